@@ -1,0 +1,58 @@
+"""Every error that crosses a module, one base, one line each; stage borders decide what it costs."""
+
+
+class DispatcherError(Exception):
+    """Base of all errors of ours; its text is fit for an operator to read."""
+
+
+class ConfigurationError(DispatcherError):
+    """The configuration is wrong; `problems` lists every fault at once, each with its key path."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class SchemaError(DispatcherError):
+    """The database's schema is absent, too old or too new for this version; the text says which."""
+
+
+class ProfileError(DispatcherError):
+    """A profile file or a value under it (a secret, a header) breaks the profile's rules."""
+
+
+class EncodingError(DispatcherError):
+    """An event cannot be put into its profile's envelope; that delivery alone is cancelled."""
+
+
+class SecretError(DispatcherError):
+    """A secret cannot be decrypted or does not have the form that its profile asks for."""
+
+
+class BlockedAddressError(DispatcherError, OSError):
+    """The address policy denies a URL or an address; `rule` names the range. An OSError for aiohttp."""
+
+    def __init__(self, address: str, rule: str) -> None:
+        self.address = address
+        self.rule = rule
+        super().__init__(f"{address} is denied by the address policy ({rule})")
+
+
+class StoreUnavailableError(DispatcherError):
+    """Postgres cannot be written to just now: away, frozen, read-only or restarting. Retry later."""
+
+
+class NotFoundError(DispatcherError):
+    """No such endpoint, event or delivery."""
+
+
+class ConflictError(DispatcherError):
+    """The request contradicts the present state; the text says how."""
+
+
+class InvalidRequestError(DispatcherError):
+    """Input breaks rules; `problems` lists every fault as (field, message)."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
