@@ -1,0 +1,71 @@
+"""The gauges behind /metrics: this process's from memory, the whole database's from one statement now and then."""
+
+import asyncio
+import time
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import EndpointState
+from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.telemetry.logs import Writer
+from dispatcher.telemetry.metrics import Metrics
+
+DATABASE_SECONDS_MIN = 5.0
+"""However often and from wherever it is scraped, the database is asked once in so many seconds."""
+
+
+class Gauges:
+    """Brings the gauges up to date before each scrape."""
+
+    def __init__(self, metrics: Metrics, pipeline: Pipeline, deliveries: Deliveries, log: Writer | None) -> None:
+        self._metrics = metrics
+        self._pipeline = pipeline
+        self._deliveries = deliveries
+        self._log = log
+        self._asked_at = float("-inf")
+        self._lock = asyncio.Lock()
+        metrics.in_flight_attempts.read_from(lambda: len(pipeline.lanes.busy))
+        metrics.breakers_open.read_from(pipeline.lanes.breakers_open)
+        metrics.listener_up.read_from(lambda: float(pipeline.listener.is_up))
+
+    async def render(self) -> bytes:
+        """Returns the exposition, with figures of the database at most some seconds old."""
+        connections = self._pipeline.connections
+        self._metrics.connections_opened.counts[()] = connections.opened_count
+        self._metrics.connections_reused.counts[()] = connections.reused_count
+        for reason, count in connections.blocked_counts.items():
+            self._metrics.egress_blocked.add(reason, amount=count)
+        connections.blocked_counts.clear()
+        if self._log is not None:
+            self._metrics.log_lines_dropped.counts[()] = self._log.dropped
+        async with self._lock:
+            if time.monotonic() - self._asked_at >= DATABASE_SECONDS_MIN:
+                await self._ask_database()
+                self._asked_at = time.monotonic()
+        return self._metrics.render()
+
+    async def _ask_database(self) -> None:
+        metrics = self._metrics
+        gauges = (
+            metrics.pending_deliveries, metrics.held_deliveries, metrics.retries_scheduled,
+            metrics.oldest_undelivered, metrics.outbox_backlog, metrics.outbox_lag, metrics.endpoints,
+        )  # fmt: skip
+        try:
+            row = await self._deliveries.gauges()
+        except StoreUnavailableError:
+            for gauge in gauges:
+                gauge.clear()  # not known: a made-up figure could silence an alert
+            return
+        metrics.outbox_backlog.set(row["outbox_backlog_events"])
+        metrics.outbox_lag.set(max(0.0, row["outbox_lag_seconds"]))
+        metrics.held_deliveries.set(row["held_deliveries"])
+        metrics.pending_deliveries.set(max(0, row["pending_deliveries"] - row["held_deliveries"]))
+        metrics.retries_scheduled.set(row["retries_scheduled"])
+        metrics.oldest_undelivered.set(max((0.0, *self._ages(row["due_endpoints"], row["due_ages_seconds"]))))
+        for state in EndpointState:
+            metrics.endpoints.set(row[state], state)
+
+    def _ages(self, endpoint_ids: list[str], ages_seconds: list[float]) -> list[float]:
+        """Leaves out endpoints whose open breaker is what their deliveries wait for."""
+        waiting = self._pipeline.lanes.endpoints_with_open_breaker()
+        return [age for i, age in zip(endpoint_ids, ages_seconds, strict=True) if i not in waiting]

@@ -1,0 +1,69 @@
+"""The one HTTP listener: liveness, readiness and metrics.
+
+Liveness is the event loop alone: that it answers at all. A database outage must not restart every replica. Readiness
+is a write that is possible, intake that turns, and no drain under way. `/metrics` is answered from memory; the figures
+of the whole database are refreshed behind it, and left out while they are not known.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import web
+
+READY_TEXT = "ready"
+
+
+class Server:
+    """Answers probes and scrapes; `start` binds, `stop` ends it."""
+
+    def __init__(
+        self, *, problems: Callable[[], Awaitable[list[str]]], render_metrics: Callable[[], Awaitable[bytes]]
+    ) -> None:
+        self._problems = problems
+        self._render_metrics = render_metrics
+        application = web.Application(client_max_size=64 * 1024)
+        application.router.add_get("/livez", self._live)
+        application.router.add_get("/readyz", self._ready)
+        application.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Binds and serves; returns the port, which is chosen by the system where it was 0.
+
+        Raises:
+            OSError: the address is not to be had.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, reuse_address=True)
+        await site.start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stops serving."""
+        await self._runner.cleanup()
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return _json({"status": "alive"})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        problems = await self._problems()
+        if problems:
+            return _json({"status": "not ready", "problems": problems}, status=503)
+        return _json({"status": READY_TEXT})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=await self._render_metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"},
+        )
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(value) + b"\n",
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

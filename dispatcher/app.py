@@ -1,0 +1,303 @@
+"""Composes the daemon and lives its life: start, serve, reload, drain.
+
+The order is the reverse of the flow on the way down: not ready first, then intake, lanes, what is in flight, the last
+flush, the lease. A database that is away is waited for, at start too; a schema that does not fit ends the start. A stage
+that dies ends the daemon, and whoever supervises it starts it again: a daemon that lives on with a dead part would look
+healthy and deliver nothing.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from dispatcher import __version__
+from dispatcher.admin.gauges import Gauges
+from dispatcher.admin.server import Server
+from dispatcher.config.catalogue import load_catalogue
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.settings import Settings
+from dispatcher.core.addresses import RULES
+from dispatcher.core.errors import ConfigurationError, DispatcherError, StoreUnavailableError
+from dispatcher.core.sealing import Keyring
+from dispatcher.delivery.egress import self_test
+from dispatcher.delivery.gate import Gate, protected_addresses
+from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.maintenance.upkeep import Upkeep
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.runtime.notify import Notifier
+from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.outbox import Outbox
+from dispatcher.store.pool import Database
+from dispatcher.store.schema import Schema
+from dispatcher.telemetry.logs import Writer
+from dispatcher.telemetry.metrics import Metrics
+
+_log = structlog.get_logger("dispatcher.app")
+
+TURNED_SECONDS_MAX = 20.0
+"""Intake that has not gone round for so long is stuck: not ready, and the watchdog is no longer fed."""
+SCHEMA_SECONDS_BETWEEN = 1.0
+BEAT_SECONDS = 0.5
+
+
+def keyring_of(settings: Settings) -> Keyring:
+    """Returns the keys that secrets at rest are sealed with.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    if not settings.secret_keys:
+        raise ConfigurationError(
+            ['DISPATCHER_SECRET_KEYS: required; `echo "k1:$(openssl rand -base64 32)"` makes one']
+        )
+    return Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
+
+
+class Daemon:
+    """One replica; `run` is its life."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reload: Callable[[], Settings],
+        log: Writer | None,
+        notifier: Notifier,
+    ) -> None:
+        """Checks what can be checked without a database.
+
+        Raises:
+            ConfigurationError: something is missing or wrong; all of it.
+        """
+        problems: list[str] = []
+        if settings.database_url is None:
+            problems.append("DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database")
+        for load in (lambda: keyring_of(settings), lambda: load_profiles(settings.directories_for("profiles")),
+                     lambda: load_catalogue(settings.directories_for("catalogue"))):  # fmt: skip
+            try:
+                load()
+            except ConfigurationError as error:
+                problems += error.problems
+        if problems or settings.database_url is None:
+            raise ConfigurationError(problems)
+        self._settings = settings
+        self._url = settings.database_url.get_secret_value()
+        listen = settings.listen_database_url or settings.database_url
+        self._listen_url = listen.get_secret_value()
+        self._reload = reload
+        self._log = log
+        self._notifier = notifier
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._pipeline: Pipeline | None = None
+        self._schema_fits = False
+        self.port = 0
+
+    async def run(self, *, serving: Callable[[int], None] = lambda _: None) -> None:
+        """Lives until a signal, or until a part of it dies; `serving` hears the port once it is bound.
+
+        Raises:
+            ConfigurationError, SchemaError: it cannot start; the text says what to do.
+        """
+        settings = self._settings
+        database = Database(
+            self._url,
+            connections_max=settings.database.pool_size,
+            statement_cache_size=0 if settings.database.pooler else 100,
+        )
+        await database.open()
+        schema = Schema(database)
+        loaded = load_profiles(settings.directories_for("profiles"))
+        catalogue = load_catalogue(settings.directories_for("catalogue"))
+        metrics = Metrics(
+            version=__version__,
+            profiles=loaded.profiles,
+            blocked_reasons=RULES,
+            endpoints_max=settings.metrics.per_endpoint_max if settings.metrics.per_endpoint else 0,
+        )
+        name = settings.replica.name or socket.gethostname()
+        async with TaskSet("dispatcher") as tasks:
+            gate = Gate(settings, tasks, self._clock, protected=protected_addresses(settings))
+            for warning in (*settings.warnings, *gate.policy.warnings):
+                _log.warning("configuration.warning", warning=warning)
+            await self_test(gate.resolver)
+            pipeline = self._pipeline = Pipeline(
+                settings=settings,
+                database=database,
+                listen_url=self._listen_url,
+                gate=gate,
+                profiles=loaded.profiles,
+                event_types=frozenset(catalogue.types),
+                keyring=keyring_of(settings),
+                metrics=metrics,
+                clock=self._clock,
+                incarnation=f"{name[:40]}-{secrets.token_hex(8)}",
+                name=name,
+                version=__version__,
+            )
+            gauges = Gauges(metrics, pipeline, Deliveries(database), self._log)
+            upkeep = Upkeep(
+                Deliveries(database),
+                Outbox(database),
+                schema,
+                unusable=pipeline.unusable,
+                hold_seconds=settings.delivery.hold_days * 86400.0,
+                idempotency_days=settings.retention.idempotency_days,
+                partitions_ahead_days=settings.retention.partitions_ahead_days,
+            )
+            pipeline.routing_changed = upkeep.soon
+            server = Server(problems=lambda: self._problems(schema), render_metrics=gauges.render)
+            self._handle_signals()
+            try:
+                self.port = await self._bind(server)
+                serving(self.port)
+                tasks.spawn("beat", self._beat(metrics))
+                if await self._wait_for_schema(schema):
+                    pipeline.start(tasks)
+                    tasks.spawn("upkeep", upkeep.run())
+                    self._notifier.ready()
+                    _log.info("daemon.started", replica=name, port=self.port, pid=os.getpid())
+                    await self._wait_for_end(tasks)
+                    await self._drain(pipeline, upkeep, tasks)
+            finally:
+                await server.stop()
+                await gate.close()
+                await database.close()
+        _log.info("daemon.stopped")
+
+    async def _bind(self, server: Server) -> int:
+        http = self._settings.http
+        try:
+            return await server.start(http.host, http.port)
+        except OSError as error:
+            raise ConfigurationError([f"http.port: cannot listen on {http.host}:{http.port}: {error.strerror}"]) from error
+
+    async def _wait_for_schema(self, schema: Schema) -> bool:
+        """Waits for a database that can be reached; a schema that does not fit is an error at once."""
+        while not self._stop.is_set():
+            try:
+                await schema.require()
+            except StoreUnavailableError as error:
+                _log.warning("daemon.waits_for_database", error=str(error))
+            else:
+                self._schema_fits = True
+                return True
+            try:
+                async with asyncio.timeout(SCHEMA_SECONDS_BETWEEN * (0.5 + secrets.randbelow(1000) / 1000)):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+        return False
+
+    async def _wait_for_end(self, tasks: TaskSet) -> None:
+        """Returns at a signal; raises what killed a stage."""
+        waiting = tasks.spawn("stop", self._stop.wait())
+        failure = asyncio.ensure_future(tasks.failure())
+        try:
+            await asyncio.wait({waiting, failure}, return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                failure.result()
+        finally:
+            failure.cancel()
+
+    async def _drain(self, pipeline: Pipeline, upkeep: Upkeep, tasks: TaskSet) -> None:
+        """Ends in the order of the flow; a second signal ends the grace."""
+        _log.info("daemon.draining", seconds=self._settings.delivery.drain_seconds)
+        self._notifier.stopping()
+        upkeep.stop()
+        drain = tasks.spawn("drain", pipeline.drain(self._settings.delivery.drain_seconds))
+        at_once = tasks.spawn("stop_now", self._stop_now.wait())
+        await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            _log.warning("daemon.stops_at_once")
+            pipeline.hurry()
+            await asyncio.wait({drain}, timeout=2.0)
+            raise DispatcherError("stopped at once by a second signal")
+
+    async def _problems(self, schema: Schema) -> list[str]:
+        """Returns why this replica is not ready, in words."""
+        if self._stop.is_set():
+            return ["draining"]
+        pipeline = self._pipeline
+        problems = []
+        if not self._schema_fits or pipeline is None:
+            problems.append("the database has not been reached yet")
+        elif not pipeline.is_alive(self._clock.monotonic(), TURNED_SECONDS_MAX):
+            problems.append("intake has not turned of late")
+        if not await schema.is_writable():
+            problems.append("the database cannot be written to")
+        return problems
+
+    async def _beat(self, metrics: Metrics) -> None:
+        """Measures how late the loop is, and feeds the watchdog while intake turns."""
+        fed_at = 0.0
+        seconds = self._notifier.watchdog_seconds
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+            now = self._clock.monotonic()
+            metrics.event_loop_lag.set(max(0.0, now - before - BEAT_SECONDS))
+            pipeline = self._pipeline
+            turns = not self._schema_fits or pipeline is None or pipeline.is_alive(now, TURNED_SECONDS_MAX)
+            if seconds is not None and turns and now - fed_at >= seconds / 3:
+                self._notifier.watchdog()
+                fed_at = now
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        loop.add_signal_handler(signal.SIGUSR1, _dump_tasks)
+
+    def stop(self) -> None:
+        """Begins the drain; called again it ends it."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    def _on_reload(self) -> None:
+        """Reads the settings again; bad ones are refused whole, and the old ones stay."""
+        self._notifier.reloading()
+        try:
+            settings = self._reload()
+            loaded = load_profiles(settings.directories_for("profiles"))
+        except ConfigurationError as error:
+            _log.error("settings.refused", problems=error.problems)
+        else:
+            changed, restart = _differences(self._settings, settings)
+            if self._pipeline is not None:
+                self._pipeline.reload(settings, loaded.profiles)
+            _log.info("settings.reloaded", changed=changed, needs_restart=restart)
+            self._settings = settings
+        self._notifier.ready()
+
+
+_TAKES_EFFECT_AT_ONCE = ("delivery.drain_seconds", "delivery.concurrency_per_endpoint", "log.level")
+
+
+def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """Returns the key paths that changed, and those of them that only a restart brings into force."""
+    before, after = old.model_dump(), new.model_dump()
+    changed = [
+        f"{section}.{key}"
+        for section, values in after.items()
+        if isinstance(values, dict) and section != "sources"
+        for key, value in values.items()
+        if before.get(section, {}).get(key) != value
+    ]
+    return changed, [key for key in changed if key not in _TAKES_EFFECT_AT_ONCE]
+
+
+def _dump_tasks() -> None:
+    """Logs where every task stands: the first question about a daemon that seems stuck."""
+    for task in asyncio.all_tasks():
+        frames = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=5)]
+        _log.info("task.stands", task=task.get_name(), at=frames)

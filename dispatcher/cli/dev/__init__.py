@@ -1,0 +1,1 @@
+"""`dispatcher dev`: everything on one machine, with a Postgres and a receiver of its own."""

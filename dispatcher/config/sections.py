@@ -1,0 +1,250 @@
+"""The settings as types: one frozen class per section of `dispatcher.toml`.
+
+What each key means, its unit, its reason and the one meaning of its 0 or empty value stand in
+`config/dispatcher.toml`; a test holds that file and these classes together. Numbers are never
+negative, and 0 is refused wherever the file gives it no meaning.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+Network = IPv4Network | IPv6Network
+
+_PORT_MAX = 65_535
+_SECONDS_MAX = 86_400.0
+_DAYS_MAX = 3_650
+
+
+def _network(value: object) -> Network:
+    try:
+        return ip_network(value) if isinstance(value, str) else _refuse()
+    except ValueError as error:
+        raise ValueError(f'give a network such as "10.1.0.0/16" ({error})') from None
+
+
+def _refuse() -> Network:
+    raise ValueError("not a text")
+
+
+def _port(value: object) -> int | str:
+    """Accepts a port or a text "first-last"; a port named singly stays a number."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _PORT_MAX:
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", value)
+        if match and 1 <= int(match[1]) <= int(match[2]) <= _PORT_MAX:
+            return f"{int(match[1])}-{int(match[2])}"
+    raise ValueError('give a port from 1 to 65535, or a range such as "1024-65535"')
+
+
+def _server(value: object) -> str:
+    """Accepts an address, or an address and a port: `10.0.0.2`, `10.0.0.2:5353`, `[fd00::2]:53`."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(?:\[([^\]]+)\]|([0-9.]+)):([0-9]{1,5})", value)
+        host = (match[1] or match[2]) if match else value
+        if match is None or 1 <= int(match[3]) <= _PORT_MAX:
+            try:
+                ip_address(host)
+            except ValueError:
+                pass
+            else:
+                return value
+    raise ValueError('give the address of a DNS server, such as "10.0.0.2" or "10.0.0.2:5353"')
+
+
+def _text(pattern: str, advice: str) -> Callable[[object], str]:
+    compiled = re.compile(pattern)
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and compiled.fullmatch(value):
+            return value
+        raise ValueError(advice)
+
+    return check
+
+
+Port = Annotated[int | str, PlainValidator(_port)]
+Networks = tuple[Annotated[Network, PlainValidator(_network)], ...]
+Seconds = Annotated[float, Field(gt=0, le=_SECONDS_MAX, allow_inf_nan=False)]
+Days = Annotated[int, Field(ge=1, le=_DAYS_MAX)]
+PortNumber = Annotated[int, Field(ge=0, le=_PORT_MAX)]
+UserAgent = Annotated[
+    str,
+    PlainValidator(_text(r"|[!-~]([ -~]{0,198}[!-~])?", "up to 200 printable ASCII characters")),
+]
+FilePath = Annotated[str, PlainValidator(_text(r"[^\x00]*", "the path of a file"))]
+HostName = Annotated[
+    str, PlainValidator(_text(r"[A-Za-z0-9._:%-]{1,255}", "an address or a host name"))
+]
+ReplicaName = Annotated[
+    str,
+    PlainValidator(_text(r"[A-Za-z0-9._-]{0,64}", "up to 64 letters, digits, dots, - and _")),
+]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DatabaseSettings(Section):
+    """Connections to Postgres."""
+
+    pool_size: int = Field(default=10, ge=2, le=200)
+    connect_timeout_seconds: Seconds = 5.0
+    statement_timeout_seconds: Seconds = 15.0
+    lock_timeout_seconds: Seconds = 2.0
+    pooler: bool = False
+
+
+class IntakeSettings(Section):
+    """How committed events are noticed and taken."""
+
+    notify: bool = True
+    poll_seconds: Seconds = 1.0
+    batch_events: int = Field(default=500, ge=1, le=5_000)
+
+
+class FanoutSettings(Section):
+    """How events become deliveries."""
+
+    batch_bytes_max: int = Field(default=16_777_216, ge=2_097_152, le=268_435_456)
+    snapshot_seconds: Seconds = 30.0
+
+
+class DeliverySettings(Section):
+    """How much is sent at once, and how much waits in memory."""
+
+    concurrency_per_endpoint: int = Field(default=10, ge=1, le=500)
+    concurrency_per_host: int = Field(default=50, ge=1, le=10_000)
+    concurrency_total: int = Field(default=500, ge=1, le=10_000)
+    hold_days: Days = 7
+    drain_seconds: float = Field(default=30.0, ge=0, le=3_600, allow_inf_nan=False)
+    lane_window: int = Field(default=200, ge=1, le=10_000)
+    wheel_horizon_seconds: Seconds = 600.0
+    wheel_timers_max: int = Field(default=200_000, ge=1_000, le=5_000_000)
+    bodies_bytes_max: int = Field(default=67_108_864, ge=4_194_304, le=8_589_934_592)
+
+    @model_validator(mode="after")
+    def _limits_nest(self) -> Self:
+        if self.concurrency_per_host > self.concurrency_total:
+            raise ValueError("concurrency_per_host is above concurrency_total")
+        return self
+
+
+class BreakerSettings(Section):
+    """When a lane stops trying for a while."""
+
+    failures: int = Field(default=10, ge=1, le=10_000)
+    window_seconds: Seconds = 60.0
+    share: float = Field(default=0.9, gt=0, le=1)
+    open_seconds: Seconds = 30.0
+    open_seconds_max: Seconds = 600.0
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.open_seconds > self.open_seconds_max:
+            raise ValueError("open_seconds is above open_seconds_max")
+        return self
+
+
+class DisablingSettings(Section):
+    """When an endpoint that keeps failing is switched off."""
+
+    failing_hours: int = Field(default=120, ge=1, le=8_760)
+    failed_attempts_min: int = Field(default=20, ge=1, le=1_000_000)
+    warn_percents: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (50, 70, 90)
+
+    @model_validator(mode="after")
+    def _warnings_rise(self) -> Self:
+        if list(self.warn_percents) != sorted(set(self.warn_percents)):
+            raise ValueError("warn_percents must rise")
+        return self
+
+
+class EgressSettings(Section):
+    """Where requests may go, and how names are resolved."""
+
+    allow_http: bool = False
+    allow_networks: Networks = ()
+    allow_ports: tuple[Port, ...] = Field(default=(80, 443, "1024-65535"), min_length=1)
+    allow_metadata: bool = False
+    ca_file: FilePath = ""
+    dns_servers: tuple[Annotated[str, PlainValidator(_server)], ...] = ()
+    resolver: Literal["aiodns", "threaded"] = "aiodns"
+    dns_timeout_seconds: Seconds = 2.0
+    keep_alive_seconds: float = Field(default=4.0, ge=0, le=300, allow_inf_nan=False)
+    user_agent: UserAgent = ""
+
+
+class RecorderSettings(Section):
+    """How results are committed together."""
+
+    batch_rows: int = Field(default=500, ge=1, le=5_000)
+    flush_milliseconds: int = Field(default=10, ge=1, le=50)
+    pending_max: int = Field(default=5_000, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        if self.batch_rows > self.pending_max:
+            raise ValueError("batch_rows is above pending_max")
+        return self
+
+
+class ReplicaSettings(Section):
+    """Who this process is among its like, and how it holds its share."""
+
+    name: ReplicaName = ""
+    lease_seconds: float = Field(default=10.0, ge=4, le=120, allow_inf_nan=False)
+    renew_seconds: Seconds = 2.0
+    shards: int = Field(default=64, ge=1, le=1_024)
+
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        if self.renew_seconds * 3 > self.lease_seconds:
+            raise ValueError("renew_seconds must be at most a third of lease_seconds")
+        return self
+
+
+class RetentionSettings(Section):
+    """How long history is kept."""
+
+    events_days: Days = 30
+    deliveries_days: Days = 30
+    attempts_days: Days = 30
+    audit_days: Days = 365
+    idempotency_days: Days = 7
+    partitions_ahead_days: int = Field(default=7, ge=2, le=60)
+
+    @model_validator(mode="after")
+    def _parents_outlive(self) -> Self:
+        if not self.events_days >= self.deliveries_days >= self.attempts_days:
+            raise ValueError("keep events at least as long as deliveries, those as attempts")
+        return self
+
+
+class HttpSettings(Section):
+    """The one listener: console, API, probes and metrics."""
+
+    host: HostName = "127.0.0.1"
+    port: PortNumber = 8080
+    trusted_proxies: Networks = ()
+
+
+class LogSettings(Section):
+    """Log lines."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class MetricsSettings(Section):
+    """Metrics."""
+
+    per_endpoint: bool = False
+    per_endpoint_max: int = Field(default=200, ge=1, le=5_000)

@@ -1,0 +1,253 @@
+"""Who gets an event: rules for names and labels, subscriptions, label filters, and the router.
+
+A subscription takes exact names, prefixes (`order.*`: every type that begins `order.`, at any
+depth) and `*`, which leaves out the dispatcher's own events and `test.ping`. A label filter names
+labels and the values they may have; all of its names must match. An event goes to endpoints of its
+own tenant only.
+
+The router is built anew from each routing snapshot and never changed. It finds candidates by name
+and by each dotted prefix of the name, so that a type costs what it matches and not what there is;
+what it found it remembers, within bounds, since type names come from outside.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+from dispatcher.core import limits
+from dispatcher.core.errors import InvalidRequestError
+
+LabelFilter = Mapping[str, str | list[str]]
+Problem = tuple[str, str]
+"""The field at fault and what is wrong with it."""
+
+OPERATIONAL_PREFIX: Final = "dispatcher."
+TEST_PING_TYPE: Final = "test.ping"
+EVERYTHING: Final = "*"
+
+_TYPE_FORM: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+")
+_PREFIX_FORM: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*\.\*")
+_WRONG_TYPE: Final = (
+    "must be lower-case letters, digits and _ in two or more parts joined by dots, beginning with"
+    " a letter, such as order.created"
+)
+_WRONG_SUBSCRIPTION: Final = (
+    "must be an event type such as order.created, a prefix such as order.*, or *; the parts of a"
+    " type are lower-case letters, digits and _"
+)
+_WRONG_LABEL_NAME: Final = (
+    f"must have names of 1 to {limits.LABEL_NAME_CHARACTERS_MAX} lower-case letters, digits and"
+    " _ . -, not "
+)
+_TYPE_TOO_LONG: Final = f"must have at most {limits.EVENT_TYPE_CHARACTERS_MAX} characters"
+_LABEL_NAME_FORM: Final = re.compile(rf"[a-z0-9_.-]{{1,{limits.LABEL_NAME_CHARACTERS_MAX}}}")
+# jsonb takes neither NUL nor a lone surrogate.
+_UNSTORABLE_FORM: Final = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """The event types that one endpoint takes."""
+
+    names: frozenset[str]
+    prefixes: tuple[str, ...]
+    """With the dot at the end and without the star."""
+    everything: bool
+
+    def matches(self, event_type: str) -> bool:
+        """Answers whether an event of this type goes to the endpoint."""
+        return (
+            event_type in self.names
+            or event_type.startswith(self.prefixes)
+            or (self.everything and _is_in_everything(event_type))
+        )
+
+
+def parse_event_types(event_types: Sequence[str]) -> Subscription:
+    """Compiles what an endpoint subscribes to.
+
+    Raises:
+        InvalidRequestError: with all that `event_types_problems` finds.
+    """
+    problems = event_types_problems(event_types)
+    if problems:
+        raise InvalidRequestError(problems)
+    return Subscription(
+        names=frozenset(text for text in event_types if not text.endswith(EVERYTHING)),
+        prefixes=tuple(
+            sorted({text.removesuffix(EVERYTHING) for text in event_types if text.endswith(".*")})
+        ),
+        everything=EVERYTHING in event_types,
+    )
+
+
+def event_types_problems(event_types: Sequence[str], field: str = "event_types") -> list[Problem]:
+    """Lists what is wrong with a subscription; an unknown type is not wrong."""
+    if not event_types:
+        return [(field, "must name at least one event type, a prefix such as order.*, or *")]
+    if len(event_types) > limits.SUBSCRIPTION_TYPES_COUNT_MAX:
+        return [(field, f"must have at most {limits.SUBSCRIPTION_TYPES_COUNT_MAX} entries")]
+    problems = []
+    for index, text in enumerate(event_types):
+        if text == EVERYTHING:
+            continue
+        if _PREFIX_FORM.fullmatch(text) is None and _TYPE_FORM.fullmatch(text) is None:
+            problems.append((f"{field}[{index}]", _WRONG_SUBSCRIPTION))
+        elif len(text) > limits.EVENT_TYPE_CHARACTERS_MAX:
+            problems.append((f"{field}[{index}]", _TYPE_TOO_LONG))
+    return problems
+
+
+def event_type_problems(event_type: str, field: str = "type") -> list[Problem]:
+    """Lists what is wrong with the type of an event that a producer publishes."""
+    if _TYPE_FORM.fullmatch(event_type) is None:
+        return [(field, _WRONG_TYPE)]
+    if len(event_type) > limits.EVENT_TYPE_CHARACTERS_MAX:
+        return [(field, _TYPE_TOO_LONG)]
+    if event_type.startswith(OPERATIONAL_PREFIX):
+        return [(field, f"must not begin with {OPERATIONAL_PREFIX}: those are the dispatcher's")]
+    return []
+
+
+def labels_problems(labels: Mapping[str, str], field: str = "labels") -> list[Problem]:
+    """Lists what is wrong with the labels of an event."""
+    problems = _label_names_problems(labels, field)
+    for name, value in labels.items():
+        problems += _label_value_problems(value, f"{field}.{name}")
+    return problems
+
+
+def label_filter_problems(label_filter: LabelFilter, field: str = "labels") -> list[Problem]:
+    """Lists what is wrong with the label filter of an endpoint."""
+    problems = _label_names_problems(label_filter, field)
+    for name, wanted in label_filter.items():
+        if isinstance(wanted, str):
+            problems += _label_value_problems(wanted, f"{field}.{name}")
+        elif not wanted:
+            problems.append((f"{field}.{name}", "must list at least one value"))
+        elif len(wanted) > limits.LABEL_FILTER_VALUES_COUNT_MAX:
+            problems.append(
+                (
+                    f"{field}.{name}",
+                    f"must list at most {limits.LABEL_FILTER_VALUES_COUNT_MAX} values",
+                )
+            )
+        else:
+            for index, value in enumerate(wanted):
+                problems += _label_value_problems(value, f"{field}.{name}[{index}]")
+    return problems
+
+
+def labels_match(label_filter: LabelFilter, labels: Mapping[str, str]) -> bool:
+    """Answers whether each name of the filter has one of its values; an empty filter takes all."""
+    for name, wanted in label_filter.items():
+        value = labels.get(name)
+        if value is None:
+            return False
+        if value != wanted if isinstance(wanted, str) else value not in wanted:
+            return False
+    return True
+
+
+def _is_in_everything(event_type: str) -> bool:
+    """Answers whether `*` takes the type."""
+    return not event_type.startswith(OPERATIONAL_PREFIX) and event_type != TEST_PING_TYPE
+
+
+def _label_names_problems(labels: Mapping[str, object], field: str) -> list[Problem]:
+    problems = []
+    if len(labels) > limits.LABELS_COUNT_MAX:
+        problems.append((field, f"must have at most {limits.LABELS_COUNT_MAX} labels"))
+    problems += [
+        (field, f"{_WRONG_LABEL_NAME}{name[: limits.LABEL_NAME_CHARACTERS_MAX]!r}")
+        for name in labels
+        if _LABEL_NAME_FORM.fullmatch(name) is None
+    ]
+    return problems
+
+
+def _label_value_problems(value: object, field: str) -> list[Problem]:
+    """Lists what is wrong with one value, which may come from a column and be anything."""
+    if not isinstance(value, str):
+        return [(field, "must be a text")]
+    if len(value) > limits.LABEL_VALUE_CHARACTERS_MAX:
+        return [(field, f"must have at most {limits.LABEL_VALUE_CHARACTERS_MAX} characters")]
+    if _UNSTORABLE_FORM.search(value) is not None:
+        return [(field, "must have no NUL and no lone surrogate")]
+    return []
+
+
+class RouteEntry(Protocol):
+    """What the router needs to know of an endpoint."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant whose events it gets."""
+
+    @property
+    def subscription(self) -> Subscription:
+        """The types it takes."""
+
+    @property
+    def label_filter(self) -> LabelFilter:
+        """What it asks of an event's labels."""
+
+
+Entry = TypeVar("Entry", bound=RouteEntry)
+
+
+class Router(Generic[Entry]):
+    """Answers which entries take an event, in the order in which they were given.
+
+    Only the caches change after it is built; one task uses it.
+    """
+
+    __slots__ = ("_cache", "_cached_references", "_entries", "_indexes")
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = list(entries)
+        # By tenant, then by name or prefix or `*`: positions in the list of entries.
+        self._indexes: dict[str, dict[str, list[int]]] = {}
+        for position, entry in enumerate(self._entries):
+            index = self._indexes.setdefault(entry.tenant, {})
+            subscription = entry.subscription
+            for text in (*subscription.names, *subscription.prefixes):
+                index.setdefault(text, []).append(position)
+            if subscription.everything:
+                index.setdefault(EVERYTHING, []).append(position)
+        # The entries of one tenant and type, and whether any of them filters by labels.
+        self._cache: dict[tuple[str, str], tuple[tuple[Entry, ...], bool]] = {}
+        self._cached_references = 0
+
+    def route(self, tenant: str, event_type: str, labels: Mapping[str, str]) -> Sequence[Entry]:
+        """Returns the entries that take this event, each once; not to be changed."""
+        cached = self._cache.get((tenant, event_type))
+        if cached is None:
+            cached = self._look_up(tenant, event_type)
+        entries, any_filters = cached
+        if not any_filters:
+            return entries
+        return [entry for entry in entries if labels_match(entry.label_filter, labels)]
+
+    def _look_up(self, tenant: str, event_type: str) -> tuple[tuple[Entry, ...], bool]:
+        """Finds the subscribed entries and remembers them, in the place of the oldest."""
+        index = self._indexes.get(tenant, {})
+        positions = set(index.get(event_type, ()))
+        dot = event_type.find(".")
+        while dot >= 0:
+            positions.update(index.get(event_type[: dot + 1], ()))
+            dot = event_type.find(".", dot + 1)
+        if _is_in_everything(event_type):
+            positions.update(index.get(EVERYTHING, ()))
+        entries = tuple(self._entries[position] for position in sorted(positions))
+        found = (entries, any(entry.label_filter for entry in entries))
+        cache = self._cache
+        cache[tenant, event_type] = found
+        self._cached_references += len(entries)
+        while len(cache) > limits.ROUTE_CACHE_ENTRIES_MAX or (
+            self._cached_references > limits.ROUTE_CACHE_REFERENCES_MAX and len(cache) > 1
+        ):
+            oldest, _ = cache.pop(next(iter(cache)))
+            self._cached_references -= len(oldest)
+        return found

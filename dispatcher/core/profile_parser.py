@@ -1,0 +1,372 @@
+"""Turns a loaded profile document into a `Profile`, or reports every fault with its key path."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import tzinfo
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from dispatcher.core.errors import ConfigurationError
+from dispatcher.core.profile import (
+    HEADER_NAME,
+    LOCAL_FORMATS,
+    RESERVED_HEADERS,
+    BodyField,
+    Ed25519Rules,
+    FieldSource,
+    FixedField,
+    FixedSource,
+    FixedTest,
+    HeaderField,
+    HeaderSource,
+    JsonMode,
+    KeyForm,
+    LeadPart,
+    Profile,
+    SecretRules,
+    SignatureEncoding,
+    SignatureRules,
+    SignedPart,
+    TimeFormat,
+)
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+_INDEX = re.compile(r"0|[1-9][0-9]*")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
+_RETRIES_MAX = 100
+_DELAY_SECONDS_MAX = 30 * 86_400
+_TIMEOUT_SECONDS_MAX = 300
+_JITTER_MAX = 10
+_FIXED_DEPTH_MAX = 8
+_GENERATED_SIZES = {KeyForm.TEXT: (20, 200), KeyForm.BASE64: (24, 64)}
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Profile:
+    """Returns the profile that `document`, a loaded TOML file, describes.
+
+    `find_zone` gives the time zone of a name and raises KeyError or ValueError for an unknown one.
+
+    Raises:
+        ConfigurationError: with every fault, each as `key.path: what is wrong`.
+    """
+    problems: list[str] = []
+    root = _Table(document, "", problems)
+    body = root.table("body")
+    json_mode = body.choice("json", JsonMode)
+    fields = _body_fields(body, json_mode)
+    headers = tuple(
+        HeaderField(name=table.text("name"), source=table.choice("source", HeaderSource))
+        for table in root.tables("headers", required=False)
+    )
+    signature = _signature(root.table("signature"))
+    secret = _secret(root.table("secret"))
+    ed25519 = _ed25519(root.table("ed25519")) if root.has("ed25519") else None
+    delivery = root.table("delivery")
+    test_event = root.table("test_event")
+    profile = Profile(
+        name=root.text("name", _NAME),
+        description=root.text("description"),
+        json=json_mode,
+        fields=fields,
+        zone=_zone(body, find_zone),
+        signature=signature,
+        ed25519=ed25519,
+        secret=secret,
+        headers=headers,
+        retry_schedule_seconds=delivery.numbers(
+            "retry_schedule_seconds", _DELAY_SECONDS_MAX, range(_RETRIES_MAX + 1)
+        ),
+        jitter=_jitter(delivery),
+        timeout_seconds=delivery.number("timeout_seconds", _TIMEOUT_SECONDS_MAX),
+        https_only=delivery.boolean("https_only"),
+        gone_disables=delivery.boolean("gone_disables"),
+        fixed_test=_fixed_test(test_event),
+    )
+    root.refuse_unknown_keys()
+    _check_headers(profile, problems)
+    _check_signed_content(profile, problems)
+    _check_zone(profile, problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return profile
+
+
+class _Table:
+    """A table of the document that notes faults and which keys were read, instead of raising.
+
+    What is missing or wrong is noted once and read as some value of its type.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: str, problems: list[str]) -> None:
+        self._values = values
+        self._path = path
+        self._problems = problems
+        self._known: set[str] = set()
+        self._children: list[_Table] = []
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def fault(self, key: str, message: str) -> None:
+        self._problems.append(f"{self._path}{key}: {message}")
+
+    def _read(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:  # noqa: ANN401 -- TOML
+        """Returns the value of `key`, or None after noting why there is none of that kind."""
+        self._known.add(key)
+        value = self._values.get(key)
+        if value is None:
+            self.fault(key, f"is missing, {expected}")
+        elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            self.fault(key, expected)
+        else:
+            return value
+        return None
+
+    def text(
+        self, key: str, pattern: re.Pattern[str] = _PRINTABLE, default: str | None = None
+    ) -> str:
+        if default is not None and not self.has(key):
+            return default
+        value = self._read(key, str, "must be a text")
+        if value is None:
+            return ""
+        if pattern.fullmatch(value) is None:
+            self.fault(key, f"{value!r} does not match {pattern.pattern}")
+        return str(value)
+
+    def boolean(self, key: str) -> bool:
+        return bool(self._read(key, bool, "must be true or false"))
+
+    def choice(self, key: str, choices: type[_Choice]) -> _Choice:
+        return self._chosen(
+            key, self._read(key, str, f"must be one of {', '.join(choices)}"), choices
+        )
+
+    def choices(self, key: str, choices: type[_Choice]) -> tuple[_Choice, ...]:
+        values = self._read(key, list, f"must be a list of {', '.join(choices)}") or []
+        return tuple(self._chosen(key, value, choices) for value in values)
+
+    def _chosen(self, key: str, value: object, choices: type[_Choice]) -> _Choice:
+        if value in list(choices):
+            return choices(str(value))
+        if value is not None:
+            self.fault(key, f"{value!r} is not one of {', '.join(choices)}")
+        return next(iter(choices))
+
+    def number(self, key: str, most: float) -> float:
+        value = self._read(key, (int, float), f"must be a number above 0, at most {most}")
+        if value is not None and not 0 < value <= most:
+            self.fault(key, f"{value} is not above 0 and at most {most}")
+        return float(value or 1)
+
+    def whole_number(self, key: str, least: int, most: int) -> int:
+        value = self._read(key, int, f"must be a whole number from {least} to {most}")
+        if value is not None and not least <= value <= most:
+            self.fault(key, f"{value} is not from {least} to {most}")
+        return int(value or least)
+
+    def numbers(self, key: str, most: float, counts: range) -> tuple[float, ...]:
+        values = self._read(key, list, "must be a list of numbers")
+        if values is None:
+            return ()
+        if len(values) not in counts:
+            self.fault(key, f"has {len(values)} numbers, not {counts[0]} to {counts[-1]}")
+        for value in values:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value <= most
+            ):
+                self.fault(key, f"{value!r} is not a number above 0 and at most {most}")
+                return ()
+        return tuple(float(value) for value in values)
+
+    def table(self, key: str) -> "_Table":
+        return self._child(self._read(key, dict, "must be a table") or {}, key)
+
+    def tables(self, key: str, *, required: bool = True) -> "list[_Table]":
+        if not required and not self.has(key):
+            return []
+        found = []
+        for index, value in enumerate(self._read(key, list, "must be a list of tables") or []):
+            if isinstance(value, dict):
+                found.append(self._child(value, f"{key}[{index}]"))
+            else:
+                self.fault(f"{key}[{index}]", "must be a table")
+        return found
+
+    def _child(self, values: Mapping[str, Any], key: str) -> "_Table":
+        child = _Table(values, f"{self._path}{key}.", self._problems)
+        self._children.append(child)
+        return child
+
+    def refuse_unknown_keys(self) -> None:
+        for key in self._values:
+            if key not in self._known:
+                self.fault(key, "is not a key of a profile here")
+        for child in self._children:
+            child.refuse_unknown_keys()
+
+
+def _body_fields(body: _Table, json_mode: JsonMode) -> tuple[BodyField, ...]:
+    if body.has("whole"):
+        if body.text("whole") != FieldSource.DATA:
+            body.fault("whole", 'can only be "data"')
+        if body.has("fields"):
+            body.fault("fields", "cannot stand beside `whole`")
+        return ()
+    fields = []
+    for table in body.tables("fields"):
+        source = table.choice("source", FieldSource)
+        is_time = source is FieldSource.OCCURRED_AT
+        is_request_id = source is FieldSource.REQUEST_ID
+        field = BodyField(
+            name=table.text("name", re.compile(".+", re.DOTALL)),
+            source=source,
+            format=table.choice("format", TimeFormat) if is_time else None,
+            prefix=table.text("prefix") if is_request_id else "",
+            test_prefix=table.text("test_prefix") if is_request_id else "",
+        )
+        if json_mode is JsonMode.JAVASCRIPT and _INDEX.fullmatch(field.name):
+            table.fault("name", f"JavaScript would move the field {field.name!r}")
+        fields.append(field)
+    names = [field.name for field in fields]
+    if len(set(names)) < len(names):
+        body.fault("fields", "a name occurs twice")
+    if [field.source for field in fields].count(FieldSource.DATA) != 1:
+        body.fault("fields", "the event's data must occur once")
+    return tuple(fields)
+
+
+def _zone(body: _Table, find_zone: Callable[[str], tzinfo]) -> tzinfo | None:
+    if not body.has("zone"):
+        return None
+    name = body.text("zone")
+    try:
+        return find_zone(name)
+    except (KeyError, ValueError):
+        body.fault("zone", f"there is no time zone {name!r} (is its database installed?)")
+        return None
+
+
+def _signature(table: _Table) -> SignatureRules:
+    lead = []
+    for part in table.tables("lead", required=False):
+        if part.has("source"):
+            lead.append(LeadPart(source=part.choice("source", HeaderSource)))
+        else:
+            lead.append(LeadPart(text=part.text("text")))
+    content = table.choices("content", SignedPart)
+    if SignedPart.BODY not in content or len(set(content)) < len(content):
+        table.fault("content", "must hold the body, and nothing twice")
+    return SignatureRules(
+        header=table.text("header"),
+        content=content,
+        encoding=table.choice("encoding", SignatureEncoding),
+        lead=tuple(lead),
+        prefix=table.text("prefix"),
+        separator=table.text("separator") if table.has("separator") else None,
+    )
+
+
+def _ed25519(table: _Table) -> Ed25519Rules:
+    return Ed25519Rules(
+        secret_prefix=table.text("secret_prefix"),
+        public_key_prefix=table.text("public_key_prefix"),
+        signature_prefix=table.text("signature_prefix"),
+    )
+
+
+def _secret(table: _Table) -> SecretRules:
+    key = table.choice("key", KeyForm)
+    return SecretRules(
+        key=key,
+        prefix=table.text("prefix"),
+        generated_size=table.whole_number("generated_size", *_GENERATED_SIZES[key]),
+        nullable=table.boolean("nullable"),
+    )
+
+
+def _jitter(delivery: _Table) -> tuple[float, float] | None:
+    if not delivery.has("jitter"):
+        return None
+    bounds = delivery.numbers("jitter", _JITTER_MAX, range(2, 3))
+    low, high = bounds if len(bounds) == 2 else (1.0, 1.0)  # noqa: PLR2004 -- low and high
+    if low > high:
+        delivery.fault("jitter", "the lower bound comes first")
+    return low, high
+
+
+def _fixed_test(table: _Table) -> FixedTest | None:
+    kind = table.text("kind")
+    if kind == "catalogue":
+        return None
+    if kind != "fixed":
+        table.fault("kind", 'must be "catalogue" or "fixed"')
+        return None
+    return FixedTest(
+        event_type=table.text("event_type", _EVENT_TYPE), fields=_fixed_fields(table, depth=1)
+    )
+
+
+def _fixed_fields(table: _Table, depth: int) -> tuple[FixedField, ...]:
+    if depth > _FIXED_DEPTH_MAX:
+        table.fault("fields", f"nested deeper than {_FIXED_DEPTH_MAX}")
+        return ()
+    fields = []
+    for entry in table.tables("fields"):
+        name = entry.text("name", re.compile(".+", re.DOTALL))
+        if [entry.has(key) for key in ("text", "source", "fields")].count(True) != 1:
+            entry.fault("name", f"{name!r} needs one of `text`, `source` and `fields`")
+        source = entry.choice("source", FixedSource) if entry.has("source") else None
+        is_time = source is FixedSource.OCCURRED_AT
+        fields.append(
+            FixedField(
+                name=name,
+                text=entry.text("text", re.compile(".*", re.DOTALL)) if entry.has("text") else None,
+                source=source,
+                format=entry.choice("format", TimeFormat) if is_time else None,
+                fields=_fixed_fields(entry, depth + 1) if entry.has("fields") else (),
+            )
+        )
+    return tuple(fields)
+
+
+def _check_headers(profile: Profile, problems: list[str]) -> None:
+    seen: set[str] = set()
+    named = [(f"headers[{index}].name", field.name) for index, field in enumerate(profile.headers)]
+    for path, name in [*named, ("signature.header", profile.signature.header)]:
+        if HEADER_NAME.fullmatch(name) is None:
+            problems.append(f"{path}: {name!r} is no header name")
+        if name.lower() in RESERVED_HEADERS:
+            problems.append(f"{path}: {name} is set by the dispatcher itself")
+        if name.lower() in seen:
+            problems.append(f"{path}: {name} occurs twice")
+        seen.add(name.lower())
+
+
+def _check_signed_content(profile: Profile, problems: list[str]) -> None:
+    """A receiver can only verify what it is sent."""
+    sent: set[str | None] = {field.source.value for field in profile.headers}
+    sent |= {part.source.value for part in profile.signature.lead if part.source is not None}
+    sent |= {field.source.value for field in profile.fields}
+    problems.extend(
+        f"signature.content: {part} is signed but not sent"
+        for part in profile.signature.content
+        if part is not SignedPart.BODY and part.value not in sent
+    )
+
+
+def _check_zone(profile: Profile, problems: list[str]) -> None:
+    formats = {field.format for field in profile.fields}
+    waiting = list(profile.fixed_test.fields) if profile.fixed_test is not None else []
+    while waiting:
+        field = waiting.pop()
+        formats.add(field.format)
+        waiting.extend(field.fields)
+    if profile.zone is None and formats & LOCAL_FORMATS:
+        problems.append("body.zone: is missing, a local time needs it")

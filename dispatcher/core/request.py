@@ -1,0 +1,171 @@
+"""The head of one HTTP/1.1 request, from the request line to the blank line.
+
+A template is compiled per endpoint: what is the same on every attempt is put together once, so that
+an attempt costs one signature and one join. The order on the wire is fixed: Host, what every one
+has, the profile's headers, the signature, traceparent, the endpoint's custom headers.
+
+What always holds: no value can end a line, whatever the database was made to hold, so nobody can
+add a header or a second request; ours win over custom headers of the same name in any case (A12).
+The exchange trusts this module and checks nothing again.
+"""
+
+import re
+from collections.abc import Mapping
+
+from dispatcher.core.errors import EncodingError, ProfileError
+from dispatcher.core.profile import HEADER_NAME, RESERVED_HEADERS, HeaderSource, Profile
+from dispatcher.core.signing import Signer
+
+CUSTOM_HEADERS_MAX = 50
+CUSTOM_HEADERS_BYTES_MAX = 8 * 1024
+"""Names, values and what stands between them, together."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_TRACEPARENT = re.compile(r"[\x21-\x7e]{1,256}")
+_LINE_OVERHEAD_BYTES = len(": \r\n")
+_PLACES = {
+    HeaderSource.EVENT_ID: 0,
+    HeaderSource.DELIVERY_ID: 1,
+    HeaderSource.EVENT_TYPE: 2,
+    HeaderSource.TIMESTAMP: 3,
+}
+
+
+def validate_headers(headers: Mapping[str, str], profile: Profile) -> list[tuple[str, str]]:
+    """Returns every fault of an endpoint's custom headers as (field, message); none is good.
+
+    The field is `headers` for faults of all of them, `headers.<name>` for those of one.
+    """
+    problems = _malformed(headers)
+    ours = _our_names(profile)
+    problems.extend(
+        (f"headers.{name}", "is set by the dispatcher itself")
+        for name in headers
+        if name.lower() in ours
+    )
+    return problems
+
+
+def _our_names(profile: Profile) -> set[str]:
+    names = {field.name.lower() for field in profile.headers}
+    return names | {profile.signature.header.lower()} | RESERVED_HEADERS
+
+
+def _malformed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    problems = []
+    if len(headers) > CUSTOM_HEADERS_MAX:
+        problems.append(("headers", f"are {len(headers)}, more than {CUSTOM_HEADERS_MAX}"))
+    seen: set[str] = set()
+    size = 0
+    for name, value in headers.items():
+        size += len(name) + len(value) + _LINE_OVERHEAD_BYTES
+        if HEADER_NAME.fullmatch(name) is None:
+            problems.append((f"headers.{name}", "is no header name"))
+        if name.lower() in seen:
+            problems.append((f"headers.{name}", "occurs twice"))
+        seen.add(name.lower())
+        if _CONTROL.search(value) is not None:
+            problems.append((f"headers.{name}", "holds a control character"))
+        elif not value.isascii() and not _is_latin_1(value):
+            problems.append((f"headers.{name}", "holds a character outside Latin-1"))
+        elif value != value.strip():
+            problems.append((f"headers.{name}", "begins or ends with a space"))
+    if size > CUSTOM_HEADERS_BYTES_MAX:
+        problems.append(("headers", f"take {size} bytes, more than {CUSTOM_HEADERS_BYTES_MAX}"))
+    return problems
+
+
+def _is_latin_1(value: str) -> bool:
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class RequestTemplate:
+    """Makes the heads of an endpoint's requests; compiled anew when the endpoint changes."""
+
+    __slots__ = ("_after", "_before", "_fields", "_sign", "_signature_name")
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        target: str,
+        host_header: str,
+        user_agent: str,
+        custom_headers: Mapping[str, str],
+        signer: Signer | None,
+    ) -> None:
+        """Compiles what is the same on every attempt.
+
+        `target` is path and query as they go on the wire; `host_header` has the port where it is
+        not the scheme's own. Custom headers that ours replace are left out. Without a signer there
+        is no signature header.
+
+        Raises:
+            ProfileError: a value that was checked when it was saved is not fit to be sent any more.
+        """
+        problems = [message for _, message in _malformed(custom_headers)]
+        problems += [
+            f"{value!r} is not visible ASCII"
+            for value in (target, host_header)
+            if _VISIBLE.fullmatch(value) is None
+        ]
+        if _CONTROL.search(user_agent) is not None or not user_agent.isascii():
+            problems.append("the user agent is not printable ASCII")
+        if problems:
+            raise ProfileError("; ".join(problems))
+        ours = _our_names(profile)
+        self._before = (
+            f"POST {target} HTTP/1.1\r\nHost: {host_header}\r\nContent-Type: application/json\r\n"
+            f"User-Agent: {user_agent}\r\nAccept-Encoding: identity\r\nContent-Length: "
+        )
+        self._fields = "".join(
+            f"\r\n{field.name}: {{{_PLACES[field.source]}}}" for field in profile.headers
+        )
+        self._sign = None if signer is None else signer.sign
+        self._signature_name = f"\r\n{profile.signature.header}: "
+        self._after = "".join(
+            f"\r\n{name}: {value}"
+            for name, value in custom_headers.items()
+            if name.lower() not in ours
+        )
+
+    def head(
+        self,
+        *,
+        event_id: str,
+        delivery_id: str,
+        event_type: str,
+        timestamp: int,
+        body: bytes,
+        traceparent: str | None,
+    ) -> bytes:
+        """Returns the head of one attempt, the blank line included; `body` follows it as it is.
+
+        `timestamp` is whole seconds since 1970 and goes into headers and signature alike.
+
+        Raises:
+            EncodingError: an id, the type or the traceparent is not fit for a header.
+        """
+        for value in (event_id, delivery_id, event_type):
+            if not (value.isascii() and value.isprintable()):
+                raise EncodingError(f"{value!r} is not fit for a header")
+        fields = self._fields.format(event_id, delivery_id, event_type, timestamp)
+        if self._sign is not None:
+            signature = self._sign(
+                event_id=event_id,
+                delivery_id=delivery_id,
+                event_type=event_type,
+                timestamp=timestamp,
+                body=body,
+            )
+            fields += self._signature_name + signature
+        if traceparent is not None:
+            if _TRACEPARENT.fullmatch(traceparent) is None:
+                raise EncodingError(f"the traceparent {traceparent!r} is not fit for a header")
+            fields += f"\r\ntraceparent: {traceparent}"
+        return f"{self._before}{len(body)}{fields}{self._after}\r\n\r\n".encode("latin-1")

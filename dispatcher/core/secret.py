@@ -1,0 +1,147 @@
+"""Endpoint secrets: a type that cannot be printed by accident, their forms, and keys made of them.
+
+What always holds: a `Secret` shows its mask wherever it is formatted, logged or put into an error;
+only `reveal()` gives the text. No message of this module quotes a secret.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from string import ascii_letters, digits
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from dispatcher.core.errors import SecretError
+from dispatcher.core.profile import KeyForm, Profile
+
+MASK = "********"
+"""Eight stars, however long the secret is."""
+
+_MASKED_LENGTH_MIN = 24
+_PRINTABLE = re.compile(r"[\x20-\x7e]{8,256}")
+_ALPHABET = ascii_letters + digits
+_KEY_BYTES_MIN, _KEY_BYTES_MAX = 24, 64
+_SEED_BYTES, _PAIR_BYTES = 32, 64
+
+
+class Secret:
+    """The text of a secret; equal by text, shown only as its mask."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Returns the text itself; the caller answers for where it goes."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return f"Secret({mask(self)})"
+
+    def __str__(self) -> str:
+        return mask(self)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not pickled")
+
+
+def mask(secret: Secret) -> str:
+    """Returns the first 4 characters, eight stars, the last 4; of a short secret only the stars."""
+    text = secret.reveal()
+    if len(text) < _MASKED_LENGTH_MIN:
+        return MASK
+    return f"{text[:4]}{MASK}{text[-4:]}"
+
+
+def generate(profile: Profile, random_bytes: Callable[[int], bytes]) -> Secret:
+    """Returns a new secret in the profile's form; `random_bytes(count)` gives that many bytes."""
+    rules = profile.secret
+    if rules.key is KeyForm.BASE64:
+        key = base64.b64encode(random_bytes(rules.generated_size)).decode()
+        return Secret(rules.prefix + key)
+    # Bytes beyond the last whole multiple of the alphabet would favour its first letters.
+    usable = 256 - 256 % len(_ALPHABET)
+    characters: list[str] = []
+    while len(characters) < rules.generated_size:
+        drawn = random_bytes(rules.generated_size)
+        characters += [_ALPHABET[byte % len(_ALPHABET)] for byte in drawn if byte < usable]
+    return Secret(rules.prefix + "".join(characters[: rules.generated_size]))
+
+
+def check(profile: Profile, secret: Secret | None) -> None:
+    """Returns if an endpoint under `profile` may have this secret; None means unsigned.
+
+    Raises:
+        SecretError: it may not; the text says why without quoting the secret.
+    """
+    if secret is not None:
+        signing_key(profile, secret)
+    elif not profile.secret.nullable:
+        raise SecretError(f"the profile {profile.name} always signs: a secret cannot be null")
+
+
+def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
+    """Returns what signs under `profile`: the bytes of an HMAC key, or an ed25519 key.
+
+    Raises:
+        SecretError: the secret has not the form that the profile asks for.
+    """
+    text = secret.reveal()
+    if _PRINTABLE.fullmatch(text) is None:
+        raise SecretError("a secret has 8 to 256 printable ASCII characters")
+    if profile.ed25519 is not None and text.startswith(profile.ed25519.secret_prefix):
+        return _private_key(text.removeprefix(profile.ed25519.secret_prefix))
+    rules = profile.secret
+    if rules.key is KeyForm.TEXT:
+        return text.encode()
+    if not text.startswith(rules.prefix):
+        raise SecretError(f"a secret under the profile {profile.name} begins with {rules.prefix}")
+    key = _decoded(text.removeprefix(rules.prefix))
+    if not _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
+        raise SecretError(
+            f"a secret under the profile {profile.name} is the base64 of {_KEY_BYTES_MIN} to "
+            f"{_KEY_BYTES_MAX} bytes, this one has {len(key)}"
+        )
+    return key
+
+
+def public_key(profile: Profile, secret: Secret) -> str | None:
+    """Returns the public key that receivers verify with, None for a secret that is shared.
+
+    Raises:
+        SecretError: the secret has not the form that the profile asks for.
+    """
+    key = signing_key(profile, secret)
+    if profile.ed25519 is None or isinstance(key, bytes):
+        return None
+    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return profile.ed25519.public_key_prefix + base64.b64encode(raw).decode()
+
+
+def _private_key(encoded: str) -> Ed25519PrivateKey:
+    key = _decoded(encoded)
+    if len(key) not in {_SEED_BYTES, _PAIR_BYTES}:
+        raise SecretError("an ed25519 secret is the base64 of a 32-byte seed or a 64-byte key pair")
+    private_key = Ed25519PrivateKey.from_private_bytes(key[:_SEED_BYTES])
+    public = private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    if len(key) == _PAIR_BYTES and key[_SEED_BYTES:] != public:
+        raise SecretError("the halves of the ed25519 key pair do not belong together")
+    return private_key
+
+
+def _decoded(encoded: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise SecretError("what follows the secret's prefix is not base64") from None

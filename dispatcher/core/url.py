@@ -1,0 +1,188 @@
+"""Brings an endpoint's URL into its one canonical form, or says everything that is wrong with it.
+
+A URL is read once, here, when it is saved and again before it is sent to; what is stored, shown,
+judged, resolved and written on the request line is this form, so no two readers can differ on it.
+What other readers are known to read differently is refused, not mended: user information,
+backslashes, fragments, control characters and white space, `%00`, numeric hosts that are not four
+decimal numbers, hosts that become numeric by IDNA (full-width digits, `。`), other schemes. The
+canonical form of a canonical form is itself.
+
+Sources: RFC 3986, RFC 5890 and UTS 46 for hosts; attack row A6.
+"""
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NamedTuple
+
+import idna
+
+from dispatcher.core import limits
+from dispatcher.core.addresses import DEFAULT_PORTS, PortPolicy
+from dispatcher.core.errors import InvalidRequestError
+
+_HOST_CHARACTERS_MAX: Final = 253
+_PORT_MAX: Final = 65_535
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_SHAPE: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
+_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\xa0\\\u2028\u2029\ufeff]")
+_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+# What the kernel, a browser or a C library may read as a number in the last label of a host.
+_NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_PERCENT: Final = re.compile(r"%(?:[0-9a-fA-F]{2})?")
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
+
+
+class CanonicalUrl(NamedTuple):
+    """One endpoint's URL, taken apart; every part is ASCII."""
+
+    url: str
+    """The canonical form: what is stored and shown."""
+    scheme: str
+    """`http` or `https`."""
+    host: str
+    """A name in A-label form, or a numeric address; IPv6 without brackets."""
+    port: int
+    target: str
+    """Path and query, as they stand on the request line."""
+    host_header: str
+    """The host, bracketed if IPv6, with the port unless it is the scheme's own."""
+    is_literal: bool
+    """The host is a numeric address, so the address policy can judge it at once."""
+
+
+def canonical_url(
+    text: str, *, https_only: bool, allow_ports: PortPolicy = DEFAULT_PORTS
+) -> CanonicalUrl:
+    """Returns the canonical form of a URL that somebody typed or that a row holds.
+
+    Raises:
+        InvalidRequestError: it breaks rules; `problems` has one entry for each, field `url`.
+    """
+    problems: list[str] = []
+    if len(text) > limits.URL_CHARACTERS_MAX:
+        raise _refusal([f"must have at most {limits.URL_CHARACTERS_MAX} characters"])
+    if _FORBIDDEN.search(text):
+        problems.append("must not contain white space, control characters or backslashes")
+    if "#" in text:
+        problems.append("must not contain a fragment (#)")
+    shape = _SHAPE.fullmatch(text)
+    if shape is None:
+        problems.append("must be absolute, as in https://example.com/path")
+        raise _refusal(problems)
+    scheme = shape[1].lower()
+    if scheme not in _DEFAULT_PORTS:
+        problems.append(f"must begin with https://, not {shape[1][:16]}://")
+    elif https_only and scheme != "https":
+        problems.append("must begin with https:// (http is not allowed here)")
+    authority = shape[2]
+    if "@" in authority:
+        problems.append("must not contain a user name or password")
+    if problems:
+        raise _refusal(problems)
+    host, port = _split_authority(authority, problems)
+    port = _DEFAULT_PORTS[scheme] if port is None else port
+    canonical_host, is_literal = _canonical_host(host, problems)
+    if not problems and not allow_ports.allows(port):
+        problems.append(f"must not name port {port}: the settings do not allow it")
+    target = _canonical_target(shape[3] or "/", shape[4] or "", problems)
+    if problems:
+        raise _refusal(problems)
+    bracketed = f"[{canonical_host}]" if ":" in canonical_host else canonical_host
+    host_header = bracketed if port == _DEFAULT_PORTS[scheme] else f"{bracketed}:{port}"
+    url = f"{scheme}://{host_header}{target}"
+    if len(url) > limits.URL_CHARACTERS_MAX:
+        raise _refusal([f"must have at most {limits.URL_CHARACTERS_MAX} characters once encoded"])
+    return CanonicalUrl(url, scheme, canonical_host, port, target, host_header, is_literal)
+
+
+def _refusal(problems: list[str]) -> InvalidRequestError:
+    return InvalidRequestError([("url", problem) for problem in problems])
+
+
+def _split_authority(authority: str, problems: list[str]) -> tuple[str, int | None]:
+    host, colon, digits = authority.rpartition(":")
+    if not colon or digits.endswith("]"):
+        return authority, None
+    if digits.isascii() and digits.isdigit() and len(digits) <= 5 and 0 < int(digits) <= _PORT_MAX:
+        return host, int(digits)
+    problems.append(f"must have a port from 1 to {_PORT_MAX} after the colon, or no colon")
+    return host, None
+
+
+def _canonical_host(host: str, problems: list[str]) -> tuple[str, bool]:
+    """Returns the host's canonical form and whether it is numeric; adds to `problems`."""
+    if host.startswith("[") or ":" in host:
+        return _canonical_ipv6(host, problems), True
+    if not host:
+        problems.append("must name a host")
+        return "", False
+    try:
+        name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
+    except UnicodeError:
+        problems.append("must name a host that is a valid internationalised name")
+        return "", False
+    name = name.removesuffix(".")
+    if len(name) > _HOST_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
+        problems.append("must name a host of letters, digits, hyphens and dots")
+        return "", False
+    if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+        if name != host or not _is_canonical_ipv4(name):
+            problems.append("must write a numeric host as four decimal numbers, as in 192.0.2.1")
+            return "", False
+        return name, True
+    if not _are_a_labels_valid(name):
+        problems.append("must name a host that is a valid internationalised name")
+        return "", False
+    return name, False
+
+
+def _canonical_ipv6(host: str, problems: list[str]) -> str:
+    if host.startswith("[") and host.endswith("]") and "%" not in host:
+        try:
+            return str(IPv6Address(host[1:-1]))
+        except ValueError:
+            pass
+    problems.append("must write an IPv6 host in brackets, without a zone, as in [2001:db8::1]")
+    return ""
+
+
+def _is_canonical_ipv4(name: str) -> bool:
+    try:
+        return str(IPv4Address(name)) == name
+    except ValueError:
+        return False
+
+
+def _are_a_labels_valid(name: str) -> bool:
+    try:
+        return all(
+            idna.alabel(idna.ulabel(label)).decode("ascii") == label
+            for label in name.split(".")
+            if label.startswith("xn--")
+        )
+    except UnicodeError:
+        return False
+
+
+def _canonical_target(path: str, query: str, problems: list[str]) -> str:
+    """Returns path and query with percent-escapes in capitals and the rest escaped where needed.
+
+    Dot segments are kept: a receiver's path is its own affair, and no decision of ours reads it.
+    """
+    target = path + query
+    if any(len(escape) == 1 for escape in _PERCENT.findall(target)):
+        problems.append("must follow each % with two hexadecimal digits")
+    if "%00" in target:
+        problems.append("must not contain %00")
+    try:
+        return _UNSAFE.sub(
+            _escape, _PERCENT.sub(lambda escape: escape[0].upper(), target)
+        )
+    except UnicodeEncodeError:
+        problems.append("must not contain lone surrogates")
+        return ""
+
+
+def _escape(character: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in character[0].encode())

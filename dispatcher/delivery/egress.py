@@ -1,0 +1,407 @@
+"""Opens connections, and only to addresses that the policy allows: the one door to the outside.
+
+What it is. aiohttp's stock `TCPConnector` does the opening (happy eyeballs, TLS); what surrounds it
+is ours. Two layers judge: the resolver, which denies a name when one of its addresses is denied, and
+the socket factory, which sees the final numeric address of every single connect, literal hosts
+included, and refuses to make the socket. The address judged is the address dialled, so a name that
+changes its mind between the two gains nothing (A4).
+
+The connector is asked by `connect()` with a stand-in for aiohttp's request. That method's second and
+third argument are not in aiohttp's documents, so `self_test` opens one loopback connection at start,
+and the version is pinned. `Egress.open` is the only place that knows: whoever replaces the connector
+replaces this function (docs/adr/0007).
+
+What is always true. No proxy, no cookie, no .netrc, no environment variable plays a part. An open
+that fails says what failed, in the words and with the outcome that the attempt will carry; running
+out of descriptors, buffers or ports is not an outcome but a `LocalResourceError`.
+
+Bounds. `open` itself has no deadline: whoever awaits it cancels it, and `Dial` tells where it stood.
+"""
+
+import asyncio
+import contextvars
+import errno
+import math
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
+
+import aiohttp
+from aiohttp import http_parser
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.errors import BlockedAddressError, DispatcherError
+from dispatcher.core.model import Outcome
+from dispatcher.delivery.resolver import ADDRESSES_MAX, NameLookupError, Resolver
+
+_HAPPY_EYEBALLS_SECONDS: Final = 0.25
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
+_LOCAL_SHORTAGES: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
+)
+_SELF_TEST_SECONDS: Final = 5.0
+
+
+class ConnectFailedError(DispatcherError):
+    """A connection could not be opened; `outcome` and the text are the attempt's."""
+
+    def __init__(self, outcome: Outcome, text: str, *, rule: str | None = None) -> None:
+        """`rule` names the address rule, when that is what denied it."""
+        self.outcome = outcome
+        self.rule = rule
+        super().__init__(text)
+
+
+class LocalResourceError(DispatcherError):
+    """This machine ran out of something, so nothing was attempted."""
+
+
+class SelfTestError(DispatcherError):
+    """An installed library is not the one that this program was built for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to connect: a host as in the canonical URL, and how to speak there."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    server_hostname: str | None = None
+    """The name to ask for and to verify over TLS; None means `host`."""
+
+
+class Dial:
+    """How far one open has come; written by `open` and the guard, read by whoever bounds it."""
+
+    __slots__ = ("_is_tls", "_sockets", "address", "dns_seconds", "local_errno", "rule", "started_at")
+
+    def __init__(self, started_at: float, *, is_tls: bool) -> None:
+        self.started_at = started_at
+        self.dns_seconds: float | None = None
+        self.address: str | None = None
+        self.rule: str | None = None
+        self.local_errno: int | None = None
+        self._is_tls = is_tls
+        self._sockets: list[socket.socket] = []
+
+    def dials(self, made: socket.socket, address: str) -> None:
+        """Notes a socket that is about to connect."""
+        self.address = address
+        self._sockets.append(made)
+
+    def standing(self) -> str:
+        """Says in words what the open was waiting for."""
+        if self.address is None:
+            return "the name was not resolved"
+        if self._is_tls and any(map(_is_connected, self._sockets)):
+            return f"{self.address} did not finish the TLS handshake"
+        return f"{self.address} did not accept a connection"
+
+
+def _is_connected(made: socket.socket) -> bool:
+    try:
+        made.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+class Opened(NamedTuple):
+    """An open connection that the policy allowed, still with the opener's protocol."""
+
+    transport: asyncio.Transport
+    release: Callable[[Exception | None], None]
+    """To be called once, when the connection is lost, with what `connection_lost` was given."""
+
+
+class _Key(NamedTuple):
+    """What the connector files a connection under; ours are never pooled by it."""
+
+    host: str
+    port: int
+    is_ssl: bool
+    ssl: ssl.SSLContext | bool
+
+
+class _Host(NamedTuple):
+    raw_host: str
+
+
+class _Request:
+    """Stands in for aiohttp's ClientRequest: all that `connect()` reads of one."""
+
+    __slots__ = ("connection_key", "port", "proxy", "server_hostname", "ssl", "url")
+
+    def __init__(self, address: Address) -> None:
+        self.ssl: ssl.SSLContext | bool = address.tls if address.tls is not None else True
+        self.connection_key = _Key(address.host, address.port, address.tls is not None, self.ssl)
+        self.url = _Host(address.host)
+        self.port = address.port
+        self.proxy = None
+        self.server_hostname = address.server_hostname
+
+    def is_ssl(self) -> bool:
+        return self.connection_key.is_ssl
+
+
+# Of the open that runs in this context; tasks that aiohttp starts for it inherit it.
+_dial: contextvars.ContextVar[Dial | None] = contextvars.ContextVar("dial", default=None)
+
+
+class Egress:
+    """The only opener of outgoing HTTP connections; one for the life of the process."""
+
+    def __init__(
+        self,
+        policy: AddressPolicy,
+        resolver: Resolver,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Needs the running loop, as aiohttp's connector does."""
+        self.policy = policy
+        self._resolver = resolver
+        self._monotonic = monotonic
+        self._connector = aiohttp.TCPConnector(
+            limit=0,
+            use_dns_cache=False,
+            resolver=_JudgingResolver(self, resolver, monotonic),
+            socket_factory=self._make_socket,
+            happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS,
+        )
+
+    async def open(self, address: Address, dial: Dial) -> Opened:
+        """Opens one connection, TLS included.
+
+        Raises:
+            ConnectFailedError: it cannot be opened, or must not be.
+            LocalResourceError: this machine lacks the means just now.
+        """
+        _dial.set(dial)
+        try:
+            held = await self._connector.connect(
+                cast("aiohttp.ClientRequest", _Request(address)), [], _NO_TIMEOUT
+            )
+        except Exception as fault:
+            # aiohttp also raises AssertionError and ValueError from here (seen in its tracker).
+            raise _explained(fault, dial, is_tls=address.tls is not None) from fault
+        transport, handler = held.transport, held.protocol
+        if transport is None or handler is None or handler.should_close:
+            held.close()
+            raise ConnectFailedError(
+                Outcome.PROTOCOL_ERROR, "the receiver closed or spoke before it was asked"
+            )
+
+        def release(exc: Exception | None) -> None:
+            # The connector's own close() waits for its protocol to hear of the end.
+            handler.connection_lost(exc)
+            held.close()
+
+        opened = Opened(cast("asyncio.Transport", transport), release)
+        # The policy may have changed while this connection was being opened.
+        peer = transport.get_extra_info("peername")[0]
+        rule = self.policy.judge(peer, address.port)
+        if rule is not None:
+            transport.abort()
+            held.close()
+            dial.address, dial.rule = peer, rule
+            raise _blocked(dial)
+        return opened
+
+    async def aclose(self) -> None:
+        """Closes the connector and the resolver; connections must be gone by then."""
+        await self._connector.close()
+        await self._resolver.aclose()
+
+    def _make_socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """Makes the socket for one connect, unless the policy denies the address."""
+        family, kind, protocol, _, (host, port, *_rest) = info
+        dial = _dial.get()
+        rule = self.policy.judge(host, port)
+        if rule is not None:
+            if dial is not None:
+                dial.address, dial.rule = host, rule
+            # An OSError: any other type leaves aiohappyeyeballs as an IndexError (measured).
+            raise BlockedAddressError(host, rule)
+        try:
+            made = socket.socket(family, kind, protocol)
+        except OSError as fault:
+            if dial is not None:
+                dial.local_errno = fault.errno
+            raise
+        if dial is not None:
+            dial.dials(made, host)
+        return made
+
+
+class _JudgingResolver(AbstractResolver):
+    """What the connector resolves by: our cache, then the policy; one denied answer denies all."""
+
+    def __init__(
+        self, egress: Egress, resolver: Resolver, monotonic: Callable[[], float]
+    ) -> None:
+        self._egress = egress
+        self._resolver = resolver
+        self._monotonic = monotonic
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        dial = _dial.get()
+        began_at = self._monotonic()
+        addresses = await self._resolver.look_up(host)
+        if dial is not None:
+            dial.dns_seconds = self._monotonic() - began_at
+        for address in addresses:
+            rule = self._egress.policy.judge(address, port)
+            if rule is not None:
+                if dial is not None:
+                    dial.address, dial.rule = address, rule
+                raise BlockedAddressError(address, rule)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in addresses[:ADDRESSES_MAX]
+        ]
+
+    async def close(self) -> None:
+        """Leaves the cache to its owner."""
+
+
+def _explained(fault: Exception, dial: Dial, *, is_tls: bool) -> DispatcherError:
+    """Turns what the connector raised into the outcome and words of the attempt."""
+    if dial.rule is not None:
+        return _blocked(dial)
+    cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
+    number = cause.errno if isinstance(cause, OSError) else None
+    if dial.local_errno is not None or _is_local(number, dial):
+        return LocalResourceError(_reason(cause))
+    if isinstance(fault, aiohttp.ClientConnectorDNSError):
+        return ConnectFailedError(Outcome.DNS_ERROR, f"the name was not resolved: {_reason(cause)}")
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        return ConnectFailedError(
+            Outcome.TLS_ERROR,
+            f"the certificate is not trusted: {_reason(fault.certificate_error)}",
+        )
+    if isinstance(fault, aiohttp.ClientSSLError | ssl.SSLError):
+        return ConnectFailedError(Outcome.TLS_ERROR, f"TLS failed: {_reason(cause)}")
+    where = dial.address or "the receiver"
+    if is_tls and isinstance(cause, ConnectionResetError | ConnectionAbortedError):
+        return ConnectFailedError(
+            Outcome.TLS_ERROR, f"{where} closed the connection during the TLS handshake"
+        )
+    return ConnectFailedError(Outcome.CONNECT_ERROR, f"{where} cannot be reached: {_reason(cause)}")
+
+
+def _blocked(dial: Dial) -> ConnectFailedError:
+    text = f"{dial.address} is denied by the address policy ({dial.rule})"
+    return ConnectFailedError(Outcome.BLOCKED_ADDRESS, text, rule=dial.rule)
+
+
+def _is_local(number: int | None, dial: Dial) -> bool:
+    # For IPv4 this is "no local port left"; for IPv6 it is "no IPv6 here", which is no shortage.
+    if number == errno.EADDRNOTAVAIL:
+        return dial.address is not None and ":" not in dial.address
+    return number in _LOCAL_SHORTAGES
+
+
+def _reason(fault: BaseException) -> str:
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return fault.verify_message or str(fault)
+    if isinstance(fault, OSError) and fault.strerror and not isinstance(fault, NameLookupError):
+        return fault.strerror
+    return str(fault) or type(fault).__name__
+
+
+def make_tls_context(*, ca_file: str | None = None, ca_pem: str | None = None) -> ssl.SSLContext:
+    """Builds a verifying client context: the system's roots, and those of the settings on top.
+
+    Costs some 10 ms and reads files: callers keep the result. There is no way to switch verifying
+    off.
+
+    Raises:
+        ssl.SSLError: `ca_pem` holds no certificate.
+        OSError: `ca_file` cannot be read.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file:
+        context.load_verify_locations(cafile=ca_file)
+    if ca_pem:
+        context.load_verify_locations(cadata=ca_pem)
+    return context
+
+
+async def self_test(resolver: Resolver) -> None:
+    """Proves that the installed aiohttp is one that `Egress.open` works with.
+
+    Raises:
+        SelfTestError: its C parser is missing, or a loopback connection did not open as expected.
+    """
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise SelfTestError("aiohttp is installed without its C parser; install a wheel of it")
+    probe = _SelfTestProbe()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_SELF_TEST_SECONDS):
+            server = await loop.create_server(_Greeter, "127.0.0.1", 0)
+            host, port = server.sockets[0].getsockname()
+            policy = AddressPolicy.parse(allow_networks=["127.0.0.1/32"], allow_ports=[port])
+            egress = Egress(policy, resolver)
+            try:
+                opened = await egress.open(
+                    Address(host=host, port=port), Dial(0.0, is_tls=False)
+                )
+                probe.release = opened.release
+                opened.transport.set_protocol(probe)
+                opened.transport.write(b"ping")
+                await probe.heard
+                opened.transport.abort()
+                await probe.lost
+            finally:
+                server.close()
+                await egress._connector.close()  # noqa: SLF001 -- the resolver is the caller's
+    except Exception as fault:
+        raise SelfTestError(
+            f"aiohttp {aiohttp.__version__} does not open connections as expected: {fault!r}"
+        ) from fault
+
+
+class _Greeter(asyncio.Protocol):
+    """Answers anything with the same bytes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+
+class _SelfTestProbe(asyncio.Protocol):
+    """Takes a connection over as `Connection` does."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.heard: asyncio.Future[bytes] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.release: Callable[[Exception | None], None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.set_result(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.release is not None:
+            self.release(exc)
+        self.lost.set_result(None)

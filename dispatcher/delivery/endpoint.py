@@ -1,0 +1,47 @@
+"""An endpoint as the stages use it: compiled once from its row, then only read.
+
+Whatever is wrong with a row (unknown profile, a secret that does not open, a header or a URL that nobody could have
+saved) becomes its `problem`: the endpoint's deliveries are cancelled with that reason, and no other endpoint notices.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dispatcher.core.matching import Subscription
+from dispatcher.core.model import EndpointId, EndpointState, Reason
+from dispatcher.core.outcome import RetryPolicy
+from dispatcher.core.profile import Profile
+from dispatcher.core.request import RequestTemplate
+from dispatcher.delivery.connections import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Endpoint:
+    """Who gets what, where, how, and at which pace; compared by identity."""
+
+    id: EndpointId
+    tenant: str
+    name: str
+    url: str
+    profile_name: str
+    profile: Profile | None
+    state: EndpointState
+    subscription: Subscription
+    label_filter: Mapping[str, str | list[str]]
+    shard: int
+    max_concurrency: int
+    rate_limit: float | None
+    """Attempts per second; None: no limit."""
+    timeout_seconds: float
+    retry_policy: RetryPolicy
+    template: RequestTemplate | None
+    target: Target | None
+    host_key: tuple[str, int] | None
+    is_blocked: bool
+    """Plain http, which this deployment does not allow."""
+    problem: Reason | None
+    failing: bool
+    """It failed last, as far as the database knew when this was loaded."""
+    secrets_change_at: datetime | None
+    """When an old secret stops signing, and the endpoint has to be compiled anew."""

@@ -1,0 +1,176 @@
+"""Fans out: claimed events become deliveries, bodies and history, in the claim's own transaction.
+
+    claim ── is the routing table as new as the claim? ── match ── encode once per profile ── write ── commit ── offer
+
+What is always true: an event leaves the outbox exactly when its deliveries exist; its body bytes are made here, once,
+and never again. An endpoint saved before the event's commit is in the table that matches it. Deliveries that will not
+happen (the endpoint is disabled, the event cannot be encoded) are rows too, cancelled with their reason; an event that
+matches nobody is history without deliveries. One bad event or endpoint costs its own deliveries only.
+
+Lanes are offered the deliveries after the commit; what they do not take is in Postgres already. A crash before the
+commit leaves the events in the outbox; after it, the deliveries are loaded by whoever owns the endpoints.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from dispatcher.core.envelope import Encoded, encode
+from dispatcher.core.errors import EncodingError
+from dispatcher.core.ids import delivery_ids
+from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
+from dispatcher.core.profile import Profile
+from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.stages import Delivery, RoutesEvents, TakesDelivery
+from dispatcher.runtime import probe
+from dispatcher.store.outbox import BodyRow, Claim, DeliveryRow
+
+_log = structlog.get_logger("dispatcher.delivery.fanout")
+
+_RANDOM_BYTES_PER_ID = 10
+
+
+class ClaimsEvents(Protocol):
+    """The outbox, as fan-out sees it."""
+
+    def claim(self, events_max: int, bytes_max: int) -> AbstractAsyncContextManager[Claim]:
+        """Yields a claim; what was written to it is committed when the block ends well."""
+        ...
+
+
+class TakenThrough(NamedTuple):
+    """How many events one batch had, and whether it was cut at its bound."""
+
+    count: int
+    more: bool
+
+
+class Fanout:
+    """One batch at a time, at intake's pace."""
+
+    def __init__(
+        self,
+        outbox: ClaimsEvents,
+        routing: RoutesEvents,
+        *,
+        offer: TakesDelivery,
+        fanned_out: Callable[[list[Event]], None],
+        batch_bytes_max: int,
+    ) -> None:
+        self._outbox = outbox
+        self._routing = routing
+        self._offer = offer
+        self._fanned_out = fanned_out
+        self._batch_bytes_max = batch_bytes_max
+
+    async def __call__(self, events_max: int) -> TakenThrough:
+        """Takes up to so many events through.
+
+        Raises:
+            StoreUnavailableError: none of them was, as far as is known; ask again later.
+        """
+        async with self._outbox.claim(events_max, self._batch_bytes_max) as claim:
+            events = claim.events
+            if not events:
+                return TakenThrough(0, False)
+            if claim.routing_version != self._routing.version:
+                await self._routing.refresh()
+            batch = _Batch(claim)
+            for event in events:
+                for endpoint in self._routing.route(event):
+                    batch.add(event, endpoint)
+            await batch.write()
+        for endpoint_id, delivery in batch.deliveries():
+            self._offer(endpoint_id, delivery)
+        self._fanned_out(events)
+        probe.hit("fanout.committed", events=len(events))
+        bytes_count = sum(len(event.data) for event in events)
+        return TakenThrough(len(events), len(events) == events_max or bytes_count > self._batch_bytes_max // 4)
+
+
+class _Batch:
+    """The rows of one claim, and the deliveries they become once committed."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._targets: list[tuple[Event, Endpoint, str | None, Encoded | None]] = []
+        self._bodies: list[BodyRow] = []
+        self._encoded: dict[Profile, Encoded | None] = {}
+        self._encoded_event: Event | None = None
+        self._ids: list[str] = []
+
+    def add(self, event: Event, endpoint: Endpoint) -> None:
+        """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
+        reason: str | None = endpoint.problem
+        if endpoint.state is EndpointState.DISABLED:
+            reason = reason or Reason.ENDPOINT_DISABLED
+        encoded = None
+        if endpoint.profile is not None:
+            encoded = self._encode(event, endpoint.profile)
+            if encoded is None:
+                reason = reason or Reason.UNENCODABLE_EVENT
+        self._targets.append((event, endpoint, reason, encoded))
+
+    def _encode(self, event: Event, profile: Profile) -> Encoded | None:
+        if event is not self._encoded_event:
+            self._encoded_event = event
+            self._encoded = {}
+        elif profile in self._encoded:
+            return self._encoded[profile]
+        try:
+            encoded = encode(profile, event)
+            self._bodies.append(BodyRow(event.id, profile.name, encoded.body))
+        except EncodingError as error:
+            _log.warning("event.unencodable", event_id=event.id, profile=profile.name, error=str(error))
+            encoded = None
+        self._encoded[profile] = encoded
+        return encoded
+
+    async def write(self) -> None:
+        """Writes all rows within the claim's transaction."""
+        count = len(self._targets)
+        accepted_ms = int(self._claim.accepted_at.timestamp() * 1000)
+        self._ids = list(delivery_ids(accepted_ms, os.urandom(_RANDOM_BYTES_PER_ID * count), count))
+        rows = [
+            DeliveryRow(
+                delivery_id,
+                event.id,
+                endpoint.id,
+                event.type,
+                event.tenant,
+                endpoint.profile_name,
+                reason,
+                ",".join(encoded.warnings) if encoded is not None and encoded.warnings else None,
+            )
+            for delivery_id, (event, endpoint, reason, encoded) in zip(self._ids, self._targets, strict=True)
+        ]
+        if rows:
+            await self._claim.write(self._bodies, rows)
+
+    def deliveries(self) -> list[tuple[EndpointId, Delivery]]:
+        """Returns what is to be sent now, with the endpoint of each."""
+        day = self._claim.day
+        return [
+            (
+                endpoint.id,
+                Delivery(
+                    delivery_id,
+                    day,
+                    event.id,
+                    event.type,
+                    encoded.body,
+                    event.inserted_at,
+                    event.traceparent,
+                    DeliveryState.PENDING,
+                    None,
+                    0,
+                    0,
+                    Trigger.SCHEDULED,
+                ),
+            )
+            for delivery_id, (event, endpoint, reason, encoded) in zip(self._ids, self._targets, strict=True)
+            if reason is None and encoded is not None and endpoint.state is EndpointState.ACTIVE
+        ]

@@ -1,0 +1,85 @@
+"""The way out: resolver, egress guard and connections of one process, made from the settings.
+
+`dispatcher run` and the commands that send a single request (a test event) leave through the same gate.
+"""
+
+import socket
+from collections.abc import Iterable
+from ssl import SSLContext
+from urllib.parse import urlsplit
+
+from dispatcher.config.settings import Settings
+from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.url import CanonicalUrl
+from dispatcher.delivery.connections import Connections, Target
+from dispatcher.delivery.egress import Egress, make_tls_context
+from dispatcher.delivery.resolver import AresLookup, Resolver, ThreadedLookup
+from dispatcher.runtime.clock import Clock
+from dispatcher.runtime.tasks import TaskSet
+
+TLS_CONTEXTS_MAX = 256
+
+
+class Gate:
+    """Everything that leaves goes through here; needs a running loop."""
+
+    def __init__(self, settings: Settings, tasks: TaskSet, clock: Clock, *, protected: Iterable[tuple[str, int]]) -> None:
+        egress = settings.egress
+        self._ca_file = egress.ca_file or None
+        self._contexts: dict[str | None, SSLContext] = {}
+        self.policy = AddressPolicy.parse(
+            allow_networks=[str(network) for network in egress.allow_networks],
+            allow_ports=egress.allow_ports,
+            deny_endpoints=protected,
+            allow_metadata=egress.allow_metadata,
+        )
+        lookup = AresLookup(egress.dns_servers) if egress.resolver == "aiodns" else ThreadedLookup()
+        self.resolver = Resolver(
+            lookup, spawn=lambda coroutine: tasks.spawn("resolve", coroutine), monotonic=clock.monotonic
+        )
+        self.egress = Egress(self.policy, self.resolver, monotonic=clock.monotonic)
+        self.connections = Connections(
+            self.egress,
+            spawn=lambda coroutine: tasks.spawn("connect", coroutine),
+            monotonic=clock.monotonic,
+            idle_seconds_max=egress.keep_alive_seconds,
+        )
+
+    def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
+        """Returns where to connect to; endpoints that trust the same authorities share a TLS context."""
+        if url.scheme == "http":
+            return Target(url.scheme, url.host, url.port, label=label)
+        context = self._contexts.get(ca_pem)
+        if context is None:
+            if len(self._contexts) >= TLS_CONTEXTS_MAX:
+                self._contexts.pop(next(iter(self._contexts)))
+            context = self._contexts[ca_pem] = make_tls_context(ca_file=self._ca_file, ca_pem=ca_pem)
+        return Target(url.scheme, url.host, url.port, tls=context, label=label)
+
+    async def close(self) -> None:
+        """Aborts every connection."""
+        await self.connections.aclose()
+        await self.egress.aclose()
+
+
+def protected_addresses(settings: Settings) -> list[tuple[str, int]]:
+    """Returns the addresses and ports that no endpoint may reach: our own listener's and the database's."""
+    places = [(settings.http.host, settings.http.port)]
+    for secret in (settings.database_url, settings.listen_database_url):
+        if secret is not None:
+            parts = urlsplit(secret.get_secret_value())
+            if parts.hostname:
+                places.append((parts.hostname, parts.port or 5432))
+    return [
+        (str(info[4][0]).split("%")[0], port)
+        for host, port in places
+        if port
+        for info in _addresses(host, port)
+    ]
+
+
+def _addresses(host: str, port: int) -> list[tuple[object, ...]]:
+    try:
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except OSError:
+        return []

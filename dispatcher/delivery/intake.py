@@ -1,0 +1,188 @@
+"""Intake: when to look into the outbox, and how much to take out of it.
+
+    asleep ──(NOTIFY, or poll, or stop)──▶ claiming ──(outbox empty)──▶ lingering ──(still empty)──▶ asleep
+
+NOTIFY is a hint and carries nothing. While asleep, intake holds the "asleep" lock on the LISTEN connection, so that
+producers' commits announce themselves; while events stream in it lets go of it and looks by itself, so that they
+commit in silence, for a NOTIFY takes a lock across the database. Every hole in that (a commit between the last look
+and the lock, a listener that died, a pooler that swallows LISTEN) is covered by the poll.
+
+What is always true: intake claims only when lanes have room for more, never more than a batch, one batch at a time;
+it keeps no cursor. When Postgres is away it asks again with backoff; the loop ends only when it is stopped.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import Clock
+from dispatcher.store.outbox import Poll
+
+_log = structlog.get_logger("dispatcher.delivery.intake")
+
+BACKOFF_SECONDS_MAX = 2.0
+LINGER_SECONDS = 0.1
+"""How long an empty outbox is looked at again and again after a busy time, before intake goes to sleep."""
+LOOK_AGAIN_SECONDS = 0.004
+BUSY_EVENTS_PER_SECOND = 500
+"""From here on producers are spared the NOTIFY."""
+ROOM_SECONDS_MAX = 0.5
+
+
+class Taken(Protocol):
+    """What fan-out says of a batch."""
+
+    @property
+    def count(self) -> int:
+        """Events that were taken through."""
+        ...
+
+    @property
+    def more(self) -> bool:
+        """The batch was cut at its bound, so that the outbox may hold others."""
+        ...
+
+
+class Alarm(Protocol):
+    """The LISTEN connection, as intake sees it."""
+
+    woken: asyncio.Event
+    is_asleep: bool
+
+    async def sleep(self) -> bool:
+        """Asks producers to announce their commits; returns whether they did not until now."""
+        ...
+
+    async def wake(self) -> None:
+        """Lets producers commit in silence."""
+        ...
+
+
+class Intake:
+    """The pace of fan-out; `run` is its only task."""
+
+    def __init__(
+        self,
+        fanout: Callable[[int], Awaitable[Taken]],
+        poll: Callable[[], Awaitable[Poll]],
+        alarm: Alarm,
+        *,
+        room: asyncio.Event,
+        polled: Callable[[Poll], Awaitable[None]],
+        woken_by: Callable[[str], None],
+        clock: Clock,
+        batch_events_max: int,
+        poll_seconds: float,
+    ) -> None:
+        self._fanout = fanout
+        self._poll = poll
+        self._alarm = alarm
+        self._room = room
+        self._polled = polled
+        self._woken_by = woken_by
+        self._clock = clock
+        self._batch_events_max = batch_events_max
+        self._poll_seconds = poll_seconds
+        self._stopping = False
+        self._rate = 0.0
+        self._measured_at = clock.monotonic()
+        self._measured_count = 0
+        self._polled_at = 0.0
+        self.turned_at = clock.monotonic()
+        """When the loop last went round, or waited within its bounds; readiness looks at it."""
+
+    def stop(self) -> None:
+        """Claims no more; `run` ends after the batch it is at."""
+        self._stopping = True
+        self._alarm.woken.set()
+        self._room.set()
+
+    async def run(self) -> None:
+        """Takes events through until stopped."""
+        pause = 0.05
+        while not self._stopping:
+            self.turned_at = self._clock.monotonic()
+            try:
+                await self._turn()
+                pause = 0.05
+            except StoreUnavailableError as error:
+                _log.warning("intake.waits", error=str(error))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+
+    def look_now(self) -> None:
+        """Makes intake poll at once: something other than an event was announced."""
+        self._polled_at = 0.0
+        self._alarm.woken.set()
+
+    async def _turn(self) -> None:
+        """Looks, takes what is there, and sleeps when nothing is."""
+        self._alarm.woken.clear()  # before looking: what is committed from here on sets it again
+        now = self._clock.monotonic()
+        waiting = True
+        if now - self._polled_at >= self._poll_seconds:
+            self._polled_at = now
+            poll = await self._poll()
+            await self._polled(poll)
+            waiting = poll.outbox_waiting
+        if waiting and await self._drain():
+            return
+        if await self._alarm.sleep():
+            return  # the lock is new: what was committed before it was taken is looked for once more
+        await self._wait()
+
+    async def _drain(self) -> bool:
+        """Claims batch after batch; returns whether to go on at once, since a poll is due in between."""
+        empty_since: float | None = None
+        while not self._stopping:
+            self.turned_at = now = self._clock.monotonic()
+            if now - self._polled_at >= self._poll_seconds:
+                return True
+            if not self._room.is_set():
+                try:
+                    async with asyncio.timeout(ROOM_SECONDS_MAX):
+                        await self._room.wait()
+                except TimeoutError:
+                    continue
+            taken = await self._fanout(self._batch_events_max)
+            self._measure(taken.count)
+            if self._rate > BUSY_EVENTS_PER_SECOND:
+                await self._alarm.wake()
+            elif not taken.more and (taken.count == 0 or self._alarm.is_asleep):
+                return False  # whatever is committed from now on announces itself
+            if taken.count:
+                empty_since = None
+                continue
+            empty_since = empty_since or now
+            if now - empty_since > LINGER_SECONDS:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        return False
+
+    async def _wait(self) -> None:
+        """Waits to be woken, or for the next poll."""
+        probe.hit("intake.asleep")
+        seconds = self._poll_seconds * random.uniform(0.9, 1.0)  # noqa: S311 -- keeps replicas apart
+        try:
+            async with asyncio.timeout(seconds):
+                await self._alarm.woken.wait()
+        except TimeoutError:
+            self._polled_at = 0.0
+            self._woken_by("poll")
+        else:
+            self._woken_by("notify")
+
+    def _measure(self, count: int) -> None:
+        """Follows the rate of events, in tenths of a second."""
+        self._measured_count += count
+        now = self._clock.monotonic()
+        elapsed = now - self._measured_at
+        if elapsed >= LINGER_SECONDS:
+            self._rate = self._measured_count / elapsed
+            self._measured_at = now
+            self._measured_count = 0

@@ -1,0 +1,315 @@
+"""Lanes: who may send next. Synchronous: every call leaves the state whole and starts what may start.
+
+    fan-out, scheduler ── offer ──▶ ready, per endpoint ── pump ──▶ start(lane, delivery)
+                                         ▲                               │
+                                         └───────────── finished ◀───────┘
+
+What is always true: in flight are at most `total` attempts, at most `per_host` to a host and port, at most the
+endpoint's own limit to an endpoint; while several lanes want the same host, none of them holds more than a fifth of
+it; free permits go round between lanes, one delivery a turn; a delivery is in memory at most once. Nothing waits
+while it holds a permit but the receiver.
+
+Who holds what: `held` has every delivery in memory (ready, in flight, being recorded, in the wheel), `busy` those in
+flight or being recorded. What does not fit stays in Postgres, and the lane knows (`more_at`). A crash loses only memory.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from dispatcher.core.breaker import Breaker, BreakerState
+from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
+from dispatcher.core.rate import TokenBucket
+from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.stages import Delivery, EndpointLane, StartAttempt
+
+READY_MAX = 4000
+"""Ready deliveries of quick lanes that intake runs ahead by."""
+
+
+class _Host:
+    """One host and port, shared by the endpoints that lead to it."""
+
+    __slots__ = ("in_flight", "limit", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self.waiting: deque[EndpointLane] = deque()
+
+
+class Lanes:
+    """All lanes of this replica; written on the event loop's thread only."""
+
+    def __init__(
+        self,
+        *,
+        start: StartAttempt,
+        may_send: Callable[[], bool],
+        make_breaker: Callable[[], Breaker],
+        total: int,
+        per_host: int,
+        bodies_bytes_max: int,
+    ) -> None:
+        self._start = start
+        self._may_send = may_send
+        self._make_breaker = make_breaker
+        self._total = total
+        self._per_host = per_host
+        self._bodies_bytes_max = bodies_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[EndpointLane] = deque()
+        self._hosts: dict[tuple[str, int], _Host] = {}
+        self._pumping = False
+        self.lanes: dict[EndpointId, EndpointLane] = {}
+        self.held: dict[DeliveryId, EndpointLane] = {}
+        self.busy: set[DeliveryId] = set()
+        self.in_flight = 0
+        self.ready_count = 0
+        """Of quick lanes; what intake's pace follows."""
+        self.ready_bytes = 0
+        self.room = asyncio.Event()
+        self.room.set()
+        self.wants_refill: set[EndpointId] = set()
+        self.refill_wanted: Callable[[], None] = lambda: None
+        """Called when a lane runs low and Postgres has more of it."""
+
+    # --- following endpoints and shards ---
+
+    def follow(self, endpoints: Mapping[EndpointId, Endpoint], tokens: Mapping[int, int]) -> list[EndpointId]:
+        """Makes a lane for every endpoint in our shards, updates those that are, forgets the others.
+
+        Returns the endpoints whose waiting deliveries are to be loaded: new here, or open again.
+        """
+        load: list[EndpointId] = []
+        for endpoint_id in [i for i, lane in self.lanes.items() if not self._is_ours(endpoints.get(i), lane, tokens)]:
+            self._forget_lane(self.lanes.pop(endpoint_id))
+        for endpoint in endpoints.values():
+            if endpoint.shard not in tokens:
+                continue
+            is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
+            lane = self.lanes.get(endpoint.id)
+            if lane is None:
+                lane = self.lanes[endpoint.id] = self._make_lane(endpoint, tokens[endpoint.shard])
+                load.append(endpoint.id)
+            else:
+                if is_open and not lane.open:
+                    load.append(endpoint.id)
+                elif lane.open and not is_open:
+                    self._forget_waiting(lane)
+                if lane.endpoint is not endpoint:
+                    lane.limit = endpoint.max_concurrency
+                    if lane.endpoint.rate_limit != endpoint.rate_limit:
+                        lane.bucket = _bucket(endpoint)
+                    lane.endpoint = endpoint
+            lane.open = is_open
+            self._enqueue(lane)
+        self.pump()
+        return load
+
+    @staticmethod
+    def _is_ours(endpoint: Endpoint | None, lane: EndpointLane, tokens: Mapping[int, int]) -> bool:
+        return endpoint is not None and tokens.get(endpoint.shard) == lane.token
+
+    def _make_lane(self, endpoint: Endpoint, token: int) -> EndpointLane:
+        lane = EndpointLane(
+            limit=endpoint.max_concurrency,
+            breaker=self._make_breaker(),
+            bucket=_bucket(endpoint),
+            open=endpoint.state is EndpointState.ACTIVE and endpoint.problem is None,
+        )
+        lane.endpoint = endpoint
+        lane.token = token
+        return lane
+
+    def _forget_lane(self, lane: EndpointLane) -> None:
+        """Forgets all of a lane but what is in flight: its results come in under its old token."""
+        self._forget_waiting(lane)
+        self.busy.difference_update(delivery.id for delivery in lane.urgent)
+        lane.urgent.clear()
+        lane.open = False
+
+    def _forget_waiting(self, lane: EndpointLane) -> None:
+        for delivery_id in [i for i, holder in self.held.items() if holder is lane and i not in self.busy]:
+            self.release(delivery_id)
+        while lane.ready:
+            self._count_ready(lane, lane.ready.pop(), -1)
+
+    # --- what waits ---
+
+    def offer(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes a committed delivery that is due, or leaves it in Postgres; tells which."""
+        lane = self.lanes.get(endpoint_id)
+        if lane is None or not lane.open:
+            return False
+        if not lane.has_room() or (self.ready_bytes > self._bodies_bytes_max and lane.ready):
+            lane.turn_away(0.0)
+            return False
+        if delivery.id not in self.held:
+            self.hold(delivery.id, lane)
+        lane.ready.append(delivery)
+        self._count_ready(lane, delivery, 1)
+        self._enqueue(lane)
+        return True
+
+    def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
+        lane = self.lanes.get(endpoint_id)
+        if lane is None or delivery.id in self.busy:
+            return False
+        self.busy.add(delivery.id)
+        for queued in lane.ready:
+            if queued.id == delivery.id:  # the scheduled attempt is read again once this one is recorded
+                lane.ready.remove(queued)
+                self._count_ready(lane, queued, -1)
+                break
+        lane.urgent.append(delivery)
+        self._enqueue(lane)
+        return True
+
+    def hold(self, delivery_id: DeliveryId, lane: EndpointLane) -> None:
+        """Counts a delivery as in memory."""
+        self.held[delivery_id] = lane
+        lane.held_count += 1
+
+    def release(self, delivery_id: DeliveryId) -> EndpointLane | None:
+        """Counts a delivery as no longer in memory; its place in a ready queue becomes void."""
+        lane = self.held.pop(delivery_id, None)
+        if lane is not None:
+            lane.held_count -= 1
+        return lane
+
+    def _count_ready(self, lane: EndpointLane, delivery: Delivery, step: int) -> None:
+        self.ready_bytes += step * len(delivery.body)
+        if not lane.slow:
+            self.ready_count += step
+            if self.ready_count >= READY_MAX:
+                self.room.clear()
+            elif self.ready_count <= READY_MAX // 2:
+                self.room.set()
+
+    # --- who is next ---
+
+    def _enqueue(self, lane: EndpointLane) -> None:
+        if not lane.queued and lane.wants_permit():
+            lane.queued = True
+            self._queue.append(lane)
+
+    def pump(self) -> None:
+        """Hands out permits, in turns, until there is nothing to send or nothing to send it with."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._queue and self.in_flight < self._total and self._may_send():
+                lane = self._queue.popleft()
+                lane.queued = False
+                if self._start_one(lane):
+                    self._enqueue(lane)
+        finally:
+            self._pumping = False
+
+    def _start_one(self, lane: EndpointLane) -> bool:
+        """Starts the lane's next attempt; False when it has to wait, and is asked again when it may."""
+        host = self._host(lane)
+        if host.in_flight >= host.limit or (
+            host.waiting and lane.in_flight >= max(1, host.limit // 5) and lane.wants_permit()
+        ):
+            lane.queued = True
+            host.waiting.append(lane)
+            return False
+        now = self._loop.time()
+        delivery = lane.take(now)
+        if delivery is None:
+            wake_at = lane.waits_until(now)
+            if wake_at is not None:
+                lane.queued = True
+                self._loop.call_at(max(wake_at, now + 0.001), self._ask_again, lane)
+            return False
+        if delivery.trigger is Trigger.SCHEDULED:
+            self._count_ready(lane, delivery, -1)
+            if not lane.ready:
+                lane.starved = True
+            if lane.runs_low(now):
+                self._want_refill(lane)
+            if self.held.get(delivery.id) is not lane or delivery.id in self.busy:
+                lane.in_flight -= 1  # cancelled, or taken up by a resend, since it was queued
+                lane.breaker.probe_abandoned(now)
+                return True
+            self.busy.add(delivery.id)
+        host.in_flight += 1
+        self.in_flight += 1
+        self._start(lane, delivery)
+        return True
+
+    def _ask_again(self, lane: EndpointLane) -> None:
+        lane.queued = False
+        self._enqueue(lane)
+        self.pump()
+
+    def _host(self, lane: EndpointLane) -> _Host:
+        key = lane.endpoint.host_key or ("", 0)
+        host = self._hosts.get(key)
+        if host is None:
+            host = self._hosts[key] = _Host(self._per_host)
+        return host
+
+    def finished(self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None) -> None:
+        """Takes the permit of an attempt on `endpoint` back and hands it on; None: no attempt was made."""
+        now = self._loop.time()
+        if succeeded is None:
+            lane.breaker.probe_abandoned(now)
+            self.busy.discard(delivery.id)
+            self.release(delivery.id)
+            lane.turn_away(0.0)
+        elif succeeded or delivery.trigger is Trigger.SCHEDULED:
+            lane.breaker.record(now, delivery.id, succeeded)
+        lane.finish()
+        self.in_flight -= 1
+        key = endpoint.host_key or ("", 0)
+        host = self._hosts[key]
+        host.in_flight -= 1
+        if host.waiting:
+            waiting = host.waiting.popleft()
+            waiting.queued = False
+            self._enqueue(waiting)
+        elif host.in_flight == 0:
+            del self._hosts[key]
+        self._enqueue(lane)
+        self.pump()
+
+    # --- once a second ---
+
+    def tick(self) -> None:
+        """Fits every lane's window to its pace, gives back what no longer fits, looks for lanes that run low."""
+        now = self._loop.time()
+        for lane in self.lanes.values():
+            if not (lane.finished_count or lane.ready or lane.more_at is not None):
+                lane.starved = True
+                continue
+            for delivery in lane.fit_window():
+                self.ready_bytes -= len(delivery.body)
+                self.release(delivery.id)
+            if lane.runs_low(now):
+                self._want_refill(lane)
+        self.ready_count = sum(len(lane.ready) for lane in self.lanes.values() if not lane.slow)
+        if self.ready_count <= READY_MAX // 2:
+            self.room.set()
+
+    def _want_refill(self, lane: EndpointLane) -> None:
+        self.wants_refill.add(lane.endpoint.id)
+        self.refill_wanted()
+
+    def endpoints_with_open_breaker(self) -> set[EndpointId]:
+        """Returns the endpoints whose breaker is not closed."""
+        return {i for i, lane in self.lanes.items() if lane.breaker.state is not BreakerState.CLOSED}
+
+    def breakers_open(self) -> int:
+        """Counts lanes whose breaker is not closed."""
+        return len(self.endpoints_with_open_breaker())
+
+
+def _bucket(endpoint: Endpoint) -> TokenBucket | None:
+    if endpoint.rate_limit is None:
+        return None
+    return TokenBucket(endpoint.rate_limit, max(1.0, endpoint.rate_limit))

@@ -1,0 +1,239 @@
+"""Wires the stages: the one place that knows them all, starts them and drains them in order."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from dispatcher.config.settings import Settings
+from dispatcher.core.breaker import Breaker
+from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.core.profile import Profile
+from dispatcher.core.sealing import Keyring
+from dispatcher.delivery.connections import Connections
+from dispatcher.delivery.fanout import Fanout
+from dispatcher.delivery.gate import Gate
+from dispatcher.delivery.intake import Intake
+from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.outcomes import Outcomes
+from dispatcher.delivery.recorder import Recorder
+from dispatcher.delivery.routing import RoutingTable
+from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.delivery.sender import Sender
+from dispatcher.delivery.shards import Shards
+from dispatcher.delivery.stages import AttemptResult
+from dispatcher.runtime.clock import Clock
+from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.leases import Leases
+from dispatcher.store.listener import Listener
+from dispatcher.store.outbox import Outbox, Poll
+from dispatcher.store.pool import Database
+from dispatcher.store.routing import Routing
+from dispatcher.telemetry.metrics import Metrics
+
+_log = structlog.get_logger("dispatcher.delivery.pipeline")
+
+FLUSH_SECONDS_MAX = 5.0
+
+
+class Pipeline:
+    """All stages of one replica."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        listen_url: str,
+        gate: Gate,
+        profiles: Mapping[str, Profile],
+        event_types: frozenset[str],
+        keyring: Keyring,
+        metrics: Metrics,
+        clock: Clock,
+        incarnation: str,
+        name: str,
+        version: str,
+    ) -> None:
+        self._metrics = metrics
+        self._event_types = event_types
+        self._clock = clock
+        delivery, recorder = settings.delivery, settings.recorder
+        deliveries, routing = Deliveries(database), Routing(database)
+        self.connections: Connections = gate.connections
+        self.routing = RoutingTable(
+            routing,
+            profiles=profiles,
+            keyring=keyring,
+            make_target=gate.make_target,
+            drop_target=gate.connections.drop,
+            allow_http=settings.egress.allow_http,
+            user_agent=settings.egress.user_agent or f"dispatcher/{version}",
+            max_concurrency=delivery.concurrency_per_endpoint,
+            now=clock.now,
+        )
+        self.routing.changed = self._follow
+        self.lanes = Lanes(
+            start=lambda lane, work: self.sender.start(lane, work),
+            may_send=self._may_send,
+            make_breaker=Breaker,
+            total=delivery.concurrency_total,
+            per_host=delivery.concurrency_per_host,
+            bodies_bytes_max=delivery.bodies_bytes_max,
+        )
+        self.recorder = Recorder(
+            deliveries,
+            routing,
+            settled=self._settled,
+            flushed=self._flushed,
+            clock=clock,
+            batch_rows_max=recorder.batch_rows,
+            pending_rows_max=recorder.pending_max,
+            flush_seconds=recorder.flush_milliseconds / 1000,
+            failing_seconds_max=settings.disabling.failing_hours * 3600,
+            failed_attempts_min=settings.disabling.failed_attempts_min,
+        )
+        self.sender = Sender(
+            gate.connections, record=self.recorder.add, give_back=self.lanes.finished, clock=clock
+        )
+        self.shards = Shards(
+            Leases(database),
+            incarnation=incarnation,
+            name=name,
+            version=version,
+            changed=self._follow,
+            is_quiet=self._is_quiet,
+            lost=lambda count: metrics.leases_lost.add(amount=count),
+            clock=clock,
+            lease_seconds=settings.replica.lease_seconds,
+            renew_seconds=settings.replica.renew_seconds,
+            trusted_seconds=settings.replica.lease_seconds * 0.8,
+        )
+        self.scheduler = Scheduler(
+            deliveries,
+            self.lanes,
+            shards=lambda: self.shards.held(),
+            late_by=metrics.retry_lateness.observe,
+            clock=clock,
+            horizon_seconds=delivery.wheel_horizon_seconds,
+            timers_max=delivery.wheel_timers_max,
+        )
+        self.lanes.refill_wanted = self.scheduler.wake
+        self.listener = Listener(listen_url, control=lambda: self.intake.look_now(), name=incarnation)
+        outbox = Outbox(database)
+        self.intake = Intake(
+            Fanout(
+                outbox,
+                self.routing,
+                offer=self.lanes.offer,
+                fanned_out=self._fanned_out,
+                batch_bytes_max=settings.fanout.batch_bytes_max,
+            ),
+            outbox.poll,
+            self.listener,
+            room=self.lanes.room,
+            polled=self._polled,
+            woken_by=metrics.intake_wakeups.add,
+            clock=clock,
+            batch_events_max=settings.intake.batch_events,
+            poll_seconds=settings.intake.poll_seconds,
+        )
+        self._outcomes = Outcomes(metrics, replica=name, per_endpoint=settings.metrics.per_endpoint)
+        self._listens = settings.intake.notify
+        self._draining = False
+        self.routing_changed: Callable[[], None] = lambda: None
+        """Called when endpoints or shards changed; upkeep follows."""
+
+    # --- what passes between stages ---
+
+    def _may_send(self) -> bool:
+        return not self._draining and self.shards.is_trusted() and self.recorder.has_room()
+
+    def _settled(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
+        self.scheduler.settled(results, fenced)
+        self._outcomes.tell(results, fenced)
+
+    def _flushed(self, rows_count: int, seconds: float) -> None:
+        self._metrics.recorder_batch_size.observe(rows_count)
+        self._metrics.recorder_flush.observe(seconds)
+
+    def _fanned_out(self, events: list[Event]) -> None:
+        self.lanes.pump()
+        self._metrics.events_fanned_out.add(amount=len(events))
+        unknown = sum(event.type not in self._event_types for event in events)
+        if unknown:
+            self._metrics.events_unknown_type.add(amount=unknown)
+
+    async def _polled(self, poll: Poll) -> None:
+        """Acts on what intake's poll saw beside the outbox."""
+        if self.routing.is_stale(poll.routing_version):
+            await self.routing.refresh()
+        if poll.requests_waiting:
+            self.scheduler.load_requests()
+        self.lanes.pump()
+
+    def _follow(self) -> None:
+        """Lets lanes follow the routing table and the shards; what is new here is loaded."""
+        self.scheduler.load_endpoints(self.lanes.follow(self.routing.endpoints, self.shards.held()))
+        self.recorder.known_to_fail({e.id for e in self.routing.endpoints.values() if e.failing})
+        self.routing_changed()
+
+    def _is_quiet(self, shard: int) -> bool:
+        """Tells whether nothing of a shard is in flight or waits to be recorded."""
+        return not any(
+            endpoint is not None and endpoint.shard == shard
+            for lane in map(self.lanes.held.get, self.lanes.busy)
+            for endpoint in [lane.endpoint if lane is not None else None]
+        )
+
+    # --- life ---
+
+    def start(self, tasks: TaskSet) -> None:
+        """Starts every stage; they wait for Postgres on their own, with backoff."""
+        tasks.spawn("shards", self.shards.run())
+        if self._listens:
+            tasks.spawn("listener", self.listener.run())
+        tasks.spawn("recorder", self.recorder.run())
+        tasks.spawn("scheduler", self.scheduler.run())
+        tasks.spawn("intake", self.intake.run())
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Ends the stages in the order of the flow; what is in flight after the grace is cancelled, not recorded."""
+        deadline = self._clock.monotonic() + grace_seconds
+        self.intake.stop()
+        self.scheduler.stop()
+        self._draining = True
+        while len(self.sender) and self._clock.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        cancelled = self.sender.cancel_all()
+        if cancelled:
+            _log.warning("drain.cancelled", attempts=cancelled)
+        self.recorder.stop()
+        flush_deadline = self._clock.monotonic() + FLUSH_SECONDS_MAX
+        while len(self.recorder) and self._clock.monotonic() < flush_deadline:
+            await asyncio.sleep(0.01)
+        if len(self.recorder):
+            _log.error("drain.unrecorded", results=len(self.recorder))
+        self.listener.stop()
+        self.shards.stop()
+        await self.shards.leave()
+
+    def hurry(self) -> None:
+        """Ends the grace of a drain that is under way."""
+        self.sender.cancel_all()
+
+    def reload(self, settings: Settings, profiles: Mapping[str, Profile]) -> None:
+        """Takes over the settings that need no restart, and the profiles; endpoints are compiled anew."""
+        self.routing.reconfigure(profiles, settings.delivery.concurrency_per_endpoint)
+        self.intake.look_now()
+
+    def unusable(self) -> list[tuple[EndpointId, str]]:
+        """Returns endpoints that cannot be sent to, with the reason that their deliveries are cancelled with."""
+        return [(e.id, e.problem) for e in self.routing.endpoints.values() if e.problem is not None]
+
+    def is_alive(self, now: float, within_seconds: float) -> bool:
+        """Tells whether intake has turned of late: claimed, polled, or waited within its bounds."""
+        return now - self.intake.turned_at < within_seconds
+
+

@@ -1,0 +1,232 @@
+"""Records results in batches: Postgres first, memory second.
+
+    sender ── add ──▶ pending ── flush: one transaction ──▶ settled(results) ──▶ wheel, lanes, metrics, log
+
+What is always true: one flush at a time, in the order in which results came; nothing in memory learns of a result
+before its transaction has committed; a batch waits at most `flush_seconds`, or less when it is full. Full
+(`has_room()` is false) means that lanes give no more permits: results that cannot be recorded are not made.
+
+When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the statement is idempotent,
+so a commit whose answer was lost does no harm. A batch that Postgres refuses for its contents is halved until the one
+row at fault is found; that row is logged and left (its delivery stays open in the database, and is made again after
+the next load), and its neighbours are recorded. On shutdown the last flush is awaited, shielded, up to a bound.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+import structlog
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryId, EndpointId, Outcome, Reason, Trigger
+from dispatcher.delivery.stages import AttemptResult, Settled
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import Clock
+from dispatcher.store.deliveries import Recorded, ResultRow
+from dispatcher.store.routing import Health
+
+_log = structlog.get_logger("dispatcher.delivery.recorder")
+
+Value = TypeVar("Value")
+
+BACKOFF_SECONDS_MAX = 2.0
+
+
+class StoresResults(Protocol):
+    """The deliveries' store, as the recorder sees it."""
+
+    async def record(self, rows: Sequence[ResultRow], tokens: dict[int, int]) -> Recorded:
+        """Records a batch, all or nothing."""
+        ...
+
+    async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
+        """Takes away the resend requests that these attempts have answered."""
+        ...
+
+
+class StoresHealth(Protocol):
+    """The endpoints' store, as the recorder sees it."""
+
+    async def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
+        """Disables an endpoint."""
+        ...
+
+    async def count_failures(self, failures: Sequence[tuple[EndpointId, datetime, int]]) -> list[Health]:
+        """Counts failed attempts."""
+        ...
+
+    async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        """Forgets failures."""
+        ...
+
+
+class Recorder:
+    """Results on their way into the database; `add` and `run` are called on one event loop."""
+
+    def __init__(
+        self,
+        store: StoresResults,
+        health: StoresHealth,
+        *,
+        settled: Settled,
+        flushed: Callable[[int, float], None],
+        clock: Clock,
+        batch_rows_max: int,
+        pending_rows_max: int,
+        flush_seconds: float,
+        failing_seconds_max: float,
+        failed_attempts_min: int,
+    ) -> None:
+        self._store = store
+        self._health = health
+        self._settled = settled
+        self._flushed = flushed
+        self._clock = clock
+        self._batch_rows_max = batch_rows_max
+        self._pending_rows_max = pending_rows_max
+        self._flush_seconds = flush_seconds
+        self._failing_seconds_max = failing_seconds_max
+        self._failed_attempts_min = failed_attempts_min
+        self._pending: list[AttemptResult] = []
+        self._flushing = 0
+        self._failing: set[EndpointId] = set()
+        self._first = asyncio.Event()
+        self._full = asyncio.Event()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._pending) + self._flushing
+
+    def has_room(self) -> bool:
+        """Tells whether results of new attempts can be taken."""
+        return len(self._pending) + self._flushing < self._pending_rows_max
+
+    def add(self, result: AttemptResult) -> None:
+        """Takes a result; never waits, since what has happened must be kept."""
+        self._pending.append(result)
+        if len(self._pending) == 1:
+            self._first.set()
+        elif len(self._pending) == self._batch_rows_max:
+            self._full.set()
+
+    def known_to_fail(self, endpoint_ids: set[EndpointId]) -> None:
+        """Learns from the database which endpoints failed before this process looked at them."""
+        self._failing |= endpoint_ids
+
+    def stop(self) -> None:
+        """Lets `run` end once everything is recorded."""
+        self._stopping = True
+        self._first.set()
+        self._full.set()
+
+    async def run(self) -> None:
+        """Flushes until stopped and empty; a cancellation does not tear a flush apart."""
+        while True:
+            await self._first.wait()
+            if not self._stopping and len(self._pending) < self._batch_rows_max:
+                try:
+                    async with asyncio.timeout(self._flush_seconds):
+                        await self._full.wait()
+                except TimeoutError:
+                    pass
+            batch, self._pending = self._pending[: self._batch_rows_max], self._pending[self._batch_rows_max :]
+            self._flushing = len(batch)
+            if not self._stopping and len(self._pending) < self._batch_rows_max:
+                self._full.clear()
+                if not self._pending:
+                    self._first.clear()
+            if batch:
+                await self._flush(batch)
+            self._flushing = 0
+            if self._stopping and not self._pending:
+                return
+
+    async def _flush(self, batch: list[AttemptResult]) -> None:
+        """Records a batch in groups of one token a shard, which is one group but for a takeover."""
+        while batch:
+            tokens: dict[int, int] = {}
+            group = [r for r in batch if tokens.setdefault(r.endpoint.shard, r.token) == r.token]
+            batch = [r for r in batch if tokens[r.endpoint.shard] != r.token]
+            await self._record(group, tokens)
+
+    async def _record(self, group: list[AttemptResult], tokens: dict[int, int]) -> None:
+        started = self._clock.monotonic()
+        try:
+            recorded = await self._until_done(
+                lambda: self._store.record([self._row(result) for result in group], tokens), len(group)
+            )
+        except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
+            if len(group) == 1:
+                _log.exception("recorder.refused", delivery_id=group[0].delivery.id, error=str(error))
+                self._settled(group, frozenset([group[0].delivery.id]))
+                return
+            half = len(group) // 2
+            await self._record(group[:half], tokens)
+            await self._record(group[half:], tokens)
+            return
+        await self._follow_up(group, recorded)
+        self._flushed(len(group), self._clock.monotonic() - started)
+        self._settled(group, recorded.fenced)
+        probe.hit("recorder.flushed", rows=len(group))
+
+    async def _until_done(self, action: Callable[[], Awaitable[Value]], results_count: int) -> Value:
+        """Repeats an idempotent action, with backoff, until Postgres has done it."""
+        pause = 0.05
+        while True:
+            try:
+                return await action()
+            except StoreUnavailableError as error:
+                _log.warning("recorder.waits", results=results_count, error=str(error))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+
+    def _row(self, result: AttemptResult) -> ResultRow:
+        delivery, answer, decision = result.delivery, result.answer, result.decision
+        phases = answer.phases
+        due = decision.next_delay_seconds
+        if due is not None:
+            due -= self._clock.monotonic() - result.finished_at_monotonic
+        return ResultRow(
+            result.endpoint.shard, delivery.id, delivery.day, result.attempt_number, delivery.trigger, answer.outcome,
+            ",".join(answer.flags) if answer.flags else None, result.attempted_at, result.latency_seconds,
+            phases.dns, phases.connect, phases.wait, phases.read, answer.reused, answer.peer, result.endpoint.url,
+            answer.status, answer.body or None, answer.error and answer.error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            decision.state, decision.reason, decision.schedule_position, due,
+        )  # fmt: skip -- grouped as the statement's columns are
+
+    async def _follow_up(self, group: list[AttemptResult], recorded: Recorded) -> None:
+        """Does what results mean beyond their deliveries: requests answered, endpoints failing, mended or gone."""
+        manual = [
+            (r.delivery.id, r.attempted_at, r.answer.outcome is Outcome.OK)
+            for r in group
+            if r.delivery.trigger is Trigger.MANUAL or r.delivery.id in recorded.late
+        ]
+        if manual:
+            await self._until_done(lambda: self._store.settle_requests(manual), len(manual))
+        for result in group:
+            if result.decision.disables_endpoint and result.delivery.id not in recorded.fenced:
+                await self._disable(result.endpoint.id, Reason.GONE)
+        failed = [r for r in group if r.answer.outcome is not Outcome.OK and r.delivery.trigger is not Trigger.TEST]
+        mended = {r.endpoint.id for r in group if r.answer.outcome is Outcome.OK} & self._failing
+        if mended:
+            await self._until_done(lambda: self._health.clear_failures(sorted(mended)), len(mended))
+            self._failing -= mended
+        if failed:
+            counts = Counter(r.endpoint.id for r in failed)
+            first = {r.endpoint.id: r.attempted_at for r in reversed(failed)}
+            self._failing |= counts.keys()
+            failures = [(endpoint_id, first[endpoint_id], count) for endpoint_id, count in sorted(counts.items())]
+            for health in await self._until_done(lambda: self._health.count_failures(failures), len(failed)):
+                if (
+                    health.failing_seconds >= self._failing_seconds_max
+                    and health.failed_attempts >= self._failed_attempts_min
+                ):
+                    await self._disable(health.endpoint_id, Reason.FAILING_TOO_LONG)
+
+    async def _disable(self, endpoint_id: EndpointId, reason: Reason) -> None:
+        if await self._until_done(lambda: self._health.disable(endpoint_id, reason), 1):
+            _log.warning("endpoint.disabled", endpoint_id=endpoint_id, reason=reason)

@@ -1,0 +1,141 @@
+"""Sends: a permit and a delivery in, one complete result out.
+
+    start(lane, delivery) ── sign, build the head ──▶ connections.send ──▶ done(answer) ──▶ recorder, then the permit back
+
+An attempt is complete or does not exist. What the receiver did, whatever it was, is an `AttemptResult` with every
+field; what we could not do (no file descriptors left, our own shutdown) is no attempt and spends none. No task is made
+and nothing is awaited for an attempt on a pooled connection: `start` writes, a callback of the event loop reads.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from dispatcher.core.errors import EncodingError
+from dispatcher.core.model import Answer, DeliveryId, Outcome, Trigger
+from dispatcher.core.outcome import decide, honours_retry_after
+from dispatcher.core.retry import parse_retry_after
+from dispatcher.delivery.connections import Connections, Exchange, NotAttempted
+from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.runtime.clock import Clock
+
+_log = structlog.get_logger("dispatcher.delivery.sender")
+
+
+class GivesPermitBack(Protocol):
+    """Lanes, as the sender sees them; None: no attempt was made."""
+
+    def __call__(
+        self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None
+    ) -> None: ...
+
+
+class Sender:
+    """Attempts in flight; written on the event loop's thread only."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        record: Callable[[AttemptResult], None],
+        give_back: GivesPermitBack,
+        clock: Clock,
+    ) -> None:
+        self._connections = connections
+        self._record = record
+        self._give_back = give_back
+        self._clock = clock
+        self._exchanges: dict[DeliveryId, tuple[Exchange, EndpointLane, Endpoint, Delivery]] = {}
+
+    def start(self, lane: EndpointLane, delivery: Delivery) -> None:
+        """Makes an attempt; the permit is given back when it has ended."""
+        endpoint = lane.endpoint
+        attempted_at = self._clock.now()
+        started = self._clock.monotonic()
+        done = partial(self._done, lane, endpoint, delivery, lane.token, attempted_at, started)
+        if endpoint.is_blocked or endpoint.template is None or endpoint.target is None:
+            error = "plain http is not allowed: set egress.allow_http" if endpoint.is_blocked else str(endpoint.problem)
+            done(Answer(Outcome.BLOCKED_ADDRESS, error=error))
+            return
+        try:
+            head = endpoint.template.head(
+                event_id=delivery.event_id,
+                delivery_id=delivery.id,
+                event_type=delivery.event_type,
+                timestamp=int(attempted_at.timestamp()),
+                body=delivery.body,
+                traceparent=delivery.traceparent,
+            )
+        except EncodingError as error:
+            done(Answer(Outcome.PROTOCOL_ERROR, error=f"the request cannot be built: {error}"))
+            return
+        self._exchanges[delivery.id] = (
+            self._connections.send(endpoint.target, head, delivery.body, endpoint.timeout_seconds, done),
+            lane,
+            endpoint,
+            delivery,
+        )
+
+    def _done(
+        self,
+        lane: EndpointLane,
+        endpoint: Endpoint,
+        delivery: Delivery,
+        token: int,
+        attempted_at: datetime,
+        started: float,
+        answer: Answer | NotAttempted,
+    ) -> None:
+        self._exchanges.pop(delivery.id, None)
+        if isinstance(answer, NotAttempted):
+            _log.warning("delivery.not_attempted", endpoint_id=endpoint.id, reason=answer.reason)
+            self._give_back(lane, endpoint, delivery, None)
+            return
+        finished = self._clock.monotonic()
+        succeeded = answer.outcome is Outcome.OK
+        decision = decide(
+            outcome=answer.outcome,
+            trigger=delivery.trigger,
+            state=delivery.state,
+            reason=delivery.reason,
+            schedule_position=delivery.schedule_position,
+            policy=endpoint.retry_policy,
+            jitter=0.0 if succeeded else random.random(),  # noqa: S311 -- spreads load, guards nothing
+            retry_after_seconds=(
+                parse_retry_after(answer.retry_after, self._clock.now())
+                if answer.retry_after is not None and answer.status is not None and honours_retry_after(answer.status)
+                else None
+            ),
+        )
+        self._record(
+            AttemptResult(
+                delivery,
+                lane,
+                endpoint,
+                token,
+                delivery.attempt_count + 1,
+                attempted_at,
+                finished - started,
+                finished,
+                answer,
+                decision,
+            )
+        )
+        self._give_back(lane, endpoint, delivery, succeeded)
+
+    def cancel_all(self) -> int:
+        """Ends every attempt in flight without a result (the drain's grace is over); returns how many."""
+        cancelled = list(self._exchanges.values())
+        self._exchanges.clear()
+        for exchange, lane, endpoint, delivery in cancelled:
+            exchange.cancel()
+            self._give_back(lane, endpoint, delivery, None)
+        return len(cancelled)
+
+    def __len__(self) -> int:
+        return len(self._exchanges)

@@ -1,0 +1,170 @@
+"""Which endpoints are ours: a lease on this process, and shards held under it.
+
+Endpoints are divided into 64 shards by their row. A replica renews its lease by the database's clock and holds shards;
+a shard whose owner's lease has ended may be taken by anyone, which raises its token, and a result written under an
+older token is refused (the recorder's statement sees to it). So a replica that was frozen, cut off or slow can write
+nothing once another has taken over, whatever it believes.
+
+What is always true: locally only monotonic time counts, from just before the renewal was asked for, and no request is
+started once `trusted_seconds` of it have passed; a lost lease stops new requests and is taken again, it never ends the
+process. Each start is a new incarnation. One that finds its own name alive watches for longer than a renewal: if
+nothing was renewed it is the leftover of a crash and is buried (so a restart resumes within seconds), else a second
+process bears the name, and this one joins as one more replica.
+
+With several replicas each takes its fair share and gives back what it holds above it, once nothing of it is in flight.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import Clock
+from dispatcher.store.leases import Leases
+
+_log = structlog.get_logger("dispatcher.delivery.shards")
+
+SHARD_COUNT = 64
+NAMESAKE_SECONDS = 2.5
+
+
+class FollowsShards(Protocol):
+    """Lanes and loading, as shards see them."""
+
+    def __call__(self) -> None: ...
+
+
+class Shards:
+    """This replica's lease and shards; `run` is the only writer."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        *,
+        incarnation: str,
+        name: str,
+        version: str,
+        changed: FollowsShards,
+        is_quiet: Callable[[int], bool],
+        lost: Callable[[int], None],
+        clock: Clock,
+        lease_seconds: float,
+        renew_seconds: float,
+        trusted_seconds: float,
+    ) -> None:
+        self._leases = leases
+        self._incarnation = incarnation
+        self._name = name
+        self._version = version
+        self._changed = changed
+        self._is_quiet = is_quiet
+        self._lost = lost
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self._trusted_seconds = trusted_seconds
+        self._trusted_until = 0.0
+        self._stopping = asyncio.Event()
+        self.tokens: dict[int, int] = {}
+        """Shard to token, of the shards that are ours."""
+        self.leaving: set[int] = set()
+        """Shards that are being given back: nothing new is sent for them."""
+
+    def is_trusted(self) -> bool:
+        """Tells whether requests may be started; asked immediately before each."""
+        return self._clock.monotonic() < self._trusted_until
+
+    def stop(self) -> None:
+        """Ends `run`; the lease is kept until `leave`."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Takes, renews and shares out until stopped."""
+        joined = False
+        while not self._stopping.is_set():
+            try:
+                if not joined:
+                    await self._watch_namesakes()
+                    await self._leases.join(self._incarnation, self._name, self._version, self._lease_seconds)
+                joined = await self._renew()
+            except StoreUnavailableError as error:
+                _log.warning("lease.unrenewed", error=str(error))
+            seconds = self._renew_seconds * random.uniform(0.8, 1.0) if joined else 0.2  # noqa: S311 -- no secret
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _watch_namesakes(self) -> None:
+        """Buries what a crash of ours left behind, so that its shards need not run out."""
+        seen = await self._leases.namesakes(self._name, self._incarnation)
+        if not seen:
+            return
+        try:
+            async with asyncio.timeout(NAMESAKE_SECONDS):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        for incarnation, renewed_at in seen:
+            if await self._leases.bury(incarnation, renewed_at):
+                _log.info("lease.taken_over", name=self._name, incarnation=incarnation)
+            else:
+                _log.warning("lease.name_in_use", name=self._name, incarnation=incarnation)
+
+    async def _renew(self) -> bool:
+        """Renews the lease and follows what it holds now; returns whether it did."""
+        asked_at = self._clock.monotonic()
+        renewal = await self._leases.renew(self._incarnation, self._lease_seconds)
+        if renewal is None:
+            self._follow({})
+            return False
+        tokens = renewal.tokens
+        share = -(-SHARD_COUNT // (renewal.others_count + 1))
+        if len(tokens) < share and renewal.free_count:
+            tokens = tokens | await self._leases.take(self._incarnation, share - len(tokens))
+        if len(tokens) > share and renewal.others_count:
+            tokens = await self._give_back(tokens, len(tokens) - share)
+        else:
+            self.leaving.clear()
+        self._trusted_until = asked_at + self._trusted_seconds
+        self._follow(tokens)
+        return True
+
+    async def _give_back(self, tokens: dict[int, int], count: int) -> dict[int, int]:
+        """Stops sending for the shards above our share, and gives back those that have become quiet."""
+        self.leaving = set(sorted(tokens)[-count:])
+        self._changed()
+        quiet = [shard for shard in self.leaving if self._is_quiet(shard)]
+        if quiet:
+            await self._leases.release(self._incarnation, quiet)
+        return {shard: token for shard, token in tokens.items() if shard not in quiet}
+
+    def _follow(self, tokens: dict[int, int]) -> None:
+        lost = [shard for shard, token in self.tokens.items() if tokens.get(shard) != token and shard not in self.leaving]
+        if lost:
+            self._lost(len(lost))
+            _log.warning("lease.lost", shards=len(lost))
+        changed = tokens != self.tokens
+        self.tokens = tokens
+        if changed:
+            self._changed()
+            probe.hit("shards.changed", count=len(tokens))
+
+    def held(self) -> dict[int, int]:
+        """Returns shard to token of the shards to send for."""
+        return {shard: token for shard, token in self.tokens.items() if shard not in self.leaving}
+
+    async def leave(self) -> None:
+        """Gives everything back, for others or the next start to take at once."""
+        self._trusted_until = 0.0
+        try:
+            await self._leases.release(self._incarnation, list(self.tokens))
+            await self._leases.leave(self._incarnation)
+        except StoreUnavailableError as error:
+            _log.warning("lease.not_given_back", error=str(error))
+        self.tokens = {}

@@ -1,0 +1,139 @@
+"""Upkeep: partitions ahead, ids forgotten when they may be, deliveries ended that nobody will send.
+
+Every replica runs it; each step is a short statement over a slice, with rows that others hold skipped, so that two of
+them do no harm to each other and none holds a lock that delivery waits for.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import EndpointId
+from dispatcher.runtime import probe
+
+_log = structlog.get_logger("dispatcher.maintenance.upkeep")
+
+SECONDS_BETWEEN = 30.0
+SLICE_ROWS_MAX = 1000
+
+
+class EndsDeliveries(Protocol):
+    """The deliveries' store, as upkeep sees it."""
+
+    async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
+        """Returns endpoints whose waiting deliveries are to be cancelled."""
+        ...
+
+    async def cancel_of_endpoints(self, endpoints: list[tuple[EndpointId, str]], rows_max: int) -> int:
+        """Cancels a slice of them."""
+        ...
+
+    async def cancel_held(self, hold_seconds: float, rows_max: int) -> int:
+        """Cancels a slice of what was held too long."""
+        ...
+
+
+class ForgetsIds(Protocol):
+    """The outbox, as upkeep sees it."""
+
+    async def forget_tombstones(self, days: int, rows_max: int) -> int:
+        """Forgets a slice of old ids."""
+        ...
+
+
+class MakesPartitions(Protocol):
+    """The schema, as upkeep sees it."""
+
+    async def make_partitions(self, days_ahead: int) -> int:
+        """Makes the partitions that are missing."""
+        ...
+
+    async def sweep_replicas(self) -> None:
+        """Forgets replicas that ended long ago."""
+        ...
+
+
+class Upkeep:
+    """One loop; `soon` makes it go round at once."""
+
+    def __init__(
+        self,
+        deliveries: EndsDeliveries,
+        outbox: ForgetsIds,
+        schema: MakesPartitions,
+        *,
+        unusable: "Unusable",
+        hold_seconds: float,
+        idempotency_days: int,
+        partitions_ahead_days: int,
+    ) -> None:
+        self._deliveries = deliveries
+        self._outbox = outbox
+        self._schema = schema
+        self._unusable = unusable
+        self._hold_seconds = hold_seconds
+        self._idempotency_days = idempotency_days
+        self._partitions_ahead_days = partitions_ahead_days
+        self._woken = asyncio.Event()
+        self._stopping = False
+
+    def soon(self) -> None:
+        """Goes round at once: an endpoint changed."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Ends `run` after the step it is at."""
+        self._stopping = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Goes round until stopped; what fails is tried again next time."""
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                await self._round()
+            except StoreUnavailableError as error:
+                _log.warning("upkeep.waits", error=str(error))
+            probe.hit("upkeep.done")
+            try:
+                async with asyncio.timeout(SECONDS_BETWEEN):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _round(self) -> None:
+        made = await self._schema.make_partitions(self._partitions_ahead_days)
+        if made:
+            _log.info("partitions.made", count=made)
+        await self._schema.sweep_replicas()
+        endpoints = [*await self._deliveries.endpoints_with_nothing_to_send(), *self._unusable()]
+        if endpoints:
+            await self._repeat("deliveries.cancelled", lambda: self._deliveries.cancel_of_endpoints(endpoints, SLICE_ROWS_MAX))
+        await self._repeat("deliveries.held_too_long", lambda: self._deliveries.cancel_held(self._hold_seconds, SLICE_ROWS_MAX))
+        await self._repeat("outbox.ids_forgotten", lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX))
+
+    async def _repeat(self, event_name: str, step: "Step") -> None:
+        """Takes slice after slice until one is not full."""
+        total = 0
+        while not self._stopping:
+            count = await step()
+            total += count
+            if count < SLICE_ROWS_MAX:
+                break
+        if total:
+            _log.info(event_name, count=total)
+
+
+class Step(Protocol):
+    """One slice; returns how many rows it took."""
+
+    async def __call__(self) -> int: ...
+
+
+class Unusable(Protocol):
+    """The routing table: endpoints that cannot be sent to, with the reason."""
+
+    def __call__(self) -> Iterable[tuple[EndpointId, str]]: ...

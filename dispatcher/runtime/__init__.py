@@ -1,0 +1,1 @@
+"""Helpers of the running process: clock, tasks, batches, test signals, supervisor."""

@@ -1,0 +1,82 @@
+"""Test signals: code says what just happened, tests wait for it in place of sleeping.
+
+`hit` costs one look at an empty dictionary while nobody listens, so it may stand in hot code. A
+test opens `listen()` *before* it causes anything, so that no signal can be missed:
+
+```python
+with probe.listen() as heard:
+    recorder.add(result)
+    facts = await heard.wait("recorder.flushed", rows=1)
+```
+
+Everything happens on one event loop; signals are no part of the program's behaviour.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_listeners: list["Listener"] = []
+
+
+def hit(name: str, **facts: Any) -> None:  # noqa: ANN401 -- facts are whatever the test wants to see
+    """Tells every listener that `name` has just happened."""
+    if _listeners:
+        for listener in _listeners:
+            listener.hear(name, facts)
+
+
+class Listener:
+    """What was heard since `listen` was entered, and the waiting for more."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self._changed = asyncio.Event()
+
+    def hear(self, name: str, facts: dict[str, Any]) -> None:
+        """Takes a signal and wakes who waits."""
+        self.heard.append((name, facts))
+        self._changed.set()
+
+    def of(self, name: str, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- as in hit
+        """Returns the facts of each signal heard so far with this name and these facts."""
+        return [
+            facts
+            for heard, facts in self.heard
+            if heard == name and all(facts.get(key) == value for key, value in wanted.items())
+        ]
+
+    async def wait(
+        self,
+        name: str,
+        *,
+        count: int = 1,
+        timeout_seconds: float = 10.0,
+        **wanted: Any,  # noqa: ANN401 -- as in hit
+    ) -> dict[str, Any]:
+        """Returns the facts of the `count`-th such signal, waiting for it where it has not come.
+
+        Raises:
+            TimeoutError: it did not come in time; the text lists what was heard instead.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while len(found := self.of(name, **wanted)) < count:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            names = sorted({heard for heard, _ in self.heard})
+            raise TimeoutError(f"{name} {wanted or ''} was not heard; heard: {names}") from None
+        return found[count - 1]
+
+
+@contextmanager
+def listen() -> Iterator[Listener]:
+    """Collects signals for as long as the block runs."""
+    listener = Listener()
+    _listeners.append(listener)
+    try:
+        yield listener
+    finally:
+        _listeners.remove(listener)

@@ -1,0 +1,183 @@
+"""Deliveries that wait: loading them, recording what became of them, ending those that will not happen.
+
+Recording is the heart of it: the attempt, the delivery's new state and its next due time commit together, under the
+token that the endpoint's shard has at that moment. A batch is one statement; sent again after an unknown commit it
+changes nothing. What it leaves over is either fenced (another replica owns the shard) or late (the delivery ended
+meanwhile), and late ones are recorded one by one against the ended delivery.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import NamedTuple
+
+import asyncpg
+
+from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.store.pool import Database, columns
+from dispatcher.store.statements import statement
+
+_RECORD = statement("results_record")
+_RECORD_LATE = statement("results_record_late")
+_SETTLE = statement("requests_settle")
+_WINDOW = statement("deliveries_window")
+_LOAD = statement("deliveries_load")
+_REQUESTS = statement("requests_load")
+_FORGET = statement("requests_forget")
+_CANCEL_OF_ENDPOINTS = statement("deliveries_cancel_of_endpoints")
+_CANCEL_HELD = statement("deliveries_cancel_held")
+_NOTHING_TO_SEND = statement("endpoints_with_nothing_to_send")
+_GAUGES = statement("gauges")
+
+
+class ResultRow(NamedTuple):
+    """One attempt and what it makes of its delivery, in the order of the statement's parameters."""
+
+    shard: int
+    delivery_id: DeliveryId
+    day: date
+    attempt_number: int
+    trigger: str
+    outcome: str
+    flags: str | None
+    attempted_at: datetime
+    latency_seconds: float
+    dns_seconds: float | None
+    connect_seconds: float | None
+    wait_seconds: float | None
+    read_seconds: float | None
+    reused: bool
+    peer: str | None
+    url: str
+    response_code: int | None
+    response_body: bytes | None
+    error: str | None
+    state: str
+    reason: str | None
+    schedule_position: int
+    due_in_seconds: float | None
+
+
+class WindowRow(NamedTuple):
+    """A waiting delivery: only what the wheel needs."""
+
+    id: DeliveryId
+    endpoint_id: EndpointId
+    due_in_seconds: float
+
+
+class LoadedRow(NamedTuple):
+    """An open delivery with all that an attempt needs."""
+
+    id: DeliveryId
+    day: date
+    event_id: str
+    event_type: str
+    endpoint_id: EndpointId
+    attempt_count: int
+    schedule_position: int
+    state: str
+    body: bytes | None
+    inserted_at: datetime
+    traceparent: str | None
+    due_in_seconds: float
+
+
+class RequestRow(NamedTuple):
+    """What a person asked; for a resend all that an attempt needs, or None where retention has taken it."""
+
+    kind: str
+    id: DeliveryId
+    day: date | None
+    event_id: str | None
+    event_type: str | None
+    endpoint_id: EndpointId | None
+    attempt_count: int | None
+    schedule_position: int | None
+    state: str | None
+    reason: str | None
+    body: bytes | None
+    inserted_at: datetime | None
+    traceparent: str | None
+
+
+class Recorded(NamedTuple):
+    """What recording a batch came to."""
+
+    fenced: frozenset[DeliveryId]
+    """Not recorded: the shard has another owner now."""
+    late: frozenset[DeliveryId]
+    """Recorded against a delivery that had ended meanwhile."""
+
+
+class Deliveries:
+    """Waiting deliveries, as recorder, scheduler and maintenance see them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, rows: Sequence[ResultRow], tokens: dict[int, int]) -> Recorded:
+        """Records attempts; `tokens` has the token under which each shard of the batch was held.
+
+        Raises:
+            StoreUnavailableError: perhaps recorded, perhaps not; send the same batch again.
+            asyncpg.PostgresError: one of the rows is at fault.
+        """
+        async with self._database.transaction() as connection:
+            left = await connection.fetch(
+                _RECORD, list(tokens), list(tokens.values()), *columns(rows, len(ResultRow._fields))
+            )
+            fenced = frozenset(row["delivery_id"] for row in left if row["fenced"])
+            late = frozenset(row["delivery_id"] for row in left) - fenced
+            for row in rows:
+                if row.delivery_id in late:
+                    await connection.execute(
+                        _RECORD_LATE, row.shard, tokens[row.shard], *row[1:6],
+                        row.flags.split(",") if row.flags else [], *row[7:19],
+                    )  # fmt: skip -- the statement's order, in the columns' groups
+            return Recorded(fenced, late)
+
+    async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
+        """Takes away the resend requests that these attempts (id, attempted at, succeeded) have answered."""
+        await self._database.execute(_SETTLE, *columns(attempts, 3))
+
+    async def window(self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float) -> list[WindowRow]:
+        """Returns the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
+        rows = await self._database.fetch(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds)
+        return [WindowRow(*row) for row in rows]
+
+    async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
+        """Returns those of the deliveries that are still open."""
+        return [LoadedRow(*row) for row in await self._database.fetch(_LOAD, list(ids))]
+
+    async def requests(
+        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        """Returns what people asked of deliveries in these shards."""
+        rows = await self._database.fetch(_REQUESTS, list(shards), rows_max, list(in_flight))
+        return [RequestRow(*row) for row in rows]
+
+    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        """Takes away requests (id, kind) that have been acted on."""
+        await self._database.execute(_FORGET, *columns(requests, 2))
+
+    async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
+        """Returns endpoints whose waiting deliveries are to be cancelled, with the reason."""
+        return [(row["id"], row["reason"]) for row in await self._database.fetch(_NOTHING_TO_SEND)]
+
+    async def cancel_of_endpoints(self, endpoints: Sequence[tuple[EndpointId, str]], rows_max: int) -> int:
+        """Cancels up to `rows_max` waiting deliveries of these endpoints; returns how many."""
+        return int(await self._value(_CANCEL_OF_ENDPOINTS, *columns(endpoints, 2), rows_max))
+
+    async def cancel_held(self, hold_seconds: float, rows_max: int) -> int:
+        """Cancels deliveries that paused endpoints have held longer than that; returns how many."""
+        return int(await self._value(_CANCEL_HELD, hold_seconds, rows_max))
+
+    async def gauges(self) -> "asyncpg.Record":
+        """Returns the figures of the whole database that /metrics shows."""
+        row = await self._database.fetch_row(_GAUGES)
+        assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+        return row
+
+    async def _value(self, sql: str, *parameters: object) -> int:
+        async with self._database.transaction() as connection:
+            return int(await connection.fetchval(sql, *parameters))

@@ -1,0 +1,66 @@
+"""Who may send for whom: replicas' leases and the shards they hold, all by the database's clock."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from dispatcher.store.pool import Database
+from dispatcher.store.statements import statement
+
+_JOIN = statement("replica_join")
+_NAMESAKES = statement("replica_namesakes")
+_BURY = statement("replica_bury")
+_RENEW = statement("replica_renew")
+_LEAVE = statement("replica_leave")
+_TAKE = statement("shards_take")
+_RELEASE = statement("shards_release")
+
+
+class Renewal(NamedTuple):
+    """What the database said to a renewed lease."""
+
+    others_count: int
+    """Other replicas whose lease runs."""
+    tokens: dict[int, int]
+    """Shard to token, of the shards that are ours."""
+    free_count: int
+    """Shards without a living owner."""
+
+
+class Leases:
+    """The replica's and the shards' rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
+        """Makes this incarnation known; harmless if it is."""
+        await self._database.execute(_JOIN, incarnation, name, version, lease_seconds)
+
+    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
+        """Returns other living incarnations under this name, and when each renewed last."""
+        return [(row[0], row[1]) for row in await self._database.fetch(_NAMESAKES, name, incarnation)]
+
+    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+        """Ends the lease of an incarnation that has not renewed it since; returns whether that was so."""
+        return await self._database.fetch_value(_BURY, incarnation, renewed_at) is not None
+
+    async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
+        """Renews the lease; None if the incarnation was buried and has to join again."""
+        row = await self._database.fetch_row(_RENEW, incarnation, lease_seconds)
+        if row is None:
+            return None
+        return Renewal(row["others"], dict(zip(row["shards"], row["tokens"], strict=True)), row["free"])
+
+    async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
+        """Takes shards without a living owner; returns shard to token."""
+        rows = await self._database.fetch(_TAKE, incarnation, shards_max)
+        return {row["shard"]: row["token"] for row in rows}
+
+    async def release(self, incarnation: str, shards: Sequence[int]) -> None:
+        """Gives shards back."""
+        await self._database.execute(_RELEASE, incarnation, list(shards))
+
+    async def leave(self, incarnation: str) -> None:
+        """Takes the incarnation off the list."""
+        await self._database.execute(_LEAVE, incarnation)

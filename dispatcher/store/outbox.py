@@ -1,0 +1,117 @@
+"""Claims committed events and writes what fan-out makes of them, in one transaction.
+
+    BEGIN ── claim: outbox rows become `event` rows ── (fan-out matches and encodes) ── write ── COMMIT
+
+What is always true: an event has left the outbox exactly when its bodies and deliveries exist. A crash, a slow or a
+lost Postgres before COMMIT leaves the event in the outbox for whoever claims next; after it, the deliveries are
+there for whoever owns their endpoints. If COMMIT itself is cut off, either may be; nothing in memory is believed
+until the database says so again.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
+from dispatcher.store.pool import Database, columns
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_CLAIM = statement("outbox_claim")
+_WRITE = statement("fanout_write")
+_POLL = statement("poll")
+_FORGET = statement("outbox_forget_tombstones")
+
+
+class BodyRow(NamedTuple):
+    """The bytes of one event under one profile."""
+
+    event_id: EventId
+    profile: str
+    bytes: bytes
+
+
+class DeliveryRow(NamedTuple):
+    """One new delivery; with a reason it is cancelled from the start."""
+
+    id: DeliveryId
+    event_id: EventId
+    endpoint_id: EndpointId
+    event_type: str
+    tenant: str
+    profile: str
+    reason: str | None
+    warnings: str | None
+    """Joined by commas."""
+
+
+class Claim:
+    """Events that are ours while the transaction lasts; `write()` once, then the transaction commits."""
+
+    def __init__(
+        self, connection: "Reach", events: list[Event], accepted_at: datetime | None, routing_version: int
+    ) -> None:
+        self._connection = connection
+        self.events = events
+        self.routing_version = routing_version
+        self._accepted_at = accepted_at
+
+    @property
+    def accepted_at(self) -> datetime:
+        """When the database took the events in; UTC."""
+        assert self._accepted_at is not None, "an empty claim was never accepted"  # noqa: S101
+        return self._accepted_at
+
+    @property
+    def day(self) -> date:
+        """The partition that these events, their deliveries and attempts belong to."""
+        return self.accepted_at.date()
+
+    async def write(self, bodies: list[BodyRow], deliveries: list[DeliveryRow]) -> None:
+        """Writes bodies and deliveries; they exist when the claim's block has ended."""
+        await self._connection.execute(
+            _WRITE, self.day, self.accepted_at, *columns(bodies, 3), *columns(deliveries, 8)
+        )
+
+
+class Poll(NamedTuple):
+    """What may have changed since the last look."""
+
+    routing_version: int
+    outbox_waiting: bool
+    requests_waiting: bool
+
+
+class Outbox:
+    """The outbox as intake and fan-out see it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def poll(self) -> Poll:
+        """Looks whether there is anything to do."""
+        row = await self._database.fetch_row(_POLL)
+        assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+        return Poll(*row)
+
+    @asynccontextmanager
+    async def claim(self, events_max: int, bytes_max: int) -> AsyncIterator[Claim]:
+        """Yields a claim on the oldest waiting events, perhaps none."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(_CLAIM, events_max, bytes_max)
+            events = [
+                Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7]) for r in rows
+            ]
+            if rows:
+                yield Claim(connection, events, rows[0][8], rows[0][9])
+            else:
+                yield Claim(connection, events, None, 0)
+
+    async def forget_tombstones(self, days: int, rows_max: int) -> int:
+        """Forgets ids that producers gave more than `days` ago; returns how many."""
+        return int(await self._database.fetch_value(_FORGET, days, rows_max))

@@ -1,0 +1,171 @@
+"""Connections to Postgres: bounded, thrown away when in doubt, and reached through two doors.
+
+`transaction()` is for what must be all or nothing, `fetch()` and its sisters for single statements. Both translate
+what went wrong: `StoreUnavailableError` means "not now, try again", any other `asyncpg.PostgresError` means that
+the statement itself is at fault and will be next time too.
+
+Nothing is sent as a startup parameter and nothing relies on a session's state, so that a transaction pooler may
+stand between: limits are SET LOCAL within each transaction. There `enable_seqscan = off` is set as well: the hot
+tables swing between nothing and millions of rows, and a plan cached when one was empty would read it whole.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from dispatcher.core.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from asyncpg import Connection, Pool, Record
+    from asyncpg.pool import PoolConnectionProxy
+
+    Reach = Connection[Record] | PoolConnectionProxy[Record]
+
+_BEGIN = """BEGIN; SELECT set_config('statement_timeout', '5s', true), set_config('lock_timeout', '2s', true),
+set_config('idle_in_transaction_session_timeout', '10s', true), set_config('enable_seqscan', 'off', true)"""
+
+STATEMENT_SECONDS_MAX = 5.5
+"""A little over the server's own limit, so that a healthy server is the one that ends a statement."""
+CONNECT_SECONDS_MAX = 5.0
+ACQUIRE_SECONDS_MAX = 5.0
+ROLLBACK_SECONDS_MAX = 1.0
+
+_PASSING = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    OSError,
+    TimeoutError,
+)
+"""The connection is of no more use."""
+_PASSING_BUT_CONNECTED = (
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ObjectInUseError,
+)
+"""The statement may go through next time, on the same connection."""
+_NOT_NOW = (*_PASSING, *_PASSING_BUT_CONNECTED)
+
+
+async def _keep_session(_: "PoolConnectionProxy[Record]") -> None:
+    """Takes the place of the pool's reset query: no state is left behind, so a round trip is saved."""
+
+
+class Database:
+    """A lazy pool: made without a server, connected when first used, re-made after a failover."""
+
+    def __init__(self, url: str, *, connections_max: int = 8, statement_cache_size: int = 100) -> None:
+        self._url = url
+        self._connections_max = connections_max
+        self._statement_cache_size = statement_cache_size
+        self._pool: Pool[Record] | None = None
+
+    async def open(self) -> None:
+        """Makes the pool; connects to nothing yet.
+
+        Raises:
+            ValueError: the URL is malformed.
+        """
+        self._pool = asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._connections_max,
+            max_inactive_connection_lifetime=60.0,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=STATEMENT_SECONDS_MAX,
+            statement_cache_size=self._statement_cache_size,
+            max_cached_statement_lifetime=0,
+            reset=_keep_session,
+        )
+        await self._pool
+
+    async def close(self) -> None:
+        """Throws all connections away; waits for nobody."""
+        if self._pool is not None:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["Reach"]:
+        """Yields a connection; one that met an outage, or whose user was cancelled, is thrown away."""
+        assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
+        try:
+            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS_MAX)
+        except (*_NOT_NOW, asyncpg.TooManyConnectionsError) as error:
+            raise StoreUnavailableError(f"no connection to Postgres: {_words(error)}") from error
+        try:
+            yield connection
+        except _PASSING_BUT_CONNECTED as error:
+            raise StoreUnavailableError(f"Postgres refused for now: {_words(error)}") from error
+        except _PASSING as error:
+            connection.terminate()
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError):
+                await self._pool.expire_connections()  # a failover: the others lead to the same old server
+            raise StoreUnavailableError(f"Postgres is away: {_words(error)}") from error
+        except asyncio.CancelledError:
+            connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection, timeout=ROLLBACK_SECONDS_MAX)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Reach"]:
+        """Yields a connection inside a transaction that commits when the block ends well.
+
+        Raises:
+            StoreUnavailableError: nothing was committed, or (if COMMIT itself was cut off) that is not known.
+        """
+        async with self.connection() as connection:
+            await connection.execute(_BEGIN)
+            try:
+                yield connection
+            except asyncpg.PostgresError:
+                await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS_MAX)
+                raise
+            except asyncio.CancelledError:
+                raise  # connection() throws the connection away, which rolls back
+            except Exception as error:
+                if not isinstance(error, _PASSING):
+                    await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS_MAX)
+                raise
+            else:
+                await connection.execute("COMMIT")
+
+    async def fetch(self, sql: str, *parameters: object) -> "list[Record]":
+        """Runs one statement on its own and returns its rows."""
+        async with self.connection() as connection:
+            return await connection.fetch(sql, *parameters)
+
+    async def fetch_row(self, sql: str, *parameters: object) -> "Record | None":
+        """Runs one statement on its own and returns its first row."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(sql, *parameters)
+
+    async def fetch_value(self, sql: str, *parameters: object) -> Any:  # noqa: ANN401 -- as the column is
+        """Runs one statement on its own and returns the first column of its first row."""
+        async with self.connection() as connection:
+            return await connection.fetchval(sql, *parameters)
+
+    async def execute(self, sql: str, *parameters: object) -> str:
+        """Runs one statement on its own and returns its command tag."""
+        async with self.connection() as connection:
+            return await connection.execute(sql, *parameters)
+
+
+def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
+    """Turns rows into `count` columns for unnest(), which a batch of none has as well."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
+
+
+def _words(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__

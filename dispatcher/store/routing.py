@@ -1,0 +1,90 @@
+"""Endpoints as the daemon sees them: who gets what, with secrets still sealed, and how they fare."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import orjson
+
+from dispatcher.core.model import EndpointId
+from dispatcher.store.pool import Database, columns
+from dispatcher.store.statements import statement
+
+_LOAD = statement("routing_load")
+_VERSION = statement("routing_version")
+_DISABLE = statement("endpoint_disable")
+_FAIL = statement("endpoint_health_fail")
+_CLEAR = statement("endpoint_health_clear")
+
+
+class SealedSecret(NamedTuple):
+    """A secret as it lies in the database."""
+
+    id: int
+    role: str
+    key_id: str
+    sealed: bytes
+    expires_at: datetime | None
+
+
+class EndpointRow(NamedTuple):
+    """An endpoint as saved; NULL in the database (None here) means: as the profile or the settings say."""
+
+    id: EndpointId
+    tenant: str
+    name: str
+    url: str
+    profile: str
+    event_types: list[str]
+    labels: dict[str, str | list[str]]
+    headers: dict[str, str]
+    ca_pem: str | None
+    max_concurrency: int | None
+    rate_limit: float | None
+    timeout_seconds: float | None
+    retry_schedule_seconds: list[float] | None
+    state: str
+    reason: str | None
+    shard: int
+    first_failure_at: datetime | None
+    failed_attempts: int | None
+    secrets: list[SealedSecret]
+
+
+class Health(NamedTuple):
+    """Since when an endpoint fails."""
+
+    endpoint_id: EndpointId
+    failing_seconds: float
+    failed_attempts: int
+
+
+class Routing:
+    """The routing tables, as fan-out and recorder see them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> tuple[int, list[EndpointRow]]:
+        """Returns the routing version and every endpoint; the endpoints may be newer than the version, never older."""
+        version = int(await self._database.fetch_value(_VERSION))
+        rows = await self._database.fetch(_LOAD)
+        return version, [
+            EndpointRow(
+                *row[:6], orjson.loads(row["labels"]), orjson.loads(row["headers"]), *row[8:18],
+                [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
+            )
+            for row in rows
+        ]  # fmt: skip -- the statement's order
+
+    async def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
+        """Disables an active endpoint; returns whether it was."""
+        return await self._database.fetch_value(_DISABLE, endpoint_id, reason) is not None
+
+    async def count_failures(self, failures: Sequence[tuple[EndpointId, datetime, int]]) -> list[Health]:
+        """Adds failed attempts (endpoint, when the first was, how many); returns how the endpoints fare now."""
+        return [Health(*row) for row in await self._database.fetch(_FAIL, *columns(failures, 3))]
+
+    async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        """Forgets the failures of endpoints that have succeeded again."""
+        await self._database.execute(_CLEAR, list(endpoint_ids))

@@ -1,0 +1,28 @@
+-- The figures that are of the whole database, for /metrics: read at most once in some seconds, for all scrapes.
+--
+-- Parameters: none. Index: delivery_open_due, outbox_waiting. Locks: none.
+-- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing.
+-- Counts above 100,000 are the planner's estimate: exact counting would read every waiting row at each scrape.
+SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL LIMIT 100000) AS o)
+           AS outbox_backlog_events,
+       coalesce((SELECT extract(epoch FROM clock_timestamp() - o.inserted_at)
+                 FROM dispatcher.outbox AS o WHERE o.consumed_at IS NULL ORDER BY o.position LIMIT 1), 0)::float8
+           AS outbox_lag_seconds,
+       (SELECT CASE WHEN c.reltuples > 100000 THEN c.reltuples::bigint
+                    ELSE (SELECT count(*) FROM (SELECT FROM dispatcher.delivery_open LIMIT 100000) AS d) END
+        FROM pg_class AS c WHERE c.oid = 'dispatcher.delivery_open'::regclass) AS pending_deliveries,
+       (SELECT count(*) FROM (
+            SELECT FROM dispatcher.endpoint AS p JOIN dispatcher.delivery_open AS d ON d.endpoint_id = p.id
+            WHERE p.state = 'paused' LIMIT 100000) AS h) AS held_deliveries,
+       (SELECT count(*) FROM (
+            SELECT FROM dispatcher.delivery_open WHERE state = 'retrying' LIMIT 100000) AS r) AS retries_scheduled,
+       ARRAY(SELECT p.id FROM dispatcher.endpoint AS p WHERE p.deleted_at IS NULL AND p.state = 'active'
+             AND EXISTS (SELECT FROM dispatcher.delivery_open AS d WHERE d.endpoint_id = p.id)) AS due_endpoints,
+       ARRAY(SELECT extract(epoch FROM clock_timestamp() - d.next_attempt_at)::float8
+             FROM dispatcher.endpoint AS p
+             CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
+                                 WHERE o.endpoint_id = p.id ORDER BY o.next_attempt_at LIMIT 1) AS d
+             WHERE p.deleted_at IS NULL AND p.state = 'active') AS due_ages_seconds,
+       (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'active' AND deleted_at IS NULL) AS active,
+       (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'paused' AND deleted_at IS NULL) AS paused,
+       (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled

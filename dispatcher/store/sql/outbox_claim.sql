@@ -1,0 +1,41 @@
+-- Takes the oldest waiting events out of the outbox and makes them history, in one statement.
+--
+-- Parameters: $1 events at most, $2 bytes of data at most (one event is taken whatever its size).
+-- Index: outbox_waiting. Locks: the rows taken; rows that another replica holds are skipped.
+-- By row state, never by a cursor on position: commits come out of order, and a cursor loses what commits
+-- behind it. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
+-- that a second insert of one is refused for as long as it must be.
+-- A malformed traceparent (W3C) is dropped here. The routing version is read in this statement's snapshot: an endpoint saved before an event's commit is in it.
+WITH waiting AS MATERIALIZED (
+    SELECT ctid AS row_id, position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
+           CASE WHEN traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
+               AS traceparent,
+           octet_length(data::text) AS bytes
+    FROM dispatcher.outbox
+    WHERE consumed_at IS NULL
+    ORDER BY position
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+), taken AS MATERIALIZED (
+    SELECT *
+    FROM (SELECT *, sum(bytes) OVER (ORDER BY position) - bytes AS bytes_before FROM waiting) AS measured
+    WHERE bytes_before < $2
+), consumed AS (
+    DELETE FROM dispatcher.outbox
+    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id ~ '^evt_[0-9]{4}_[0-9]{6,}$'))
+), remembered AS (
+    UPDATE dispatcher.outbox
+    SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
+    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id !~ '^evt_[0-9]{4}_[0-9]{6,}$'))
+), kept AS (
+    INSERT INTO dispatcher.event
+        (day, id, type, tenant, data, occurred_at, ordering_key, labels, traceparent, inserted_at, accepted_at)
+    SELECT (now() AT TIME ZONE 'UTC')::date, id, type, tenant, data, occurred_at, ordering_key, labels,
+           traceparent, inserted_at, now()
+    FROM taken
+)
+SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
+       CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent,
+       now() AS accepted_at, (SELECT version FROM dispatcher.routing) AS routing_version
+FROM taken
+ORDER BY position

@@ -1,0 +1,17 @@
+-- The resends that wait, with all an attempt needs, and the cancellations to forget.
+--
+-- Parameters: $1 shards, $2 rows at most, $3 delivery ids that are in flight (their resend comes after).
+-- Index: delivery_request_pkey, the deliveries' keys. Locks: none.
+SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, d.endpoint_id, d.attempt_count,
+       d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent
+FROM dispatcher.delivery_request AS r
+JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[])
+LEFT JOIN LATERAL (
+    SELECT day, event_id, event_type, endpoint_id, attempt_count, schedule_position, state, reason, profile
+    FROM dispatcher.delivery AS v WHERE v.id = r.delivery_id AND v.day = r.day
+) AS d ON r.kind = 'resend'
+LEFT JOIN dispatcher.event AS e ON e.day = d.day AND e.id = d.event_id
+LEFT JOIN dispatcher.body AS b ON b.day = d.day AND b.event_id = d.event_id AND b.profile = d.profile
+WHERE NOT (r.delivery_id = ANY ($3::text[]))
+ORDER BY r.requested_at
+LIMIT $2

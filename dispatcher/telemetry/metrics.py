@@ -1,0 +1,366 @@
+"""The metrics: an interface, so this table comes first and a test holds the code to it.
+
+Every name begins with `dispatcher_`; units are base units; label sets are closed. A label value
+outside its set is counted as `other`, so that no name chosen by a user can grow the series.
+Gauges marked *database* are equal on every replica: aggregate them with `max`.
+
+| name | type | labels | meaning | alert |
+| --- | --- | --- | --- | --- |
+| `events_fanned_out_total` | counter | | events whose deliveries were committed | |
+| `events_unknown_type_total` | counter | | events of a type that the catalogue does not know | |
+| `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
+| `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
+| `connections_reused_total` | counter | | attempts on a connection that had served before | |
+| `connections_opened_total` | counter | | connections opened to receivers | |
+| `intake_wakeups_total` | counter | by | why intake looked: `notify`, `poll`, `local` | |
+| `leases_lost_total` | counter | | leases that ended or were taken over while held | yes |
+| `results_fenced_total` | counter | | results refused because the lease's token had changed | |
+| `egress_blocked_total` | counter | reason | connects denied by the address policy, by range | |
+| `log_lines_dropped_total` | counter | | log lines lost because nobody read them in time | yes |
+| `endpoint_attempts_total` | counter | endpoint, outcome | if the settings ask; capped | |
+| `attempt_duration_seconds` | histogram | | from an attempt's begin to its end | |
+| `delivery_latency_seconds` | histogram | | from the event's insert to the first 2xx | yes |
+| `retry_lateness_seconds` | histogram | | from a retry's due time to its begin | |
+| `recorder_batch_size` | histogram | | results committed together | |
+| `recorder_flush_seconds` | histogram | | time of one such commit | |
+| `in_flight_attempts` | gauge | | attempts permitted and not yet recorded, this replica | |
+| `pending_deliveries` | gauge | | deliveries neither final nor held, *database* | yes |
+| `held_deliveries` | gauge | | deliveries that wait for a paused endpoint, *database* | |
+| `retries_scheduled` | gauge | | deliveries that wait for their next attempt, *database* | |
+| `oldest_undelivered_seconds` | gauge | | age past due of the oldest due one, *database* | yes |
+| `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
+| `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
+| `endpoints` | gauge | state | endpoints by state, *database* | yes |
+| `breakers_open` | gauge | | endpoints of this replica whose breaker is open | |
+| `listener_up` | gauge | | 1 while the LISTEN connection is proven alive, else 0 | yes |
+| `event_loop_lag_seconds` | gauge | | how late the event loop last ran a timer | yes |
+| `build_info` | gauge | version | always 1 | |
+
+Why not the client library's own classes: with labels, one increment costs microseconds and a lock,
+and a delivery makes several. Here a counter is an integer in a dictionary and a histogram a list
+of integers, written on the event loop only; the library renders them when they are asked for.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from dispatcher.core.model import DeliveryState, EndpointState, Outcome
+
+PREFIX = "dispatcher_"
+OTHER = "other"
+TEST_OUTCOME = "test"
+
+LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Seconds. The shortest hop is a few milliseconds, the longest attempt 30 s."""
+DELIVERY_BOUNDS = (*LATENCY_BOUNDS, 60, 300, 1800, 7200, 28800, 86400)
+"""Seconds. A delivery may need its whole schedule: hours."""
+FLUSH_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+SIZE_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+Key = tuple[str, ...]
+
+
+def _bound_text(bound: float) -> str:
+    return "+Inf" if bound == float("inf") else repr(float(bound))
+
+
+class Counter:
+    """A count that only grows, for each combination of its labels.
+
+    `counts` has every allowed key from the start, so hot code that knows its key may write
+    `counter.counts[key] += 1` itself; `add` also takes keys that are not allowed.
+    """
+
+    __slots__ = ("_allowed", "counts", "documentation", "labels", "name")
+
+    def __init__(self, name: str, documentation: str, labels: Mapping[str, Iterable[str]]) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.labels = tuple(labels)
+        self._allowed = tuple(frozenset(map(str, values)) for values in labels.values())
+        self.counts: dict[Key, int] = dict.fromkeys(product(*map(sorted, self._allowed)), 0)
+
+    def add(self, *key: str, amount: int = 1) -> None:
+        """Adds to the series of these label values; a value outside its set counts as `other`."""
+        try:
+            self.counts[key] += amount
+        except KeyError:
+            folded = self._fold(key)
+            self.counts[folded] = self.counts.get(folded, 0) + amount
+
+    def _fold(self, key: Key) -> Key:
+        pairs = zip(key, self._allowed, strict=True)
+        return tuple(str(value) if value in allowed else OTHER for value, allowed in pairs)
+
+    def family(self) -> Metric:
+        """Returns the present counts for the exposition."""
+        family = CounterMetricFamily(PREFIX + self.name, self.documentation, labels=self.labels)
+        for key, count in sorted(self.counts.items()):
+            family.add_metric(key, count)
+        return family
+
+
+class CappedCounter(Counter):
+    """A counter whose first label is not known beforehand: its first `values_max` values count."""
+
+    __slots__ = ("_seen", "_values_max")
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        label: str,
+        values_max: int,
+        rest: Mapping[str, Iterable[str]],
+    ) -> None:
+        super().__init__(name, documentation, {label: (), **rest})
+        self._seen: set[str] = set()
+        self._values_max = values_max
+
+    def add(self, *key: str, amount: int = 1) -> None:
+        """Adds to the series; a first value beyond the cap counts as `other`."""
+        if self._values_max == 0:
+            return
+        super().add(*key, amount=amount)
+
+    def _fold(self, key: Key) -> Key:
+        first, rest = key[0], key[1:]
+        pairs = zip(rest, self._allowed[1:], strict=True)
+        folded = tuple(str(value) if value in allowed else OTHER for value, allowed in pairs)
+        if first not in self._seen:
+            if len(self._seen) >= self._values_max:
+                return (OTHER, *folded)
+            self._seen.add(first)
+        return (first, *folded)
+
+    def forget(self, first: str) -> None:
+        """Drops the series of a value that is gone (a deleted endpoint) and frees its place."""
+        self._seen.discard(first)
+        for key in [key for key in self.counts if key[0] == first]:
+            del self.counts[key]
+
+
+class Histogram:
+    """How often values fell into each range; a bound belongs to the range below it."""
+
+    __slots__ = ("bounds", "counts", "documentation", "name", "sum")
+
+    def __init__(self, name: str, documentation: str, bounds: tuple[float, ...]) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Counts one value, in the unit that the name ends in."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def family(self) -> Metric:
+        """Returns the present counts, cumulated as the exposition wants them."""
+        buckets, total = [], 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            total += count
+            buckets.append((_bound_text(bound), float(total)))
+        family = HistogramMetricFamily(PREFIX + self.name, self.documentation)
+        family.add_metric([], buckets=buckets, sum_value=self.sum)
+        return family
+
+
+class Gauge:
+    """A value that goes up and down, or a function that tells it when it is asked for.
+
+    A gauge that nobody has set yet is left out: a made-up 0 could silence an alert.
+    """
+
+    __slots__ = ("_allowed", "_read", "documentation", "labels", "name", "values")
+
+    def __init__(self, name: str, documentation: str, labels: Mapping[str, Iterable[str]]) -> None:
+        self.name = name
+        self.documentation = documentation
+        self.labels = tuple(labels)
+        self._allowed = tuple(frozenset(map(str, values)) for values in labels.values())
+        self.values: dict[Key, float] = {}
+        self._read: Callable[[], float | None] | None = None
+
+    def set(self, value: float, *key: str) -> None:
+        """Sets the value of the series of these label values.
+
+        Raises:
+            ValueError: a label value is outside its closed set.
+        """
+        for part, allowed in zip(key, self._allowed, strict=True):
+            if part not in allowed:
+                raise ValueError(f"{self.name}: {part!r} is not one of {sorted(allowed)}")
+        self.values[tuple(map(str, key))] = value
+
+    def read_from(self, read: Callable[[], float | None]) -> None:
+        """Asks `read`, which must not block, at each scrape; None leaves the gauge out."""
+        self._read = read
+
+    def clear(self) -> None:
+        """Forgets the values: they are not known any more (the database is away)."""
+        self.values.clear()
+
+    def family(self) -> Metric:
+        """Returns the present values for the exposition."""
+        if self._read is not None:
+            value = self._read()
+            self.values = {} if value is None else {(): value}
+        family = GaugeMetricFamily(PREFIX + self.name, self.documentation, labels=self.labels)
+        for key, value in sorted(self.values.items()):
+            family.add_metric(key, value)
+        return family
+
+
+class Metrics(Collector):
+    """All metrics of one process, on a registry of its own."""
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        profiles: Iterable[str] = (),
+        blocked_reasons: Iterable[str] = (),
+        endpoints_max: int = 0,
+    ) -> None:
+        """Makes every metric.
+
+        `profiles` and `blocked_reasons` close those label sets; `endpoints_max` is the cap of the
+        per-endpoint series, 0 for none.
+        """
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._metrics: list[Counter | Histogram | Gauge] = []
+        self._make_counters((*profiles, OTHER), (*blocked_reasons, OTHER), endpoints_max)
+        self._make_histograms()
+        self._make_gauges()
+        self.build_info = self._gauge("build_info", "Always 1.", version=(version,))
+        self.build_info.set(1, version)
+        self.registry.register(self)
+
+    def _make_counters(
+        self, profiles: tuple[str, ...], blocked_reasons: tuple[str, ...], endpoints_max: int
+    ) -> None:
+        final = (DeliveryState.SUCCEEDED, DeliveryState.FAILED, DeliveryState.CANCELLED)
+        outcomes = (*Outcome, TEST_OUTCOME)
+        make = self._counter
+        self.events_fanned_out = make(
+            "events_fanned_out", "Events whose deliveries were committed."
+        )
+        self.events_unknown_type = make(
+            "events_unknown_type", "Events of a type that the catalogue does not know."
+        )
+        self.attempts = make("attempts", "Finished attempts.", profile=profiles, outcome=outcomes)
+        self.deliveries = make(
+            "deliveries", "Deliveries that reached a final state.", profile=profiles, state=final
+        )
+        self.connections_reused = make(
+            "connections_reused", "Attempts on a connection that had served before."
+        )
+        self.connections_opened = make("connections_opened", "Connections opened to receivers.")
+        self.intake_wakeups = make(
+            "intake_wakeups", "Why intake looked for events.", by=("notify", "poll", "local")
+        )
+        self.leases_lost = make(
+            "leases_lost", "Leases that ended or were taken over while they were held."
+        )
+        self.results_fenced = make(
+            "results_fenced", "Results refused because the lease's token had changed."
+        )
+        self.egress_blocked = make(
+            "egress_blocked", "Connects denied by the address policy.", reason=blocked_reasons
+        )
+        self.log_lines_dropped = make(
+            "log_lines_dropped", "Log lines lost because nobody read them in time."
+        )
+        self.endpoint_attempts = CappedCounter(
+            "endpoint_attempts",
+            "Finished attempts by endpoint, capped.",
+            "endpoint",
+            endpoints_max,
+            {"outcome": outcomes},
+        )
+        self._metrics.append(self.endpoint_attempts)
+
+    def _make_histograms(self) -> None:
+        make = self._histogram
+        self.attempt_duration = make(
+            "attempt_duration_seconds", "From an attempt's begin to its end.", LATENCY_BOUNDS
+        )
+        self.delivery_latency = make(
+            "delivery_latency_seconds", "From the event's insert to the first 2xx.", DELIVERY_BOUNDS
+        )
+        self.retry_lateness = make(
+            "retry_lateness_seconds", "From a retry's due time to its begin.", LATENCY_BOUNDS
+        )
+        self.recorder_batch_size = make(
+            "recorder_batch_size", "Results committed together.", SIZE_BOUNDS
+        )
+        self.recorder_flush = make(
+            "recorder_flush_seconds", "Time of one commit of results.", FLUSH_BOUNDS
+        )
+
+    def _make_gauges(self) -> None:
+        make = self._gauge
+        self.in_flight_attempts = make(
+            "in_flight_attempts", "Attempts permitted and not yet recorded."
+        )
+        self.pending_deliveries = make(
+            "pending_deliveries", "Deliveries that are neither final nor held."
+        )
+        self.held_deliveries = make(
+            "held_deliveries", "Deliveries that wait for a paused endpoint."
+        )
+        self.retries_scheduled = make(
+            "retries_scheduled", "Deliveries that wait for their next attempt."
+        )
+        self.oldest_undelivered = make(
+            "oldest_undelivered_seconds", "Age past due of the oldest due delivery."
+        )
+        self.outbox_backlog = make("outbox_backlog_events", "Events not fanned out yet.")
+        self.outbox_lag = make("outbox_lag_seconds", "Age of the oldest event not fanned out yet.")
+        self.endpoints = make("endpoints", "Endpoints by state.", state=tuple(EndpointState))
+        self.breakers_open = make("breakers_open", "Endpoints whose breaker is open.")
+        self.listener_up = make(
+            "listener_up", "1 while the LISTEN connection is proven alive, else 0."
+        )
+        self.event_loop_lag = make(
+            "event_loop_lag_seconds", "How late the event loop last ran a timer."
+        )
+
+    def _counter(self, name: str, documentation: str, **labels: Iterable[str]) -> Counter:
+        counter = Counter(name, documentation, labels)
+        self._metrics.append(counter)
+        return counter
+
+    def _histogram(self, name: str, documentation: str, bounds: tuple[float, ...]) -> Histogram:
+        histogram = Histogram(name, documentation, bounds)
+        self._metrics.append(histogram)
+        return histogram
+
+    def _gauge(self, name: str, documentation: str, **labels: Iterable[str]) -> Gauge:
+        gauge = Gauge(name, documentation, labels)
+        self._metrics.append(gauge)
+        return gauge
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields every family that has a sample; called by the registry."""
+        for metric in self._metrics:
+            family = metric.family()
+            if family.samples:
+                yield family
+
+    def render(self) -> bytes:
+        """Returns the Prometheus text format, version 0.0.4."""
+        return generate_latest(self.registry)

@@ -1,0 +1,225 @@
+"""Fixtures of every test: the event loop, the throw-away database, and the hunt for leaks."""
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import itertools
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aioresponses.core
+import hypothesis
+import pytest
+import pytest_asyncio
+import structlog
+import uvloop
+from aiohttp import ClientResponse
+
+from tests.support.cluster import Cluster, OwnedCluster, worker_name
+
+LEAK_ROUNDS = 50
+_counter = itertools.count()
+_owned = pytest.StashKey[OwnedCluster]()
+
+# Examples are the same in every run: a red test must be red for the next reader as well.
+hypothesis.settings.register_profile(
+    "short", max_examples=50, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None, database=None)
+
+
+class _MissingStream:
+    """Stands for the stream writer that aioresponses does not know of."""
+
+    output_size = 0
+
+
+if "stream_writer" in inspect.signature(ClientResponse.__init__).parameters:
+
+    class _PatientResponse(ClientResponse):
+        """aiohttp's response for aioresponses 0.7.9, which leaves a parameter of 3.14 out."""
+
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            keywords.setdefault("stream_writer", _MissingStream())
+            super().__init__(*arguments, **keywords)
+
+    setattr(aioresponses.core, "ClientResponse", _PatientResponse)  # noqa: B010 -- not exported there
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="the long forms of tests: the sizes of the fault matrix"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith("DISPATCHER_")]:
+        if name != "DISPATCHER_PG_BIN":
+            del os.environ[name]  # A developer's own settings must not steer a test.
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
+    # Lines of code under test go nowhere, unless a test configures the log itself.
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    spread = getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
+    if spread and not hasattr(config, "workerinput") and _may_need_postgres(config):
+        _start_owned(config)
+
+
+def _drop(_logger: object, _method: str, _event: object) -> str:
+    raise structlog.DropEvent
+
+
+def _may_need_postgres(config: pytest.Config) -> bool:
+    return "not postgres" not in (config.option.markexpr or "") and not config.option.collectonly
+
+
+def _start_owned(config: pytest.Config) -> OwnedCluster:
+    owned = OwnedCluster()
+    config.stash[_owned] = owned
+    owned.start()
+    return owned
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    owned = config.stash.get(_owned, None)
+    if owned is not None:
+        owned.stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells an xdist worker where the cluster is, or why there is none."""
+    owned = node.config.stash.get(_owned, None)
+    node.workerinput["cluster_socket"] = owned.socket_directory if owned is not None else None
+    node.workerinput["cluster_error"] = owned.error if owned is not None else None
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """Runs every async test on uvloop, as the daemon runs."""
+    del config, item
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def long_run(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form of a test was asked for (`./run test --long`)."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The run's Postgres."""
+    given = getattr(request.config, "workerinput", None)
+    if given is None:
+        owned = request.config.stash.get(_owned, None) or _start_owned(request.config)
+        socket_directory, error = owned.socket_directory, owned.error
+    else:
+        socket_directory, error = given["cluster_socket"], given["cluster_error"]
+    if socket_directory is None:
+        pytest.fail(error or "the tests were selected so that no cluster was started")
+    return Cluster(socket_directory)
+
+
+@pytest.fixture(scope="session")
+def worker_database(cluster: Cluster) -> str:
+    """The name of this worker's clone of the migrated template; ask for `database` instead."""
+    name = f"worker_{worker_name()}"
+    cluster.clone(name)
+    return name
+
+
+@pytest.fixture
+def database(cluster: Cluster, worker_database: str) -> str:
+    """The URL of a migrated database that holds what the migrations left, and nothing else."""
+    cluster.empty(worker_database)
+    return cluster.dsn_for(worker_database)
+
+
+@pytest.fixture
+def make_database(cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """Makes databases of the test's own, for DDL; `migrated=False` gives an empty one."""
+    names = []
+
+    def make(*, migrated: bool = True) -> str:
+        name = f"own_{worker_name()}_{next(_counter)}"
+        names.append(name)
+        return cluster.clone(name) if migrated else cluster.create(name)
+
+    yield make
+    for name in names:
+        cluster.drop(name)
+
+
+@pytest.fixture
+def fresh_database(make_database: Callable[..., str]) -> str:
+    """The URL of a migrated database of the test's own."""
+    return make_database()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> None:
+    """Fails an async test that leaves a task or a socket behind."""
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_leak_hunt")
+
+
+@pytest.fixture
+async def _leak_hunt() -> AsyncIterator[None]:
+    # Set up before all other fixtures of the test, so it looks after all of them are torn down.
+    tasks_before = asyncio.all_tasks()
+    sockets_before = _sockets()
+    yield
+    left = _left(tasks_before, sockets_before)
+    for _ in range(LEAK_ROUNDS):
+        if not left:
+            return
+        # A transport closes on the next turns of the loop; only what stays is a leak.
+        await asyncio.sleep(0.01)
+        gc.collect()
+        left = _left(tasks_before, sockets_before)
+    if left:
+        pytest.fail("left behind: " + "; ".join(left))
+
+
+def _left(tasks_before: set[asyncio.Task[Any]], sockets_before: set[str]) -> list[str]:
+    own = asyncio.current_task()
+    tasks = {task for task in asyncio.all_tasks() - tasks_before if task is not own}
+    return [
+        *sorted(f"task {task.get_name()}" for task in tasks if not task.done()),
+        *sorted(f"socket {name}" for name in _sockets() - sockets_before),
+    ]
+
+
+def _sockets() -> set[str]:
+    """Returns each open socket by descriptor, kernel's number and address; on Linux only."""
+    if sys.platform != "linux":
+        return set()
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(entry.readlink())
+            if target.startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(entry.name))) as copy:
+                    if not _is_pair(copy):
+                        found.add(f"{entry.name} {target} {copy.getsockname()}")
+    return found
+
+
+def _is_pair(one: socket.socket) -> bool:
+    """Tells a socket pair: uvloop makes a new one for its signals each time it runs."""
+    if one.family != socket.AF_UNIX or one.getsockname():
+        return False
+    try:
+        return not one.getpeername()
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The top of the repository."""
+    return Path(__file__).resolve().parent.parent

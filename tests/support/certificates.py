@@ -1,0 +1,84 @@
+"""Certificates of a throw-away authority, made in memory: good, expired, foreign, misnamed."""
+
+import datetime as dt
+import ipaddress
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+_FAR = dt.datetime(2126, 1, 1, tzinfo=dt.UTC)
+_PAST = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+
+
+class Authority:
+    """Signs server certificates; `pem` is what a client has to trust."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Throw-away authority")])
+        builder = _builder(self._name, self._name, self._key, _FAR).add_extension(
+            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        )
+        self._certificate = builder.sign(self._key, hashes.SHA256())
+        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    def server_context(
+        self,
+        *names: str,
+        is_expired: bool = False,
+        is_self_signed: bool = False,
+        version: ssl.TLSVersion | None = None,
+    ) -> ssl.SSLContext:
+        """Returns a server's context with a certificate for these DNS names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+        issuer, signer = (subject, key) if is_self_signed else (self._name, self._key)
+        builder = _builder(subject, issuer, key, _PAST if is_expired else _FAR).add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
+        )
+        certificate = builder.sign(signer, hashes.SHA256())
+        path = self._folder / f"{certificate.serial_number:x}.pem"
+        path.write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        if version is not None:
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            context.minimum_version = context.maximum_version = version
+        return context
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    until: dt.datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_EPOCH)
+        .not_valid_after(until)
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

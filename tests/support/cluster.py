@@ -1,0 +1,219 @@
+"""The throw-away Postgres of a test run: one cluster, one migrated template, one clone per worker.
+
+The process that pytest was started in owns the cluster, also where xdist spreads the tests: it
+starts it before the workers and stops it after them, and if it is killed the kernel ends the server
+with it. Workers are told the socket's folder. fsync is off: nothing here is meant to last.
+
+A worker's database is emptied for each test: TRUNCATE costs a fifth of a new clone. What the
+migrations themselves insert is kept aside in the template (schema `seed`) and put back.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+
+from dispatcher.cli.dev.postgres import Postgres, PostgresError
+
+Result = TypeVar("Result")
+
+TEMPLATE = "dispatcher_template"
+TEMPLATE_LOCK = 7_263_001
+SETTINGS = {"max_connections": "200", "max_wal_senders": "0", "wal_level": "minimal"}
+
+
+def run_apart(make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs a coroutine on a loop and a thread of its own, so that no test's loop is touched."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(make()))
+        except BaseException as error:  # noqa: BLE001 -- handed to the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="cluster-admin")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class Cluster:
+    """What a worker knows of the running cluster."""
+
+    def __init__(self, socket_directory: str) -> None:
+        self.socket_directory = socket_directory
+
+    def dsn_for(self, database: str) -> str:
+        return f"postgresql://dispatcher@/{database}?host={self.socket_directory}"
+
+    def clone(self, name: str) -> str:
+        """Clones the migrated template, replacing a database of that name; returns its URL."""
+        run_apart(lambda: self._clone(name))
+        return self.dsn_for(name)
+
+    def create(self, name: str) -> str:
+        """Makes an empty database, replacing one of that name; returns its URL."""
+        run_apart(lambda: self._replace(name, "template0"))
+        return self.dsn_for(name)
+
+    def drop(self, name: str) -> None:
+        run_apart(lambda: self._drop(name))
+
+    def empty(self, name: str) -> None:
+        """Puts a clone back to what the migrations left; ends connections that a test left open."""
+        run_apart(lambda: _empty(self.dsn_for(name)))
+
+    async def _clone(self, name: str) -> None:
+        await self._make_template()
+        await self._replace(name, TEMPLATE)
+
+    async def _replace(self, name: str, template: str) -> None:
+        connection = await asyncpg.connect(self.dsn_for("postgres"))
+        try:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        finally:
+            await connection.close()
+
+    async def _drop(self, name: str) -> None:
+        connection = await asyncpg.connect(self.dsn_for("postgres"))
+        try:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        finally:
+            await connection.close()
+
+    async def _make_template(self) -> None:
+        # The first worker migrates; the others wait for its lock and find the finished template.
+        connection = await asyncpg.connect(self.dsn_for("postgres"))
+        try:
+            await connection.execute("SELECT pg_advisory_lock($1)", TEMPLATE_LOCK)
+            known = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
+            if await connection.fetchval(known, TEMPLATE):
+                return
+            unfinished = f"{TEMPLATE}_unfinished"
+            await connection.execute(f'DROP DATABASE IF EXISTS "{unfinished}" WITH (FORCE)')
+            await connection.execute(f'CREATE DATABASE "{unfinished}" TEMPLATE template0')
+            await _migrate(self.dsn_for(unfinished))
+            await connection.execute(f'ALTER DATABASE "{unfinished}" RENAME TO "{TEMPLATE}"')
+        finally:
+            await connection.close()
+
+
+async def _migrate(dsn: str) -> None:
+    from dispatcher.store.migrate import migrate  # noqa: PLC0415 -- only the template needs it
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        await migrate(connection)
+        await connection.execute("CREATE SCHEMA seed")
+        for table in await _tables(connection):
+            columns = await _stored_columns(connection, table)
+            if await connection.fetchval(f'SELECT EXISTS (SELECT FROM dispatcher."{table}")'):
+                await connection.execute(
+                    f'CREATE TABLE seed."{table}" AS SELECT {columns} FROM dispatcher."{table}"'
+                )
+    finally:
+        await connection.close()
+
+
+async def _tables(connection: asyncpg.Connection) -> list[str]:
+    """Returns the schema's tables, partitions left out: their parents stand for them."""
+    rows = await connection.fetch(
+        """
+        SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'dispatcher' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+        ORDER BY c.relname
+        """
+    )
+    return [row["relname"] for row in rows]
+
+
+async def _stored_columns(connection: asyncpg.Connection, table: str) -> str:
+    rows = await connection.fetch(
+        """
+        SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'dispatcher' AND c.relname = $1 AND a.attnum > 0
+          AND NOT a.attisdropped AND a.attgenerated = ''
+        ORDER BY a.attnum
+        """,
+        table,
+    )
+    return ", ".join(f'"{row["attname"]}"' for row in rows)
+
+
+async def _empty(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            """
+            SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()
+              AND backend_type = 'client backend'
+            """
+        )
+        await connection.execute("SET session_replication_role = replica")
+        tables = [table for table in await _tables(connection) if table != "schema_migration"]
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '10s'")
+            names = ", ".join(f'dispatcher."{table}"' for table in tables)
+            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+            seeds = await connection.fetch(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'seed' ORDER BY tablename"
+            )
+            for seed in (row["tablename"] for row in seeds):
+                if seed in tables:
+                    columns = await _stored_columns(connection, seed)
+                    await connection.execute(
+                        f'INSERT INTO dispatcher."{seed}" ({columns}) OVERRIDING SYSTEM VALUE '
+                        f'SELECT {columns} FROM seed."{seed}"'
+                    )
+            sequences = await connection.fetch(
+                "SELECT sequencename FROM pg_sequences WHERE schemaname = 'dispatcher'"
+            )
+            for row in sequences:
+                await connection.execute(
+                    f'ALTER SEQUENCE dispatcher."{row["sequencename"]}" RESTART'
+                )
+    finally:
+        await connection.close()
+
+
+class OwnedCluster:
+    """The cluster as its owner sees it; `error` tells why there is none."""
+
+    def __init__(self) -> None:
+        # Root's Postgres runs as another user, who must be able to pass this folder.
+        self._directory = Path(tempfile.mkdtemp(prefix="dispatcher-test-"))
+        self._directory.chmod(0o711)
+        self._postgres = Postgres(self._directory / "data", durable=False, settings=SETTINGS)
+        self.socket_directory: str | None = None
+        self.error: str | None = None
+
+    def start(self) -> None:
+        """Starts it; where that is not possible, keeps the reason for the tests that need it."""
+        try:
+            self._postgres.start()
+        except PostgresError as error:
+            self.error = str(error)
+        else:
+            self.socket_directory = str(self._postgres.socket_directory)
+
+    def stop(self) -> None:
+        self._postgres.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def worker_name() -> str:
+    """Returns xdist's name of this worker, or `main`."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "main")

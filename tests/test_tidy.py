@@ -1,0 +1,187 @@
+"""The repository lints itself: what no tool checks, and what a reader may rely on everywhere."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SKIPPED = {"__pycache__", "node_modules", "dist", "htmlcov", "vendor"}
+SUFFIXES = {
+    ".py",
+    ".sql",
+    ".toml",
+    ".md",
+    ".json",
+    ".yaml",
+    ".yml",
+    ".html",
+    ".css",
+    ".js",
+    ".lock",
+}
+BARE = {"run", "LICENSE", "Dockerfile", "Containerfile"}
+# Written in pieces, so that this file does not find itself.
+MARKS = re.compile(r"\b(?:TO" + "DO|FIX" + "ME|XX" + r"X)\b")
+MACHINE = re.compile(
+    r"/wo" + r"rk/|/ro" + r"ot/|/ho" + r"me/[a-z]|/Us" + r"ers/|\.\./sha" + r"red|"
+    r"\b(?:con" + r"tract|de" + r"sign|fau" + r"lts|bri" + r"ef)\.md\b"
+)  # fmt: skip
+SILENCED = re.compile(r"#\s*(?:noqa\b|type:\s*ignore)")
+REASONED = re.compile(r"#\s*(?:noqa:\s*[A-Z0-9, ]+|type:\s*ignore\[[a-z-, ]+\])\s*(?:--|#)\s*\S+")
+
+
+def texts() -> Iterator[Path]:
+    for path in sorted(CHECKOUT.rglob("*")):
+        parts = path.relative_to(CHECKOUT).parts
+        hidden = any(part.startswith(".") and part not in {".ci", ".github"} for part in parts)
+        if hidden or SKIPPED & set(parts) or not path.is_file():
+            continue
+        if path.suffix in SUFFIXES or path.name in BARE:
+            yield path
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(CHECKOUT)) for path in paths]
+
+
+TEXTS = list(texts())
+PYTHON = [path for path in TEXTS if path.suffix == ".py" or path == CHECKOUT / "run"]
+PACKAGE = [path for path in PYTHON if path.is_relative_to(CHECKOUT / "dispatcher")]
+SQL = [path for path in TEXTS if path.suffix == ".sql"]
+STATEMENTS = [path for path in SQL if path.parent.name == "sql"]
+CONFIG = [
+    path for path in TEXTS if path.suffix == ".toml" and path.is_relative_to(CHECKOUT / "config")
+]
+HAND_WRITTEN = [
+    path for path in TEXTS if path.suffix not in {".lock", ".json"} and path != Path(__file__)
+]
+
+
+def findings(paths: list[Path], pattern: re.Pattern[str]) -> list[str]:
+    found = []
+    for path in paths:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if pattern.search(line):
+                found.append(f"{path.relative_to(CHECKOUT)}:{number}: {line.strip()}")
+    return found
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def test_nothing_is_left_to_be_done():
+    assert findings(HAND_WRITTEN, MARKS) == []
+
+
+def test_no_path_of_a_machine_is_named():
+    assert findings(HAND_WRITTEN, MACHINE) == []
+
+
+def test_each_silenced_rule_has_its_reason():
+    lines = findings(PYTHON, SILENCED)
+    assert [line for line in lines if "SILENCED" not in line and not REASONED.search(line)] == []
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=names(PYTHON))
+def test_each_module_opens_with_one_sentence(path: Path):
+    docstring = ast.get_docstring(parse(path))
+    assert docstring, "no docstring"
+    first = docstring.split("\n\n", maxsplit=1)[0]
+    assert first.rstrip().endswith((".", ":")), f"not a sentence: {first}"
+
+
+def test_nothing_is_printed_but_by_the_command_line():
+    found = [
+        f"{path.relative_to(CHECKOUT)}:{node.lineno}"
+        for path in PACKAGE
+        if "cli" not in path.parts and path.name != "verify.py"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert found == []
+
+
+def identifiers(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.Attribute(attr=name):
+                yield name
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                yield name
+            case ast.keyword(arg=str(name)) | ast.alias(asname=str(name)):
+                yield name
+            case _:
+                pass
+
+
+def test_nothing_in_code_is_called_webhook():
+    found = {
+        f"{path.relative_to(CHECKOUT)}: {name}"
+        for path in PACKAGE
+        for name in (*identifiers(parse(path)), path.name)
+        if "webhook" in name.lower()
+    }
+    assert found == set()
+
+
+def test_the_hunt_for_identifiers_finds_each_kind():
+    code = (
+        "import a as webhook1\ndef webhook2(webhook3): f(webhook4=x.webhook5)\n"
+        "class Webhook6: webhook7 = 1\n"
+    )
+    assert {name for name in identifiers(ast.parse(code)) if "ebhook" in name} == {
+        "webhook1", "webhook2", "webhook3", "webhook4", "webhook5", "Webhook6", "webhook7",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", STATEMENTS, ids=names(STATEMENTS))
+def test_each_statement_has_a_header_and_one_user(path: Path):
+    assert path.read_text(encoding="utf-8").startswith("-- "), "no header"
+    users = [
+        f"{user.relative_to(CHECKOUT)}:{node.lineno}"
+        for user in PACKAGE
+        if user.is_relative_to(CHECKOUT / "dispatcher" / "store")
+        for node in ast.walk(parse(user))
+        if isinstance(node, ast.Constant) and node.value == path.stem
+    ]
+    assert len(users) == 1, f"used at {users}"
+
+
+MIGRATIONS = [path for path in SQL if path.parent.name == "migrations"]
+
+
+def test_migrations_are_numbered_without_a_gap_and_named_by_phase():
+    matches = [re.fullmatch(r"(\d{4})_(pre|post)_[a-z0-9_]+", path.stem) for path in MIGRATIONS]
+    numbers = [int(match[1]) for match in matches if match is not None]
+    assert numbers == list(range(1, len(MIGRATIONS) + 1))
+
+
+def test_each_limit_is_used():
+    limits = CHECKOUT / "dispatcher" / "core" / "limits.py"
+    constants = re.findall(
+        r"^([A-Z][A-Z0-9_]+)\b", limits.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    others = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE if path != limits)
+    assert constants
+    assert [name for name in constants if not re.search(rf"\b{name}\b", others)] == []
+
+
+@pytest.mark.parametrize("path", CONFIG, ids=names(CONFIG))
+def test_each_configuration_file_parses(path: Path):
+    tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_repository_was_found():
+    assert len(PACKAGE) > 20
+    assert CHECKOUT / "run" in PYTHON

@@ -1,0 +1,289 @@
+"""Log lines: one record is one line, secrets never show, and nobody waits for a reader."""
+
+import dataclasses
+import fcntl
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from dispatcher.core.model import Outcome
+from dispatcher.telemetry import logs
+
+CANARY = "whsec_canary_geheim"
+Open = Callable[..., logs.Writer]
+
+
+class Sink:
+    """A pipe and a thread that reads it."""
+
+    def __init__(self) -> None:
+        self._reader, self.writer = os.pipe()
+        self._parts = io.BytesIO()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while data := os.read(self._reader, 65_536):
+            self._parts.write(data)
+
+    def text(self) -> str:
+        """Ends logging and returns all that was written."""
+        logs.shut_down()
+        os.close(self.writer)
+        self._thread.join(5)
+        os.close(self._reader)
+        return self._parts.getvalue().decode()
+
+    def records(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self.text().split("\n")[:-1]]
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    configuration = structlog.get_config()
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    logs.shut_down()
+    structlog.configure(**configuration)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def open_log(sink: Sink, *, form: str = "json", level: str = "info") -> Any:
+    logs.configure(form=form, level=level, version="9.9", descriptor=sink.writer)
+    return structlog.get_logger()
+
+
+class Revealing:
+    def reveal(self) -> str:
+        return CANARY
+
+    def __repr__(self) -> str:
+        return CANARY
+
+    __str__ = __repr__
+
+
+class RevealingText(str):
+    __slots__ = ()
+
+    def reveal(self) -> str:
+        return CANARY
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Holder:
+    name: str
+    secret: Revealing | SecretStr
+
+
+def test_a_record_has_the_promised_names():
+    sink = Sink()
+    open_log(sink).info("endpoint.saved", **{"endpoint.id": "ep_1", "outcome": Outcome.OK})
+    [record] = sink.records()
+    assert record["timestamp"].endswith("Z")
+    assert (
+        record.items()
+        >= {
+            "severity_text": "INFO",
+            "event.name": "endpoint.saved",
+            "service.version": "9.9",
+            "endpoint.id": "ep_1",
+            "outcome": "ok",
+        }.items()
+    )
+
+
+def test_wide_writes_the_same_names():
+    sink = Sink()
+    open_log(sink)
+    logs.wide("delivery.attempted", {"delivery.id": "wh_1", "http.response.status_code": 200})
+    [record] = sink.records()
+    assert list(record)[:4] == ["timestamp", "severity_text", "event.name", "service.version"]
+    assert record["http.response.status_code"] == 200
+
+
+def test_wide_is_silent_above_its_level_and_without_a_log():
+    logs.wide("delivery.attempted", {})
+    sink = Sink()
+    open_log(sink, level="warning")
+    logs.wide("delivery.attempted", {})
+    assert sink.text() == ""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        SecretStr(CANARY),
+        Revealing(),
+        RevealingText(CANARY),
+        [Revealing()],
+        {"deep": {"er": (Revealing(), RevealingText(CANARY))}},
+        Holder(name="n", secret=Revealing()),
+        [Holder(name="\ud800", secret=SecretStr(CANARY)), 2**80],
+    ],
+)
+def test_secrets_are_masked_by_type_wherever_they_lie(form: str, value: object):
+    sink = Sink()
+    open_log(sink, form=form).warning("some.event", value=value)
+    text = sink.text()
+    assert CANARY not in text
+    assert "********" in text
+
+
+HOSTILE = st.recursive(
+    st.none()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=20)
+    | st.text(
+        st.characters(codec=None) | st.sampled_from("\r\n\x00\x1b\x7f\x85\u2028\u2029\ud800"),
+        max_size=30,
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(value=HOSTILE)
+def test_whatever_is_logged_one_record_is_one_line(value: object):
+    record = {
+        "timestamp": logs._now(),
+        "severity_text": "INFO",
+        "event.name": "a.b",
+        "value": value,
+    }
+    line = logs._json_line(dict(record)).decode()
+    assert line.splitlines() == [line[:-1]]
+    assert orjson.loads(line)["event.name"] == "a.b"
+    human = logs._human_line({**record, "timestamp": record["timestamp"].isoformat()}, colour=False)
+    assert len(human.decode().splitlines()) == 1
+    assert not any(character < " " for character in human.decode()[:-1])
+
+
+def test_a_huge_record_is_cut_and_says_so():
+    sink = Sink()
+    open_log(sink).info("big.one", text="x" * 1_000_000, number=7)
+    [record] = sink.records()
+    assert record["log.cut"] is True
+    assert record["number"] == 7
+    assert len(record["text"]) <= 200
+
+
+def test_what_cannot_be_rendered_is_still_a_line():
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError(CANARY)
+
+    circle: list[object] = []
+    circle.append(circle)
+    sink = Sink()
+    log = open_log(sink)
+    log.info("a.b", value=Broken())
+    log.info("c.d", value=circle)
+    assert [record["event.name"] for record in sink.records()] == ["log.unrenderable", "c.d"]
+
+
+def test_an_error_tells_type_message_and_frames():
+    sink = Sink()
+    log = open_log(sink)
+    try:
+        int("no good")
+    except ValueError:
+        log.exception("thing.failed")
+    [record] = sink.records()
+    assert record["error.type"] == "ValueError"
+    assert record["error.message"].endswith("'no good'")
+    assert "test_logs.py" in record["error.stack"]
+
+
+def test_repeated_warnings_are_written_once_and_counted(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    sink = Sink()
+    log = open_log(sink)
+    for _ in range(5):
+        log.warning("store.lost", **{"endpoint.id": "ep_1"})
+    log.warning("store.lost", **{"endpoint.id": "ep_2"})
+    now[0] += logs.REPEAT_SECONDS
+    log.warning("store.lost", **{"endpoint.id": "ep_1"})
+    for _ in range(3):
+        log.info("all.well")
+    records = sink.records()
+    warned = [(r["endpoint.id"], r.get("suppressed_count")) for r in records if "endpoint.id" in r]
+    assert warned == [("ep_1", None), ("ep_2", None), ("ep_1", 4)]
+    assert sum(record["event.name"] == "all.well" for record in records) == 3
+
+
+def test_libraries_speak_through_the_same_log():
+    sink = Sink()
+    open_log(sink)
+    logging.getLogger("aiohttp.server").info("chatter")
+    logging.getLogger("asyncio").error("Task was destroyed: %s", "x\ny")
+    [record] = sink.records()
+    assert record["event.name"] == "library.logged"
+    assert (record["logger"], record["severity_text"]) == ("asyncio", "ERROR")
+    assert record["message"] == "Task was destroyed: x\ny"
+
+
+def test_console_is_for_people_and_keeps_a_trace_readable():
+    sink = Sink()
+    log = open_log(sink, form="console")
+    log.info("endpoint.saved", name="ไทย\x1b[31m\n")
+    log.error("thing.failed", exc_info=KeyError("k"))
+    first, second, *trace = sink.text().splitlines()
+    assert first.endswith("INFO  endpoint.saved name=ไทย\\u001b[31m\\u000a")
+    assert " ERROR thing.failed error.type=KeyError" in second
+    assert trace == ["    KeyError: 'k'"]
+
+
+def test_a_stream_that_nobody_reads_stops_nothing_and_lines_are_counted():
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    log = logs.Writer(writer, lines_max=50)
+    try:
+        for _ in range(2_000):
+            log.write(b"x" * 1_023 + b"\n")
+        assert log.dropped >= 2_000 - 50 - 2 * logs.WRITE_BYTES_MAX // 1_024
+        assert log.close(timeout_seconds=0.05) is False
+    finally:
+        os.close(reader)  # The blocked write ends with EPIPE, and so does the thread.
+        log._thread.join(5)
+        os.close(writer)
+    assert not log._thread.is_alive()
+
+
+def test_every_line_is_written_or_counted_when_the_reader_goes_away():
+    reader, writer = os.pipe()
+    log = logs.Writer(writer)
+    os.close(reader)
+    for _ in range(10):
+        log.write(b"lost\n")
+    assert log.close(5) is True
+    os.close(writer)
+    log.write(b"late\n")
+    assert log.dropped == 11
+
+
+def test_close_writes_what_is_queued_in_order():
+    sink = Sink()
+    log = logs.Writer(sink.writer)
+    for number in range(3_000):
+        log.write(b"%d\n" % number)
+    assert log.close(5) is True
+    assert sink.text().split() == [str(number) for number in range(3_000)]

@@ -1,0 +1,259 @@
+"""`./run`: the environment is made once and safely, and what runs in it is the thing itself.
+
+Installers are stood in for by scripts, so that no test needs a network.
+"""
+
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SOURCE = Path(__file__).parents[2]
+
+FAKE_UV = """#!/bin/sh
+echo "$@" >> "{log}"
+[ -e "{broken}" ] && {{ echo "error: no route to pypi"; exit 2; }}
+mkdir -p "$UV_PROJECT_ENVIRONMENT/bin" "$UV_PROJECT_ENVIRONMENT/lib/python3.11/site-packages"
+cp "{python}" "$UV_PROJECT_ENVIRONMENT/bin/python"
+"""
+FAKE_PYTHON = """#!/bin/sh
+echo "pid=$$ cwd=$(pwd) arguments=$*"
+case "$*" in
+    *fail-with-7*) exit 7 ;;
+    *wait*) trap 'exit 9' INT; echo ready; while :; do read -r _; done ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of what `./run` needs, and a uv that is a script."""
+
+    def __init__(self, directory: Path) -> None:
+        self.top = directory / "a checkout"
+        self.top.mkdir()
+        for name in ("run", "uv.lock", "requirements.lock"):
+            shutil.copy(SOURCE / name, self.top / name)
+        self.tools = directory / "tools"
+        self.tools.mkdir()
+        self.log = directory / "log"
+        self.broken = directory / "broken"
+        python = directory / "python"
+        python.write_text(FAKE_PYTHON)
+        uv = self.tools / "uv"
+        uv.write_text(FAKE_UV.format(log=self.log, broken=self.broken, python=python))
+        uv.chmod(0o755)
+        python.chmod(0o755)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"PATH": f"{self.tools}:/usr/bin:/bin", "HOME": ""}
+
+    def start(self, *arguments: str, here: Path | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(self.top / "run"), *arguments],
+            env=self.variables,
+            cwd=here or "/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, here: Path | None = None) -> tuple[int, str, str]:
+        with self.start(*arguments, here=here) as process:
+            out, err = process.communicate(timeout=30)
+        return process.returncode, out, err
+
+    def installs(self) -> int:
+        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader("run_script", str(SOURCE / "run"))
+    spec = importlib.util.spec_from_loader("run_script", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_help_lists_every_target_and_installs_nothing(copy: Checkout, script: ModuleType):
+    code, out, _ = copy.run("--help")
+    assert code == 0
+    assert copy.installs() == 0
+    assert not [target for target in script.TARGETS if target not in out]
+
+
+def test_a_second_start_installs_nothing(copy: Checkout):
+    assert copy.run("setup")[0] == 0
+    assert copy.run("setup")[0] == 0
+    assert copy.installs() == 1
+    assert "--frozen" in copy.log.read_text()
+
+
+def test_a_changed_lock_or_a_moved_checkout_installs_again(copy: Checkout):
+    copy.run("setup")
+    with (copy.top / "requirements.lock").open("a") as lock:
+        lock.write("\n")
+    copy.run("setup")
+    assert copy.installs() == 2
+    copy.top = copy.top.rename(copy.top.with_name("moved"))
+    copy.run("setup")
+    assert copy.installs() == 3
+
+
+def test_two_starts_at_once_install_once(copy: Checkout):
+    processes = [copy.start("setup") for _ in range(4)]
+    assert [process.wait(30) for process in processes] == [0, 0, 0, 0]
+    for process in processes:
+        process.communicate()
+    assert copy.installs() == 1
+
+
+def test_a_failed_install_says_why_and_is_tried_again(copy: Checkout):
+    copy.broken.touch()
+    code, out, err = copy.run("setup")
+    assert (code, out) == (1, "")
+    assert "error: no route to pypi" in err
+    assert "Is pypi.org reachable?" in err
+    assert "Traceback" not in err
+    copy.broken.unlink()
+    assert copy.run("setup")[0] == 0
+
+
+def test_a_dispatcher_command_gets_arguments_folder_and_gives_its_exit_code(
+    copy: Checkout, tmp_path: Path
+):
+    with copy.start("event", "list", "--limit", "a b", "fail-with-7", here=tmp_path) as process:
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 7
+    # The same process id: a signal for ./run is a signal for the command.
+    words = "-P -m dispatcher event list --limit a b fail-with-7"
+    assert out == f"pid={process.pid} cwd={tmp_path} arguments={words}\n"
+
+
+def test_alone_it_starts_dev(copy: Checkout):
+    assert copy.run()[1].endswith("arguments=-P -m dispatcher dev\n")
+
+
+def test_ctrl_c_reaches_the_command(copy: Checkout):
+    with copy.start("wait") as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "ready\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(10) == 9
+
+
+def test_the_environment_has_the_command_and_the_checkout(copy: Checkout):
+    copy.run("setup")
+    packages = copy.top / ".venv/lib/python3.11/site-packages"
+    assert (packages / "dispatcher_checkout.pth").read_text() == f"{copy.top}\n"
+    finished = subprocess.run(
+        [copy.top / ".venv/bin/dispatcher", "x y"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    assert finished.stdout.endswith("arguments=-P -m dispatcher x y\n")
+
+
+def test_where_the_checkout_cannot_be_written_another_place_is_told(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(script, "CHECKOUT", tmp_path / "theirs")
+    monkeypatch.setattr(
+        script, "can_write", lambda path: not path.is_relative_to(tmp_path / "theirs")
+    )
+    monkeypatch.setenv("DISPATCHER_HOME", str(tmp_path / "given"))
+    assert script.environment_directory().parent == tmp_path / "given"
+    assert str(tmp_path / "given") in capsys.readouterr().err
+    monkeypatch.delenv("DISPATCHER_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert script.environment_directory().parent == tmp_path / ".cache" / "dispatcher"
+    monkeypatch.setattr(script, "home_directory", lambda: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert script.environment_directory().parent == tmp_path / f"dispatcher-{os.getuid()}"
+
+
+def test_a_temporary_folder_that_others_can_write_is_refused(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    planted = tmp_path / f"dispatcher-{os.getuid()}"
+    planted.mkdir()
+    planted.chmod(0o777)
+    with pytest.raises(script.SetupError, match="not a private folder"):
+        script.private_temporary_directory()
+
+
+def test_without_venv_the_exact_package_is_named(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho No module named ensurepip\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(script, "base_interpreter", lambda: str(broken))
+    with pytest.raises(script.SetupError) as caught:
+        script.build_with_pip(tmp_path / "venv")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"apt install python{version}-venv" in str(caught.value)
+    assert "No module named ensurepip" in str(caught.value)
+
+
+def test_an_old_python_is_refused_with_a_way_out(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(script, "PYTHON_MINIMUM", (4, 0))
+    monkeypatch.setattr(script.shutil, "which", lambda _: None)
+    with pytest.raises(script.SetupError, match=r"needs Python 3\.11 or later"):
+        script.require_python()
+
+
+def test_installers_get_no_variable_that_sends_packages_elsewhere(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for name in ("PIP_USER", "PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "1")
+    variables = script.clean_variables(tmp_path)
+    assert not {"PIP_USER", "PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"} & set(
+        variables
+    )
+    assert variables["UV_PROJECT_ENVIRONMENT"] == str(tmp_path)
+
+
+def test_a_failing_step_does_not_hide_the_later_ones(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(script, "CHECKOUT", tmp_path)
+    steps = [("first", ["false"]), ("second", ["echo", "was here"])]
+    assert script.run_steps(steps, tmp_path / ".venv") == 1
+    out, err = capfd.readouterr()
+    assert out == "was here\n"
+    assert "first: failed" in err
+    assert err.endswith("Failed: first\n")
+    assert script.run_steps(steps[1:], tmp_path / ".venv") == 0
