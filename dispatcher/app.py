@@ -127,7 +127,7 @@ class Daemon:
             gate = Gate(settings, tasks, self._clock, protected=protected_addresses(settings))
             for warning in (*settings.warnings, *gate.policy.warnings):
                 _log.warning("configuration.warning", warning=warning)
-            await self_test(gate.resolver)
+            await self_test()
             pipeline = self._pipeline = Pipeline(
                 settings=settings,
                 database=database,

@@ -1,4 +1,4 @@
-"""Finds and loads profiles: the shipped ones, then those beside the deployment's configuration."""
+"""Loads profiles: the shipped ones, then those beside the deployment's configuration."""
 
 import tomllib
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import dispatcher
 from dispatcher.core.errors import ConfigurationError
 from dispatcher.core.profile import Profile
 from dispatcher.core.profile_parser import parse
@@ -17,21 +16,6 @@ class LoadedProfiles(NamedTuple):
 
     profiles: dict[str, Profile]
     replaced: list[str]
-
-
-def shipped_config_directory() -> Path:
-    """Returns the directory with the shipped `profiles/`, `catalogue/` and `dispatcher.toml`.
-
-    In a wheel it lies inside the package, in a checkout beside it.
-
-    Raises:
-        ConfigurationError: neither is there; the installation is broken.
-    """
-    package = Path(dispatcher.__file__).parent
-    for directory in (package / "_shipped_config", package.parent / "config"):
-        if (directory / "profiles").is_dir():
-            return directory
-    raise ConfigurationError([f"the shipped configuration is missing beside {package}"])
 
 
 def load_profiles(directories: Sequence[Path]) -> LoadedProfiles:

@@ -50,6 +50,15 @@ class Encoded(NamedTuple):
     warnings: tuple[str, ...]
 
 
+def request_id(profile: Profile, event_id: str, *, is_test: bool = False) -> str | None:
+    """Returns the request id in the body of that event, None under a profile that has none."""
+    for field in profile.fields:
+        if field.source is FieldSource.REQUEST_ID:
+            prefix = field.test_prefix if is_test else field.prefix
+            return prefix + _request_digits(event_id)
+    return None
+
+
 class MadeTestEvent(NamedTuple):
     """An event made up on a person's request, and its body."""
 

@@ -22,13 +22,16 @@ Work = TypeVar("Work")
 
 WINDOW_MAX = 2000
 WINDOW_MIN = 64
+CROWDED = 1500
+"""From so much ready work on a quick lane wants fan-out to wait a moment, rather than leave more to Postgres."""
+RELIEVED = 1000
 
 
 class Lane(Generic[Work]):
     """Writer of every field: the event loop's thread, through `delivery.lanes` alone."""
 
     __slots__ = (
-        "bucket", "breaker", "finished_count", "held_count", "in_flight", "limit", "more_at", "open", "overflows",
+        "bucket", "breaker", "crowded", "finished_count", "held_count", "in_flight", "limit", "more_at", "open", "overflows",
         "queued", "ready", "slow", "starved", "urgent", "window",
     )  # fmt: skip
 
@@ -45,7 +48,8 @@ class Lane(Generic[Work]):
         """Deliveries of this lane in memory: ready, in flight, being recorded, or in the wheel."""
         self.window = WINDOW_MAX
         self.slow = False
-        """Left out of the backlog that intake waits for."""
+        """It takes less in a second than its window could hold; nobody waits for it."""
+        self.crowded = False
         self.more_at: float | None = None
         """From when on Postgres may have due deliveries that are not in memory; None: before the horizon, none."""
         self.overflows = 0
@@ -104,14 +108,14 @@ class Lane(Generic[Work]):
         self.in_flight -= 1
         self.finished_count += 1
 
-    def fit_window(self) -> Iterator[Work]:
-        """Sets the window by what the last second finished; yields the ready work that does not fit any more."""
+    def fit_window(self, elapsed_seconds: float) -> Iterator[Work]:
+        """Sets the window by what was finished since the last time; yields the ready work that no longer fits."""
         finished, self.finished_count = self.finished_count, 0
         if self.starved or not self.ready:
             self.window, self.slow = WINDOW_MAX, False
         else:
-            self.window = min(WINDOW_MAX, max(WINDOW_MIN, 2 * finished))
-            self.slow = self.window < WINDOW_MAX // 4
+            self.window = min(WINDOW_MAX, max(WINDOW_MIN, int(2 * finished / elapsed_seconds)))
+            self.slow = self.window < WINDOW_MAX
         self.starved = not self.ready
         while len(self.ready) > self.window:
             self.turn_away(0.0)

@@ -159,11 +159,15 @@ class Egress:
     def __init__(
         self,
         policy: AddressPolicy,
-        resolver: Resolver,
+        resolver: Resolver | None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Needs the running loop, as aiohttp's connector does."""
+        """Needs the running loop, as aiohttp's connector does.
+
+        `policy` may be replaced; idle connections are for the pool to drop. Without a resolver only
+        literal addresses can be opened.
+        """
         self.policy = policy
         self._resolver = resolver
         self._monotonic = monotonic
@@ -216,7 +220,8 @@ class Egress:
     async def aclose(self) -> None:
         """Closes the connector and the resolver; connections must be gone by then."""
         await self._connector.close()
-        await self._resolver.aclose()
+        if self._resolver is not None:
+            await self._resolver.aclose()
 
     def _make_socket(self, info: tuple[Any, ...]) -> socket.socket:
         """Makes the socket for one connect, unless the policy denies the address."""
@@ -243,7 +248,7 @@ class _JudgingResolver(AbstractResolver):
     """What the connector resolves by: our cache, then the policy; one denied answer denies all."""
 
     def __init__(
-        self, egress: Egress, resolver: Resolver, monotonic: Callable[[], float]
+        self, egress: Egress, resolver: Resolver | None, monotonic: Callable[[], float]
     ) -> None:
         self._egress = egress
         self._resolver = resolver
@@ -252,6 +257,8 @@ class _JudgingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
+        if self._resolver is None:
+            raise NameLookupError("there is no resolver")
         dial = _dial.get()
         began_at = self._monotonic()
         addresses = await self._resolver.look_up(host)
@@ -296,6 +303,10 @@ def _explained(fault: Exception, dial: Dial, *, is_tls: bool) -> DispatcherError
         )
     if isinstance(fault, aiohttp.ClientSSLError | ssl.SSLError):
         return ConnectFailedError(Outcome.TLS_ERROR, f"TLS failed: {_reason(cause)}")
+    if isinstance(fault, aiohttp.InvalidURL):
+        # A numeric host in another spelling than ours: it was never judged, so it is never dialled.
+        dial.address, dial.rule = str(fault.url), "unreadable"
+        return _blocked(dial)
     where = dial.address or "the receiver"
     if is_tls and isinstance(cause, ConnectionResetError | ConnectionAbortedError):
         return ConnectFailedError(
@@ -344,7 +355,7 @@ def make_tls_context(*, ca_file: str | None = None, ca_pem: str | None = None) -
     return context
 
 
-async def self_test(resolver: Resolver) -> None:
+async def self_test() -> None:
     """Proves that the installed aiohttp is one that `Egress.open` works with.
 
     Raises:
@@ -352,35 +363,36 @@ async def self_test(resolver: Resolver) -> None:
     """
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise SelfTestError("aiohttp is installed without its C parser; install a wheel of it")
-    probe = _SelfTestProbe()
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_SELF_TEST_SECONDS):
-            server = await loop.create_server(_Greeter, "127.0.0.1", 0)
-            host, port = server.sockets[0].getsockname()
-            policy = AddressPolicy.parse(allow_networks=["127.0.0.1/32"], allow_ports=[port])
-            egress = Egress(policy, resolver)
-            try:
-                opened = await egress.open(
-                    Address(host=host, port=port), Dial(0.0, is_tls=False)
-                )
-                probe.release = opened.release
-                opened.transport.set_protocol(probe)
-                opened.transport.write(b"ping")
-                await probe.heard
-                opened.transport.abort()
-                await probe.lost
-            finally:
-                server.close()
-                await egress._connector.close()  # noqa: SLF001 -- the resolver is the caller's
+            await _open_one()
     except Exception as fault:
         raise SelfTestError(
             f"aiohttp {aiohttp.__version__} does not open connections as expected: {fault!r}"
         ) from fault
 
 
-class _Greeter(asyncio.Protocol):
-    """Answers anything with the same bytes."""
+async def _open_one() -> None:
+    """Takes a loopback connection through its whole life, as the pool does."""
+    server = await asyncio.get_running_loop().create_server(_Echo, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    policy = AddressPolicy.parse(allow_networks=[f"{host}/32"], allow_ports=[port])
+    egress = Egress(policy, resolver=None)
+    try:
+        opened = await egress.open(Address(host=host, port=port), Dial(0.0, is_tls=False))
+        taker = _Taker(opened.release)
+        opened.transport.set_protocol(taker)
+        opened.transport.write(b"ping")
+        await taker.heard
+        opened.transport.abort()
+        await taker.lost
+    finally:
+        server.close()
+        await egress.aclose()
+
+
+class _Echo(asyncio.Protocol):
+    """Sends back what it gets."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -389,19 +401,18 @@ class _Greeter(asyncio.Protocol):
         self._transport.write(data)
 
 
-class _SelfTestProbe(asyncio.Protocol):
+class _Taker(asyncio.Protocol):
     """Takes a connection over as `Connection` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: Callable[[Exception | None], None]) -> None:
         loop = asyncio.get_running_loop()
         self.heard: asyncio.Future[bytes] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self.release: Callable[[Exception | None], None] | None = None
+        self._release = release
 
     def data_received(self, data: bytes) -> None:
         self.heard.set_result(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.release is not None:
-            self.release(exc)
+        self._release(exc)
         self.lost.set_result(None)

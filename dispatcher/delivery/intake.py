@@ -31,7 +31,8 @@ LINGER_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.004
 BUSY_EVENTS_PER_SECOND = 500
 """From here on producers are spared the NOTIFY."""
-ROOM_SECONDS_MAX = 0.5
+ROOM_SECONDS_MAX = 0.05
+"""How long a crowded lane may keep fan-out waiting: what does not fit stays in Postgres, and others go on."""
 
 
 class Taken(Protocol):
@@ -148,7 +149,7 @@ class Intake:
                     async with asyncio.timeout(ROOM_SECONDS_MAX):
                         await self._room.wait()
                 except TimeoutError:
-                    continue
+                    pass
             taken = await self._fanout(self._batch_events_max)
             self._measure(taken.count)
             if self._rate > BUSY_EVENTS_PER_SECOND:

@@ -18,13 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from dispatcher.core.breaker import Breaker, BreakerState
+from dispatcher.core.lane import CROWDED, RELIEVED
 from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.stages import Delivery, EndpointLane, StartAttempt
-
-READY_MAX = 4000
-"""Ready deliveries of quick lanes that intake runs ahead by."""
 
 
 class _Host:
@@ -65,10 +63,11 @@ class Lanes:
         self.held: dict[DeliveryId, EndpointLane] = {}
         self.busy: set[DeliveryId] = set()
         self.in_flight = 0
-        self.ready_count = 0
-        """Of quick lanes; what intake's pace follows."""
         self.ready_bytes = 0
+        self._crowded_count = 0
+        self._fitted_at = self._loop.time()
         self.room = asyncio.Event()
+        """Clear while a quick lane is crowded: fan-out may wait a moment."""
         self.room.set()
         self.wants_refill: set[EndpointId] = set()
         self.refill_wanted: Callable[[], None] = lambda: None
@@ -133,7 +132,8 @@ class Lanes:
         for delivery_id in [i for i, holder in self.held.items() if holder is lane and i not in self.busy]:
             self.release(delivery_id)
         while lane.ready:
-            self._count_ready(lane, lane.ready.pop(), -1)
+            self.ready_bytes -= len(lane.ready.pop().body)
+        self._relieve(lane)
 
     # --- what waits ---
 
@@ -148,7 +148,11 @@ class Lanes:
         if delivery.id not in self.held:
             self.hold(delivery.id, lane)
         lane.ready.append(delivery)
-        self._count_ready(lane, delivery, 1)
+        self.ready_bytes += len(delivery.body)
+        if len(lane.ready) >= CROWDED and not lane.slow and not lane.crowded:
+            lane.crowded = True
+            self._crowded_count += 1
+            self.room.clear()
         self._enqueue(lane)
         return True
 
@@ -161,7 +165,7 @@ class Lanes:
         for queued in lane.ready:
             if queued.id == delivery.id:  # the scheduled attempt is read again once this one is recorded
                 lane.ready.remove(queued)
-                self._count_ready(lane, queued, -1)
+                self.ready_bytes -= len(queued.body)
                 break
         lane.urgent.append(delivery)
         self._enqueue(lane)
@@ -179,13 +183,12 @@ class Lanes:
             lane.held_count -= 1
         return lane
 
-    def _count_ready(self, lane: EndpointLane, delivery: Delivery, step: int) -> None:
-        self.ready_bytes += step * len(delivery.body)
-        if not lane.slow:
-            self.ready_count += step
-            if self.ready_count >= READY_MAX:
-                self.room.clear()
-            elif self.ready_count <= READY_MAX // 2:
+    def _relieve(self, lane: EndpointLane) -> None:
+        """Notes that a lane is crowded no longer."""
+        if lane.crowded:
+            lane.crowded = False
+            self._crowded_count -= 1
+            if not self._crowded_count:
                 self.room.set()
 
     # --- who is next ---
@@ -227,9 +230,11 @@ class Lanes:
                 self._loop.call_at(max(wake_at, now + 0.001), self._ask_again, lane)
             return False
         if delivery.trigger is Trigger.SCHEDULED:
-            self._count_ready(lane, delivery, -1)
+            self.ready_bytes -= len(delivery.body)
             if not lane.ready:
                 lane.starved = True
+            if lane.crowded and len(lane.ready) <= RELIEVED:
+                self._relieve(lane)
             if lane.runs_low(now):
                 self._want_refill(lane)
             if self.held.get(delivery.id) is not lane or delivery.id in self.busy:
@@ -278,23 +283,23 @@ class Lanes:
         self._enqueue(lane)
         self.pump()
 
-    # --- once a second ---
+    # --- now and then ---
 
     def tick(self) -> None:
         """Fits every lane's window to its pace, gives back what no longer fits, looks for lanes that run low."""
         now = self._loop.time()
+        elapsed, self._fitted_at = max(0.001, now - self._fitted_at), now
         for lane in self.lanes.values():
             if not (lane.finished_count or lane.ready or lane.more_at is not None):
                 lane.starved = True
                 continue
-            for delivery in lane.fit_window():
+            for delivery in lane.fit_window(elapsed):
                 self.ready_bytes -= len(delivery.body)
                 self.release(delivery.id)
+            if lane.slow or len(lane.ready) <= RELIEVED:
+                self._relieve(lane)
             if lane.runs_low(now):
                 self._want_refill(lane)
-        self.ready_count = sum(len(lane.ready) for lane in self.lanes.values() if not lane.slow)
-        if self.ready_count <= READY_MAX // 2:
-            self.room.set()
 
     def _want_refill(self, lane: EndpointLane) -> None:
         self.wants_refill.add(lane.endpoint.id)

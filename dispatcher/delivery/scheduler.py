@@ -34,6 +34,7 @@ ENDPOINTS_PER_WINDOW = 200
 LOAD_ROWS_MAX = 500
 WINDOW_ROWS_MIN = 100
 BACKOFF_SECONDS_MAX = 2.0
+TICK_SECONDS = 0.25
 
 
 class LoadsDeliveries(Protocol):
@@ -233,7 +234,7 @@ class Scheduler:
         self._woken.clear()
         now = self._clock.monotonic()
         if now >= self._ticks_at:
-            self._ticks_at = now + 1.0
+            self._ticks_at = now + TICK_SECONDS
             self._lanes.tick()
         if now >= self._horizon_moves_at:
             self._horizon_moves_at = now + self._horizon_seconds / 2

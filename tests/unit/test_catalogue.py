@@ -1,4 +1,4 @@
-"""The catalogue has every event type of the documents, in two languages, with samples that encode."""
+"""The catalogue has every event type of the documents, in two languages, with good samples."""
 
 import re
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from dispatcher.config.catalogue import Catalogue, load_catalogue
-from dispatcher.config.profiles import shipped_config_directory
+from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.envelope import make_test_event
 from dispatcher.core.errors import ConfigurationError
 from tests.wire.vectors import PROFILES

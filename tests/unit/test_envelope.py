@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.envelope import NUMBER_CHANGED, Encoded, encode, make_test_event
+from dispatcher.core.envelope import NUMBER_CHANGED, Encoded, encode, make_test_event, request_id
 from dispatcher.core.errors import EncodingError, InvalidRequestError
 from dispatcher.core.model import Event, EventId
 from tests.wire.json_texts import objects
@@ -26,7 +26,9 @@ def event(**fields: Any) -> Event:
 
 
 times = st.datetimes(
-    datetime(1970, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999), timezones=st.just(UTC)
+    datetime(1970, 1, 1),  # noqa: DTZ001 -- hypothesis adds the zone
+    datetime(9999, 12, 31, 23, 59, 59, 999_999),  # noqa: DTZ001 -- as above
+    timezones=st.just(UTC),
 )
 
 
@@ -77,7 +79,7 @@ def test_local_time_is_that_of_bangkok_and_may_be_the_next_year() -> None:
         datetime(9999, 12, 31, 17, 0, tzinfo=UTC),
         datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
         datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),
-        datetime.min,
+        datetime.min.replace(tzinfo=UTC),
         datetime(2026, 1, 1),  # noqa: DTZ001 -- without a zone on purpose
         datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))),
     ],
@@ -91,6 +93,9 @@ def test_the_request_id_is_made_from_the_event_id() -> None:
     body = orjson.loads(encode(HUMANSOFT, event(id=EventId("evt_2026_001234"))).body)
     digits = hashlib.sha256(b"evt_2026_001234").hexdigest()[:16]
     assert body["request_id"] == f"req_{digits}"
+    assert request_id(HUMANSOFT, "evt_2026_001234") == f"req_{digits}"
+    assert request_id(HUMANSOFT, "evt_2026_001234", is_test=True) == f"test_{digits}"
+    assert request_id(WMS, "evt_2026_001234") is None
 
 
 def test_a_changed_number_is_warned_of_only_where_javascript_reads_it() -> None:
@@ -130,7 +135,7 @@ def test_the_test_event_of_humansoft_is_a_ping() -> None:
     assert ping.event.id == "evt_test_a90b78b79dadff88"
     assert ping.event.type == "test.ping"
     assert ping.body == (
-        b'{"request_id":"test_a90b78b79dadff88","event":"test.ping",'
+        b'{"request_id":"test_67896500359326aa","event":"test.ping",'
         b'"event_occurred_at":"2026-05-29 21:32:11","body":'
         b'{"message":"This is a test webhook from HumanSoft API",'
         b'"timestamp":"2026-05-29T21:32:11+07:00",'
@@ -141,7 +146,7 @@ def test_the_test_event_of_humansoft_is_a_ping() -> None:
 def test_the_test_event_of_humansoft_can_be_another_type() -> None:
     body = orjson.loads(made("humansoft", event_type="employee.create", sample='{"a":1}').body)
     assert (body["event"], body["body"]) == ("employee.create", {"a": 1})
-    assert body["request_id"] == "test_a90b78b79dadff88"
+    assert body["request_id"] == "test_67896500359326aa"
 
 
 @pytest.mark.parametrize("name", ["wms", "standard", "github", "stripe"])

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def supervisor(
 def test_each_message_arrives_as_it_should(supervisor: tuple[socket.socket, str]):
     channel, name = supervisor
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
-    calls = {
+    calls: dict[str, Callable[[], bool]] = {
         "READY=1": notifier.ready,
         "STOPPING=1": notifier.stopping,
         "WATCHDOG=1": notifier.watchdog,

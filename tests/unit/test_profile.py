@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.config.profiles import load_profiles, shipped_config_directory
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.envelope import encode
 from dispatcher.core.errors import ConfigurationError
 from dispatcher.core.model import Event, EventId
@@ -104,9 +105,7 @@ def test_a_sixth_vendor_is_only_a_file(tmp_path: Path) -> None:
     assert body == (
         b'{"when":"2026-05-29T10:32:11-04:00","100% real":{"1":2,"2":1},"ref":"r-51f54e2469b7ee44"}'
     )
-    secrets = [
-        generate(acme, lambda count, start=start: bytes([start] * count)) for start in (1, 2)
-    ]
+    secrets = [generate(acme, bytes), generate(acme, lambda count: bytes([1] * count))]
     value = Signer(acme, secrets).sign(
         event_id=event.id, delivery_id="wh_1", event_type="a.b", timestamp=7, body=body
     )

@@ -41,7 +41,7 @@ def names(request_head: bytes) -> list[str]:
     st.none() | st.text(max_size=10),
     st.sampled_from(sorted(PROFILES)),
 )
-def test_no_input_adds_a_line_or_ends_the_head(  # noqa: PLR0917 -- hypothesis fills them by order
+def test_no_input_adds_a_line_or_ends_the_head(
     headers: dict[str, str],
     event_id: str,
     event_type: str,

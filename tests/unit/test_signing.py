@@ -4,7 +4,7 @@ import base64
 import hmac
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.core.errors import SecretError
@@ -16,6 +16,9 @@ printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_s
 
 
 @given(printable, st.binary(max_size=3000), st.integers(0, 2**40))
+@example("k" * 64, b"{}", 1)
+@example("k" * 65, b"{}", 1)
+@example("k" * 256, b"", 1)
 def test_the_signature_is_the_hmac_of_the_content(text: str, body: bytes, at: int) -> None:
     def sign(profile: str) -> str:
         return Signer(PROFILES[profile], [Secret(text)]).sign(

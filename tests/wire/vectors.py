@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from dispatcher.config.profiles import load_profiles, shipped_config_directory
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.envelope import encode
 from dispatcher.core.model import Event, EventId
 from dispatcher.core.request import RequestTemplate

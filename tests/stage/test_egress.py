@@ -1,0 +1,487 @@
+"""Where requests may go: literals, names, rebinding, TLS; rows A1 to A5, A8, R15, R17 and R23."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+
+from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.model import Outcome
+from dispatcher.core.url import canonical_url
+from dispatcher.delivery import egress as egress_module
+from dispatcher.delivery import resolver as resolver_module
+from dispatcher.delivery.connections import Connections, Target
+from dispatcher.delivery.egress import Egress, SelfTestError, make_tls_context, self_test
+from dispatcher.delivery.resolver import (
+    AresLookup,
+    NameLookupError,
+    Resolver,
+    ThreadedLookup,
+)
+from tests.support.certificates import Authority
+from tests.support.fake_dns import NXDOMAIN, SERVFAIL, Answerer, FakeDns, Reply
+from tests.support.raw_receiver import OK, RawReceiver, Wire, answering
+from tests.support.sending import Sender, spawn
+
+STRICT = AddressPolicy.parse(allow_ports=["1-65535"])
+
+
+class HandClock:
+    """A monotonic clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Named:
+    """A sender whose names come from a fake name server."""
+
+    def __init__(self, dns: FakeDns, policy: AddressPolicy) -> None:
+        self.dns = dns
+        self.clock = HandClock()
+        self.resolver = Resolver(AresLookup([dns.address]), spawn=spawn, monotonic=self.clock)
+        egress = Egress(policy, self.resolver)
+        self.sender = Sender(egress, Connections(egress, spawn=spawn))
+
+    async def aclose(self) -> None:
+        await self.sender.pool.aclose()
+        assert self.sender.pool.open_count == 0
+        await self.sender.egress.aclose()
+
+
+@pytest.fixture
+async def named(policy: AddressPolicy) -> AsyncIterator[Callable[[Answerer], object]]:
+    """Makes senders over a fake name server, and closes them."""
+    made: list[Named] = []
+    servers: list[FakeDns] = []
+
+    async def make(answerer: Answerer, policy: AddressPolicy = policy) -> Named:
+        dns = await FakeDns(answerer).__aenter__()
+        servers.append(dns)
+        made.append(Named(dns, policy))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.aclose()
+    for dns in servers:
+        await dns.__aexit__(None, None, None)
+
+
+# --- A1: literals --------------------------------------------------------------------------------
+
+SPELLINGS = [
+    "127.0.0.1",
+    "127.1",
+    "127.0.1",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.0.0.1",
+    "0177.0.0.1",
+    "017700000001",
+    "127.0.0.1.",
+    "１２７.0.0.1",
+    "①②⑦.0.0.1",
+    "127。0。0。1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::127.0.0.1]",
+    "[::ffff:0:127.0.0.1]",
+    "[64:ff9b::127.0.0.1]",
+    "[0:0:0:0:0:0:0:1]",
+    "0.0.0.0",
+    "[::]",
+    "localhost",
+    "169.254.169.254",
+    "[fd00:ec2::254]",
+    "10.0.0.1",
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_a1_no_spelling_of_a_local_address_is_dialled(sender: Sender, spelling: str):
+    sender.egress.policy = STRICT
+    async with RawReceiver(answering(OK)) as v4, RawReceiver(answering(OK), host="::1") as v6:
+        for receiver in (v4, v6):
+            try:
+                url = canonical_url(
+                    f"http://{spelling}:{receiver.port}/", https_only=False
+                )
+            except InvalidRequestError:
+                host = spelling.strip("[]")
+            else:
+                host = url.host
+            # What a row in the database could hold is sent to as well, refused on save or not.
+            answer = await sender.answer(Target("http", host, receiver.port))
+            assert answer.outcome in (Outcome.BLOCKED_ADDRESS, Outcome.DNS_ERROR)
+            if host in ("127.0.0.1", "::1", "localhost", "0x7f000001", "127.1"):
+                assert answer.outcome is Outcome.BLOCKED_ADDRESS
+        assert v4.connection_count == v6.connection_count == 0
+
+
+async def test_a1_control_a_filter_in_the_resolver_never_sees_a_literal(sender: Sender):
+    class Refusing(aiohttp.abc.AbstractResolver):
+        async def resolve(self, host: str, port: int = 0, family: int = 0) -> list:
+            raise OSError(None, "denied")
+
+        async def close(self) -> None: ...
+
+    async with RawReceiver(answering(OK)) as receiver:
+        connector = aiohttp.TCPConnector(resolver=Refusing())
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.post(f"http://127.0.0.1:{receiver.port}/") as response:
+                await response.read()
+        assert receiver.connection_count == 1
+
+
+async def test_a_blocked_attempt_names_the_address_and_is_counted(sender: Sender):
+    sender.egress.policy = STRICT
+    answer = await sender.answer(Target("http", "169.254.169.254", 80))
+    assert answer.outcome is Outcome.BLOCKED_ADDRESS
+    assert answer.error == "169.254.169.254 is denied by the address policy (metadata)"
+    assert answer.peer == "169.254.169.254"
+    assert sender.pool.blocked_counts == {"metadata": 1}
+
+
+async def test_a7_our_own_listener_is_denied_even_where_its_network_is_allowed(sender: Sender):
+    async with RawReceiver(answering(OK)) as receiver:
+        sender.egress.policy = AddressPolicy.parse(
+            allow_networks=["127.0.0.0/8"],
+            allow_ports=["1024-65535"],
+            deny_endpoints=[("0.0.0.0", receiver.port)],
+        )
+        for host in ("127.0.0.1", "127.0.0.2"):
+            answer = await sender.answer(Target("http", host, receiver.port))
+            assert answer.outcome is Outcome.BLOCKED_ADDRESS
+            assert "own_endpoint" in (answer.error or "")
+        assert receiver.connection_count == 0
+
+
+async def test_a_new_policy_holds_for_idle_connections_once_they_are_dropped(sender: Sender):
+    async with RawReceiver(answering(OK)) as receiver:
+        target = Target("http", "127.0.0.1", receiver.port)
+        assert (await sender.answer(target)).outcome is Outcome.OK
+        sender.egress.policy = STRICT
+        sender.pool.drop()
+        assert (await sender.answer(target)).outcome is Outcome.BLOCKED_ADDRESS
+
+
+async def test_a8_proxies_of_the_environment_are_ignored(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+):
+    async with RawReceiver(answering(OK)) as receiver, RawReceiver(answering(OK)) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        answer = await sender.answer(Target("http", "127.0.0.1", receiver.port))
+        assert answer.outcome is Outcome.OK
+        assert proxy.connection_count == 0
+
+
+# --- A3, A4: names -------------------------------------------------------------------------------
+
+
+async def test_a_name_is_resolved_and_its_connection_kept(named):
+    setup = await named(lambda _name, _kind: Reply(("127.0.0.1",)))
+    async with RawReceiver(answering(OK)) as receiver:
+        target = Target("http", "receiver.test", receiver.port)
+        first = await setup.sender.answer(target)
+        second = await setup.sender.answer(target)
+        await setup.sender.pool.aclose()
+    assert first.outcome is second.outcome is Outcome.OK
+    assert (first.peer, second.reused) == ("127.0.0.1", True)
+    assert first.phases.dns is not None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(Reply(("10.0.0.1",)), id="private"),
+        pytest.param(Reply(("127.0.0.1", "10.0.0.1")), id="good and private"),
+        pytest.param(Reply(("10.0.0.1", "127.0.0.1")), id="private and good"),
+        pytest.param(Reply(("127.0.0.1", "::ffff:10.0.0.1")), id="good and mapped"),
+        pytest.param(Reply(("127.0.0.1", "fd00::1")), id="good A, private AAAA"),
+        pytest.param(Reply(("10.0.0.1",), alias="inside.test"), id="by way of a CNAME"),
+        pytest.param(Reply(("169.254.169.254",), ttl=0), id="metadata"),
+    ],
+)
+async def test_a3_one_denied_answer_denies_the_name(named, reply: Reply):
+    setup = await named(lambda _name, _kind: reply)
+    async with RawReceiver(answering(OK)) as receiver:
+        answer = await setup.sender.answer(Target("http", "receiver.test", receiver.port))
+        assert receiver.connection_count == 0
+    assert answer.outcome is Outcome.BLOCKED_ADDRESS
+
+
+async def test_a3_a_flood_of_answers_is_capped(named):
+    flood = tuple(f"127.0.0.{number}" for number in range(1, 61))
+    wide = AddressPolicy.parse(allow_networks=["127.0.0.0/8"], allow_ports=["1024-65535"])
+    setup = await named(lambda _name, _kind: Reply(flood), wide)
+    judging = egress_module._JudgingResolver(
+        setup.sender.egress, setup.resolver, time.monotonic
+    )
+    assert len(await setup.resolver.look_up("many.test")) == 60
+    assert len(await judging.resolve("many.test", 8080)) == resolver_module.ADDRESSES_MAX
+
+
+def by_turns(*replies: Reply) -> Answerer:
+    turn = 0
+
+    def answer(_name: str, kind: int) -> Reply:
+        nonlocal turn
+        if kind == 1:
+            turn += 1
+        return replies[turn % len(replies)]
+
+    return answer
+
+
+async def test_a4_rebinding_reaches_nothing(named):
+    # The allowed address stands for the public one that the name shows first.
+    shown = AddressPolicy.parse(allow_networks=["127.0.0.2/32"], allow_ports=["1024-65535"])
+    setup = await named(by_turns(Reply(("127.0.0.2",), ttl=0), Reply(("127.0.0.1",), ttl=0)), shown)
+    outcomes = []
+    async with RawReceiver(answering(OK)) as receiver:
+        target = Target("http", "rebinding.test", receiver.port)
+        for _ in range(500):
+            outcomes.append((await setup.sender.answer(target)).outcome)
+            setup.clock.seconds += 5.1
+        assert receiver.connection_count == 0
+    assert outcomes.count(Outcome.BLOCKED_ADDRESS) == 250
+    assert outcomes.count(Outcome.CONNECT_ERROR) == 250
+
+
+async def test_a4_control_checking_and_then_connecting_by_name_is_rebound(named):
+    setup = await named(by_turns(Reply(("127.0.0.1",), ttl=0), Reply(("127.0.0.2",), ttl=0)))
+    lookup = AresLookup([setup.dns.address])
+    async with RawReceiver(answering(OK)) as receiver:
+        assert (await lookup.ask("rebinding.test")).addresses == ("127.0.0.2",)
+        dialled = (await lookup.ask("rebinding.test")).addresses[0]
+        _, writer = await asyncio.open_connection(dialled, receiver.port)
+        writer.close()
+        await writer.wait_closed()
+        while not receiver.connection_count:
+            await asyncio.sleep(0)
+    await lookup.aclose()
+
+
+async def test_r15_a_dead_ipv6_address_does_not_hold_up_a_good_ipv4_one(named):
+    setup = await named(lambda _name, _kind: Reply(("::1", "127.0.0.1")))
+    async with RawReceiver(answering(OK)) as receiver:
+        began_at = time.monotonic()
+        answer = await setup.sender.answer(Target("http", "dual.test", receiver.port))
+        assert time.monotonic() - began_at < 1.0
+        await setup.sender.pool.aclose()
+    assert (answer.outcome, answer.peer) == (Outcome.OK, "127.0.0.1")
+
+
+# --- DNS in trouble ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [NXDOMAIN, SERVFAIL])
+async def test_a_name_that_cannot_be_resolved_is_a_dns_error(named, code: int):
+    setup = await named(lambda _name, _kind: Reply(code=code))
+    answer = await setup.sender.answer(Target("http", "absent.test", 8080))
+    assert answer.outcome is Outcome.DNS_ERROR
+    assert "the name was not resolved" in (answer.error or "")
+
+
+async def test_a_name_without_addresses_is_a_dns_error(named):
+    setup = await named(lambda _name, _kind: Reply())
+    answer = await setup.sender.answer(Target("http", "empty.test", 8080))
+    assert answer.outcome is Outcome.DNS_ERROR
+
+
+async def test_failures_are_remembered_for_a_while(named):
+    setup = await named(lambda _name, _kind: Reply(code=NXDOMAIN))
+    target = Target("http", "absent.test", 8080)
+    await setup.sender.answer(target)
+    asked_count = setup.dns.asked_count("absent.test")
+    setup.clock.seconds += resolver_module.ABSENCE_SECONDS - 0.1
+    await setup.sender.answer(target)
+    assert setup.dns.asked_count("absent.test") == asked_count
+    setup.clock.seconds += 0.2
+    await setup.sender.answer(target)
+    assert setup.dns.asked_count("absent.test") > asked_count
+
+
+@pytest.mark.parametrize(("ttl", "life_seconds"), [(0, 5.0), (30, 30.0), (86_400, 60.0)])
+async def test_answers_live_as_long_as_their_clamped_ttl(named, ttl: int, life_seconds: float):
+    setup = await named(lambda _name, _kind: Reply(("127.0.0.1",), ttl=ttl))
+    await setup.resolver.look_up("a.test")
+    asked_count = setup.dns.asked_count("a.test")
+    setup.clock.seconds += life_seconds - 0.1
+    await setup.resolver.look_up("a.test")
+    assert setup.dns.asked_count("a.test") == asked_count
+    setup.clock.seconds += 0.2
+    await setup.resolver.look_up("a.test")
+    # c-ares has a cache of its own for long answers; it honours the TTL, as we must.
+    assert setup.dns.asked_count("a.test") > asked_count or ttl > life_seconds
+
+
+async def test_a_name_is_asked_for_once_however_many_wait(named):
+    setup = await named(lambda _name, _kind: Reply(("127.0.0.1",)))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(50):
+            group.create_task(setup.resolver.look_up("busy.test"))
+    assert setup.dns.asked_count("busy.test") == 2
+
+
+async def test_r23_a_silent_name_server_for_one_name_delays_no_other(
+    named, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(resolver_module, "DNS_SECONDS_MAX", 0.4)
+    setup = await named(
+        lambda name, _kind: None if name.startswith("slow") else Reply(("127.0.0.1",))
+    )
+    async with RawReceiver(answering(OK)) as receiver:
+        slow = [
+            setup.sender.start(Target("http", f"slow{number}.test", receiver.port))[1]
+            for number in range(16)
+        ]
+        began_at = time.monotonic()
+        answer = await setup.sender.answer(Target("http", "quick.test", receiver.port))
+        assert time.monotonic() - began_at < 0.2
+        results = [await future for future in slow]
+        await setup.sender.pool.aclose()
+    assert answer.outcome is Outcome.OK
+    assert {getattr(result, "outcome", None) for result in results} == {Outcome.DNS_ERROR}
+    assert time.monotonic() - began_at < 1.0
+
+
+async def test_a_deadline_in_the_look_up_is_a_timeout_that_says_so(named):
+    setup = await named(lambda _name, _kind: None)
+    answer = await setup.sender.answer(Target("http", "slow.test", 8080), timeout_seconds=0.2)
+    assert answer.outcome is Outcome.TIMEOUT
+    assert answer.error == "the name was not resolved within 0.2 s"
+
+
+async def test_the_threaded_look_up_reads_the_systems_own_names():
+    resolver = Resolver(ThreadedLookup(), spawn=spawn, monotonic=time.monotonic)
+    assert set(await resolver.look_up("localhost")) <= {"127.0.0.1", "::1"}
+    with pytest.raises(NameLookupError):
+        await resolver.look_up("a" * 70 + ".test")
+    await resolver.aclose()
+
+
+async def test_names_kept_are_bounded(named, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(resolver_module, "_NAMES_KEPT_MAX", 3)
+    setup = await named(lambda _name, _kind: Reply(("127.0.0.1",)))
+    for number in range(6):
+        await setup.resolver.look_up(f"n{number}.test")
+    assert list(setup.resolver._entries) == ["n3.test", "n4.test", "n5.test"]
+
+
+# --- R17: TLS ------------------------------------------------------------------------------------
+
+
+async def test_r17_a_name_is_asked_for_and_verified(named, authority: Authority):
+    setup = await named(lambda _name, _kind: Reply(("127.0.0.1",)))
+    seen: list[str] = []
+    tls = authority.server_context("receiver.test")
+    tls.sni_callback = lambda _socket, name, _context: seen.append(name)
+    async with RawReceiver(answering(OK), tls=tls) as receiver:
+        context = make_tls_context(ca_pem=authority.pem)
+        good = await setup.sender.answer(
+            Target("https", "receiver.test", receiver.port, tls=context)
+        )
+        wrong = await setup.sender.answer(Target("https", "other.test", receiver.port, tls=context))
+        await setup.sender.pool.aclose()
+    assert good.outcome is Outcome.OK
+    assert wrong.outcome is Outcome.TLS_ERROR
+    assert "other.test" in (wrong.error or "")
+    assert seen == ["receiver.test", "other.test"]
+
+
+async def test_r17_faulty_certificates_are_tls_errors(sender: Sender, authority: Authority):
+    context = make_tls_context(ca_pem=authority.pem)
+    for server, words in (
+        (authority.server_context("127.0.0.1", is_expired=True), "expired"),
+        (authority.server_context("127.0.0.1", is_self_signed=True), "self-signed"),
+        (authority.server_context("127.0.0.9"), "IP address mismatch"),
+    ):
+        async with RawReceiver(answering(OK), tls=server) as receiver:
+            answer = await sender.answer(
+                Target("https", "127.0.0.1", receiver.port, tls=context)
+            )
+            assert receiver.requests == []
+        assert answer.outcome is Outcome.TLS_ERROR
+        assert words in (answer.error or "")
+
+
+async def test_r17_an_authority_that_nobody_named_is_not_trusted(
+    sender: Sender, authority: Authority
+):
+    async with RawReceiver(answering(OK), tls=authority.server_context("127.0.0.1")) as receiver:
+        target = Target("https", "127.0.0.1", receiver.port, tls=make_tls_context())
+        answer = await sender.answer(target)
+    assert answer.outcome is Outcome.TLS_ERROR
+    assert "certificate is not trusted" in (answer.error or "")
+
+
+async def test_r17_old_versions_of_tls_are_refused(sender: Sender, authority: Authority):
+    with pytest.warns(DeprecationWarning):
+        old = authority.server_context("127.0.0.1", version=ssl.TLSVersion.TLSv1)
+    async with RawReceiver(answering(OK), tls=old) as receiver:
+        context = make_tls_context(ca_pem=authority.pem)
+        answer = await sender.answer(Target("https", "127.0.0.1", receiver.port, tls=context))
+    assert answer.outcome is Outcome.TLS_ERROR
+
+
+async def test_r12_a_plain_receiver_behind_https_is_a_tls_error(sender: Sender):
+    async def script(wire: Wire) -> None:
+        await wire.head_began()
+        wire.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await wire.gone.wait()
+
+    async with RawReceiver(script) as receiver:
+        target = Target("https", "127.0.0.1", receiver.port, tls=make_tls_context())
+        answer = await sender.answer(target)
+    assert answer.outcome is Outcome.TLS_ERROR
+
+
+@pytest.mark.parametrize("ending", [Wire.close, Wire.reset])
+async def test_r12_a_receiver_that_ends_the_handshake_is_a_tls_error(
+    sender: Sender, ending: Callable[[Wire], None]
+):
+    async def script(wire: Wire) -> None:
+        await wire.head_began()
+        ending(wire)
+
+    async with RawReceiver(script) as receiver:
+        target = Target("https", "127.0.0.1", receiver.port, tls=make_tls_context())
+        answer = await sender.answer(target)
+    assert answer.outcome is Outcome.TLS_ERROR
+
+
+# --- The self-test -------------------------------------------------------------------------------
+
+
+async def test_the_installed_aiohttp_passes_the_self_test(sender: Sender):
+    await self_test()
+
+
+async def test_an_aiohttp_without_its_c_parser_fails_the_self_test(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    parsers = egress_module.http_parser
+    monkeypatch.setattr(parsers, "HttpRequestParser", parsers.HttpRequestParserPy)
+    with pytest.raises(SelfTestError, match="C parser"):
+        await self_test()
+
+
+async def test_an_aiohttp_whose_connect_has_changed_fails_the_self_test(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def connect(_self: aiohttp.TCPConnector, _request: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+    with pytest.raises(SelfTestError, match="does not open connections as expected"):
+        await self_test()
