@@ -1,84 +1,91 @@
 """A bare exchange client to compare with: keep-alive, N in flight, and nothing that makes it safe.
 
-No address policy, no caps, no probe, no deadline, no retry, no record: what a request costs when
-only writing it and parsing its answer are left. Needs uvloop and httptools, as the product does.
+What stays is what any sender does: a head with a fresh signature, one deadline per request, a look whether the pooled
+connection is still quiet before it is used again, an awaited answer read to its end. What is left out is what the
+product adds: address policy, caps, retries, limits, breakers, metrics, log, and recording anything.
 """
 
 import asyncio
+import select
+from collections.abc import Callable
 from typing import cast
 
 from httptools import HttpResponseParser
 
+DEADLINE_SECONDS = 15.0
 
-class _Lane(asyncio.Protocol):
-    """One connection that sends the same request as long as there are some left."""
 
-    def __init__(self, run: "_Run") -> None:
-        self._run = run
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; one request at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        """Takes the connection."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._parser = HttpResponseParser(self)
-        self._send()
 
     def data_received(self, data: bytes) -> None:
+        """Parses."""
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() != 200:
-            self._run.fail(RuntimeError(f"status {self._parser.get_status_code()}"))
-        self._run.finished()
-        self._send()
+        """Ends the exchange."""
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_result(self._parser.get_status_code())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._run.fail(exc or ConnectionResetError("the receiver closed the connection"))
+        """Fails the exchange under way."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(
+                exc or ConnectionResetError("the receiver closed the connection")
+            )
 
-    def _send(self) -> None:
-        if self._run.take():
-            self._transport.write(self._run.request)
+    async def exchange(self, request: bytes) -> int:
+        """Sends one request and returns the status of its answer.
 
-
-class _Run:
-    def __init__(self, request: bytes, requests: int) -> None:
-        self.request = request
-        self._unsent_count = self._unfinished_count = requests
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def take(self) -> bool:
-        self._unsent_count -= 1
-        return self._unsent_count >= 0
-
-    def finished(self) -> None:
-        self._unfinished_count -= 1
-        if not self._unfinished_count and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, fault: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(fault)
+        Raises:
+            OSError: the connection ended, or was not quiet.
+        """
+        if self._poll.poll(0):
+            raise ConnectionResetError("bytes nobody asked for")
+        self._answer = answer = self._loop.create_future()
+        deadline = self._loop.call_later(DEADLINE_SECONDS, self.transport.abort)
+        self.transport.write(request)
+        try:
+            return await answer
+        finally:
+            deadline.cancel()
 
 
 async def run(
-    host: str, port: int, path: str, requests: int, in_flight: int, body: bytes
+    host: str, port: int, make_request: Callable[[], bytes], requests: int, in_flight: int
 ) -> None:
-    """Posts `body` to http://host:port/path `requests` times, `in_flight` at once.
+    """Writes what `make_request` gives, head and body, `requests` times, `in_flight` at once.
 
     Raises:
-        RuntimeError: an answer was not 200.
-        OSError: the receiver closed a connection or refused one.
+        ExceptionGroup: an answer was not 200, or a connection ended.
     """
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode("ascii")
-    state = _Run(head + body, requests)
     loop = asyncio.get_running_loop()
-    transports = [
-        (await loop.create_connection(lambda: _Lane(state), host, port))[0]
-        for _ in range(min(in_flight, requests))
-    ]
-    try:
-        await state.done
-    finally:
-        for transport in transports:
-            transport.abort()
+    left = requests
+
+    async def work() -> None:
+        nonlocal left
+        _, connection = await loop.create_connection(Connection, host, port)
+        try:
+            while left > 0:
+                left -= 1
+                status = await connection.exchange(make_request())
+                if status != 200:
+                    raise RuntimeError(f"status {status}")
+        finally:
+            connection.transport.abort()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(in_flight):
+            group.create_task(work())

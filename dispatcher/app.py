@@ -7,6 +7,7 @@ healthy and deliver nothing.
 """
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -155,6 +156,7 @@ class Daemon:
             pipeline.routing_changed = upkeep.soon
             server = Server(problems=lambda: self._problems(schema), render_metrics=gauges.render)
             self._handle_signals()
+            _spare_the_collector()
             try:
                 self.port = await self._bind(server)
                 serving(self.port)
@@ -294,6 +296,16 @@ def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
         if before.get(section, {}).get(key) != value
     ]
     return changed, [key for key in changed if key not in _TAKES_EFFECT_AT_ONCE]
+
+
+def _spare_the_collector() -> None:
+    """Leaves what start-up made out of garbage collection, and lets it run less often.
+
+    Deliveries make no reference cycles; with the defaults the collector took a twelfth of the CPU of a drain.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def _dump_tasks() -> None:

@@ -8,8 +8,8 @@ The order of the rules is the policy, and each rule wins over the ones below it:
 3. cloud metadata services, unless `allow_metadata` is set, and then they still need rule 4;
 4. `allow_networks`, by CIDR;
 5. an IPv6 address that carries an IPv4 address: denied in every form, a public one too, because a
-   gateway between may deliver it anywhere; whoever has such a gateway names its prefix under rule 4,
-   and then the IPv4 address inside is judged by these rules as well;
+   gateway between may deliver it anywhere; whoever has such a gateway names its prefix under
+   rule 4, and then the IPv4 address inside is judged by these rules as well;
 6. the deny table: special-purpose and multicast ranges of both families;
 7. IPv6 outside global unicast (2000::/3).
 
@@ -250,20 +250,20 @@ class AddressPolicy:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should be told of this policy at start, loudly."""
-        return tuple(
-            f"egress.allow_networks contains {network}: every {_family(network)} address is open "
+        told = [
+            f"egress.allow_networks contains {network}: every IPv{network.version} address is open "
             "to whoever may save an endpoint, internal services included"
-            + ("" if self.allow_metadata else "; metadata services stay denied")
             for network in self.allow_networks
             if network.prefixlen == 0
-        ) + (
-            (
+        ]
+        if told and not self.allow_metadata:
+            told.append("egress.allow_metadata is not set: metadata services stay denied")
+        if self.allow_metadata:
+            told.append(
                 "egress.allow_metadata is set: endpoints may read the credentials of this machine "
-                "where allow_networks contains a metadata address",
+                "where egress.allow_networks contains a metadata address"
             )
-            if self.allow_metadata
-            else ()
-        )
+        return tuple(told)
 
     def judge(self, ip: str, port: int) -> str | None:
         """Returns None when a connection may be opened, else the name of the rule that denies it.
@@ -311,10 +311,6 @@ class AddressPolicy:
         return any(one.is_unspecified and denied == port for one, denied in self.deny_endpoints)
 
 
-def _family(network: IPv4Network | IPv6Network) -> str:
-    return f"IPv{network.version}"
-
-
 def denied_range(address: IPv4Address | IPv6Address) -> str | None:
     """Returns the name of the denied range that holds the address; embedded forms aside."""
     if isinstance(address, IPv4Address):
@@ -347,6 +343,14 @@ def embedded_ipv4(address: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]
 
 RULES: Final = frozenset(
     {rule for _, rule in (*_DENIED_V4, *_DENIED_V6)}
-    | {"unspecified", "own_endpoint", "port", "metadata", "embedded_ipv4", "not_global_unicast", "unreadable"}
+    | {
+        "unspecified",
+        "own_endpoint",
+        "port",
+        "metadata",
+        "embedded_ipv4",
+        "not_global_unicast",
+        "unreadable",
+    }
 )
 """Every answer that `judge` can give: the values of a metric's label."""

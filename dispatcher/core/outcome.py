@@ -8,6 +8,7 @@ in flight can still become `succeeded`, and nothing else.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, assert_never
 
 from dispatcher.core.model import DeliveryState, Outcome, Reason, Trigger
@@ -168,6 +169,7 @@ def _decide_test(outcome: Outcome, schedule_position: int) -> Decision:
     )
 
 
+@lru_cache(maxsize=64)
 def _succeeded(schedule_position: int) -> Decision:
     """From every state, a success is one."""
     return Decision(state=DeliveryState.SUCCEEDED, reason=None, schedule_position=schedule_position)

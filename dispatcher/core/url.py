@@ -22,6 +22,7 @@ from dispatcher.core.errors import InvalidRequestError
 
 _HOST_CHARACTERS_MAX: Final = 253
 _PORT_MAX: Final = 65_535
+_PORT_DIGITS_MAX: Final = 5
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _SHAPE: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
@@ -104,8 +105,10 @@ def _split_authority(authority: str, problems: list[str]) -> tuple[str, int | No
     host, colon, digits = authority.rpartition(":")
     if not colon or digits.endswith("]"):
         return authority, None
-    if digits.isascii() and digits.isdigit() and len(digits) <= 5 and 0 < int(digits) <= _PORT_MAX:
-        return host, int(digits)
+    if digits.isascii() and digits.isdigit() and len(digits) <= _PORT_DIGITS_MAX:
+        port = int(digits)
+        if 0 < port <= _PORT_MAX:
+            return host, port
     problems.append(f"must have a port from 1 to {_PORT_MAX} after the colon, or no colon")
     return host, None
 
@@ -176,9 +179,7 @@ def _canonical_target(path: str, query: str, problems: list[str]) -> str:
     if "%00" in target:
         problems.append("must not contain %00")
     try:
-        return _UNSAFE.sub(
-            _escape, _PERCENT.sub(lambda escape: escape[0].upper(), target)
-        )
+        return _UNSAFE.sub(_escape, _PERCENT.sub(lambda escape: escape[0].upper(), target))
     except UnicodeEncodeError:
         problems.append("must not contain lone surrogates")
         return ""

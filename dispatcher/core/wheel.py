@@ -20,7 +20,8 @@ Always true:
 
 * `_due_by_key` is the truth, and an entry in a list is only a hint that is checked against it.
   Cancelling and moving leave an old entry behind; it is dropped when it comes to the slice. If such
-  *stale* entries outnumber the live, all buckets are made anew, so their memory is bounded.
+  *stale* entries outnumber the live, all buckets are made anew, so their memory is bounded; it is
+  looked at whenever a key is scheduled and whenever the clock advances.
 * A live key has an entry in the unopened bucket, or in the slice, whose span holds its tick. It may
   have several, each in such a place; the first one reached fires the key, the others are stale.
 * Of the buckets that start at one tick the higher level is opened first, so a bucket is complete
@@ -114,15 +115,12 @@ class Wheel(Generic[Key]):
         self._due_by_key[key] = due_ms
         self._place(key, due_ms)
         if self._entry_count > 2 * len(self._due_by_key) + _STALE_ENTRIES_MAX:
-            self._drop_stale()
+            self._rebuild()
 
     def cancel(self, key: Key) -> bool:
         """Takes the key out, so that it never fires; False when it was not waiting."""
-        if self._due_by_key.pop(key, None) is None:
-            return False
-        if self._entry_count > 2 * len(self._due_by_key) + _STALE_ENTRIES_MAX:
-            self._drop_stale()
-        return True
+        # The stale entry stays: it adds no memory, and what adds some looks after the balance.
+        return self._due_by_key.pop(key, None) is not None
 
     def next_due_ms(self) -> int | None:
         """Returns a tick no later than that of the next key, or None when nothing waits.
@@ -152,6 +150,8 @@ class Wheel(Generic[Key]):
             self._now_ms = now_ms
             if now_ms >= self._slice_end_ms:
                 self._start_slice([], now_ms)
+        if self._entry_count > 2 * len(self._due_by_key) + _STALE_ENTRIES_MAX:
+            self._rebuild()
         return fired
 
     def _place(self, key: Key, due_ms: int) -> None:
@@ -270,8 +270,8 @@ class Wheel(Generic[Key]):
         del keys[:taken_count]
         self._entry_count -= taken_count
 
-    def _drop_stale(self) -> None:
-        """Makes all buckets anew from the truth."""
+    def _rebuild(self) -> None:
+        """Makes all buckets anew from the truth, without the stale entries."""
         self._clear_buckets()
         for key, due_ms in self._due_by_key.items():
             self._place(key, due_ms)

@@ -32,11 +32,14 @@ from typing import Any, Final, NamedTuple
 from dispatcher.core import limits
 from dispatcher.core.model import Answer, Outcome, Phases
 from dispatcher.delivery.egress import (
+    HUNG_UP_EARLY,
+    SPOKE_EARLY,
     Address,
     ConnectFailedError,
     Dial,
     Egress,
     LocalResourceError,
+    TooEarlyError,
 )
 from dispatcher.delivery.exchange import Connection
 
@@ -102,8 +105,8 @@ class Exchange:
         "dial",
         "done",
         "head",
+        "is_second_dial",
         "limit_at",
-        "refused_count",
         "started_at",
         "target",
         "task",
@@ -129,7 +132,7 @@ class Exchange:
         self.connection: Connection | None = None
         self.dial: Dial | None = None
         self.task: asyncio.Task[Any] | None = None
-        self.refused_count = 0
+        self.is_second_dial = False
 
     def cancel(self) -> None:
         """Ends the attempt without a result: `done` is not called. Harmless when it is over."""
@@ -278,8 +281,6 @@ class Connections:
         self._in_flight.discard(exchange)
         if exchange.task is not None:
             exchange.task.cancel()
-        if exchange.connection is not None:
-            exchange.connection.abort()
 
     # --- Opening ----------------------------------------------------------------------------------
 
@@ -307,23 +308,19 @@ class Connections:
     async def _open_and_begin(self, exchange: Exchange, dial: Dial) -> None:
         try:
             opened = await self._egress.open(exchange.target.address, dial)
+        except TooEarlyError as fault:
+            self._try_another(exchange, fault, dial.address)
+            return
         except ConnectFailedError as fault:
             if fault.rule is not None:
                 self.blocked_counts[fault.rule] += 1
-            self._conclude(
-                exchange,
-                Answer(
-                    fault.outcome,
-                    error=str(fault),
-                    peer=dial.address,
-                    phases=self._dial_phases(dial),
-                ),
-            )
+            phases = self._dial_phases(dial)
+            answer = Answer(fault.outcome, error=str(fault), peer=dial.address, phases=phases)
+            self._conclude(exchange, answer)
             return
         except LocalResourceError as fault:
             self._conclude(exchange, NotAttempted(str(fault)))
             return
-        is_tls = exchange.target.address.tls is not None
         phases = self._dial_phases(dial)
         connection = Connection(
             opened.transport,
@@ -340,30 +337,24 @@ class Connections:
         if exchange not in self._in_flight or self._is_closed:
             connection.abort()
         # Over TLS the receiver's session tickets are readable by now, and prove nothing.
-        elif not is_tls and not connection.is_usable():
-            self._refuse(exchange, connection)
+        elif exchange.target.address.tls is None and not connection.is_usable():
+            is_hung_up = connection.is_hung_up()
+            connection.abort()
+            outcome = Outcome.CONNECT_ERROR if is_hung_up else Outcome.PROTOCOL_ERROR
+            early = TooEarlyError(outcome, HUNG_UP_EARLY if is_hung_up else SPOKE_EARLY)
+            self._try_another(exchange, early, connection.peer)
         else:
             exchange.connection = connection
             exchange.limit_at = exchange.deadline
             connection.begin(exchange, self._monotonic())
 
-    def _refuse(self, exchange: Exchange, connection: Connection) -> None:
+    def _try_another(self, exchange: Exchange, fault: TooEarlyError, peer: str | None) -> None:
         """What came before our first byte is no answer to it: another connection, once."""
-        is_hung_up = connection.is_hung_up()
-        connection.abort()
-        if exchange.refused_count == 0:
-            exchange.refused_count = 1
-            self._open_for(exchange, self._monotonic())
-        elif is_hung_up:
-            text = "the receiver closed the connection before it was asked"
-            self._conclude(
-                exchange, Answer(Outcome.CONNECT_ERROR, error=text, peer=connection.peer)
-            )
+        if exchange.is_second_dial or exchange not in self._in_flight:
+            self._conclude(exchange, Answer(fault.outcome, error=str(fault), peer=peer))
         else:
-            text = "the receiver speaks before it is asked: it is no HTTP server"
-            self._conclude(
-                exchange, Answer(Outcome.PROTOCOL_ERROR, error=text, peer=connection.peer)
-            )
+            exchange.is_second_dial = True
+            self._open_for(exchange, self._monotonic())
 
     def _dial_phases(self, dial: Dial) -> Phases:
         seconds = self._monotonic() - dial.started_at
@@ -380,7 +371,7 @@ class Connections:
             exchange.connection = exchange.task = None
             exchange.done(result)
 
-    def _expire(self, exchange: Exchange, now: float) -> None:
+    def _expire(self, exchange: Exchange) -> None:
         if exchange.connection is not None:
             exchange.connection.expire(exchange.deadline - exchange.started_at)
             return
@@ -421,7 +412,7 @@ class Connections:
         for exchange in [one for one in self._in_flight if one.limit_at <= now]:
             # The `done` of one may have cancelled another.
             if exchange in self._in_flight:
-                self._expire(exchange, now)
+                self._expire(exchange)
         for connection in [one for one in self._open if not one.is_busy]:
             if now - connection.idle_since >= self._idle_seconds_max:
                 connection.abort()

@@ -1,21 +1,22 @@
 """Opens connections, and only to addresses that the policy allows: the one door to the outside.
 
 What it is. aiohttp's stock `TCPConnector` does the opening (happy eyeballs, TLS); what surrounds it
-is ours. Two layers judge: the resolver, which denies a name when one of its addresses is denied, and
-the socket factory, which sees the final numeric address of every single connect, literal hosts
+is ours. Two layers judge: the resolver, which denies a name when one of its addresses is denied,
+and the socket factory, which sees the final numeric address of every single connect, literal hosts
 included, and refuses to make the socket. The address judged is the address dialled, so a name that
 changes its mind between the two gains nothing (A4).
 
-The connector is asked by `connect()` with a stand-in for aiohttp's request. That method's second and
-third argument are not in aiohttp's documents, so `self_test` opens one loopback connection at start,
-and the version is pinned. `Egress.open` is the only place that knows: whoever replaces the connector
-replaces this function (docs/adr/0007).
+The connector is asked by `connect()` with a stand-in for aiohttp's request. That method's second
+and third argument are not in aiohttp's documents, so `self_test` opens one loopback connection at
+start, and the version is pinned. `Egress.open` is the only place that knows: whoever replaces the
+connector replaces this function.
 
 What is always true. No proxy, no cookie, no .netrc, no environment variable plays a part. An open
 that fails says what failed, in the words and with the outcome that the attempt will carry; running
 out of descriptors, buffers or ports is not an outcome but a `LocalResourceError`.
 
-Bounds. `open` itself has no deadline: whoever awaits it cancels it, and `Dial` tells where it stood.
+Bounds. `open` has no deadline of its own: whoever awaits it cancels it, and `Dial` tells how far
+it got.
 """
 
 import asyncio
@@ -44,6 +45,8 @@ _LOCAL_SHORTAGES: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
 )
 _SELF_TEST_SECONDS: Final = 5.0
+HUNG_UP_EARLY: Final = "the receiver closed the connection before it was asked"
+SPOKE_EARLY: Final = "the receiver speaks before it is asked: it is no HTTP server"
 
 
 class ConnectFailedError(DispatcherError):
@@ -54,6 +57,10 @@ class ConnectFailedError(DispatcherError):
         self.outcome = outcome
         self.rule = rule
         super().__init__(text)
+
+
+class TooEarlyError(ConnectFailedError):
+    """The receiver spoke or hung up before it was asked; another connection may do better."""
 
 
 class LocalResourceError(DispatcherError):
@@ -78,7 +85,15 @@ class Address:
 class Dial:
     """How far one open has come; written by `open` and the guard, read by whoever bounds it."""
 
-    __slots__ = ("_is_tls", "_sockets", "address", "dns_seconds", "local_errno", "rule", "started_at")
+    __slots__ = (
+        "_is_tls",
+        "_sockets",
+        "address",
+        "dns_seconds",
+        "local_errno",
+        "rule",
+        "started_at",
+    )
 
     def __init__(self, started_at: float, *, is_tls: bool) -> None:
         self.started_at = started_at
@@ -195,18 +210,19 @@ class Egress:
             # aiohttp also raises AssertionError and ValueError from here (seen in its tracker).
             raise _explained(fault, dial, is_tls=address.tls is not None) from fault
         transport, handler = held.transport, held.protocol
-        if transport is None or handler is None or handler.should_close:
+        if transport is None or handler is None or transport.is_closing():
             held.close()
-            raise ConnectFailedError(
-                Outcome.PROTOCOL_ERROR, "the receiver closed or spoke before it was asked"
-            )
+            raise TooEarlyError(Outcome.CONNECT_ERROR, HUNG_UP_EARLY)
+        if handler.should_close:
+            held.close()
+            raise TooEarlyError(Outcome.PROTOCOL_ERROR, SPOKE_EARLY)
 
         def release(exc: Exception | None) -> None:
             # The connector's own close() waits for its protocol to hear of the end.
             handler.connection_lost(exc)
             held.close()
 
-        opened = Opened(cast("asyncio.Transport", transport), release)
+        opened = Opened(transport, release)
         # The policy may have changed while this connection was being opened.
         peer = transport.get_extra_info("peername")[0]
         rule = self.policy.judge(peer, address.port)
@@ -255,7 +271,10 @@ class _JudgingResolver(AbstractResolver):
         self._monotonic = monotonic
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 -- aiohttp's signature
     ) -> list[ResolveResult]:
         if self._resolver is None:
             raise NameLookupError("there is no resolver")

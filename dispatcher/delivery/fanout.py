@@ -26,7 +26,7 @@ from dispatcher.core.profile import Profile
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.stages import Delivery, RoutesEvents, TakesDelivery
 from dispatcher.runtime import probe
-from dispatcher.store.outbox import BodyRow, Claim, DeliveryRow
+from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
 
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
@@ -83,7 +83,7 @@ class Fanout:
                 for endpoint in self._routing.route(event):
                     batch.add(event, endpoint)
             await batch.write()
-        for endpoint_id, delivery in batch.deliveries():
+        for endpoint_id, delivery in batch.deliveries:
             self._offer(endpoint_id, delivery)
         self._fanned_out(events)
         probe.hit("fanout.committed", events=len(events))
@@ -100,7 +100,8 @@ class _Batch:
         self._bodies: list[BodyRow] = []
         self._encoded: dict[Profile, Encoded | None] = {}
         self._encoded_event: Event | None = None
-        self._ids: list[str] = []
+        self.deliveries: list[tuple[EndpointId, Delivery]] = []
+        """What is to be sent now, once the claim has committed."""
 
     def add(self, event: Event, endpoint: Endpoint) -> None:
         """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
@@ -122,7 +123,7 @@ class _Batch:
             return self._encoded[profile]
         try:
             encoded = encode(profile, event)
-            self._bodies.append(BodyRow(event.id, profile.name, encoded.body))
+            self._bodies.append(BodyRow(self._claim.day, event.id, profile.name, encoded.body))
         except EncodingError as error:
             _log.warning("event.unencodable", event_id=event.id, profile=profile.name, error=str(error))
             encoded = None
@@ -132,45 +133,29 @@ class _Batch:
     async def write(self) -> None:
         """Writes all rows within the claim's transaction."""
         count = len(self._targets)
-        accepted_ms = int(self._claim.accepted_at.timestamp() * 1000)
-        self._ids = list(delivery_ids(accepted_ms, os.urandom(_RANDOM_BYTES_PER_ID * count), count))
-        rows = [
-            DeliveryRow(
-                delivery_id,
-                event.id,
-                endpoint.id,
-                event.type,
-                event.tenant,
-                endpoint.profile_name,
-                reason,
-                ",".join(encoded.warnings) if encoded is not None and encoded.warnings else None,
-            )
-            for delivery_id, (event, endpoint, reason, encoded) in zip(self._ids, self._targets, strict=True)
-        ]
-        if rows:
-            await self._claim.write(self._bodies, rows)
-
-    def deliveries(self) -> list[tuple[EndpointId, Delivery]]:
-        """Returns what is to be sent now, with the endpoint of each."""
-        day = self._claim.day
-        return [
-            (
-                endpoint.id,
-                Delivery(
-                    delivery_id,
-                    day,
-                    event.id,
-                    event.type,
-                    encoded.body,
-                    event.inserted_at,
-                    event.traceparent,
-                    DeliveryState.PENDING,
-                    None,
-                    0,
-                    0,
-                    Trigger.SCHEDULED,
-                ),
-            )
-            for delivery_id, (event, endpoint, reason, encoded) in zip(self._ids, self._targets, strict=True)
-            if reason is None and encoded is not None and endpoint.state is EndpointState.ACTIVE
-        ]
+        day, accepted_at = self._claim.day, self._claim.accepted_at
+        ids = delivery_ids(int(accepted_at.timestamp() * 1000), os.urandom(_RANDOM_BYTES_PER_ID * count), count)
+        rows: list[DeliveryRow] = []
+        cancelled: list[CancelledRow] = []
+        for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):
+            if reason is not None or encoded is None:
+                cancelled.append(
+                    CancelledRow(
+                        delivery_id, event.id, endpoint.id, event.type, event.tenant, endpoint.profile_name,
+                        reason or Reason.UNENCODABLE_EVENT,
+                    )
+                )  # fmt: skip
+                continue
+            rows.append(
+                DeliveryRow(
+                    delivery_id, day, event.id, endpoint.id, event.type, event.tenant, endpoint.profile_name,
+                    accepted_at, accepted_at, encoded.warnings,
+                )
+            )  # fmt: skip
+            if endpoint.state is EndpointState.ACTIVE:
+                delivery = Delivery(
+                    delivery_id, day, event.id, event.type, encoded.body, event.inserted_at, event.traceparent,
+                    DeliveryState.PENDING, None, 0, 0, Trigger.SCHEDULED,
+                )  # fmt: skip
+                self.deliveries.append((endpoint.id, delivery))
+        await self._claim.write(self._bodies, rows, cancelled)

@@ -57,7 +57,7 @@ class Lanes:
         self._bodies_bytes_max = bodies_bytes_max
         self._loop = asyncio.get_running_loop()
         self._queue: deque[EndpointLane] = deque()
-        self._hosts: dict[tuple[str, int], _Host] = {}
+        self._hosts: dict[tuple[str, int] | None, _Host] = {}
         self._pumping = False
         self.lanes: dict[EndpointId, EndpointLane] = {}
         self.held: dict[DeliveryId, EndpointLane] = {}
@@ -253,7 +253,7 @@ class Lanes:
         self.pump()
 
     def _host(self, lane: EndpointLane) -> _Host:
-        key = lane.endpoint.host_key or ("", 0)
+        key = lane.endpoint.host_key
         host = self._hosts.get(key)
         if host is None:
             host = self._hosts[key] = _Host(self._per_host)
@@ -271,7 +271,7 @@ class Lanes:
             lane.breaker.record(now, delivery.id, succeeded)
         lane.finish()
         self.in_flight -= 1
-        key = endpoint.host_key or ("", 0)
+        key = endpoint.host_key
         host = self._hosts[key]
         host.in_flight -= 1
         if host.waiting:

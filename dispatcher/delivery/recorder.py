@@ -26,7 +26,7 @@ from dispatcher.core.model import DeliveryId, EndpointId, Outcome, Reason, Trigg
 from dispatcher.delivery.stages import AttemptResult, Settled
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import Recorded, ResultRow
+from dispatcher.store.deliveries import AttemptRow, MoveRow, Recorded
 from dispatcher.store.routing import Health
 
 _log = structlog.get_logger("dispatcher.delivery.recorder")
@@ -39,7 +39,9 @@ BACKOFF_SECONDS_MAX = 2.0
 class StoresResults(Protocol):
     """The deliveries' store, as the recorder sees it."""
 
-    async def record(self, rows: Sequence[ResultRow], tokens: dict[int, int]) -> Recorded:
+    async def record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
         """Records a batch, all or nothing."""
         ...
 
@@ -155,9 +157,10 @@ class Recorder:
 
     async def _record(self, group: list[AttemptResult], tokens: dict[int, int]) -> None:
         started = self._clock.monotonic()
+        attempts = [_attempt(result) for result in group]
         try:
             recorded = await self._until_done(
-                lambda: self._store.record([self._row(result) for result in group], tokens), len(group)
+                lambda: self._store.record([self._move(result) for result in group], attempts, tokens), len(group)
             )
         except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
             if len(group) == 1:
@@ -184,19 +187,20 @@ class Recorder:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
-    def _row(self, result: AttemptResult) -> ResultRow:
-        delivery, answer, decision = result.delivery, result.answer, result.decision
-        phases = answer.phases
+    def _move(self, result: AttemptResult) -> MoveRow:
+        decision = result.decision
         due = decision.next_delay_seconds
         if due is not None:
             due -= self._clock.monotonic() - result.finished_at_monotonic
-        return ResultRow(
-            result.endpoint.shard, delivery.id, delivery.day, result.attempt_number, delivery.trigger, answer.outcome,
-            ",".join(answer.flags) if answer.flags else None, result.attempted_at, result.latency_seconds,
-            phases.dns, phases.connect, phases.wait, phases.read, answer.reused, answer.peer, result.endpoint.url,
-            answer.status, answer.body or None, answer.error and answer.error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-            decision.state, decision.reason, decision.schedule_position, due,
-        )  # fmt: skip -- grouped as the statement's columns are
+        return MoveRow(
+            result.endpoint.shard,
+            result.delivery.id,
+            result.attempt_number,
+            decision.state,
+            decision.reason,
+            decision.schedule_position,
+            due,
+        )
 
     async def _follow_up(self, group: list[AttemptResult], recorded: Recorded) -> None:
         """Does what results mean beyond their deliveries: requests answered, endpoints failing, mended or gone."""
@@ -230,3 +234,29 @@ class Recorder:
     async def _disable(self, endpoint_id: EndpointId, reason: Reason) -> None:
         if await self._until_done(lambda: self._health.disable(endpoint_id, reason), 1):
             _log.warning("endpoint.disabled", endpoint_id=endpoint_id, reason=reason)
+
+
+def _attempt(result: AttemptResult) -> AttemptRow:
+    answer = result.answer
+    dns, connect, wait, read = answer.phases
+    error = answer.error
+    return AttemptRow(
+        result.delivery.day,
+        result.delivery.id,
+        result.attempt_number,
+        result.delivery.trigger,
+        answer.outcome,
+        answer.flags,
+        result.attempted_at,
+        result.latency_seconds,
+        dns,
+        connect,
+        wait,
+        read,
+        answer.reused,
+        answer.peer,
+        result.endpoint.url,
+        answer.status,
+        answer.body or None,
+        error if error is None else error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+    )

@@ -1,4 +1,4 @@
-"""Looks names up: one query per name at a time, a cache with clamped life, a deadline, bounded answers.
+"""Looks names up: one query a name at a time, a cache with clamped life, a deadline, a bound.
 
 What it is. `Resolver.look_up` gives every address of a name; it judges none of them, so that a new
 address policy takes effect at once and the cache survives it. Two ways of asking lie under it:
@@ -8,7 +8,7 @@ is not used: it serves two slow names at a time (16 names of 0.5 s took 4.0 s, m
 
 What is always true. A look-up ends within `DNS_SECONDS_MAX`, with addresses or with a
 `NameLookupError`; a name is asked for once at a time, however many wait; an answer lives 5 to 60 s
-whatever its TTL says, a failure 5 or 15 s; a slow name delays nobody else (R23). Running out of file
+whatever its TTL says, a failure 5 or 15 s; a slow name delays nobody else (R23). Running out of
 descriptors here is our failure, not the name's: it is a plain OSError, and never cached (F7).
 """
 
@@ -32,6 +32,8 @@ FAILURE_SECONDS: Final = 5.0
 ABSENCE_SECONDS: Final = 15.0
 # A thousand addresses for one name help nobody; all are judged, these many are dialled.
 ADDRESSES_MAX: Final = 16
+# An answer is at most this much older than its clamped life says.
+CHANNEL_SECONDS_MAX: Final = 60.0
 _NAMES_KEPT_MAX: Final = 10_000
 _THREADS_MAX: Final = 16
 _ABSENT: Final = frozenset({pycares.errno.ARES_ENOTFOUND, pycares.errno.ARES_ENODATA})
@@ -71,21 +73,32 @@ class Lookup(Protocol):
 
 
 class AresLookup:
-    """Asks name servers by c-ares, which also reads /etc/hosts and /etc/resolv.conf."""
+    """Asks name servers by c-ares, which also reads /etc/hosts and /etc/resolv.conf.
 
-    def __init__(self, servers: Sequence[str] = ()) -> None:
+    c-ares keeps answers for up to an hour by itself, and nothing in its binding switches that off:
+    so the channel is renewed every minute, and the one before it lives until the next renewal, for
+    the questions that are still open on it.
+    """
+
+    def __init__(
+        self, servers: Sequence[str] = (), *, renew_seconds: float = CHANNEL_SECONDS_MAX
+    ) -> None:
         """`servers` as `address` or `address:port`; empty means the system's."""
-        self._resolver = aiodns.DNSResolver(
-            nameservers=list(servers) or None, timeout=1.0, tries=2
-        )
+        self._servers = list(servers)
+        self._renew_seconds = renew_seconds
+        self._current = self._make()
+        self._before: aiodns.DNSResolver | None = None
+        self._made_at = asyncio.get_running_loop().time()
 
     async def ask(self, host: str) -> Found:
         """Asks for A and AAAA at once."""
+        if asyncio.get_running_loop().time() - self._made_at >= self._renew_seconds:
+            await self._renew()
         try:
-            answer = await self._resolver.getaddrinfo(
+            answer = await self._current.getaddrinfo(
                 host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM
             )
-        except aiodns.error.DNSError as fault:
+        except (aiodns.error.DNSError, UnicodeError) as fault:
             raise NameLookupError(
                 str(fault.args[-1]) if fault.args else "the look-up failed",
                 is_absent=bool(fault.args) and fault.args[0] in _ABSENT,
@@ -96,8 +109,19 @@ class AresLookup:
         )
 
     async def aclose(self) -> None:
-        """Closes the c-ares channel."""
-        await self._resolver.close()
+        """Closes the c-ares channels."""
+        await self._current.close()
+        if self._before is not None:
+            await self._before.close()
+
+    def _make(self) -> aiodns.DNSResolver:
+        return aiodns.DNSResolver(nameservers=self._servers or None, timeout=1.0, tries=2)
+
+    async def _renew(self) -> None:
+        retired, self._before, self._current = self._before, self._current, self._make()
+        self._made_at = asyncio.get_running_loop().time()
+        if retired is not None:
+            await retired.close()
 
 
 def _text(address: bytes | str) -> str:
@@ -147,7 +171,7 @@ class Resolver:
         self._spawn = spawn
         self._monotonic = monotonic
         self._entries: dict[str, _Entry] = {}
-        self._asking: dict[str, asyncio.Task[_Entry]] = {}
+        self._asking: dict[str, asyncio.Task[_Entry | OSError]] = {}
 
     async def look_up(self, host: str) -> tuple[str, ...]:
         """Returns every address of a name, numeric, at least one, in the server's order.
@@ -179,8 +203,6 @@ class Resolver:
         try:
             async with asyncio.timeout(DNS_SECONDS_MAX):
                 found = await self._lookup.ask(host)
-            if not found.addresses:
-                raise NameLookupError("the name has no address", is_absent=True)
         except TimeoutError:
             fault = NameLookupError(f"no name server answered within {DNS_SECONDS_MAX:g} s")
             return self._remember(host, (), FAILURE_SECONDS, fault)
@@ -190,6 +212,9 @@ class Resolver:
                 return local
             life_seconds = ABSENCE_SECONDS if fault.is_absent else FAILURE_SECONDS
             return self._remember(host, (), life_seconds, fault)
+        if not found.addresses:
+            absence = NameLookupError("the name has no address", is_absent=True)
+            return self._remember(host, (), ABSENCE_SECONDS, absence)
         life_seconds = min(max(found.ttl_seconds, ANSWER_SECONDS_MIN), ANSWER_SECONDS_MAX)
         return self._remember(host, found.addresses, life_seconds, None)
 

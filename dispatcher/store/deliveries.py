@@ -29,16 +29,27 @@ _NOTHING_TO_SEND = statement("endpoints_with_nothing_to_send")
 _GAUGES = statement("gauges")
 
 
-class ResultRow(NamedTuple):
-    """One attempt and what it makes of its delivery, in the order of the statement's parameters."""
+class MoveRow(NamedTuple):
+    """What an attempt makes of its delivery, in the order of the statement's parameters."""
 
     shard: int
     delivery_id: DeliveryId
+    attempt_number: int
+    state: str
+    reason: str | None
+    schedule_position: int
+    due_in_seconds: float | None
+
+
+class AttemptRow(NamedTuple):
+    """One attempt, in the order in which its columns are copied."""
+
     day: date
+    delivery_id: DeliveryId
     attempt_number: int
     trigger: str
     outcome: str
-    flags: str | None
+    flags: tuple[str, ...]
     attempted_at: datetime
     latency_seconds: float
     dns_seconds: float | None
@@ -51,10 +62,6 @@ class ResultRow(NamedTuple):
     response_code: int | None
     response_body: bytes | None
     error: str | None
-    state: str
-    reason: str | None
-    schedule_position: int
-    due_in_seconds: float | None
 
 
 class WindowRow(NamedTuple):
@@ -115,25 +122,32 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def record(self, rows: Sequence[ResultRow], tokens: dict[int, int]) -> Recorded:
-        """Records attempts; `tokens` has the token under which each shard of the batch was held.
+    async def record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
+        """Records attempts and what they make of their deliveries, element by element.
+
+        `tokens` has the token under which each shard of the batch was held.
 
         Raises:
             StoreUnavailableError: perhaps recorded, perhaps not; send the same batch again.
             asyncpg.PostgresError: one of the rows is at fault.
         """
         async with self._database.transaction() as connection:
-            left = await connection.fetch(
-                _RECORD, list(tokens), list(tokens.values()), *columns(rows, len(ResultRow._fields))
-            )
+            left = await connection.fetch(_RECORD, list(tokens), list(tokens.values()), *columns(moves, 7))
             fenced = frozenset(row["delivery_id"] for row in left if row["fenced"])
             late = frozenset(row["delivery_id"] for row in left) - fenced
-            for row in rows:
-                if row.delivery_id in late:
-                    await connection.execute(
-                        _RECORD_LATE, row.shard, tokens[row.shard], *row[1:6],
-                        row.flags.split(",") if row.flags else [], *row[7:19],
-                    )  # fmt: skip -- the statement's order, in the columns' groups
+            if left:
+                recorded = [attempt for attempt in attempts if attempt.delivery_id not in fenced | late]
+            else:
+                recorded = list(attempts)
+            if recorded:
+                await connection.copy_records_to_table(
+                    "attempt", schema_name="dispatcher", columns=AttemptRow._fields, records=recorded
+                )
+            for move, attempt in zip(moves, attempts, strict=True):
+                if move.delivery_id in late:
+                    await connection.execute(_RECORD_LATE, move.shard, tokens[move.shard], *attempt)
             return Recorded(fenced, late)
 
     async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:

@@ -23,21 +23,37 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _CLAIM = statement("outbox_claim")
-_WRITE = statement("fanout_write")
+_CANCEL = statement("fanout_cancel")
 _POLL = statement("poll")
 _FORGET = statement("outbox_forget_tombstones")
 
 
 class BodyRow(NamedTuple):
-    """The bytes of one event under one profile."""
+    """The bytes of one event under one profile, in the order of `body`'s columns."""
 
+    day: date
     event_id: EventId
     profile: str
     bytes: bytes
 
 
 class DeliveryRow(NamedTuple):
-    """One new delivery; with a reason it is cancelled from the start."""
+    """One new delivery, in the order in which its columns are copied."""
+
+    id: DeliveryId
+    day: date
+    event_id: EventId
+    endpoint_id: EndpointId
+    event_type: str
+    tenant: str
+    profile: str
+    next_attempt_at: datetime
+    created_at: datetime
+    warnings: tuple[str, ...]
+
+
+class CancelledRow(NamedTuple):
+    """One delivery that will not happen, and why."""
 
     id: DeliveryId
     event_id: EventId
@@ -45,9 +61,7 @@ class DeliveryRow(NamedTuple):
     event_type: str
     tenant: str
     profile: str
-    reason: str | None
-    warnings: str | None
-    """Joined by commas."""
+    reason: str
 
 
 class Claim:
@@ -72,11 +86,20 @@ class Claim:
         """The partition that these events, their deliveries and attempts belong to."""
         return self.accepted_at.date()
 
-    async def write(self, bodies: list[BodyRow], deliveries: list[DeliveryRow]) -> None:
+    async def write(
+        self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
+    ) -> None:
         """Writes bodies and deliveries; they exist when the claim's block has ended."""
-        await self._connection.execute(
-            _WRITE, self.day, self.accepted_at, *columns(bodies, 3), *columns(deliveries, 8)
-        )
+        if bodies:
+            await self._connection.copy_records_to_table(
+                "body", schema_name="dispatcher", columns=BodyRow._fields, records=bodies
+            )
+        if deliveries:
+            await self._connection.copy_records_to_table(
+                "delivery_open", schema_name="dispatcher", columns=DeliveryRow._fields, records=deliveries
+            )
+        if cancelled:
+            await self._connection.execute(_CANCEL, self.day, self.accepted_at, *columns(cancelled, 7))
 
 
 class Poll(NamedTuple):

@@ -18,7 +18,7 @@ _ON_BOTH_LOOPS = ("test_exchange", "test_egress")
 
 
 def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
+    item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     if item.path.name.startswith(_ON_BOTH_LOOPS):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

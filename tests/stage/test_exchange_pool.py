@@ -1,4 +1,4 @@
-"""Which connections are used again, and what becomes of those that die: R10 to R14, and the pool."""
+"""Which connections are used again, and what becomes of those that die: R10 to R14."""
 
 import asyncio
 import errno
@@ -13,9 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core import limits
 from dispatcher.core.model import Answer, Flag, Outcome
-from dispatcher.delivery import connections as connections_module
 from dispatcher.delivery.connections import Connections, NotAttempted, Target
 from dispatcher.delivery.egress import make_tls_context
 from tests.support.certificates import Authority
@@ -31,10 +30,12 @@ def target_of(receiver: RawReceiver) -> Target:
     return Target("http", "127.0.0.1", receiver.port)
 
 
+def descriptor_count() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def tls_target_of(receiver: RawReceiver, authority: Authority) -> Target:
-    return Target(
-        "https", "127.0.0.1", receiver.port, tls=make_tls_context(ca_pem=authority.pem)
-    )
+    return Target("https", "127.0.0.1", receiver.port, tls=make_tls_context(ca_pem=authority.pem))
 
 
 # --- R10: answers that nobody asked for ----------------------------------------------------------
@@ -114,16 +115,17 @@ async def test_r11_a_stale_connection_costs_no_attempt(sender: Sender):
 
 async def test_r11_control_a_plain_client_session_fails_the_post():
     failures = 0
-    async with RawReceiver(closing_on_the_second()) as receiver:
-        async with aiohttp.ClientSession() as session:
-            for _ in range(ROUNDS):
-                try:
-                    async with session.post(
-                        f"http://127.0.0.1:{receiver.port}/", data=b"x"
-                    ) as response:
-                        await response.read()
-                except aiohttp.ClientError:
-                    failures += 1
+    async with (
+        RawReceiver(closing_on_the_second()) as receiver,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"http://127.0.0.1:{receiver.port}/"
+        for _ in range(ROUNDS):
+            try:
+                async with session.post(url, data=b"x") as response:
+                    await response.read()
+            except aiohttp.ClientError:
+                failures += 1
     assert failures, "the control no longer fails: the row has lost its meaning"
 
 
@@ -328,7 +330,7 @@ async def test_idle_connections_are_closed_in_time(sender: Sender):
     pool = Connections(sender.egress, spawn=spawn, idle_seconds_max=0.1)
     async with RawReceiver(answering(OK)) as receiver:
         await Sender(sender.egress, pool).answer(target_of(receiver))
-        await asyncio.wait_for(receiver.wires[0].gone.wait(), 2.0)  # noqa: TID251 -- a bound
+        await receiver.wires[0].gone.wait()
         await pool.aclose()
 
 
@@ -365,8 +367,7 @@ async def test_dropping_a_target_lets_a_busy_connection_finish(sender: Sender):
     async with RawReceiver(script) as receiver:
         target = target_of(receiver)
         _, future = sender.start(target)
-        while not receiver.requests:
-            await asyncio.sleep(0)
+        await receiver.asked(1)
         sender.pool.drop()
         released.set()
         answer = await future
@@ -382,8 +383,7 @@ async def test_a_cancelled_attempt_is_not_told_and_its_connection_ends(sender: S
 
     async with RawReceiver(script) as receiver:
         handle, future = sender.start(target_of(receiver))
-        while not receiver.requests:
-            await asyncio.sleep(0)
+        await receiver.asked(1)
         handle.cancel()
         handle.cancel()
         await receiver.wires[0].gone.wait()
@@ -411,10 +411,9 @@ async def test_closing_ends_everything_and_tells_nobody(sender: Sender):
         await wire.gone.wait()
 
     async with RawReceiver(script) as receiver:
-        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        descriptors = descriptor_count()
         futures = [sender.start(target_of(receiver))[1] for _ in range(10)]
-        while len(receiver.requests) < 10:
-            await asyncio.sleep(0)
+        await receiver.asked(10)
         opening = [sender.start(target_of(receiver))[1] for _ in range(10)]
         await asyncio.sleep(0)
         await sender.pool.aclose()
@@ -422,7 +421,7 @@ async def test_closing_ends_everything_and_tells_nobody(sender: Sender):
             await wire.gone.wait()
         assert not any(future.done() for future in futures + opening)
     gc.collect()
-    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert descriptor_count() <= descriptors
 
 
 async def test_sending_after_closing_attempts_nothing(sender: Sender):
@@ -458,7 +457,7 @@ async def test_a_refused_port_is_a_connect_error_that_names_the_address(sender: 
 async def test_r15_opening_has_a_bound_of_its_own(
     sender: Sender, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(connections_module.limits, "CONNECT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(limits, "CONNECT_SECONDS_MAX", 0.2)
 
     async def script(wire: Wire) -> None:
         await wire.gone.wait()

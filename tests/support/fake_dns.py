@@ -8,7 +8,7 @@ import ipaddress
 import struct
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Self, cast
+from typing import Final, NamedTuple, Self
 
 A: Final = 1
 CNAME: Final = 5
@@ -44,7 +44,7 @@ class FakeDns(asyncio.DatagramProtocol):
         transport, _ = await loop.create_datagram_endpoint(
             lambda: self, local_addr=("127.0.0.1", 0)
         )
-        self._transport = cast("asyncio.DatagramTransport", transport)
+        self._transport = transport
         host, port = transport.get_extra_info("sockname")
         self.address = f"{host}:{port}"
         return self

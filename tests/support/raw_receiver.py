@@ -49,7 +49,7 @@ class Wire(asyncio.Protocol):
         self._more.set()
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's name
         self._is_lost.set()
         self.gone.set()
         self._more.set()
@@ -70,7 +70,7 @@ class Wire(asyncio.Protocol):
                 if len(rest) >= length:
                     request = Request(head + blank, rest[:length])
                     del self._bytes[: len(head) + 4 + length]
-                    self._receiver.requests.append(request)
+                    self._receiver.requested(request)
                     return request
             if self.gone.is_set():
                 return None
@@ -137,6 +137,7 @@ class RawReceiver:
         self.wires: list[Wire] = []
         self.requests: list[Request] = []
         self.port = 0
+        self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -146,7 +147,7 @@ class RawReceiver:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
         self.port = listener.getsockname()[1]
         self._server = await loop.create_server(
-            lambda: Wire(self), sock=listener, ssl=self._tls
+            lambda: Wire(self), sock=listener, ssl=self._tls, backlog=1024
         )
         return self
 
@@ -175,10 +176,28 @@ class RawReceiver:
     def connection_count(self) -> int:
         return len(self.wires)
 
+    async def connected(self, count: int) -> None:
+        """Waits until so many connections have been accepted."""
+        while len(self.wires) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def asked(self, count: int) -> None:
+        """Waits until so many requests have arrived whole."""
+        while len(self.requests) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def requested(self, request: Request) -> None:
+        """Called by the wire that read it."""
+        self.requests.append(request)
+        self._changed.set()
+
     def accepted(self, wire: Wire) -> None:
         """Starts the script of a new connection."""
         script = self._scripts[min(len(self.wires), len(self._scripts) - 1)]
         self.wires.append(wire)
+        self._changed.set()
         task = asyncio.get_running_loop().create_task(_run(script, wire))
         self._tasks.add(task)
 

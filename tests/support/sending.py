@@ -19,7 +19,7 @@ def spawn(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 def head_for(target: Target, body: bytes = BODY) -> bytes:
     """Returns a request head with a right Content-Length."""
     return (
-        f"POST /hook HTTP/1.1\r\nHost: {target.address.host}\r\n"
+        f"POST /hook HTTP/1.1\r\nHost: receiver.test:{target.address.port}\r\n"
         f"Content-Length: {len(body)}\r\nAccept-Encoding: identity\r\n\r\n"
     ).encode("ascii")
 

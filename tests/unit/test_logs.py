@@ -89,6 +89,14 @@ class Holder:
     secret: Revealing | SecretStr
 
 
+@dataclasses.dataclass(frozen=True)
+class RevealingData:
+    text: str = CANARY
+
+    def reveal(self) -> str:
+        return self.text
+
+
 def test_a_record_has_the_promised_names():
     sink = Sink()
     open_log(sink).info("endpoint.saved", **{"endpoint.id": "ep_1", "outcome": Outcome.OK})
@@ -130,6 +138,7 @@ def test_wide_is_silent_above_its_level_and_without_a_log():
         SecretStr(CANARY),
         Revealing(),
         RevealingText(CANARY),
+        RevealingData(),
         [Revealing()],
         {"deep": {"er": (Revealing(), RevealingText(CANARY))}},
         Holder(name="n", secret=Revealing()),

@@ -219,6 +219,15 @@ def test_the_router_finds_what_a_search_of_all_entries_finds(entries, events):
         assert [id(entry) for entry in found] == [id(entry) for entry in expected]
 
 
+def test_the_router_keeps_the_order_of_many_entries():
+    patterns = ("order.*", "order.created", "stock.*", "*")
+    router = Router([entry(str(number), patterns[number * 7 % 4]) for number in range(3_000)])
+    found = [int(each.name) for each in router.route("default", "order.created", {})]
+    assert found == [number for number in range(3_000) if number * 7 % 4 != 2]
+    few = Router([entry(str(number), "*" if number % 89 == 5 else "a.b") for number in range(900)])
+    assert [int(each.name) for each in few.route("default", "c.d", {})] == list(range(5, 900, 89))
+
+
 def test_hostile_type_names_do_not_grow_the_router():
     router = Router([entry("all", "*"), entry("orders", "order.*", site="bkk")])
     with (

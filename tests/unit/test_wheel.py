@@ -261,9 +261,9 @@ def test_a_sleeper_wakes_at_most_four_times_for_one_key():
     fired: list[str] = []
     while (bound_ms := wheel.next_due_ms()) is not None:
         wakes += 1
+        assert wakes <= 4
         fired = wheel.advance(bound_ms)
     assert fired == ["wh_a"]
-    assert wakes <= 4
 
 
 def test_a_past_tick_fires_at_the_next_advance_in_the_order_of_ticks():
@@ -310,6 +310,7 @@ def test_cancelling_many_keys_gives_their_memory_back():
         wheel.schedule(f"wh_{number}", DAY_MS + number)
     for number in range(1, 10_000):
         assert wheel.cancel(f"wh_{number}")
+    assert wheel.advance(1) == []
     assert wheel._entry_count < 2_000
     assert wheel.advance(8 * DAY_MS) == ["wh_0"]
     assert wheel._entry_count == 0

@@ -182,6 +182,8 @@ CREATE TABLE dispatcher.delivery_done (
 CREATE UNIQUE INDEX delivery_done_event_endpoint ON dispatcher.delivery_done (event_id, endpoint_id, day);
 CREATE INDEX delivery_done_by_endpoint ON dispatcher.delivery_done (endpoint_id, created_at, id);
 CREATE INDEX delivery_done_newest ON dispatcher.delivery_done (created_at, id);
+-- The list of what failed, which people ask for most: few rows among many, found without reading the many.
+CREATE INDEX delivery_done_unsuccessful ON dispatcher.delivery_done (created_at, id) WHERE state <> 'succeeded';
 
 CREATE VIEW dispatcher.delivery AS
     SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, NULL::text AS reason,

@@ -3,7 +3,7 @@
 -- Parameters: $1 events at most, $2 bytes of data at most (one event is taken whatever its size).
 -- Index: outbox_waiting. Locks: the rows taken; rows that another replica holds are skipped.
 -- By row state, never by a cursor on position: commits come out of order, and a cursor loses what commits
--- behind it. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
+-- behind it. The two last columns stand in the first row alone. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
 -- that a second insert of one is refused for as long as it must be.
 -- A malformed traceparent (W3C) is dropped here. The routing version is read in this statement's snapshot: an endpoint saved before an event's commit is in it.
 WITH waiting AS MATERIALIZED (
@@ -36,6 +36,7 @@ WITH waiting AS MATERIALIZED (
 )
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
        CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent,
-       now() AS accepted_at, (SELECT version FROM dispatcher.routing) AS routing_version
+       CASE WHEN bytes_before = 0 THEN now() END AS accepted_at,
+       CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version
 FROM taken
 ORDER BY position

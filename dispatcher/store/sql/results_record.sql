@@ -1,16 +1,14 @@
--- Records a batch of attempts on open deliveries: the attempt, the delivery's new state and its next due time,
--- all or nothing, and only under the token that its shard has now.
+-- Moves deliveries on by their attempts' results, under the token that each shard has now; the attempts' own rows are
+-- copied in by the same transaction (store/deliveries.py).
 --
--- Parameters: fence $1 shards, $2 tokens (one pair a shard); results, one element each:
---   $3 shard, $4 delivery id, $5 day, $6 attempt number, $7 trigger, $8 outcome, $9 flags joined by commas,
---   $10 attempted at, $11 latency, $12 dns, $13 connect, $14 wait, $15 read (seconds), $16 reused, $17 peer,
---   $18 url, $19 response code, $20 response body, $21 error,
---   $22 new state, $23 reason, $24 schedule position, $25 seconds from now to the next attempt (NULL: as it is).
--- Returns the ids it did not record, and whether they were fenced; the others are recorded already, or their
+-- Parameters: fence $1 shards, $2 tokens (one pair a shard); results, one element each: $3 shard, $4 delivery id,
+--   $5 attempt number, $6 new state, $7 reason, $8 schedule position,
+--   $9 seconds from now to the next attempt (NULL: the due time stays).
+-- Returns the ids that it did not move, and whether they were fenced; the others are recorded already, or their
 -- delivery ended otherwise meanwhile (results_record_late.sql).
 -- Index: delivery_open_pkey. Locks: FOR SHARE on the shards, against a takeover in the same moment; the open rows.
--- Due times are made here, by the database's clock. Sent again after an unknown commit it changes nothing:
--- a row moves only from the attempt before. Plan: tests/store/test_plans.py.
+-- Due times are made here, by the database's clock. Sent again after an unknown commit it changes nothing: a row
+-- moves only from the attempt before. Attempts in 18 more arrays cost twice what COPY costs (docs/adr/0005).
 WITH fence AS MATERIALIZED (
     SELECT s.shard
     FROM dispatcher.shard AS s
@@ -18,13 +16,8 @@ WITH fence AS MATERIALIZED (
     FOR SHARE
 ), given AS MATERIALIZED (
     SELECT r.*, f.shard IS NULL AS fenced
-    FROM unnest($3::smallint[], $4::text[], $5::date[], $6::integer[], $7::text[], $8::text[], $9::text[],
-                $10::timestamptz[], $11::real[], $12::real[], $13::real[], $14::real[], $15::real[],
-                $16::boolean[], $17::text[], $18::text[], $19::smallint[], $20::bytea[], $21::text[],
-                $22::text[], $23::text[], $24::integer[], $25::double precision[])
-        AS r (shard, delivery_id, day, attempt_number, trigger, outcome, flags, attempted_at, latency_seconds,
-              dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer, url, response_code,
-              response_body, error, state, reason, schedule_position, due_in_seconds)
+    FROM unnest($3::smallint[], $4::text[], $5::integer[], $6::text[], $7::text[], $8::integer[], $9::float8[])
+        AS r (shard, delivery_id, attempt_number, state, reason, schedule_position, due_in_seconds)
     LEFT JOIN fence AS f USING (shard)
 ), ended AS (
     DELETE FROM dispatcher.delivery_open AS o
@@ -48,15 +41,7 @@ WITH fence AS MATERIALIZED (
     WHERE o.id = g.delivery_id AND o.attempt_count = g.attempt_number - 1
       AND g.state IN ('pending', 'retrying') AND NOT g.fenced
     RETURNING o.id
-), done AS MATERIALIZED (
+), moved AS (
     SELECT id FROM ended UNION ALL SELECT id FROM waiting
-), attempts AS (
-    INSERT INTO dispatcher.attempt
-        (day, delivery_id, attempt_number, trigger, outcome, flags, attempted_at, latency_seconds, dns_seconds,
-         connect_seconds, wait_seconds, read_seconds, reused, peer, url, response_code, response_body, error)
-    SELECT day, delivery_id, attempt_number, trigger, outcome, coalesce(string_to_array(flags, ','), '{}'),
-           attempted_at, latency_seconds, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer,
-           url, response_code, response_body, error
-    FROM given JOIN done ON done.id = given.delivery_id
 )
-SELECT delivery_id, fenced FROM given WHERE NOT EXISTS (SELECT FROM done WHERE done.id = given.delivery_id)
+SELECT delivery_id, fenced FROM given WHERE NOT EXISTS (SELECT FROM moved WHERE moved.id = given.delivery_id)

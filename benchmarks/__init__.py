@@ -1,0 +1,1 @@
+"""What the dispatcher costs, measured: each figure a ratio within one interleaved run."""

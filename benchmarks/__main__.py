@@ -1,0 +1,29 @@
+"""`python -m benchmarks [NAME] [options]`: runs one benchmark, or lists them."""
+
+import runpy
+import sys
+
+BENCHMARKS = {
+    "drain": "goals 1 and 2: deliveries/s and CPU, beside bare ClientSession.post and the bare lean exchange",
+    "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
+    "latency": "goal 3: commit to request received, at 200 events/s",
+    "isolation": "goal 6: healthy endpoints beside a dead one with a backlog",
+    "wheel": "goal 7: a million timers beside heapq and call_later",
+}
+
+
+def main() -> int:
+    """Runs the benchmark that is named; returns the exit code."""
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+        print("usage: python -m benchmarks NAME [--help]\n")
+        for name, text in BENCHMARKS.items():
+            print(f"  {name:<10} {text}")
+        return 0 if len(sys.argv) < 2 else 2
+    name = sys.argv.pop(1)
+    sys.argv[0] = f"benchmarks {name}"
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

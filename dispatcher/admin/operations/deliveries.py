@@ -1,0 +1,163 @@
+"""Deliveries: listed, shown, sent once more, cancelled."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import orjson
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.objects import (
+    LIMIT_DEFAULT,
+    Object,
+    Place,
+    delivery_object,
+    limit_problems,
+    page_object,
+    read_cursor,
+)
+from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from dispatcher.core.matching import labels_problems
+from dispatcher.core.model import DeliveryState
+from dispatcher.store import admin as store
+from dispatcher.store.admin import DeliveryDetail
+
+_REQUEST_ID: Final = re.compile(r"(?:[a-z0-9]+_)?([0-9a-f]{16})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """Which deliveries: all that is given must hold; `since` <= created_at < `until`.
+
+    `request_id` is the id in a Humansoft body, which is made of the event's; `labels` are the event's.
+    """
+
+    endpoint_id: str | None = None
+    event_id: str | None = None
+    request_id: str | None = None
+    event_type: str | None = None
+    state: str | None = None
+    labels: Mapping[str, str] | None = None
+    tenant: str | None = None
+    test: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class DeliveryOperations:
+    """The deliveries of a deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._database = deployment.database
+
+    async def page(
+        self,
+        actor: Actor,
+        wanted: DeliveryFilter,
+        *,
+        limit: int = LIMIT_DEFAULT,
+        cursor: str | None = None,
+    ) -> Object:
+        """Returns a page of deliveries without their attempts, newest first.
+
+        Raises:
+            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the actor's.
+        """
+        problems = [*_problems(wanted), *limit_problems(limit)]
+        if problems:
+            raise InvalidRequestError(problems)
+        digits = _REQUEST_ID.fullmatch(wanted.request_id) if wanted.request_id else None
+        filters = [
+            allowed_tenant(actor, wanted.tenant),
+            wanted.endpoint_id,
+            wanted.event_id,
+            wanted.event_type,
+            wanted.state,
+            wanted.test,
+            orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None,
+            None if digits is None else digits[1],
+            wanted.since,
+            wanted.until,
+            *(read_cursor(cursor) or (None, None)),
+            limit + 1,
+        ]
+        async with store.reading(self._database) as connection:
+            rows = await store.page_of_deliveries(connection, filters)
+        return page_object(rows, limit, lambda row: Place(row.created_at, row.id), delivery_object)
+
+    async def show(self, actor: Actor, delivery_id: str) -> Object:
+        """Returns a delivery with its attempts.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        async with store.reading(self._database) as connection:
+            row = _found(
+                await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+            )
+            attempts = await store.load_attempts(connection, row)
+        return delivery_object(row, attempts)
+
+    async def resend(self, actor: Actor, delivery_id: str) -> Object:
+        """Asks for one more attempt and returns the delivery as it is now; a dispatcher makes it.
+
+        Raises:
+            NotFoundError: no such delivery. ConflictError: its endpoint is deleted, or it was a test.
+        """
+        async with self._database.transaction() as connection:
+            row = _found(
+                await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+            )
+            if row.test:
+                raise ConflictError("a test event has one attempt; send another test event")
+            if not await store.ask_for_resend(connection, row, actor.name):
+                raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
+            detail = {"state": row.state, "endpoint_id": row.endpoint_id}
+            await store.write_audit(
+                connection, actor.name, row.tenant, "delivery.resend", row.id, detail
+            )
+        return delivery_object(row)
+
+    async def cancel(self, actor: Actor, delivery_id: str) -> Object:
+        """Ends a delivery that waits and returns it; an attempt in flight is still recorded.
+
+        Raises:
+            NotFoundError: no such delivery. ConflictError: it has ended already.
+        """
+        async with self._database.transaction() as connection:
+            row = _found(
+                await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+            )
+            if not await store.cancel_delivery(connection, row.id, actor.name):
+                row = _found(
+                    await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                )
+                raise ConflictError(f"it has ended already: {row.state}")
+            detail = {"state": row.state, "endpoint_id": row.endpoint_id}
+            await store.write_audit(
+                connection, actor.name, row.tenant, "delivery.cancel", row.id, detail
+            )
+        return await self.show(actor, delivery_id)
+
+
+def _found(row: DeliveryDetail | None, delivery_id: str) -> DeliveryDetail:
+    if row is None:
+        raise NotFoundError(f"there is no delivery {delivery_id!r}")
+    return row
+
+
+def _problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
+    problems = labels_problems(wanted.labels, "label") if wanted.labels else []
+    if wanted.state is not None and wanted.state not in tuple(DeliveryState):
+        problems.append(("state", f"must be one of {', '.join(DeliveryState)}"))
+    if wanted.request_id is not None and _REQUEST_ID.fullmatch(wanted.request_id) is None:
+        problems.append(("request_id", "must be a prefix such as req_ and 16 hexadecimal digits"))
+    problems += [
+        (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
+        for name, at in (("since", wanted.since), ("until", wanted.until))
+        if at is not None and at.tzinfo is None
+    ]
+    return problems

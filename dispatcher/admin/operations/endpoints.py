@@ -1,0 +1,380 @@
+"""Endpoints: made, listed, shown, changed, paused, resumed, deleted.
+
+The secrets of an endpoint are in `rotation.py`. Any change of a row moves the routing version (a trigger does), by
+which every dispatcher learns of it before its next fan-out.
+"""
+
+import contextlib
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoint_fields import (
+    CHANGEABLE,
+    PROFILE_DEFAULT,
+    TENANT_DEFAULT,
+    event_types_warnings,
+    judge,
+    secret_problems,
+    tenant_problems,
+    unknown_problems,
+)
+from dispatcher.admin.operations.objects import (
+    LIMIT_DEFAULT,
+    Object,
+    Place,
+    limit_problems,
+    page_object,
+    read_cursor,
+    time_text,
+)
+from dispatcher.core import ids, secret
+from dispatcher.core.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    SecretError,
+    StoreUnavailableError,
+)
+from dispatcher.core.model import EndpointId, EndpointState, Reason
+from dispatcher.core.profile import Profile
+from dispatcher.core.sealing import NONCE_BYTES, Keyring
+from dispatcher.core.secret import Secret
+from dispatcher.store import admin as store
+from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.routing import SealedSecret
+
+SHARDS: Final = 64
+CANCELLED_AT_ONCE_MAX: Final = 1000
+"""Waiting deliveries of a deleted endpoint that end with it; a dispatcher's upkeep ends the rest."""
+
+
+class Endpoints:
+    """The endpoints of a deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._database = deployment.database
+
+    async def create(self, actor: Actor, fields: Mapping[str, object]) -> Object:
+        """Makes an endpoint and returns it with its whole secret, and `warnings`.
+
+        `fields` are those of the API. A `secret` that is left out is made; null makes an unsigned endpoint.
+
+        Raises:
+            InvalidRequestError: every fault. ConflictError: the name is taken in its tenant.
+        """
+        keyring = self._deployment.keys()
+        name = fields.get("profile", PROFILE_DEFAULT)
+        profile = self._deployment.profiles.get(name) if isinstance(name, str) else None
+        tenant = fields.get("tenant", actor.tenant or TENANT_DEFAULT)
+        problems = unknown_problems(fields)
+        if profile is None:
+            known = ", ".join(sorted(self._deployment.profiles))
+            problems.append(("profile", f"must be one of {known}"))
+        problems += tenant_problems(tenant)
+        problems += [
+            (field, "is required")
+            for field in ("name", "url", "event_types")
+            if field not in fields
+        ]
+        values, found = judge(fields, profile, self._deployment)
+        problems += found
+        if "secret" in fields:
+            problems += secret_problems(fields["secret"], profile)
+        if problems or profile is None:
+            raise InvalidRequestError(problems)
+        if actor.tenant is not None and tenant != actor.tenant:
+            raise NotFoundError(f"there is no tenant {tenant!r}")
+        given = fields.get("secret")
+        chosen = Secret(str(given)) if given is not None else None
+        if "secret" not in fields:
+            chosen = secret.generate(profile, secrets.token_bytes)
+        endpoint_id = new_endpoint_id(self._deployment)
+        row = {field: values.get(field) for field in CHANGEABLE}
+        row |= {"labels": values.get("labels", {}), "headers": values.get("headers", {})}
+        async with self._database.transaction() as connection:
+            await store.insert_endpoint(
+                connection,
+                [endpoint_id, tenant, *_in_order(row, profile.name), "none", shard_of(endpoint_id)],
+                str(row["name"]),
+            )
+            if chosen is not None:
+                await store.insert_secret(
+                    connection, endpoint_id, "current", *seal(keyring, chosen, endpoint_id)
+                )
+            detail = {"name": row["name"], "profile": profile.name, "url": row["url"]}
+            await store.write_audit(
+                connection, actor.name, str(tenant), "endpoint.create", endpoint_id, detail
+            )
+            made = await store.load_endpoint(connection, endpoint_id, None)
+            sealed = await store.load_secrets(connection, [endpoint_id])
+        assert made is not None  # noqa: S101 -- it was inserted in this transaction
+        answer = self._object(made, sealed[endpoint_id])
+        answer["secret"] = None if chosen is None else chosen.reveal()
+        answer["warnings"] = event_types_warnings(made.event_types, self._deployment)
+        return answer
+
+    async def page(
+        self,
+        actor: Actor,
+        *,
+        tenant: str | None = None,
+        name: str | None = None,
+        profile: str | None = None,
+        state: str | None = None,
+        limit: int = LIMIT_DEFAULT,
+        cursor: str | None = None,
+    ) -> Object:
+        """Returns a page of endpoints, newest first.
+
+        Raises:
+            InvalidRequestError: a filter, the limit or the cursor is wrong.
+        """
+        problems = limit_problems(limit)
+        if state is not None and state not in tuple(EndpointState):
+            problems.append(("state", f"must be one of {', '.join(EndpointState)}"))
+        if problems:
+            raise InvalidRequestError(problems)
+        place = read_cursor(cursor) or (None, None)
+        filters = [allowed_tenant(actor, tenant), name, profile, state, *place, limit + 1]
+        async with store.reading(self._database) as connection:
+            rows = await store.page_of_endpoints(connection, filters)
+            sealed = await store.load_secrets(connection, [row.id for row in rows])
+        return page_object(
+            rows,
+            limit,
+            lambda row: Place(row.created_at, row.id),
+            lambda row: self._object(row, sealed[row.id]),
+        )
+
+    async def show(self, actor: Actor, endpoint_id: str) -> Object:
+        """Returns an endpoint, its secret masked.
+
+        Raises:
+            NotFoundError: there is none of that id, or it is deleted.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
+            )
+            sealed = await store.load_secrets(connection, [endpoint_id])
+        return self._object(row, sealed[endpoint_id])
+
+    async def update(self, actor: Actor, endpoint_id: str, fields: Mapping[str, object]) -> Object:
+        """Changes what is given and returns the endpoint, with `warnings`.
+
+        Raises:
+            InvalidRequestError: every fault. NotFoundError: no such endpoint.
+            ConflictError: the name is taken; or another profile or tenant was given, which never change.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
+                endpoint_id,
+            )
+            profile = self._deployment.profiles.get(row.profile)
+            problems = unknown_problems(fields)
+            if "secret" in fields:
+                problems.append(("secret", "is changed by rotating it"))
+            values, more = judge(fields, profile, self._deployment)
+            if problems + more:
+                raise InvalidRequestError(problems + more)
+            for field, present in (("profile", row.profile), ("tenant", row.tenant)):
+                if fields.get(field, present) != present:
+                    raise ConflictError(
+                        f"the {field} of an endpoint never changes; make a second endpoint"
+                    )
+            after = {field: getattr(row, field) for field in CHANGEABLE} | values
+            changed = [field for field in CHANGEABLE if after[field] != getattr(row, field)]
+            if changed:
+                await store.update_endpoint(
+                    connection,
+                    [endpoint_id, *_in_order(after, None), after["ordering"]],
+                    after["name"],
+                )
+                await store.write_audit(
+                    connection,
+                    actor.name,
+                    row.tenant,
+                    "endpoint.update",
+                    endpoint_id,
+                    {"changed": changed},
+                )
+            row = found(await store.load_endpoint(connection, endpoint_id, None), endpoint_id)
+            sealed = await store.load_secrets(connection, [endpoint_id])
+        answer = self._object(row, sealed[endpoint_id])
+        answer["warnings"] = (
+            event_types_warnings(row.event_types, self._deployment)
+            if "event_types" in changed
+            else []
+        )
+        return answer
+
+    async def pause(self, actor: Actor, endpoint_id: str) -> Object:
+        """Holds an endpoint's deliveries until it is resumed; a paused one stays as it is.
+
+        Raises:
+            NotFoundError: no such endpoint. ConflictError: it is disabled.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
+                endpoint_id,
+            )
+            if row.state == EndpointState.DISABLED:
+                raise ConflictError("the endpoint is disabled and gets nothing; resume it first")
+            if await store.pause_endpoint(connection, endpoint_id):
+                await store.write_audit(
+                    connection, actor.name, row.tenant, "endpoint.pause", endpoint_id, {}
+                )
+        return await self.show(actor, endpoint_id)
+
+    async def resume(self, actor: Actor, endpoint_id: str) -> Object:
+        """Makes a paused or disabled endpoint active; what waits is sent, oldest first.
+
+        Raises:
+            NotFoundError: no such endpoint.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
+                endpoint_id,
+            )
+            if await store.resume_endpoint(connection, endpoint_id):
+                detail = {"was": row.state, "reason": row.reason}
+                await store.write_audit(
+                    connection, actor.name, row.tenant, "endpoint.resume", endpoint_id, detail
+                )
+        return await self.show(actor, endpoint_id)
+
+    async def delete(self, actor: Actor, endpoint_id: str) -> None:
+        """Deletes an endpoint and its secrets, and cancels what waits; history stays readable.
+
+        Raises:
+            NotFoundError: no such endpoint.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
+                endpoint_id,
+            )
+            await store.delete_endpoint(connection, endpoint_id)
+            await store.write_audit(
+                connection,
+                actor.name,
+                row.tenant,
+                "endpoint.delete",
+                endpoint_id,
+                {"name": row.name},
+            )
+        # The endpoint is deleted: whatever is not cancelled here is left to upkeep.
+        with contextlib.suppress(StoreUnavailableError):
+            await Deliveries(self._database).cancel_of_endpoints(
+                [(EndpointId(endpoint_id), Reason.ENDPOINT_DELETED)], CANCELLED_AT_ONCE_MAX
+            )
+
+    def _object(self, row: EndpointDetail, sealed: Sequence[SealedSecret]) -> Object:
+        profile = self._deployment.profiles.get(row.profile)
+        return endpoint_object(row, sealed, profile, self._deployment.keyring)
+
+
+def endpoint_object(
+    row: EndpointDetail,
+    sealed: Sequence[SealedSecret],
+    profile: Profile | None,
+    keyring: Keyring | None,
+) -> Object:
+    """Returns an endpoint with its secrets masked; one that cannot be opened shows stars alone."""
+    opened = {one.role: _opened(one, row.id, keyring) for one in sealed}
+    expiries = [one.expires_at for one in sealed if one.expires_at is not None]
+    current = opened.get("current")
+    answer: Object = {field: getattr(row, field) for field in EndpointDetail._fields}
+    answer["created_at"] = time_text(row.created_at)
+    answer["updated_at"] = time_text(row.updated_at)
+    answer["secret"] = _masked(opened, "current")
+    answer["public_key"] = None
+    if profile is not None and current is not None:
+        with contextlib.suppress(SecretError):
+            answer["public_key"] = secret.public_key(profile, current)
+    answer["staged_secret"] = _masked(opened, "staged")
+    answer["previous_secret_expires_at"] = time_text(max(expiries, default=None))
+    return answer
+
+
+def _masked(opened: Mapping[str, Secret | None], role: str) -> str | None:
+    if role not in opened:
+        return None
+    held = opened[role]
+    return secret.MASK if held is None else secret.mask(held)
+
+
+def _opened(sealed: SealedSecret, endpoint_id: str, keyring: Keyring | None) -> Secret | None:
+    if keyring is None:
+        return None
+    try:
+        return Secret(keyring.open(sealed.sealed, owner=endpoint_id, key_id=sealed.key_id))
+    except SecretError:
+        return None
+
+
+def seal(keyring: Keyring, chosen: Secret, endpoint_id: str) -> tuple[str, bytes]:
+    """Returns the key's id and the sealed secret."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return keyring.sealing_key_id, keyring.seal(chosen.reveal(), owner=endpoint_id, nonce=nonce)
+
+
+def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
+    """Returns the endpoint that was looked for.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if row is None:
+        raise NotFoundError(f"there is no endpoint {endpoint_id!r}")
+    return row
+
+
+def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
+    """Returns the tenant that a question is about, None for all.
+
+    Raises:
+        NotFoundError: it is not the actor's.
+    """
+    if actor.tenant is not None and wanted not in {None, actor.tenant}:
+        raise NotFoundError(f"there is no tenant {wanted!r}")
+    return actor.tenant or wanted
+
+
+def new_endpoint_id(deployment: Deployment) -> str:
+    """Makes an endpoint's id."""
+    unix_ms = int(deployment.clock.now().timestamp() * 1000)
+    return ids.new_id(ids.ENDPOINT_PREFIX, unix_ms, secrets.token_bytes(ids.RANDOMNESS_BYTES))
+
+
+def shard_of(endpoint_id: str) -> int:
+    """Returns the shard of an endpoint: the same in every process and version."""
+    return int.from_bytes(hashlib.sha256(endpoint_id.encode()).digest()[:8], "big") % SHARDS
+
+
+def _in_order(row: Mapping[str, Any], profile: str | None) -> list[object]:
+    """Returns the changeable fields in the statements' order; with the profile for the insert."""
+    schedule = row["retry_schedule_seconds"]
+    return [
+        row["name"],
+        row["url"],
+        *([] if profile is None else [profile]),
+        row["event_types"],
+        orjson.dumps(row["labels"]).decode(),
+        orjson.dumps(row["headers"]).decode(),
+        row["ca_pem"],
+        row["max_concurrency"],
+        row["rate_limit"],
+        row["timeout_seconds"],
+        None if schedule is None else [float(delay) for delay in schedule],
+    ]

@@ -1,0 +1,183 @@
+"""Events: published for producers outside the database, listed, shown."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoint_fields import TENANT_DEFAULT, tenant_problems
+from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.objects import (
+    LIMIT_DEFAULT,
+    Object,
+    Place,
+    event_object,
+    limit_problems,
+    page_object,
+    read_cursor,
+)
+from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
+from dispatcher.core.matching import event_type_problems, labels_problems
+from dispatcher.store import admin as store
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
+TEXT_CHARACTERS_MAX: Final = 256
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """What a producer gives; `data` is JSON text and keeps its bytes. None: the column's default."""
+
+    type: str
+    data: str
+    id: str | None = None
+    tenant: str | None = None
+    occurred_at: datetime | None = None
+    ordering_key: str | None = None
+    labels: Mapping[str, str] | None = None
+    traceparent: str | None = None
+
+
+class Events:
+    """The events of a deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._database = deployment.database
+
+    async def publish(self, actor: Actor, event: NewEvent) -> tuple[Object, bool]:
+        """Commits an event and returns it, and whether it is new: a known id answers the first event.
+
+        The event is its own record; nothing is written to the audit log.
+
+        Raises:
+            InvalidRequestError: every fault. ConflictError: the id is another tenant's.
+        """
+        problems = await self._problems(event)
+        if problems:
+            raise InvalidRequestError(problems)
+        tenant = allowed_tenant(actor, event.tenant) or TENANT_DEFAULT
+        labels = orjson.dumps(dict(event.labels)).decode() if event.labels else None
+        async with self._database.transaction() as connection:
+            published = await store.publish_event(
+                connection,
+                [
+                    event.type,
+                    event.data,
+                    event.id,
+                    tenant,
+                    event.occurred_at,
+                    event.ordering_key,
+                    labels,
+                    event.traceparent,
+                ],
+            )  # fmt: skip -- the statement's order
+            known = await store.find_event(connection, published or event.id or "", tenant)
+        if known is None:
+            raise ConflictError(
+                f"the id {event.id!r} is taken, and its event is not to be seen from here"
+            )
+        return event_object(known), published is not None
+
+    async def page(
+        self,
+        actor: Actor,
+        *,
+        event_type: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        tenant: str | None = None,
+        test: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = LIMIT_DEFAULT,
+        cursor: str | None = None,
+    ) -> Object:
+        """Returns a page of events without their deliveries, newest first, waiting ones included.
+
+        Raises:
+            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the actor's.
+        """
+        problems = limit_problems(limit) + (labels_problems(labels, "label") if labels else [])
+        if problems:
+            raise InvalidRequestError(problems)
+        filters = [
+            allowed_tenant(actor, tenant),
+            event_type,
+            orjson.dumps(dict(labels)).decode() if labels else None,
+            test,
+            since,
+            until,
+            *(read_cursor(cursor) or (None, None)),
+            limit + 1,
+        ]
+        async with store.reading(self._database) as connection:
+            rows = await store.page_of_events(connection, filters)
+        return page_object(
+            rows, limit, lambda row: Place(row.accepted_at or row.inserted_at, row.id), event_object
+        )
+
+    async def show(self, actor: Actor, event_id: str) -> Object:
+        """Returns the newest event of that id with its deliveries.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        async with store.reading(self._database) as connection:
+            event = await store.find_event(connection, event_id, actor.tenant)
+            if event is None:
+                raise NotFoundError(f"there is no event {event_id!r}")
+            deliveries = await store.deliveries_of_event(connection, event)
+        return event_object(event, deliveries)
+
+    async def _problems(self, event: NewEvent) -> list[tuple[str, str]]:
+        problems = event_type_problems(event.type)
+        if len(event.data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
+            problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
+        elif "\0" in event.data or not _is_text(event.data):
+            problems.append(("data", "must be UTF-8 text without NUL"))
+        elif (kind := await store.json_kind(self._database, event.data)) != "object":
+            found = "this is no JSON" if kind is None else f"not {kind}"
+            problems.append(("data", f"must be the text of a JSON object, {found}"))
+        if event.id is not None and _ID.fullmatch(event.id) is None:
+            problems.append(("id", "must be 1 to 64 letters, digits, _ and -"))
+        elif event.id is not None and _RESERVED_ID.fullmatch(event.id):
+            problems.append(
+                (
+                    "id",
+                    "has the form that is made where no id is given; leave it out or give another",
+                )
+            )
+        if event.tenant is not None:
+            problems += tenant_problems(event.tenant)
+        if event.labels:
+            problems += labels_problems(event.labels)
+        problems += [
+            (name, f"must have at most {TEXT_CHARACTERS_MAX} characters, none of them NUL")
+            for name, text in (
+                ("ordering_key", event.ordering_key),
+                ("traceparent", event.traceparent),
+            )
+            if text is not None
+            and (len(text) > TEXT_CHARACTERS_MAX or "\0" in text or not _is_text(text))
+        ]
+        at = event.occurred_at
+        if at is not None and (at.tzinfo is None or at < _EARLIEST):
+            problems.append(
+                ("occurred_at", "must have a time zone and lie in the years 1970 to 9999")
+            )
+        return problems
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

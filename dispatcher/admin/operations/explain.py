@@ -1,0 +1,185 @@
+"""Why each endpoint of an event's tenant did or did not get it, and what happens next."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.objects import Object, delivery_object, event_object, time_text
+from dispatcher.core.errors import InvalidRequestError, NotFoundError
+from dispatcher.core.matching import labels_match, parse_event_types
+from dispatcher.core.model import DeliveryState, EndpointState
+from dispatcher.store import admin as store
+from dispatcher.store.admin import DeliveryDetail, EventDetail, RoutedEndpoint
+
+NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
+_REASONS: Final[Mapping[str | None, str]] = {
+    "schedule_spent": "every attempt of the schedule failed",
+    "gone": "the receiver answered 410 Gone",
+    "test_failed": "the one attempt of a test event failed",
+    "cancelled_by_person": "somebody cancelled it",
+    "endpoint_disabled": "the endpoint was disabled",
+    "endpoint_deleted": "the endpoint was deleted",
+    "paused_too_long": "the endpoint was paused for too long",
+    "unencodable_event": "the event does not fit the endpoint's format",
+    "unknown_profile": "the endpoint's profile is not configured",
+    "invalid_headers": "the endpoint's headers cannot be sent",
+    "invalid_url": "the endpoint's URL cannot be used",
+    "secret_unreadable": "the endpoint's secret cannot be decrypted",
+}
+
+
+class Verdict(NamedTuple):
+    """Whether an endpoint gets the event, why in a word and in a sentence, and what comes next."""
+
+    gets_it: bool
+    why: str
+    explanation: str
+    next: str
+
+
+class Explanation:
+    """Explains events."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._database = deployment.database
+
+    async def explain(self, actor: Actor, event_id: str) -> Object:
+        """Returns the event, how many dispatchers run, and a verdict for each endpoint of its tenant.
+
+        Endpoints that were deleted before the event came are left out.
+
+        Raises:
+            NotFoundError: there is no event of that id.
+        """
+        async with store.reading(self._database) as connection:
+            event = await store.find_event(connection, event_id, actor.tenant)
+            if event is None:
+                raise NotFoundError(f"there is no event {event_id!r}")
+            deliveries = {
+                row.endpoint_id: row for row in await store.deliveries_of_event(connection, event)
+            }
+            endpoints = await store.endpoints_of_tenant(connection, event.tenant)
+            alive = await store.replicas_alive(connection)
+        came_at = event.accepted_at or event.inserted_at
+        verdicts = [
+            _object(
+                endpoint,
+                deliveries.get(endpoint.id),
+                judge(event, endpoint, deliveries.get(endpoint.id)),
+            )
+            for endpoint in endpoints
+            if endpoint.id in deliveries
+            or endpoint.deleted_at is None
+            or endpoint.deleted_at > came_at
+        ]
+        summary = (
+            "it waits in the outbox"
+            if event.accepted_at is None
+            else f"{len(deliveries)} deliveries were made"
+        )
+        if not alive:
+            summary += f"; {NO_DISPATCHER}"
+        return {
+            "event": event_object(event),
+            "summary": summary,
+            "dispatchers_alive": alive,
+            "endpoints": verdicts,
+        }
+
+
+def judge(event: EventDetail, endpoint: RoutedEndpoint, delivery: DeliveryDetail | None) -> Verdict:
+    """Returns the verdict on one endpoint."""
+    if delivery is not None:
+        return _of_delivery(endpoint, delivery)
+    nothing = "nothing: no delivery was made"
+    if event.test:
+        return Verdict(
+            False, "test_event", "a test event goes to the one endpoint it was sent to", nothing
+        )
+    if endpoint.deleted_at is not None:
+        return Verdict(False, "endpoint_deleted", "the endpoint is deleted", nothing)
+    matches, why, explanation = _match(event, endpoint)
+    if event.accepted_at is None:
+        if not matches:
+            return Verdict(
+                False, why, explanation, "nothing, unless the endpoint changes before it is taken"
+            )
+        then = "a dispatcher takes it from the outbox and makes a delivery"
+        if endpoint.state == EndpointState.DISABLED:
+            then += ", cancelled at once since the endpoint is disabled; resume it first"
+        return Verdict(True, "waiting_in_outbox", explanation, then)
+    if endpoint.created_at > event.accepted_at:
+        at = time_text(endpoint.created_at)
+        return Verdict(False, "created_later", f"the endpoint was made later, at {at}", nothing)
+    if matches:
+        at = time_text(endpoint.updated_at)
+        return Verdict(
+            False,
+            "changed_later",
+            f"it matches now, and did not when the event came (changed at {at})",
+            nothing,
+        )
+    return Verdict(False, why, explanation, nothing)
+
+
+def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str]:
+    listed = ", ".join(endpoint.event_types)
+    try:
+        subscribed = parse_event_types(endpoint.event_types).matches(event.type)
+    except InvalidRequestError:
+        subscribed = False
+    if not subscribed:
+        return False, "not_subscribed", f"it subscribes to {listed}, which leaves {event.type} out"
+    if not labels_match(endpoint.labels, event.labels):
+        wanted = ", ".join(f"{name}={value}" for name, value in endpoint.labels.items())
+        return (
+            False,
+            "labels_differ",
+            f"it asks for the labels {wanted}, which the event does not have",
+        )
+    return True, "subscribed", f"it subscribes to {listed}"
+
+
+def _of_delivery(endpoint: RoutedEndpoint, delivery: DeliveryDetail) -> Verdict:
+    nothing = "nothing, unless somebody asks for a resend"
+    if endpoint.deleted_at is not None:
+        nothing = "nothing: the endpoint is deleted"
+    why = _REASONS.get(delivery.reason, delivery.reason or "")
+    match DeliveryState(delivery.state):
+        case DeliveryState.SUCCEEDED:
+            at = time_text(delivery.finished_at)
+            return Verdict(
+                True, "succeeded", f"delivered at {at}, attempt {delivery.attempt_count}", nothing
+            )
+        case DeliveryState.FAILED:
+            return Verdict(
+                True, "failed", f"{delivery.attempt_count} attempts were made: {why}", nothing
+            )
+        case DeliveryState.CANCELLED:
+            return Verdict(False, "cancelled", why, nothing)
+        case DeliveryState.PENDING | DeliveryState.RETRYING:
+            return Verdict(True, delivery.state, _waiting(delivery), _next(endpoint, delivery))
+
+
+def _waiting(delivery: DeliveryDetail) -> str:
+    if delivery.attempt_count:
+        return f"{delivery.attempt_count} attempts failed so far"
+    return "it waits for its first attempt"
+
+
+def _next(endpoint: RoutedEndpoint, delivery: DeliveryDetail) -> str:
+    if endpoint.deleted_at is not None or endpoint.state == EndpointState.DISABLED:
+        return f"it will be cancelled: the endpoint is {'deleted' if endpoint.deleted_at else 'disabled'}"
+    if endpoint.state == EndpointState.PAUSED:
+        return "it waits until the endpoint is resumed"
+    return f"the next attempt is due at {time_text(delivery.next_attempt_at)}"
+
+
+def _object(endpoint: RoutedEndpoint, delivery: DeliveryDetail | None, verdict: Verdict) -> Object:
+    return {
+        "endpoint_id": endpoint.id,
+        "endpoint_name": endpoint.name,
+        "endpoint_state": "deleted" if endpoint.deleted_at is not None else endpoint.state,
+        **verdict._asdict(),
+        "delivery": None if delivery is None else delivery_object(delivery),
+    }

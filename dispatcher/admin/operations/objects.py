@@ -1,0 +1,142 @@
+"""The objects that operations answer: their keys, their times, and pages with opaque cursors."""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
+
+from dispatcher.core.errors import InvalidRequestError
+from dispatcher.store.admin import AttemptDetail, DeliveryDetail, EventDetail
+
+Row = TypeVar("Row")
+Object = dict[str, Any]
+"""Ready for `orjson.dumps`; times are texts, an event's data is an `orjson.Fragment` with its bytes."""
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_MAX: Final = 500
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Place(NamedTuple):
+    """Where a page ended: the time and id of its last item."""
+
+    at: datetime
+    id: str
+
+
+def time_text(moment: datetime | None) -> str | None:
+    """Returns RFC 3339 in UTC with microseconds and `Z`, as in `2026-05-29T14:32:11.000000Z`."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def delivery_object(
+    delivery: DeliveryDetail, attempts: Sequence[AttemptDetail] | None = None
+) -> Object:
+    """Returns a delivery; `attempts` are part of it where one delivery was asked for."""
+    found: Object = {
+        "id": delivery.id,
+        "event_id": delivery.event_id,
+        "endpoint_id": delivery.endpoint_id,
+        "event_type": delivery.event_type,
+        "tenant": delivery.tenant,
+        "profile": delivery.profile,
+        "state": delivery.state,
+        "reason": delivery.reason,
+        "test": delivery.test,
+        "attempt_count": delivery.attempt_count,
+        "schedule_position": delivery.schedule_position,
+        "next_attempt_at": time_text(delivery.next_attempt_at),
+        "created_at": time_text(delivery.created_at),
+        "finished_at": time_text(delivery.finished_at),
+        "warnings": list(delivery.warnings),
+    }
+    if attempts is not None:
+        found["attempts"] = [attempt_object(attempt) for attempt in attempts]
+    return found
+
+
+def attempt_object(attempt: AttemptDetail) -> Object:
+    """Returns an attempt; a body that is not UTF-8 has its bad bytes replaced."""
+    body = attempt.response_body
+    return {
+        "attempt_number": attempt.attempt_number,
+        "trigger": attempt.trigger,
+        "outcome": attempt.outcome,
+        "flags": list(attempt.flags),
+        "attempted_at": time_text(attempt.attempted_at),
+        "latency_seconds": round(attempt.latency_seconds, 6),
+        "response_code": attempt.response_code,
+        "response_body": None if body is None else body.decode("utf-8", "replace"),
+        "error": attempt.error,
+        "url": attempt.url,
+    }
+
+
+def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None = None) -> Object:
+    """Returns an event with its data as written; `deliveries` where one event was asked for."""
+    found: Object = {
+        "id": event.id,
+        "type": event.type,
+        "tenant": event.tenant,
+        "data": orjson.Fragment(event.data),
+        "occurred_at": time_text(event.occurred_at),
+        "ordering_key": event.ordering_key,
+        "labels": event.labels,
+        "traceparent": event.traceparent,
+        "inserted_at": time_text(event.inserted_at),
+        "accepted_at": time_text(event.accepted_at),
+        "test": event.test,
+    }
+    if deliveries is not None:
+        found["deliveries"] = [delivery_object(delivery) for delivery in deliveries]
+    return found
+
+
+def page_object(
+    rows: Sequence[Row], limit: int, place: Callable[[Row], Place], item: Callable[[Row], Object]
+) -> Object:
+    """Returns a page of at most `limit` of the rows, of which one more than that was asked for."""
+    shown = rows[:limit]
+    cursor = write_cursor(place(shown[-1])) if len(rows) > limit else None
+    return {"items": [item(row) for row in shown], "next_cursor": cursor}
+
+
+def write_cursor(place: Place) -> str:
+    """Returns a text that `read_cursor` turns back; nobody else is to read it."""
+    microseconds = (place.at - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(f"{microseconds}|{place.id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str | None) -> Place | None:
+    """Returns the place of a cursor; None is the first page.
+
+    Raises:
+        InvalidRequestError: the text is no cursor of ours.
+    """
+    if text is None:
+        return None
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        microseconds, _, identifier = (
+            base64.b64decode(padded, b"-_", validate=True).decode().partition("|")
+        )
+        place = Place(_EPOCH + timedelta(microseconds=int(microseconds)), identifier)
+    except (binascii.Error, ValueError, OverflowError):
+        raise _no_cursor() from None
+    if not place.id.isprintable() or write_cursor(place) != text:
+        raise _no_cursor()
+    return place
+
+
+def _no_cursor() -> InvalidRequestError:
+    return InvalidRequestError([("cursor", "is not a next_cursor of an earlier page")])
+
+
+def limit_problems(limit: int) -> list[tuple[str, str]]:
+    """Lists what is wrong with the size of a page."""
+    if 1 <= limit <= LIMIT_MAX:
+        return []
+    return [("limit", f"must be from 1 to {LIMIT_MAX}")]

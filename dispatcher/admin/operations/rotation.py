@@ -1,0 +1,190 @@
+"""Secrets: rotated, staged, shown.
+
+Where a format has room for several signatures, the new secret signs beside the old one until the overlap ends. Where
+it has room for one, the new secret is staged first, so that the receiver can learn it, and a second call switches.
+"""
+
+import secrets
+from typing import Final
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoint_fields import secret_problems
+from dispatcher.admin.operations.endpoints import endpoint_object, found, seal
+from dispatcher.admin.operations.objects import Object, time_text
+from dispatcher.core import secret
+from dispatcher.core.errors import ConflictError, InvalidRequestError, SecretError
+from dispatcher.core.profile import Profile
+from dispatcher.core.secret import Secret
+from dispatcher.store import admin as store
+from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.routing import SealedSecret
+
+OVERLAP_SECONDS_DEFAULT: Final = 86_400
+OVERLAP_SECONDS_MAX: Final = 604_800
+PREVIOUS_SECRETS_MAX: Final = 4
+"""Old secrets that still sign: each is one more signature in every request's header."""
+
+
+class Rotation:
+    """The secrets of a deployment's endpoints."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._database = deployment.database
+
+    async def rotate(
+        self,
+        actor: Actor,
+        endpoint_id: str,
+        *,
+        new_secret: str | None = None,
+        overlap_seconds: float | None = None,
+        activate: bool | None = None,
+    ) -> Object:
+        """Gives an endpoint a new secret, made where none is given, and returns it whole.
+
+        The answer has `secret`, `public_key`, `state` (`active` or `staged`) and `previous_secret_expires_at`.
+
+        Raises:
+            InvalidRequestError: every fault. NotFoundError: no such endpoint.
+            ConflictError: too many old secrets still sign, or the profile is gone.
+        """
+        keyring = self._deployment.keys()
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
+                endpoint_id,
+            )
+            profile = self._profile(row)
+            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            problems = _problems(profile, new_secret, overlap_seconds, activate)
+            if new_secret is not None and self._is_known(new_secret, sealed, endpoint_id):
+                problems.append(("secret", "is one that the endpoint has already"))
+            if problems:
+                raise InvalidRequestError(problems)
+            chosen = Secret(new_secret) if new_secret is not None else None
+            chosen = chosen or secret.generate(profile, secrets.token_bytes)
+            stages = not profile.several_signatures and not activate
+            expires_at = None
+            if stages:
+                await store.forget_secret(connection, endpoint_id, "staged")
+            elif profile.several_signatures:
+                now = self._deployment.clock.now()
+                old = [one for one in sealed if one.expires_at is not None and one.expires_at > now]
+                overlap = OVERLAP_SECONDS_DEFAULT if overlap_seconds is None else overlap_seconds
+                if overlap and len(old) >= PREVIOUS_SECRETS_MAX:
+                    raise ConflictError(
+                        f"{len(old)} old secrets still sign; wait until {time_text(old[0].expires_at)}"
+                    )
+                if overlap:
+                    expires_at = await store.retire_secret(connection, endpoint_id, overlap)
+                else:
+                    await store.forget_secret(connection, endpoint_id, "current")
+            else:
+                await store.forget_secret(connection, endpoint_id, "current")
+                await store.forget_secret(connection, endpoint_id, "staged")
+            role = "staged" if stages else "current"
+            await store.insert_secret(
+                connection, endpoint_id, role, *seal(keyring, chosen, endpoint_id)
+            )
+            action = "endpoint.stage_secret" if stages else "endpoint.rotate_secret"
+            await store.write_audit(connection, actor.name, row.tenant, action, endpoint_id, {})
+        return {
+            "endpoint_id": endpoint_id,
+            "secret": chosen.reveal(),
+            "public_key": secret.public_key(profile, chosen),
+            "state": "staged" if stages else "active",
+            "previous_secret_expires_at": time_text(expires_at),
+        }
+
+    async def activate_staged(self, actor: Actor, endpoint_id: str) -> Object:
+        """Switches to the staged secret and returns the endpoint.
+
+        Raises:
+            NotFoundError: no such endpoint. ConflictError: nothing is staged.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
+                endpoint_id,
+            )
+            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            if not any(one.role == "staged" for one in sealed):
+                raise ConflictError("no secret is staged; rotate the secret first")
+            await store.forget_secret(connection, endpoint_id, "current")
+            await store.activate_secret(connection, endpoint_id)
+            await store.write_audit(
+                connection, actor.name, row.tenant, "endpoint.activate_secret", endpoint_id, {}
+            )
+            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+        profile = self._deployment.profiles.get(row.profile)
+        return endpoint_object(row, sealed, profile, self._deployment.keyring)
+
+    async def reveal(self, actor: Actor, endpoint_id: str) -> Object:
+        """Returns the secret, and the staged one, whole; that it was asked for is written down.
+
+        Raises:
+            NotFoundError: no such endpoint. SecretError: it cannot be opened with the configured keys.
+        """
+        keyring = self._deployment.keys()
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
+            )
+            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            opened = {
+                one.role: Secret(keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id))
+                for one in sealed
+                if one.role != "previous"
+            }
+            await store.write_audit(
+                connection, actor.name, row.tenant, "endpoint.reveal_secret", endpoint_id, {}
+            )
+        current, staged = opened.get("current"), opened.get("staged")
+        profile = self._deployment.profiles.get(row.profile)
+        public = profile is not None and current is not None
+        return {
+            "endpoint_id": endpoint_id,
+            "secret": None if current is None else current.reveal(),
+            "public_key": secret.public_key(profile, current) if public else None,  # type: ignore[arg-type]  # both are there
+            "staged_secret": None if staged is None else staged.reveal(),
+        }
+
+    def _profile(self, row: EndpointDetail) -> Profile:
+        profile = self._deployment.profiles.get(row.profile)
+        if profile is None:
+            raise ConflictError(
+                f"the profile {row.profile} of this endpoint is not configured any more"
+            )
+        return profile
+
+    def _is_known(self, text: str, sealed: list[SealedSecret], endpoint_id: str) -> bool:
+        keyring = self._deployment.keys()
+        for one in sealed:
+            try:
+                if keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id) == text:
+                    return True
+            except SecretError:
+                continue  # It cannot be read, so it can only be replaced.
+        return False
+
+
+def _problems(
+    profile: Profile, new_secret: str | None, overlap_seconds: float | None, activate: bool | None
+) -> list[tuple[str, str]]:
+    problems = [] if new_secret is None else secret_problems(new_secret, profile)
+    if profile.several_signatures:
+        if activate is False:
+            problems.append(
+                ("activate", f"is always so under {profile.name}: old and new secret sign together")
+            )
+        if overlap_seconds is not None and not 0 <= overlap_seconds <= OVERLAP_SECONDS_MAX:
+            problems.append(("overlap_seconds", f"must be from 0 to {OVERLAP_SECONDS_MAX}"))
+    elif overlap_seconds is not None:
+        problems.append(
+            (
+                "overlap_seconds",
+                f"is not possible: a request under {profile.name} has room for one signature",
+            )
+        )
+    return problems

@@ -1,0 +1,282 @@
+"""The test event: sent at once, one attempt, through the same gate as everything that leaves.
+
+It asks neither for subscriptions nor for paused or disabled, and has no part in breakers, disabling or alerts. What
+came of it is recorded as a delivery with `test: true` once the attempt is over: a crash in between leaves no trace.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from dispatcher import __version__
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import found
+from dispatcher.admin.operations.objects import Object, delivery_object
+from dispatcher.core import ids
+from dispatcher.core.envelope import MadeTestEvent, make_test_event
+from dispatcher.core.errors import (
+    ConflictError,
+    DispatcherError,
+    EncodingError,
+    InvalidRequestError,
+    ProfileError,
+    SecretError,
+)
+from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
+from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems, parse_event_types
+from dispatcher.core.model import Answer, Outcome, Reason
+from dispatcher.core.profile import Profile
+from dispatcher.core.request import RequestTemplate
+from dispatcher.core.secret import Secret
+from dispatcher.core.signing import Signer
+from dispatcher.core.url import CanonicalUrl, canonical_url
+from dispatcher.delivery.connections import NotAttempted
+from dispatcher.delivery.gate import Gate
+from dispatcher.store import admin as store
+from dispatcher.store.admin import AttemptDetail, DeliveryDetail, EndpointDetail
+from dispatcher.store.routing import SealedSecret
+
+
+class _Sent(NamedTuple):
+    """One attempt and when it was made."""
+
+    answer: Answer
+    attempted_at: datetime
+    latency_seconds: float
+
+
+class Trial:
+    """Sends test events; needs the gate, and so a running loop."""
+
+    def __init__(self, deployment: Deployment, gate: Gate) -> None:
+        self._deployment = deployment
+        self._database = deployment.database
+        self._gate = gate
+
+    async def send(
+        self,
+        actor: Actor,
+        endpoint_id: str,
+        *,
+        event_type: str | None = None,
+        data: str | None = None,
+    ) -> Object:
+        """Sends a test event and returns its delivery with the attempt, whatever that came to.
+
+        `data` is JSON text, an object. Without a type the first one that the endpoint subscribes to is taken.
+
+        Raises:
+            InvalidRequestError: every fault. NotFoundError: no such endpoint.
+            ConflictError: the endpoint cannot be sent to at all: its profile is gone, its secret does not open.
+        """
+        async with self._database.transaction() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
+            )
+            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+        profile = self._deployment.profiles.get(row.profile)
+        if profile is None:
+            raise ConflictError(
+                f"the profile {row.profile} of this endpoint is not configured any more"
+            )
+        made = await self._make(row, profile, event_type, data)
+        delivery_id = ids.delivery_ids(
+            int(made.event.inserted_at.timestamp() * 1000),
+            secrets.token_bytes(ids.RANDOMNESS_BYTES),
+            1,
+        )[0]
+        url = canonical_url(row.url, https_only=profile.https_only)
+        template = self._template(row, profile, url, sealed)
+        sent = await self._send(row, profile, url, template, made, delivery_id)
+        succeeded = sent.answer.outcome is Outcome.OK
+        delivery = DeliveryDetail(
+            delivery_id,
+            made.event.inserted_at.date(),
+            made.event.id,
+            row.id,
+            made.event.type,
+            row.tenant,
+            row.profile,
+            "succeeded" if succeeded else "failed",
+            None if succeeded else Reason.TEST_FAILED,
+            test=True,
+            attempt_count=1,
+            schedule_position=0,
+            next_attempt_at=None,
+            created_at=made.event.inserted_at,
+            finished_at=self._deployment.clock.now(),
+            warnings=list(made.warnings),
+        )
+        async with self._database.transaction() as connection:
+            await store.record_trial(connection, _values(delivery, row, made, sent))
+            detail = {"delivery_id": delivery_id, "outcome": sent.answer.outcome}
+            await store.write_audit(
+                connection, actor.name, row.tenant, "endpoint.test", row.id, detail
+            )
+        return delivery_object(delivery, [_attempt(row, sent)])
+
+    async def _make(
+        self, row: EndpointDetail, profile: Profile, event_type: str | None, data: str | None
+    ) -> MadeTestEvent:
+        problems: list[tuple[str, str]] = []
+        if event_type is not None and not event_type.startswith(OPERATIONAL_PREFIX):
+            problems += event_type_problems(event_type, "event_type")
+        if data is not None:
+            if len(data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
+                problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
+            elif await store.json_kind(self._database, data) != "object":
+                problems.append(("data", "must be the text of a JSON object"))
+        if problems:
+            raise InvalidRequestError(problems)
+        if event_type is None and (profile.fixed_test is None or data is not None):
+            event_type = self._first_type(row.event_types)
+        known = self._deployment.catalogue.types.get(event_type or "")
+        try:
+            return make_test_event(
+                profile,
+                event_type=event_type,
+                data=data,
+                sample=None if known is None else known.sample,
+                random_hex=secrets.token_hex(8),
+                endpoint_id=row.id,
+                endpoint_name=row.name,
+                tenant=row.tenant,
+                now=self._deployment.clock.now(),
+            )
+        except EncodingError as error:
+            raise InvalidRequestError([("data", str(error))]) from error
+
+    def _first_type(self, event_types: Sequence[str]) -> str | None:
+        """Returns the first type of the catalogue that the endpoint takes, else an exact name of its own."""
+        subscription = parse_event_types(event_types)
+        known = [name for name in self._deployment.catalogue.types if subscription.matches(name)]
+        exact = [name for name in event_types if name in self._deployment.catalogue.types]
+        named = [name for name in event_types if not name.endswith("*")]
+        return next(iter([*exact, *known, *named]), None)
+
+    def _template(
+        self, row: EndpointDetail, profile: Profile, url: CanonicalUrl, sealed: list[SealedSecret]
+    ) -> RequestTemplate:
+        now = self._deployment.clock.now()
+        signing = [
+            one
+            for one in sorted(sealed, reverse=True)
+            if one.role == "current"
+            or (profile.several_signatures and one.expires_at is not None and one.expires_at > now)
+        ]
+        try:
+            if not signing and not profile.secret.nullable:
+                raise SecretError(
+                    f"the endpoint has no secret, and the profile {profile.name} always signs"
+                )
+            opened = [
+                Secret(self._deployment.keys().open(one.sealed, owner=row.id, key_id=one.key_id))
+                for one in signing
+            ]
+            return RequestTemplate(
+                profile=profile,
+                target=url.target,
+                host_header=url.host_header,
+                user_agent=self._deployment.settings.egress.user_agent
+                or f"dispatcher/{__version__}",
+                custom_headers=row.headers,
+                signer=Signer(profile, opened) if opened else None,
+            )
+        except (SecretError, ProfileError) as error:
+            raise ConflictError(str(error)) from error
+
+    async def _send(
+        self,
+        row: EndpointDetail,
+        profile: Profile,
+        url: CanonicalUrl,
+        template: RequestTemplate,
+        made: MadeTestEvent,
+        delivery_id: str,
+    ) -> _Sent:
+        clock = self._deployment.clock
+        attempted_at, started = clock.now(), clock.monotonic()
+        if url.scheme == "http" and not self._deployment.settings.egress.allow_http:
+            error = "plain http is not allowed: set egress.allow_http"
+            return _Sent(Answer(Outcome.BLOCKED_ADDRESS, error=error), attempted_at, 0.0)
+        try:
+            head = template.head(
+                event_id=made.event.id,
+                delivery_id=delivery_id,
+                event_type=made.event.type,
+                timestamp=int(attempted_at.timestamp()),
+                body=made.body,
+                traceparent=None,
+            )
+        except EncodingError as fault:
+            raise InvalidRequestError([("event_type", str(fault))]) from fault
+        target = self._gate.make_target(url, row.ca_pem, row.id)
+        done: asyncio.Future[Answer | NotAttempted] = asyncio.get_running_loop().create_future()
+
+        def take(answer: Answer | NotAttempted) -> None:
+            if not done.done():
+                done.set_result(answer)
+
+        seconds = row.timeout_seconds or profile.timeout_seconds
+        exchange = self._gate.connections.send(target, head, made.body, seconds, take)
+        try:
+            answer = await done
+        except asyncio.CancelledError:
+            exchange.cancel()
+            raise
+        finally:
+            self._gate.connections.drop(target)
+        if isinstance(answer, NotAttempted):
+            raise DispatcherError(f"nothing was sent: {answer.reason}")
+        return _Sent(answer, attempted_at, clock.monotonic() - started)
+
+
+def _attempt(row: EndpointDetail, sent: _Sent) -> AttemptDetail:
+    answer = sent.answer
+    return AttemptDetail(
+        1,
+        "test",
+        answer.outcome,
+        list(answer.flags),
+        sent.attempted_at,
+        sent.latency_seconds,
+        answer.status,
+        answer.body or None if answer.outcome is not Outcome.OK else None,
+        answer.error,
+        row.url,
+    )
+
+
+def _values(
+    delivery: DeliveryDetail, row: EndpointDetail, made: MadeTestEvent, sent: _Sent
+) -> list[object]:
+    """Returns the parameters of the statement that records it, in its order."""
+    event, answer, attempt = made.event, sent.answer, _attempt(row, sent)
+    return [
+        delivery.day,
+        event.id,
+        event.type,
+        row.tenant,
+        event.data,
+        event.inserted_at,
+        row.profile,
+        made.body,
+        delivery.id,
+        row.id,
+        delivery.state,
+        delivery.reason,
+        delivery.warnings,
+        attempt.outcome,
+        attempt.flags,
+        attempt.attempted_at,
+        attempt.latency_seconds,
+        *answer.phases,
+        answer.reused,
+        answer.peer,
+        attempt.url,
+        attempt.response_code,
+        attempt.response_body,
+        attempt.error,
+    ]  # fmt: skip -- the statement's order, in the tables' groups

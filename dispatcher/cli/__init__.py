@@ -1,0 +1,21 @@
+"""The command line: parses, calls, prints, and sets the exit code: 0 done, 1 failed, 2 usage or configuration.
+
+Commands import what they need when they run, so that `--help` loads neither aiohttp nor asyncpg.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Runs the command that the arguments name; the process ends with 0, 1 or 2."""
+    from dispatcher.cli.program import program  # noqa: PLC0415 -- importing this package costs nothing
+
+    code: object = 0
+    try:
+        program()
+    except SystemExit as ended:
+        code = ended.code
+    except KeyboardInterrupt:
+        code = 1
+    # Whatever a library chose (130 after Ctrl-C), the exit codes are these three.
+    sys.exit(0 if code in {0, None} else 2 if code == 2 else 1)  # noqa: PLR2004 -- usage or configuration

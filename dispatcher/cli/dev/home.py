@@ -1,0 +1,136 @@
+"""The folder where `dispatcher dev` keeps its state: data, keys, certificates, and what others need to find it.
+
+While a `dev` runs it holds a lock on `dev.lock`; `dev.json` (for people and tools) and `environment.json` (for the
+other commands: database, keys, egress settings) count only while that lock is held, so that a killed `dev` leaves
+nothing behind that anybody would believe. Files with secrets have mode 0600, the folder 0700.
+"""
+
+import base64
+import fcntl
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from dispatcher.config.shipped import shipped_config_directory
+from dispatcher.core.errors import DispatcherError
+
+_FILE_BYTES_MAX: Final = 65_536
+
+
+class AlreadyRunningError(DispatcherError):
+    """Another `dispatcher dev` uses this home."""
+
+
+def home_directory(environ: Mapping[str, str]) -> Path:
+    """Returns `DISPATCHER_HOME`, else `.dispatcher` in the checkout, else in the current folder."""
+    given = environ.get("DISPATCHER_HOME", "")
+    if given:
+        return Path(given).absolute()
+    checkout = shipped_config_directory().parent
+    if (checkout / "pyproject.toml").is_file() and os.access(checkout, os.W_OK):
+        return checkout / ".dispatcher"
+    return Path.cwd() / ".dispatcher"
+
+
+def running_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that lead to a running `dispatcher dev`; none runs: nothing."""
+    directory = home_directory(environ)
+    if not _is_locked(directory / "dev.lock"):
+        return {}
+    try:
+        found = orjson.loads((directory / "environment.json").read_bytes()[:_FILE_BYTES_MAX])
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+class Home:
+    """The folder of the `dev` that this process is; made by entering it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Home":
+        """Makes the folder and takes it.
+
+        Raises:
+            AlreadyRunningError: another one has it.
+            DispatcherError: the folder cannot be made.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.directory / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise DispatcherError(
+                f"{self.directory} cannot be made: {error.strerror}; set DISPATCHER_HOME to a folder of yours"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            self._lock = None
+            raise AlreadyRunningError(
+                f"another `dispatcher dev` runs in {self.directory}; end it, or set DISPATCHER_HOME"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("dev.json", "environment.json"):
+            (self.directory / name).unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def path(self, name: str) -> Path:
+        """Returns the path of a file of ours."""
+        return self.directory / name
+
+    def write(self, name: str, text: str) -> Path:
+        """Writes a file that only its owner reads, whole or not at all."""
+        path, partial = self.directory / name, self.directory / f".{name}.partial"
+        partial.unlink(missing_ok=True)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        partial.replace(path)
+        return path
+
+    def write_json(self, name: str, value: Mapping[str, object]) -> Path:
+        """Writes an object as indented JSON."""
+        return self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+    def kept(self, name: str, made: str) -> str:
+        """Returns the text of a file that stays between runs, written with `made` where it is absent."""
+        path = self.directory / name
+        if not path.is_file():
+            self.write(name, made + "\n")
+        return path.read_text(encoding="utf-8").strip()
+
+    def secret_keys(self) -> str:
+        """Returns the keys that secrets are sealed with, in the setting's form."""
+        return self.kept("secret-keys", "dev:" + base64.b64encode(secrets.token_bytes(32)).decode())
+
+    def admin_token(self) -> str:
+        """Returns the token of the console and the API."""
+        return self.kept("admin-token", secrets.token_urlsafe(32))

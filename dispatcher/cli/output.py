@@ -1,0 +1,128 @@
+"""What commands print: data on standard output, as a table for people or as JSON; everything else on stderr.
+
+Texts from outside (names, URLs, answers of receivers) may hold control characters that would steer a terminal; they
+are shown escaped.
+"""
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+_STEERING: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_STEERING_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+CELL_CHARACTERS_MAX: Final = 60
+
+
+def escape(text: str) -> str:
+    """Returns the text with control and direction characters as `\\x1b` or `\\u202e`."""
+
+    def written(match: re.Match[str]) -> str:
+        number = ord(match[0])
+        return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"  # noqa: PLR2004 -- two digits suffice
+
+    return _STEERING.sub(written, text)
+
+
+def say(text: str = "") -> None:
+    """Prints a line of data, escaped."""
+    sys.stdout.write("\n".join(escape(line) for line in text.split("\n")) + "\n")
+
+
+def tell(text: str) -> None:
+    """Tells the person something that is no data."""
+    sys.stderr.write("\n".join(escape(line) for line in text.split("\n")) + "\n")
+    sys.stderr.flush()
+
+
+def fail(text: str) -> None:
+    """Tells what went wrong."""
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    tell_raw = "\x1b[31mdispatcher:\x1b[0m " if colour else "dispatcher: "
+    sys.stderr.write(tell_raw)
+    tell(text)
+
+
+def say_json(value: object) -> None:
+    """Prints an object as indented JSON; an event's data keep their bytes."""
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    # Outside of strings these cannot stand, and inside an escape means the same.
+    sys.stdout.write(_STEERING_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+def cell(value: object) -> str:
+    """Returns a value as one line of a table."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return ", ".join(cell(one) for one in value) or "-"
+        case dict():
+            return ", ".join(f"{name}={cell(one)}" for name, one in value.items()) or "-"
+        case orjson.Fragment():
+            contents = value.contents
+            return escape(contents if isinstance(contents, str) else contents.decode())
+    return escape(str(value))
+
+
+def width(text: str) -> int:
+    """Returns how many columns a terminal shows the text in: Thai vowels above stand in none, wide signs in two."""
+    return sum(
+        0 if unicodedata.category(one) in {"Mn", "Me", "Cf"} else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
+
+
+def say_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
+    """Prints rows under headings; long cells are cut, except ids and times."""
+    if not rows:
+        tell(empty)
+        return
+    cells = [[_cut(cell(row.get(column)), column) for column in columns] for row in rows]
+    heads = [column.upper().replace("_", " ") for column in columns]
+    widths = [max(width(line[place]) for line in [heads, *cells]) for place in range(len(columns))]
+    for line in [heads, *cells]:
+        padded = [one + " " * (size - width(one)) for one, size in zip(line, widths, strict=True)]
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def _cut(text: str, column: str) -> str:
+    if column == "id" or column.endswith(("_id", "_at")) or len(text) <= CELL_CHARACTERS_MAX:
+        return text
+    return text[: CELL_CHARACTERS_MAX - 1] + "…"
+
+
+def say_fields(value: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> None:
+    """Prints an object, one field a line."""
+    shown = {name: one for name, one in value.items() if name not in leave_out}
+    size = max((len(name) for name in shown), default=0)
+    for name, one in shown.items():
+        sys.stdout.write(f"{name.ljust(size)}  {cell(one)}\n")
+
+
+def say_page(page: Mapping[str, Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """Prints a page: the API's object, or a table, with how to get the next one on stderr."""
+    if as_json:
+        say_json(page)
+        return
+    say_table(page["items"], columns, empty)
+    if page["next_cursor"] is not None:
+        tell(f"more: --cursor {page['next_cursor']}")
+
+
+def say_object(
+    value: Mapping[str, Any], *, as_json: bool, human: Callable[[Mapping[str, Any]], None] = say_fields
+) -> None:
+    """Prints one object, as JSON or for people."""
+    if as_json:
+        say_json(value)
+    else:
+        human(value)

@@ -1,0 +1,213 @@
+"""What commands share: settings, the deployment behind them, and what an error costs.
+
+A wrong setting or a wrong argument ends with 2; whatever else keeps a command from its work (no such endpoint, no
+database just now) with 1.
+"""
+
+import asyncio
+import getpass
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import typer
+import uvloop
+
+from dispatcher import __version__
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.app import keyring_of
+from dispatcher.cli.dev.home import running_environment
+from dispatcher.cli.output import fail, tell
+from dispatcher.config.catalogue import load_catalogue
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.settings import Settings, load_settings
+from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.errors import (
+    ConfigurationError,
+    DispatcherError,
+    InvalidRequestError,
+    SchemaError,
+)
+from dispatcher.delivery.gate import Gate, protected_addresses
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.pool import Database
+from dispatcher.store.schema import Schema
+from dispatcher.telemetry import logs
+
+FAILED, USAGE = 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One command's work on the database."""
+
+    deployment: Deployment
+    actor: Actor
+
+
+def settings_of(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Returns the settings in force: those of a running `dispatcher dev` where no database is named.
+
+    Raises:
+        ConfigurationError: something is wrong; all of it.
+    """
+    return load_settings(config, effective_environment(os.environ), flags=flags)
+
+
+def effective_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment, completed by a running `dispatcher dev` where no database URL is set."""
+    if environ.get("DISPATCHER_DATABASE_URL") or environ.get("DISPATCHER_DATABASE_URL_FILE"):
+        return dict(environ)
+    return {**running_environment(environ), **environ}
+
+
+def actor() -> Actor:
+    """Returns the person at the terminal, for the audit log."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return Actor(name=f"cli:{name}")
+
+
+def database_url(settings: Settings) -> str:
+    """Returns the URL of the database.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError(
+            [
+                "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
+                " (or start `dispatcher dev`, whose database is then used)"
+            ]
+        )
+    return settings.database_url.get_secret_value()
+
+
+def deployment_of(settings: Settings, database: Database) -> Deployment:
+    """Returns what operations need, from the settings and their files.
+
+    Raises:
+        ConfigurationError: profiles, catalogue or egress settings are wrong; all of it.
+    """
+    problems: list[str] = []
+    loaded: list[Any] = []
+    for load in (
+        lambda: load_profiles(settings.directories_for("profiles")).profiles,
+        lambda: load_catalogue(settings.directories_for("catalogue")),
+    ):
+        try:
+            loaded.append(load())
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(problems)
+    egress = settings.egress
+    return Deployment(
+        database=database,
+        settings=settings,
+        profiles=loaded[0],
+        catalogue=loaded[1],
+        keyring=keyring_of(settings) if settings.secret_keys else None,
+        policy=AddressPolicy.parse(
+            allow_networks=[str(network) for network in egress.allow_networks],
+            allow_ports=egress.allow_ports,
+            deny_endpoints=protected_addresses(settings),
+            allow_metadata=egress.allow_metadata,
+        ),
+        clock=SystemClock(),
+    )
+
+
+async def open_database(database: Database) -> None:
+    """Makes the pool.
+
+    Raises:
+        ConfigurationError: the URL is malformed in a way that only the driver sees.
+    """
+    try:
+        await database.open()
+    except ValueError as error:
+        raise ConfigurationError([f"DISPATCHER_DATABASE_URL: {error}"]) from error
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Session]:
+    """Yields a session on a database whose schema fits."""
+    database = Database(
+        database_url(settings),
+        connections_max=2,
+        statement_cache_size=0 if settings.database.pooler else 100,
+    )
+    deployment = deployment_of(settings, database)
+    await open_database(database)
+    try:
+        await Schema(database).require()
+        yield Session(deployment=deployment, actor=actor())
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def opened_gate(settings: Settings) -> AsyncIterator[Gate]:
+    """Yields the way out, with the same guard as the daemon's."""
+    async with TaskSet("gate") as tasks:
+        gate = Gate(settings, tasks, SystemClock(), protected=protected_addresses(settings))
+        try:
+            yield gate
+        finally:
+            await gate.close()
+
+
+def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> None:
+    """Runs one step on the database and ends the command with the exit code of what became of it."""
+
+    async def run() -> None:
+        async with opened(settings_of(context.obj)) as session:
+            await step(session)
+
+    guarded(lambda: uvloop.run(run()))
+
+
+def guarded(run: Callable[[], None]) -> None:
+    """Runs a command; every error becomes a text on stderr and an exit code."""
+    logs.configure(form="console", level="warning", version=__version__)
+    try:
+        code = _code_of(run)
+    finally:
+        logs.shut_down()
+    if code:
+        raise typer.Exit(code)
+
+
+def _code_of(run: Callable[[], None]) -> int:
+    try:
+        run()
+    except ConfigurationError as error:
+        fail("the configuration is wrong:" if len(error.problems) > 1 else error.problems[0])
+        if len(error.problems) > 1:
+            tell("\n".join(f"  {problem}" for problem in error.problems))
+        return USAGE
+    except InvalidRequestError as error:
+        fail("this is not accepted:")
+        tell("\n".join(f"  {field}: {message}" for field, message in error.problems))
+        return USAGE
+    except SchemaError as error:
+        fail(str(error))
+        return USAGE
+    except DispatcherError as error:
+        fail(str(error))
+    except asyncpg.PostgresError as error:
+        fail(f"Postgres refused: {error}\nIs DISPATCHER_DATABASE_URL right? `dispatcher check` tells more.")
+    except asyncio.CancelledError:
+        fail("interrupted")
+    else:
+        return 0
+    return FAILED

@@ -1,0 +1,96 @@
+"""Turns option texts into the API's values; what cannot be turned is a usage error that names the option."""
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import typer
+
+NONE: Final = "none"
+_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def pairs(given: Sequence[str], option: str) -> dict[str, str | list[str]]:
+    """Returns `k=v` texts as an object; a name given twice has a list."""
+    found: dict[str, str | list[str]] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"give name=value, not {text!r}", param_hint=option)
+        known = found.get(name)
+        if known is None:
+            found[name] = value
+        elif isinstance(known, list):
+            known.append(value)
+        else:
+            found[name] = [known, value]
+    return found
+
+
+def single_pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """Returns `k=v` texts as an object of texts.
+
+    Raises:
+        typer.BadParameter: one is malformed, or a name is given twice.
+    """
+    found = pairs(given, option)
+    single = {name: value for name, value in found.items() if isinstance(value, str)}
+    if len(single) != len(found):
+        twice = next(name for name in found if name not in single)
+        raise typer.BadParameter(f"{twice} is given twice", param_hint=option)
+    return single
+
+
+def number(text: str, option: str) -> float | int | None:
+    """Returns a number, or None for `none`."""
+    if text == NONE:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor none", param_hint=option) from None
+
+
+def text_or_file(text: str, option: str) -> str:
+    """Returns the text itself, the file's after `@`, standard input's for `-`; as UTF-8, untouched."""
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read().decode()
+        if text.startswith("@"):
+            return Path(text[1:]).read_bytes().decode()
+    except OSError as error:
+        raise typer.BadParameter(f"{text[1:]} cannot be read: {error.strerror}", param_hint=option) from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{text} is not UTF-8 text", param_hint=option) from None
+    return text
+
+
+def moment(text: str | None, option: str) -> datetime | None:
+    """Returns the time of an RFC 3339 text (UTC where it has no zone), or of `15m`, `2h`, `7d` ago."""
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return _now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"give a time such as 2026-05-29T14:32:11Z, or 15m, 2h, 7d for so long ago, not {text!r}",
+            param_hint=option,
+        ) from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _now() -> datetime:
+    from dispatcher.runtime.clock import SystemClock  # noqa: PLC0415 -- only where a time is relative
+
+    return SystemClock.now()

@@ -1,0 +1,374 @@
+"""What operations ask of the database: endpoints, events and deliveries as people see them.
+
+Every change takes the connection of the caller's transaction, so that the change and its line in the audit log commit
+together. Reads are planned for their own filters (`reading`), because a plan made for all filters fits none.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
+import orjson
+
+from dispatcher.core import ids
+from dispatcher.core.errors import ConflictError
+from dispatcher.store.pool import Database
+from dispatcher.store.routing import SealedSecret
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+    from dispatcher.store.pool import Reach
+
+_READING_PLAN = statement("reading_plan")
+_AUDIT_WRITE = statement("audit_write")
+_CONTROL_NOTIFY = statement("control_notify")
+_ENDPOINT_LOAD = statement("endpoint_load")
+_ENDPOINT_LOCK = statement("endpoint_lock")
+_ENDPOINTS_PAGE = statement("endpoints_page")
+_ENDPOINT_INSERT = statement("endpoint_insert")
+_ENDPOINT_UPDATE = statement("endpoint_update")
+_ENDPOINT_PAUSE = statement("endpoint_pause")
+_ENDPOINT_RESUME = statement("endpoint_resume")
+_ENDPOINT_DELETE = statement("endpoint_delete")
+_ENDPOINTS_OF_TENANT = statement("endpoints_of_tenant")
+_SECRETS_LOAD = statement("secrets_load")
+_SECRET_INSERT = statement("secret_insert")
+_SECRET_RETIRE = statement("secret_retire")
+_SECRET_FORGET = statement("secret_forget")
+_SECRET_ACTIVATE = statement("secret_activate")
+_DELIVERIES_PAGE = statement("deliveries_page")
+_DELIVERY_FIND = statement("delivery_find")
+_DELIVERY_RESEND = statement("delivery_resend")
+_DELIVERY_CANCEL = statement("delivery_cancel")
+_ATTEMPTS_LOAD = statement("attempts_load")
+_EVENT_PUBLISH = statement("event_publish")
+_JSON_KIND = statement("json_kind")
+_EVENT_FIND = statement("event_find")
+_EVENTS_PAGE = statement("events_page")
+_EVENT_DELIVERIES = statement("event_deliveries")
+_REPLICAS_ALIVE = statement("replicas_alive")
+_TRIAL_RECORD = statement("trial_record")
+
+EVENT_DELIVERIES_MAX = 1000
+_NO_CHANGE = "UPDATE 0"
+
+
+class EndpointDetail(NamedTuple):
+    """An endpoint as people see it; None means: as the profile or the settings say."""
+
+    id: str
+    tenant: str
+    name: str
+    url: str
+    profile: str
+    event_types: list[str]
+    labels: dict[str, str | list[str]]
+    headers: dict[str, str]
+    ca_pem: str | None
+    max_concurrency: int | None
+    rate_limit: float | None
+    timeout_seconds: float | None
+    retry_schedule_seconds: list[float] | None
+    ordering: str
+    state: str
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class RoutedEndpoint(NamedTuple):
+    """What decides whether an endpoint gets an event, and what follows."""
+
+    id: str
+    name: str
+    event_types: list[str]
+    labels: dict[str, str | list[str]]
+    state: str
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+
+
+class DeliveryDetail(NamedTuple):
+    """A delivery as people see it."""
+
+    id: str
+    day: date
+    event_id: str
+    endpoint_id: str
+    event_type: str
+    tenant: str
+    profile: str
+    state: str
+    reason: str | None
+    test: bool
+    attempt_count: int
+    schedule_position: int
+    next_attempt_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+    warnings: list[str]
+
+
+class AttemptDetail(NamedTuple):
+    """An attempt as people see it."""
+
+    attempt_number: int
+    trigger: str
+    outcome: str
+    flags: list[str]
+    attempted_at: datetime
+    latency_seconds: float
+    response_code: int | None
+    response_body: bytes | None
+    error: str | None
+    url: str
+
+
+class EventDetail(NamedTuple):
+    """An event as people see it; without `accepted_at` and `day` it still waits in the outbox."""
+
+    id: str
+    type: str
+    tenant: str
+    data: str
+    occurred_at: datetime
+    ordering_key: str | None
+    labels: dict[str, str]
+    traceparent: str | None
+    inserted_at: datetime
+    accepted_at: datetime | None
+    test: bool
+    day: date | None
+
+
+@asynccontextmanager
+async def reading(database: Database) -> "AsyncIterator[Reach]":
+    """Yields a connection whose questions are planned for the values that they are asked with."""
+    async with database.transaction() as connection:
+        await connection.execute(_READING_PLAN)
+        yield connection
+
+
+async def write_audit(
+    connection: "Reach",
+    actor: str,
+    tenant: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, object],
+) -> None:
+    """Writes down who did what to which thing."""
+    text = orjson.dumps(dict(detail)).decode()
+    await connection.execute(_AUDIT_WRITE, actor, tenant, action, subject, text)
+
+
+# Endpoints
+
+
+def _endpoint(row: "Record") -> EndpointDetail:
+    values = {**row, "labels": orjson.loads(row["labels"]), "headers": orjson.loads(row["headers"])}
+    return EndpointDetail(**values)
+
+
+async def load_endpoint(
+    connection: "Reach", endpoint_id: str, tenant: str | None, *, lock: bool = False
+) -> EndpointDetail | None:
+    """Returns an endpoint that is not deleted, locked for a change where asked; None: there is none."""
+    if lock and await connection.fetchval(_ENDPOINT_LOCK, endpoint_id, tenant) is None:
+        return None
+    row = await connection.fetchrow(_ENDPOINT_LOAD, endpoint_id, tenant)
+    return None if row is None else _endpoint(row)
+
+
+async def page_of_endpoints(connection: "Reach", filters: Sequence[object]) -> list[EndpointDetail]:
+    """Returns a page; `filters` in the order of the statement."""
+    return [_endpoint(row) for row in await connection.fetch(_ENDPOINTS_PAGE, *filters)]
+
+
+async def insert_endpoint(connection: "Reach", endpoint: Sequence[object], name: str) -> None:
+    """Makes an endpoint from values in the order of the statement.
+
+    Raises:
+        ConflictError: the tenant has one of that name.
+    """
+    try:
+        await connection.execute(_ENDPOINT_INSERT, *endpoint)
+    except asyncpg.UniqueViolationError as error:
+        raise ConflictError(f"there is an endpoint named {name!r} in this tenant") from error
+
+
+async def update_endpoint(connection: "Reach", endpoint: Sequence[object], name: str) -> None:
+    """Changes an endpoint to values in the order of the statement.
+
+    Raises:
+        ConflictError: the tenant has another one of that name.
+    """
+    try:
+        await connection.execute(_ENDPOINT_UPDATE, *endpoint)
+    except asyncpg.UniqueViolationError as error:
+        raise ConflictError(f"there is an endpoint named {name!r} in this tenant") from error
+
+
+async def pause_endpoint(connection: "Reach", endpoint_id: str) -> bool:
+    """Pauses an active endpoint; returns whether it was one."""
+    return await connection.execute(_ENDPOINT_PAUSE, endpoint_id) != _NO_CHANGE
+
+
+async def resume_endpoint(connection: "Reach", endpoint_id: str) -> bool:
+    """Makes an endpoint active; returns whether it was not."""
+    return await connection.execute(_ENDPOINT_RESUME, endpoint_id) != _NO_CHANGE
+
+
+async def delete_endpoint(connection: "Reach", endpoint_id: str) -> None:
+    """Deletes an endpoint, its secrets and what was asked of its deliveries."""
+    await connection.execute(_ENDPOINT_DELETE, endpoint_id)
+
+
+async def endpoints_of_tenant(connection: "Reach", tenant: str) -> list[RoutedEndpoint]:
+    """Returns every endpoint of a tenant, deleted ones included, oldest first."""
+    rows = await connection.fetch(_ENDPOINTS_OF_TENANT, tenant)
+    return [RoutedEndpoint(**{**row, "labels": orjson.loads(row["labels"])}) for row in rows]
+
+
+async def load_secrets(
+    connection: "Reach", endpoint_ids: Sequence[str]
+) -> dict[str, list[SealedSecret]]:
+    """Returns the sealed secrets of each endpoint, oldest first."""
+    secrets: dict[str, list[SealedSecret]] = {endpoint_id: [] for endpoint_id in endpoint_ids}
+    for row in await connection.fetch(_SECRETS_LOAD, list(endpoint_ids)):
+        secrets[row[0]].append(SealedSecret(*row[1:6]))
+    return secrets
+
+
+async def insert_secret(
+    connection: "Reach", endpoint_id: str, role: str, key_id: str, sealed: bytes
+) -> None:
+    """Adds a sealed secret in a role that nothing has."""
+    await connection.execute(_SECRET_INSERT, endpoint_id, role, key_id, sealed)
+
+
+async def retire_secret(connection: "Reach", endpoint_id: str, seconds: float) -> datetime | None:
+    """Lets the current secret sign on for so long; returns until when, None where there was none."""
+    until: datetime | None = await connection.fetchval(_SECRET_RETIRE, endpoint_id, seconds)
+    return until
+
+
+async def forget_secret(connection: "Reach", endpoint_id: str, role: str) -> None:
+    """Destroys the secret in this role."""
+    await connection.execute(_SECRET_FORGET, endpoint_id, role)
+
+
+async def activate_secret(connection: "Reach", endpoint_id: str) -> None:
+    """Makes the staged secret the current one."""
+    await connection.execute(_SECRET_ACTIVATE, endpoint_id)
+
+
+# Deliveries
+
+
+async def page_of_deliveries(
+    connection: "Reach", filters: Sequence[object]
+) -> list[DeliveryDetail]:
+    """Returns a page; `filters` in the order of the statement."""
+    return [DeliveryDetail(*row) for row in await connection.fetch(_DELIVERIES_PAGE, *filters)]
+
+
+async def find_delivery(
+    connection: "Reach", delivery_id: str, tenant: str | None
+) -> DeliveryDetail | None:
+    """Returns a delivery; None: there is none of that id.
+
+    Its partition is that of its event's acceptance, which lies within a day of the moment in the id.
+    """
+    if not ids.is_id(delivery_id, ids.DELIVERY_PREFIX):
+        return None
+    try:
+        made = ids.day_of(delivery_id)
+        days = [made + timedelta(days=offset) for offset in (-1, 0, 1)]
+    except (ValueError, OverflowError):
+        return None
+    row = await connection.fetchrow(_DELIVERY_FIND, delivery_id, days, tenant)
+    return None if row is None else DeliveryDetail(*row)
+
+
+async def load_attempts(connection: "Reach", delivery: DeliveryDetail) -> list[AttemptDetail]:
+    """Returns the attempts of a delivery, in order."""
+    rows = await connection.fetch(_ATTEMPTS_LOAD, delivery.id, delivery.day)
+    return [AttemptDetail(*row) for row in rows]
+
+
+async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: str) -> bool:
+    """Asks for one more attempt; returns whether the endpoint is still there."""
+    asked = await connection.fetchval(
+        _DELIVERY_RESEND, delivery.id, delivery.day, delivery.endpoint_id, actor
+    )
+    await connection.execute(_CONTROL_NOTIFY)
+    return asked is not None
+
+
+async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:
+    """Ends an open delivery; returns whether it was open."""
+    ended = await connection.fetchval(_DELIVERY_CANCEL, delivery_id, actor)
+    await connection.execute(_CONTROL_NOTIFY)
+    return ended is not None
+
+
+async def record_trial(connection: "Reach", values: Sequence[object]) -> None:
+    """Records a test event with its one attempt; values in the order of the statement."""
+    await connection.execute(_TRIAL_RECORD, *values)
+
+
+# Events
+
+
+def _event(row: "Record") -> EventDetail:
+    values = {name: row[name] for name in EventDetail._fields}
+    return EventDetail(**{**values, "labels": orjson.loads(row["labels"])})
+
+
+async def json_kind(database: Database, text: str) -> str | None:
+    """Returns what kind of JSON a text is (`object`, `array`, ...); None: it is none.
+
+    Postgres is asked because it judges what producers insert: no two parsers agree on every text.
+    """
+    try:
+        kind: str | None = await database.fetch_value(_JSON_KIND, text)
+    except (asyncpg.DataError, asyncpg.StatementTooComplexError):
+        return None
+    return kind
+
+
+async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:
+    """Inserts into the outbox; returns the id, None where it is known. Values in the statement's order."""
+    event_id: str | None = await connection.fetchval(_EVENT_PUBLISH, *values)
+    return event_id
+
+
+async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> EventDetail | None:
+    """Returns the newest event of that id; None: there is none."""
+    row = await connection.fetchrow(_EVENT_FIND, event_id, tenant)
+    return None if row is None else _event(row)
+
+
+async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:
+    """Returns a page; `filters` in the order of the statement."""
+    return [_event(row) for row in await connection.fetch(_EVENTS_PAGE, *filters)]
+
+
+async def deliveries_of_event(connection: "Reach", event: EventDetail) -> list[DeliveryDetail]:
+    """Returns the deliveries of an event, the first thousand where there are more."""
+    if event.day is None:
+        return []
+    rows = await connection.fetch(_EVENT_DELIVERIES, event.id, event.day, EVENT_DELIVERIES_MAX)
+    return [DeliveryDetail(*row) for row in rows]
+
+
+async def replicas_alive(connection: "Reach") -> int:
+    """Returns how many dispatchers hold a lease."""
+    return int(await connection.fetchval(_REPLICAS_ALIVE))

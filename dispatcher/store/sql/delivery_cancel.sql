@@ -1,0 +1,20 @@
+-- Ends an open delivery by a person's word, and tells its dispatcher to forget it. Returns no row where it had ended.
+--
+-- Parameters: $1 delivery id, $2 who. Index: delivery_open_pkey, delivery_request_pkey. Locks: the rows.
+WITH ended AS (
+    DELETE FROM dispatcher.delivery_open WHERE id = $1 RETURNING *
+), kept AS (
+    INSERT INTO dispatcher.delivery_done
+        (id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason, attempt_count,
+         schedule_position, created_at, finished_at, warnings)
+    SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, 'cancelled', 'cancelled_by_person',
+           attempt_count, schedule_position, created_at, clock_timestamp(), warnings
+    FROM ended
+), unasked AS (
+    DELETE FROM dispatcher.delivery_request AS r USING ended WHERE r.delivery_id = ended.id AND r.kind = 'resend'
+), asked AS (
+    INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)
+    SELECT id, 'cancel', day, endpoint_id, $2 FROM ended
+    ON CONFLICT (delivery_id, kind) DO NOTHING
+)
+SELECT id FROM ended

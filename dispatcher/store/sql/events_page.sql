@@ -1,0 +1,38 @@
+-- A page of events, newest first: those that wait in the outbox and those that were accepted, merged.
+--
+-- Parameters (NULL: any): $1 tenant, $2 type, $3 labels that it must have (JSON text), $4 test, $5 since,
+--   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most.
+-- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
+-- are looked at: a backlog of millions must not keep this page from opening.
+-- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full. Locks: none.
+WITH waiting AS MATERIALIZED (
+    SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000
+), page AS (
+    (SELECT id, type, tenant, data::text AS data, occurred_at, ordering_key, labels::text AS labels, traceparent,
+            inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day, inserted_at AS at
+     FROM waiting
+     WHERE ($1::text IS NULL OR tenant = $1)
+       AND ($2::text IS NULL OR type = $2)
+       AND ($3::text IS NULL OR labels @> $3::jsonb)
+       AND ($4::boolean IS NULL OR NOT $4)
+       AND ($5::timestamptz IS NULL OR inserted_at >= $5)
+       AND ($6::timestamptz IS NULL OR inserted_at < $6)
+       AND ($7::timestamptz IS NULL OR (inserted_at, id) < ($7, $8::text))
+     ORDER BY inserted_at DESC, id DESC
+     LIMIT $9)
+    UNION ALL
+    (SELECT id, type, tenant, data::text, occurred_at, ordering_key, labels::text, traceparent,
+            inserted_at, accepted_at, test, day, accepted_at
+     FROM dispatcher.event
+     WHERE ($1::text IS NULL OR tenant = $1)
+       AND ($2::text IS NULL OR type = $2)
+       AND ($3::text IS NULL OR labels @> $3::jsonb)
+       AND ($4::boolean IS NULL OR test = $4)
+       AND ($5::timestamptz IS NULL OR accepted_at >= $5 AND day >= ($5 AT TIME ZONE 'UTC')::date)
+       AND ($6::timestamptz IS NULL OR accepted_at < $6 AND day <= ($6 AT TIME ZONE 'UTC')::date)
+       AND ($7::timestamptz IS NULL OR (accepted_at, id) < ($7, $8::text)
+                                       AND day <= ($7 AT TIME ZONE 'UTC')::date)
+     ORDER BY accepted_at DESC, id DESC
+     LIMIT $9)
+)
+SELECT * FROM page ORDER BY at DESC, id DESC LIMIT $9

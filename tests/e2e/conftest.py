@@ -1,0 +1,115 @@
+"""Fixtures of the tests that run the daemon as a process: receiver, producer, daemons, and the verdict."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import orjson
+import pytest
+
+from tests.support import checker, ledger
+from tests.support.checker import Report, Subscriber
+from tests.support.daemon import Daemon, Producer, Receiver
+from tests.support.ledger import Plan
+
+
+class Bench:
+    """One test's processes and its database; everything started here ends with the test."""
+
+    def __init__(self, url: str, folder: Path, say: Callable[[str], None]) -> None:
+        self.url = url
+        self.folder = folder
+        self._say = say
+        self._processes: list[Daemon | Receiver | Producer] = []
+        self._receiver: Receiver | None = None
+        self._producers: list[Producer] = []
+        self._started_at = time.monotonic()
+
+    @property
+    def receiver(self) -> Receiver:
+        if self._receiver is None:
+            self._receiver = Receiver(self.folder)
+            self._processes.append(self._receiver)
+        return self._receiver
+
+    def tls_receiver(self, certificate: Path) -> Receiver:
+        """Starts the receiver with a certificate, before anything else asked for it."""
+        assert self._receiver is None
+        self._receiver = Receiver(self.folder, certificate)
+        self._processes.append(self._receiver)
+        return self._receiver
+
+    def daemon(self, *, name: str = "test", **environ: str) -> Daemon:
+        """Starts a daemon; settings as `DELIVERY__DRAIN_SECONDS="1"`."""
+        daemon = Daemon(
+            self.url, self.folder, name=name, environ={f"DISPATCHER_{k}": v for k, v in environ.items()}
+        )
+        self._processes.append(daemon)
+        return daemon
+
+    def produce(self, plan: Plan) -> Producer:
+        producer = Producer(self.folder, plan)
+        self._processes.append(producer)
+        self._producers.append(producer)
+        return producer
+
+    async def report(
+        self, identity: str, subscribers: list[Subscriber], *, seed: int = 1, bounds: dict[str, int] | None = None, **facts: object
+    ) -> Report:
+        """Joins the three logs, prints the test's line, and fails on any figure that is over its bound."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            intents = [i for producer in self._producers for i in ledger.read(producer.ledger)]
+            intents, unknown = await ledger.settle(intents, connection)
+            deliveries, attempts = await checker.read_postgres(connection)
+        finally:
+            await connection.close()
+        seen, answered = checker.read_receiver(self.receiver.record)
+        report = checker.check(intents, subscribers, seen, answered, deliveries, attempts)
+        bounds = bounds or {}
+        problems = report.problems(**bounds)
+        line = {
+            "id": identity,
+            "seed": seed,
+            "seconds": round(time.monotonic() - self._started_at, 2),
+            "pairs": report.pairs,
+            "unknown": unknown,
+            **{name: {"is": count, "bound": bounds.get(name, 0)} for name, count in report.figures().items()},
+            **facts,
+            "verdict": "failed" if problems else "held",
+        }
+        self._say(orjson.dumps(line).decode())
+        assert not problems, problems
+        return report
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.stop()
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Prints a line past pytest's capture, so that a run's figures are in its output."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def write(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{line}", flush=True)  # noqa: T201 -- the figures are the test's product
+
+    return write
+
+
+@pytest.fixture
+def bench(database: str, tmp_path: Path, say: Callable[[str], None]) -> Iterator[Bench]:
+    made = Bench(database, tmp_path, say)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the test's own."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
