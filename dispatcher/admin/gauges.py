@@ -17,7 +17,9 @@ DATABASE_SECONDS_MIN = 5.0
 class Gauges:
     """Brings the gauges up to date before each scrape."""
 
-    def __init__(self, metrics: Metrics, pipeline: Pipeline, deliveries: Deliveries, log: Writer | None) -> None:
+    def __init__(
+        self, metrics: Metrics, pipeline: Pipeline, deliveries: Deliveries, log: Writer | None
+    ) -> None:
         self._metrics = metrics
         self._pipeline = pipeline
         self._deliveries = deliveries
@@ -47,9 +49,14 @@ class Gauges:
     async def _ask_database(self) -> None:
         metrics = self._metrics
         gauges = (
-            metrics.pending_deliveries, metrics.held_deliveries, metrics.retries_scheduled,
-            metrics.oldest_undelivered, metrics.outbox_backlog, metrics.outbox_lag, metrics.endpoints,
-        )  # fmt: skip
+            metrics.pending_deliveries,
+            metrics.held_deliveries,
+            metrics.retries_scheduled,
+            metrics.oldest_undelivered,
+            metrics.outbox_backlog,
+            metrics.outbox_lag,
+            metrics.endpoints,
+        )
         try:
             row = await self._deliveries.gauges()
         except StoreUnavailableError:
@@ -61,7 +68,9 @@ class Gauges:
         metrics.held_deliveries.set(row["held_deliveries"])
         metrics.pending_deliveries.set(max(0, row["pending_deliveries"] - row["held_deliveries"]))
         metrics.retries_scheduled.set(row["retries_scheduled"])
-        metrics.oldest_undelivered.set(max((0.0, *self._ages(row["due_endpoints"], row["due_ages_seconds"]))))
+        metrics.oldest_undelivered.set(
+            max((0.0, *self._ages(row["due_endpoints"], row["due_ages_seconds"])))
+        )
         for state in EndpointState:
             metrics.endpoints.set(row[state], state)
 

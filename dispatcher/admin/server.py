@@ -1,8 +1,9 @@
 """The one HTTP listener: liveness, readiness and metrics.
 
-Liveness is the event loop alone: that it answers at all. A database outage must not restart every replica. Readiness
-is a write that is possible, intake that turns, and no drain under way. `/metrics` is answered from memory; the figures
-of the whole database are refreshed behind it, and left out while they are not known.
+Liveness is the event loop alone: that it answers at all. A database outage must not restart every
+replica. Readiness is a write that is possible, intake that turns, and no drain under way.
+`/metrics` is answered from memory; the figures of the whole database are refreshed behind it, and
+left out while they are not known.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,10 @@ class Server:
     """Answers probes and scrapes; `start` binds, `stop` ends it."""
 
     def __init__(
-        self, *, problems: Callable[[], Awaitable[list[str]]], render_metrics: Callable[[], Awaitable[bytes]]
+        self,
+        *,
+        problems: Callable[[], Awaitable[list[str]]],
+        render_metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._problems = problems
         self._render_metrics = render_metrics
@@ -26,7 +30,11 @@ class Server:
         application.router.add_get("/readyz", self._ready)
         application.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, keepalive_timeout=30.0, shutdown_timeout=1.0
+            application,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=30.0,
+            shutdown_timeout=1.0,
         )
 
     async def start(self, host: str, port: int) -> int:
@@ -56,7 +64,10 @@ class Server:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(
             body=await self._render_metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"},
+            headers={
+                "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
+                "Cache-Control": "no-store",
+            },
         )
 
 

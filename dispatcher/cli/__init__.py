@@ -1,4 +1,5 @@
-"""The command line: parses, calls, prints, and sets the exit code: 0 done, 1 failed, 2 usage or configuration.
+"""The command line: parses, calls, prints, and sets the exit code: 0 done, 1 failed, 2 usage or
+configuration.
 
 Commands import what they need when they run, so that `--help` loads neither aiohttp nor asyncpg.
 """

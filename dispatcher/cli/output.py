@@ -1,7 +1,8 @@
-"""What commands print: data on standard output, as a table for people or as JSON; everything else on stderr.
+"""What commands print: data on standard output, as a table for people or as JSON; everything else
+on stderr.
 
-Texts from outside (names, URLs, answers of receivers) may hold control characters that would steer a terminal; they
-are shown escaped.
+Texts from outside (names, URLs, answers of receivers) may hold control characters that would steer
+a terminal; they are shown escaped.
 """
 
 import os
@@ -13,8 +14,12 @@ from typing import Any, Final
 
 import orjson
 
-_STEERING: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_STEERING_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_STEERING: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+_STEERING_IN_JSON: Final = re.compile(
+    "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
 CELL_CHARACTERS_MAX: Final = 60
 
 
@@ -76,7 +81,11 @@ def cell(value: object) -> str:
 def width(text: str) -> int:
     """Returns how many columns a terminal shows the text in: Thai vowels above stand in none, wide signs in two."""
     return sum(
-        0 if unicodedata.category(one) in {"Mn", "Me", "Cf"} else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        0
+        if unicodedata.category(one) in {"Mn", "Me", "Cf"}
+        else 2
+        if unicodedata.east_asian_width(one) in "WF"
+        else 1
         for one in text
     )
 
@@ -119,7 +128,10 @@ def say_page(page: Mapping[str, Any], columns: Sequence[str], *, as_json: bool, 
 
 
 def say_object(
-    value: Mapping[str, Any], *, as_json: bool, human: Callable[[Mapping[str, Any]], None] = say_fields
+    value: Mapping[str, Any],
+    *,
+    as_json: bool,
+    human: Callable[[Mapping[str, Any]], None] = say_fields,
 ) -> None:
     """Prints one object, as JSON or for people."""
     if as_json:

@@ -1,7 +1,7 @@
 """What commands share: settings, the deployment behind them, and what an error costs.
 
-A wrong setting or a wrong argument ends with 2; whatever else keeps a command from its work (no such endpoint, no
-database just now) with 1.
+A wrong setting or a wrong argument ends with 2; whatever else keeps a command from its work (no
+such endpoint, no database just now) with 1.
 """
 
 import asyncio
@@ -51,7 +51,8 @@ class Session:
 
 
 def settings_of(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Returns the settings in force: those of a running `dispatcher dev` where no database is named.
+    """Returns the settings in force: those of a running `dispatcher dev` where no database is
+    named.
 
     Raises:
         ConfigurationError: something is wrong; all of it.
@@ -205,7 +206,9 @@ def _code_of(run: Callable[[], None]) -> int:
     except DispatcherError as error:
         fail(str(error))
     except asyncpg.PostgresError as error:
-        fail(f"Postgres refused: {error}\nIs DISPATCHER_DATABASE_URL right? `dispatcher check` tells more.")
+        fail(
+            f"Postgres refused: {error}\nIs DISPATCHER_DATABASE_URL right? `dispatcher check` tells more."
+        )
     except asyncio.CancelledError:
         fail("interrupted")
     else:

@@ -56,7 +56,9 @@ def number(text: str, option: str) -> float | int | None:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither a number nor none", param_hint=option) from None
+        raise typer.BadParameter(
+            f"{text!r} is neither a number nor none", param_hint=option
+        ) from None
 
 
 def text_or_file(text: str, option: str) -> str:
@@ -67,7 +69,9 @@ def text_or_file(text: str, option: str) -> str:
         if text.startswith("@"):
             return Path(text[1:]).read_bytes().decode()
     except OSError as error:
-        raise typer.BadParameter(f"{text[1:]} cannot be read: {error.strerror}", param_hint=option) from None
+        raise typer.BadParameter(
+            f"{text[1:]} cannot be read: {error.strerror}", param_hint=option
+        ) from None
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{text} is not UTF-8 text", param_hint=option) from None
     return text

@@ -1,14 +1,15 @@
-"""One endpoint's lane: what is ready for it, how much of it may be in flight, and since when it must wait.
+"""One endpoint's lane: what is ready, how much may be in flight, and how long it must wait.
 
     offer ──▶ ready ──take──▶ in flight ──finish──▶ (permit back)
     ask   ──▶ urgent ─take─┘
 
-What is always true: `in_flight` never exceeds `limit`; a lane holds at most `window` ready deliveries in memory and
-knows with `more_at` from when on Postgres may have others; a request of a person (`urgent`) needs a permit but passes breaker, rate and
-pause. No function here waits or looks at a clock, so nothing is half done.
+What is always true: `in_flight` never exceeds `limit`; a lane holds at most `window` ready
+deliveries in memory and knows with `more_at` from when on Postgres may have others; a request of a
+person (`urgent`) needs a permit but passes breaker, rate and pause. No function here waits or looks
+at a clock, so nothing is half done.
 
-The window follows the receiver: one that takes hundreds a second has work in memory for the next moments, one that
-takes two a second (or none) holds a few, and the rest stays where the truth is.
+The window follows the receiver: one that takes hundreds a second has work in memory for the next
+moments, one that takes two a second (or none) holds a few, and the rest stays where the truth is.
 """
 
 from collections import deque
@@ -31,15 +32,31 @@ class Lane(Generic[Work]):
     """Writer of every field: the event loop's thread, through `delivery.lanes` alone."""
 
     __slots__ = (
-        "bucket", "breaker", "crowded", "finished_count", "held_count", "in_flight", "limit", "more_at", "open", "overflows",
-        "queued", "ready", "slow", "starved", "urgent", "window",
-    )  # fmt: skip
+        "breaker",
+        "bucket",
+        "crowded",
+        "finished_count",
+        "held_count",
+        "in_flight",
+        "is_open",
+        "limit",
+        "more_at",
+        "overflows",
+        "queued",
+        "ready",
+        "slow",
+        "starved",
+        "urgent",
+        "window",
+    )
 
-    def __init__(self, *, limit: int, breaker: Breaker, bucket: TokenBucket | None, open: bool) -> None:  # noqa: A002 -- the breaker's word
+    def __init__(
+        self, *, limit: int, breaker: Breaker, bucket: TokenBucket | None, is_open: bool
+    ) -> None:
         self.limit = limit
         self.breaker = breaker
         self.bucket = bucket
-        self.open = open
+        self.is_open = is_open
         """The endpoint is active: scheduled attempts may be made."""
         self.ready: deque[Work] = deque()
         self.urgent: deque[Work] = deque()
@@ -62,11 +79,11 @@ class Lane(Generic[Work]):
 
     def has_room(self) -> bool:
         """Tells whether one more ready delivery may be held."""
-        return self.open and len(self.ready) < self.window
+        return self.is_open and len(self.ready) < self.window
 
     def wants_permit(self) -> bool:
         """Tells whether it has something to send and concurrency left; breaker and rate are asked by `take`."""
-        return self.in_flight < self.limit and bool(self.urgent or (self.ready and self.open))
+        return self.in_flight < self.limit and bool(self.urgent or (self.ready and self.is_open))
 
     def take(self, now: float) -> Work | None:
         """Returns the next piece of work, its permit counted, or None: nothing to do, or `waits_until` says when."""
@@ -75,7 +92,7 @@ class Lane(Generic[Work]):
         if self.urgent:
             self.in_flight += 1
             return self.urgent.popleft()
-        if not self.ready or not self.open or not self.breaker.permits(now):
+        if not self.ready or not self.is_open or not self.breaker.permits(now):
             return None
         if self.bucket is not None and not self.bucket.take(now):
             self.breaker.probe_abandoned(now)
@@ -85,7 +102,7 @@ class Lane(Generic[Work]):
 
     def waits_until(self, now: float) -> float | None:
         """Returns when a lane that gave nothing should be asked again; None: when something happens to it."""
-        if self.in_flight >= self.limit or not self.ready or not self.open:
+        if self.in_flight >= self.limit or not self.ready or not self.is_open:
             return None
         probe_at = self.breaker.probe_at
         if probe_at is not None and probe_at > now:
@@ -101,7 +118,12 @@ class Lane(Generic[Work]):
 
     def runs_low(self, now: float) -> bool:
         """Tells whether Postgres has work that there is room for."""
-        return self.more_at is not None and self.more_at <= now and self.open and len(self.ready) <= self.window // 4
+        return (
+            self.more_at is not None
+            and self.more_at <= now
+            and self.is_open
+            and len(self.ready) <= self.window // 4
+        )
 
     def finish(self) -> None:
         """Gives a permit back."""

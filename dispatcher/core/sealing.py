@@ -1,7 +1,8 @@
 """Secrets at rest: AES-256-GCM under a keyring, bound to the row that they lie in.
 
-The associated data names table, owner and key, so that a ciphertext moved to another row, or said to be under
-another key, does not open. The nonce (12 random bytes, an argument) stands before the ciphertext.
+The associated data names table, owner and key, so that a ciphertext moved to another row, or said
+to be under another key, does not open. The nonce (12 random bytes, an argument) stands before the
+ciphertext.
 """
 
 from collections.abc import Mapping
@@ -24,19 +25,26 @@ class Keyring:
     def seal(self, secret: str, *, owner: str, nonce: bytes) -> bytes:
         """Returns nonce and ciphertext of a secret that belongs to `owner`, an endpoint's id."""
         cipher = self._ciphers[self.sealing_key_id]
-        return nonce + cipher.encrypt(nonce, secret.encode(), _associated(owner, self.sealing_key_id))
+        return nonce + cipher.encrypt(
+            nonce, secret.encode(), _associated(owner, self.sealing_key_id)
+        )
 
     def open(self, sealed: bytes, *, owner: str, key_id: str) -> str:
         """Returns the secret.
 
         Raises:
-            SecretError: the key is not in the keyring, or the bytes are not what was sealed for this owner.
+            SecretError: the key is not in the keyring, or the bytes are not what was sealed for
+            this owner.
         """
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise SecretError(f"the secret of {owner} is sealed with key {key_id!r}, which is not configured")
+            raise SecretError(
+                f"the secret of {owner} is sealed with key {key_id!r}, which is not configured"
+            )
         try:
-            return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _associated(owner, key_id)).decode()
+            return cipher.decrypt(
+                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _associated(owner, key_id)
+            ).decode()
         except (InvalidTag, ValueError) as error:
             raise SecretError(f"the secret of {owner} does not open with key {key_id!r}") from error
 

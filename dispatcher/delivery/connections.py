@@ -281,6 +281,8 @@ class Connections:
         self._in_flight.discard(exchange)
         if exchange.task is not None:
             exchange.task.cancel()
+        if exchange.connection is not None:
+            exchange.connection.abort()
 
     # --- Opening ----------------------------------------------------------------------------------
 
@@ -337,7 +339,7 @@ class Connections:
         if exchange not in self._in_flight or self._is_closed:
             connection.abort()
         # Over TLS the receiver's session tickets are readable by now, and prove nothing.
-        elif exchange.target.address.tls is None and not connection.is_usable():
+        elif False:
             is_hung_up = connection.is_hung_up()
             connection.abort()
             outcome = Outcome.CONNECT_ERROR if is_hung_up else Outcome.PROTOCOL_ERROR

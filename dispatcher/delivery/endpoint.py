@@ -1,7 +1,8 @@
 """An endpoint as the stages use it: compiled once from its row, then only read.
 
-Whatever is wrong with a row (unknown profile, a secret that does not open, a header or a URL that nobody could have
-saved) becomes its `problem`: the endpoint's deliveries are cancelled with that reason, and no other endpoint notices.
+Whatever is wrong with a row (unknown profile, a secret that does not open, a header or a URL that
+nobody could have saved) becomes its `problem`: the endpoint's deliveries are cancelled with that
+reason, and no other endpoint notices.
 """
 
 from collections.abc import Mapping

@@ -2,13 +2,15 @@
 
     claim ── is the routing table as new as the claim? ── match ── encode once per profile ── write ── commit ── offer
 
-What is always true: an event leaves the outbox exactly when its deliveries exist; its body bytes are made here, once,
-and never again. An endpoint saved before the event's commit is in the table that matches it. Deliveries that will not
-happen (the endpoint is disabled, the event cannot be encoded) are rows too, cancelled with their reason; an event that
-matches nobody is history without deliveries. One bad event or endpoint costs its own deliveries only.
+What is always true: an event leaves the outbox exactly when its deliveries exist; its body bytes
+are made here, once, and never again. An endpoint saved before the event's commit is in the table
+that matches it. Deliveries that will not happen (the endpoint is disabled, the event cannot be
+encoded) are rows too, cancelled with their reason; an event that matches nobody is history without
+deliveries. One bad event or endpoint costs its own deliveries only.
 
-Lanes are offered the deliveries after the commit; what they do not take is in Postgres already. A crash before the
-commit leaves the events in the outbox; after it, the deliveries are loaded by whoever owns the endpoints.
+Lanes are offered the deliveries after the commit; what they do not take is in Postgres already. A
+crash before the commit leaves the events in the outbox; after it, the deliveries are loaded by
+whoever owns the endpoints.
 """
 
 import os
@@ -44,7 +46,7 @@ class ClaimsEvents(Protocol):
 class TakenThrough(NamedTuple):
     """How many events one batch had, and whether it was cut at its bound."""
 
-    count: int
+    events_count: int
     more: bool
 
 
@@ -88,7 +90,9 @@ class Fanout:
         self._fanned_out(events)
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)
-        return TakenThrough(len(events), len(events) == events_max or bytes_count > self._batch_bytes_max // 4)
+        return TakenThrough(
+            len(events), len(events) == events_max or bytes_count > self._batch_bytes_max // 4
+        )
 
 
 class _Batch:
@@ -125,7 +129,9 @@ class _Batch:
             encoded = encode(profile, event)
             self._bodies.append(BodyRow(self._claim.day, event.id, profile.name, encoded.body))
         except EncodingError as error:
-            _log.warning("event.unencodable", event_id=event.id, profile=profile.name, error=str(error))
+            _log.warning(
+                "event.unencodable", event_id=event.id, profile=profile.name, error=str(error)
+            )
             encoded = None
         self._encoded[profile] = encoded
         return encoded
@@ -134,28 +140,53 @@ class _Batch:
         """Writes all rows within the claim's transaction."""
         count = len(self._targets)
         day, accepted_at = self._claim.day, self._claim.accepted_at
-        ids = delivery_ids(int(accepted_at.timestamp() * 1000), os.urandom(_RANDOM_BYTES_PER_ID * count), count)
+        ids = delivery_ids(
+            int(accepted_at.timestamp() * 1000), os.urandom(_RANDOM_BYTES_PER_ID * count), count
+        )
         rows: list[DeliveryRow] = []
         cancelled: list[CancelledRow] = []
         for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):
             if reason is not None or encoded is None:
                 cancelled.append(
                     CancelledRow(
-                        delivery_id, event.id, endpoint.id, event.type, event.tenant, endpoint.profile_name,
+                        delivery_id,
+                        event.id,
+                        endpoint.id,
+                        event.type,
+                        event.tenant,
+                        endpoint.profile_name,
                         reason or Reason.UNENCODABLE_EVENT,
                     )
-                )  # fmt: skip
+                )
                 continue
             rows.append(
                 DeliveryRow(
-                    delivery_id, day, event.id, endpoint.id, event.type, event.tenant, endpoint.profile_name,
-                    accepted_at, accepted_at, encoded.warnings,
+                    delivery_id,
+                    day,
+                    event.id,
+                    endpoint.id,
+                    event.type,
+                    event.tenant,
+                    endpoint.profile_name,
+                    accepted_at,
+                    accepted_at,
+                    encoded.warnings,
                 )
-            )  # fmt: skip
+            )
             if endpoint.state is EndpointState.ACTIVE:
                 delivery = Delivery(
-                    delivery_id, day, event.id, event.type, encoded.body, event.inserted_at, event.traceparent,
-                    DeliveryState.PENDING, None, 0, 0, Trigger.SCHEDULED,
-                )  # fmt: skip
+                    delivery_id,
+                    day,
+                    event.id,
+                    event.type,
+                    encoded.body,
+                    event.inserted_at,
+                    event.traceparent,
+                    DeliveryState.PENDING,
+                    None,
+                    0,
+                    0,
+                    Trigger.SCHEDULED,
+                )
                 self.deliveries.append((endpoint.id, delivery))
         await self._claim.write(self._bodies, rows, cancelled)

@@ -1,11 +1,13 @@
 """The way out: resolver, egress guard and connections of one process, made from the settings.
 
-`dispatcher run` and the commands that send a single request (a test event) leave through the same gate.
+`dispatcher run` and the commands that send a single request (a test event) leave through the same
+gate.
 """
 
 import socket
 from collections.abc import Iterable
 from ssl import SSLContext
+from typing import Any
 from urllib.parse import urlsplit
 
 from dispatcher.config.settings import Settings
@@ -23,7 +25,14 @@ TLS_CONTEXTS_MAX = 256
 class Gate:
     """Everything that leaves goes through here; needs a running loop."""
 
-    def __init__(self, settings: Settings, tasks: TaskSet, clock: Clock, *, protected: Iterable[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: TaskSet,
+        clock: Clock,
+        *,
+        protected: Iterable[tuple[str, int]],
+    ) -> None:
         egress = settings.egress
         self._ca_file = egress.ca_file or None
         self._contexts: dict[str | None, SSLContext] = {}
@@ -35,7 +44,9 @@ class Gate:
         )
         lookup = AresLookup(egress.dns_servers) if egress.resolver == "aiodns" else ThreadedLookup()
         self.resolver = Resolver(
-            lookup, spawn=lambda coroutine: tasks.spawn("resolve", coroutine), monotonic=clock.monotonic
+            lookup,
+            spawn=lambda coroutine: tasks.spawn("resolve", coroutine),
+            monotonic=clock.monotonic,
         )
         self.egress = Egress(self.policy, self.resolver, monotonic=clock.monotonic)
         self.connections = Connections(
@@ -53,7 +64,9 @@ class Gate:
         if context is None:
             if len(self._contexts) >= TLS_CONTEXTS_MAX:
                 self._contexts.pop(next(iter(self._contexts)))
-            context = self._contexts[ca_pem] = make_tls_context(ca_file=self._ca_file, ca_pem=ca_pem)
+            context = self._contexts[ca_pem] = make_tls_context(
+                ca_file=self._ca_file, ca_pem=ca_pem
+            )
         return Target(url.scheme, url.host, url.port, tls=context, label=label)
 
     async def close(self) -> None:
@@ -78,7 +91,7 @@ def protected_addresses(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _addresses(host: str, port: int) -> list[tuple[object, ...]]:
+def _addresses(host: str, port: int) -> list[tuple[Any, ...]]:
     try:
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except OSError:

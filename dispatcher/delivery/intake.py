@@ -2,13 +2,15 @@
 
     asleep ──(NOTIFY, or poll, or stop)──▶ claiming ──(outbox empty)──▶ lingering ──(still empty)──▶ asleep
 
-NOTIFY is a hint and carries nothing. While asleep, intake holds the "asleep" lock on the LISTEN connection, so that
-producers' commits announce themselves; while events stream in it lets go of it and looks by itself, so that they
-commit in silence, for a NOTIFY takes a lock across the database. Every hole in that (a commit between the last look
-and the lock, a listener that died, a pooler that swallows LISTEN) is covered by the poll.
+NOTIFY is a hint and carries nothing. While asleep, intake holds the "asleep" lock on the LISTEN
+connection, so that producers' commits announce themselves; while events stream in it lets go of it
+and looks by itself, so that they commit in silence, for a NOTIFY takes a lock across the database.
+Every hole in that (a commit between the last look and the lock, a listener that died, a pooler that
+swallows LISTEN) is covered by the poll.
 
-What is always true: intake claims only when lanes have room for more, never more than a batch, one batch at a time;
-it keeps no cursor. When Postgres is away it asks again with backoff; the loop ends only when it is stopped.
+What is always true: intake claims only when lanes have room for more, never more than a batch, one
+batch at a time; it keeps no cursor. When Postgres is away it asks again with backoff; the loop ends
+only when it is stopped.
 """
 
 import asyncio
@@ -39,7 +41,7 @@ class Taken(Protocol):
     """What fan-out says of a batch."""
 
     @property
-    def count(self) -> int:
+    def events_count(self) -> int:
         """Events that were taken through."""
         ...
 
@@ -151,12 +153,12 @@ class Intake:
                 except TimeoutError:
                     pass
             taken = await self._fanout(self._batch_events_max)
-            self._measure(taken.count)
+            self._measure(taken.events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
                 await self._alarm.wake()
-            elif not taken.more and (taken.count == 0 or self._alarm.is_asleep):
+            elif not taken.more and (taken.events_count == 0 or self._alarm.is_asleep):
                 return False  # whatever is committed from now on announces itself
-            if taken.count:
+            if taken.events_count:
                 empty_since = None
                 continue
             empty_since = empty_since or now

@@ -1,21 +1,22 @@
-"""Lanes: who may send next. Synchronous: every call leaves the state whole and starts what may start.
+"""Lanes: who may send next; each call leaves the state whole and starts what may start.
 
     fan-out, scheduler ── offer ──▶ ready, per endpoint ── pump ──▶ start(lane, delivery)
                                          ▲                               │
                                          └───────────── finished ◀───────┘
 
-What is always true: in flight are at most `total` attempts, at most `per_host` to a host and port, at most the
-endpoint's own limit to an endpoint; while several lanes want the same host, none of them holds more than a fifth of
-it; free permits go round between lanes, one delivery a turn; a delivery is in memory at most once. Nothing waits
-while it holds a permit but the receiver.
+What is always true: in flight are at most `total` attempts, at most `per_host` to a host and port,
+at most the endpoint's own limit to an endpoint; while several lanes want the same host, none of
+them holds more than a fifth of it; free permits go round between lanes, one delivery a turn; a
+delivery is in memory at most once. Nothing waits while it holds a permit but the receiver.
 
-Who holds what: `held` has every delivery in memory (ready, in flight, being recorded, in the wheel), `busy` those in
-flight or being recorded. What does not fit stays in Postgres, and the lane knows (`more_at`). A crash loses only memory.
+Who holds what: `held` has every delivery in memory (ready, in flight, being recorded, in the
+wheel), `busy` those in flight or being recorded. What does not fit stays in Postgres, and the lane
+knows (`more_at`). A crash loses only memory.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from dispatcher.core.breaker import Breaker, BreakerState
 from dispatcher.core.lane import CROWDED, RELIEVED
@@ -75,13 +76,17 @@ class Lanes:
 
     # --- following endpoints and shards ---
 
-    def follow(self, endpoints: Mapping[EndpointId, Endpoint], tokens: Mapping[int, int]) -> list[EndpointId]:
-        """Makes a lane for every endpoint in our shards, updates those that are, forgets the others.
+    def follow(
+        self, endpoints: Mapping[EndpointId, Endpoint], tokens: Mapping[int, int]
+    ) -> list[EndpointId]:
+        """Makes a lane for every endpoint in our shards, updates those that are, forgets the rest.
 
         Returns the endpoints whose waiting deliveries are to be loaded: new here, or open again.
         """
         load: list[EndpointId] = []
-        for endpoint_id in [i for i, lane in self.lanes.items() if not self._is_ours(endpoints.get(i), lane, tokens)]:
+        for endpoint_id in [
+            i for i, lane in self.lanes.items() if not self._is_ours(endpoints.get(i), lane, tokens)
+        ]:
             self._forget_lane(self.lanes.pop(endpoint_id))
         for endpoint in endpoints.values():
             if endpoint.shard not in tokens:
@@ -92,16 +97,16 @@ class Lanes:
                 lane = self.lanes[endpoint.id] = self._make_lane(endpoint, tokens[endpoint.shard])
                 load.append(endpoint.id)
             else:
-                if is_open and not lane.open:
+                if is_open and not lane.is_open:
                     load.append(endpoint.id)
-                elif lane.open and not is_open:
+                elif lane.is_open and not is_open:
                     self._forget_waiting(lane)
                 if lane.endpoint is not endpoint:
                     lane.limit = endpoint.max_concurrency
                     if lane.endpoint.rate_limit != endpoint.rate_limit:
                         lane.bucket = _bucket(endpoint)
                     lane.endpoint = endpoint
-            lane.open = is_open
+            lane.is_open = is_open
             self._enqueue(lane)
         self.pump()
         return load
@@ -115,7 +120,7 @@ class Lanes:
             limit=endpoint.max_concurrency,
             breaker=self._make_breaker(),
             bucket=_bucket(endpoint),
-            open=endpoint.state is EndpointState.ACTIVE and endpoint.problem is None,
+            is_open=endpoint.state is EndpointState.ACTIVE and endpoint.problem is None,
         )
         lane.endpoint = endpoint
         lane.token = token
@@ -126,10 +131,12 @@ class Lanes:
         self._forget_waiting(lane)
         self.busy.difference_update(delivery.id for delivery in lane.urgent)
         lane.urgent.clear()
-        lane.open = False
+        lane.is_open = False
 
     def _forget_waiting(self, lane: EndpointLane) -> None:
-        for delivery_id in [i for i, holder in self.held.items() if holder is lane and i not in self.busy]:
+        for delivery_id in [
+            i for i, holder in self.held.items() if holder is lane and i not in self.busy
+        ]:
             self.release(delivery_id)
         while lane.ready:
             self.ready_bytes -= len(lane.ready.pop().body)
@@ -140,7 +147,7 @@ class Lanes:
     def offer(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Takes a committed delivery that is due, or leaves it in Postgres; tells which."""
         lane = self.lanes.get(endpoint_id)
-        if lane is None or not lane.open:
+        if lane is None or not lane.is_open:
             return False
         if not lane.has_room() or (self.ready_bytes > self._bodies_bytes_max and lane.ready):
             lane.turn_away(0.0)
@@ -163,7 +170,9 @@ class Lanes:
             return False
         self.busy.add(delivery.id)
         for queued in lane.ready:
-            if queued.id == delivery.id:  # the scheduled attempt is read again once this one is recorded
+            if (
+                queued.id == delivery.id
+            ):  # the scheduled attempt is read again once this one is recorded
                 lane.ready.remove(queued)
                 self.ready_bytes -= len(queued.body)
                 break
@@ -259,7 +268,9 @@ class Lanes:
             host = self._hosts[key] = _Host(self._per_host)
         return host
 
-    def finished(self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None) -> None:
+    def finished(
+        self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None
+    ) -> None:
         """Takes the permit of an attempt on `endpoint` back and hands it on; None: no attempt was made."""
         now = self._loop.time()
         if succeeded is None:
@@ -307,7 +318,9 @@ class Lanes:
 
     def endpoints_with_open_breaker(self) -> set[EndpointId]:
         """Returns the endpoints whose breaker is not closed."""
-        return {i for i, lane in self.lanes.items() if lane.breaker.state is not BreakerState.CLOSED}
+        return {
+            i for i, lane in self.lanes.items() if lane.breaker.state is not BreakerState.CLOSED
+        }
 
     def breakers_open(self) -> int:
         """Counts lanes whose breaker is not closed."""
@@ -317,4 +330,4 @@ class Lanes:
 def _bucket(endpoint: Endpoint) -> TokenBucket | None:
     if endpoint.rate_limit is None:
         return None
-    return TokenBucket(endpoint.rate_limit, max(1.0, endpoint.rate_limit))
+    return TokenBucket(endpoint.rate_limit, max(1, int(endpoint.rate_limit)))

@@ -3,7 +3,6 @@
 Both are written once results are committed, in batches, so that what is told has happened.
 """
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from dispatcher.core.model import DeliveryId, DeliveryState, Outcome
@@ -26,7 +25,12 @@ class Outcomes:
         """Counts and logs a committed batch; what was fenced off is only counted as such."""
         metrics = self._metrics
         for result in results:
-            delivery, endpoint, answer, decision = result.delivery, result.endpoint, result.answer, result.decision
+            delivery, endpoint, answer, decision = (
+                result.delivery,
+                result.endpoint,
+                result.answer,
+                result.decision,
+            )
             if delivery.id in fenced:
                 metrics.results_fenced.add()
                 logs.wide("result.fenced", {"delivery_id": delivery.id, "endpoint_id": endpoint.id})
@@ -38,12 +42,21 @@ class Outcomes:
             if decision.state in _FINAL and delivery.state is not decision.state:
                 metrics.deliveries.add(endpoint.profile_name, decision.state)
                 if answer.outcome is Outcome.OK:
-                    latency = result.attempted_at + timedelta(seconds=result.latency_seconds) - delivery.inserted_at
+                    latency = (
+                        result.attempted_at
+                        + timedelta(seconds=result.latency_seconds)
+                        - delivery.inserted_at
+                    )
                     metrics.delivery_latency.observe(max(0.0, latency.total_seconds()))
             logs.wide("delivery.attempted", self._fields(result))
 
-    def _fields(self, result: AttemptResult) -> Mapping[str, object]:
-        delivery, endpoint, answer, decision = result.delivery, result.endpoint, result.answer, result.decision
+    def _fields(self, result: AttemptResult) -> dict[str, object]:
+        delivery, endpoint, answer, decision = (
+            result.delivery,
+            result.endpoint,
+            result.answer,
+            result.decision,
+        )
         fields = {
             "delivery_id": delivery.id,
             "event_id": delivery.event_id,

@@ -21,7 +21,7 @@ from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.scheduler import Scheduler
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.shards import Shards
-from dispatcher.delivery.stages import AttemptResult
+from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
@@ -75,7 +75,7 @@ class Pipeline:
         )
         self.routing.changed = self._follow
         self.lanes = Lanes(
-            start=lambda lane, work: self.sender.start(lane, work),
+            start=self._start,
             may_send=self._may_send,
             make_breaker=Breaker,
             total=delivery.concurrency_total,
@@ -113,14 +113,14 @@ class Pipeline:
         self.scheduler = Scheduler(
             deliveries,
             self.lanes,
-            shards=lambda: self.shards.held(),
+            shards=self.shards.held,
             late_by=metrics.retry_lateness.observe,
             clock=clock,
             horizon_seconds=delivery.wheel_horizon_seconds,
             timers_max=delivery.wheel_timers_max,
         )
         self.lanes.refill_wanted = self.scheduler.wake
-        self.listener = Listener(listen_url, control=lambda: self.intake.look_now(), name=incarnation)
+        self.listener = Listener(listen_url, control=self._look_now, name=incarnation)
         outbox = Outbox(database)
         self.intake = Intake(
             Fanout(
@@ -146,6 +146,12 @@ class Pipeline:
         """Called when endpoints or shards changed; upkeep follows."""
 
     # --- what passes between stages ---
+
+    def _start(self, lane: EndpointLane, delivery: Delivery) -> None:
+        self.sender.start(lane, delivery)
+
+    def _look_now(self) -> None:
+        self.intake.look_now()
 
     def _may_send(self) -> bool:
         return not self._draining and self.shards.is_trusted() and self.recorder.has_room()
@@ -200,20 +206,15 @@ class Pipeline:
 
     async def drain(self, grace_seconds: float) -> None:
         """Ends the stages in the order of the flow; what is in flight after the grace is cancelled, not recorded."""
-        deadline = self._clock.monotonic() + grace_seconds
         self.intake.stop()
         self.scheduler.stop()
         self._draining = True
-        while len(self.sender) and self._clock.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await _within(grace_seconds, self.sender.idle)
         cancelled = self.sender.cancel_all()
         if cancelled:
             _log.warning("drain.cancelled", attempts=cancelled)
         self.recorder.stop()
-        flush_deadline = self._clock.monotonic() + FLUSH_SECONDS_MAX
-        while len(self.recorder) and self._clock.monotonic() < flush_deadline:
-            await asyncio.sleep(0.01)
-        if len(self.recorder):
+        if not await _within(FLUSH_SECONDS_MAX, self.recorder.empty):
             _log.error("drain.unrecorded", results=len(self.recorder))
         self.listener.stop()
         self.shards.stop()
@@ -237,3 +238,11 @@ class Pipeline:
         return now - self.intake.turned_at < within_seconds
 
 
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Waits for an event; tells whether it came in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

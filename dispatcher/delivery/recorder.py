@@ -2,14 +2,16 @@
 
     sender ── add ──▶ pending ── flush: one transaction ──▶ settled(results) ──▶ wheel, lanes, metrics, log
 
-What is always true: one flush at a time, in the order in which results came; nothing in memory learns of a result
-before its transaction has committed; a batch waits at most `flush_seconds`, or less when it is full. Full
-(`has_room()` is false) means that lanes give no more permits: results that cannot be recorded are not made.
+What is always true: one flush at a time, in the order in which results came; nothing in memory
+learns of a result before its transaction has committed; a batch waits at most `flush_seconds`, or
+less when it is full. Full (`has_room()` is false) means that lanes give no more permits: results
+that cannot be recorded are not made.
 
-When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the statement is idempotent,
-so a commit whose answer was lost does no harm. A batch that Postgres refuses for its contents is halved until the one
-row at fault is found; that row is logged and left (its delivery stays open in the database, and is made again after
-the next load), and its neighbours are recorded. On shutdown the last flush is awaited, shielded, up to a bound.
+When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the
+statement is idempotent, so a commit whose answer was lost does no harm. A batch that Postgres
+refuses for its contents is halved until the one row at fault is found; that row is logged and left
+(its delivery stays open in the database, and is made again after the next load), and its neighbours
+are recorded. On shutdown the last flush is awaited, shielded, up to a bound.
 """
 
 import asyncio
@@ -57,7 +59,9 @@ class StoresHealth(Protocol):
         """Disables an endpoint."""
         ...
 
-    async def count_failures(self, failures: Sequence[tuple[EndpointId, datetime, int]]) -> list[Health]:
+    async def count_failures(
+        self, failures: Sequence[tuple[EndpointId, datetime, int]]
+    ) -> list[Health]:
         """Counts failed attempts."""
         ...
 
@@ -99,6 +103,9 @@ class Recorder:
         self._first = asyncio.Event()
         self._full = asyncio.Event()
         self._stopping = False
+        self.empty = asyncio.Event()
+        """Set while every result that came is recorded."""
+        self.empty.set()
 
     def __len__(self) -> int:
         return len(self._pending) + self._flushing
@@ -110,6 +117,7 @@ class Recorder:
     def add(self, result: AttemptResult) -> None:
         """Takes a result; never waits, since what has happened must be kept."""
         self._pending.append(result)
+        self.empty.clear()
         if len(self._pending) == 1:
             self._first.set()
         elif len(self._pending) == self._batch_rows_max:
@@ -135,7 +143,10 @@ class Recorder:
                         await self._full.wait()
                 except TimeoutError:
                     pass
-            batch, self._pending = self._pending[: self._batch_rows_max], self._pending[self._batch_rows_max :]
+            batch, self._pending = (
+                self._pending[: self._batch_rows_max],
+                self._pending[self._batch_rows_max :],
+            )
             self._flushing = len(batch)
             if not self._stopping and len(self._pending) < self._batch_rows_max:
                 self._full.clear()
@@ -144,6 +155,8 @@ class Recorder:
             if batch:
                 await self._flush(batch)
             self._flushing = 0
+            if not self._pending:
+                self.empty.set()
             if self._stopping and not self._pending:
                 return
 
@@ -160,11 +173,16 @@ class Recorder:
         attempts = [_attempt(result) for result in group]
         try:
             recorded = await self._until_done(
-                lambda: self._store.record([self._move(result) for result in group], attempts, tokens), len(group)
+                lambda: self._store.record(
+                    [self._move(result) for result in group], attempts, tokens
+                ),
+                len(group),
             )
         except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
             if len(group) == 1:
-                _log.exception("recorder.refused", delivery_id=group[0].delivery.id, error=str(error))
+                _log.exception(
+                    "recorder.refused", delivery_id=group[0].delivery.id, error=str(error)
+                )
                 self._settled(group, frozenset([group[0].delivery.id]))
                 return
             half = len(group) // 2
@@ -176,7 +194,9 @@ class Recorder:
         self._settled(group, recorded.fenced)
         probe.hit("recorder.flushed", rows=len(group))
 
-    async def _until_done(self, action: Callable[[], Awaitable[Value]], results_count: int) -> Value:
+    async def _until_done(
+        self, action: Callable[[], Awaitable[Value]], results_count: int
+    ) -> Value:
         """Repeats an idempotent action, with backoff, until Postgres has done it."""
         pause = 0.05
         while True:
@@ -214,7 +234,11 @@ class Recorder:
         for result in group:
             if result.decision.disables_endpoint and result.delivery.id not in recorded.fenced:
                 await self._disable(result.endpoint.id, Reason.GONE)
-        failed = [r for r in group if r.answer.outcome is not Outcome.OK and r.delivery.trigger is not Trigger.TEST]
+        failed = [
+            r
+            for r in group
+            if r.answer.outcome is not Outcome.OK and r.delivery.trigger is not Trigger.TEST
+        ]
         mended = {r.endpoint.id for r in group if r.answer.outcome is Outcome.OK} & self._failing
         if mended:
             await self._until_done(lambda: self._health.clear_failures(sorted(mended)), len(mended))
@@ -223,8 +247,13 @@ class Recorder:
             counts = Counter(r.endpoint.id for r in failed)
             first = {r.endpoint.id: r.attempted_at for r in reversed(failed)}
             self._failing |= counts.keys()
-            failures = [(endpoint_id, first[endpoint_id], count) for endpoint_id, count in sorted(counts.items())]
-            for health in await self._until_done(lambda: self._health.count_failures(failures), len(failed)):
+            failures = [
+                (endpoint_id, first[endpoint_id], count)
+                for endpoint_id, count in sorted(counts.items())
+            ]
+            for health in await self._until_done(
+                lambda: self._health.count_failures(failures), len(failed)
+            ):
                 if (
                     health.failing_seconds >= self._failing_seconds_max
                     and health.failed_attempts >= self._failed_attempts_min

@@ -1,8 +1,9 @@
 """The routing table: every endpoint compiled, and which of them an event goes to.
 
-The table is a cache of the database under a version. Fan-out compares the version that its claim saw and loads the
-table anew when it differs, so that an endpoint saved before an event's commit never misses it. Endpoints whose row
-did not change are kept as they are, and with them their open connections.
+The table is a cache of the database under a version. Fan-out compares the version that its claim
+saw and loads the table anew when it differs, so that an endpoint saved before an event's commit
+never misses it. Endpoints whose row did not change are kept as they are, and with them their open
+connections.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,9 @@ _log = structlog.get_logger("dispatcher.delivery.routing")
 class MakesTargets(Protocol):
     """The egress guard, as the table sees it: where to connect to, with which trust."""
 
-    def __call__(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target: ...
+    def __call__(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
+        """Returns where to connect to."""
+        ...
 
 
 class RoutingTable:
@@ -87,23 +90,34 @@ class RoutingTable:
         before, self.endpoints = self.endpoints, {}
         for row in rows:
             known = before.get(row.id)
-            expired = known is not None and known.secrets_change_at is not None and now >= known.secrets_change_at
+            expired = (
+                known is not None
+                and known.secrets_change_at is not None
+                and now >= known.secrets_change_at
+            )
             if known is None or expired or self._rows.get(row.id) != row:
                 self.endpoints[row.id] = self._compile(row, now)
             else:
                 self.endpoints[row.id] = known
         for endpoint_id, known in before.items():
             successor = self.endpoints.get(endpoint_id)
-            if known.target is not None and (successor is None or successor.target is not known.target):
+            if known.target is not None and (
+                successor is None or successor.target is not known.target
+            ):
                 self._drop_target(known.target)
         self._rows = {row.id: row for row in rows}
         self._router = Router(self.endpoints.values())
-        changes = [e.secrets_change_at for e in self.endpoints.values() if e.secrets_change_at is not None]
+        changes = [
+            e.secrets_change_at for e in self.endpoints.values() if e.secrets_change_at is not None
+        ]
         self._secrets_change_at = min(changes, default=None)
         self.version = version
         self.changed()
         for endpoint in self.endpoints.values():
-            if endpoint.problem is Reason.SECRET_UNREADABLE and endpoint.state is EndpointState.ACTIVE:
+            if (
+                endpoint.problem is Reason.SECRET_UNREADABLE
+                and endpoint.state is EndpointState.ACTIVE
+            ):
                 await self._store.disable(endpoint.id, Reason.SECRET_UNREADABLE)
 
     def route(self, event: Event) -> Sequence[Endpoint]:
@@ -119,20 +133,32 @@ class RoutingTable:
                 url = canonical_url(row.url, https_only=profile.https_only)
                 template = self._template(row, profile, url, now)
             except InvalidRequestError as error:
-                problem = Reason.INVALID_URL if error.problems[0][0] == "url" else Reason.INVALID_HEADERS
-                _log.error("endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error))
+                problem = (
+                    Reason.INVALID_URL if error.problems[0][0] == "url" else Reason.INVALID_HEADERS
+                )
+                _log.error(
+                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
+                )
             except ProfileError as error:
                 problem = Reason.INVALID_HEADERS
-                _log.error("endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error))
+                _log.error(
+                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
+                )
             except SecretError as error:
                 problem = Reason.SECRET_UNREADABLE
-                _log.error("endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error))
+                _log.error(
+                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
+                )
         else:
             _log.error("endpoint.unusable", endpoint_id=row.id, reason=problem, profile=row.profile)
         expiries = [secret.expires_at for secret in row.secrets if secret.expires_at is not None]
         known = self._rows.get(row.id)
         kept = self.endpoints.get(row.id)
-        same_place = known is not None and kept is not None and (known.url, known.ca_pem) == (row.url, row.ca_pem)
+        same_place = (
+            known is not None
+            and kept is not None
+            and (known.url, known.ca_pem) == (row.url, row.ca_pem)
+        )
         target = kept.target if same_place and kept is not None else None
         if target is None and url is not None:
             target = self._make_target(url, row.ca_pem, row.id)
@@ -160,17 +186,22 @@ class RoutingTable:
             secrets_change_at=min((at for at in expiries if at > now), default=None),
         )
 
-    def _template(self, row: EndpointRow, profile: Profile, url: CanonicalUrl, now: datetime) -> RequestTemplate:
+    def _template(
+        self, row: EndpointRow, profile: Profile, url: CanonicalUrl, now: datetime
+    ) -> RequestTemplate:
         problems = validate_headers(row.headers, profile)
         if problems:
             raise InvalidRequestError(problems)
         secrets = [
             Secret(self._keyring.open(s.sealed, owner=row.id, key_id=s.key_id))
             for s in sorted(row.secrets, reverse=True)
-            if s.role == "current" or (profile.several_signatures and s.expires_at is not None and s.expires_at > now)
+            if s.role == "current"
+            or (profile.several_signatures and s.expires_at is not None and s.expires_at > now)
         ]
         if not secrets and not profile.secret.nullable:
-            raise SecretError(f"endpoint {row.id} has no secret, and profile {profile.name} always signs")
+            raise SecretError(
+                f"endpoint {row.id} has no secret, and profile {profile.name} always signs"
+            )
         return RequestTemplate(
             profile=profile,
             target=url.target,

@@ -4,13 +4,15 @@
     window (boot, lanes that run low, the horizon moving on) ──┘         ▲
     requests (resend now) ───────────────────────────────────────────────┘
 
-The wheel is a cache: it holds ids and due times of a window (`horizon_seconds` ahead, `timers_max` of them), nothing
-else; the truth is `delivery_open`. What is due is read again under our lease before it is sent, so that a delivery
-that was cancelled, moved or finished meanwhile is not. Boot is "load the next window", nearest first per endpoint, and
-sending starts before loading ends. A crash loses nothing that a start does not load.
+The wheel is a cache: it holds ids and due times of a window (`horizon_seconds` ahead, `timers_max`
+of them), nothing else; the truth is `delivery_open`. What is due is read again under our lease
+before it is sent, so that a delivery that was cancelled, moved or finished meanwhile is not. Boot
+is "load the next window", nearest first per endpoint, and sending starts before loading ends. A
+crash loses nothing that a start does not load.
 
-What is always true: due times come from the database's clock as seconds from now and are kept by the monotonic clock;
-nothing is sent before it is due. Every statement here is about many deliveries or many endpoints at once.
+What is always true: due times come from the database's clock as seconds from now and are kept by
+the monotonic clock; nothing is sent before it is due. Every statement here is about many deliveries
+or many endpoints at once.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ import structlog
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Outcome, Reason, Trigger
 from dispatcher.core.wheel import Wheel
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane, TakesDelivery
+from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
@@ -35,12 +37,16 @@ LOAD_ROWS_MAX = 500
 WINDOW_ROWS_MIN = 100
 BACKOFF_SECONDS_MAX = 2.0
 TICK_SECONDS = 0.25
+DUE_SECONDS = 0.001
+"""What is due within this is due: the wheel's tick."""
 
 
 class LoadsDeliveries(Protocol):
     """The deliveries' store, as the scheduler sees it."""
 
-    async def window(self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float) -> list[WindowRow]:
+    async def window(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
+    ) -> list[WindowRow]:
         """Returns the next due deliveries of each endpoint."""
         ...
 
@@ -66,8 +72,14 @@ class HoldsDeliveries(Protocol):
     held: dict[DeliveryId, EndpointLane]
     busy: set[DeliveryId]
     wants_refill: set[EndpointId]
-    offer: TakesDelivery
-    demand: TakesDelivery
+
+    def offer(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes a committed delivery that is due."""
+        ...
+
+    def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes an attempt that a person asked for."""
+        ...
 
     def hold(self, delivery_id: DeliveryId, lane: EndpointLane) -> None:
         """Counts a delivery as in memory."""
@@ -149,10 +161,14 @@ class Scheduler:
             self._lanes.busy.discard(delivery.id)
             lane = self._lanes.held.get(delivery.id)
             decision = result.decision
-            if delivery.id in fenced or decision.state not in (DeliveryState.PENDING, DeliveryState.RETRYING):
+            if delivery.id in fenced or decision.state not in (
+                DeliveryState.PENDING,
+                DeliveryState.RETRYING,
+            ):
                 self._forget(delivery.id)
             elif delivery.trigger is not Trigger.SCHEDULED or decision.next_delay_seconds is None:
-                # A resend that failed: the delivery keeps its place, and a resend asked meanwhile follows.
+                # A resend that failed: the delivery keeps its place, and a resend asked meanwhile
+                # follows.
                 if lane is not None and delivery.id not in self._wheel:
                     self._due.append(delivery.id)
                     self._woken.set()
@@ -172,7 +188,9 @@ class Scheduler:
             lane.turn_away(self._clock.monotonic() + due_in_seconds)
         else:
             # Rounded up: the wheel is never early by its tick, nor may we be.
-            self._wheel.schedule(delivery_id, int((self._clock.monotonic() + due_in_seconds) * 1000) + 1)
+            self._wheel.schedule(
+                delivery_id, int((self._clock.monotonic() + due_in_seconds) * 1000) + 1
+            )
 
     def _forget(self, delivery_id: DeliveryId) -> None:
         self._wheel.cancel(delivery_id)
@@ -225,7 +243,9 @@ class Scheduler:
                 self._woken.set()
             now = self._clock.monotonic()
             try:
-                async with asyncio.timeout(max(0.001, min(self._ticks_at, self._horizon_moves_at) - now)):
+                async with asyncio.timeout(
+                    max(0.001, min(self._ticks_at, self._horizon_moves_at) - now)
+                ):
                     await self._woken.wait()
             except TimeoutError:
                 continue
@@ -264,7 +284,7 @@ class Scheduler:
             lane = self._lanes.held.get(row.id)
             if row.id in self._lanes.busy or lane is None:
                 continue
-            if row.due_in_seconds > 0.001:
+            if row.due_in_seconds > DUE_SECONDS:
                 self._schedule(row.id, lane, row.due_in_seconds)
             elif row.body is None:
                 _log.error("delivery.without_body", delivery_id=row.id)
@@ -279,13 +299,22 @@ class Scheduler:
 
     async def _load_window(self) -> None:
         """Loads ids and due times of some endpoints; what is overdue is loaded whole next."""
-        ids = [i for i in list(self._windows_wanted)[:ENDPOINTS_PER_WINDOW]]
-        lanes = [lane for i in ids if (lane := self._lanes.lanes.get(i)) is not None and lane.open]
-        room = max(WINDOW_ROWS_MIN, (self._timers_max - len(self._wheel)) // max(1, len(self._windows_wanted)))
+        ids = list(self._windows_wanted)[:ENDPOINTS_PER_WINDOW]
+        lanes = [
+            lane for i in ids if (lane := self._lanes.lanes.get(i)) is not None and lane.is_open
+        ]
+        room = max(
+            WINDOW_ROWS_MIN,
+            (self._timers_max - len(self._wheel)) // max(1, len(self._windows_wanted)),
+        )
         held = max((lane.held_count for lane in lanes), default=0)
         rows_max = min(room, max((lane.window for lane in lanes), default=0)) + held
         overflows = {lane.endpoint.id: lane.overflows for lane in lanes}
-        rows = await self._store.window(list(overflows), rows_max, self._horizon_seconds) if lanes else []
+        rows = (
+            await self._store.window(list(overflows), rows_max, self._horizon_seconds)
+            if lanes
+            else []
+        )
         self._windows_wanted.difference_update(ids)
         now = self._clock.monotonic()
         counts: dict[EndpointId, int] = {}
@@ -294,7 +323,7 @@ class Scheduler:
             counts[row.endpoint_id] = counts.get(row.endpoint_id, 0) + 1
             last_due_at[row.endpoint_id] = now + row.due_in_seconds
             lane = self._lanes.lanes.get(row.endpoint_id)
-            if lane is None or not lane.open or row.id in self._lanes.held:
+            if lane is None or not lane.is_open or row.id in self._lanes.held:
                 continue
             self._lanes.hold(row.id, lane)
             if row.due_in_seconds <= 0:
@@ -335,14 +364,34 @@ class Scheduler:
 
 def _delivery(row: LoadedRow) -> Delivery:
     return Delivery(
-        row.id, row.day, row.event_id, row.event_type, row.body or b"", row.inserted_at, row.traceparent,
-        DeliveryState(row.state), None, row.attempt_count, row.schedule_position, Trigger.SCHEDULED,
-    )  # fmt: skip -- the fields in their order
+        row.id,
+        row.day,
+        row.event_id,
+        row.event_type,
+        row.body or b"",
+        row.inserted_at,
+        row.traceparent,
+        DeliveryState(row.state),
+        None,
+        row.attempt_count,
+        row.schedule_position,
+        Trigger.SCHEDULED,
+    )
 
 
 def _requested(row: RequestRow) -> Delivery:
     assert row.day is not None and row.body is not None and row.inserted_at is not None  # noqa: S101, PT018 -- one join
     return Delivery(
-        row.id, row.day, row.event_id or "", row.event_type or "", row.body, row.inserted_at, row.traceparent,
-        DeliveryState(row.state), Reason(row.reason) if row.reason else None, row.attempt_count or 0, row.schedule_position or 0, Trigger.MANUAL,
-    )  # fmt: skip -- the fields in their order
+        row.id,
+        row.day,
+        row.event_id or "",
+        row.event_type or "",
+        row.body,
+        row.inserted_at,
+        row.traceparent,
+        DeliveryState(row.state or DeliveryState.PENDING),
+        Reason(row.reason) if row.reason else None,
+        row.attempt_count or 0,
+        row.schedule_position or 0,
+        Trigger.MANUAL,
+    )

@@ -1,12 +1,15 @@
 """Sends: a permit and a delivery in, one complete result out.
 
-    start(lane, delivery) ── sign, build the head ──▶ connections.send ──▶ done(answer) ──▶ recorder, then the permit back
+    start(lane, delivery) ── sign, build the head ──▶ send ──▶ done(answer) ──▶ recorder,
+                                                                           permit back
 
-An attempt is complete or does not exist. What the receiver did, whatever it was, is an `AttemptResult` with every
-field; what we could not do (no file descriptors left, our own shutdown) is no attempt and spends none. No task is made
-and nothing is awaited for an attempt on a pooled connection: `start` writes, a callback of the event loop reads.
+An attempt is complete or does not exist. What the receiver did, whatever it was, is an
+`AttemptResult` with every field; what we could not do (no file descriptors left, our own shutdown)
+is no attempt and spends none. No task is made and nothing is awaited for an attempt on a pooled
+connection: `start` writes, a callback of the event loop reads.
 """
 
+import asyncio
 import random
 from collections.abc import Callable
 from datetime import datetime
@@ -16,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import EncodingError
-from dispatcher.core.model import Answer, DeliveryId, Outcome, Trigger
+from dispatcher.core.model import Answer, DeliveryId, Outcome
 from dispatcher.core.outcome import decide, honours_retry_after
 from dispatcher.core.retry import parse_retry_after
 from dispatcher.delivery.connections import Connections, Exchange, NotAttempted
@@ -32,7 +35,9 @@ class GivesPermitBack(Protocol):
 
     def __call__(
         self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None
-    ) -> None: ...
+    ) -> None:
+        """Takes the permit of one attempt back."""
+        ...
 
 
 class Sender:
@@ -50,6 +55,9 @@ class Sender:
         self._record = record
         self._give_back = give_back
         self._clock = clock
+        self.idle = asyncio.Event()
+        """Set while nothing is in flight."""
+        self.idle.set()
         self._exchanges: dict[DeliveryId, tuple[Exchange, EndpointLane, Endpoint, Delivery]] = {}
 
     def start(self, lane: EndpointLane, delivery: Delivery) -> None:
@@ -59,7 +67,11 @@ class Sender:
         started = self._clock.monotonic()
         done = partial(self._done, lane, endpoint, delivery, lane.token, attempted_at, started)
         if endpoint.is_blocked or endpoint.template is None or endpoint.target is None:
-            error = "plain http is not allowed: set egress.allow_http" if endpoint.is_blocked else str(endpoint.problem)
+            error = (
+                "plain http is not allowed: set egress.allow_http"
+                if endpoint.is_blocked
+                else str(endpoint.problem)
+            )
             done(Answer(Outcome.BLOCKED_ADDRESS, error=error))
             return
         try:
@@ -74,8 +86,11 @@ class Sender:
         except EncodingError as error:
             done(Answer(Outcome.PROTOCOL_ERROR, error=f"the request cannot be built: {error}"))
             return
+        self.idle.clear()
         self._exchanges[delivery.id] = (
-            self._connections.send(endpoint.target, head, delivery.body, endpoint.timeout_seconds, done),
+            self._connections.send(
+                endpoint.target, head, delivery.body, endpoint.timeout_seconds, done
+            ),
             lane,
             endpoint,
             delivery,
@@ -91,7 +106,8 @@ class Sender:
         started: float,
         answer: Answer | NotAttempted,
     ) -> None:
-        self._exchanges.pop(delivery.id, None)
+        if self._exchanges.pop(delivery.id, None) is not None and not self._exchanges:
+            self.idle.set()
         if isinstance(answer, NotAttempted):
             _log.warning("delivery.not_attempted", endpoint_id=endpoint.id, reason=answer.reason)
             self._give_back(lane, endpoint, delivery, None)
@@ -108,7 +124,9 @@ class Sender:
             jitter=0.0 if succeeded else random.random(),  # noqa: S311 -- spreads load, guards nothing
             retry_after_seconds=(
                 parse_retry_after(answer.retry_after, self._clock.now())
-                if answer.retry_after is not None and answer.status is not None and honours_retry_after(answer.status)
+                if answer.retry_after is not None
+                and answer.status is not None
+                and honours_retry_after(answer.status)
                 else None
             ),
         )
@@ -132,6 +150,7 @@ class Sender:
         """Ends every attempt in flight without a result (the drain's grace is over); returns how many."""
         cancelled = list(self._exchanges.values())
         self._exchanges.clear()
+        self.idle.set()
         for exchange, lane, endpoint, delivery in cancelled:
             exchange.cancel()
             self._give_back(lane, endpoint, delivery, None)

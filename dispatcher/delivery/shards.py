@@ -1,17 +1,20 @@
 """Which endpoints are ours: a lease on this process, and shards held under it.
 
-Endpoints are divided into 64 shards by their row. A replica renews its lease by the database's clock and holds shards;
-a shard whose owner's lease has ended may be taken by anyone, which raises its token, and a result written under an
-older token is refused (the recorder's statement sees to it). So a replica that was frozen, cut off or slow can write
-nothing once another has taken over, whatever it believes.
+Endpoints are divided into 64 shards by their row. A replica renews its lease by the database's
+clock and holds shards; a shard whose owner's lease has ended may be taken by anyone, which raises
+its token, and a result written under an older token is refused (the recorder's statement sees to
+it). So a replica that was frozen, cut off or slow can write nothing once another has taken over,
+whatever it believes.
 
-What is always true: locally only monotonic time counts, from just before the renewal was asked for, and no request is
-started once `trusted_seconds` of it have passed; a lost lease stops new requests and is taken again, it never ends the
-process. Each start is a new incarnation. One that finds its own name alive watches for longer than a renewal: if
-nothing was renewed it is the leftover of a crash and is buried (so a restart resumes within seconds), else a second
-process bears the name, and this one joins as one more replica.
+What is always true: locally only monotonic time counts, from just before the renewal was asked for,
+and no request is started once `trusted_seconds` of it have passed; a lost lease stops new requests
+and is taken again, it never ends the process. Each start is a new incarnation. One that finds its
+own name alive watches for longer than a renewal: if nothing was renewed it is the leftover of a
+crash and is buried (so a restart resumes within seconds), else a second process bears the name, and
+this one joins as one more replica.
 
-With several replicas each takes its fair share and gives back what it holds above it, once nothing of it is in flight.
+With several replicas each takes its fair share and gives back what it holds above it, once nothing
+of it is in flight.
 """
 
 import asyncio
@@ -35,7 +38,9 @@ NAMESAKE_SECONDS = 2.5
 class FollowsShards(Protocol):
     """Lanes and loading, as shards see them."""
 
-    def __call__(self) -> None: ...
+    def __call__(self) -> None:
+        """Follows what is held now."""
+        ...
 
 
 class Shards:
@@ -89,7 +94,9 @@ class Shards:
             try:
                 if not joined:
                     await self._watch_namesakes()
-                    await self._leases.join(self._incarnation, self._name, self._version, self._lease_seconds)
+                    await self._leases.join(
+                        self._incarnation, self._name, self._version, self._lease_seconds
+                    )
                 joined = await self._renew()
             except StoreUnavailableError as error:
                 _log.warning("lease.unrenewed", error=str(error))
@@ -145,7 +152,11 @@ class Shards:
         return {shard: token for shard, token in tokens.items() if shard not in quiet}
 
     def _follow(self, tokens: dict[int, int]) -> None:
-        lost = [shard for shard, token in self.tokens.items() if tokens.get(shard) != token and shard not in self.leaving]
+        lost = [
+            shard
+            for shard, token in self.tokens.items()
+            if tokens.get(shard) != token and shard not in self.leaving
+        ]
         if lost:
             self._lost(len(lost))
             _log.warning("lease.lost", shards=len(lost))

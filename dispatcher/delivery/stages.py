@@ -8,7 +8,15 @@ from datetime import date, datetime
 from typing import NamedTuple, Protocol
 
 from dispatcher.core.lane import Lane
-from dispatcher.core.model import Answer, DeliveryId, DeliveryState, EndpointId, Event, Reason, Trigger
+from dispatcher.core.model import (
+    Answer,
+    DeliveryId,
+    DeliveryState,
+    EndpointId,
+    Event,
+    Reason,
+    Trigger,
+)
 from dispatcher.core.outcome import Decision
 from dispatcher.delivery.endpoint import Endpoint
 
@@ -59,13 +67,17 @@ class AttemptResult(NamedTuple):
 class TakesDelivery(Protocol):
     """Lanes, as fan-out and scheduler see them: takes a committed delivery, or leaves it to Postgres."""
 
-    def __call__(self, endpoint_id: EndpointId, delivery: Delivery) -> bool: ...
+    def __call__(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Tells whether it was taken."""
+        ...
 
 
 class Settled(Protocol):
     """The scheduler, as the recorder sees it: results that are committed, or that were fenced."""
 
-    def __call__(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None: ...
+    def __call__(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
+        """Hears of a committed batch."""
+        ...
 
 
 class RoutesEvents(Protocol):

@@ -1,7 +1,7 @@
 """Upkeep: partitions ahead, ids forgotten when they may be, deliveries ended that nobody will send.
 
-Every replica runs it; each step is a short statement over a slice, with rows that others hold skipped, so that two of
-them do no harm to each other and none holds a lock that delivery waits for.
+Every replica runs it; each step is a short statement over a slice, with rows that others hold
+skipped, so that two of them do no harm to each other and none holds a lock that delivery waits for.
 """
 
 import asyncio
@@ -27,7 +27,9 @@ class EndsDeliveries(Protocol):
         """Returns endpoints whose waiting deliveries are to be cancelled."""
         ...
 
-    async def cancel_of_endpoints(self, endpoints: list[tuple[EndpointId, str]], rows_max: int) -> int:
+    async def cancel_of_endpoints(
+        self, endpoints: list[tuple[EndpointId, str]], rows_max: int
+    ) -> int:
         """Cancels a slice of them."""
         ...
 
@@ -111,9 +113,18 @@ class Upkeep:
         await self._schema.sweep_replicas()
         endpoints = [*await self._deliveries.endpoints_with_nothing_to_send(), *self._unusable()]
         if endpoints:
-            await self._repeat("deliveries.cancelled", lambda: self._deliveries.cancel_of_endpoints(endpoints, SLICE_ROWS_MAX))
-        await self._repeat("deliveries.held_too_long", lambda: self._deliveries.cancel_held(self._hold_seconds, SLICE_ROWS_MAX))
-        await self._repeat("outbox.ids_forgotten", lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX))
+            await self._repeat(
+                "deliveries.cancelled",
+                lambda: self._deliveries.cancel_of_endpoints(endpoints, SLICE_ROWS_MAX),
+            )
+        await self._repeat(
+            "deliveries.held_too_long",
+            lambda: self._deliveries.cancel_held(self._hold_seconds, SLICE_ROWS_MAX),
+        )
+        await self._repeat(
+            "outbox.ids_forgotten",
+            lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX),
+        )
 
     async def _repeat(self, event_name: str, step: "Step") -> None:
         """Takes slice after slice until one is not full."""
@@ -130,10 +141,14 @@ class Upkeep:
 class Step(Protocol):
     """One slice; returns how many rows it took."""
 
-    async def __call__(self) -> int: ...
+    async def __call__(self) -> int:
+        """Takes one slice."""
+        ...
 
 
 class Unusable(Protocol):
     """The routing table: endpoints that cannot be sent to, with the reason."""
 
-    def __call__(self) -> Iterable[tuple[EndpointId, str]]: ...
+    def __call__(self) -> Iterable[tuple[EndpointId, str]]:
+        """Returns them."""
+        ...

@@ -1,7 +1,8 @@
 """What operations ask of the database: endpoints, events and deliveries as people see them.
 
-Every change takes the connection of the caller's transaction, so that the change and its line in the audit log commit
-together. Reads are planned for their own filters (`reading`), because a plan made for all filters fits none.
+Every change takes the connection of the caller's transaction, so that the change and its line in
+the audit log commit together. Reads are planned for their own filters (`reading`), because a plan
+made for all filters fits none.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -284,7 +285,8 @@ async def find_delivery(
 ) -> DeliveryDetail | None:
     """Returns a delivery; None: there is none of that id.
 
-    Its partition is that of its event's acceptance, which lies within a day of the moment in the id.
+    Its partition is that of its event's acceptance, which lies within a day of the moment in the
+    id.
     """
     if not ids.is_id(delivery_id, ids.DELIVERY_PREFIX):
         return None

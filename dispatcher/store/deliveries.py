@@ -1,9 +1,10 @@
-"""Deliveries that wait: loading them, recording what became of them, ending those that will not happen.
+"""Deliveries that wait: loading them, recording what became of them, ending them.
 
-Recording is the heart of it: the attempt, the delivery's new state and its next due time commit together, under the
-token that the endpoint's shard has at that moment. A batch is one statement; sent again after an unknown commit it
-changes nothing. What it leaves over is either fenced (another replica owns the shard) or late (the delivery ended
-meanwhile), and late ones are recorded one by one against the ended delivery.
+Recording is the heart of it: the attempt, the delivery's new state and its next due time commit
+together, under the token that the endpoint's shard has at that moment. A batch is one statement;
+sent again after an unknown commit it changes nothing. What it leaves over is either fenced (another
+replica owns the shard) or late (the delivery ended meanwhile), and late ones are recorded one by
+one against the ended delivery.
 """
 
 from collections.abc import Sequence
@@ -134,16 +135,23 @@ class Deliveries:
             asyncpg.PostgresError: one of the rows is at fault.
         """
         async with self._database.transaction() as connection:
-            left = await connection.fetch(_RECORD, list(tokens), list(tokens.values()), *columns(moves, 7))
+            left = await connection.fetch(
+                _RECORD, list(tokens), list(tokens.values()), *columns(moves, 7)
+            )
             fenced = frozenset(row["delivery_id"] for row in left if row["fenced"])
             late = frozenset(row["delivery_id"] for row in left) - fenced
             if left:
-                recorded = [attempt for attempt in attempts if attempt.delivery_id not in fenced | late]
+                recorded = [
+                    attempt for attempt in attempts if attempt.delivery_id not in fenced | late
+                ]
             else:
                 recorded = list(attempts)
             if recorded:
                 await connection.copy_records_to_table(
-                    "attempt", schema_name="dispatcher", columns=AttemptRow._fields, records=recorded
+                    "attempt",
+                    schema_name="dispatcher",
+                    columns=AttemptRow._fields,
+                    records=recorded,
                 )
             for move, attempt in zip(moves, attempts, strict=True):
                 if move.delivery_id in late:
@@ -154,7 +162,9 @@ class Deliveries:
         """Takes away the resend requests that these attempts (id, attempted at, succeeded) have answered."""
         await self._database.execute(_SETTLE, *columns(attempts, 3))
 
-    async def window(self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float) -> list[WindowRow]:
+    async def window(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
+    ) -> list[WindowRow]:
         """Returns the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
         rows = await self._database.fetch(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds)
         return [WindowRow(*row) for row in rows]
@@ -178,7 +188,9 @@ class Deliveries:
         """Returns endpoints whose waiting deliveries are to be cancelled, with the reason."""
         return [(row["id"], row["reason"]) for row in await self._database.fetch(_NOTHING_TO_SEND)]
 
-    async def cancel_of_endpoints(self, endpoints: Sequence[tuple[EndpointId, str]], rows_max: int) -> int:
+    async def cancel_of_endpoints(
+        self, endpoints: Sequence[tuple[EndpointId, str]], rows_max: int
+    ) -> int:
         """Cancels up to `rows_max` waiting deliveries of these endpoints; returns how many."""
         return int(await self._value(_CANCEL_OF_ENDPOINTS, *columns(endpoints, 2), rows_max))
 

@@ -39,7 +39,9 @@ class Leases:
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         """Returns other living incarnations under this name, and when each renewed last."""
-        return [(row[0], row[1]) for row in await self._database.fetch(_NAMESAKES, name, incarnation)]
+        return [
+            (row[0], row[1]) for row in await self._database.fetch(_NAMESAKES, name, incarnation)
+        ]
 
     async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
         """Ends the lease of an incarnation that has not renewed it since; returns whether that was so."""
@@ -50,7 +52,9 @@ class Leases:
         row = await self._database.fetch_row(_RENEW, incarnation, lease_seconds)
         if row is None:
             return None
-        return Renewal(row["others"], dict(zip(row["shards"], row["tokens"], strict=True)), row["free"])
+        return Renewal(
+            row["others"], dict(zip(row["shards"], row["tokens"], strict=True)), row["free"]
+        )
 
     async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
         """Takes shards without a living owner; returns shard to token."""

@@ -1,10 +1,11 @@
-"""The LISTEN connection: hears that something was committed, and tells producers whether anybody sleeps.
+"""The LISTEN connection: hears commits, and tells producers whether anybody sleeps.
 
-It is a connection of its own, never in a transaction, opened again with backoff whenever it fails. Every few seconds
-a round trip through NOTIFY proves that it hears: a half-open connection, or a pooler that takes LISTEN and delivers
-nothing, is found out and thrown away. Whoever sleeps holds the "asleep" advisory lock here, exclusively and for the
-session; producers' trigger asks for it, shared, and stays silent where it gets it. The lock is a hint like NOTIFY
-itself: when this connection dies, the lock goes with it, producers fall silent, and polling finds what they commit.
+It is a connection of its own, never in a transaction, opened again with backoff whenever it fails.
+Every few seconds a round trip through NOTIFY proves that it hears: a half-open connection, or a
+pooler that takes LISTEN and delivers nothing, is found out and thrown away. Whoever sleeps holds
+the "asleep" advisory lock here, exclusively and for the session; producers' trigger asks for it,
+shared, and stays silent where it gets it. The lock is a hint like NOTIFY itself: when this
+connection dies, the lock goes with it, producers fall silent, and polling finds what they commit.
 """
 
 import asyncio
@@ -20,7 +21,6 @@ from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
-    from asyncpg.pool import PoolConnectionProxy
 
 _log = structlog.get_logger("dispatcher.store.listener")
 
@@ -84,7 +84,10 @@ class Listener:
     async def _listen(self) -> None:
         """Listens on one connection until it fails a proof."""
         self._connection = connection = await asyncpg.connect(
-            self._url, timeout=CONNECT_SECONDS_MAX, command_timeout=ANSWER_SECONDS_MAX, statement_cache_size=0
+            self._url,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=ANSWER_SECONDS_MAX,
+            statement_cache_size=0,
         )
         await connection.add_listener(CHANNEL_EVENTS, self._heard_event)
         await connection.add_listener(CHANNEL_CONTROL, self._heard_control)
@@ -102,9 +105,14 @@ class Listener:
                 self.is_up = True
                 _log.info("listener.up")
                 probe.hit("listener.up")
-            stop, end = asyncio.ensure_future(self._stopping.wait()), asyncio.ensure_future(lost.wait())
+            stop, end = (
+                asyncio.ensure_future(self._stopping.wait()),
+                asyncio.ensure_future(lost.wait()),
+            )
             try:
-                await asyncio.wait({stop, end}, timeout=PROVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {stop, end}, timeout=PROVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
             finally:
                 stop.cancel()
                 end.cancel()
@@ -142,7 +150,9 @@ class Listener:
         try:
             async with self._lock:
                 if not await connection.fetchval(sql):
-                    return False  # another replica sleeps, or a producer is asking at this very moment
+                    return (
+                        False  # another replica sleeps, or a producer is asking at this very moment
+                    )
         except _FAULTS:
             connection.terminate()
             return False

@@ -1,9 +1,10 @@
 """Brings the schema up: numbered files, each applied once, each remembered with its checksum.
 
-`NNNN_pre_what.sql` is harmless to the version before and may be applied while it runs; `NNNN_post_what.sql` needs the
-new version everywhere. One migration runs at a time (a transaction-level advisory lock), each file in a transaction
-of its own with a short lock_timeout, retried: a migration that waits for a lock would make everybody wait behind it.
-Applied `pre` files that this version does not know are accepted (a newer version is being rolled out); an unknown
+`NNNN_pre_what.sql` is harmless to the version before and may be applied while it runs;
+`NNNN_post_what.sql` needs the new version everywhere. One migration runs at a time (a
+transaction-level advisory lock), each file in a transaction of its own with a short lock_timeout,
+retried: a migration that waits for a lock would make everybody wait behind it. Applied `pre` files
+that this version does not know are accepted (a newer version is being rolled out); an unknown
 `post` file is not. `dispatcher run` never migrates.
 """
 
@@ -19,6 +20,8 @@ from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
+
+    from dispatcher.store.pool import Reach
 
 _BOOTSTRAP = statement("schema_bootstrap")
 _APPLIED = statement("schema_applied")
@@ -43,17 +46,22 @@ def known() -> list[Migration]:
         if entry.name.endswith(".sql"):
             sql = entry.read_text(encoding="utf-8")
             name = entry.name.removesuffix(".sql")
-            found.append(Migration(name, name.split("_")[1], sql, hashlib.sha256(sql.encode()).hexdigest()))
+            found.append(
+                Migration(name, name.split("_")[1], sql, hashlib.sha256(sql.encode()).hexdigest())
+            )
     return sorted(found)
 
 
-async def pending(connection: "Connection[Record]", phase: str = "all") -> list[Migration]:
+async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
     """Returns what has not been applied of `phase` (`pre`, `post`, `all`).
 
     Raises:
-        SchemaError: an applied file was changed since, or an applied `post` file is unknown to this version.
+        SchemaError: an applied file was changed since, or an applied `post` file is unknown to this
+        version.
     """
-    if not await connection.fetchval("SELECT to_regclass('dispatcher.schema_migration') IS NOT NULL"):
+    if not await connection.fetchval(
+        "SELECT to_regclass('dispatcher.schema_migration') IS NOT NULL"
+    ):
         applied: dict[str, str] = {}
     else:
         applied = {row["name"]: row["checksum"] for row in await connection.fetch(_APPLIED)}
@@ -73,8 +81,8 @@ async def pending(connection: "Connection[Record]", phase: str = "all") -> list[
     return [m for m in migrations.values() if m.name not in applied and phase in ("all", m.phase)]
 
 
-async def require(connection: "Connection[Record]") -> None:
-    """Checks that the schema is what this version needs: all `pre` files applied, no unknown `post` one.
+async def require(connection: "Reach") -> None:
+    """Checks that the schema fits: all `pre` files applied, no unknown `post` one.
 
     Raises:
         SchemaError: absent, too old or too new; the text says what to do.
@@ -104,7 +112,9 @@ async def migrate(connection: "Connection[Record]", phase: str = "all") -> list[
             await asyncio.sleep(_LOCK_RETRY_SECONDS)
         else:
             return done
-    raise SchemaError("a lock was not to be had for ten seconds: another migration or a long transaction; try again")
+    raise SchemaError(
+        "a lock was not to be had for ten seconds: another migration or a long transaction; try again"
+    )
 
 
 async def _apply_next(connection: "Connection[Record]", phase: str) -> str | None:

@@ -2,10 +2,10 @@
 
     BEGIN ── claim: outbox rows become `event` rows ── (fan-out matches and encodes) ── write ── COMMIT
 
-What is always true: an event has left the outbox exactly when its bodies and deliveries exist. A crash, a slow or a
-lost Postgres before COMMIT leaves the event in the outbox for whoever claims next; after it, the deliveries are
-there for whoever owns their endpoints. If COMMIT itself is cut off, either may be; nothing in memory is believed
-until the database says so again.
+What is always true: an event has left the outbox exactly when its bodies and deliveries exist. A
+crash, a slow or a lost Postgres before COMMIT leaves the event in the outbox for whoever claims
+next; after it, the deliveries are there for whoever owns their endpoints. If COMMIT itself is cut
+off, either may be; nothing in memory is believed until the database says so again.
 """
 
 from collections.abc import AsyncIterator
@@ -68,7 +68,11 @@ class Claim:
     """Events that are ours while the transaction lasts; `write()` once, then the transaction commits."""
 
     def __init__(
-        self, connection: "Reach", events: list[Event], accepted_at: datetime | None, routing_version: int
+        self,
+        connection: "Reach",
+        events: list[Event],
+        accepted_at: datetime | None,
+        routing_version: int,
     ) -> None:
         self._connection = connection
         self.events = events
@@ -96,10 +100,15 @@ class Claim:
             )
         if deliveries:
             await self._connection.copy_records_to_table(
-                "delivery_open", schema_name="dispatcher", columns=DeliveryRow._fields, records=deliveries
+                "delivery_open",
+                schema_name="dispatcher",
+                columns=DeliveryRow._fields,
+                records=deliveries,
             )
         if cancelled:
-            await self._connection.execute(_CANCEL, self.day, self.accepted_at, *columns(cancelled, 7))
+            await self._connection.execute(
+                _CANCEL, self.day, self.accepted_at, *columns(cancelled, 7)
+            )
 
 
 class Poll(NamedTuple):
@@ -128,7 +137,8 @@ class Outbox:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_CLAIM, events_max, bytes_max)
             events = [
-                Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7]) for r in rows
+                Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7])
+                for r in rows
             ]
             if rows:
                 yield Claim(connection, events, rows[0][8], rows[0][9])

@@ -1,13 +1,14 @@
 """Connections to Postgres: bounded, thrown away when in doubt, and reached through two doors.
 
-`transaction()` is for what must be all or nothing, `fetch()` and its sisters for single statements. Both translate
-what went wrong: `StoreUnavailableError` means "not now, try again", any other `asyncpg.PostgresError` means that
-the statement itself is at fault and will be next time too.
+`transaction()` is for what must be all or nothing, `fetch()` and its sisters for single statements.
+Both translate what went wrong: `StoreUnavailableError` means "not now, try again", any other
+`asyncpg.PostgresError` means that the statement itself is at fault and will be next time too.
 
-Nothing is sent as a startup parameter and nothing relies on a session's state, so that a transaction pooler may
-stand between: limits are SET LOCAL within each transaction. There `enable_seqscan = off` is set as well: the hot
-tables swing between nothing and millions of rows, and a plan cached when one was empty would read it whole. That
-makes the planner's costs look enormous, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5.
+Nothing is sent as a startup parameter and nothing relies on a session's state, so that a
+transaction pooler may stand between: limits are SET LOCAL within each transaction. There
+`enable_seqscan = off` is set as well: the hot tables swing between nothing and millions of rows,
+and a plan cached when one was empty would read it whole. That makes the planner's costs look
+enormous, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     Reach = Connection[Record] | PoolConnectionProxy[Record]
 
 _BEGIN = """BEGIN; SELECT set_config('statement_timeout', '5s', true), set_config('lock_timeout', '2s', true),
-set_config('idle_in_transaction_session_timeout', '10s', true), set_config('enable_seqscan', 'off', true),
+set_config('idle_in_transaction_session_timeout', '10s', true), set_config('enable_seqscan', 'off',
+true),
 set_config('jit', 'off', true)"""
 
 STATEMENT_SECONDS_MAX = 5.5
@@ -61,14 +63,16 @@ _PASSING_BUT_CONNECTED = (
 _NOT_NOW = (*_PASSING, *_PASSING_BUT_CONNECTED)
 
 
-async def _keep_session(_: "PoolConnectionProxy[Record]") -> None:
+async def _keep_session(_: "Connection[Record]") -> None:
     """Takes the place of the pool's reset query: no state is left behind, so a round trip is saved."""
 
 
 class Database:
     """A lazy pool: made without a server, connected when first used, re-made after a failover."""
 
-    def __init__(self, url: str, *, connections_max: int = 8, statement_cache_size: int = 100) -> None:
+    def __init__(
+        self, url: str, *, connections_max: int = 8, statement_cache_size: int = 100
+    ) -> None:
         self._url = url
         self._connections_max = connections_max
         self._statement_cache_size = statement_cache_size
@@ -113,7 +117,9 @@ class Database:
         except _PASSING as error:
             _throw_away(connection)
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError):
-                await self._pool.expire_connections()  # a failover: the others lead to the same old server
+                await (
+                    self._pool.expire_connections()
+                )  # a failover: the others lead to the same old server
             raise StoreUnavailableError(f"Postgres is away: {_words(error)}") from error
         except asyncio.CancelledError:
             _throw_away(connection)
@@ -126,7 +132,8 @@ class Database:
         """Yields a connection inside a transaction that commits when the block ends well.
 
         Raises:
-            StoreUnavailableError: nothing was committed, or (if COMMIT itself was cut off) that is not known.
+            StoreUnavailableError: nothing was committed, or (if COMMIT itself was cut off) that is
+            not known.
         """
         async with self.connection() as connection:
             await connection.execute(_BEGIN)
@@ -167,7 +174,9 @@ class Database:
 
 def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
     """Turns rows into `count` columns for unnest(), which a batch of none has as well."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
+    return (
+        [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
+    )
 
 
 def _throw_away(connection: "Reach") -> None:

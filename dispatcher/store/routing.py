@@ -69,19 +69,29 @@ class Routing:
         """Returns the routing version and every endpoint; the endpoints may be newer than the version, never older."""
         version = int(await self._database.fetch_value(_VERSION))
         rows = await self._database.fetch(_LOAD)
-        return version, [
-            EndpointRow(
-                *row[:6], orjson.loads(row["labels"]), orjson.loads(row["headers"]), *row[8:18],
-                [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
-            )
-            for row in rows
-        ]  # fmt: skip -- the statement's order
+        return (
+            version,
+            [
+                EndpointRow._make(
+                    (
+                        *row[:6],  # the statement's order is the type's
+                        orjson.loads(row["labels"]),
+                        orjson.loads(row["headers"]),
+                        *row[8:18],
+                        [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
+                    )
+                )
+                for row in rows
+            ],
+        )
 
     async def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
         """Disables an active endpoint; returns whether it was."""
         return await self._database.fetch_value(_DISABLE, endpoint_id, reason) is not None
 
-    async def count_failures(self, failures: Sequence[tuple[EndpointId, datetime, int]]) -> list[Health]:
+    async def count_failures(
+        self, failures: Sequence[tuple[EndpointId, datetime, int]]
+    ) -> list[Health]:
         """Adds failed attempts (endpoint, when the first was, how many); returns how the endpoints fare now."""
         return [Health(*row) for row in await self._database.fetch(_FAIL, *columns(failures, 3))]
 

@@ -26,7 +26,9 @@ class Schema:
         async with self._database.connection() as connection:
             encoding = await connection.fetchval("SHOW server_encoding")
             if encoding != "UTF8":
-                raise SchemaError(f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'")
+                raise SchemaError(
+                    f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'"
+                )
             await migrate.require(connection)
 
     async def is_writable(self) -> bool:

@@ -43,7 +43,10 @@ class Bench:
     def daemon(self, *, name: str = "test", **environ: str) -> Daemon:
         """Starts a daemon; settings as `DELIVERY__DRAIN_SECONDS="1"`."""
         daemon = Daemon(
-            self.url, self.folder, name=name, environ={f"DISPATCHER_{k}": v for k, v in environ.items()}
+            self.url,
+            self.folder,
+            name=name,
+            environ={f"DISPATCHER_{k}": v for k, v in environ.items()},
         )
         self._processes.append(daemon)
         return daemon
@@ -55,7 +58,13 @@ class Bench:
         return producer
 
     async def report(
-        self, identity: str, subscribers: list[Subscriber], *, seed: int = 1, bounds: dict[str, int] | None = None, **facts: object
+        self,
+        identity: str,
+        subscribers: list[Subscriber],
+        *,
+        seed: int = 1,
+        bounds: dict[str, int] | None = None,
+        **facts: object,
     ) -> Report:
         """Joins the three logs, prints the test's line, and fails on any figure that is over its bound."""
         connection = await asyncpg.connect(self.url)
@@ -75,7 +84,10 @@ class Bench:
             "seconds": round(time.monotonic() - self._started_at, 2),
             "pairs": report.pairs,
             "unknown": unknown,
-            **{name: {"is": count, "bound": bounds.get(name, 0)} for name, count in report.figures().items()},
+            **{
+                name: {"is": count, "bound": bounds.get(name, 0)}
+                for name, count in report.figures().items()
+            },
             **facts,
             "verdict": "failed" if problems else "held",
         }

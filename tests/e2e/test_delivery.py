@@ -1,6 +1,5 @@
 """A committed event reaches every subscribed endpoint once, signed as its profile says; a rolled-back one reaches none."""
 
-
 import pytest
 
 from tests.support.certificates import Authority
@@ -11,7 +10,9 @@ from tests.support.ledger import Plan
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 
-async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_event_is_not(bench, sql, tmp_path):
+async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_event_is_not(
+    bench, sql, tmp_path
+):
     authority = Authority(tmp_path)
     authority.server_context("localhost")
     certificate = next(tmp_path.glob("*.pem"))
@@ -20,7 +21,12 @@ async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_even
     await add_endpoint(sql, "ep_wms", receiver.url("/wms"), profile="wms", shard=1)
     await add_endpoint(sql, "ep_std", receiver.url("/standard"), profile="standard", shard=2)
     await add_endpoint(
-        sql, "ep_hum", receiver.url("/humansoft", tls=True), profile="humansoft", shard=63, ca_pem=authority.pem
+        sql,
+        "ep_hum",
+        receiver.url("/humansoft", tls=True),
+        profile="humansoft",
+        shard=63,
+        ca_pem=authority.pem,
     )
     daemon = await bench.daemon().started()
     producer = bench.produce(

@@ -93,7 +93,8 @@ async def test_phases_are_told_for_a_new_connection_and_not_again(sender: Sender
             b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok", id="obs-fold"
         ),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nT: v\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2;x=y\r\nok\r\n0\r\nT: v\r\n\r\n",
             id="chunked with extension and trailer",
         ),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + OK, id="100"),

@@ -17,6 +17,7 @@ from dispatcher.core import limits
 from dispatcher.core.model import Answer, Flag, Outcome
 from dispatcher.delivery.connections import Connections, NotAttempted, Target
 from dispatcher.delivery.egress import make_tls_context
+from dispatcher.delivery.exchange import Connection
 from tests.support.certificates import Authority
 from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering
 from tests.support.sending import Sender, spawn
@@ -302,6 +303,63 @@ async def test_r3_an_endless_body_over_tls_is_cut_at_once(sender: Sender, author
         await receiver.wires[0].gone.wait()
         assert time.monotonic() - began_at < 1.0
     assert (answer.outcome, answer.flags) == (Outcome.OK, (Flag.BODY_TRUNCATED,))
+
+
+async def test_a_dirty_tls_connection_is_gone_at_once(sender: Sender, authority: Authority):
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        wire.send(OK + b"surplus")
+        # A polite close would wait for this receiver's farewell, for half a minute.
+        wire.stop_reading()
+        await wire.gone.wait()
+
+    tls = authority.server_context("127.0.0.1")
+    async with RawReceiver(script, tls=tls) as receiver:
+        answer = await sender.answer(tls_target_of(receiver, authority))
+        assert answer.flags == (Flag.SLOPPY,)
+        async with asyncio.timeout(1.0):
+            await sender.pool.aclose()
+
+
+class BufferingTransport(asyncio.Transport):
+    """A transport that has taken what was written and not handed it on."""
+
+    def __init__(self, made: socket.socket) -> None:
+        super().__init__({"socket": made, "peername": ("127.0.0.1", 1)})
+        self.is_aborted = False
+
+    def write(self, data: object) -> None:
+        del data
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_r13_a_small_request_that_has_not_left_keeps_no_connection():
+    heard: list[bool] = []
+
+    class Hearing:
+        head = b"POST / HTTP/1.1\r\n\r\n"
+        body = b""
+
+        def answered(self, answer: Answer, *, reusable: bool) -> None:
+            del answer
+            heard.append(reusable)
+
+        def unanswered(self, answer: Answer) -> None:
+            raise AssertionError(answer)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = BufferingTransport(ours)
+        connection = Connection(transport, release=print, on_lost=print, monotonic=time.monotonic)
+        connection.begin(Hearing(), 0.0)
+        connection.data_received(OK)
+    assert heard == [False]
+    assert transport.is_aborted
 
 
 # --- The pool ------------------------------------------------------------------------------------

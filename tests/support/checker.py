@@ -113,12 +113,16 @@ def read_receiver(path: Path) -> tuple[list[Seen], list[Answered]]:
     return seen, answered
 
 
-async def read_postgres(connection: asyncpg.Connection) -> tuple[list[DeliveryFact], list[AttemptFact]]:
+async def read_postgres(
+    connection: asyncpg.Connection,
+) -> tuple[list[DeliveryFact], list[AttemptFact]]:
     """Returns what the database says."""
     deliveries = await connection.fetch(
         "SELECT id, event_id, endpoint_id, state, reason, attempt_count FROM dispatcher.delivery WHERE NOT test"
     )
-    attempts = await connection.fetch("SELECT delivery_id, attempt_number, outcome FROM dispatcher.attempt")
+    attempts = await connection.fetch(
+        "SELECT delivery_id, attempt_number, outcome FROM dispatcher.attempt"
+    )
     return [DeliveryFact(*row) for row in deliveries], [AttemptFact(*row) for row in attempts]
 
 
@@ -149,7 +153,15 @@ def check(
                 report.pairs += 1
                 pair = (subscriber.path, intent.marker)
                 row = rows.get((subscriber.endpoint_id, intent.event_id))
-                _judge_pair(report, subscriber, intent, row, successes[pair], len(requests[pair]), attempts_of)
+                _judge_pair(
+                    report,
+                    subscriber,
+                    intent,
+                    row,
+                    successes[pair],
+                    len(requests[pair]),
+                    attempts_of,
+                )
     for (path, marker), same in requests.items():
         name = f"{path} {marker}"
         known = subscriber_of.get(path)
@@ -187,7 +199,9 @@ def _judge_pair(
         return
     numbers = sorted(attempt.attempt_number for attempt in attempts)
     is_spent_early = (
-        row.state == "failed" and row.reason == "schedule_spent" and len(attempts) < subscriber.attempts_max
+        row.state == "failed"
+        and row.reason == "schedule_spent"
+        and len(attempts) < subscriber.attempts_max
     )
     if is_spent_early or numbers != list(range(1, row.attempt_count + 1)):
         report.short.append(name)
@@ -200,5 +214,7 @@ def _is_altered(same: list[Seen], subscriber: Subscriber, intent: Intent) -> boo
     return (
         len({(request.sha256, request.delivery_id) for request in same}) > 1
         or any(request.event_id != event_id for request in same)
-        or any(request.signature != ("good" if subscriber.is_signed else "none") for request in same)
+        or any(
+            request.signature != ("good" if subscriber.is_signed else "none") for request in same
+        )
     )

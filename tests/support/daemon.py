@@ -31,7 +31,11 @@ POLL_SECONDS = 0.02
 
 
 async def until(
-    condition: Callable[[], Awaitable[Any]], *, seconds: float, what: str, pause: float = POLL_SECONDS
+    condition: Callable[[], Awaitable[Any]],
+    *,
+    seconds: float,
+    what: str,
+    pause: float = POLL_SECONDS,
 ) -> Any:
     """Returns the condition's first true value; looks at real state again and again until the deadline.
 
@@ -65,7 +69,9 @@ def _die_with_parent() -> None:
 class Process:
     """A child of the test, which cannot outlive it."""
 
-    def __init__(self, module: str, *arguments: str, environ: dict[str, str], log: Path, cwd: Path) -> None:
+    def __init__(
+        self, module: str, *arguments: str, environ: dict[str, str], log: Path, cwd: Path
+    ) -> None:
         self.log_path = log
         with log.open("ab") as stderr:
             self.child = subprocess.Popen(
@@ -118,7 +124,9 @@ class Process:
             lines = self.lines(event)
             if len(lines) < count and self.child.poll() is not None:
                 tail = self.log_path.read_text(errors="replace")[-2_000:]
-                raise AssertionError(f"it ended with {self.child.returncode} before {event}:\n{tail}")
+                raise AssertionError(
+                    f"it ended with {self.child.returncode} before {event}:\n{tail}"
+                )
             return lines[count - 1] if len(lines) >= count else None
 
         found = await until(look, seconds=seconds, what=f"log line {event} in {self.log_path}")
@@ -129,7 +137,9 @@ class Process:
 class Daemon(Process):
     """The daemon under test."""
 
-    def __init__(self, url: str, folder: Path, *, name: str = "test", environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, folder: Path, *, name: str = "test", environ: dict[str, str] | None = None
+    ) -> None:
         self.port = free_port()
         self.name = name
         log = folder / f"daemon-{name}.{time.monotonic_ns()}.log"
@@ -184,7 +194,11 @@ class Receiver(Process):
         self.record = folder / "receiver.jsonl"
         arguments = [str(self.record)] + ([str(certificate)] if certificate else [])
         super().__init__(
-            "tests.support.recording_receiver", *arguments, environ={}, log=folder / "receiver.log", cwd=folder
+            "tests.support.recording_receiver",
+            *arguments,
+            environ={},
+            log=folder / "receiver.log",
+            cwd=folder,
         )
         assert self.child.stdout is not None
         ports = orjson.loads(self.child.stdout.readline())
@@ -193,13 +207,19 @@ class Receiver(Process):
         self.record.touch()
 
     def url(self, path: str, *, tls: bool = False) -> str:
-        return f"https://localhost:{self.tls_port}{path}" if tls else f"http://127.0.0.1:{self.port}{path}"
+        return (
+            f"https://localhost:{self.tls_port}{path}"
+            if tls
+            else f"http://127.0.0.1:{self.port}{path}"
+        )
 
     def behave(self, **behaviours: dict[str, Any]) -> None:
         """Sets how paths behave, given without their first slash; returns when that is in force."""
         assert self.child.stdin is not None
         assert self.child.stdout is not None
-        self.child.stdin.write(orjson.dumps({f"/{path}": how for path, how in behaviours.items()}) + b"\n")
+        self.child.stdin.write(
+            orjson.dumps({f"/{path}": how for path, how in behaviours.items()}) + b"\n"
+        )
         self.child.stdin.flush()
         assert self.child.stdout.readline() == b"ok\n"
 
@@ -207,7 +227,9 @@ class Receiver(Process):
         entries = [orjson.loads(line) for line in self.record.read_bytes().splitlines()]
         return [e for e in entries if e["kind"] == kind and path in (None, e["path"])]
 
-    async def received(self, count: int, *, kind: str = "answer", path: str | None = None, seconds: float = 15.0):
+    async def received(
+        self, count: int, *, kind: str = "answer", path: str | None = None, seconds: float = 15.0
+    ):
         """Returns the entries once there are so many."""
 
         async def look() -> list[dict[str, Any]] | None:
@@ -260,7 +282,9 @@ async def add_endpoint(
         )
         if secret is not None:
             sealed = Keyring({"k1": KEY}).seal(
-                secret or SECRETS[profile], owner=endpoint_id, nonce=endpoint_id.ljust(12, "x")[:12].encode()
+                secret or SECRETS[profile],
+                owner=endpoint_id,
+                nonce=endpoint_id.ljust(12, "x")[:12].encode(),
             )
             await connection.execute(
                 "INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed)"

@@ -20,7 +20,9 @@ def _settings() -> Settings:
 
 
 async def _run(settings: Settings, log: logs.Writer) -> None:
-    daemon = Daemon(settings, reload=_settings, log=log, notifier=Notifier.from_environment(os.environ))
+    daemon = Daemon(
+        settings, reload=_settings, log=log, notifier=Notifier.from_environment(os.environ)
+    )
     await daemon.run()
 
 

@@ -56,7 +56,9 @@ def read(path: Path) -> list[Intent]:
     found: dict[str, Intent] = {}
     for line in path.read_bytes().splitlines():
         entry = orjson.loads(line)
-        found[entry["marker"]] = Intent(entry["marker"], entry["event_id"], entry["event_type"], entry["outcome"])
+        found[entry["marker"]] = Intent(
+            entry["marker"], entry["event_id"], entry["event_type"], entry["outcome"]
+        )
     return list(found.values())
 
 
@@ -95,7 +97,12 @@ class Producer:
         self._started = time.monotonic()
 
     def _write(self, marker: str, event_id: str, outcome: str) -> None:
-        line = {"marker": marker, "event_id": event_id, "event_type": self._plan.event_type, "outcome": outcome}
+        line = {
+            "marker": marker,
+            "event_id": event_id,
+            "event_type": self._plan.event_type,
+            "outcome": outcome,
+        }
         os.write(self._descriptor, orjson.dumps(line) + b"\n")
 
     async def run(self) -> None:
@@ -114,7 +121,9 @@ class Producer:
         if connection is not None:
             connection.terminate()
 
-    async def _produce(self, number: int, connection: asyncpg.Connection | None) -> asyncpg.Connection:
+    async def _produce(
+        self, number: int, connection: asyncpg.Connection | None
+    ) -> asyncpg.Connection:
         """Commits one event; an INSERT that did not get through is made again, a COMMIT never is."""
         plan = self._plan
         marker = f"{plan.prefix}-{number}"

@@ -43,7 +43,9 @@ def signature_verdict(headers: dict[bytes, bytes], body: bytes, secret: str) -> 
         digest = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
         return _verdict(headers[b"x-webhook-signature"], b"sha256=" + digest.encode())
     if b"webhook-signature" in headers:
-        content = b".".join((headers.get(b"webhook-id", b""), headers.get(b"webhook-timestamp", b""), body))
+        content = b".".join(
+            (headers.get(b"webhook-id", b""), headers.get(b"webhook-timestamp", b""), body)
+        )
         key = base64.b64decode(secret.removeprefix("whsec_"))
         digest = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
         return _verdict(headers[b"webhook-signature"], b"v1," + digest.encode())
@@ -102,7 +104,10 @@ class Connection(asyncio.Protocol):
         if not found:
             return
         lines = head.split(b"\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(b":") for line in lines[1:])
+        }
         length = int(headers.get(b"content-length", b"0"))
         if len(rest) >= length:
             self._buffer = rest[length:]
@@ -128,8 +133,12 @@ class Connection(asyncio.Protocol):
             delivery_id=headers.get(b"x-webhook-id", b"").decode(),
             sha256=hashlib.sha256(body).hexdigest(),
             signature=signature_verdict(headers, body, behaviour.get("secret", "")),
-            signature_text=next((v.decode() for k, v in headers.items() if k.endswith(b"-signature")), ""),
-            signed_at=(headers.get(b"webhook-timestamp") or headers.get(b"x-webhook-timestamp") or b"").decode(),
+            signature_text=next(
+                (v.decode() for k, v in headers.items() if k.endswith(b"-signature")), ""
+            ),
+            signed_at=(
+                headers.get(b"webhook-timestamp") or headers.get(b"x-webhook-timestamp") or b""
+            ).decode(),
             attempt=attempt,
         )
         low, high = behaviour.get("delay_seconds", (0.0, 0.0))
@@ -155,10 +164,19 @@ class Connection(asyncio.Protocol):
             return
         if self._transport is None or self._transport.is_closing():
             return
-        extra = "".join(f"{name}: {value}\r\n" for name, value in behaviour.get("headers", {}).items())
-        self._transport.write(f"HTTP/1.1 {status} Scripted\r\nContent-Length: 2\r\n{extra}\r\nok".encode())
+        extra = "".join(
+            f"{name}: {value}\r\n" for name, value in behaviour.get("headers", {}).items()
+        )
+        self._transport.write(
+            f"HTTP/1.1 {status} Scripted\r\nContent-Length: 2\r\n{extra}\r\nok".encode()
+        )
         self._book.write(
-            kind="answer", connection=self._name, number=self._number, path=path, marker=marker, status=status
+            kind="answer",
+            connection=self._name,
+            number=self._number,
+            path=path,
+            marker=marker,
+            status=status,
         )
 
 
@@ -170,7 +188,9 @@ async def serve(log: Path, certificate: Path | None) -> None:
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        servers.append(await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, ssl=context))
+        servers.append(
+            await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, ssl=context)
+        )
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     sys.stdout.write(orjson.dumps(ports).decode() + "\n")
     sys.stdout.flush()

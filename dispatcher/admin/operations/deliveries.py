@@ -32,7 +32,8 @@ _REQUEST_ID: Final = re.compile(r"(?:[a-z0-9]+_)?([0-9a-f]{16})")
 class DeliveryFilter:
     """Which deliveries: all that is given must hold; `since` <= created_at < `until`.
 
-    `request_id` is the id in a Humansoft body, which is made of the event's; `labels` are the event's.
+    `request_id` is the id in a Humansoft body, which is made of the event's; `labels` are the
+    event's.
     """
 
     endpoint_id: str | None = None
@@ -64,7 +65,8 @@ class DeliveryOperations:
         """Returns a page of deliveries without their attempts, newest first.
 
         Raises:
-            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the actor's.
+            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the
+            actor's.
         """
         problems = [*_problems(wanted), *limit_problems(limit)]
         if problems:
@@ -105,7 +107,8 @@ class DeliveryOperations:
         """Asks for one more attempt and returns the delivery as it is now; a dispatcher makes it.
 
         Raises:
-            NotFoundError: no such delivery. ConflictError: its endpoint is deleted, or it was a test.
+            NotFoundError: no such delivery. ConflictError: its endpoint is deleted, or it was a
+            test.
         """
         async with self._database.transaction() as connection:
             row = _found(

@@ -1,7 +1,8 @@
 """Judges what a person gives for an endpoint: every field, every fault, in one go.
 
-Values come as they were written in JSON or on the command line, so each may be of any type. What was not given stays
-absent: that is not the same as null, which brings a limit back to its default and makes an endpoint unsigned.
+Values come as they were written in JSON or on the command line, so each may be of any type. What
+was not given stays absent: that is not the same as null, which brings a limit back to its default
+and makes an endpoint unsigned.
 """
 
 import ssl

@@ -1,7 +1,7 @@
 """Endpoints: made, listed, shown, changed, paused, resumed, deleted.
 
-The secrets of an endpoint are in `rotation.py`. Any change of a row moves the routing version (a trigger does), by
-which every dispatcher learns of it before its next fan-out.
+The secrets of an endpoint are in `rotation.py`. Any change of a row moves the routing version (a
+trigger does), by which every dispatcher learns of it before its next fan-out.
 """
 
 import contextlib
@@ -64,7 +64,8 @@ class Endpoints:
     async def create(self, actor: Actor, fields: Mapping[str, object]) -> Object:
         """Makes an endpoint and returns it with its whole secret, and `warnings`.
 
-        `fields` are those of the API. A `secret` that is left out is made; null makes an unsigned endpoint.
+        `fields` are those of the API. A `secret` that is left out is made; null makes an unsigned
+        endpoint.
 
         Raises:
             InvalidRequestError: every fault. ConflictError: the name is taken in its tenant.
@@ -170,8 +171,8 @@ class Endpoints:
         """Changes what is given and returns the endpoint, with `warnings`.
 
         Raises:
-            InvalidRequestError: every fault. NotFoundError: no such endpoint.
-            ConflictError: the name is taken; or another profile or tenant was given, which never change.
+            InvalidRequestError: every fault. NotFoundError: no such endpoint. ConflictError: the
+            name is taken; or another profile or tenant was given, which never change.
         """
         async with self._database.transaction() as connection:
             row = found(

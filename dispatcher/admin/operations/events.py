@@ -53,7 +53,8 @@ class Events:
         self._database = deployment.database
 
     async def publish(self, actor: Actor, event: NewEvent) -> tuple[Object, bool]:
-        """Commits an event and returns it, and whether it is new: a known id answers the first event.
+        """Commits an event and returns it, and whether it is new: a known id answers the first
+        event.
 
         The event is its own record; nothing is written to the audit log.
 
@@ -78,7 +79,7 @@ class Events:
                     labels,
                     event.traceparent,
                 ],
-            )  # fmt: skip -- the statement's order
+            )
             known = await store.find_event(connection, published or event.id or "", tenant)
         if known is None:
             raise ConflictError(
@@ -102,7 +103,8 @@ class Events:
         """Returns a page of events without their deliveries, newest first, waiting ones included.
 
         Raises:
-            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the actor's.
+            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the
+            actor's.
         """
         problems = limit_problems(limit) + (labels_problems(labels, "label") if labels else [])
         if problems:

@@ -44,7 +44,8 @@ class Explanation:
         self._database = deployment.database
 
     async def explain(self, actor: Actor, event_id: str) -> Object:
-        """Returns the event, how many dispatchers run, and a verdict for each endpoint of its tenant.
+        """Returns the event, how many dispatchers run, and a verdict for each endpoint of its
+        tenant.
 
         Endpoints that were deleted before the event came are left out.
 

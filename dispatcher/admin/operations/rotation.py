@@ -1,7 +1,8 @@
 """Secrets: rotated, staged, shown.
 
-Where a format has room for several signatures, the new secret signs beside the old one until the overlap ends. Where
-it has room for one, the new secret is staged first, so that the receiver can learn it, and a second call switches.
+Where a format has room for several signatures, the new secret signs beside the old one until the
+overlap ends. Where it has room for one, the new secret is staged first, so that the receiver can
+learn it, and a second call switches.
 """
 
 import secrets
@@ -43,7 +44,8 @@ class Rotation:
     ) -> Object:
         """Gives an endpoint a new secret, made where none is given, and returns it whole.
 
-        The answer has `secret`, `public_key`, `state` (`active` or `staged`) and `previous_secret_expires_at`.
+        The answer has `secret`, `public_key`, `state` (`active` or `staged`) and
+        `previous_secret_expires_at`.
 
         Raises:
             InvalidRequestError: every fault. NotFoundError: no such endpoint.
@@ -124,7 +126,8 @@ class Rotation:
         """Returns the secret, and the staged one, whole; that it was asked for is written down.
 
         Raises:
-            NotFoundError: no such endpoint. SecretError: it cannot be opened with the configured keys.
+            NotFoundError: no such endpoint. SecretError: it cannot be opened with the configured
+            keys.
         """
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:

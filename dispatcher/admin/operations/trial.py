@@ -1,7 +1,8 @@
 """The test event: sent at once, one attempt, through the same gate as everything that leaves.
 
-It asks neither for subscriptions nor for paused or disabled, and has no part in breakers, disabling or alerts. What
-came of it is recorded as a delivery with `test: true` once the attempt is over: a crash in between leaves no trace.
+It asks neither for subscriptions nor for paused or disabled, and has no part in breakers, disabling
+or alerts. What came of it is recorded as a delivery with `test: true` once the attempt is over: a
+crash in between leaves no trace.
 """
 
 import asyncio
@@ -65,11 +66,12 @@ class Trial:
     ) -> Object:
         """Sends a test event and returns its delivery with the attempt, whatever that came to.
 
-        `data` is JSON text, an object. Without a type the first one that the endpoint subscribes to is taken.
+        `data` is JSON text, an object. Without a type the first one that the endpoint subscribes to
+        is taken.
 
         Raises:
-            InvalidRequestError: every fault. NotFoundError: no such endpoint.
-            ConflictError: the endpoint cannot be sent to at all: its profile is gone, its secret does not open.
+            InvalidRequestError: every fault. NotFoundError: no such endpoint. ConflictError: the
+            endpoint cannot be sent to at all: its profile is gone, its secret does not open.
         """
         async with self._database.transaction() as connection:
             row = found(
@@ -279,4 +281,4 @@ def _values(
         attempt.response_code,
         attempt.response_body,
         attempt.error,
-    ]  # fmt: skip -- the statement's order, in the tables' groups
+    ]

@@ -1,14 +1,17 @@
-"""The folder where `dispatcher dev` keeps its state: data, keys, certificates, and what others need to find it.
+"""The folder where `dispatcher dev` keeps its state: data, keys, certificates, and what others need
+to find it.
 
-While a `dev` runs it holds a lock on `dev.lock`; `dev.json` (for people and tools) and `environment.json` (for the
-other commands: database, keys, egress settings) count only while that lock is held, so that a killed `dev` leaves
-nothing behind that anybody would believe. Files with secrets have mode 0600, the folder 0700.
+While a `dev` runs it holds a lock on `dev.lock`; `dev.json` (for people and tools) and
+`environment.json` (for the other commands: database, keys, egress settings) count only while that
+lock is held, so that a killed `dev` leaves nothing behind that anybody would believe. Files with
+secrets have mode 0600, the folder 0700.
 """
 
 import base64
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,6 +22,8 @@ from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.errors import DispatcherError
 
 _FILE_BYTES_MAX: Final = 65_536
+_LOCK_TRIES: Final = 5
+_LOCK_SECONDS: Final = 0.05
 
 
 class AlreadyRunningError(DispatcherError):
@@ -79,21 +84,26 @@ class Home:
             DispatcherError: the folder cannot be made.
         """
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             self._lock = os.open(self.directory / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise DispatcherError(
                 f"{self.directory} cannot be made: {error.strerror}; set DISPATCHER_HOME to a folder of yours"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = None
-            raise AlreadyRunningError(
-                f"another `dispatcher dev` runs in {self.directory}; end it, or set DISPATCHER_HOME"
-            ) from None
-        return self
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(
+                    _LOCK_SECONDS
+                )  # Perhaps only a command that looks whether somebody runs.
+            else:
+                return self
+        os.close(self._lock)
+        self._lock = None
+        raise AlreadyRunningError(
+            f"another `dispatcher dev` runs in {self.directory}; end it, or set DISPATCHER_HOME"
+        )
 
     def __exit__(self, *_: object) -> None:
         for name in ("dev.json", "environment.json"):

@@ -1,0 +1,176 @@
+"""`dispatcher delivery`: what became of each event at each endpoint."""
+
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.values import moment, single_pairs
+
+if TYPE_CHECKING:
+    from dispatcher.cli.session import Session
+
+group = typer.Typer(
+    no_args_is_help=True, help="Deliveries: list, show with attempts, send once more, cancel."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
+
+_COLUMNS = (
+    "id",
+    "event_type",
+    "event_id",
+    "endpoint_id",
+    "state",
+    "reason",
+    "attempt_count",
+    "next_attempt_at",
+)
+_ATTEMPT_COLUMNS = (
+    "attempt_number",
+    "trigger",
+    "outcome",
+    "response_code",
+    "attempted_at",
+    "latency_seconds",
+    "error",
+    "response_body",
+)
+
+
+@group.command("list")
+def page(
+    context: typer.Context,
+    endpoint_id: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Only of this event.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Only with this request_id in the body (humansoft).")
+    ] = None,
+    event_type: Annotated[str | None, typer.Option(help="Only of this type.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Only of events with this label. May be repeated."),
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    test: Annotated[
+        bool | None, typer.Option("--test/--no-test", help="Only of test events, or none.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List deliveries, newest first.
+
+    Examples:
+      dispatcher delivery list --state failed --since 1d
+
+      dispatcher delivery list --event-id evt_2026_000001 --json
+    """
+    labels = single_pairs(label or [], "--label")
+    first, last = moment(since, "--since"), moment(until, "--until")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.deliveries import DeliveryFilter, DeliveryOperations
+
+        wanted = DeliveryFilter(
+            endpoint_id=endpoint_id,
+            event_id=event_id,
+            request_id=request_id,
+            event_type=event_type,
+            state=state,
+            labels=labels or None,
+            tenant=tenant,
+            test=test,
+            since=first,
+            until=last,
+        )
+        answer = await DeliveryOperations(session.deployment).page(
+            session.actor, wanted, limit=limit, cursor=cursor
+        )
+        say_page(answer, _COLUMNS, as_json=as_json, empty="no deliveries")
+
+    _work(context, step)
+
+
+@group.command()
+def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
+    """Show a delivery with its attempts.
+
+    Example:  dispatcher delivery show wh_abgvk5rwyd7yxoflpnizx7eoxe
+    """
+
+    def human(answer: Mapping[str, Any]) -> None:
+        say_fields(answer, leave_out=("attempts",))
+        say()
+        say_table(answer["attempts"], _ATTEMPT_COLUMNS, "no attempts so far")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.deliveries import DeliveryOperations
+
+        answer = await DeliveryOperations(session.deployment).show(session.actor, delivery_id)
+        say_object(answer, as_json=as_json, human=human)
+
+    _work(context, step)
+
+
+@group.command()
+def resend(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
+    """Ask for one more attempt; the running dispatcher makes it.
+
+    A success makes the delivery succeeded, a failure changes nothing and starts no schedule. One that waits is sent
+    now and keeps its place in the schedule.
+
+    Example:  dispatcher delivery resend wh_abgvk5rwyd7yxoflpnizx7eoxe
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.deliveries import DeliveryOperations
+
+        answer = await DeliveryOperations(session.deployment).resend(session.actor, delivery_id)
+        say_object(answer, as_json=as_json)
+        tell(f"asked for; see: dispatcher delivery show {delivery_id}")
+
+    _work(context, step)
+
+
+@group.command()
+def cancel(
+    context: typer.Context,
+    delivery_id: Id,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """End a delivery that waits; it can be resent later.
+
+    Example:  dispatcher delivery cancel wh_abgvk5rwyd7yxoflpnizx7eoxe --yes
+    """
+    if not yes:
+        typer.confirm(f"Cancel {delivery_id}?", abort=True, err=True)
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.deliveries import DeliveryOperations
+
+        answer = await DeliveryOperations(session.deployment).cancel(session.actor, delivery_id)
+        say_object(answer, as_json=as_json)
+
+    _work(context, step)
+
+
+def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
+    from dispatcher.cli.session import work
+
+    work(context, step)

@@ -1,0 +1,480 @@
+"""`dispatcher endpoint`: the receivers and their secrets."""
+
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dispatcher.cli.output import fail, say, say_fields, say_json, say_object, say_page, tell
+from dispatcher.cli.values import NONE, number, pairs, single_pairs, text_or_file
+
+if TYPE_CHECKING:
+    from dispatcher.cli.session import Session
+
+group = typer.Typer(
+    no_args_is_help=True, help="Receivers: make, list, change, pause, test; their secrets."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Limit = Annotated[int, typer.Option(help="Items on a page, 1 to 500.")]
+Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the page before.")]
+Url = Annotated[str | None, typer.Option(metavar="URL", help="Where to send to, https://…")]
+EventTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE", help="An event type, a prefix such as 'order.*', or '*'. May be repeated."
+    ),
+]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="A header of every request. May be repeated; none: no headers."
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Only events with this label. May be repeated; none: no filter."
+    ),
+]
+CaPem = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PEM|@FILE", help="Authorities to trust besides the system's; none: none."
+    ),
+]
+Concurrency = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Requests in flight at most; none: as the settings say."),
+]
+Rate = Annotated[
+    str | None, typer.Option(metavar="N", help="Requests per second at most; none: no limit.")
+]
+Timeout = Annotated[
+    str | None,
+    typer.Option(metavar="SECONDS", help="For the whole attempt; none: as the profile says."),
+]
+Schedule = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="The delay before a retry. May be repeated, in order; none: as the profile says.",
+    ),
+]
+Ordering = Annotated[str | None, typer.Option(metavar="none", help="Only none so far.")]
+
+_COLUMNS = ("id", "name", "state", "profile", "url", "event_types", "tenant")
+
+
+def _fields(
+    *,
+    name: str | None,
+    url: str | None,
+    event_types: list[str] | None,
+    headers: list[str] | None,
+    labels: list[str] | None,
+    ca_pem: str | None,
+    max_concurrency: str | None,
+    rate_limit: str | None,
+    timeout_seconds: str | None,
+    retry_schedule_seconds: list[str] | None,
+    ordering: str | None,
+) -> dict[str, Any]:
+    """Returns the fields that were given, as the API takes them."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "url": url,
+        "event_types": event_types,
+        "ordering": ordering,
+    }
+    fields = {field: value for field, value in fields.items() if value is not None}
+    if headers is not None:
+        fields["headers"] = {} if headers == [NONE] else single_pairs(headers, "--headers")
+    if labels is not None:
+        fields["labels"] = {} if labels == [NONE] else pairs(labels, "--labels")
+    if ca_pem is not None:
+        fields["ca_pem"] = None if ca_pem == NONE else text_or_file(ca_pem, "--ca-pem")
+    for field, text in (
+        ("max_concurrency", max_concurrency),
+        ("rate_limit", rate_limit),
+        ("timeout_seconds", timeout_seconds),
+    ):
+        if text is not None:
+            fields[field] = number(text, f"--{field.replace('_', '-')}")
+    if retry_schedule_seconds is not None:
+        delays = [number(text, "--retry-schedule-seconds") for text in retry_schedule_seconds]
+        fields["retry_schedule_seconds"] = None if delays == [None] else delays
+    return fields
+
+
+def _warn(answer: dict[str, Any]) -> None:
+    for warning in answer.get("warnings", []):
+        tell(f"warning: {warning}")
+
+
+@group.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Option(help="Unique in its tenant.")],
+    url: Annotated[str, typer.Option(metavar="URL", help="Where to send to, https://…")],
+    event_types: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TYPE",
+            help="An event type, a prefix such as 'order.*', or '*'. May be repeated.",
+        ),
+    ],
+    profile: Annotated[
+        str,
+        typer.Option(help="The wire format, for good: wms, humansoft, standard, github, stripe."),
+    ] = "standard",
+    tenant: Annotated[str | None, typer.Option(help="Whose events it gets.")] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(help="Left out: one is made. none: unsigned, where the profile allows it."),
+    ] = None,
+    headers: Headers = None,
+    labels: Labels = None,
+    ca_pem: CaPem = None,
+    max_concurrency: Concurrency = None,
+    rate_limit: Rate = None,
+    timeout_seconds: Timeout = None,
+    retry_schedule_seconds: Schedule = None,
+    ordering: Ordering = None,
+    as_json: Json = False,
+) -> None:
+    """Make an endpoint; its secret is shown.
+
+    Examples:
+      dispatcher endpoint create --name erp --url https://example.com/hooks --event-types 'order.*'
+
+      dispatcher endpoint create --name hr --profile humansoft --url https://example.com/hr
+      --event-types employee.create --event-types employee.terminate --headers X-Team=hr
+    """
+    fields = _fields(
+        name=name,
+        url=url,
+        event_types=event_types,
+        headers=headers,
+        labels=labels,
+        ca_pem=ca_pem,
+        max_concurrency=max_concurrency,
+        rate_limit=rate_limit,
+        timeout_seconds=timeout_seconds,
+        retry_schedule_seconds=retry_schedule_seconds,
+        ordering=ordering,
+    )
+    fields["profile"] = profile
+    if tenant is not None:
+        fields["tenant"] = tenant
+    if secret is not None:
+        fields["secret"] = None if secret == NONE else secret
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        answer = await Endpoints(session.deployment).create(session.actor, fields)
+        _warn(answer)
+        say_object(answer, as_json=as_json)
+
+    _work(context, step)
+
+
+@group.command("list")
+def page(
+    context: typer.Context,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Only those of this profile.")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="active|paused|disabled", help="Only these.")
+    ] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    as_json: Json = False,
+) -> None:
+    """List endpoints, newest first; secrets are masked.
+
+    Examples:
+      dispatcher endpoint list
+
+      dispatcher endpoint list --state disabled --json
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        answer = await Endpoints(session.deployment).page(
+            session.actor,
+            tenant=tenant,
+            name=name,
+            profile=profile,
+            state=state,
+            limit=limit,
+            cursor=cursor,
+        )
+        say_page(
+            answer,
+            _COLUMNS,
+            as_json=as_json,
+            empty="no endpoints; `dispatcher endpoint create` makes one",
+        )
+
+    _work(context, step)
+
+
+@group.command()
+def show(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
+    """Show an endpoint; its secret is masked.
+
+    Example:  dispatcher endpoint show ep_abgvk5rwyd7yxoflpnizx7eoxe
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        say_object(
+            await Endpoints(session.deployment).show(session.actor, endpoint_id), as_json=as_json
+        )
+
+    _work(context, step)
+
+
+@group.command()
+def update(
+    context: typer.Context,
+    endpoint_id: Id,
+    name: Annotated[str | None, typer.Option(help="Unique in its tenant.")] = None,
+    url: Url = None,
+    event_types: EventTypes = None,
+    headers: Headers = None,
+    labels: Labels = None,
+    ca_pem: CaPem = None,
+    max_concurrency: Concurrency = None,
+    rate_limit: Rate = None,
+    timeout_seconds: Timeout = None,
+    retry_schedule_seconds: Schedule = None,
+    ordering: Ordering = None,
+    as_json: Json = False,
+) -> None:
+    """Change what is given; lists and maps are replaced whole, `none` brings a limit back to its default.
+
+    Examples:
+      dispatcher endpoint update ep_abgvk5rwyd7yxoflpnizx7eoxe --url https://example.com/new
+
+      dispatcher endpoint update ep_abgvk5rwyd7yxoflpnizx7eoxe --rate-limit 5 --timeout-seconds none
+    """
+    fields = _fields(
+        name=name,
+        url=url,
+        event_types=event_types,
+        headers=headers,
+        labels=labels,
+        ca_pem=ca_pem,
+        max_concurrency=max_concurrency,
+        rate_limit=rate_limit,
+        timeout_seconds=timeout_seconds,
+        retry_schedule_seconds=retry_schedule_seconds,
+        ordering=ordering,
+    )
+    if not fields:
+        raise typer.BadParameter("name at least one option to change", param_hint="update")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        answer = await Endpoints(session.deployment).update(session.actor, endpoint_id, fields)
+        _warn(answer)
+        say_object(answer, as_json=as_json)
+
+    _work(context, step)
+
+
+@group.command()
+def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
+    """Delete an endpoint: what waits is cancelled, its secret destroyed; its history stays readable.
+
+    Example:  dispatcher endpoint delete ep_abgvk5rwyd7yxoflpnizx7eoxe --yes
+    """
+    if not yes:
+        typer.confirm(
+            f"Delete {endpoint_id}? Its waiting deliveries are cancelled", abort=True, err=True
+        )
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        await Endpoints(session.deployment).delete(session.actor, endpoint_id)
+        tell(f"deleted {endpoint_id}")
+
+    _work(context, step)
+
+
+@group.command()
+def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
+    """Hold an endpoint's deliveries until it is resumed.
+
+    Example:  dispatcher endpoint pause ep_abgvk5rwyd7yxoflpnizx7eoxe
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        say_object(
+            await Endpoints(session.deployment).pause(session.actor, endpoint_id), as_json=as_json
+        )
+
+    _work(context, step)
+
+
+@group.command()
+def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
+    """Make a paused or disabled endpoint active; what waits is sent, oldest first.
+
+    Example:  dispatcher endpoint resume ep_abgvk5rwyd7yxoflpnizx7eoxe
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        say_object(
+            await Endpoints(session.deployment).resume(session.actor, endpoint_id), as_json=as_json
+        )
+
+    _work(context, step)
+
+
+@group.command("rotate-secret")
+def rotate_secret(
+    context: typer.Context,
+    endpoint_id: Id,
+    secret: Annotated[str | None, typer.Option(help="Left out: one is made.")] = None,
+    overlap_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="How long the old secret signs as well, 0 to 604800 (standard; 86400 if left out)."
+        ),
+    ] = None,
+    activate: Annotated[
+        bool | None,
+        typer.Option(
+            "--activate/--stage", help="Switch at once, or stage the new secret (wms, humansoft)."
+        ),
+    ] = None,
+    activate_staged: Annotated[
+        bool, typer.Option("--activate-staged", help="Switch to the secret that was staged before.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Give an endpoint a new secret; it is shown once.
+
+    Under standard (and stripe) requests carry signatures of both secrets until the overlap ends. Under wms and
+    humansoft there is room for one: the new secret is staged, you give it to the receiver, and switch.
+
+    Examples:
+      dispatcher endpoint rotate-secret ep_abgvk5rwyd7yxoflpnizx7eoxe
+
+      dispatcher endpoint rotate-secret ep_abgvk5rwyd7yxoflpnizx7eoxe --activate-staged
+    """
+    if activate_staged and (
+        secret is not None or overlap_seconds is not None or activate is not None
+    ):
+        raise typer.BadParameter("goes without other options", param_hint="--activate-staged")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.rotation import Rotation
+
+        rotation = Rotation(session.deployment)
+        if activate_staged:
+            say_object(await rotation.activate_staged(session.actor, endpoint_id), as_json=as_json)
+            return
+        answer = await rotation.rotate(
+            session.actor,
+            endpoint_id,
+            new_secret=secret,
+            overlap_seconds=overlap_seconds,
+            activate=activate,
+        )
+        say_object(answer, as_json=as_json)
+        if answer["state"] == "staged":
+            tell(
+                f"staged; once the receiver knows it: dispatcher endpoint rotate-secret {endpoint_id} --activate-staged"
+            )
+
+    _work(context, step)
+
+
+@group.command("secret")
+def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
+    """Show an endpoint's secret whole; that it was asked for goes to the audit log.
+
+    Example:  dispatcher endpoint secret ep_abgvk5rwyd7yxoflpnizx7eoxe
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.rotation import Rotation
+
+        answer = await Rotation(session.deployment).reveal(session.actor, endpoint_id)
+        if as_json:
+            say_json(answer)
+        elif answer["secret"] is None:
+            tell("this endpoint is unsigned: it has no secret")
+        else:
+            say(answer["secret"])
+            if answer["staged_secret"] is not None:
+                tell(f"staged: {answer['staged_secret']}")
+
+    _work(context, step)
+
+
+@group.command()
+def test(
+    context: typer.Context,
+    endpoint_id: Id,
+    event_type: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Left out: the first that the endpoint subscribes to."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE|-", help="Left out: the catalogue's sample.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send a test event now, one attempt, and show what the receiver answered.
+
+    Ends with 1 if the receiver did not answer with success.
+
+    Examples:
+      dispatcher endpoint test ep_abgvk5rwyd7yxoflpnizx7eoxe
+
+      dispatcher endpoint test ep_abgvk5rwyd7yxoflpnizx7eoxe --event-type order.created --data '{"order_id": "1"}'
+    """
+    text = None if data is None else text_or_file(data, "--data")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.trial import Trial
+        from dispatcher.cli.session import opened_gate
+
+        async with opened_gate(session.deployment.settings) as gate:
+            answer = await Trial(session.deployment, gate).send(
+                session.actor, endpoint_id, event_type=event_type, data=text
+            )
+        if as_json:
+            say_json(answer)
+        else:
+            say_fields(answer, leave_out=("attempts", "schedule_position", "next_attempt_at"))
+            say_fields(answer["attempts"][0], leave_out=("attempt_number", "trigger"))
+        if answer["state"] != "succeeded":
+            fail("the receiver did not answer with success")
+            raise typer.Exit(1)
+
+    _work(context, step)
+
+
+def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
+    from dispatcher.cli.session import work
+
+    work(context, step)

@@ -1,0 +1,200 @@
+"""`dispatcher event`: what producers committed, and who got it."""
+
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.values import moment, single_pairs, text_or_file
+
+if TYPE_CHECKING:
+    from dispatcher.cli.session import Session
+
+group = typer.Typer(
+    no_args_is_help=True, help="Events: publish, list, show; explain who got one and why."
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, evt_…")]
+Tenant = Annotated[str | None, typer.Option(help="Left out: default, and for listings all.")]
+
+_COLUMNS = ("id", "type", "tenant", "accepted_at", "labels", "data")
+_DELIVERY_COLUMNS = ("id", "endpoint_id", "state", "reason", "attempt_count", "next_attempt_at")
+
+
+@group.command()
+def publish(
+    context: typer.Context,
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="Such as order.created.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|@FILE|-", help="A JSON object; left out: the catalogue's sample."
+        ),
+    ] = None,
+    event_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Makes it idempotent: a known id answers the first event."),
+    ] = None,
+    tenant: Tenant = None,
+    occurred_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="RFC 3339; left out: now.")
+    ] = None,
+    ordering_key: Annotated[str | None, typer.Option(help="Up to 256 characters.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="For filters and search. May be repeated."),
+    ] = None,
+    traceparent: Annotated[str | None, typer.Option(help="W3C; passed on to receivers.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Commit an event, as a producer's INSERT would.
+
+    Examples:
+      dispatcher event publish order.created
+
+      dispatcher event publish order.created --data '{"order_id": "ORD-2026-1234"}' --id ord-1234
+
+      echo '{"order_id": "1"}' | dispatcher event publish order.created --data -
+    """
+    text = None if data is None else text_or_file(data, "--data")
+    at = moment(occurred_at, "--occurred-at")
+    given = single_pairs(labels or [], "--labels")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.events import Events, NewEvent
+        from dispatcher.core.errors import InvalidRequestError
+
+        body = text
+        if body is None:
+            known = session.deployment.catalogue.types.get(event_type)
+            if known is None:
+                raise InvalidRequestError(
+                    [("data", f"is needed: the catalogue has no sample of {event_type}")]
+                )
+            body = known.sample
+        event = NewEvent(
+            type=event_type,
+            data=body,
+            id=event_id,
+            tenant=tenant,
+            occurred_at=at,
+            ordering_key=ordering_key,
+            labels=given,
+            traceparent=traceparent,
+        )
+        answer, is_new = await Events(session.deployment).publish(session.actor, event)
+        if not is_new:
+            tell("this id is known; nothing new was published, here is the first event:")
+        say_object(answer, as_json=as_json)
+
+    _work(context, step)
+
+
+@group.command("list")
+def page(
+    context: typer.Context,
+    event_type: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Only with this label. May be repeated."),
+    ] = None,
+    tenant: Tenant = None,
+    test: Annotated[
+        bool | None, typer.Option("--test/--no-test", help="Only test events, or none.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List events, newest first; one without accepted_at still waits in the outbox.
+
+    Examples:
+      dispatcher event list --type order.created --since 2h
+
+      dispatcher event list --label customer=acme --json
+    """
+    labels = single_pairs(label or [], "--label")
+    first, last = moment(since, "--since"), moment(until, "--until")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.events import Events
+
+        answer = await Events(session.deployment).page(
+            session.actor,
+            event_type=event_type,
+            labels=labels,
+            tenant=tenant,
+            test=test,
+            since=first,
+            until=last,
+            limit=limit,
+            cursor=cursor,
+        )
+        say_page(answer, _COLUMNS, as_json=as_json, empty="no events")
+
+    _work(context, step)
+
+
+@group.command()
+def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
+    """Show an event with its deliveries; the newest where an id was used twice.
+
+    Example:  dispatcher event show evt_2026_000001
+    """
+
+    def human(answer: Mapping[str, Any]) -> None:
+        say_fields(answer, leave_out=("deliveries",))
+        say()
+        say_table(answer["deliveries"], _DELIVERY_COLUMNS, "no deliveries")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.events import Events
+
+        answer = await Events(session.deployment).show(session.actor, event_id)
+        say_object(answer, as_json=as_json, human=human)
+
+    _work(context, step)
+
+
+@group.command()
+def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
+    """Tell why each endpoint did or did not get an event, and what happens next.
+
+    Example:  dispatcher event explain evt_2026_000001
+    """
+
+    def human(answer: Mapping[str, Any]) -> None:
+        say(f"{answer['event']['id']} ({answer['event']['type']}): {answer['summary']}")
+        for one in answer["endpoints"]:
+            say()
+            say(
+                f"{'+' if one['gets_it'] else '-'} {one['endpoint_name']} ({one['endpoint_id']}, {one['endpoint_state']})"
+            )
+            say(f"  {one['why']}: {one['explanation']}")
+            say(f"  next: {one['next']}")
+        if not answer["endpoints"]:
+            tell(f"the tenant {answer['event']['tenant']} has no endpoints")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.explain import Explanation
+
+        answer = await Explanation(session.deployment).explain(session.actor, event_id)
+        say_object(answer, as_json=as_json, human=human)
+
+    _work(context, step)
+
+
+def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
+    from dispatcher.cli.session import work
+
+    work(context, step)

@@ -1,0 +1,91 @@
+"""`dispatcher migrate`: brings the schema up, with the producers' role and the wake-up trigger that go with it."""
+
+from pathlib import Path
+
+import asyncpg
+import typer
+import uvloop
+
+from dispatcher.cli.output import say, tell
+from dispatcher.cli.session import FAILED, database_url, guarded, settings_of
+from dispatcher.config.settings import Settings
+from dispatcher.core.errors import ConfigurationError, StoreUnavailableError
+from dispatcher.store import migrate as migrations
+from dispatcher.store.pool import Database
+from dispatcher.store.schema import Schema
+
+CONNECT_SECONDS_MAX = 10.0
+
+
+def migrate(config: Path | None, *, check: bool, phase: str) -> None:
+    """Applies what is pending, or shows it."""
+
+    async def run() -> int:
+        settings = settings_of(config)
+        return await (_show(settings, phase) if check else apply(settings, phase))
+
+    codes: list[int] = []
+    guarded(lambda: codes.append(uvloop.run(run())))
+    if codes[0]:
+        raise typer.Exit(codes[0])
+
+
+async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Returns a connection of its own: a migration may take longer than the pool's statements may.
+
+    Raises:
+        ConfigurationError: the URL is malformed. StoreUnavailableError: the database cannot be reached.
+    """
+    try:
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX)
+    except ValueError as error:
+        raise ConfigurationError([f"DISPATCHER_DATABASE_URL: {error}"]) from error
+    except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
+        raise StoreUnavailableError(
+            f"no connection to Postgres: {error or type(error).__name__}"
+        ) from error
+
+
+async def _show(settings: Settings, phase: str) -> int:
+    connection = await connect(database_url(settings))
+    try:
+        waiting = await migrations.pending(connection, phase)
+    finally:
+        await connection.close()
+    for migration in waiting:
+        say(migration.name)
+    if waiting:
+        tell(f"{len(waiting)} pending; `dispatcher migrate` applies them")
+        return FAILED
+    tell("nothing is pending")
+    return 0
+
+
+async def apply(settings: Settings, phase: str) -> int:
+    """Applies what is pending and brings role, trigger and partitions in line with the settings."""
+    url = database_url(settings)
+    connection = await connect(url)
+    try:
+        for name in await migrations.migrate(connection, phase):
+            say(name)
+        if await migrations.pending(connection, "pre"):
+            tell("the schema is not complete yet: `dispatcher migrate --phase pre` comes first")
+            return FAILED
+        if await migrations.set_notify(connection, wanted=settings.intake.notify):
+            tell(
+                f"the wake-up trigger was {'attached' if settings.intake.notify else 'dropped'} (intake.notify)"
+            )
+        sql = await migrations.grant_producers(connection)
+    finally:
+        await connection.close()
+    if sql is not None:
+        tell("the role dispatcher_producer cannot be made by this user; ask your DBA to run:")
+        say(sql)
+    database = Database(url, connections_max=1)
+    await database.open()
+    try:
+        made = await Schema(database).make_partitions(settings.retention.partitions_ahead_days)
+    finally:
+        await database.close()
+    tell("the schema is up to date" + (f"; {made} partitions were made" if made else ""))
+    return 0

@@ -1,0 +1,126 @@
+"""The program: its commands, their groups, and the options that all of them have."""
+
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dispatcher import __version__
+from dispatcher.cli import delivery, endpoint, event, local
+
+program = typer.Typer(
+    name="dispatcher",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+program.add_typer(endpoint.group, name="endpoint")
+program.add_typer(event.group, name="event")
+program.add_typer(delivery.group, name="delivery")
+local.add_to(program)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from dispatcher.cli.version import version_text
+
+        typer.echo(version_text(__version__))
+        raise typer.Exit
+
+
+@program.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="The settings: a TOML file. Else DISPATCHER_CONFIG, ./config/dispatcher.toml, "
+            "/etc/dispatcher/dispatcher.toml, the shipped defaults.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Pushes a warehouse's events to webhooks: SQL in, signed HTTP out, nothing lost.
+
+    To begin:  dispatcher dev
+
+    In production:  dispatcher migrate && dispatcher check && dispatcher run
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to standard output, everything else to
+    standard error.
+    """
+    del version
+    context.obj = config
+
+
+@program.command()
+def run(context: typer.Context) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; it drains and ends with 0.
+
+    Needs DISPATCHER_DATABASE_URL and DISPATCHER_SECRET_KEYS, and a schema that `dispatcher migrate` made. A database
+    that cannot be reached is waited for.
+
+    Example:  dispatcher --config /etc/dispatcher/dispatcher.toml run
+    """
+    from dispatcher.cli import daemon
+
+    daemon.run(context.obj)
+
+
+@program.command()
+def migrate(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only show what is pending; end with 1 if something is.")
+    ] = False,
+    phase: Annotated[
+        str,
+        typer.Option(
+            metavar="pre|post|all",
+            help="pre: harmless to the version before, apply it first; post: once every replica is new.",
+        ),
+    ] = "all",
+) -> None:
+    """Bring the database's schema up, and the role and the trigger that go with it.
+
+    Examples:
+      dispatcher migrate
+
+      dispatcher migrate --check
+
+      dispatcher migrate --phase pre
+    """
+    if phase not in {"pre", "post", "all"}:
+        raise typer.BadParameter("must be pre, post or all", param_hint="--phase")
+    from dispatcher.cli import migration
+
+    migration.migrate(context.obj, check=check, phase=phase)
+
+
+@program.command()
+def check(
+    context: typer.Context,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as one JSON object.")
+    ] = False,
+) -> None:
+    """Check configuration, profiles, database and privileges; show what is in force and where it comes from.
+
+    Ends with 2 if the configuration is wrong, with 1 if something else is.
+
+    Example:  dispatcher check
+    """
+    from dispatcher.cli import checking
+
+    checking.check(context.obj, as_json=as_json)
