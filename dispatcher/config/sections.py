@@ -96,9 +96,6 @@ class DatabaseSettings(Section):
     """Connections to Postgres."""
 
     pool_size: int = Field(default=10, ge=2, le=200)
-    connect_timeout_seconds: Seconds = 5.0
-    statement_timeout_seconds: Seconds = 15.0
-    lock_timeout_seconds: Seconds = 2.0
     pooler: bool = False
 
 
@@ -114,7 +111,6 @@ class FanoutSettings(Section):
     """How events become deliveries."""
 
     batch_bytes_max: int = Field(default=16_777_216, ge=2_097_152, le=268_435_456)
-    snapshot_seconds: Seconds = 30.0
 
 
 class DeliverySettings(Section):
@@ -125,7 +121,6 @@ class DeliverySettings(Section):
     concurrency_total: int = Field(default=500, ge=1, le=10_000)
     hold_days: Days = 7
     drain_seconds: float = Field(default=30.0, ge=0, le=3_600, allow_inf_nan=False)
-    lane_window: int = Field(default=200, ge=1, le=10_000)
     wheel_horizon_seconds: Seconds = 600.0
     wheel_timers_max: int = Field(default=200_000, ge=1_000, le=5_000_000)
     bodies_bytes_max: int = Field(default=67_108_864, ge=4_194_304, le=8_589_934_592)
@@ -137,34 +132,11 @@ class DeliverySettings(Section):
         return self
 
 
-class BreakerSettings(Section):
-    """When a lane stops trying for a while."""
-
-    failures: int = Field(default=10, ge=1, le=10_000)
-    window_seconds: Seconds = 60.0
-    share: float = Field(default=0.9, gt=0, le=1)
-    open_seconds: Seconds = 30.0
-    open_seconds_max: Seconds = 600.0
-
-    @model_validator(mode="after")
-    def _grows(self) -> Self:
-        if self.open_seconds > self.open_seconds_max:
-            raise ValueError("open_seconds is above open_seconds_max")
-        return self
-
-
 class DisablingSettings(Section):
     """When an endpoint that keeps failing is switched off."""
 
     failing_hours: int = Field(default=120, ge=1, le=8_760)
     failed_attempts_min: int = Field(default=20, ge=1, le=1_000_000)
-    warn_percents: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (50, 70, 90)
-
-    @model_validator(mode="after")
-    def _warnings_rise(self) -> Self:
-        if list(self.warn_percents) != sorted(set(self.warn_percents)):
-            raise ValueError("warn_percents must rise")
-        return self
 
 
 class EgressSettings(Section):
@@ -177,7 +149,6 @@ class EgressSettings(Section):
     ca_file: FilePath = ""
     dns_servers: tuple[Annotated[str, PlainValidator(_server)], ...] = ()
     resolver: Literal["aiodns", "threaded"] = "aiodns"
-    dns_timeout_seconds: Seconds = 2.0
     keep_alive_seconds: float = Field(default=4.0, ge=0, le=300, allow_inf_nan=False)
     user_agent: UserAgent = ""
 
@@ -202,7 +173,6 @@ class ReplicaSettings(Section):
     name: ReplicaName = ""
     lease_seconds: float = Field(default=10.0, ge=4, le=120, allow_inf_nan=False)
     renew_seconds: Seconds = 2.0
-    shards: int = Field(default=64, ge=1, le=1_024)
 
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:
@@ -214,18 +184,8 @@ class ReplicaSettings(Section):
 class RetentionSettings(Section):
     """How long history is kept."""
 
-    events_days: Days = 30
-    deliveries_days: Days = 30
-    attempts_days: Days = 30
-    audit_days: Days = 365
     idempotency_days: Days = 7
     partitions_ahead_days: int = Field(default=7, ge=2, le=60)
-
-    @model_validator(mode="after")
-    def _parents_outlive(self) -> Self:
-        if not self.events_days >= self.deliveries_days >= self.attempts_days:
-            raise ValueError("keep events at least as long as deliveries, those as attempts")
-        return self
 
 
 class HttpSettings(Section):
@@ -233,7 +193,6 @@ class HttpSettings(Section):
 
     host: HostName = "127.0.0.1"
     port: PortNumber = 8080
-    trusted_proxies: Networks = ()
 
 
 class LogSettings(Section):

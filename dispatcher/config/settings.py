@@ -23,7 +23,6 @@ import orjson
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
 
 from dispatcher.config.sections import (
-    BreakerSettings,
     DatabaseSettings,
     DeliverySettings,
     DisablingSettings,
@@ -74,7 +73,6 @@ class Sections(BaseModel):
     intake: IntakeSettings = IntakeSettings()
     fanout: FanoutSettings = FanoutSettings()
     delivery: DeliverySettings = DeliverySettings()
-    breaker: BreakerSettings = BreakerSettings()
     disabling: DisablingSettings = DisablingSettings()
     egress: EgressSettings = EgressSettings()
     recorder: RecorderSettings = RecorderSettings()

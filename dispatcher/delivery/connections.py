@@ -339,7 +339,7 @@ class Connections:
         if exchange not in self._in_flight or self._is_closed:
             connection.abort()
         # Over TLS the receiver's session tickets are readable by now, and prove nothing.
-        elif False:
+        elif exchange.target.address.tls is None and not connection.is_usable():
             is_hung_up = connection.is_hung_up()
             connection.abort()
             outcome = Outcome.CONNECT_ERROR if is_hung_up else Outcome.PROTOCOL_ERROR

@@ -304,11 +304,8 @@ def test_a_malformed_database_url_is_an_error(url: str):
     ("environ", "section"),
     [
         ({"DISPATCHER_DELIVERY__CONCURRENCY_TOTAL": "10"}, "delivery"),
-        ({"DISPATCHER_BREAKER__OPEN_SECONDS": "700"}, "breaker"),
-        ({"DISPATCHER_DISABLING__WARN_PERCENTS": "[70, 50]"}, "disabling"),
         ({"DISPATCHER_RECORDER__PENDING_MAX": "10"}, "recorder"),
         ({"DISPATCHER_REPLICA__RENEW_SECONDS": "4"}, "replica"),
-        ({"DISPATCHER_RETENTION__EVENTS_DAYS": "29"}, "retention"),
     ],
 )
 def test_settings_that_contradict_each_other_are_an_error(environ: dict[str, str], section: str):
