@@ -13,7 +13,7 @@ def main() -> None:
 
     code: object = 0
     try:
-        program()
+        program(prog_name="dispatcher")
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:

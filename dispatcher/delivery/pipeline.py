@@ -158,6 +158,7 @@ class Pipeline:
 
     def _settled(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         self.scheduler.settled(results, fenced)
+        self.lanes.pump()  # there is room for results again
         self._outcomes.tell(results, fenced)
 
     def _flushed(self, rows_count: int, seconds: float) -> None:

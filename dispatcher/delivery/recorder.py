@@ -36,6 +36,7 @@ _log = structlog.get_logger("dispatcher.delivery.recorder")
 Value = TypeVar("Value")
 
 BACKOFF_SECONDS_MAX = 2.0
+BATCHES_AT_ONCE = 4
 
 
 class StoresResults(Protocol):
@@ -143,10 +144,10 @@ class Recorder:
                         await self._full.wait()
                 except TimeoutError:
                     pass
-            batch, self._pending = (
-                self._pending[: self._batch_rows_max],
-                self._pending[self._batch_rows_max :],
-            )
+            # More than a batch may have come while the last one was flushed: the larger the batch,
+            # the fewer round trips a result costs.
+            rows_max = BATCHES_AT_ONCE * self._batch_rows_max
+            batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
             self._flushing = len(batch)
             if not self._stopping and len(self._pending) < self._batch_rows_max:
                 self._full.clear()
@@ -154,7 +155,6 @@ class Recorder:
                     self._first.clear()
             if batch:
                 await self._flush(batch)
-            self._flushing = 0
             if not self._pending:
                 self.empty.set()
             if self._stopping and not self._pending:
@@ -183,6 +183,7 @@ class Recorder:
                 _log.exception(
                     "recorder.refused", delivery_id=group[0].delivery.id, error=str(error)
                 )
+                self._flushing -= 1
                 self._settled(group, frozenset([group[0].delivery.id]))
                 return
             half = len(group) // 2
@@ -190,6 +191,7 @@ class Recorder:
             await self._record(group[half:], tokens)
             return
         await self._follow_up(group, recorded)
+        self._flushing -= len(group)
         self._flushed(len(group), self._clock.monotonic() - started)
         self._settled(group, recorded.fenced)
         probe.hit("recorder.flushed", rows=len(group))

@@ -14,7 +14,7 @@ async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_even
     bench, sql, tmp_path
 ):
     authority = Authority(tmp_path)
-    authority.server_context("localhost")
+    authority.server_context("127.0.0.1")
     certificate = next(tmp_path.glob("*.pem"))
     receiver = bench.tls_receiver(certificate)
     receiver.behave(**{profile: {"secret": secret} for profile, secret in SECRETS.items()})

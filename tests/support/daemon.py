@@ -113,7 +113,7 @@ class Process:
         for line in self.log_path.read_bytes().splitlines():
             with contextlib.suppress(orjson.JSONDecodeError):
                 entry = orjson.loads(line)
-                if isinstance(entry, dict) and entry.get("event") == event:
+                if isinstance(entry, dict) and entry.get("event.name") == event:
                     found.append(entry)
         return found
 
@@ -144,8 +144,10 @@ class Daemon(Process):
         self.name = name
         log = folder / f"daemon-{name}.{time.monotonic_ns()}.log"
         super().__init__(
-            "tests.support.daemon_main",
+            "dispatcher",
+            "run",
             environ={
+                "DISPATCHER_LOG__FORMAT": "json",
                 "DISPATCHER_DATABASE_URL": url,
                 "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
                 "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
@@ -208,7 +210,7 @@ class Receiver(Process):
 
     def url(self, path: str, *, tls: bool = False) -> str:
         return (
-            f"https://localhost:{self.tls_port}{path}"
+            f"https://127.0.0.1:{self.tls_port}{path}"
             if tls
             else f"http://127.0.0.1:{self.port}{path}"
         )

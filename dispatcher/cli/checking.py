@@ -1,0 +1,249 @@
+"""`dispatcher check`: what is in force and where it came from, and every problem at once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import typer
+import uvloop
+from pydantic import SecretStr
+
+from dispatcher.cli.migration import connect
+from dispatcher.cli.output import cell, say, say_json
+from dispatcher.cli.session import FAILED, USAGE, effective_environment, guarded
+from dispatcher.config.catalogue import load_catalogue
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
+from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store import checks, migrate
+
+CLOCK_SECONDS_MAX: Final = 30.0
+VERSIONS: Final = range(15, 19)
+MASK: Final = "********"
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the check found; one writer, the check itself."""
+
+    settings: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
+    configuration_problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(config: Path | None, *, as_json: bool) -> None:
+    """Checks everything, prints it, and ends with the worst exit code."""
+    findings = Findings()
+    guarded(lambda: uvloop.run(_check(config, findings)))
+    _print(findings, as_json=as_json)
+    if findings.configuration_problems:
+        raise typer.Exit(USAGE)
+    if findings.problems:
+        raise typer.Exit(FAILED)
+
+
+async def _check(config: Path | None, findings: Findings) -> None:
+    environ = effective_environment(os.environ)
+    wrong = findings.configuration_problems
+    try:
+        settings = load_settings(config, environ)
+    except ConfigurationError as error:
+        wrong += error.problems
+        # The rest is checked with what the environment alone gives, so that no problem hides another.
+        settings = _readable(environ)
+    else:
+        findings.settings = _in_force(settings)
+    findings.warnings += settings.warnings
+    _check_files(settings, findings)
+    if not settings.secret_keys and not any("SECRET_KEYS" in problem for problem in wrong):
+        wrong.append(
+            'DISPATCHER_SECRET_KEYS: required; `echo "k1:$(openssl rand -base64 32)"` makes one'
+        )
+    if settings.database_url is None:
+        if not any(problem.startswith("DISPATCHER_DATABASE_URL") for problem in wrong):
+            wrong.append(
+                "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
+            )
+        return
+    await _check_database(settings, "DISPATCHER_DATABASE_URL", settings.database_url, findings)
+    if settings.listen_database_url is not None:
+        await _check_reach("DISPATCHER_LISTEN_DATABASE_URL", settings.listen_database_url, findings)
+
+
+def _readable(environ: Mapping[str, str]) -> Settings:
+    """Returns the settings of the special variables alone, those of them that are well-formed."""
+    settings = Settings()
+    for name in (
+        "DISPATCHER_DATABASE_URL",
+        "DISPATCHER_LISTEN_DATABASE_URL",
+        "DISPATCHER_SECRET_KEYS",
+    ):
+        given = {key: environ[key] for key in (name, f"{name}_FILE") if environ.get(key)}
+        try:
+            found = load_settings(None, given, working_directory=Path("/nonexistent"))
+        except ConfigurationError:
+            continue
+        key = name.removeprefix("DISPATCHER_").lower()
+        settings = settings.model_copy(update={key: getattr(found, key)})
+    return settings
+
+
+def _in_force(settings: Settings) -> list[dict[str, Any]]:
+    shown = [
+        {
+            "key": path,
+            "value": getattr(getattr(settings, section), key),
+            "source": settings.source_of(path),
+        }
+        for section, kind in SECTION_TYPES.items()
+        for key in kind.model_fields
+        if (path := f"{section}.{key}")
+    ]
+    for line in shown:
+        if isinstance(line["value"], tuple):
+            line["value"] = [one if isinstance(one, int) else str(one) for one in line["value"]]
+    specials = ("DATABASE_URL", "LISTEN_DATABASE_URL", "ADMIN_TOKEN", "SECRET_KEYS")
+    for name in specials:
+        held = getattr(settings, name.lower())
+        value = None if not held else MASK
+        if name == "SECRET_KEYS" and held:
+            value = ",".join(f"{key.id}:{MASK}" for key in held)
+        variable = f"DISPATCHER_{name}"
+        shown.append({"key": variable, "value": value, "source": settings.source_of(variable)})
+    return shown
+
+
+def _check_files(settings: Settings, findings: Findings) -> None:
+    wrong = findings.configuration_problems
+    findings.facts["config_file"] = str(settings.config_path) if settings.config_path else None
+    try:
+        loaded = load_profiles(settings.directories_for("profiles"))
+        findings.facts["profiles"] = sorted(loaded.profiles)
+        findings.warnings += [
+            f"profile {name}: replaces the shipped one" for name in loaded.replaced
+        ]
+    except ConfigurationError as error:
+        wrong += error.problems
+    try:
+        catalogue = load_catalogue(settings.directories_for("catalogue"))
+        findings.facts["event_types"] = len(catalogue.types)
+        findings.warnings += [
+            f"event type {name}: replaces the shipped one" for name in catalogue.replaced
+        ]
+    except ConfigurationError as error:
+        wrong += error.problems
+    try:
+        policy = AddressPolicy.parse(
+            allow_networks=[str(network) for network in settings.egress.allow_networks],
+            allow_ports=settings.egress.allow_ports,
+            allow_metadata=settings.egress.allow_metadata,
+        )
+        findings.warnings += policy.warnings
+    except ConfigurationError as error:
+        wrong += error.problems
+    if settings.egress.ca_file and not Path(settings.egress.ca_file).is_file():
+        wrong.append(f"egress.ca_file: {settings.egress.ca_file} is not a file")
+
+
+async def _check_reach(variable: str, url: SecretStr, findings: Findings) -> None:
+    try:
+        connection = await connect(url.get_secret_value())
+    except ConfigurationError as error:
+        findings.configuration_problems += error.problems
+    except (DispatcherError, asyncpg.PostgresError) as error:
+        findings.problems.append(f"{variable}: {error}")
+    else:
+        await connection.close()
+
+
+async def _check_database(
+    settings: Settings, variable: str, url: SecretStr, findings: Findings
+) -> None:
+    try:
+        connection = await connect(url.get_secret_value())
+    except ConfigurationError as error:
+        findings.configuration_problems += error.problems
+        return
+    except (DispatcherError, asyncpg.PostgresError) as error:
+        findings.problems.append(f"{variable}: {error}")
+        return
+    problems = findings.problems
+    try:
+        facts = await checks.server_facts(connection)
+        findings.facts["postgres"] = facts.version
+        findings.facts["database_user"] = facts.user_name
+        if facts.major not in VERSIONS:
+            problems.append(f"Postgres is version {facts.major}; 15 to 18 are supported")
+        if facts.encoding != "UTF8":
+            problems.append(
+                f"the database's encoding is {facts.encoding}; make one with ENCODING 'UTF8'"
+            )
+        if facts.read_only:
+            problems.append("the database cannot be written to: it is a standby, or read-only")
+        apart = abs((SystemClock.now() - facts.now).total_seconds())
+        findings.facts["clock_difference_seconds"] = round(apart, 3)
+        if apart > CLOCK_SECONDS_MAX:
+            problems.append(
+                f"this machine's clock and the database's are {apart:.0f} s apart; receivers refuse signatures"
+                " whose time is wrong: set up NTP"
+            )
+        await _check_schema(connection, settings, findings)
+    except asyncpg.PostgresError as error:
+        problems.append(f"{variable}: {error}")
+    finally:
+        await connection.close()
+
+
+async def _check_schema(
+    connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings, findings: Findings
+) -> None:
+    problems = findings.problems
+    try:
+        await migrate.require(connection)
+        waiting = await migrate.pending(connection)
+    except DispatcherError as error:
+        problems.append(str(error))
+        return
+    findings.facts["schema"] = migrate.known()[-1].name
+    problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
+    problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
+    problems += [
+        f"{one}; run: dispatcher migrate" for one in await migrate.producers_problems(connection)
+    ]
+    if await migrate.has_notify(connection) != settings.intake.notify:
+        found = "missing" if settings.intake.notify else "there"
+        problems.append(
+            f"intake.notify is {str(settings.intake.notify).lower()} and the trigger is {found}; run: dispatcher migrate"
+        )
+
+
+def _print(findings: Findings, *, as_json: bool) -> None:
+    if as_json:
+        say_json(
+            {
+                "settings": findings.settings,
+                **findings.facts,
+                "configuration_problems": findings.configuration_problems,
+                "problems": findings.problems,
+                "warnings": findings.warnings,
+            }
+        )
+        return
+    size = max((len(line["key"]) for line in findings.settings), default=0)
+    for line in findings.settings:
+        say(f"{line['key'].ljust(size)}  {cell(line['value'])}  ({line['source']})")
+    for name, value in findings.facts.items():
+        say(f"{name}: {cell(value)}")
+    for warning in findings.warnings:
+        say(f"warning: {warning}")
+    for problem in [*findings.configuration_problems, *findings.problems]:
+        say(f"PROBLEM: {problem}")
+    count = len(findings.configuration_problems) + len(findings.problems)
+    say(f"{count} problems" if count else "all is well")

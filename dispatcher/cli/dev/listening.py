@@ -1,0 +1,93 @@
+"""`dispatcher listen`: a receiver on this machine that prints what comes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import orjson
+import uvloop
+
+from dispatcher.admin.operations.objects import time_text
+from dispatcher.cli.dev.authority import authority_and_context
+from dispatcher.cli.dev.home import Home, home_directory
+from dispatcher.cli.dev.receiver import Behaviour, Received, Receiver, Route
+from dispatcher.cli.output import escape, say, tell
+from dispatcher.cli.session import guarded
+from dispatcher.core.errors import DispatcherError
+from dispatcher.runtime.clock import SystemClock
+
+_SHOWN_CHARACTERS_MAX = 2_000
+
+
+def listen(
+    *,
+    host: str,
+    port: int,
+    profile: str | None,
+    secrets: Sequence[str],
+    tls: bool,
+    behaviour: Behaviour,
+    as_json: bool,
+) -> None:
+    """Receives until Ctrl-C."""
+
+    async def run() -> None:
+        authority = context = None
+        if tls:
+            home = Home(home_directory(os.environ))
+            home.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+            authority, context = authority_and_context(home, SystemClock.now())
+        receiver = Receiver(
+            Route(profile=profile, secrets=secrets, behaviour=behaviour),
+            heard=_print_json if as_json else print_request,
+            tls=context,
+        )
+        try:
+            bound = await receiver.start(host, port)
+        except OSError as error:
+            raise DispatcherError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+            ) from error
+        tell(f"listening on {'https' if tls else 'http'}://{host}:{bound}/ (Ctrl-C ends)")
+        if authority is not None:
+            tell(f"trust this authority (ca_pem, or egress.ca_file): {authority}")
+        if not secrets:
+            tell("no --secret was given: signatures are not verified")
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        try:
+            await stop.wait()
+        finally:
+            await receiver.stop()
+        tell(
+            f"{receiver.count} requests, {receiver.repeat_count} repeats, {receiver.invalid_count} not valid"
+        )
+
+    guarded(lambda: uvloop.run(run()))
+
+
+def print_request(received: Received) -> None:
+    """Prints a request for people."""
+    repeat = " REPEAT" if received.is_repeat else ""
+    say(
+        f"{time_text(received.at)} {received.method} {received.path} -> {received.status} {received.verdict}{repeat}"
+    )
+    for name, value in received.headers.items():
+        say(f"    {name}: {value}")
+    text = received.body.decode("utf-8", "replace")
+    shown = escape(text[:_SHOWN_CHARACTERS_MAX])
+    say(f"    {shown}{'…' if len(text) > _SHOWN_CHARACTERS_MAX else ''}")
+    sys.stdout.flush()
+
+
+def _print_json(received: Received) -> None:
+    value = {
+        **received._asdict(),
+        "at": time_text(received.at),
+        "body": received.body.decode("utf-8", "replace"),
+    }
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,79 @@
+"""Shows how deliveries come along while `dispatcher dev` runs: a live table on a terminal, else a line per change."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.cli.output import escape, say
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.store.checks import Progress, progress
+
+SECONDS_BETWEEN: Final = 0.5
+ENDPOINTS_MAX: Final = 20
+_NOTHING: Final = Progress("", 0, 0, 0, 0, 0, 0)
+_COLUMNS: Final = ("delivered", "waiting", "retrying", "failed", "cancelled", "attempts")
+
+Figures = dict[str, Progress]
+"""By the endpoint's name."""
+
+
+async def show_progress(deployment: Deployment, actor: Actor, since: datetime) -> None:
+    """Shows the figures of this run until it is cancelled."""
+    if sys.stdout.isatty():
+        with Live(console=Console(), refresh_per_second=4, transient=False) as live:
+            await _follow(deployment, actor, since, lambda figures: live.update(_table(figures)))
+    else:
+        await _follow(deployment, actor, since, _say_lines())
+
+
+async def _follow(
+    deployment: Deployment, actor: Actor, since: datetime, show: Callable[[Figures], None]
+) -> None:
+    while True:
+        try:
+            show(await _figures(deployment, actor, since))
+        except StoreUnavailableError:
+            pass  # The figures stay as they are until the database is back.
+        await asyncio.sleep(SECONDS_BETWEEN)
+
+
+async def _figures(deployment: Deployment, actor: Actor, since: datetime) -> Figures:
+    page = await Endpoints(deployment).page(actor, limit=ENDPOINTS_MAX)
+    names = {endpoint["id"]: endpoint["name"] for endpoint in reversed(page["items"])}
+    found = {
+        one.endpoint_id: one for one in await progress(deployment.database, list(names), since)
+    }
+    return {name: found.get(endpoint_id, _NOTHING) for endpoint_id, name in names.items()}
+
+
+def _table(figures: Figures) -> Table:
+    table = Table("endpoint", *_COLUMNS)
+    for name, one in figures.items():
+        table.add_row(escape(name), *(str(getattr(one, column)) for column in _COLUMNS))
+    return table
+
+
+def _say_lines() -> Callable[[Figures], None]:
+    """Returns what prints the endpoints whose figures have changed."""
+    shown: Figures = {}
+
+    def show(figures: Figures) -> None:
+        for name, one in figures.items():
+            before = shown.get(name, _NOTHING)
+            if one._replace(waiting=before.waiting) != before._replace(endpoint_id=one.endpoint_id):
+                say(
+                    f"{name}: "
+                    + ", ".join(f"{column} {getattr(one, column)}" for column in _COLUMNS)
+                )
+            shown[name] = one
+        sys.stdout.flush()
+
+    return show

@@ -1,0 +1,286 @@
+"""A receiver that verifies, remembers and misbehaves as told; `listen`, `dev` and tests use it.
+
+Each path can have its own profile, secrets and behaviour; what is not named has the receiver's own. Everything it
+keeps is bounded: the latest requests, the latest ids, the first bytes of each body. A request whose signature is wrong
+is answered with 401, as a careful receiver would.
+"""
+
+import asyncio
+import random
+import ssl
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from dispatcher.cli.dev.signatures import profile_of, verify_any
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.verify import VerificationError
+
+BODY_BYTES_MAX: Final = 2 * 1024 * 1024
+KEPT_REQUESTS_MAX: Final = 1_000
+KEPT_BODY_BYTES_MAX: Final = 16_384
+KEPT_IDS_MAX: Final = 20_000
+TOLERANCE_SECONDS: Final = 300.0
+FAILING_STATUS: Final = 503
+_FORWARD_SECONDS_MAX: Final = 30.0
+_FORWARDED_BYTES_MAX: Final = 65_536
+_NOT_FORWARDED: Final = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Behaviour:
+    """How a receiver answers; `fail_first` counts down, by the receiver alone."""
+
+    status: int = 200
+    fail_first: int = 0
+    fail_rate: float = 0.0
+    delay_seconds: float = 0.0
+    stall_seconds: float = 0.0
+    drip_seconds: float = 0.0
+    retry_after: str | None = None
+    forward_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What is expected at a path; without a profile it is seen by the headers, without secrets nothing is verified."""
+
+    profile: str | None = None
+    secrets: Sequence[str] = ()
+    behaviour: Behaviour = field(default_factory=Behaviour)
+
+
+class Received(NamedTuple):
+    """One request."""
+
+    at: datetime
+    method: str
+    path: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+    """The first bytes of it."""
+    body_bytes: int
+    profile: str | None
+    delivery_id: str | None
+    """What a receiver deduplicates by: the delivery's id where the format carries it, else the event's."""
+    is_repeat: bool
+    verdict: str
+    """`valid`, `unverified` (no secret, or no known format), else what is wrong."""
+    status: int
+
+
+class Receiver:
+    """One server; `start` binds, `stop` ends it. `received` holds the latest requests, oldest first."""
+
+    def __init__(
+        self,
+        route: Route | None = None,
+        *,
+        routes: Mapping[str, Route] | None = None,
+        heard: Callable[[Received], None] = lambda _: None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`heard` is called for each request, before it is answered."""
+        self._route = route or Route()
+        self.routes = dict(routes or {})
+        self._heard = heard
+        self._tls = tls
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._runner: web.AppRunner | None = None
+        self._client: aiohttp.ClientSession | None = None
+        self._arrived = asyncio.Event()
+        self.received: deque[Received] = deque(maxlen=KEPT_REQUESTS_MAX)
+        self.count = 0
+        self.repeat_count = 0
+        self.invalid_count = 0
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Binds and serves; returns the port.
+
+        Raises:
+            OSError: the address is not to be had.
+        """
+        application = web.Application(client_max_size=BODY_BYTES_MAX)
+        application.router.add_route("*", "/{path:.*}", self._take)
+        runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=0.5
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=self._tls).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return int(runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stops serving; whoever waits for an answer is cut off."""
+        if self._client is not None:
+            await self._client.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def wait_for(self, count: int, timeout_seconds: float = 10.0) -> None:
+        """Returns once so many requests have come in all.
+
+        Raises:
+            TimeoutError: they did not.
+        """
+        async with asyncio.timeout(timeout_seconds):
+            while self.count < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def _take(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        route = self.routes.get(request.path, self._route)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        profile = route.profile or profile_of(headers)
+        verdict = _verdict(headers, body, profile, route.secrets)
+        delivery_id = _delivery_id(headers, body, profile)
+        is_repeat = self._is_repeat(request.path, delivery_id)
+        behaviour = route.behaviour
+        status = self._choose_status(behaviour, verdict)
+        response: web.StreamResponse | None = None
+        if behaviour.forward_to is not None:
+            response = await self._forward(behaviour.forward_to, request, body)
+            status = response.status
+        self._remember(
+            Received(
+                SystemClock.now(),
+                request.method,
+                request.path,
+                headers,
+                body[:KEPT_BODY_BYTES_MAX],
+                len(body),
+                profile,
+                delivery_id,
+                is_repeat,
+                verdict,
+                status,
+            )
+        )
+        return response or await self._answer(request, behaviour, status)
+
+    def _is_repeat(self, path: str, delivery_id: str | None) -> bool:
+        if delivery_id is None:
+            return False
+        key = (path, delivery_id)
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > KEPT_IDS_MAX:
+            self._seen.popitem(last=False)
+        return False
+
+    def _choose_status(self, behaviour: Behaviour, verdict: str) -> int:
+        if verdict not in {"valid", "unverified"}:
+            return 401
+        if behaviour.fail_first > 0:
+            behaviour.fail_first -= 1
+            return FAILING_STATUS
+        if behaviour.fail_rate and random.random() < behaviour.fail_rate:  # noqa: S311 -- a dice for tests
+            return FAILING_STATUS
+        return behaviour.status
+
+    def _remember(self, received: Received) -> None:
+        self.received.append(received)
+        self.count += 1
+        self.repeat_count += received.is_repeat
+        self.invalid_count += received.verdict not in {"valid", "unverified"}
+        self._arrived.set()
+        self._heard(received)
+
+    async def _answer(
+        self, request: web.Request, behaviour: Behaviour, status: int
+    ) -> web.StreamResponse:
+        if behaviour.delay_seconds:
+            await asyncio.sleep(behaviour.delay_seconds)
+        if behaviour.stall_seconds:
+            await asyncio.sleep(behaviour.stall_seconds)
+            if request.transport is not None:
+                request.transport.abort()  # type: ignore[attr-defined]  # typeshed: a server's transport is one
+            return web.Response(status=status)
+        headers = {}
+        if behaviour.retry_after is not None and not 200 <= status <= 299:  # noqa: PLR2004 -- success
+            headers["Retry-After"] = behaviour.retry_after
+        text = b"ok\n" if 200 <= status <= 299 else f"this receiver answers {status}\n".encode()  # noqa: PLR2004 -- success
+        if not behaviour.drip_seconds:
+            return web.Response(status=status, body=text, headers=headers)
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(text)
+        await response.prepare(request)
+        for byte in text:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(behaviour.drip_seconds / len(text))
+        await response.write_eof()
+        return response
+
+    async def _forward(self, url: str, request: web.Request, body: bytes) -> web.Response:
+        """Passes a request on as it came, and returns the answer; one that cannot be had is 502."""
+        if self._client is None:
+            timeout = aiohttp.ClientTimeout(total=_FORWARD_SECONDS_MAX)
+            self._client = aiohttp.ClientSession(
+                timeout=timeout, trust_env=False, auto_decompress=False
+            )
+        headers = [
+            (name, value)
+            for name, value in request.headers.items()
+            if name.lower() not in _NOT_FORWARDED
+        ]
+        try:
+            async with self._client.request(
+                request.method, url, headers=headers, data=body, allow_redirects=False
+            ) as answer:
+                text = await answer.content.read(_FORWARDED_BYTES_MAX)
+                kind = answer.headers.get("Content-Type", "text/plain")
+                return web.Response(status=answer.status, body=text, headers={"Content-Type": kind})
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return web.Response(status=502, text=f"{url}: {error or type(error).__name__}\n")
+
+
+def _verdict(
+    headers: Mapping[str, str], body: bytes, profile: str | None, secrets: Sequence[str]
+) -> str:
+    if not secrets or profile is None:
+        return "unverified" if not secrets else "no signature of a known format"
+    try:
+        verify_any(
+            headers,
+            body,
+            secrets,
+            profile=profile,
+            tolerance=TOLERANCE_SECONDS,
+            now=SystemClock.now().timestamp(),
+        )
+    except VerificationError as error:
+        return f"{error.reason}: {error}"
+    return "valid"
+
+
+def _delivery_id(headers: Mapping[str, str], body: bytes, profile: str | None) -> str | None:
+    match profile:
+        case "humansoft":
+            return headers.get("x-webhook-id")
+        case "standard":
+            return headers.get("webhook-id")
+        case "github":
+            return headers.get("x-github-delivery")
+        case "wms" | "stripe":
+            try:
+                found = orjson.loads(body)
+            except orjson.JSONDecodeError:
+                return None
+            identifier = found.get("id") if isinstance(found, dict) else None
+            return identifier if isinstance(identifier, str) else None
+        case _:
+            return None

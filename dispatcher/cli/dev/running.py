@@ -1,0 +1,274 @@
+"""`dispatcher dev`: database, migrations, daemon, receivers and samples in one process.
+
+Order of things: the home's lock, Postgres (whose child dies with us), migrations, receivers, sample endpoints, the
+daemon, and only then what others find us by. At Ctrl-C the daemon drains as in production while receivers and
+database still run; then they go, in the reverse order.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import SSLContext
+from typing import Any, Final
+
+import orjson
+import uvloop
+
+from dispatcher import __version__
+from dispatcher.app import Daemon
+from dispatcher.cli.dev.authority import authority_and_context
+from dispatcher.cli.dev.home import Home, home_directory
+from dispatcher.cli.dev.postgres import Postgres
+from dispatcher.cli.dev.progress import show_progress
+from dispatcher.cli.dev.receiver import Receiver
+from dispatcher.cli.dev.samples import SAMPLES, ensure_endpoints, publish_events
+from dispatcher.cli.migration import connect
+from dispatcher.cli.output import say, tell
+from dispatcher.cli.session import Session, guarded, opened
+from dispatcher.config.settings import Settings, load_settings
+from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.runtime.notify import Notifier
+from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store import checks, migrate
+from dispatcher.store.pool import Database
+from dispatcher.store.schema import Schema
+from dispatcher.telemetry import logs
+
+LOOPBACK: Final = "127.0.0.1"
+RECEIVER_PORT: Final = 8090
+PORTS_TRIED_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run was started with."""
+
+    home: Home
+    settings: Settings
+    environ: Mapping[str, str]
+    ca_file: Path
+    tls: SSLContext
+    samples: bool
+    seconds: float | None
+
+
+def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
+    """Runs until Ctrl-C, or for so many seconds."""
+
+    def run() -> None:
+        try:
+            with Home(home_directory(os.environ)) as home, _database(home) as url:
+                uvloop.run(_live(_prepare(config, home, url, seconds=seconds, samples=samples)))
+        except KeyboardInterrupt:
+            tell("stopped before it was up")
+
+    guarded(run)
+
+
+@contextmanager
+def _database(home: Home) -> Iterator[str | None]:
+    """Yields the URL of a database of our own, None where one is given by the environment."""
+    if os.environ.get("DISPATCHER_DATABASE_URL") or os.environ.get("DISPATCHER_DATABASE_URL_FILE"):
+        yield None
+        return
+    # The main thread starts it: the kernel ends the server when the thread that forked it ends.
+    postgres = Postgres(home.path("postgres"), durable=True)
+    try:
+        yield postgres.start()
+    finally:
+        postgres.stop()
+
+
+def _prepare(
+    config: Path | None, home: Home, url: str | None, *, seconds: float | None, samples: bool
+) -> Run:
+    """Reads the settings as for production, and opens what this machine's own receivers need."""
+    ca_file, tls = authority_and_context(home, SystemClock.now())
+    environ = {
+        "DISPATCHER_SECRET_KEYS": home.secret_keys(),
+        "DISPATCHER_ADMIN_TOKEN": home.admin_token(),
+        **os.environ,
+    }
+    for name in ("DISPATCHER_SECRET_KEYS", "DISPATCHER_ADMIN_TOKEN"):
+        if os.environ.get(f"{name}_FILE"):
+            environ.pop(name)
+    if url is not None:
+        environ["DISPATCHER_DATABASE_URL"] = url
+    settings = load_settings(config, environ)
+    networks = [str(network) for network in settings.egress.allow_networks]
+    flags: dict[str, Any] = {
+        "egress.allow_http": True,
+        "egress.allow_networks": [*networks, f"{LOOPBACK}/32"],
+        "egress.ca_file": settings.egress.ca_file or str(ca_file),
+        "http.port": free_port(settings.http.host, settings.http.port, "console"),
+    }
+    return Run(
+        home=home,
+        settings=load_settings(config, environ, flags=flags),
+        environ=environ,
+        ca_file=ca_file,
+        tls=tls,
+        samples=samples,
+        seconds=seconds,
+    )
+
+
+def free_port(host: str, wanted: int, what: str) -> int:
+    """Returns the port that was wanted, or the next one that is free, and says so.
+
+    Raises:
+        DispatcherError: none of the next hundred is.
+    """
+    for port in range(wanted, min(wanted + PORTS_TRIED_MAX, 65_536)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                probe.listen(1)
+            except OSError:
+                continue
+        if port != wanted:
+            tell(f"port {wanted} is busy: the {what} goes to {port}")
+        return port
+    raise DispatcherError(f"no port from {wanted} on is free for the {what}")
+
+
+async def _live(run: Run) -> None:
+    await _migrate(run.settings)
+    # Log lines would tear the live table apart; they go to a file, and the screen says where.
+    log_path = run.home.path("dispatcher.log")
+    descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    writer = logs.configure(
+        form="json", level=run.settings.log.level, version=__version__, descriptor=descriptor
+    )
+    plain, secure = Receiver(), Receiver(tls=run.tls)
+    try:
+        urls = {
+            "http": f"http://{LOOPBACK}:{await _start(plain, RECEIVER_PORT)}",
+            "https": f"https://{LOOPBACK}:{await _start(secure, RECEIVER_PORT + 1)}",
+        }
+        async with opened(run.settings) as session:
+            if run.samples:
+                ca_pem = run.ca_file.read_text(encoding="ascii")
+                routes = await ensure_endpoints(session.deployment, session.actor, urls, ca_pem)
+                plain.routes = secure.routes = routes
+            daemon = Daemon(
+                run.settings, reload=lambda: run.settings, log=writer, notifier=Notifier(None)
+            )
+            await _serve(run, session, daemon, urls, log_path)
+        for receiver in (plain, secure):
+            if receiver.invalid_count:
+                raise DispatcherError(
+                    f"{receiver.invalid_count} requests did not verify; see {log_path}"
+                )
+    finally:
+        await plain.stop()
+        await secure.stop()
+        logs.configure(form="console", level="warning", version=__version__)
+        os.close(descriptor)
+
+
+async def _start(receiver: Receiver, wanted: int) -> int:
+    return await receiver.start(LOOPBACK, free_port(LOOPBACK, wanted, "receiver"))
+
+
+async def _serve(
+    run: Run, session: Session, daemon: Daemon, urls: Mapping[str, str], log_path: Path
+) -> None:
+    """Runs the daemon, and beside it what fills and shows it, until the daemon has drained."""
+    since = SystemClock.now()
+    loop = asyncio.get_running_loop()
+    async with TaskSet("dev") as tasks:
+
+        def serving(port: int) -> None:
+            _announce(run, urls, port, log_path)
+            if run.samples:
+                tasks.spawn("samples", publish_events(session.deployment, session.actor))
+            tasks.spawn("progress", show_progress(session.deployment, session.actor, since))
+            if run.seconds is not None:
+                loop.call_later(run.seconds, daemon.stop)
+
+        await tasks.spawn("daemon", daemon.run(serving=serving))
+        # Whoever still shows figures sees the last ones.
+    tell("drained")
+
+
+def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> None:
+    """Says where everything is, to people and to the other commands."""
+    url = run.settings.database_url
+    assert url is not None  # noqa: S101 -- the daemon was made with it
+    console_url = f"http://{LOOPBACK}:{port}/"
+    token = run.settings.admin_token
+    run.home.write_json(
+        "dev.json",
+        {
+            "database_url": url.get_secret_value(),
+            "console_url": console_url,
+            "admin_token": None if token is None else token.get_secret_value(),
+            "receiver_urls": list(urls.values()),
+            "ca_file": str(run.ca_file),
+        },
+    )
+    egress = run.settings.egress
+    run.home.write_json(
+        "environment.json",
+        {
+            "DISPATCHER_DATABASE_URL": url.get_secret_value(),
+            "DISPATCHER_SECRET_KEYS": run.environ.get("DISPATCHER_SECRET_KEYS", ""),
+            "DISPATCHER_ADMIN_TOKEN": "" if token is None else token.get_secret_value(),
+            "DISPATCHER_HTTP__PORT": str(port),
+            "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+            "DISPATCHER_EGRESS__ALLOW_NETWORKS": orjson.dumps(
+                [str(one) for one in egress.allow_networks]
+            ).decode(),
+            "DISPATCHER_EGRESS__CA_FILE": egress.ca_file,
+        },
+    )
+    say(f"console    {console_url}  (token in {run.home.path('dev.json')})")
+    say(f"receivers  {urls['http']}  {urls['https']}  (authority: {run.ca_file})")
+    say(
+        f"database   {url.get_secret_value() if '@/' in url.get_secret_value() else 'as DISPATCHER_DATABASE_URL says'}"
+    )
+    say(f"log        {log_path}")
+    if run.samples:
+        say("endpoints  " + ", ".join(sample.name for sample in SAMPLES))
+    say(
+        "try        dispatcher endpoint list; dispatcher delivery list; dispatcher event publish order.created"
+    )
+    say("end        Ctrl-C")
+
+
+async def _migrate(settings: Settings) -> None:
+    """Brings the schema up, if it is ours.
+
+    Raises:
+        ConfigurationError: the database has a schema that `dispatcher dev` did not make.
+    """
+    assert settings.database_url is not None  # noqa: S101 -- it was given, or made
+    connection = await connect(settings.database_url.get_secret_value())
+    try:
+        mark = await checks.schema_mark(connection)
+        if mark not in {None, checks.DEV_MARK}:
+            raise ConfigurationError(
+                [
+                    "DISPATCHER_DATABASE_URL: this database has a schema dispatcher that `dispatcher dev` did not"
+                    " make; give it one of its own, or use `dispatcher run`"
+                ]
+            )
+        await migrate.migrate(connection)
+        await checks.mark_schema(connection)
+        await migrate.set_notify(connection, wanted=settings.intake.notify)
+        await migrate.grant_producers(connection)
+    finally:
+        await connection.close()
+    database = Database(settings.database_url.get_secret_value(), connections_max=1)
+    await database.open()
+    try:
+        await Schema(database).make_partitions(settings.retention.partitions_ahead_days)
+    finally:
+        await database.close()

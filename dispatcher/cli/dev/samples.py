@@ -1,0 +1,112 @@
+"""The samples of `dispatcher dev`: an endpoint for each source format, one that fails at first, and events.
+
+Made once: what is there under its name is kept, and only pointed at this run's receivers.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.events import Events, NewEvent
+from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.cli.dev.receiver import Behaviour, Route
+from dispatcher.core.errors import StoreUnavailableError
+
+TENANT: Final = "default"
+FAILURES_AT_FIRST: Final = 6
+SECONDS_BETWEEN_EVENTS: Final = 1.0
+EVENTS_AT_ONCE: Final = 4
+EVENTS_MAX: Final = 120
+
+
+class Sample(NamedTuple):
+    """A sample endpoint."""
+
+    name: str
+    profile: str
+    scheme: str
+    path: str
+    event_types: tuple[str, ...]
+    fail_first: int = 0
+    retry_schedule_seconds: tuple[float, ...] | None = None
+
+
+SAMPLES: Final = (
+    Sample("sample-wms", "wms", "http", "/wms", ("order.*", "stock.*", "shipment.*")),
+    Sample("sample-humansoft", "humansoft", "https", "/humansoft", ("employee.*",)),
+    Sample("sample-standard", "standard", "http", "/standard", ("*",)),
+    Sample(
+        "sample-flaky",
+        "standard",
+        "http",
+        "/flaky",
+        ("order.created", "stock.changed", "employee.create"),
+        fail_first=FAILURES_AT_FIRST,
+        retry_schedule_seconds=(1.0, 1.0, 2.0, 3.0, 5.0, 8.0),
+    ),
+)
+EVENT_TYPES: Final = (
+    "order.created",
+    "employee.create",
+    "stock.changed",
+    "shipment.shipped",
+    "order.shipped",
+    "employee.terminate",
+    "shipment.delivered",
+    "grn.confirmed",
+)
+
+
+async def ensure_endpoints(
+    deployment: Deployment, actor: Actor, base_urls: Mapping[str, str], ca_pem: str
+) -> dict[str, Route]:
+    """Makes the samples that are missing, points all at this run's receivers; returns what to expect at each path.
+
+    `base_urls` has the receivers' addresses by scheme.
+    """
+    endpoints = Endpoints(deployment)
+    routes = {}
+    for sample in SAMPLES:
+        fields: dict[str, Any] = {
+            "url": base_urls[sample.scheme] + sample.path,
+            "ca_pem": ca_pem if sample.scheme == "https" else None,
+        }
+        found = (await endpoints.page(actor, tenant=TENANT, name=sample.name))["items"]
+        if found:
+            endpoint_id = found[0]["id"]
+            await endpoints.update(actor, endpoint_id, fields)
+            if found[0]["state"] == "disabled":
+                await endpoints.resume(actor, endpoint_id)
+            secret = (await Rotation(deployment).reveal(actor, endpoint_id))["secret"]
+        else:
+            fields |= {
+                "name": sample.name,
+                "profile": sample.profile,
+                "event_types": list(sample.event_types),
+            }
+            if sample.retry_schedule_seconds is not None:
+                fields["retry_schedule_seconds"] = list(sample.retry_schedule_seconds)
+            secret = (await endpoints.create(actor, {**fields, "tenant": TENANT}))["secret"]
+        secrets: Sequence[str] = [] if secret is None else [secret]
+        behaviour = Behaviour(fail_first=sample.fail_first)
+        routes[sample.path] = Route(profile=sample.profile, secrets=secrets, behaviour=behaviour)
+    return routes
+
+
+async def publish_events(deployment: Deployment, actor: Actor) -> None:
+    """Publishes sample events: some at once, then one a second for two minutes."""
+    events = Events(deployment)
+    types = [name for name in EVENT_TYPES if name in deployment.catalogue.types]
+    for number, name in zip(range(EVENTS_MAX), itertools.cycle(types), strict=False):
+        if number >= EVENTS_AT_ONCE:
+            await asyncio.sleep(SECONDS_BETWEEN_EVENTS)
+        event = NewEvent(
+            type=name, data=deployment.catalogue.types[name].sample, labels={"sample": "yes"}
+        )
+        try:
+            await events.publish(actor, event)
+        except StoreUnavailableError:
+            continue  # The daemon tells of it; the next event is tried a second later.

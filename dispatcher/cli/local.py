@@ -1,0 +1,150 @@
+"""The commands that need no deployment: `dev`, `listen`, `verify`."""
+
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
+from typing import Annotated
+
+import typer
+
+
+def add_to(program: typer.Typer) -> None:
+    """Adds these commands to the program."""
+    program.command()(dev)
+    program.command()(listen)
+    program.command()(verify)
+
+
+def dev(
+    context: typer.Context,
+    seconds: Annotated[
+        float | None, typer.Option(help="Stop by itself after so long; left out: at Ctrl-C.")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples/--no-samples", help="Make sample endpoints and events.")
+    ] = True,
+) -> None:
+    """Run everything on this machine with nothing installed: database, daemon, receivers, samples.
+
+    Keeps its state in DISPATCHER_HOME, else in .dispatcher; other commands find it while it runs. Ctrl-C drains and
+    ends with 0.
+
+    Examples:
+
+      dispatcher dev
+
+      dispatcher dev --seconds 20 --no-samples
+    """
+    from dispatcher.cli.dev import running
+
+    running.dev(context.obj, seconds=seconds, samples=samples)
+
+
+def listen(
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 9000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="wms, humansoft, standard, github or stripe; left out: seen by the headers."
+        ),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="Verify with this secret, or whpk_ public key. May be repeated."),
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Serve https under an authority of our own.")
+    ] = False,
+    status: Annotated[int, typer.Option(help="Answer with this status, such as 410 or 429.")] = 200,
+    fail_first: Annotated[int, typer.Option(help="Answer the first N requests with 503.")] = 0,
+    fail_rate: Annotated[
+        float, typer.Option(help="Answer this share (0 to 1) of requests with 503.")
+    ] = 0.0,
+    delay: Annotated[float, typer.Option(help="Seconds before each answer.")] = 0.0,
+    stall: Annotated[
+        float, typer.Option(help="Seconds without a word, then the connection is cut.")
+    ] = 0.0,
+    drip: Annotated[
+        float, typer.Option(help="Seconds over which the answer's body comes byte by byte.")
+    ] = 0.0,
+    retry_after: Annotated[
+        str | None, typer.Option(help="A Retry-After header on every answer but 2xx.")
+    ] = None,
+    forward_to: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Pass requests on, and answer as that server does."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each request.")
+    ] = False,
+) -> None:
+    """Receive on this machine: print each request, whether its signature is right, and repeats.
+
+    Examples:
+
+      dispatcher listen --secret whsec_kdnNzv7o3vUJ4ocIjbV9nZb6WOqA4mQx2p8sT1yEr0A=
+
+      dispatcher listen --port 9001 --tls --fail-first 3 --retry-after 2
+    """
+    from dispatcher.cli.dev import listening
+    from dispatcher.cli.dev.receiver import Behaviour
+
+    if (
+        not 100 <= status <= 599
+        or not 0 <= fail_rate <= 1
+        or min(delay, stall, drip, fail_first) < 0
+    ):  # noqa: PLR2004 -- what HTTP knows
+        raise typer.BadParameter(
+            "--status is 100 to 599, --fail-rate 0 to 1, and nothing is negative"
+        )
+    behaviour = Behaviour(
+        status=status,
+        fail_first=fail_first,
+        fail_rate=fail_rate,
+        delay_seconds=delay,
+        stall_seconds=stall,
+        drip_seconds=drip,
+        retry_after=retry_after,
+        forward_to=forward_to,
+    )
+    listening.listen(
+        host=host,
+        port=port,
+        profile=profile,
+        secrets=secret or [],
+        tls=tls,
+        behaviour=behaviour,
+        as_json=as_json,
+    )
+
+
+def verify(
+    profile: Annotated[str, typer.Option(help="wms, humansoft, standard, github or stripe.")],
+    secret: Annotated[
+        list[str], typer.Option(help="A secret, or whpk_ public key. May be repeated.")
+    ],
+    header: Annotated[
+        list[str],
+        typer.Option(metavar="'NAME: VALUE'", help="A header as received. May be repeated."),
+    ],
+    body: Annotated[str, typer.Option(metavar="FILE|-", help="The body's bytes as received.")],
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Also refuse a signed time further away than this."),
+    ] = None,
+) -> None:
+    """Check a captured request: was it signed with this secret?
+
+    Ends with 0 if it was, with 1 if not. A captured request is old, so its time is told and not judged unless you
+    give a tolerance.
+
+    Example:
+
+      dispatcher verify --profile wms --secret whsec_example_of_a_secret --header 'X-WMS-Signature: sha256=<hex>'
+      --body request.json
+    """
+    from dispatcher.cli.dev import verifying
+
+    verifying.verify(
+        profile=profile, secrets=secret, headers=header, body=body, tolerance=tolerance
+    )

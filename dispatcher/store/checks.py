@@ -1,0 +1,74 @@
+"""What `dispatcher check` and `dispatcher dev` ask of a server before they rely on it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Database, Reach
+
+_SERVER_FACTS = statement("server_facts")
+_MISSING_PRIVILEGES = statement("missing_privileges")
+_SCHEMA_MARK = statement("schema_mark")
+_SCHEMA_MARK_DEV = statement("schema_mark_dev")
+_ENDPOINT_PROGRESS = statement("endpoint_progress")
+
+DEV_MARK = "made by dispatcher dev"
+
+
+class ServerFacts(NamedTuple):
+    """What kind of server this is."""
+
+    major: int
+    version: str
+    encoding: str
+    now: datetime
+    read_only: bool
+    user_name: str
+
+
+class Progress(NamedTuple):
+    """How an endpoint's deliveries stand."""
+
+    endpoint_id: str
+    delivered: int
+    waiting: int
+    retrying: int
+    failed: int
+    cancelled: int
+    attempts: int
+
+
+async def server_facts(connection: "Reach") -> ServerFacts:
+    """Returns what kind of server this is."""
+    row = await connection.fetchrow(_SERVER_FACTS)
+    assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
+    return ServerFacts(**row)
+
+
+async def missing_privileges(connection: "Reach") -> list[str]:
+    """Returns what the connected user may not do and has to, in words; the schema must be there."""
+    return [row["missing"] for row in await connection.fetch(_MISSING_PRIVILEGES)]
+
+
+async def schema_mark(connection: "Reach") -> str | None:
+    """Returns what the schema says of its maker, None where there is no schema."""
+    mark: str | None = await connection.fetchval(_SCHEMA_MARK)
+    return mark
+
+
+async def mark_schema(connection: "Reach") -> None:
+    """Marks the schema as one that `dispatcher dev` made."""
+    await connection.execute(_SCHEMA_MARK_DEV)
+
+
+async def progress(
+    database: "Database", endpoint_ids: Sequence[str], since: datetime
+) -> list[Progress]:
+    """Returns how the deliveries made since then stand, for endpoints that have any."""
+    return [
+        Progress(*row)
+        for row in await database.fetch(_ENDPOINT_PROGRESS, list(endpoint_ids), since)
+    ]

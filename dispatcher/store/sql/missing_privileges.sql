@@ -1,0 +1,15 @@
+-- What the connected user may not do and the dispatcher has to, in words. Parameters: none. Locks: none.
+-- Partitions are made by the daemon, so it has to own their parents, or be a member of the role that does.
+SELECT format('SELECT, INSERT, UPDATE, DELETE on dispatcher.%I', c.relname) AS missing
+FROM pg_class AS c
+WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+  AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+           AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+UNION ALL
+SELECT format('ownership of dispatcher.%I, to make its partitions', c.relname)
+FROM pg_class AS c
+WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind = 'p'
+  AND NOT pg_has_role(c.relowner, 'USAGE')
+UNION ALL
+SELECT 'CREATE on the schema dispatcher, to make partitions'
+WHERE NOT has_schema_privilege('dispatcher', 'CREATE')
