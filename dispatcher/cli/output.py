@@ -12,7 +12,6 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
 
 _STEERING: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
@@ -54,7 +53,11 @@ def fail(text: str) -> None:
 
 def say_json(value: object) -> None:
     """Prints an object as indented JSON; an event's data keep their bytes."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    from dispatcher.admin.operations.objects import (  # noqa: PLC0415 -- --help does not need it
+        write_json,
+    )
+
+    text = write_json(value, indent=True).decode()
     # Outside of strings these cannot stand, and inside an escape means the same.
     sys.stdout.write(_STEERING_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
@@ -72,10 +75,10 @@ def cell(value: object) -> str:
             return ", ".join(cell(one) for one in value) or "-"
         case dict():
             return ", ".join(f"{name}={cell(one)}" for name, one in value.items()) or "-"
-        case orjson.Fragment():
-            contents = value.contents
-            return escape(contents if isinstance(contents, str) else contents.decode())
-    return escape(str(value))
+    text = str(getattr(value, "text", value))  # An event's data is a `JsonText`.
+    if text.startswith("-----BEGIN "):
+        return f"PEM, {len(text)} characters (whole with --json)"
+    return escape(text)
 
 
 def width(text: str) -> int:

@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -115,10 +116,10 @@ class Shop:
 
 
 @pytest.fixture
-def shop(make_database: Callable[..., str]) -> Iterator[Shop]:
+def shop(make_database: Callable[..., str]) -> Shop:
     made = Shop(make_database())
     run_apart(made.prepare)
-    yield made
+    return made
 
 
 def assert_shipped(shop: Shop, returned: str) -> None:
@@ -161,11 +162,11 @@ def test_an_id_of_ones_own_is_published_once(shop: Shop) -> None:
 
 
 async def test_asyncpg_publishes(shop: Shop) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(block("python", "asyncpg"), names)  # noqa: S102 -- the snippet is what is tested
     connection = await asyncpg.connect(shop.url)
     try:
-        returned = await names["ship"](connection, ORDER)  # type: ignore[operator] -- of the snippet
+        returned = await names["ship"](connection, ORDER)
     finally:
         await connection.close()
     assert_shipped(shop, returned)
@@ -174,10 +175,10 @@ async def test_asyncpg_publishes(shop: Shop) -> None:
 def test_psycopg_publishes(shop: Shop) -> None:
     pytest.importorskip("psycopg", reason="psycopg is not installed", exc_type=ImportError)
     psycopg = importlib.import_module("psycopg")
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(block("python", "psycopg"), names)  # noqa: S102 -- the snippet is what is tested
     with psycopg.connect(shop.url) as connection:
-        returned = names["ship"](connection, ORDER)  # type: ignore[operator] -- of the snippet
+        returned = names["ship"](connection, ORDER)
     assert_shipped(shop, str(returned))
 
 

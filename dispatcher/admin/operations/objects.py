@@ -13,11 +13,20 @@ from dispatcher.store.admin import AttemptDetail, DeliveryDetail, EventDetail
 
 Row = TypeVar("Row")
 Object = dict[str, Any]
-"""Ready for `orjson.dumps`; times are texts, an event's data is an `orjson.Fragment` with its bytes."""
+"""Ready for `write_json`; times are texts, an event's data is a `JsonText`."""
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class JsonText:
+    """JSON that is written as it stands: digits, order of keys and spaces of an event's data stay."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 class Place(NamedTuple):
@@ -25,6 +34,17 @@ class Place(NamedTuple):
 
     at: datetime
     id: str
+
+
+def write_json(value: object, *, indent: bool = False) -> bytes:
+    """Returns an object as JSON."""
+    return orjson.dumps(value, _fragment, orjson.OPT_INDENT_2 if indent else 0)
+
+
+def _fragment(value: object) -> orjson.Fragment:
+    if isinstance(value, JsonText):
+        return orjson.Fragment(value.text)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def time_text(moment: datetime | None) -> str | None:
@@ -81,7 +101,7 @@ def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None
         "id": event.id,
         "type": event.type,
         "tenant": event.tenant,
-        "data": orjson.Fragment(event.data),
+        "data": JsonText(event.data),
         "occurred_at": time_text(event.occurred_at),
         "ordering_key": event.ordering_key,
         "labels": event.labels,
