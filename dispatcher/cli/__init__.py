@@ -1,5 +1,6 @@
-"""The command line: parses, calls, prints, and sets the exit code: 0 done, 1 failed, 2 usage or
-configuration.
+"""The command line: parses, calls, prints, and sets the exit code.
+
+The codes are 0 for done, 1 for failed, 2 for wrong usage or configuration, and no others.
 
 Commands import what they need when they run, so that `--help` loads neither aiohttp nor asyncpg.
 """

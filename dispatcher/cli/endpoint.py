@@ -430,8 +430,8 @@ def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
     _work(context, step)
 
 
-@group.command()
-def test(
+@group.command("test")
+def send_test(
     context: typer.Context,
     endpoint_id: Id,
     event_type: Annotated[

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+STATUS_MIN, STATUS_MAX = 200, 599
+
 
 def add_to(program: typer.Typer) -> None:
     """Adds these commands to the program."""
@@ -28,7 +30,7 @@ def dev(
     Keeps its state in DISPATCHER_HOME, else in .dispatcher; other commands find it while it runs. Ctrl-C drains and
     ends with 0.
 
-    Examples:
+    For example:
 
       dispatcher dev
 
@@ -80,7 +82,7 @@ def listen(
 ) -> None:
     """Receive on this machine: print each request, whether its signature is right, and repeats.
 
-    Examples:
+    For example:
 
       dispatcher listen --secret whsec_kdnNzv7o3vUJ4ocIjbV9nZb6WOqA4mQx2p8sT1yEr0A=
 
@@ -89,13 +91,10 @@ def listen(
     from dispatcher.cli.dev import listening
     from dispatcher.cli.dev.receiver import Behaviour
 
-    if (
-        not 100 <= status <= 599
-        or not 0 <= fail_rate <= 1
-        or min(delay, stall, drip, fail_first) < 0
-    ):  # noqa: PLR2004 -- what HTTP knows
+    is_status = STATUS_MIN <= status <= STATUS_MAX
+    if not is_status or not 0 <= fail_rate <= 1 or min(delay, stall, drip, fail_first) < 0:
         raise typer.BadParameter(
-            "--status is 100 to 599, --fail-rate 0 to 1, and nothing is negative"
+            "--status is 200 to 599, --fail-rate 0 to 1, and nothing is negative"
         )
     behaviour = Behaviour(
         status=status,
@@ -138,7 +137,7 @@ def verify(
     Ends with 0 if it was, with 1 if not. A captured request is old, so its time is told and not judged unless you
     give a tolerance.
 
-    Example:
+    For example:
 
       dispatcher verify --profile wms --secret whsec_example_of_a_secret --header 'X-WMS-Signature: sha256=<hex>'
       --body request.json

@@ -42,7 +42,7 @@ async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
         raise ConfigurationError([f"DISPATCHER_DATABASE_URL: {error}"]) from error
     except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
         raise StoreUnavailableError(
-            f"no connection to Postgres: {error or type(error).__name__}"
+            f"no connection to Postgres: {str(error) or type(error).__name__}"
         ) from error
 
 

@@ -1,5 +1,4 @@
-"""What commands print: data on standard output, as a table for people or as JSON; everything else
-on stderr.
+"""What commands print: data on standard output, as a table or as JSON; everything else on stderr.
 
 Texts from outside (names, URLs, answers of receivers) may hold control characters that would steer
 a terminal; they are shown escaped.
@@ -12,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-
 _STEERING: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
 )
@@ -23,7 +21,7 @@ CELL_CHARACTERS_MAX: Final = 60
 
 
 def escape(text: str) -> str:
-    """Returns the text with control and direction characters as `\\x1b` or `\\u202e`."""
+    r"""Returns the text with control and direction characters as `\x1b` or `\u202e`."""
 
     def written(match: re.Match[str]) -> str:
         number = ord(match[0])
@@ -75,22 +73,23 @@ def cell(value: object) -> str:
             return ", ".join(cell(one) for one in value) or "-"
         case dict():
             return ", ".join(f"{name}={cell(one)}" for name, one in value.items()) or "-"
-    text = str(getattr(value, "text", value))  # An event's data is a `JsonText`.
+        case _:
+            text = str(getattr(value, "text", value))  # An event's data is a `JsonText`.
     if text.startswith("-----BEGIN "):
         return f"PEM, {len(text)} characters (whole with --json)"
     return escape(text)
 
 
 def width(text: str) -> int:
-    """Returns how many columns a terminal shows the text in: Thai vowels above stand in none, wide signs in two."""
-    return sum(
-        0
-        if unicodedata.category(one) in {"Mn", "Me", "Cf"}
-        else 2
-        if unicodedata.east_asian_width(one) in "WF"
-        else 1
-        for one in text
-    )
+    """Returns how many columns a terminal shows the text in."""
+    return sum(_columns(one) for one in text)
+
+
+def _columns(character: str) -> int:
+    """Returns 0 for what stands above another (Thai vowels and tones), 2 for a wide sign, else 1."""
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 def say_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:

@@ -51,8 +51,7 @@ class Session:
 
 
 def settings_of(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Returns the settings in force: those of a running `dispatcher dev` where no database is
-    named.
+    """Returns the settings in force, completed by a running `dispatcher dev`.
 
     Raises:
         ConfigurationError: something is wrong; all of it.
@@ -85,8 +84,10 @@ def database_url(settings: Settings) -> str:
     if settings.database_url is None:
         raise ConfigurationError(
             [
-                "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
-                " (or start `dispatcher dev`, whose database is then used)"
+                (
+                    "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
+                    " (or start `dispatcher dev`, whose database is then used)"
+                )
             ]
         )
     return settings.database_url.get_secret_value()

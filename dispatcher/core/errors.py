@@ -42,6 +42,10 @@ class StoreUnavailableError(DispatcherError):
     """Postgres cannot be written to just now: away, frozen, read-only or restarting. Retry later."""
 
 
+class BatchRefusedError(DispatcherError):
+    """Postgres refuses a batch of events for what is in it; a smaller batch may pass."""
+
+
 class NotFoundError(DispatcherError):
     """No such endpoint, event or delivery."""
 

@@ -13,18 +13,19 @@ crash before the commit leaves the events in the outbox; after it, the deliverie
 whoever owns the endpoints.
 """
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from dispatcher.core.envelope import Encoded, encode
-from dispatcher.core.errors import EncodingError
+from dispatcher.core.errors import BatchRefusedError, EncodingError
 from dispatcher.core.ids import delivery_ids
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
-from dispatcher.core.profile import Profile
+from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.stages import Delivery, RoutesEvents, TakesDelivery
 from dispatcher.runtime import probe
@@ -33,6 +34,11 @@ from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
 _RANDOM_BYTES_PER_ID = 10
+BATCH_EVENTS_MAX = 5_000
+BATCH_DELIVERIES_MAX = 5_000
+"""About what one transaction writes, judged by the batch before: events times their endpoints."""
+LARGE_CHARACTERS = 65_536
+"""Larger data are rewritten for JavaScript in a thread: a hostile megabyte takes half a second."""
 
 
 class ClaimsEvents(Protocol):
@@ -40,6 +46,10 @@ class ClaimsEvents(Protocol):
 
     def claim(self, events_max: int, bytes_max: int) -> AbstractAsyncContextManager[Claim]:
         """Yields a claim; what was written to it is committed when the block ends well."""
+        ...
+
+    async def set_aside(self) -> str | None:
+        """Takes the oldest waiting event out of the way; returns its id."""
         ...
 
 
@@ -67,24 +77,49 @@ class Fanout:
         self._offer = offer
         self._fanned_out = fanned_out
         self._batch_bytes_max = batch_bytes_max
+        self._events_max = BATCH_EVENTS_MAX
+        """Less than that for a while after a batch was refused."""
+        self._deliveries_per_event = 1.0
 
     async def __call__(self, events_max: int) -> TakenThrough:
         """Takes up to so many events through.
 
+        A batch that Postgres refuses for its contents is tried again smaller, down to one event;
+        if that one is refused it is set aside, visible in the outbox, and the others go on.
+
         Raises:
             StoreUnavailableError: none of them was, as far as is known; ask again later.
         """
+        deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
+        limit = min(events_max, self._events_max, deliveries_bound)
+        try:
+            taken = await self._through(limit)
+        except BatchRefusedError as error:
+            if limit == 1:
+                event_id = await self._outbox.set_aside()
+                _log.error("event.set_aside", event_id=event_id, error=str(error))
+            self._events_max = max(1, limit // 10)
+            return TakenThrough(0, more=True)
+        self._events_max = min(events_max, self._events_max * 2)
+        return taken
+
+    async def _through(self, events_max: int) -> TakenThrough:
+        """Takes one batch through, in one transaction."""
         async with self._outbox.claim(events_max, self._batch_bytes_max) as claim:
             events = claim.events
             if not events:
-                return TakenThrough(0, False)
+                return TakenThrough(0, more=False)
             if claim.routing_version != self._routing.version:
                 await self._routing.refresh()
             batch = _Batch(claim)
             for event in events:
-                for endpoint in self._routing.route(event):
+                endpoints = self._routing.route(event)
+                if len(event.data) > LARGE_CHARACTERS:
+                    await batch.encode_apart(event, endpoints)
+                for endpoint in endpoints:
                     batch.add(event, endpoint)
             await batch.write()
+        self._deliveries_per_event = max(1.0, batch.count / len(events))
         for endpoint_id, delivery in batch.deliveries:
             self._offer(endpoint_id, delivery)
         self._fanned_out(events)
@@ -135,6 +170,17 @@ class _Batch:
             encoded = None
         self._encoded[profile] = encoded
         return encoded
+
+    async def encode_apart(self, event: Event, endpoints: Sequence[Endpoint]) -> None:
+        """Encodes a large event in a thread, so that the event loop turns on."""
+        for profile in {e.profile for e in endpoints if e.profile is not None}:
+            if profile.json is JsonMode.JAVASCRIPT:
+                await asyncio.to_thread(self._encode, event, profile)
+
+    @property
+    def count(self) -> int:
+        """Deliveries of the batch."""
+        return len(self._targets)
 
     async def write(self) -> None:
         """Writes all rows within the claim's transaction."""

@@ -157,7 +157,9 @@ class Intake:
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
                 await self._alarm.wake()
-            elif not any(one.more for one in taken) and (events_count == 0 or self._alarm.is_asleep):
+            elif not any(one.more for one in taken) and (
+                events_count == 0 or self._alarm.is_asleep
+            ):
                 return False  # whatever is committed from now on announces itself
             if events_count:
                 empty_since = None

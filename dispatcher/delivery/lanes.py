@@ -163,6 +163,10 @@ class Lanes:
         self._enqueue(lane)
         return True
 
+    def admit(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes a delivery from fan-out, unless the scheduler saw its commit first and loads it already."""
+        return delivery.id not in self.held and self.offer(endpoint_id, delivery)
+
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Takes an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
         lane = self.lanes.get(endpoint_id)
@@ -233,6 +237,7 @@ class Lanes:
         now = self._loop.time()
         delivery = lane.take(now)
         if delivery is None:
+            self._ask_next(host)
             wake_at = lane.waits_until(now)
             if wake_at is not None:
                 lane.queued = True
@@ -255,6 +260,22 @@ class Lanes:
         self.in_flight += 1
         self._start(lane, delivery)
         return True
+
+    def _ask_next(self, host: _Host) -> None:
+        """Gives a host's free place to the first lane that waits for it and may have it.
+
+        One that wants nothing any more leaves the line: were it given the place, the others would wait for ever.
+        """
+        share = max(1, host.limit // 5)
+        for _ in range(len(host.waiting) if host.in_flight < host.limit else 0):
+            lane = host.waiting.popleft()
+            if lane.in_flight >= share and host.waiting and lane.wants_permit():
+                host.waiting.append(lane)
+                continue
+            lane.queued = False
+            self._enqueue(lane)
+            if lane.queued:
+                return
 
     def _ask_again(self, lane: EndpointLane) -> None:
         lane.queued = False
@@ -285,11 +306,8 @@ class Lanes:
         key = endpoint.host_key
         host = self._hosts[key]
         host.in_flight -= 1
-        if host.waiting:
-            waiting = host.waiting.popleft()
-            waiting.queued = False
-            self._enqueue(waiting)
-        elif host.in_flight == 0:
+        self._ask_next(host)
+        if host.in_flight == 0 and not host.waiting:
             del self._hosts[key]
         self._enqueue(lane)
         self.pump()

@@ -232,7 +232,7 @@ class Pipeline:
 
     def unusable(self) -> list[tuple[EndpointId, str]]:
         """Returns endpoints that cannot be sent to, with the reason that their deliveries are cancelled with."""
-        return [(e.id, e.problem) for e in self.routing.endpoints.values() if e.problem is not None]
+        return self.routing.unusable()
 
     def is_alive(self, now: float, within_seconds: float) -> bool:
         """Tells whether intake has turned of late: claimed, polled, or waited within its bounds."""

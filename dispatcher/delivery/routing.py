@@ -76,6 +76,10 @@ class RoutingTable:
             self._secrets_change_at is not None and self._now() >= self._secrets_change_at
         )
 
+    def unusable(self) -> list[tuple[EndpointId, str]]:
+        """Returns endpoints that cannot be sent to, with the reason."""
+        return [(e.id, e.problem) for e in self.endpoints.values() if e.problem is not None]
+
     def reconfigure(self, profiles: Mapping[str, Profile], max_concurrency: int) -> None:
         """Takes over profiles and the default limit; the next refresh compiles every endpoint anew."""
         self._profiles = profiles
@@ -96,7 +100,7 @@ class RoutingTable:
                 and now >= known.secrets_change_at
             )
             if known is None or expired or self._rows.get(row.id) != row:
-                self.endpoints[row.id] = self._compile(row, now)
+                self.endpoints[row.id] = self._compile(row, known, now)
             else:
                 self.endpoints[row.id] = known
         for endpoint_id, known in before.items():
@@ -124,7 +128,7 @@ class RoutingTable:
         """Returns the endpoints that get this event: its tenant's, subscribed, with matching labels."""
         return self._router.route(event.tenant, event.type, event.labels)
 
-    def _compile(self, row: EndpointRow, now: datetime) -> Endpoint:
+    def _compile(self, row: EndpointRow, before: Endpoint | None, now: datetime) -> Endpoint:
         profile = self._profiles.get(row.profile)
         problem = None if profile is not None else Reason.UNKNOWN_PROFILE
         url = template = None
@@ -153,13 +157,10 @@ class RoutingTable:
             _log.error("endpoint.unusable", endpoint_id=row.id, reason=problem, profile=row.profile)
         expiries = [secret.expires_at for secret in row.secrets if secret.expires_at is not None]
         known = self._rows.get(row.id)
-        kept = self.endpoints.get(row.id)
-        same_place = (
-            known is not None
-            and kept is not None
-            and (known.url, known.ca_pem) == (row.url, row.ca_pem)
-        )
-        target = kept.target if same_place and kept is not None else None
+        target = None
+        if before is not None and known is not None:
+            same_place = (known.url, known.ca_pem) == (row.url, row.ca_pem)
+            target = before.target if same_place else None
         if target is None and url is not None:
             target = self._make_target(url, row.ca_pem, row.id)
         return Endpoint(

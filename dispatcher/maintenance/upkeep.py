@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import SchemaError, StoreUnavailableError
 from dispatcher.core.model import EndpointId
 from dispatcher.runtime import probe
 
@@ -99,6 +99,9 @@ class Upkeep:
                 await self._round()
             except StoreUnavailableError as error:
                 _log.warning("upkeep.waits", error=str(error))
+            except SchemaError as error:
+                # The days ahead are there already; until they are used up delivery goes on.
+                _log.error("upkeep.failed", error=str(error))
             probe.hit("upkeep.done")
             try:
                 async with asyncio.timeout(SECONDS_BETWEEN):

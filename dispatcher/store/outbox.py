@@ -13,8 +13,10 @@ from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
 import orjson
 
+from dispatcher.core.errors import BatchRefusedError
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _CLAIM = statement("outbox_claim")
 _CANCEL = statement("fanout_cancel")
 _POLL = statement("poll")
+_SET_ASIDE = statement("outbox_set_aside")
 _FORGET = statement("outbox_forget_tombstones")
 
 
@@ -133,7 +136,25 @@ class Outbox:
 
     @asynccontextmanager
     async def claim(self, events_max: int, bytes_max: int) -> AsyncIterator[Claim]:
-        """Yields a claim on the oldest waiting events, perhaps none."""
+        """Yields a claim on the oldest waiting events, perhaps none.
+
+        Raises:
+            BatchRefusedError: a statement failed for what these events hold.
+            StoreUnavailableError: not now.
+        """
+        try:
+            async with self._claim(events_max, bytes_max) as claim:
+                yield claim
+        except asyncpg.PostgresError as error:
+            raise BatchRefusedError(str(error)) from error
+
+    async def set_aside(self) -> str | None:
+        """Takes the oldest waiting event out of the way, data and all; returns its id."""
+        value: str | None = await self._database.fetch_value(_SET_ASIDE)
+        return value
+
+    @asynccontextmanager
+    async def _claim(self, events_max: int, bytes_max: int) -> AsyncIterator[Claim]:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_CLAIM, events_max, bytes_max)
             events = [

@@ -58,6 +58,8 @@ _PASSING_BUT_CONNECTED = (
     asyncpg.SerializationError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ObjectInUseError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InvalidCachedStatementError,
 )
 """The statement may go through next time, on the same connection."""
 _NOT_NOW = (*_PASSING, *_PASSING_BUT_CONNECTED)

@@ -1,5 +1,7 @@
 """The schema as the daemon sees it: is it there, can it be written to, are its partitions ahead of time."""
 
+import asyncpg
+
 from dispatcher.core.errors import SchemaError, StoreUnavailableError
 from dispatcher.store import migrate
 from dispatcher.store.pool import Database
@@ -39,8 +41,16 @@ class Schema:
             return False
 
     async def make_partitions(self, days_ahead: int) -> int:
-        """Makes the day partitions that are missing; returns how many."""
-        return int(await self._database.fetch_value(_MAKE_PARTITIONS, days_ahead))
+        """Makes the day partitions that are missing; returns how many.
+
+        Raises:
+            SchemaError: they cannot be made, by this role or at all; the text says why.
+            StoreUnavailableError: not now.
+        """
+        try:
+            return int(await self._database.fetch_value(_MAKE_PARTITIONS, days_ahead))
+        except asyncpg.PostgresError as error:
+            raise SchemaError(f"partitions cannot be made: {error}") from error
 
     async def sweep_replicas(self) -> None:
         """Forgets replicas whose lease ended long ago."""

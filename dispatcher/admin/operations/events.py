@@ -53,10 +53,10 @@ class Events:
         self._database = deployment.database
 
     async def publish(self, actor: Actor, event: NewEvent) -> tuple[Object, bool]:
-        """Commits an event and returns it, and whether it is new: a known id answers the first
-        event.
+        """Commits an event and returns it, and whether it is new.
 
-        The event is its own record; nothing is written to the audit log.
+        A known id answers the first event of that id, and nothing is published. The event is its
+        own record: nothing is written to the audit log.
 
         Raises:
             InvalidRequestError: every fault. ConflictError: the id is another tenant's.

@@ -44,10 +44,9 @@ class Explanation:
         self._database = deployment.database
 
     async def explain(self, actor: Actor, event_id: str) -> Object:
-        """Returns the event, how many dispatchers run, and a verdict for each endpoint of its
-        tenant.
+        """Returns the event, how many dispatchers run, and a verdict for each endpoint.
 
-        Endpoints that were deleted before the event came are left out.
+        The endpoints are those of the event's tenant; those that were deleted before the event came are left out.
 
         Raises:
             NotFoundError: there is no event of that id.

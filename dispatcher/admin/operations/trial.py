@@ -168,11 +168,9 @@ class Trial:
             if one.role == "current"
             or (profile.several_signatures and one.expires_at is not None and one.expires_at > now)
         ]
+        if not signing and not profile.secret.nullable:
+            raise ConflictError(f"the endpoint has no secret, and {profile.name} always signs")
         try:
-            if not signing and not profile.secret.nullable:
-                raise SecretError(
-                    f"the endpoint has no secret, and the profile {profile.name} always signs"
-                )
             opened = [
                 Secret(self._deployment.keys().open(one.sealed, owner=row.id, key_id=one.key_id))
                 for one in signing

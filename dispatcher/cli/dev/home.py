@@ -1,10 +1,9 @@
-"""The folder where `dispatcher dev` keeps its state: data, keys, certificates, and what others need
-to find it.
+"""The folder where `dispatcher dev` keeps its state: data, keys, certificates, and where it is found.
 
 While a `dev` runs it holds a lock on `dev.lock`; `dev.json` (for people and tools) and
 `environment.json` (for the other commands: database, keys, egress settings) count only while that
 lock is held, so that a killed `dev` leaves nothing behind that anybody would believe. Files with
-secrets have mode 0600, the folder 0700.
+secrets have mode 0600; the folder itself can be passed, since Postgres may run as another user.
 """
 
 import base64
@@ -14,7 +13,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import orjson
 
@@ -76,7 +75,7 @@ class Home:
         self.directory = directory
         self._lock: int | None = None
 
-    def __enter__(self) -> "Home":
+    def __enter__(self) -> Self:
         """Makes the folder and takes it.
 
         Raises:

@@ -1,6 +1,7 @@
 """Shows how deliveries come along while `dispatcher dev` runs: a live table on a terminal, else a line per change."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -38,10 +39,9 @@ async def _follow(
     deployment: Deployment, actor: Actor, since: datetime, show: Callable[[Figures], None]
 ) -> None:
     while True:
-        try:
+        # While the database is away the figures stay as they are.
+        with contextlib.suppress(StoreUnavailableError):
             show(await _figures(deployment, actor, since))
-        except StoreUnavailableError:
-            pass  # The figures stay as they are until the database is back.
         await asyncio.sleep(SECONDS_BETWEEN)
 
 

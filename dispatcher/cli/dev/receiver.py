@@ -208,7 +208,7 @@ class Receiver:
         if behaviour.stall_seconds:
             await asyncio.sleep(behaviour.stall_seconds)
             if request.transport is not None:
-                request.transport.abort()  # type: ignore[attr-defined]  # typeshed: a server's transport is one
+                request.transport.abort()
             return web.Response(status=status)
         headers = {}
         if behaviour.retry_after is not None and not 200 <= status <= 299:  # noqa: PLR2004 -- success
@@ -245,7 +245,7 @@ class Receiver:
                 kind = answer.headers.get("Content-Type", "text/plain")
                 return web.Response(status=answer.status, body=text, headers={"Content-Type": kind})
         except (aiohttp.ClientError, TimeoutError) as error:
-            return web.Response(status=502, text=f"{url}: {error or type(error).__name__}\n")
+            return web.Response(status=502, text=f"{url}: {str(error) or type(error).__name__}\n")
 
 
 def _verdict(

@@ -253,8 +253,11 @@ async def _migrate(settings: Settings) -> None:
         if mark not in {None, checks.DEV_MARK}:
             raise ConfigurationError(
                 [
-                    "DISPATCHER_DATABASE_URL: this database has a schema dispatcher that `dispatcher dev` did not"
-                    " make; give it one of its own, or use `dispatcher run`"
+                    (
+                        "DISPATCHER_DATABASE_URL: this database has a schema dispatcher that"
+                        " `dispatcher dev` did not make; give it one of its own, or use"
+                        " `dispatcher run`"
+                    )
                 ]
             )
         await migrate.migrate(connection)
