@@ -1,6 +1,7 @@
 """The loops that the drain is compared with, each in a process of its own.
 
-`python -m benchmarks.bare KIND PORT REQUESTS IN_FLIGHT`. `session` posts with a tuned aiohttp ClientSession (bytes body, prebuilt URL, no cookies, one total
+`python -m benchmarks.bare KIND PORT REQUESTS IN_FLIGHT`. `session` posts with a tuned aiohttp
+ClientSession (bytes body, prebuilt URL, no cookies, one total
 timeout), signing as the dispatcher does and doing nothing else; `lean` is the bare exchange of
 `benchmarks/lean.py`. Prints one line of JSON: seconds, and seconds of CPU.
 """

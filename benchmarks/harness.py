@@ -198,6 +198,13 @@ class Dispatcher:
             self.process.wait(40)
             self.process = None
 
+    def kill(self) -> None:
+        """Ends it at once: what it has in flight may never end."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
 
 async def add_endpoint(
     connection: "asyncpg.Connection[asyncpg.Record]",

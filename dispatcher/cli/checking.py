@@ -220,7 +220,8 @@ async def _check_schema(
     if await migrate.has_notify(connection) != settings.intake.notify:
         found = "missing" if settings.intake.notify else "there"
         problems.append(
-            f"intake.notify is {str(settings.intake.notify).lower()} and the trigger is {found}; run: dispatcher migrate"
+            f"intake.notify is {str(settings.intake.notify).lower()} and the trigger is {found};"
+            " run: dispatcher migrate"
         )
 
 

@@ -65,6 +65,7 @@ class Lanes:
         self.busy: set[DeliveryId] = set()
         self.in_flight = 0
         self.ready_bytes = 0
+        self._ready_ids: set[DeliveryId] = set()
         self._crowded_count = 0
         self._fitted_at = self._loop.time()
         self.room = asyncio.Event()
@@ -139,22 +140,28 @@ class Lanes:
         ]:
             self.release(delivery_id)
         while lane.ready:
-            self.ready_bytes -= len(lane.ready.pop().body)
+            self._no_longer_ready(lane.ready.pop())
         self._relieve(lane)
 
     # --- what waits ---
 
     def offer(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Takes a committed delivery that is due, or leaves it in Postgres; tells which."""
+        """Takes a committed delivery that is due, or leaves it in Postgres; tells which.
+
+        Fan-out and the scheduler may both come with one, each having seen its commit: it is taken once.
+        """
         lane = self.lanes.get(endpoint_id)
         if lane is None or not lane.is_open:
             return False
+        if delivery.id in self._ready_ids:
+            return True
         if not lane.has_room() or (self.ready_bytes > self._bodies_bytes_max and lane.ready):
             lane.turn_away(0.0)
             return False
         if delivery.id not in self.held:
             self.hold(delivery.id, lane)
         lane.ready.append(delivery)
+        self._ready_ids.add(delivery.id)
         self.ready_bytes += len(delivery.body)
         if len(lane.ready) >= CROWDED and not lane.slow and not lane.crowded:
             lane.crowded = True
@@ -162,10 +169,6 @@ class Lanes:
             self.room.clear()
         self._enqueue(lane)
         return True
-
-    def admit(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Takes a delivery from fan-out, unless the scheduler saw its commit first and loads it already."""
-        return delivery.id not in self.held and self.offer(endpoint_id, delivery)
 
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Takes an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
@@ -178,7 +181,7 @@ class Lanes:
                 queued.id == delivery.id
             ):  # the scheduled attempt is read again once this one is recorded
                 lane.ready.remove(queued)
-                self.ready_bytes -= len(queued.body)
+                self._no_longer_ready(queued)
                 break
         lane.urgent.append(delivery)
         self._enqueue(lane)
@@ -195,6 +198,11 @@ class Lanes:
         if lane is not None:
             lane.held_count -= 1
         return lane
+
+    def _no_longer_ready(self, delivery: Delivery) -> None:
+        """Counts what has just left a lane's ready queue."""
+        self._ready_ids.discard(delivery.id)
+        self.ready_bytes -= len(delivery.body)
 
     def _relieve(self, lane: EndpointLane) -> None:
         """Notes that a lane is crowded no longer."""
@@ -244,7 +252,7 @@ class Lanes:
                 self._loop.call_at(max(wake_at, now + 0.001), self._ask_again, lane)
             return False
         if delivery.trigger is Trigger.SCHEDULED:
-            self.ready_bytes -= len(delivery.body)
+            self._no_longer_ready(delivery)
             if not lane.ready:
                 lane.starved = True
             if lane.crowded and len(lane.ready) <= RELIEVED:
@@ -323,7 +331,7 @@ class Lanes:
                 lane.starved = True
                 continue
             for delivery in lane.fit_window(elapsed):
-                self.ready_bytes -= len(delivery.body)
+                self._no_longer_ready(delivery)
                 self.release(delivery.id)
             if lane.slow or len(lane.ready) <= RELIEVED:
                 self._relieve(lane)

@@ -178,6 +178,8 @@ class Pipeline:
             await self.routing.refresh()
         if poll.requests_waiting:
             self.scheduler.load_requests()
+        if self.shards.has_company():
+            self.scheduler.look_for_arrivals()
         self.lanes.pump()
 
     def _follow(self) -> None:

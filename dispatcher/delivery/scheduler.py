@@ -17,6 +17,7 @@ or many endpoints at once.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -37,6 +38,8 @@ LOAD_ROWS_MAX = 500
 WINDOW_ROWS_MIN = 100
 BACKOFF_SECONDS_MAX = 2.0
 TICK_SECONDS = 0.25
+ARRIVAL_SECONDS = 30.0
+"""How much later than its due time a new delivery may come to light: its transaction, and clocks."""
 DUE_SECONDS = 0.001
 """What is due within this is due: the wheel's tick."""
 
@@ -48,6 +51,12 @@ class LoadsDeliveries(Protocol):
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
     ) -> list[WindowRow]:
         """Returns the next due deliveries of each endpoint."""
+        ...
+
+    async def arrivals(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
+    ) -> list[WindowRow]:
+        """Returns what became due of late."""
         ...
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
@@ -127,6 +136,8 @@ class Scheduler:
         self._stopping = False
         self._windows_wanted: set[EndpointId] = set()
         self._requests_wanted = False
+        self._arrivals_wanted = False
+        self._arrivals_seen_at = self._clock.monotonic()
         self._horizon_moves_at = 0.0
         self._ticks_at = 0.0
 
@@ -147,6 +158,11 @@ class Scheduler:
     def load_requests(self) -> None:
         """Looks for what people asked."""
         self._requests_wanted = True
+        self._woken.set()
+
+    def look_for_arrivals(self) -> None:
+        """Looks for what other replicas fanned out for endpoints of ours."""
+        self._arrivals_wanted = True
         self._woken.set()
 
     def wake(self) -> None:
@@ -265,6 +281,8 @@ class Scheduler:
             await self._load_due()
         if self._requests_wanted:
             await self._load_requests()
+        if self._arrivals_wanted:
+            await self._load_arrivals()
         while self._windows_wanted and not self._stopping:
             await self._load_window()
             if self._due:
@@ -272,18 +290,19 @@ class Scheduler:
 
     async def _load_due(self) -> None:
         """Reads due deliveries again and offers them to their lanes."""
-        ids = self._due[:LOAD_ROWS_MAX]
+        count = min(len(self._due), LOAD_ROWS_MAX)
+        ids = list(dict.fromkeys(self._due[:count]))
         idle = [i for i in ids if i not in self._lanes.busy]
         loaded = await self._store.load(idle) if idle else []
-        del self._due[: len(ids)]
+        del self._due[:count]
         found = {row.id for row in loaded}
         for delivery_id in ids:
             if delivery_id not in found and delivery_id not in self._lanes.busy:
                 self._forget(delivery_id)
         for row in loaded:
             lane = self._lanes.held.get(row.id)
-            if row.id in self._lanes.busy or lane is None:
-                continue
+            if row.id in self._lanes.busy or lane is None or row.id in self._wheel:
+                continue  # it was sent while we asked: what the row says is old
             if row.due_in_seconds > DUE_SECONDS:
                 self._schedule(row.id, lane, row.due_in_seconds)
             elif row.body is None:
@@ -296,6 +315,32 @@ class Scheduler:
         self._lanes.pump()
         self._arm()
         probe.hit("scheduler.loaded", deliveries=len(loaded))
+
+    async def _load_arrivals(self) -> None:
+        """Takes up new deliveries that another replica made; lanes with more in Postgres come to theirs anyway."""
+        self._arrivals_wanted = False
+        now = self._clock.monotonic()
+        back_seconds = now - self._arrivals_seen_at + ARRIVAL_SECONDS
+        lanes = [
+            lane for lane in self._lanes.lanes.values() if lane.is_open and lane.more_at is None
+        ]
+        if lanes:
+            rows_max = max(lane.held_count for lane in lanes) + WINDOW_ROWS_MIN
+            counts: Counter[EndpointId] = Counter()
+            for row in await self._store.arrivals(
+                [e.endpoint.id for e in lanes], rows_max, back_seconds
+            ):
+                counts[row.endpoint_id] += 1
+                lane = self._lanes.lanes.get(row.endpoint_id)
+                if lane is not None and lane.is_open and row.id not in self._lanes.held:
+                    self._lanes.hold(row.id, lane)
+                    self._due.append(row.id)
+            for lane in lanes:
+                if counts[lane.endpoint.id] >= rows_max:
+                    lane.turn_away(0.0)
+        self._arrivals_seen_at = now
+        while self._due and not self._stopping:
+            await self._load_due()
 
     async def _load_window(self) -> None:
         """Loads ids and due times of some endpoints; what is overdue is loaded whole next."""

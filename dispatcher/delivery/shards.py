@@ -33,6 +33,8 @@ _log = structlog.get_logger("dispatcher.delivery.shards")
 
 SHARD_COUNT = 64
 NAMESAKE_SECONDS = 2.5
+COMPANY_SECONDS = 30.0
+"""How long after its last lease another replica's transactions may still come to light."""
 
 
 class FollowsShards(Protocol):
@@ -78,6 +80,11 @@ class Shards:
         """Shard to token, of the shards that are ours."""
         self.leaving: set[int] = set()
         """Shards that are being given back: nothing new is sent for them."""
+        self._others_seen_at = float("-inf")
+
+    def has_company(self) -> bool:
+        """Tells whether other replicas fan out, or did so until a moment ago, perhaps for our endpoints."""
+        return self._clock.monotonic() - self._others_seen_at < COMPANY_SECONDS
 
     def is_trusted(self) -> bool:
         """Tells whether requests may be started; asked immediately before each."""
@@ -130,16 +137,20 @@ class Shards:
         if renewal is None:
             self._follow({})
             return False
+        if renewal.others_count:
+            self._others_seen_at = self._clock.monotonic()
         tokens = renewal.tokens
         share = -(-SHARD_COUNT // (renewal.others_count + 1))
         if len(tokens) < share and renewal.free_count:
             tokens = tokens | await self._leases.take(self._incarnation, share - len(tokens))
         if len(tokens) > share and renewal.others_count:
             tokens = await self._give_back(tokens, len(tokens) - share)
+            kept = False
         else:
+            kept = any(shard in tokens for shard in self.leaving)
             self.leaving.clear()
         self._trusted_until = asked_at + self._trusted_seconds
-        self._follow(tokens)
+        self._follow(tokens, anew=kept)
         return True
 
     async def _give_back(self, tokens: dict[int, int], count: int) -> dict[int, int]:
@@ -151,7 +162,8 @@ class Shards:
             await self._leases.release(self._incarnation, quiet)
         return {shard: token for shard, token in tokens.items() if shard not in quiet}
 
-    def _follow(self, tokens: dict[int, int]) -> None:
+    def _follow(self, tokens: dict[int, int], *, anew: bool = False) -> None:
+        """Takes over what is held now; `anew`: shards that were to be given back are kept after all."""
         lost = [
             shard
             for shard, token in self.tokens.items()
@@ -160,7 +172,7 @@ class Shards:
         if lost:
             self._lost(len(lost))
             _log.warning("lease.lost", shards=len(lost))
-        changed = tokens != self.tokens
+        changed = anew or tokens != self.tokens
         self.tokens = tokens
         if changed:
             self._changed()

@@ -21,6 +21,7 @@ _RECORD = statement("results_record")
 _RECORD_LATE = statement("results_record_late")
 _SETTLE = statement("requests_settle")
 _WINDOW = statement("deliveries_window")
+_ARRIVED = statement("deliveries_arrived")
 _LOAD = statement("deliveries_load")
 _REQUESTS = statement("requests_load")
 _FORGET = statement("requests_forget")
@@ -167,6 +168,13 @@ class Deliveries:
     ) -> list[WindowRow]:
         """Returns the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
         rows = await self._database.fetch(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds)
+        return [WindowRow(*row) for row in rows]
+
+    async def arrivals(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
+    ) -> list[WindowRow]:
+        """Returns deliveries that became due within `back_seconds`, at most `rows_max` of an endpoint."""
+        rows = await self._database.fetch(_ARRIVED, list(endpoint_ids), rows_max, back_seconds)
         return [WindowRow(*row) for row in rows]
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:

@@ -8,7 +8,8 @@ ends. One line goes to the log when a request is complete and one when its statu
     {"kind": "answer", "at", "connection", "number", "path", "marker", "status"}
 
 A line on standard input sets how paths behave, `{"/hook": {"statuses": [500, 200], "delay_seconds": [0.0, 0.1]}}`, and
-is answered with `ok`. `statuses` are taken in turn by the attempts of one event, the last one for all that follow; a
+is answered with `ok`. `statuses` are taken in turn by the attempts of one event, the last one for all that follow; `share` is the
+share of events to which they apply, the others succeed. A
 status of 0 is never answered until the path's behaviour is set anew with a status for it. It verifies signatures with
 nothing but the standard library.
 """
@@ -25,6 +26,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import orjson
 
@@ -157,6 +159,8 @@ class Connection(asyncio.Protocol):
     def _answer(self, path: str, marker: str, attempt: int) -> None:
         behaviour = self._book.behaviours.get(path, {})
         statuses = behaviour.get("statuses", [200])
+        if crc32(marker.encode()) % 100 >= 100 * behaviour.get("share", 1.0):
+            statuses = [200]
         status = statuses[min(attempt, len(statuses)) - 1]
         if status == 0:
             self._waiting = (path, marker, attempt)

@@ -1,0 +1,121 @@
+"""Goal 6: healthy endpoints beside dead ones: does a dead endpoint with a backlog delay the others?
+
+`python -m benchmarks isolation [--seconds N] [--rounds N] [--backlog N] [--json PATH]`. One
+endpoint gets 200 events/s and answers at once. In turn, each round: alone; and beside five dead
+endpoints, which accept and never answer, with a backlog of N deliveries in all. Compared: the
+healthy endpoint's time from commit to request received.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import asyncpg
+
+from benchmarks.harness import (
+    Dispatcher,
+    add_endpoint,
+    insert_events,
+    postgres,
+    spread,
+    write_results,
+)
+from benchmarks.latency import arrivals, percentiles, produce
+
+DEAD_COUNT = 5
+RATE = 200
+
+
+async def _endpoints(url: str, number: int, healthy: int, dead: int | None) -> None:
+    connection = await asyncpg.connect(url)
+    await add_endpoint(
+        connection,
+        f"healthy{number}",
+        f"http://127.0.0.1:{healthy}/hook",
+        concurrency=10,
+        types=[f"round.n{number}"],
+    )
+    if dead is not None:
+        for one in range(DEAD_COUNT):
+            await add_endpoint(
+                connection,
+                f"dead{number}x{one}",
+                f"http://127.0.0.1:{dead}/hook",
+                concurrency=10,
+                types=[f"dead.n{number}"],
+            )
+    await connection.close()
+
+
+async def _backlog(url: str, number: int, count: int) -> None:
+    connection = await asyncpg.connect(url)
+    await insert_events(connection, count // DEAD_COUNT, f"dead.n{number}")
+    while await connection.fetchval("SELECT EXISTS (SELECT FROM dispatcher.outbox)"):
+        await asyncio.sleep(0.1)
+    await connection.close()
+
+
+async def _forget(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("DELETE FROM dispatcher.delivery_open")
+    await connection.execute("UPDATE dispatcher.endpoint SET deleted_at = now()")
+    await connection.close()
+
+
+def _round(
+    url: str, directory: Path, number: int, seconds: float, backlog: int
+) -> dict[str, float]:
+    with arrivals() as (healthy, arrived), arrivals(stall_seconds=3600) as (dead, _):
+        asyncio.run(_endpoints(url, number, healthy, dead if backlog else None))
+        daemon = Dispatcher(url, directory)
+        daemon.start()
+        try:
+            if backlog:
+                asyncio.run(_backlog(url, number, backlog))
+            asyncio.run(
+                produce(url, RATE, 2, f"round.n{number}")
+            )  # warm; the dead lanes fill meanwhile
+            committed = asyncio.run(produce(url, RATE, seconds, f"round.n{number}"))
+            time.sleep(0.5)
+        finally:
+            daemon.kill()
+    asyncio.run(_forget(url))
+    return percentiles(committed, arrived)
+
+
+def main() -> None:
+    """Runs the rounds and prints the ratio."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks isolation", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backlog", type=int, default=100_000)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    alone, beside = [], []
+    with postgres() as (_, url), tempfile.TemporaryDirectory() as name:
+        for number in range(options.rounds):
+            alone.append(_round(url, Path(name), 2 * number, options.seconds, 0))
+            beside.append(_round(url, Path(name), 2 * number + 1, options.seconds, options.backlog))
+            print(
+                f"round {number + 1}: alone {alone[-1]}  beside the dead {beside[-1]}", flush=True
+            )
+    ratios = [b["p99_ms"] / a["p99_ms"] for a, b in zip(alone, beside, strict=True)]
+    print(f"\nbacklog {options.backlog:,} of {DEAD_COUNT} dead endpoints; median (range)")
+    for key in ("p50_ms", "p99_ms"):
+        medians = [statistics.median(r[key] for r in rounds) for rounds in (alone, beside)]
+        print(f"  {key:<8} alone {medians[0]:.2f}  beside {medians[1]:.2f}")
+    print(f"  p99 beside over alone  {spread(ratios)}  goal ≤ 1.2")
+    write_results(
+        "isolation",
+        {"backlog": options.backlog, "alone": alone, "beside": beside, "ratios": ratios},
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

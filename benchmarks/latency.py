@@ -1,0 +1,155 @@
+"""Goal 3: from a producer's commit to the request received, at a steady rate, beside one loopback POST.
+
+`python -m benchmarks latency [--rate N] [--seconds N] [--rounds N] [--json PATH]`. One producer commits one event per
+transaction, paced by schedule and not by completion; the receiver notes when each request was complete. Both read the
+same machine's clock.
+"""
+
+import argparse
+import asyncio
+import http.client
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import orjson
+
+from benchmarks.harness import (
+    BODY_DATA,
+    ROOT,
+    SERVER_CPU,
+    Dispatcher,
+    add_endpoint,
+    free_port,
+    pinned,
+    postgres,
+    spread,
+    wait_for,
+    write_results,
+)
+
+
+@contextmanager
+def arrivals(stall_seconds: float = 0.0) -> Iterator[tuple[int, dict[str, float]]]:
+    """Runs a receiver that notes arrivals; yields its port, and the arrivals once the block has ended."""
+    with tempfile.TemporaryDirectory() as name:
+        port, path = free_port(), Path(name) / "arrivals.json"
+        arrived: dict[str, float] = {}
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.arrivals",
+            str(port),
+            str(path),
+            str(stall_seconds),
+        ]
+        process = subprocess.Popen(pinned(SERVER_CPU, command), cwd=ROOT)
+        try:
+            wait_for(lambda: _accepts(port), 10)
+            yield port, arrived
+        finally:
+            process.terminate()
+            process.wait(10)
+            arrived.update(orjson.loads(path.read_bytes()))
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+async def produce(url: str, rate: float, seconds: float, event_type: str) -> dict[str, float]:
+    """Commits events at a steady rate; returns when each was committed, by id."""
+    connection = await asyncpg.connect(url)
+    committed: dict[str, float] = {}
+    insert = await connection.prepare(
+        "INSERT INTO dispatcher.outbox (type, data) VALUES ($1, $2::json) RETURNING id"
+    )
+    started = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        pause = started + number / rate - time.perf_counter()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        event_id = await insert.fetchval(event_type, BODY_DATA)
+        committed[event_id] = time.time()
+    await connection.close()
+    return committed
+
+
+def percentiles(committed: dict[str, float], arrived: dict[str, float]) -> dict[str, float]:
+    """Returns p50 and p99 in milliseconds, and how many events never arrived."""
+    waits = sorted((arrived[i] - at) * 1000 for i, at in committed.items() if i in arrived)
+    return {
+        "p50_ms": waits[len(waits) // 2],
+        "p99_ms": waits[int(len(waits) * 0.99)],
+        "missing": float(len(committed) - len(waits)),
+    }
+
+
+def loopback_ms(port: int) -> float:
+    """Returns the median time of one POST over a fresh look at an open connection, in milliseconds."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        connection.request("POST", "/", body=BODY_DATA)
+        connection.getresponse().read()
+        times.append((time.perf_counter() - started) * 1000)
+    connection.close()
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Runs the rounds and prints the percentiles."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks latency", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--rate", type=float, default=200)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    rounds = []
+    with postgres() as (_, url), tempfile.TemporaryDirectory() as name:
+        for number in range(options.rounds):
+            with arrivals() as (port, arrived):
+                post_ms = loopback_ms(port)
+                asyncio.run(_endpoint(url, number, port))
+                daemon = Dispatcher(url, Path(name))
+                daemon.start()
+                try:
+                    asyncio.run(produce(url, options.rate, 1, f"round.n{number}"))  # warm
+                    committed = asyncio.run(
+                        produce(url, options.rate, options.seconds, f"round.n{number}")
+                    )
+                    time.sleep(0.5)
+                finally:
+                    daemon.stop()
+            rounds.append({**percentiles(committed, arrived), "loopback_post_ms": post_ms})
+            print(f"round {number + 1}: {rounds[-1]}", flush=True)
+    print(f"\n{options.rate:g} events/s, {options.rounds} rounds; median (range)")
+    for key, goal in (("p50_ms", "≤ 2.5"), ("p99_ms", "≤ 8"), ("loopback_post_ms", "")):
+        print(f"  {key:<18} {spread([r[key] for r in rounds]):<24} {goal and 'goal ' + goal}")
+    write_results("latency", {"rate": options.rate, "rounds": rounds}, options.json)
+
+
+async def _endpoint(url: str, number: int, port: int) -> None:
+    connection = await asyncpg.connect(url)
+    await add_endpoint(
+        connection, f"latency{number}", f"http://127.0.0.1:{port}/hook", types=[f"round.n{number}"]
+    )
+    await connection.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""Endpoints through the operations, on the real database: made, changed, paused, rotated, tried, deleted."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints, shard_of
+from dispatcher.admin.operations.objects import read_cursor
+from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.admin.operations.trial import Trial
+from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.cli.session import deployment_of, opened_gate
+from dispatcher.config.settings import load_settings
+from dispatcher.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from dispatcher.store.pool import Database
+
+pytestmark = pytest.mark.postgres
+
+KEY = "k1:" + "QUJD" * 10 + "QUI="
+ALL = Actor(name="cli:tester")
+ACME = Actor(name="cli:acme", tenant="acme")
+GOOD = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
+
+
+def environment(url: str) -> dict[str, str]:
+    return {
+        "DISPATCHER_DATABASE_URL": url,
+        "DISPATCHER_SECRET_KEYS": KEY,
+        "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+        "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.1/32"]',
+    }
+
+
+@pytest.fixture
+async def deployment(database: str) -> AsyncIterator[Deployment]:
+    pool = Database(database, connections_max=3)
+    await pool.open()
+    yield deployment_of(load_settings(None, environment(database)), pool)
+    await pool.close()
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def audited(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+    return [
+        row[0] for row in await connection.fetch("SELECT action FROM dispatcher.audit ORDER BY id")
+    ]
+
+
+async def problems_of(work: Any) -> dict[str, str]:
+    with pytest.raises(InvalidRequestError) as caught:
+        await work
+    return dict(caught.value.problems)
+
+
+async def test_a_made_endpoint_shows_its_secret_once(deployment: Deployment) -> None:
+    made = await Endpoints(deployment).create(ALL, GOOD | {"profile": "humansoft"})
+    shown = await Endpoints(deployment).show(ALL, made["id"])
+    assert made["secret"].startswith("whse")
+    assert shown["secret"] == f"{made['secret'][:4]}********{made['secret'][-4:]}"
+    assert (await Rotation(deployment).reveal(ALL, made["id"]))["secret"] == made["secret"]
+
+
+async def test_a_secret_lies_sealed_in_the_database(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    made = await Endpoints(deployment).create(ALL, GOOD)
+    (sealed,) = await connection.fetch("SELECT key_id, sealed FROM dispatcher.endpoint_secret")
+    assert sealed["key_id"] == "k1"
+    assert made["secret"].encode() not in sealed["sealed"]
+    assert await connection.fetchval("SELECT shard FROM dispatcher.endpoint") == shard_of(
+        made["id"]
+    )
+
+
+async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
+    fields = {
+        "name": " x",
+        "url": "http://10.0.0.1/",
+        "event_types": ["Order"],
+        "headers": {"Host": "a"},
+        "labels": {"A": "b"},
+        "ca_pem": "no",
+        "rate_limit": 0,
+        "timeout_seconds": True,
+        "max_concurrency": 1.5,
+        "retry_schedule_seconds": [1, -1],
+        "ordering": "key",
+        "secret": "short",
+        "tenant": "A",
+        "state": "active",
+        "colour": "red",
+        "profile": "wms",
+    }
+    found = await problems_of(Endpoints(deployment).create(ALL, fields))
+    expected = {
+        "name", "url", "event_types[0]", "headers.Host", "labels", "ca_pem", "rate_limit",
+        "timeout_seconds", "max_concurrency", "retry_schedule_seconds[1]", "ordering", "secret",
+        "tenant", "state", "colour",
+    }  # fmt: skip
+    assert set(found) == expected
+
+
+async def test_humansoft_is_https_only_whatever_the_settings_allow(deployment: Deployment) -> None:
+    fields = GOOD | {"profile": "humansoft", "url": "http://127.0.0.1:9000/", "secret": None}
+    assert set(await problems_of(Endpoints(deployment).create(ALL, fields))) == {"url", "secret"}
+
+
+async def test_nothing_secret_is_done_without_a_key(deployment: Deployment, database: str) -> None:
+    await Endpoints(deployment).create(ALL, GOOD)
+    settings = load_settings(None, {"DISPATCHER_DATABASE_URL": database})
+    keyless = deployment_of(settings, deployment.database)
+    with pytest.raises(ConfigurationError):
+        await Endpoints(keyless).create(ALL, GOOD | {"name": "other"})
+    (listed,) = (await Endpoints(keyless).page(ALL))["items"]
+    assert listed["secret"] == "********"
+
+
+async def test_a_name_is_unique_in_its_tenant_and_free_again_once_deleted(
+    deployment: Deployment,
+) -> None:
+    endpoints = Endpoints(deployment)
+    made = await endpoints.create(ALL, GOOD)
+    with pytest.raises(ConflictError, match="erp"):
+        await endpoints.create(ALL, GOOD)
+    await endpoints.create(ALL, GOOD | {"tenant": "acme"})
+    await endpoints.delete(ALL, made["id"])
+    await endpoints.create(ALL, GOOD)
+
+
+async def test_another_tenants_things_do_not_exist(deployment: Deployment) -> None:
+    endpoints = Endpoints(deployment)
+    made = await endpoints.create(ALL, GOOD)
+    assert (await endpoints.page(ACME))["items"] == []
+    for work in (
+        endpoints.show(ACME, made["id"]),
+        endpoints.update(ACME, made["id"], {"name": "x"}),
+        endpoints.pause(ACME, made["id"]),
+        endpoints.resume(ACME, made["id"]),
+        endpoints.delete(ACME, made["id"]),
+        endpoints.create(ACME, GOOD | {"tenant": "default"}),
+        endpoints.page(ACME, tenant="default"),
+        Rotation(deployment).reveal(ACME, made["id"]),
+        Rotation(deployment).rotate(ACME, made["id"]),
+    ):
+        with pytest.raises(NotFoundError):
+            await work
+    assert (await endpoints.create(ACME, GOOD))["tenant"] == "acme"
+
+
+async def test_pages_follow_each_other_without_gap_or_repeat(deployment: Deployment) -> None:
+    endpoints = Endpoints(deployment)
+    made = [(await endpoints.create(ALL, GOOD | {"name": f"e{n}"}))["id"] for n in range(5)]
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await endpoints.page(ALL, limit=2, cursor=cursor)
+        seen += [item["id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+
+
+@pytest.mark.parametrize("text", ["", "x", "MTc5", "ü", "A" * 200])
+def test_a_cursor_that_is_not_ours_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        read_cursor(text)
+
+
+async def test_an_update_changes_what_is_given_and_null_brings_the_default_back(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    endpoints = Endpoints(deployment)
+    made = await endpoints.create(ALL, GOOD | {"rate_limit": 5, "headers": {"X-A": "1"}})
+    version = await connection.fetchval("SELECT version FROM dispatcher.routing")
+    changed = await endpoints.update(
+        ALL, made["id"], {"rate_limit": None, "event_types": ["no.such"]}
+    )
+    assert changed["rate_limit"] is None
+    assert changed["headers"] == {"X-A": "1"}
+    assert changed["warnings"] == [
+        "event_types: the catalogue knows no no.such; it is kept, check the spelling"
+    ]
+    assert await connection.fetchval("SELECT version FROM dispatcher.routing") > version
+
+
+@pytest.mark.parametrize("fields", [{"profile": "wms"}, {"tenant": "acme"}])
+async def test_profile_and_tenant_never_change(
+    deployment: Deployment, fields: dict[str, str]
+) -> None:
+    made = await Endpoints(deployment).create(ALL, GOOD)
+    with pytest.raises(ConflictError):
+        await Endpoints(deployment).update(ALL, made["id"], fields)
+
+
+async def test_each_change_is_audited_and_what_changes_nothing_is_not(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    endpoints = Endpoints(deployment)
+    made = await endpoints.create(ALL, GOOD)
+    await endpoints.update(ALL, made["id"], {"name": "new"})
+    await endpoints.update(ALL, made["id"], {"name": "new"})
+    await endpoints.pause(ALL, made["id"])
+    await endpoints.pause(ALL, made["id"])
+    await endpoints.resume(ALL, made["id"])
+    await Rotation(deployment).reveal(ALL, made["id"])
+    await endpoints.delete(ALL, made["id"])
+    assert await audited(connection) == [
+        "endpoint.create",
+        "endpoint.update",
+        "endpoint.pause",
+        "endpoint.resume",
+        "endpoint.reveal_secret",
+        "endpoint.delete",
+    ]
+
+
+async def test_resume_makes_a_disabled_endpoint_active_and_forgets_its_failures(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    endpoints = Endpoints(deployment)
+    made = await endpoints.create(ALL, GOOD)
+    await connection.execute("UPDATE dispatcher.endpoint SET state = 'disabled', reason = 'gone'")
+    await connection.execute(
+        "INSERT INTO dispatcher.endpoint_health VALUES ($1, now(), 30)", made["id"]
+    )
+    with pytest.raises(ConflictError):
+        await endpoints.pause(ALL, made["id"])
+    resumed = await endpoints.resume(ALL, made["id"])
+    assert (resumed["state"], resumed["reason"]) == ("active", None)
+    assert await connection.fetchval("SELECT count(*) FROM dispatcher.endpoint_health") == 0
+
+
+async def test_deleting_destroys_what_was_secret(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    made = await Endpoints(deployment).create(
+        ALL, GOOD | {"headers": {"Authorization": "Bearer x"}}
+    )
+    await Endpoints(deployment).delete(ALL, made["id"])
+    row = await connection.fetchrow("SELECT headers, deleted_at FROM dispatcher.endpoint")
+    assert row is not None
+    assert row["headers"] == "{}"
+    assert row["deleted_at"] is not None
+    assert await connection.fetchval("SELECT count(*) FROM dispatcher.endpoint_secret") == 0
+
+
+async def roles(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+    return [
+        row[0]
+        for row in await connection.fetch(
+            "SELECT role FROM dispatcher.endpoint_secret ORDER BY role"
+        )
+    ]
+
+
+async def test_standard_signs_with_new_and_old_until_the_overlap_ends(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    made = await Endpoints(deployment).create(ALL, GOOD)
+    rotated = await Rotation(deployment).rotate(ALL, made["id"], overlap_seconds=60)
+    assert rotated["state"] == "active"
+    assert rotated["secret"] != made["secret"]
+    assert await roles(connection) == ["current", "previous"]
+    at_once = await Rotation(deployment).rotate(ALL, made["id"], overlap_seconds=0)
+    assert at_once["previous_secret_expires_at"] is None
+    assert await roles(connection) == ["current", "previous"], "the first one's overlap still runs"
+    for wrong in ({"overlap_seconds": 604_801.0}, {"activate": False}):
+        await problems_of(Rotation(deployment).rotate(ALL, made["id"], **wrong))  # type: ignore[arg-type]  # each is of its own type
+
+
+async def test_wms_stages_a_secret_and_switches_on_the_second_call(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    rotation = Rotation(deployment)
+    made = await Endpoints(deployment).create(ALL, GOOD | {"profile": "wms"})
+    with pytest.raises(ConflictError):
+        await rotation.activate_staged(ALL, made["id"])
+    assert set(await problems_of(rotation.rotate(ALL, made["id"], overlap_seconds=5))) == {
+        "overlap_seconds"
+    }
+    staged = await rotation.rotate(ALL, made["id"])
+    assert staged["state"] == "staged"
+    assert (await rotation.reveal(ALL, made["id"]))["secret"] == made["secret"]
+    switched = await rotation.activate_staged(ALL, made["id"])
+    assert switched["staged_secret"] is None
+    assert (await rotation.reveal(ALL, made["id"]))["secret"] == staged["secret"]
+    assert await roles(connection) == ["current"]
+    assert set(
+        await problems_of(rotation.rotate(ALL, made["id"], new_secret=staged["secret"]))
+    ) == {"secret"}
+
+
+@pytest.mark.parametrize("profile", ["wms", "standard", "github", "stripe"])
+async def test_a_test_event_is_signed_sent_and_recorded(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]", profile: str
+) -> None:
+    receiver = Receiver()
+    port = await receiver.start()
+    try:
+        fields = GOOD | {"url": f"http://127.0.0.1:{port}/hook", "profile": profile}
+        made = await Endpoints(deployment).create(ALL, fields)
+        receiver.routes = {"/hook": Route(profile=profile, secrets=[made["secret"]])}
+        await Endpoints(deployment).pause(ALL, made["id"])
+        async with opened_gate(deployment.settings) as gate:
+            answer = await Trial(deployment, gate).send(ALL, made["id"])
+    finally:
+        await receiver.stop()
+    assert [one.verdict for one in receiver.received] == ["valid"]
+    assert (answer["state"], answer["test"]) == ("succeeded", True)
+    assert answer["event_id"].startswith("evt_test_")
+    assert answer["attempts"][0]["trigger"] == "test"
+    assert (
+        await connection.fetchval("SELECT count(*) FROM dispatcher.attempt WHERE trigger = 'test'")
+        == 1
+    )
+    assert (
+        await connection.fetchval("SELECT bytes FROM dispatcher.body") == receiver.received[0].body
+    )
+
+
+async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> None:
+    receiver = Receiver(Route(behaviour=Behaviour(status=410)))
+    port = await receiver.start()
+    try:
+        made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
+        async with opened_gate(deployment.settings) as gate:
+            answer = await Trial(deployment, gate).send(
+                ALL, made["id"], event_type="order.created", data='{"a": 1}'
+            )
+            wrong = await problems_of(Trial(deployment, gate).send(ALL, made["id"], data="[1]"))
+    finally:
+        await receiver.stop()
+    assert (answer["state"], answer["reason"]) == ("failed", "test_failed")
+    assert answer["attempts"][0]["response_code"] == 410
+    assert answer["attempts"][0]["response_body"] == "this receiver answers 410\n"
+    assert receiver.received[0].body.endswith(b'"data":{"a": 1}}')
+    assert (await Endpoints(deployment).show(ALL, made["id"]))["state"] == "active"
+    assert set(wrong) == {"data"}
