@@ -177,9 +177,8 @@ def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None
         say(f"{answer['event']['id']} ({answer['event']['type']}): {answer['summary']}")
         for one in answer["endpoints"]:
             say()
-            say(
-                f"{'+' if one['gets_it'] else '-'} {one['endpoint_name']} ({one['endpoint_id']}, {one['endpoint_state']})"
-            )
+            sign = "+" if one["gets_it"] else "-"
+            say(f"{sign} {one['endpoint_name']} ({one['endpoint_id']}, {one['endpoint_state']})")
             say(f"  {one['why']}: {one['explanation']}")
             say(f"  next: {one['next']}")
         if not answer["endpoints"]:

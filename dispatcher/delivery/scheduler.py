@@ -295,11 +295,13 @@ class Scheduler:
         idle = [i for i in ids if i not in self._lanes.busy]
         loaded = await self._store.load(idle) if idle else []
         del self._due[:count]
-        found = {row.id for row in loaded}
-        for delivery_id in ids:
-            if delivery_id not in found and delivery_id not in self._lanes.busy:
-                self._forget(delivery_id)
-        for row in loaded:
+        found = {row.id: row for row in loaded}
+        for delivery_id in ids:  # in the order in which they were due, which a join does not keep
+            row = found.get(delivery_id)
+            if row is None:
+                if delivery_id not in self._lanes.busy:
+                    self._forget(delivery_id)
+                continue
             lane = self._lanes.held.get(row.id)
             if row.id in self._lanes.busy or lane is None or row.id in self._wheel:
                 continue  # it was sent while we asked: what the row says is old

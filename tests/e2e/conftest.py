@@ -57,6 +57,10 @@ class Bench:
         self._producers.append(producer)
         return producer
 
+    async def produced(self, plan: Plan, seconds: float = 30.0) -> None:
+        """Runs a producer to its end."""
+        assert await self.produce(plan).ended(seconds) == 0
+
     async def report(
         self,
         identity: str,

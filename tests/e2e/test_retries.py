@@ -47,7 +47,7 @@ async def test_attempts_come_when_the_schedule_says_then_failed_and_a_resend_mak
     receiver.behave(hook={"secret": WMS_SECRET, "statuses": [500]})
     await add_endpoint(sql, "ep_x", receiver.url("/hook"), profile="wms", retry_schedule_seconds=schedule)
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=1))
+    await bench.produced(Plan(url=bench.url, events_count=1))
     failed = await _in_state(sql, "ep_x", "failed")
     assert (failed["reason"], failed["attempt_count"], failed["schedule_position"]) == ("schedule_spent", 4, 4)
     attempts = await _attempts(sql, "ep_x")
@@ -84,7 +84,7 @@ async def test_body_and_ids_stay_while_timestamp_and_signature_are_made_anew(ben
     receiver.behave(hook={"secret": STANDARD_SECRET, "statuses": [500, 500, 200]})
     await add_endpoint(sql, "ep_x", receiver.url("/hook"), retry_schedule_seconds=[1.5, 1.5])
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=1))
+    await bench.produced(Plan(url=bench.url, events_count=1))
     await quiet(bench.url, seconds=15)
     seen = receiver.entries("request")
     assert len(seen) == 3
@@ -98,7 +98,7 @@ async def test_a_resend_of_a_waiting_delivery_keeps_its_place_in_the_schedule(be
     receiver.behave(hook={"secret": STANDARD_SECRET, "statuses": [500]})
     await add_endpoint(sql, "ep_x", receiver.url("/hook"), retry_schedule_seconds=[3.0, 60.0], profile="standard")
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=1))
+    await bench.produced(Plan(url=bench.url, events_count=1))
     waiting = await _in_state(sql, "ep_x", "retrying")
     await _resend(sql, waiting)
     await until(lambda: sql.fetchval("SELECT count(*) = 2 FROM dispatcher.attempt"), seconds=2, what="the resend")
@@ -120,13 +120,13 @@ async def test_410_ends_and_disables_under_standard_and_is_retried_under_wms(ben
     await add_endpoint(sql, "ep_std", receiver.url("/std"))
     await add_endpoint(sql, "ep_wms", receiver.url("/wms"), profile="wms", retry_schedule_seconds=[0.3])
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=1))
+    await bench.produced(Plan(url=bench.url, events_count=1))
     gone = await _in_state(sql, "ep_std", "failed")
     assert (gone["reason"], gone["attempt_count"]) == ("gone", 1)
     await _in_state(sql, "ep_wms", "succeeded")
     endpoint = await sql.fetchrow("SELECT state, reason FROM dispatcher.endpoint WHERE id = 'ep_std'")
     assert tuple(endpoint) == ("disabled", "gone")
-    bench.produce(Plan(url=bench.url, events_count=1, prefix="after"))
+    await bench.produced(Plan(url=bench.url, events_count=1, prefix="after"))
     await until(
         lambda: sql.fetchval("SELECT count(*) = 4 FROM dispatcher.delivery_done"), seconds=10, what="four ended"
     )
@@ -145,7 +145,7 @@ async def test_retry_after_postpones_and_never_brings_forward(bench, sql):
     await add_endpoint(sql, "ep_later", receiver.url("/later"), retry_schedule_seconds=[1.0])
     await add_endpoint(sql, "ep_sooner", receiver.url("/sooner"), retry_schedule_seconds=[50.0])
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=1))
+    await bench.produced(Plan(url=bench.url, events_count=1))
     later = await _in_state(sql, "ep_later", "retrying")
     sooner = await _in_state(sql, "ep_sooner", "retrying")
     assert 110 < (later["next_attempt_at"] - later["created_at"]).total_seconds() < 125
@@ -158,7 +158,7 @@ async def test_a_paused_endpoint_holds_what_comes_and_resumes_oldest_first(bench
     await add_endpoint(sql, "ep_x", receiver.url("/hook"), max_concurrency=1)
     await sql.execute("UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now()")
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=30, events_per_second=100))
+    await bench.produced(Plan(url=bench.url, events_count=30, events_per_second=100))
     await until(
         lambda: sql.fetchval("SELECT count(*) = 30 FROM dispatcher.delivery_open WHERE attempt_count = 0"),
         seconds=10,
@@ -178,7 +178,7 @@ async def test_waiting_deliveries_of_deleted_and_disabled_endpoints_are_cancelle
         receiver.behave(**{name: {"secret": STANDARD_SECRET, "statuses": [500]}})
         await add_endpoint(sql, f"ep_{name}", receiver.url(f"/{name}"), retry_schedule_seconds=[600.0])
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=3))
+    await bench.produced(Plan(url=bench.url, events_count=3))
     await until(
         lambda: sql.fetchval("SELECT count(*) = 6 FROM dispatcher.delivery_open WHERE state = 'retrying'"),
         seconds=10,
@@ -205,7 +205,7 @@ async def test_an_endpoint_that_cannot_be_sent_to_costs_only_its_own_deliveries(
     await add_endpoint(sql, "ep_secret", receiver.url("/bad"))
     await sql.execute("UPDATE dispatcher.endpoint_secret SET sealed = sealed || 'x'::bytea WHERE endpoint_id = 'ep_secret'")
     await bench.daemon().started()
-    bench.produce(Plan(url=bench.url, events_count=10))
+    await bench.produced(Plan(url=bench.url, events_count=10))
     await quiet(bench.url, seconds=10)
     found = await sql.fetch("SELECT DISTINCT endpoint_id, state, reason FROM dispatcher.delivery ORDER BY 1")
     assert [tuple(row) for row in found] == [

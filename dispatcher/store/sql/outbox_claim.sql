@@ -10,7 +10,7 @@ WITH waiting AS MATERIALIZED (
     SELECT ctid AS row_id, position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
            CASE WHEN traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
                AS traceparent,
-           octet_length(data::text) AS bytes
+           id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
     FROM dispatcher.outbox
     WHERE consumed_at IS NULL
     ORDER BY position
@@ -22,11 +22,11 @@ WITH waiting AS MATERIALIZED (
     WHERE bytes_before < $2
 ), consumed AS (
     DELETE FROM dispatcher.outbox
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id ~ '^evt_[0-9]{4}_[0-9]{6,}$'))
+    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id_is_ours))
 ), remembered AS (
     UPDATE dispatcher.outbox
     SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id !~ '^evt_[0-9]{4}_[0-9]{6,}$'))
+    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE NOT id_is_ours))
 ), kept AS (
     INSERT INTO dispatcher.event
         (day, id, type, tenant, data, occurred_at, ordering_key, labels, traceparent, inserted_at, accepted_at)
