@@ -1,4 +1,4 @@
-"""Goal 6: healthy endpoints beside dead ones: does a dead endpoint with a backlog delay the others?
+"""Goal 6: whether dead endpoints with a backlog delay a healthy one.
 
 `python -m benchmarks isolation [--seconds N] [--rounds N] [--backlog N] [--json PATH]`. One
 endpoint gets 200 events/s and answers at once. In turn, each round: alone; and beside five dead

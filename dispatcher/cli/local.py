@@ -120,7 +120,8 @@ def listen(
 def verify(
     profile: Annotated[str, typer.Option(help="wms, humansoft, standard, github or stripe.")],
     secret: Annotated[
-        list[str], typer.Option(help="A secret, or whpk_ public key. May be repeated.")
+        list[str],
+        typer.Option(metavar="SECRET", help="A secret, or whpk_ public key. May be repeated."),
     ],
     header: Annotated[
         list[str],
@@ -139,8 +140,8 @@ def verify(
 
     For example:
 
-      dispatcher verify --profile wms --secret whsec_example_of_a_secret --header 'X-WMS-Signature: sha256=<hex>'
-      --body request.json
+      printf '{"id":"evt_1"}' | dispatcher verify --profile wms --secret whsec_an_example --body -
+      --header 'X-WMS-Signature: sha256=ef1a51ff8bc54e8fdcb7a9e314ffeeb15a493b8372092dcb34babad34ecd7376'
     """
     from dispatcher.cli.dev import verifying
 

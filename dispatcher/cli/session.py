@@ -63,7 +63,9 @@ def effective_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment, completed by a running `dispatcher dev` where no database URL is set."""
     if environ.get("DISPATCHER_DATABASE_URL") or environ.get("DISPATCHER_DATABASE_URL_FILE"):
         return dict(environ)
-    return {**running_environment(environ), **environ}
+    found = running_environment(environ)
+    given = {name.removesuffix("_FILE") for name in environ if name.endswith("_FILE")}
+    return {**{name: value for name, value in found.items() if name not in given}, **environ}
 
 
 def actor() -> Actor:

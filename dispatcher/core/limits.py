@@ -50,9 +50,6 @@ SUBSCRIPTION_TYPES_COUNT_MAX: Final = 500
 # Alternatives for one name in an endpoint's label filter.
 LABEL_FILTER_VALUES_COUNT_MAX: Final = 100
 
-# Deeper JSON is an attack on the parser's stack (A23).
-JSON_DEPTH_MAX: Final = 64
-
 # Routes remembered by (tenant, event type): hostile type names must not fill the memory (A28).
 ROUTE_CACHE_ENTRIES_MAX: Final = 10_000
 # Endpoints named by all remembered routes together: 8 MB of references.

@@ -13,12 +13,9 @@ import re
 from collections.abc import Mapping
 
 from dispatcher.core.errors import EncodingError, ProfileError
+from dispatcher.core.limits import CUSTOM_HEADERS_BYTES_MAX, CUSTOM_HEADERS_COUNT_MAX
 from dispatcher.core.profile import HEADER_NAME, RESERVED_HEADERS, HeaderSource, Profile
 from dispatcher.core.signing import Signer
-
-CUSTOM_HEADERS_MAX = 50
-CUSTOM_HEADERS_BYTES_MAX = 8 * 1024
-"""Names, values and what stands between them, together."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -54,8 +51,8 @@ def _our_names(profile: Profile) -> set[str]:
 
 def _malformed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     problems = []
-    if len(headers) > CUSTOM_HEADERS_MAX:
-        problems.append(("headers", f"are {len(headers)}, more than {CUSTOM_HEADERS_MAX}"))
+    if len(headers) > CUSTOM_HEADERS_COUNT_MAX:
+        problems.append(("headers", f"are {len(headers)}, more than {CUSTOM_HEADERS_COUNT_MAX}"))
     seen: set[str] = set()
     size = 0
     for name, value in headers.items():

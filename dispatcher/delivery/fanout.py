@@ -186,8 +186,11 @@ class _Batch:
         """Writes all rows within the claim's transaction."""
         count = len(self._targets)
         day, accepted_at = self._claim.day, self._claim.accepted_at
-        ids = delivery_ids(
-            int(accepted_at.timestamp() * 1000), os.urandom(_RANDOM_BYTES_PER_ID * count), count
+        # Sorted, so that deliveries due in the same moment are loaded in the order of their events.
+        ids = sorted(
+            delivery_ids(
+                int(accepted_at.timestamp() * 1000), os.urandom(_RANDOM_BYTES_PER_ID * count), count
+            )
         )
         rows: list[DeliveryRow] = []
         cancelled: list[CancelledRow] = []

@@ -11,7 +11,7 @@ from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.connections import Connections
-from dispatcher.delivery.fanout import Fanout
+from dispatcher.delivery.fanout import Fanout, TakenThrough
 from dispatcher.delivery.gate import Gate
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.lanes import Lanes
@@ -35,6 +35,8 @@ from dispatcher.telemetry.metrics import Metrics
 _log = structlog.get_logger("dispatcher.delivery.pipeline")
 
 FLUSH_SECONDS_MAX = 5.0
+UNSURE_SECONDS = 30.0
+"""How long after a COMMIT without an answer its deliveries are looked for in Postgres."""
 
 
 class Pipeline:
@@ -69,6 +71,7 @@ class Pipeline:
             make_target=gate.make_target,
             drop_target=gate.connections.drop,
             allow_http=settings.egress.allow_http,
+            allow_ports=gate.policy.allow_ports,
             user_agent=settings.egress.user_agent or f"dispatcher/{version}",
             max_concurrency=delivery.concurrency_per_endpoint,
             now=clock.now,
@@ -122,14 +125,15 @@ class Pipeline:
         self.lanes.refill_wanted = self.scheduler.wake
         self.listener = Listener(listen_url, control=self._look_now, name=incarnation)
         outbox = Outbox(database)
+        self._fanout = Fanout(
+            outbox,
+            self.routing,
+            offer=self.lanes.offer,
+            fanned_out=self._fanned_out,
+            batch_bytes_max=settings.fanout.batch_bytes_max,
+        )
         self.intake = Intake(
-            Fanout(
-                outbox,
-                self.routing,
-                offer=self.lanes.offer,
-                fanned_out=self._fanned_out,
-                batch_bytes_max=settings.fanout.batch_bytes_max,
-            ),
+            self._fan_out,
             outbox.poll,
             self.listener,
             room=self.lanes.room,
@@ -142,6 +146,7 @@ class Pipeline:
         self._outcomes = Outcomes(metrics, replica=name, per_endpoint=settings.metrics.per_endpoint)
         self._listens = settings.intake.notify
         self._draining = False
+        self._unsure_until = float("-inf")
         self.routing_changed: Callable[[], None] = lambda: None
         """Called when endpoints or shards changed; upkeep follows."""
 
@@ -172,13 +177,24 @@ class Pipeline:
         if unknown:
             self._metrics.events_unknown_type.add(amount=unknown)
 
+    async def _fan_out(self, events_max: int) -> TakenThrough:
+        """Takes a batch through; one that was cut off may have been committed all the same, unknown to lanes."""
+        known = False
+        try:
+            taken = await self._fanout(events_max)
+            known = True
+        finally:
+            if not known:
+                self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
+        return taken
+
     async def _polled(self, poll: Poll) -> None:
         """Acts on what intake's poll saw beside the outbox."""
         if self.routing.is_stale(poll.routing_version):
             await self.routing.refresh()
         if poll.requests_waiting:
             self.scheduler.load_requests()
-        if self.shards.has_company():
+        if self.shards.has_company() or self._clock.monotonic() < self._unsure_until:
             self.scheduler.look_for_arrivals()
         self.lanes.pump()
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from dispatcher.core.addresses import PortPolicy
 from dispatcher.core.errors import InvalidRequestError, ProfileError, SecretError
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
@@ -49,6 +50,7 @@ class RoutingTable:
         make_target: MakesTargets,
         drop_target: Callable[[Target], None],
         allow_http: bool,
+        allow_ports: PortPolicy,
         user_agent: str,
         max_concurrency: int,
         now: Callable[[], datetime],
@@ -59,6 +61,7 @@ class RoutingTable:
         self._make_target = make_target
         self._drop_target = drop_target
         self._allow_http = allow_http
+        self._allow_ports = allow_ports
         self._user_agent = user_agent
         self._max_concurrency = max_concurrency
         self._now = now
@@ -134,7 +137,9 @@ class RoutingTable:
         url = template = None
         if profile is not None:
             try:
-                url = canonical_url(row.url, https_only=profile.https_only)
+                url = canonical_url(
+                    row.url, https_only=profile.https_only, allow_ports=self._allow_ports
+                )
                 template = self._template(row, profile, url, now)
             except InvalidRequestError as error:
                 problem = (

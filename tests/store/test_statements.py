@@ -1,0 +1,46 @@
+"""Every statement in `sql/` is understood by Postgres on the migrated schema, and asked for by name somewhere."""
+
+import re
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from dispatcher.store import statements
+
+pytestmark = pytest.mark.postgres
+
+PACKAGE = Path(statements.__file__).parent.parent
+# Several commands in one file, or a command that cannot be prepared: run by tests of their own.
+NOT_PREPARED = {"producer_role", "schema_bootstrap", "notify_attach", "notify_drop", "control_notify"}
+
+
+@pytest.fixture(scope="module")
+def sources() -> str:
+    return "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(statements.names() - NOT_PREPARED))
+async def test_a_statement_is_prepared_on_the_migrated_schema(database, name):
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.prepare(statements.statement(name))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("name", sorted(statements.names()))
+def test_a_statement_is_used_and_opens_with_what_it_does(sources, name):
+    assert re.search(rf'"{name}"', sources)
+    text = statements.statement(name)
+    assert text.startswith("-- ")
+    assert "Parameters:" in text
+
+
+def test_the_ones_that_are_not_prepared_are_there():
+    assert statements.names() >= NOT_PREPARED
+
+
+def test_an_unknown_statement_is_an_error_at_once():
+    with pytest.raises(KeyError):
+        statements.statement("no_such_statement")
