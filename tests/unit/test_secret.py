@@ -26,7 +26,7 @@ def standard(prefix: str, key: bytes) -> Secret:
 @given(st.text(alphabet=st.characters(codec="ascii"), min_size=9, max_size=300))
 def test_no_way_of_printing_a_secret_shows_it(text: str) -> None:
     secret = Secret(text)
-    for shown in (repr(secret), str(secret), f"{secret}", f"{secret!r:>4}", "%s" % secret):  # noqa: UP031
+    for shown in (repr(secret), str(secret), f"{secret}", f"{secret!r:>4}", "%s" % secret):  # noqa: UP031 -- one of the ways to show it
         assert text not in shown
 
 

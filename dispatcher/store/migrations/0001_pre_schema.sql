@@ -100,9 +100,9 @@ CREATE TRIGGER outbox_2_make_id BEFORE INSERT ON dispatcher.outbox FOR EACH ROW
 CREATE FUNCTION dispatcher.outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- One expression, no statement: PERFORM would start the executor for each row.
-    IF CASE WHEN pg_try_advisory_lock_shared(1684632432, 1)
-            THEN NOT pg_advisory_unlock_shared(1684632432, 1)
-            ELSE pg_notification_queue_usage() < 0.5 END THEN
+    IF (CASE WHEN pg_try_advisory_lock_shared(1684632432, 1)
+             THEN NOT pg_advisory_unlock_shared(1684632432, 1)
+             ELSE pg_notification_queue_usage() < 0.5 END) THEN
         NOTIFY dispatcher_outbox;
     END IF;
     RETURN NULL;
