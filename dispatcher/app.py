@@ -23,7 +23,12 @@ from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import RULES
-from dispatcher.core.errors import ConfigurationError, DispatcherError, StoreUnavailableError
+from dispatcher.core.errors import (
+    ConfigurationError,
+    DispatcherError,
+    SchemaError,
+    StoreUnavailableError,
+)
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.egress import self_test
 from dispatcher.delivery.gate import Gate, protected_addresses
@@ -35,6 +40,7 @@ from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import Metrics
@@ -166,6 +172,7 @@ class Daemon:
                 serving(self.port)
                 tasks.spawn("beat", self._beat(metrics))
                 if await self._wait_for_schema(schema):
+                    await self._prepare(schema, Routing(database))
                     pipeline.start(tasks)
                     tasks.spawn("upkeep", upkeep.run())
                     self._notifier.ready()
@@ -205,6 +212,34 @@ class Daemon:
             except TimeoutError:
                 continue
         return False
+
+    async def _prepare(self, schema: Schema, routing: Routing) -> None:
+        """Makes what the first event needs, and refuses keys that open nothing.
+
+        Raises:
+            ConfigurationError: secrets are sealed with keys that are not configured.
+        """
+        try:
+            await schema.make_partitions(self._settings.retention.partitions_ahead_days)
+            keyring = keyring_of(self._settings)
+            _, rows = await routing.load()
+        except (SchemaError, StoreUnavailableError) as error:
+            _log.error("daemon.prepared_in_part", error=str(error))
+            return
+        sealed = [(row.id, secret) for row in rows for secret in row.secrets]
+        missing = sorted({s.key_id for _, s in sealed} - keyring.key_ids)
+        problems = [
+            f"DISPATCHER_SECRET_KEYS: key {key_id!r} is missing, and endpoints' secrets are sealed with it"
+            for key_id in missing
+        ]
+        if (
+            sealed
+            and not missing
+            and not any(keyring.opens(i, s.key_id, s.sealed) for i, s in sealed)
+        ):
+            problems = ["DISPATCHER_SECRET_KEYS: these keys open none of the endpoints' secrets"]
+        if problems:
+            raise ConfigurationError(problems)
 
     async def _wait_for_end(self, tasks: TaskSet) -> None:
         """Returns at a signal; raises what killed a stage."""
@@ -294,7 +329,7 @@ class Daemon:
         self._notifier.ready()
 
 
-_TAKES_EFFECT_AT_ONCE = ("delivery.drain_seconds", "delivery.concurrency_per_endpoint", "log.level")
+_TAKES_EFFECT_AT_ONCE = ("delivery.drain_seconds", "delivery.concurrency_per_endpoint")
 
 
 def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:

@@ -43,7 +43,7 @@ class StoreUnavailableError(DispatcherError):
 
 
 class BatchRefusedError(DispatcherError):
-    """Postgres refuses a batch of events for what is in it; a smaller batch may pass."""
+    """Postgres refuses a batch of events for what they hold; a smaller batch may pass."""
 
 
 class NotFoundError(DispatcherError):

@@ -21,6 +21,7 @@ class Keyring:
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self.sealing_key_id = next(iter(keys))
+        self.key_ids = frozenset(keys)
 
     def seal(self, secret: str, *, owner: str, nonce: bytes) -> bytes:
         """Returns nonce and ciphertext of a secret that belongs to `owner`, an endpoint's id."""
@@ -47,6 +48,14 @@ class Keyring:
             ).decode()
         except (InvalidTag, ValueError) as error:
             raise SecretError(f"the secret of {owner} does not open with key {key_id!r}") from error
+
+    def opens(self, owner: str, key_id: str, sealed: bytes) -> bool:
+        """Tells whether `open` would give a secret."""
+        try:
+            self.open(sealed, owner=owner, key_id=key_id)
+        except SecretError:
+            return False
+        return True
 
 
 def _associated(owner: str, key_id: str) -> bytes:

@@ -70,12 +70,14 @@ class Fanout:
         *,
         offer: TakesDelivery,
         fanned_out: Callable[[list[Event]], None],
+        set_aside: Callable[[], None],
         batch_bytes_max: int,
     ) -> None:
         self._outbox = outbox
         self._routing = routing
         self._offer = offer
         self._fanned_out = fanned_out
+        self._set_aside = set_aside
         self._batch_bytes_max = batch_bytes_max
         self._events_max = BATCH_EVENTS_MAX
         """Less than that for a while after a batch was refused."""
@@ -97,7 +99,9 @@ class Fanout:
         except BatchRefusedError as error:
             if limit == 1:
                 event_id = await self._outbox.set_aside()
-                _log.error("event.set_aside", event_id=event_id, error=str(error))
+                self._set_aside()
+                # "task" is one of the fields that repeated lines are told apart by: none is left out.
+                _log.error("event.set_aside", task=event_id, event_id=event_id, error=str(error))
             self._events_max = max(1, limit // 10)
             return TakenThrough(0, more=True)
         self._events_max = min(events_max, self._events_max * 2)

@@ -8,9 +8,9 @@ and looks by itself, so that they commit in silence, for a NOTIFY takes a lock a
 Every hole in that (a commit between the last look and the lock, a listener that died, a pooler that
 swallows LISTEN) is covered by the poll.
 
-What is always true: intake claims only when lanes have room for more, never more than a batch, one
-batch at a time; it keeps no cursor. When Postgres is away it asks again with backoff; the loop ends
-only when it is stopped.
+What is always true: intake claims only when lanes have room for more, never more than a batch at a
+time (in busy times as two halves at once); it keeps no cursor. When Postgres is away it asks again
+with backoff; the loop ends only when it is stopped.
 """
 
 import asyncio

@@ -130,6 +130,7 @@ class Pipeline:
             self.routing,
             offer=self.lanes.offer,
             fanned_out=self._fanned_out,
+            set_aside=metrics.events_set_aside.add,
             batch_bytes_max=settings.fanout.batch_bytes_max,
         )
         self.intake = Intake(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import orjson
 
-from dispatcher.core.errors import BatchRefusedError
+from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
@@ -114,6 +114,13 @@ class Claim:
             )
 
 
+def _is_about_the_rows(error: asyncpg.PostgresError) -> bool:
+    """Tells whether the events' own contents are at fault: bad data, or a named rule that they break."""
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        return error.constraint_name is not None  # a row without a partition breaks no named rule
+    return isinstance(error, asyncpg.DataError)
+
+
 class Poll(NamedTuple):
     """What may have changed since the last look."""
 
@@ -146,7 +153,10 @@ class Outbox:
             async with self._claim(events_max, bytes_max) as claim:
                 yield claim
         except asyncpg.PostgresError as error:
-            raise BatchRefusedError(str(error)) from error
+            if _is_about_the_rows(error):
+                raise BatchRefusedError(str(error)) from error
+            # A missing partition, privilege or column: no event's fault, and mended by a person.
+            raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
 
     async def set_aside(self) -> str | None:
         """Takes the oldest waiting event out of the way, data and all; returns its id."""

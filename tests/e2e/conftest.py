@@ -53,7 +53,10 @@ class Bench:
 
     def daemon_for_supervisor(self, socket_path: str, *, watchdog_seconds: float) -> Daemon:
         """Starts a daemon as systemd does."""
-        environ = {"NOTIFY_SOCKET": socket_path, "WATCHDOG_USEC": str(int(watchdog_seconds * 1_000_000))}
+        environ = {
+            "NOTIFY_SOCKET": socket_path,
+            "WATCHDOG_USEC": str(int(watchdog_seconds * 1_000_000)),
+        }
         daemon = Daemon(self.url, self.folder, environ=environ)
         self._processes.append(daemon)
         return daemon

@@ -15,20 +15,34 @@ RECOVERY_SECONDS_MAX = 5.0
 TAKEOVER_SECONDS_MAX = 15.0
 
 
-async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_seconds(bench, sql, long_run):
+async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_seconds(
+    bench, sql, long_run
+):
     """F1, F4: the same replica name, killed at moments of a fixed seed, events streaming in all the while."""
     kills = 50 if long_run else 5
     receiver = bench.receiver
     receiver.behave(
         steady={"secret": STANDARD_SECRET, "delay_seconds": [0.005, 0.2]},
-        flaky={"secret": WMS_SECRET, "delay_seconds": [0.005, 0.05], "statuses": [503, 500, 200], "share": 0.3},
+        flaky={
+            "secret": WMS_SECRET,
+            "delay_seconds": [0.005, 0.05],
+            "statuses": [503, 500, 200],
+            "share": 0.3,
+        },
     )
     await add_endpoint(sql, "ep_steady", receiver.url("/steady"), max_concurrency=20)
     await add_endpoint(
-        sql, "ep_flaky", receiver.url("/flaky"), profile="wms", max_concurrency=20, retry_schedule_seconds=[1.0] * 12
+        sql,
+        "ep_flaky",
+        receiver.url("/flaky"),
+        profile="wms",
+        max_concurrency=20,
+        retry_schedule_seconds=[1.0] * 12,
     )
     daemon = await bench.daemon().started()
-    producer = bench.produce(Plan(url=bench.url, events_count=kills * 300, events_per_second=60, writers=4, seed=11))
+    producer = bench.produce(
+        Plan(url=bench.url, events_count=kills * 300, events_per_second=60, writers=4, seed=11)
+    )
     in_flight = 0
     recoveries = []
     for number in range(kills):
@@ -64,12 +78,16 @@ async def _without_result(sql, receiver) -> int:
 async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     receiver = bench.receiver
     receiver.behave(later={"secret": STANDARD_SECRET, "statuses": [500, 200]})
-    await add_endpoint(sql, "ep_later", receiver.url("/later"), retry_schedule_seconds=[6.0], profile="wms")
+    await add_endpoint(
+        sql, "ep_later", receiver.url("/later"), retry_schedule_seconds=[6.0], profile="wms"
+    )
     receiver.behave(later={"secret": WMS_SECRET, "statuses": [500, 200]})
     daemon = await bench.daemon().started()
     bench.produce(Plan(url=bench.url, events_count=1))
     due = await until(
-        lambda: sql.fetchval("SELECT next_attempt_at FROM dispatcher.delivery_open WHERE state = 'retrying'"),
+        lambda: sql.fetchval(
+            "SELECT next_attempt_at FROM dispatcher.delivery_open WHERE state = 'retrying'"
+        ),
         seconds=10,
         what="a committed retry",
     )
@@ -79,10 +97,15 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     await receiver.received(2, path="/later", seconds=15)
     await quiet(bench.url, seconds=5)
     late = await sql.fetchval(
-        "SELECT extract(epoch FROM attempted_at - $1)::float8 FROM dispatcher.attempt WHERE attempt_number = 2", due
+        "SELECT extract(epoch FROM attempted_at - $1)::float8 FROM dispatcher.attempt WHERE attempt_number = 2",
+        due,
     )
     assert -0.01 <= late <= 1.0
-    await bench.report("F1-due-times", [Subscriber("ep_later", "/later", "wms", 2)], lateness_seconds=round(late, 3))
+    await bench.report(
+        "F1-due-times",
+        [Subscriber("ep_later", "/later", "wms", 2)],
+        lateness_seconds=round(late, 3),
+    )
 
 
 async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql):
@@ -112,7 +135,10 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql):
     assert await zombie.metric("dispatcher_leases_lost_total") == 64
     assert heir.child.poll() is None
     await bench.report(
-        "F2", [Subscriber("ep_held", "/held")], bounds={"dup": 8, "unrecorded": 8}, takeover_seconds=round(took_over, 2)
+        "F2",
+        [Subscriber("ep_held", "/held")],
+        bounds={"dup": 8, "unrecorded": 8},
+        takeover_seconds=round(took_over, 2),
     )
     assert took_over <= TAKEOVER_SECONDS_MAX
 

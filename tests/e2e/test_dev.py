@@ -142,7 +142,7 @@ def test_everything_runs_on_one_machine(tmp_path: Path):
         busy.listen(1)
         port = busy.getsockname()[1]
         with running(tmp_path, "--seconds", "3", DISPATCHER_HTTP__PORT=str(port)) as again:
-            again.until(rf"port {port} is busy: the console goes to \d+")
+            again.until(rf"port {port} is busy: the listener goes to \d+")
             again.until(r"^end ")
             kept = orjson.loads(command(tmp_path, "endpoint", "list", "--json").stdout)["items"]
             assert {one["id"] for one in kept} == {one["id"] for one in listed}, (

@@ -18,7 +18,8 @@ async def test_sigterm_finishes_what_is_in_flight_hands_back_the_rest_and_exits_
     """F3: the held attempts are cancelled without a trace once the grace is over, and are made again."""
     receiver = bench.receiver
     receiver.behave(
-        quick={"secret": STANDARD_SECRET, "delay_seconds": [0.5, 0.8]}, held={"secret": STANDARD_SECRET, "statuses": [0]}
+        quick={"secret": STANDARD_SECRET, "delay_seconds": [0.5, 0.8]},
+        held={"secret": STANDARD_SECRET, "statuses": [0]},
     )
     await add_endpoint(sql, "ep_quick", receiver.url("/quick"))
     await add_endpoint(sql, "ep_held", receiver.url("/held"), timeout_seconds=60.0)
@@ -30,8 +31,13 @@ async def test_sigterm_finishes_what_is_in_flight_hands_back_the_rest_and_exits_
     assert await daemon.ended(5) == 0
     drained = time.monotonic() - began
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 5
-    states = await sql.fetch("SELECT endpoint_id, state, attempt_count FROM dispatcher.delivery GROUP BY 1, 2, 3 ORDER BY 1")
-    assert [tuple(row) for row in states] == [("ep_held", "pending", 0), ("ep_quick", "succeeded", 1)]
+    states = await sql.fetch(
+        "SELECT endpoint_id, state, attempt_count FROM dispatcher.delivery GROUP BY 1, 2, 3 ORDER BY 1"
+    )
+    assert [tuple(row) for row in states] == [
+        ("ep_held", "pending", 0),
+        ("ep_quick", "succeeded", 1),
+    ]
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.shard WHERE owner IS NOT NULL") == 0
     receiver.behave(held={"secret": STANDARD_SECRET, "statuses": [200]})
     await bench.daemon().started()

@@ -26,7 +26,8 @@ class CursorReader:
 
     async def read(self) -> None:
         rows = await self._connection.fetch(
-            "SELECT position, id FROM dispatcher.outbox WHERE position > $1 ORDER BY position", self._position
+            "SELECT position, id FROM dispatcher.outbox WHERE position > $1 ORDER BY position",
+            self._position,
         )
         for row in rows:
             self._position = row["position"]
@@ -51,14 +52,18 @@ async def test_commits_out_of_order_lose_nothing_and_delay_nobody_else(bench, sq
     receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_x", receiver.url("/hook"), max_concurrency=50)
     await bench.daemon().started()
-    await bench.produced(_plan(bench.url, events_count, delay), seconds=events_count / WRITERS * delay + 60)
+    await bench.produced(
+        _plan(bench.url, events_count, delay), seconds=events_count / WRITERS * delay + 60
+    )
     await quiet(bench.url, seconds=events_count / 200 + 20)
     # Inserted is not committed: what a writer's own delay explains is taken off.
     waited = await sql.fetchval(
         "SELECT percentile_disc(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM accepted_at - inserted_at)::float8)"
         " FROM dispatcher.event"
     )
-    await bench.report("P1", [Subscriber("ep_x", "/hook")], seed=SEED, pick_up_seconds_p99=round(waited, 3))
+    await bench.report(
+        "P1", [Subscriber("ep_x", "/hook")], seed=SEED, pick_up_seconds_p99=round(waited, 3)
+    )
     assert waited <= delay + PICK_UP_SECONDS_MAX
 
 

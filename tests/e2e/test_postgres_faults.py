@@ -67,14 +67,22 @@ async def _endpoint(bench: Bench, **columns: object) -> None:
         await connection.close()
 
 
-async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_again_at_once(server, make_bench, long_run):
+async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_again_at_once(
+    server, make_bench, long_run
+):
     """P8."""
     restarts = 10 if long_run else 2
     bench = make_bench(await _migrated(server))
     await _endpoint(bench, max_concurrency=20)
     daemon = await bench.daemon().started()
     producer = bench.produce(
-        Plan(url=bench.url, events_count=restarts * 600 + 200, events_per_second=100, writers=4, seed=8)
+        Plan(
+            url=bench.url,
+            events_count=restarts * 600 + 200,
+            events_per_second=100,
+            writers=4,
+            seed=8,
+        )
     )
     again = []
     in_flight = 0
@@ -90,13 +98,19 @@ async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_aga
     assert await producer.ended(90) == 0
     await quiet(bench.url, seconds=30)
     await bench.report(
-        "P8", [Subscriber("ep_x", "/hook")], seed=8, bounds={"dup": in_flight}, again_seconds_max=max(again)
+        "P8",
+        [Subscriber("ep_x", "/hook")],
+        seed=8,
+        bounds={"dup": in_flight},
+        again_seconds_max=max(again),
     )
     assert max(again) <= AGAIN_SECONDS_MAX
     assert daemon.child.poll() is None
 
 
-async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_than_a_poll(bench, sql, long_run):
+async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_than_a_poll(
+    bench, sql, long_run
+):
     """P3."""
     rounds = 30 if long_run else 5
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})

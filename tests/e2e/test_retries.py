@@ -10,7 +10,9 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 
 async def _delivery(sql, endpoint_id):
-    return await sql.fetchrow("SELECT * FROM dispatcher.delivery WHERE endpoint_id = $1", endpoint_id)
+    return await sql.fetchrow(
+        "SELECT * FROM dispatcher.delivery WHERE endpoint_id = $1", endpoint_id
+    )
 
 
 async def _in_state(sql, endpoint_id, state, seconds=10.0):
@@ -41,33 +43,54 @@ async def _resend(sql, delivery):
         await sql.execute("NOTIFY dispatcher_control")
 
 
-async def test_attempts_come_when_the_schedule_says_then_failed_and_a_resend_makes_it_succeed(bench, sql):
+async def test_attempts_come_when_the_schedule_says_then_failed_and_a_resend_makes_it_succeed(
+    bench, sql
+):
     schedule = [0.4, 0.8, 1.2]
     receiver = bench.receiver
     receiver.behave(hook={"secret": WMS_SECRET, "statuses": [500]})
-    await add_endpoint(sql, "ep_x", receiver.url("/hook"), profile="wms", retry_schedule_seconds=schedule)
+    await add_endpoint(
+        sql, "ep_x", receiver.url("/hook"), profile="wms", retry_schedule_seconds=schedule
+    )
     await bench.daemon().started()
     await bench.produced(Plan(url=bench.url, events_count=1))
     failed = await _in_state(sql, "ep_x", "failed")
-    assert (failed["reason"], failed["attempt_count"], failed["schedule_position"]) == ("schedule_spent", 4, 4)
+    assert (failed["reason"], failed["attempt_count"], failed["schedule_position"]) == (
+        "schedule_spent",
+        4,
+        4,
+    )
     attempts = await _attempts(sql, "ep_x")
     assert [(a["attempt_number"], a["trigger"], a["response_code"]) for a in attempts] == [
         (number, "scheduled", 500) for number in (1, 2, 3, 4)
     ]
     for delay, one, next_one in zip(schedule, attempts, attempts[1:], strict=False):
-        apart = (next_one["attempted_at"] - one["attempted_at"]).total_seconds() - one["latency_seconds"]
+        apart = (next_one["attempted_at"] - one["attempted_at"]).total_seconds() - one[
+            "latency_seconds"
+        ]
         assert delay - 0.005 <= apart <= delay + 0.5
     await _resend(sql, failed)
-    await until(lambda: sql.fetchval("SELECT count(*) = 5 FROM dispatcher.attempt"), seconds=5, what="a fifth attempt")
+    await until(
+        lambda: sql.fetchval("SELECT count(*) = 5 FROM dispatcher.attempt"),
+        seconds=5,
+        what="a fifth attempt",
+    )
     still = await _delivery(sql, "ep_x")
-    assert (still["state"], still["reason"], still["attempt_count"], still["schedule_position"]) == (
+    assert (
+        still["state"],
+        still["reason"],
+        still["attempt_count"],
+        still["schedule_position"],
+    ) == (
         "failed",
         "schedule_spent",
         5,
         4,
     )
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 0 FROM dispatcher.delivery_request"), seconds=5, what="the request gone"
+        lambda: sql.fetchval("SELECT count(*) = 0 FROM dispatcher.delivery_request"),
+        seconds=5,
+        what="the request gone",
     )
     receiver.behave(hook={"secret": WMS_SECRET, "statuses": [200]})
     await _resend(sql, still)
@@ -96,16 +119,30 @@ async def test_body_and_ids_stay_while_timestamp_and_signature_are_made_anew(ben
 async def test_a_resend_of_a_waiting_delivery_keeps_its_place_in_the_schedule(bench, sql):
     receiver = bench.receiver
     receiver.behave(hook={"secret": STANDARD_SECRET, "statuses": [500]})
-    await add_endpoint(sql, "ep_x", receiver.url("/hook"), retry_schedule_seconds=[3.0, 60.0], profile="standard")
+    await add_endpoint(
+        sql, "ep_x", receiver.url("/hook"), retry_schedule_seconds=[3.0, 60.0], profile="standard"
+    )
     await bench.daemon().started()
     await bench.produced(Plan(url=bench.url, events_count=1))
     waiting = await _in_state(sql, "ep_x", "retrying")
     await _resend(sql, waiting)
-    await until(lambda: sql.fetchval("SELECT count(*) = 2 FROM dispatcher.attempt"), seconds=2, what="the resend")
+    await until(
+        lambda: sql.fetchval("SELECT count(*) = 2 FROM dispatcher.attempt"),
+        seconds=2,
+        what="the resend",
+    )
     after = await _delivery(sql, "ep_x")
-    assert (after["state"], after["attempt_count"], after["schedule_position"]) == ("retrying", 2, 1)
+    assert (after["state"], after["attempt_count"], after["schedule_position"]) == (
+        "retrying",
+        2,
+        1,
+    )
     assert after["next_attempt_at"] == waiting["next_attempt_at"]
-    await until(lambda: sql.fetchval("SELECT count(*) = 3 FROM dispatcher.attempt"), seconds=8, what="the retry")
+    await until(
+        lambda: sql.fetchval("SELECT count(*) = 3 FROM dispatcher.attempt"),
+        seconds=8,
+        what="the retry",
+    )
     attempts = await _attempts(sql, "ep_x")
     assert [a["trigger"] for a in attempts] == ["scheduled", "manual", "scheduled"]
     assert attempts[2]["attempted_at"] >= waiting["next_attempt_at"]
@@ -115,24 +152,35 @@ async def test_410_ends_and_disables_under_standard_and_is_retried_under_wms(ben
     """R20."""
     receiver = bench.receiver
     receiver.behave(
-        std={"secret": STANDARD_SECRET, "statuses": [410]}, wms={"secret": WMS_SECRET, "statuses": [410, 200]}
+        std={"secret": STANDARD_SECRET, "statuses": [410]},
+        wms={"secret": WMS_SECRET, "statuses": [410, 200]},
     )
     await add_endpoint(sql, "ep_std", receiver.url("/std"))
-    await add_endpoint(sql, "ep_wms", receiver.url("/wms"), profile="wms", retry_schedule_seconds=[0.3])
+    await add_endpoint(
+        sql, "ep_wms", receiver.url("/wms"), profile="wms", retry_schedule_seconds=[0.3]
+    )
     await bench.daemon().started()
     await bench.produced(Plan(url=bench.url, events_count=1))
     gone = await _in_state(sql, "ep_std", "failed")
     assert (gone["reason"], gone["attempt_count"]) == ("gone", 1)
     await _in_state(sql, "ep_wms", "succeeded")
-    endpoint = await sql.fetchrow("SELECT state, reason FROM dispatcher.endpoint WHERE id = 'ep_std'")
+    endpoint = await sql.fetchrow(
+        "SELECT state, reason FROM dispatcher.endpoint WHERE id = 'ep_std'"
+    )
     assert tuple(endpoint) == ("disabled", "gone")
     await bench.produced(Plan(url=bench.url, events_count=1, prefix="after"))
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 4 FROM dispatcher.delivery_done"), seconds=10, what="four ended"
+        lambda: sql.fetchval("SELECT count(*) = 4 FROM dispatcher.delivery_done"),
+        seconds=10,
+        what="four ended",
     )
-    reasons = await sql.fetch("SELECT reason FROM dispatcher.delivery_done WHERE endpoint_id = 'ep_std' ORDER BY created_at")
+    reasons = await sql.fetch(
+        "SELECT reason FROM dispatcher.delivery_done WHERE endpoint_id = 'ep_std' ORDER BY created_at"
+    )
     assert [row["reason"] for row in reasons] == ["gone", "endpoint_disabled"]
-    await bench.report("R20", [Subscriber("ep_std", "/std"), Subscriber("ep_wms", "/wms", "wms", 2)])
+    await bench.report(
+        "R20", [Subscriber("ep_std", "/std"), Subscriber("ep_wms", "/wms", "wms", 2)]
+    )
 
 
 async def test_retry_after_postpones_and_never_brings_forward(bench, sql):
@@ -160,34 +208,51 @@ async def test_a_paused_endpoint_holds_what_comes_and_resumes_oldest_first(bench
     await bench.daemon().started()
     await bench.produced(Plan(url=bench.url, events_count=30, events_per_second=100))
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 30 FROM dispatcher.delivery_open WHERE attempt_count = 0"),
+        lambda: sql.fetchval(
+            "SELECT count(*) = 30 FROM dispatcher.delivery_open WHERE attempt_count = 0"
+        ),
         seconds=10,
         what="thirty held",
     )
     assert receiver.entries("request") == []
-    order = [row["event_id"] for row in await sql.fetch("SELECT event_id FROM dispatcher.delivery_open ORDER BY created_at, id")]
+    order = [
+        row["event_id"]
+        for row in await sql.fetch(
+            "SELECT event_id FROM dispatcher.delivery_open ORDER BY created_at, id"
+        )
+    ]
     await sql.execute("UPDATE dispatcher.endpoint SET state = 'active', paused_at = NULL")
     await quiet(bench.url, seconds=10)
     assert [entry["event_id"] for entry in receiver.entries("request")] == order
     await bench.report("paused", [Subscriber("ep_x", "/hook")])
 
 
-async def test_waiting_deliveries_of_deleted_and_disabled_endpoints_are_cancelled_with_their_reason(bench, sql):
+async def test_waiting_deliveries_of_deleted_and_disabled_endpoints_are_cancelled_with_their_reason(
+    bench, sql
+):
     receiver = bench.receiver
     for name in ("deleted", "disabled"):
         receiver.behave(**{name: {"secret": STANDARD_SECRET, "statuses": [500]}})
-        await add_endpoint(sql, f"ep_{name}", receiver.url(f"/{name}"), retry_schedule_seconds=[600.0])
+        await add_endpoint(
+            sql, f"ep_{name}", receiver.url(f"/{name}"), retry_schedule_seconds=[600.0]
+        )
     await bench.daemon().started()
     await bench.produced(Plan(url=bench.url, events_count=3))
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 6 FROM dispatcher.delivery_open WHERE state = 'retrying'"),
+        lambda: sql.fetchval(
+            "SELECT count(*) = 6 FROM dispatcher.delivery_open WHERE state = 'retrying'"
+        ),
         seconds=10,
         what="six retrying",
     )
     await sql.execute("UPDATE dispatcher.endpoint SET deleted_at = now() WHERE id = 'ep_deleted'")
-    await sql.execute("UPDATE dispatcher.endpoint SET state = 'disabled', reason = 'test' WHERE id = 'ep_disabled'")
+    await sql.execute(
+        "UPDATE dispatcher.endpoint SET state = 'disabled', reason = 'test' WHERE id = 'ep_disabled'"
+    )
     await quiet(bench.url, seconds=10)
-    found = await sql.fetch("SELECT DISTINCT endpoint_id, state, reason FROM dispatcher.delivery ORDER BY 1")
+    found = await sql.fetch(
+        "SELECT DISTINCT endpoint_id, state, reason FROM dispatcher.delivery ORDER BY 1"
+    )
     assert [tuple(row) for row in found] == [
         ("ep_deleted", "cancelled", "endpoint_deleted"),
         ("ep_disabled", "cancelled", "endpoint_disabled"),
@@ -199,15 +264,21 @@ async def test_an_endpoint_that_cannot_be_sent_to_costs_only_its_own_deliveries(
     receiver = bench.receiver
     receiver.behave(good={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_good", receiver.url("/good"))
-    await add_endpoint(sql, "ep_profile", receiver.url("/bad"), profile="nobody", secret=STANDARD_SECRET)
+    await add_endpoint(
+        sql, "ep_profile", receiver.url("/bad"), profile="nobody", secret=STANDARD_SECRET
+    )
     await add_endpoint(sql, "ep_header", receiver.url("/bad"), headers='{"X-A": "b\\r\\nX-B: c"}')
     await add_endpoint(sql, "ep_url", "gopher://nowhere/")
     await add_endpoint(sql, "ep_secret", receiver.url("/bad"))
-    await sql.execute("UPDATE dispatcher.endpoint_secret SET sealed = sealed || 'x'::bytea WHERE endpoint_id = 'ep_secret'")
+    await sql.execute(
+        "UPDATE dispatcher.endpoint_secret SET sealed = sealed || 'x'::bytea WHERE endpoint_id = 'ep_secret'"
+    )
     await bench.daemon().started()
     await bench.produced(Plan(url=bench.url, events_count=10))
     await quiet(bench.url, seconds=10)
-    found = await sql.fetch("SELECT DISTINCT endpoint_id, state, reason FROM dispatcher.delivery ORDER BY 1")
+    found = await sql.fetch(
+        "SELECT DISTINCT endpoint_id, state, reason FROM dispatcher.delivery ORDER BY 1"
+    )
     assert [tuple(row) for row in found] == [
         ("ep_good", "succeeded", None),
         ("ep_header", "cancelled", "invalid_headers"),
@@ -217,6 +288,6 @@ async def test_an_endpoint_that_cannot_be_sent_to_costs_only_its_own_deliveries(
     ]
     await bench.report(
         "F10",
-        [Subscriber("ep_good", "/good")] + [Subscriber(f"ep_{name}", "/bad") for name in ("profile", "header", "url", "secret")],
+        [Subscriber("ep_good", "/good")]
+        + [Subscriber(f"ep_{name}", "/bad") for name in ("profile", "header", "url", "secret")],
     )
-

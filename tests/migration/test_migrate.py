@@ -104,14 +104,18 @@ async def test_a_missing_pre_file_is_too_old_and_a_missing_post_file_is_not(sql,
     ]
     monkeypatch.setattr(module, "known", lambda: newer)
     await require(sql)
-    monkeypatch.setattr(module, "known", lambda: [*newer, module.Migration("9999_pre_x", "pre", "SELECT 1", "x")])
+    monkeypatch.setattr(
+        module, "known", lambda: [*newer, module.Migration("9999_pre_x", "pre", "SELECT 1", "x")]
+    )
     with pytest.raises(SchemaError, match="too old: 9999_pre_x"):
         await require(sql)
 
 
 async def test_a_file_that_fails_leaves_nothing_of_itself(sql, monkeypatch):
     files = known()
-    bad = module.Migration("9999_pre_bad", "pre", "CREATE TABLE dispatcher.half (); SELECT 1/0", "x")
+    bad = module.Migration(
+        "9999_pre_bad", "pre", "CREATE TABLE dispatcher.half (); SELECT 1/0", "x"
+    )
     monkeypatch.setattr(module, "known", lambda: [*files, bad])
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate(sql)
@@ -123,7 +127,9 @@ async def test_a_lock_that_is_held_is_waited_for_with_a_bound(make_database, mon
     """F9: a migration leaves the lock's queue again and again, and in the end gives up."""
     monkeypatch.setattr(module, "_LOCK_RETRIES", 2)
     monkeypatch.setattr(module, "_LOCK_RETRY_SECONDS", 0.01)
-    late = module.Migration("9999_pre_late", "pre", "ALTER TABLE dispatcher.outbox ADD late int", "x")
+    late = module.Migration(
+        "9999_pre_late", "pre", "ALTER TABLE dispatcher.outbox ADD late int", "x"
+    )
     files = [*known(), late]
     url = make_database()
     monkeypatch.setattr(module, "known", lambda: files)

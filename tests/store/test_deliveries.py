@@ -20,7 +20,9 @@ AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 @pytest.fixture
 async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database)
-    await connection.execute("UPDATE dispatcher.shard SET owner = 'me', token = $1 WHERE shard = $2", TOKEN, SHARD)
+    await connection.execute(
+        "UPDATE dispatcher.shard SET owner = 'me', token = $1 WHERE shard = $2", TOKEN, SHARD
+    )
     await connection.execute(
         "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
         " VALUES ('ep', 'default', 'e', 'https://x.test/', 'wms', '{*}', $1)",
@@ -63,15 +65,42 @@ async def _open(sql, number, *, attempt_count=0, position=0, due="0 s"):
     return DeliveryId(f"wh{number}")
 
 
-async def _result(sql, number, *, attempt=1, state="succeeded", reason=None, outcome="ok", due=None, position=1, trigger="scheduled"):
+async def _result(
+    sql,
+    number,
+    *,
+    attempt=1,
+    state="succeeded",
+    reason=None,
+    outcome="ok",
+    due=None,
+    position=1,
+    trigger="scheduled",
+):
     code = 200 if outcome == "ok" else 500
     day = await sql.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
     delivery_id = DeliveryId(f"wh{number}")
     return (
         MoveRow(SHARD, delivery_id, attempt, state, reason, position, due),
         AttemptRow(
-            day, delivery_id, attempt, trigger, outcome, (), AT, 0.1, None, None, None, None, False,
-            "127.0.0.1", "https://x.test/", code, None, None,
+            day,
+            delivery_id,
+            attempt,
+            trigger,
+            outcome,
+            (),
+            AT,
+            0.1,
+            None,
+            None,
+            None,
+            None,
+            False,
+            "127.0.0.1",
+            "https://x.test/",
+            code,
+            None,
+            None,
         ),
     )  # fmt: skip -- the columns in their groups
 
@@ -84,7 +113,9 @@ async def _row(sql, delivery_id="wh1"):
     return await sql.fetchrow("SELECT * FROM dispatcher.delivery WHERE id = $1", delivery_id)
 
 
-async def test_success_retry_and_failure_move_their_deliveries_and_leave_an_attempt_each(sql, deliveries):
+async def test_success_retry_and_failure_move_their_deliveries_and_leave_an_attempt_each(
+    sql, deliveries
+):
     for number in (1, 2, 3):
         await _open(sql, number)
     recorded = await _record(
@@ -112,7 +143,9 @@ async def test_a_stale_token_writes_nothing(sql, deliveries):
     await _open(sql, 1)
     await _open(sql, 2)
     before = await _row(sql)
-    recorded = await _record(deliveries, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1)
+    recorded = await _record(
+        deliveries, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1
+    )
     assert recorded == (frozenset({"wh1", "wh2"}), frozenset())
     assert await _row(sql) == before
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
@@ -161,12 +194,20 @@ async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(sql, 
     assert (row["state"], row["reason"], row["attempt_count"]) == ("succeeded", None, 1)
 
 
-async def test_a_failure_after_a_cancellation_in_flight_is_recorded_and_starts_no_schedule(sql, deliveries):
+async def test_a_failure_after_a_cancellation_in_flight_is_recorded_and_starts_no_schedule(
+    sql, deliveries
+):
     await _open(sql, 1)
     await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
-    await _record(deliveries, await _result(sql, 1, state="retrying", outcome="http_error", due=1.0))
+    await _record(
+        deliveries, await _result(sql, 1, state="retrying", outcome="http_error", due=1.0)
+    )
     row = await _row(sql)
-    assert (row["state"], row["reason"], row["attempt_count"]) == ("cancelled", "endpoint_deleted", 1)
+    assert (row["state"], row["reason"], row["attempt_count"]) == (
+        "cancelled",
+        "endpoint_deleted",
+        1,
+    )
     assert await sql.fetchval("SELECT outcome FROM dispatcher.attempt") == "http_error"
 
 
@@ -183,7 +224,8 @@ async def test_a_failed_resend_of_a_waiting_delivery_keeps_its_due_time(sql, del
     await _open(sql, 1, attempt_count=1, position=1, due="60 s")
     before = await _row(sql)
     await _record(
-        deliveries, await _result(sql, 1, attempt=2, state="retrying", outcome="http_error", trigger="manual")
+        deliveries,
+        await _result(sql, 1, attempt=2, state="retrying", outcome="http_error", trigger="manual"),
     )
     after = await _row(sql)
     assert after["next_attempt_at"] == before["next_attempt_at"]
@@ -197,13 +239,20 @@ async def test_a_window_is_the_nearest_due_of_each_endpoint_within_the_horizon(s
     assert [row.id for row in rows] == ["wh0", "wh1"]
     assert rows[0].due_in_seconds < -4
     assert 8 < rows[1].due_in_seconds <= 10
-    assert [row.id for row in await deliveries.window([EndpointId("ep")], 10, 600.0)] == ["wh0", "wh1", "wh2"]
+    assert [row.id for row in await deliveries.window([EndpointId("ep")], 10, 600.0)] == [
+        "wh0",
+        "wh1",
+        "wh2",
+    ]
 
 
 async def test_arrivals_are_what_became_due_of_late(sql, deliveries):
     for number, due in enumerate(["-100 s", "-5 s", "-1 s", "10 s"]):
         await _open(sql, number, attempt_count=1, position=1, due=due)
-    assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 10, 30.0)] == ["wh1", "wh2"]
+    assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 10, 30.0)] == [
+        "wh1",
+        "wh2",
+    ]
     assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 1, 30.0)] == ["wh1"]
 
 
@@ -229,20 +278,30 @@ async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
         await _open(sql, number)
         await _ask(sql, f"wh{number}")
     rows = await deliveries.requests([SHARD], 10, [DeliveryId("wh1")])
-    assert [(row.kind, row.id, row.body, row.state) for row in rows] == [("resend", "wh2", b"body", "pending")]
+    assert [(row.kind, row.id, row.body, row.state) for row in rows] == [
+        ("resend", "wh2", b"body", "pending")
+    ]
     assert await deliveries.requests([SHARD + 1], 10, []) == []
 
 
-async def test_a_request_is_settled_by_an_attempt_that_began_after_it_or_that_succeeded(sql, deliveries):
+async def test_a_request_is_settled_by_an_attempt_that_began_after_it_or_that_succeeded(
+    sql, deliveries
+):
     for number in (1, 2, 3):
         await _open(sql, number)
         await _ask(sql, f"wh{number}")
     await sql.execute("UPDATE dispatcher.delivery_request SET requested_at = $1", AT)
     before, after = AT.replace(hour=11), AT.replace(hour=13)
     await deliveries.settle_requests(
-        [(DeliveryId("wh1"), after, False), (DeliveryId("wh2"), before, False), (DeliveryId("wh3"), before, True)]
+        [
+            (DeliveryId("wh1"), after, False),
+            (DeliveryId("wh2"), before, False),
+            (DeliveryId("wh3"), before, True),
+        ]
     )
-    assert [row[0] for row in await sql.fetch("SELECT delivery_id FROM dispatcher.delivery_request")] == ["wh2"]
+    assert [
+        row[0] for row in await sql.fetch("SELECT delivery_id FROM dispatcher.delivery_request")
+    ] == ["wh2"]
 
 
 async def test_what_a_paused_endpoint_held_too_long_is_cancelled(sql, deliveries):
@@ -251,7 +310,9 @@ async def test_what_a_paused_endpoint_held_too_long_is_cancelled(sql, deliveries
     await sql.execute(
         "UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now() - interval '8 days'"
     )
-    await sql.execute("UPDATE dispatcher.delivery_open SET created_at = now() - interval '8 days' WHERE id = 'wh1'")
+    await sql.execute(
+        "UPDATE dispatcher.delivery_open SET created_at = now() - interval '8 days' WHERE id = 'wh1'"
+    )
     assert await deliveries.cancel_held(7 * 86400.0, 10) == 1
     row = await _row(sql)
     assert (row["state"], row["reason"]) == ("cancelled", "paused_too_long")
@@ -287,7 +348,13 @@ async def test_the_database_refuses_an_open_delivery_in_no_state_of_ours(sql, ch
 
 @pytest.mark.parametrize(
     "change",
-    ["state = 'failed', reason = NULL", "state = 'pending'", "reason = 'x'", "attempt_count = 0", "finished_at = NULL"],
+    [
+        "state = 'failed', reason = NULL",
+        "state = 'pending'",
+        "reason = 'x'",
+        "attempt_count = 0",
+        "finished_at = NULL",
+    ],
 )
 async def test_the_database_refuses_an_ended_delivery_in_no_state_of_ours(sql, deliveries, change):
     await _open(sql, 1)

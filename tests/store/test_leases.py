@@ -27,7 +27,9 @@ async def leases(database: str) -> AsyncIterator[Leases]:
 
 
 async def _end(sql, incarnation):
-    await sql.execute("UPDATE dispatcher.replica SET expires_at = now() WHERE incarnation = $1", incarnation)
+    await sql.execute(
+        "UPDATE dispatcher.replica SET expires_at = now() WHERE incarnation = $1", incarnation
+    )
 
 
 async def test_a_replica_takes_free_shards_and_a_second_gets_none_of_them(leases):

@@ -79,7 +79,9 @@ async def test_a_bad_row_is_refused_and_the_error_says_the_rule(sql, columns, ru
 
 @pytest.mark.parametrize("year", ["1969-12-31 23:59:59+00", "10000-01-01 00:00:00+00", "infinity"])
 async def test_occurred_at_outside_1970_to_9999_is_refused(sql, year):
-    with pytest.raises(asyncpg.CheckViolationError, match="occurred_at_is_in_the_years_1970_to_9999"):
+    with pytest.raises(
+        asyncpg.CheckViolationError, match="occurred_at_is_in_the_years_1970_to_9999"
+    ):
         await sql.execute(
             f"INSERT INTO dispatcher.outbox (type, data, occurred_at) VALUES ('a.b', '{{}}', '{year}')"
         )
@@ -109,9 +111,12 @@ async def test_made_ids_have_six_digits_and_then_more(sql):
     assert (await _insert(sql)).endswith("_000001")
     await sql.execute("ALTER SEQUENCE dispatcher.event_number RESTART WITH 999999")
     assert [(await _insert(sql))[-8:] for _ in range(2)] == ["6_999999", "_1000000"]
-    assert await _insert(sql, id=None) == "evt_" + str(
-        await sql.fetchval("SELECT extract(year FROM now() AT TIME ZONE 'UTC')")
-    ) + "_1000001"
+    assert (
+        await _insert(sql, id=None)
+        == "evt_"
+        + str(await sql.fetchval("SELECT extract(year FROM now() AT TIME ZONE 'UTC')"))
+        + "_1000001"
+    )
 
 
 async def test_a_given_id_is_remembered_after_its_event_is_gone_and_a_made_one_leaves(sql, outbox):
@@ -119,8 +124,12 @@ async def test_a_given_id_is_remembered_after_its_event_is_gone_and_a_made_one_l
     await _insert(sql)
     async with outbox.claim(10, MEBIBYTE) as claim:
         assert len(claim.events) == 2
-    rows = await sql.fetch("SELECT id, data, labels, ordering_key, consumed_at FROM dispatcher.outbox")
-    assert [(row["id"], row["data"], row["labels"], row["ordering_key"]) for row in rows] == [("mine", None, "{}", None)]
+    rows = await sql.fetch(
+        "SELECT id, data, labels, ordering_key, consumed_at FROM dispatcher.outbox"
+    )
+    assert [(row["id"], row["data"], row["labels"], row["ordering_key"]) for row in rows] == [
+        ("mine", None, "{}", None)
+    ]
     assert rows[0]["consumed_at"] is not None
     with pytest.raises(asyncpg.UniqueViolationError):
         await _insert(sql, id="mine")
@@ -218,7 +227,14 @@ async def producer(sql, database: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def test_a_producer_may_insert_and_learn_its_id(sql, producer):
     assert (await _insert(producer)).startswith("evt_")
-    columns = {"id": "mine", "tenant": "t", "occurred_at": None, "ordering_key": "k", "labels": "{}", "traceparent": "t"}
+    columns = {
+        "id": "mine",
+        "tenant": "t",
+        "occurred_at": None,
+        "ordering_key": "k",
+        "labels": "{}",
+        "traceparent": "t",
+    }
     del columns["occurred_at"]
     assert await _insert(producer, **columns) == "mine"
     again = await producer.execute(

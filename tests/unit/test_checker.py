@@ -4,7 +4,15 @@ import dataclasses
 
 import pytest
 
-from tests.support.checker import Answered, AttemptFact, DeliveryFact, Report, Seen, Subscriber, check
+from tests.support.checker import (
+    Answered,
+    AttemptFact,
+    DeliveryFact,
+    Report,
+    Seen,
+    Subscriber,
+    check,
+)
 from tests.support.ledger import Intent
 
 SUBSCRIBERS = [Subscriber("ep_a", "/a", "standard", 3), Subscriber("ep_b", "/b", "wms", 3)]
@@ -22,15 +30,28 @@ class Logs:
                 statuses = [500, 200] if (subscriber.path, n) == ("/b", 2) else [200]
                 delivery = f"wh{subscriber.path}{n}"
                 for number, status in enumerate(statuses, start=1):
-                    self.seen.append(Seen(subscriber.path, f"m{n}", f"evt{n}", "", f"sha{n}", "good"))
+                    self.seen.append(
+                        Seen(subscriber.path, f"m{n}", f"evt{n}", "", f"sha{n}", "good")
+                    )
                     self.answered.append(Answered(subscriber.path, f"m{n}", status))
-                    self.attempts.append(AttemptFact(delivery, number, "ok" if status == 200 else "http_error"))
+                    self.attempts.append(
+                        AttemptFact(delivery, number, "ok" if status == 200 else "http_error")
+                    )
                 self.deliveries.append(
-                    DeliveryFact(delivery, f"evt{n}", subscriber.endpoint_id, "succeeded", None, len(statuses))
+                    DeliveryFact(
+                        delivery,
+                        f"evt{n}",
+                        subscriber.endpoint_id,
+                        "succeeded",
+                        None,
+                        len(statuses),
+                    )
                 )
 
     def check(self) -> Report:
-        return check(self.intents, SUBSCRIBERS, self.seen, self.answered, self.deliveries, self.attempts)
+        return check(
+            self.intents, SUBSCRIBERS, self.seen, self.answered, self.deliveries, self.attempts
+        )
 
     def change(self, kind: str, index: int, **fields: object) -> None:
         rows = getattr(self, kind)
@@ -108,7 +129,14 @@ def test_a_request_to_an_endpoint_that_did_not_subscribe_is_a_phantom(logs):
 
 
 @pytest.mark.parametrize(
-    "change", [{"sha256": "forged"}, {"event_id": "evt9"}, {"delivery_id": "other"}, {"signature": "bad"}, {"signature": "none"}]
+    "change",
+    [
+        {"sha256": "forged"},
+        {"event_id": "evt9"},
+        {"delivery_id": "other"},
+        {"signature": "bad"},
+        {"signature": "none"},
+    ],
 )
 def test_an_altered_attempt_is_called_out(logs, change):
     index = next(i for i, seen in enumerate(logs.seen) if (seen.path, seen.marker) == ("/b", "m2"))
@@ -125,7 +153,9 @@ def test_a_schedule_that_was_not_used_up_is_short(logs):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_attempt_numbers_that_are_not_one_to_n_are_short(logs, number):
-    index = next(i for i, a in enumerate(logs.attempts) if (a.delivery_id, a.attempt_number) == ("wh/b2", 2))
+    index = next(
+        i for i, a in enumerate(logs.attempts) if (a.delivery_id, a.attempt_number) == ("wh/b2", 2)
+    )
     logs.change("attempts", index, attempt_number=number)
     assert only(logs.check(), short=["/b m2"])
 

@@ -105,7 +105,7 @@ def _prepare(
         "egress.allow_http": True,
         "egress.allow_networks": [*networks, f"{LOOPBACK}/32"],
         "egress.ca_file": settings.egress.ca_file or str(ca_file),
-        "http.port": free_port(settings.http.host, settings.http.port, "console"),
+        "http.port": free_port(settings.http.host, settings.http.port, "listener"),
     }
     return Run(
         home=home,
@@ -226,7 +226,7 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
             "DISPATCHER_EGRESS__CA_FILE": egress.ca_file,
         },
     )
-    say(f"console    {console_url}  (token in {run.home.path('dev.json')})")
+    say(f"listener   {console_url}readyz  {console_url}metrics")
     say(f"receivers  {urls['http']}  {urls['https']}  (authority: {run.ca_file})")
     say(
         f"database   {url.get_secret_value() if '@/' in url.get_secret_value() else 'as DISPATCHER_DATABASE_URL says'}"

@@ -9,7 +9,7 @@ CROSS JOIN LATERAL (
     SELECT d.id, d.endpoint_id, d.next_attempt_at
     FROM dispatcher.delivery_open AS d
     WHERE d.endpoint_id = e.endpoint_id
-      AND d.next_attempt_at < clock_timestamp() + make_interval(secs => $3::float8)
+      AND d.next_attempt_at < statement_timestamp() + make_interval(secs => $3::float8)
     ORDER BY d.next_attempt_at, d.id
     LIMIT $2
 ) AS o

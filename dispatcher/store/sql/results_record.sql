@@ -8,7 +8,7 @@
 -- delivery ended otherwise meanwhile (results_record_late.sql).
 -- Index: delivery_open_pkey. Locks: FOR SHARE on the shards, against a takeover in the same moment; the open rows.
 -- Due times are made here, by the database's clock. Sent again after an unknown commit it changes nothing: a row
--- moves only from the attempt before. Attempts in 18 more arrays cost twice what COPY costs (docs/adr/0005).
+-- moves only from the attempt before. Attempts in 18 more arrays cost half as much again as COPY (docs/adr/0005).
 WITH fence AS MATERIALIZED (
     SELECT s.shard
     FROM dispatcher.shard AS s

@@ -1,0 +1,211 @@
+"""Hot statements on 50,000 rows: they use the index that their header names and touch few rows, however many wait."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from dispatcher.store.pool import _BEGIN
+from dispatcher.store.statements import statement
+from tests.support.cluster import run_apart
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+ROWS = 50_000
+ENDPOINTS = 50
+
+FILL = f"""
+INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)
+SELECT 'ep' || g, 'default', 'e' || g, 'https://x.test/', 'wms', '{{*}}', g % 64 FROM generate_series(1, {ENDPOINTS}) AS g;
+INSERT INTO dispatcher.outbox (type, data) SELECT 'order.created', '{{"a": 1}}' FROM generate_series(1, {ROWS});
+INSERT INTO dispatcher.outbox (id, type, consumed_at)
+SELECT 'own' || g, 'order.created', now() - interval '1 day' FROM generate_series(1, {ROWS}) AS g;
+INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)
+SELECT (now() AT TIME ZONE 'UTC')::date, 'evt' || g, 'order.created', 'default', '{{}}', now(), '{{}}', now(), now()
+FROM generate_series(1, {ROWS}) AS g;
+INSERT INTO dispatcher.body (day, event_id, profile, bytes)
+SELECT (now() AT TIME ZONE 'UTC')::date, 'evt' || g, 'wms', 'body' FROM generate_series(1, {ROWS}) AS g;
+INSERT INTO dispatcher.delivery_open
+    (id, day, event_id, endpoint_id, event_type, tenant, profile, next_attempt_at, created_at)
+SELECT 'wh' || g, (now() AT TIME ZONE 'UTC')::date, 'evt' || g, 'ep' || (1 + g % {ENDPOINTS}), 'order.created',
+       'default', 'wms', now() - interval '1 hour' + g * interval '0.1 s', now()
+FROM generate_series(1, {ROWS}) AS g;
+"""
+DELIVERIES = [f"wh{number}" for number in range(1, 501)]
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Any) -> Iterator[str]:
+    """A database of this module's own with 50,000 rows in each hot table, some analysed and some not."""
+    name = "plans"
+    made = cluster.clone(f"{name}_{id(cluster)}")
+
+    async def fill() -> None:
+        connection = await asyncpg.connect(made)
+        try:
+            # Statistics of the empty tables: what a daemon sees after a quiet night.
+            await connection.execute("ANALYZE")
+            await connection.execute("SET session_replication_role = origin")
+            await connection.execute(FILL)
+        finally:
+            await connection.close()
+
+    run_apart(fill)
+    yield made
+    cluster.drop(f"{name}_{id(cluster)}")
+
+
+class Plan:
+    """What EXPLAIN (ANALYZE, BUFFERS) said."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self.nodes = list(self._walk(root))
+        self.indexes = {node["Index Name"] for node in self.nodes if "Index Name" in node}
+        self.buffers = root["Shared Hit Blocks"] + root["Shared Read Blocks"]
+        self.scanned = {
+            node["Relation Name"]
+            for node in self.nodes
+            if node["Node Type"] == "Seq Scan" and node["Actual Loops"] > 0
+        }
+        self.rows_max = max(
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            for node in self.nodes
+        )
+
+    def _walk(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield node
+        for child in node.get("Plans", []):
+            yield from self._walk(child)
+
+    def uses(self, index: str) -> bool:
+        """Tells whether an index of this name, or its partition's, was used."""
+        return any(name == index or name.endswith(index) for name in self.indexes)
+
+
+@pytest.fixture
+def explain(url: str) -> Callable[..., Any]:
+    async def run(name: str, *parameters: object, generic: bool = False) -> Plan:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(_BEGIN)
+            if generic:
+                await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            text = await connection.fetchval(
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name), *parameters
+            )
+            await connection.execute("ROLLBACK")
+            return Plan(orjson.loads(text)[0]["Plan"])
+        finally:
+            await connection.close()
+
+    return run
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_a_claim_reads_what_it_takes(explain, generic):
+    plan = await explain("outbox_claim", 500, 16_000_000, generic=generic)
+    assert plan.uses("outbox_waiting")
+    assert "outbox" not in plan.scanned
+    assert plan.rows_max <= 2_000
+    assert plan.buffers <= 40_000
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_a_poll_looks_at_one_row(explain, generic):
+    plan = await explain("poll", generic=generic)
+    assert plan.uses("outbox_waiting")
+    assert plan.rows_max <= 2
+    assert plan.buffers <= 50
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_a_window_reads_its_rows_of_each_endpoint(explain, generic):
+    plan = await explain(
+        "deliveries_window", [f"ep{n}" for n in range(1, 11)], 100, 600.0, generic=generic
+    )
+    assert plan.uses("delivery_open_due")
+    assert plan.scanned == set()
+    assert plan.rows_max <= 1_000
+    assert plan.buffers <= 4_000
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_arrivals_read_the_last_moments_of_each_endpoint(explain, generic):
+    plan = await explain(
+        "deliveries_arrived", [f"ep{n}" for n in range(1, 51)], 100, 30.0, generic=generic
+    )
+    assert plan.uses("delivery_open_due")
+    assert plan.scanned == set()
+    assert plan.rows_max <= 1_000
+    assert plan.buffers <= 4_000
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_loading_reads_one_row_of_each_table_a_delivery(explain, generic):
+    plan = await explain("deliveries_load", DELIVERIES, generic=generic)
+    assert plan.uses("delivery_open_pkey")
+    assert not plan.scanned & {"delivery_open", "event", "body"}
+    assert plan.rows_max <= 1_000
+    assert plan.buffers <= 20_000
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_recording_moves_its_rows_by_their_key(explain, url, generic):
+    del url
+    count = len(DELIVERIES)
+    plan = await explain(
+        "results_record",
+        [5],
+        [0],
+        [5] * count,
+        DELIVERIES,
+        [1] * count,
+        ["succeeded"] * (count // 2) + ["retrying"] * (count - count // 2),
+        [None] * count,
+        [1] * count,
+        [None] * (count // 2) + [30.0] * (count - count // 2),
+        generic=generic,
+    )
+    assert plan.uses("delivery_open_pkey")
+    assert "delivery_open" not in plan.scanned
+    assert plan.rows_max <= 300_000  # the last step compares 500 results with those that moved
+    assert plan.buffers <= 40_000
+
+
+async def test_forgetting_old_ids_reads_a_slice(explain):
+    plan = await explain("outbox_forget_tombstones", 0, 1_000)
+    assert plan.uses("outbox_tombstones")
+    assert plan.rows_max <= 1_000
+
+
+async def test_cancelling_reads_a_slice(explain):
+    plan = await explain("deliveries_cancel_of_endpoints", ["ep1", "ep2"], ["x", "x"], 100)
+    assert plan.uses("delivery_open_due")
+    assert "delivery_open" not in plan.scanned
+    assert plan.rows_max <= 500
+
+
+async def test_looking_for_endpoints_with_nothing_to_send_probes_each_once(explain):
+    plan = await explain("endpoints_with_nothing_to_send")
+    assert plan.rows_max <= 2 * ENDPOINTS
+
+
+async def test_a_scan_of_the_whole_table_would_be_seen(url):
+    """The control: without the transaction's settings the planner, knowing the tables as empty, scans one."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "BEGIN; SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off;"
+            " SET LOCAL enable_indexonlyscan = off"
+        )
+        text = await connection.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("deliveries_load"), DELIVERIES
+        )
+        await connection.execute("ROLLBACK")
+    finally:
+        await connection.close()
+    plan = Plan(orjson.loads(text)[0]["Plan"])
+    assert "delivery_open" in plan.scanned
+    assert plan.rows_max >= ROWS

@@ -1,0 +1,180 @@
+"""One lane: never over its limit, never past its breaker or rate, and it knows what it left to Postgres."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from dispatcher.core.breaker import Breaker, BreakerState
+from dispatcher.core.lane import WINDOW_MAX, WINDOW_MIN, Lane
+from dispatcher.core.rate import TokenBucket
+
+
+def _lane(limit=2, bucket=None, *, is_open=True) -> Lane[str]:
+    return Lane(limit=limit, breaker=Breaker(), bucket=bucket, is_open=is_open)
+
+
+def _open_breaker(lane, now=0.0):
+    for number in range(10):
+        lane.breaker.record(now, f"wh{number}", succeeded=False)
+    assert lane.breaker.state is BreakerState.OPEN
+
+
+class LaneMachine(RuleBasedStateMachine):
+    """Any order of offers, requests, takes, ends and clock ticks keeps the lane's promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.lane = _lane(limit=3, bucket=TokenBucket(10.0, 5))
+        self.in_flight: list[str] = []
+        self.next = 0
+        self.taken: list[str] = []
+
+    @rule()
+    def offer(self):
+        if self.lane.has_room():
+            self.lane.ready.append(f"wh{self.next}")
+            self.next += 1
+
+    @rule()
+    def ask(self):
+        self.lane.urgent.append(f"person{self.next}")
+        self.next += 1
+
+    @rule()
+    def take(self):
+        wanted = self.lane.wants_permit()
+        has_urgent = bool(self.lane.urgent)
+        work = self.lane.take(self.now)
+        if work is None:
+            assert not has_urgent or self.lane.in_flight >= self.lane.limit
+            return
+        assert wanted
+        assert work.startswith("person") is has_urgent
+        self.in_flight.append(work)
+        self.taken.append(work)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(succeeded=st.booleans())
+    def finish(self, succeeded):
+        work = self.in_flight.pop(0)
+        self.lane.breaker.record(self.now, work, succeeded)
+        self.lane.finish()
+
+    @rule(seconds=st.floats(min_value=0.0, max_value=40.0))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule(is_open=st.booleans())
+    def pause(self, is_open):
+        self.lane.is_open = is_open
+
+    @invariant()
+    def holds_its_limits(self):
+        assert self.lane.in_flight == len(self.in_flight) <= self.lane.limit
+        assert len(self.lane.ready) <= self.lane.window
+        ordered = [work for work in self.taken if work.startswith("wh")]
+        assert ordered == sorted(ordered, key=lambda work: int(work[2:]))
+
+    @invariant()
+    def says_when_to_ask_again(self):
+        lane = self.lane
+        if lane.ready and lane.is_open and not lane.urgent and lane.in_flight < lane.limit:
+            # Either it gives something now, or it names a moment, or its probe is out and will end.
+            assert (
+                lane.waits_until(self.now) is not None
+                or lane.breaker.state is BreakerState.HALF_OPEN
+                or lane.bucket is None
+            )
+
+
+TestLaneMachine = LaneMachine.TestCase
+
+
+def test_an_open_breaker_lets_only_its_probe_through_and_a_person():
+    lane = _lane(limit=5)
+    lane.ready.extend(["a", "b", "c"])
+    _open_breaker(lane)
+    assert lane.take(1.0) is None
+    assert lane.waits_until(1.0) == 5.0
+    lane.urgent.append("person")
+    assert lane.take(1.0) == "person"
+    assert lane.take(5.0) == "a"
+    assert lane.take(5.0) is None
+    assert lane.waits_until(5.0) is None
+
+
+def test_a_probe_that_the_rate_refuses_is_not_lost():
+    bucket = TokenBucket(1.0, 1)
+    lane = _lane(limit=5, bucket=bucket)
+    lane.ready.append("a")
+    _open_breaker(lane)
+    assert bucket.take(5.0)
+    assert lane.take(5.0) is None
+    assert lane.waits_until(5.0) == 6.0
+    assert lane.take(6.0) == "a"
+
+
+def test_a_closed_lane_gives_only_what_a_person_asked_for():
+    lane = _lane(is_open=False)
+    lane.ready.append("a")
+    assert not lane.has_room()
+    assert not lane.wants_permit()
+    assert lane.take(0.0) is None
+    lane.urgent.append("b")
+    assert lane.wants_permit()
+    assert lane.take(0.0) == "b"
+
+
+def test_a_rate_spreads_what_is_taken():
+    lane = _lane(limit=10, bucket=TokenBucket(2.0, 1))
+    lane.ready.extend("abc")
+    assert lane.take(0.0) == "a"
+    assert lane.take(0.0) is None
+    assert lane.waits_until(0.0) == 0.5
+    assert lane.take(0.5) == "b"
+
+
+@given(
+    finished=st.integers(min_value=0, max_value=3_000),
+    ready=st.integers(min_value=1, max_value=WINDOW_MAX),
+)
+def test_the_window_follows_the_pace_and_gives_back_from_the_end(finished, ready):
+    lane = _lane()
+    lane.ready.extend(str(number) for number in range(ready))
+    lane.finished_count = finished
+    given_back = list(lane.fit_window(1.0))
+    assert WINDOW_MIN <= lane.window <= WINDOW_MAX
+    assert lane.window == min(WINDOW_MAX, max(WINDOW_MIN, 2 * finished))
+    assert list(lane.ready) == [str(number) for number in range(min(ready, lane.window))]
+    assert len(given_back) == max(0, ready - lane.window)
+    assert (lane.more_at is not None) == bool(given_back)
+
+
+@pytest.mark.parametrize("starved", [True, False])
+def test_a_lane_that_ran_dry_gets_its_whole_window_back(starved):
+    lane = _lane()
+    lane.ready.extend("abc")
+    list(lane.fit_window(1.0))
+    assert lane.window == WINDOW_MIN
+    assert lane.slow
+    lane.starved = starved
+    lane.finished_count = 50
+    list(lane.fit_window(1.0))
+    assert lane.window == (WINDOW_MAX if starved else 100)
+
+
+def test_what_was_turned_away_is_wanted_once_it_is_due_and_there_is_room():
+    lane = _lane()
+    assert not lane.runs_low(0.0)
+    lane.turn_away(10.0)
+    lane.turn_away(20.0)
+    assert (lane.more_at, lane.overflows) == (10.0, 2)
+    assert not lane.runs_low(9.9)
+    assert lane.runs_low(10.0)
+    lane.ready.extend("x" * (lane.window // 4 + 1))
+    assert not lane.runs_low(10.0)
+    lane.ready.clear()
+    lane.is_open = False
+    assert not lane.runs_low(10.0)
