@@ -167,19 +167,19 @@ class Deliveries:
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
     ) -> list[WindowRow]:
         """Returns the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
-        rows = await self._database.fetch(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds)
+        rows = await self._rows(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds)
         return [WindowRow(*row) for row in rows]
 
     async def arrivals(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
     ) -> list[WindowRow]:
         """Returns deliveries that became due within `back_seconds`, at most `rows_max` of an endpoint."""
-        rows = await self._database.fetch(_ARRIVED, list(endpoint_ids), rows_max, back_seconds)
+        rows = await self._rows(_ARRIVED, list(endpoint_ids), rows_max, back_seconds)
         return [WindowRow(*row) for row in rows]
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         """Returns those of the deliveries that are still open."""
-        return [LoadedRow(*row) for row in await self._database.fetch(_LOAD, list(ids))]
+        return [LoadedRow(*row) for row in await self._rows(_LOAD, list(ids))]
 
     async def requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
@@ -211,6 +211,11 @@ class Deliveries:
         row = await self._database.fetch_row(_GAUGES)
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
         return row
+
+    async def _rows(self, sql: str, *parameters: object) -> "list[asyncpg.Record]":
+        """Reads within a transaction: its settings keep the planner from reading a hot table whole."""
+        async with self._database.transaction() as connection:
+            return await connection.fetch(sql, *parameters)
 
     async def _value(self, sql: str, *parameters: object) -> int:
         async with self._database.transaction() as connection:

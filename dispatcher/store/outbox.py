@@ -178,4 +178,5 @@ class Outbox:
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
         """Forgets ids that producers gave more than `days` ago; returns how many."""
-        return int(await self._database.fetch_value(_FORGET, days, rows_max))
+        async with self._database.transaction() as connection:
+            return int(await connection.fetchval(_FORGET, days, rows_max))
