@@ -221,9 +221,7 @@ class _Batch:
                     event.type,
                     event.tenant,
                     endpoint.profile_name,
-                    accepted_at,
-                    accepted_at,
-                    encoded.warnings,
+                    encoded.warnings or None,
                 )
             )
             if endpoint.state is EndpointState.ACTIVE:

@@ -277,7 +277,7 @@ def _attempt(result: AttemptResult) -> AttemptRow:
         result.attempt_number,
         result.delivery.trigger,
         answer.outcome,
-        answer.flags,
+        answer.flags or None,
         result.attempted_at,
         result.latency_seconds,
         dns,

@@ -113,7 +113,7 @@ class DeliveryDetail(NamedTuple):
     next_attempt_at: datetime | None
     created_at: datetime
     finished_at: datetime | None
-    warnings: list[str]
+    warnings: list[str] | None
 
 
 class AttemptDetail(NamedTuple):
@@ -122,7 +122,7 @@ class AttemptDetail(NamedTuple):
     attempt_number: int
     trigger: str
     outcome: str
-    flags: list[str]
+    flags: list[str] | None
     attempted_at: datetime
     latency_seconds: float
     response_code: int | None

@@ -51,7 +51,7 @@ class AttemptRow(NamedTuple):
     attempt_number: int
     trigger: str
     outcome: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...] | None
     attempted_at: datetime
     latency_seconds: float
     dns_seconds: float | None

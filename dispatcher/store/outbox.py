@@ -41,7 +41,7 @@ class BodyRow(NamedTuple):
 
 
 class DeliveryRow(NamedTuple):
-    """One new delivery, in the order in which its columns are copied."""
+    """One new delivery, in the order in which its columns are copied; it is due at once."""
 
     id: DeliveryId
     day: date
@@ -50,9 +50,7 @@ class DeliveryRow(NamedTuple):
     event_type: str
     tenant: str
     profile: str
-    next_attempt_at: datetime
-    created_at: datetime
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] | None
 
 
 class CancelledRow(NamedTuple):

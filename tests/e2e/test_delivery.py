@@ -1,4 +1,4 @@
-"""A committed event reaches every subscribed endpoint once, signed as its profile says; a rolled-back one reaches none."""
+"""A committed event reaches every subscribed endpoint once, signed by its profile; a rolled-back one none."""
 
 import pytest
 

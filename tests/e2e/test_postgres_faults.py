@@ -1,4 +1,4 @@
-"""Postgres restarts, drops the listener, is away at start or has no schema: nothing is lost and work resumes by itself."""
+"""Postgres restarts, drops the listener, is away at start or has no schema: nothing is lost, work resumes."""
 
 import asyncio
 import contextlib

@@ -139,12 +139,16 @@ async def test_a_given_id_is_remembered_after_its_event_is_gone_and_a_made_one_l
     assert await _insert(sql, id="mine") == "mine"
 
 
+async def _crash_in_claim(outbox):
+    async with outbox.claim(10, MEBIBYTE) as claim:
+        assert len(claim.events) == 1
+        raise RuntimeError("crash")
+
+
 async def test_a_claim_that_is_not_committed_leaves_the_events(sql, outbox):
     await _insert(sql, id="mine")
     with pytest.raises(RuntimeError, match="crash"):
-        async with outbox.claim(10, MEBIBYTE) as claim:
-            assert len(claim.events) == 1
-            raise RuntimeError("crash")
+        await _crash_in_claim(outbox)
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.event") == 0
     assert (await outbox.poll()).outbox_waiting
     async with outbox.claim(10, MEBIBYTE) as claim:

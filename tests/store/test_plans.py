@@ -18,7 +18,8 @@ ENDPOINTS = 50
 
 FILL = f"""
 INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)
-SELECT 'ep' || g, 'default', 'e' || g, 'https://x.test/', 'wms', '{{*}}', g % 64 FROM generate_series(1, {ENDPOINTS}) AS g;
+SELECT 'ep' || g, 'default', 'e' || g, 'https://x.test/', 'wms', '{{*}}', g % 64
+FROM generate_series(1, {ENDPOINTS}) AS g;
 INSERT INTO dispatcher.outbox (type, data) SELECT 'order.created', '{{"a": 1}}' FROM generate_series(1, {ROWS});
 INSERT INTO dispatcher.outbox (id, type, consumed_at)
 SELECT 'own' || g, 'order.created', now() - interval '1 day' FROM generate_series(1, {ROWS}) AS g;
@@ -129,6 +130,13 @@ async def test_a_window_reads_its_rows_of_each_endpoint(explain, generic):
     assert plan.scanned == set()
     assert plan.rows_max <= 1_000
     assert plan.buffers <= 4_000
+
+
+async def test_a_window_reads_nothing_beyond_its_horizon(explain):
+    """Retries of the next hours wait in the same index: a bound that is no index condition would read them all."""
+    plan = await explain("deliveries_window", ["ep1"], 5_000, -3_500.0)
+    assert plan.uses("delivery_open_due")
+    assert plan.rows_max <= 25
 
 
 @pytest.mark.parametrize("generic", [False, True])

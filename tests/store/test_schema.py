@@ -65,8 +65,10 @@ async def test_partitions_are_made_ahead_once_and_take_rows_of_their_day(schema,
 async def test_every_change_of_an_endpoint_or_a_secret_raises_the_routing_version(sql):
     version = await sql.fetchval("SELECT version FROM dispatcher.routing")
     for change in (
-        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
-        " VALUES ('ep', 'default', 'e', 'https://x.test/', 'wms', '{*}', 1)",
+        (
+            "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
+            " VALUES ('ep', 'default', 'e', 'https://x.test/', 'wms', '{*}', 1)"
+        ),
         "INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed) VALUES ('ep', 'current', 'k', '')",
         "UPDATE dispatcher.endpoint SET url = 'https://y.test/'",
         "DELETE FROM dispatcher.endpoint_secret",

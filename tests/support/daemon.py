@@ -169,7 +169,7 @@ class Daemon(Process):
 
         def ask() -> tuple[int, str]:
             try:
-                with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=6) as answer:  # noqa: S310 -- loopback
+                with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=6) as answer:
                     return answer.status, answer.read().decode()
             except HTTPError as error:
                 with error:
@@ -185,7 +185,7 @@ class Daemon(Process):
         return sum(
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
-            if line.startswith(f"{name} ") or line.startswith(f"{name}{{")
+            if line.startswith((f"{name} ", f"{name}{{"))
         )
 
 

@@ -1,17 +1,15 @@
 """A receiver in a process of its own that outlives every kill and writes down what it saw.
 
-`python -m tests.support.recording_receiver LOG [CERTIFICATE]` prints its ports and then serves until its standard input
-ends. One line goes to the log when a request is complete and one when its status was handed to the kernel:
+`python -m tests.support.recording_receiver LOG [CERTIFICATE]` prints its ports and then serves until
+its standard input ends. One line goes to the log when a request is complete and one when its status
+was handed to the kernel; both name connection, request number on it, path and marker, the first also
+event id, delivery id, SHA-256 of the body, signature verdict and the header timestamp.
 
-    {"kind": "request", "at", "connection", "number", "path", "marker", "event_id", "delivery_id", "sha256", "signature",
-     "signed_at", "attempt"}
-    {"kind": "answer", "at", "connection", "number", "path", "marker", "status"}
-
-A line on standard input sets how paths behave, `{"/hook": {"statuses": [500, 200], "delay_seconds": [0.0, 0.1]}}`, and
-is answered with `ok`. `statuses` are taken in turn by the attempts of one event, the last one for all that follow; `share` is the
-share of events to which they apply, the others succeed. A
-status of 0 is never answered until the path's behaviour is set anew with a status for it. It verifies signatures with
-nothing but the standard library.
+A line on standard input sets how paths behave, `{"/hook": {"statuses": [500, 200], "share": 0.3,
+"delay_seconds": [0.0, 0.1], "secret": "..."}}`, and is answered with `ok`. `statuses` are taken in turn
+by the attempts of one event, the last one for all that follow; `share` is the share of events to which
+they apply, the others succeed. A status of 0 is never answered until the path's behaviour is set anew
+with a status for it. It verifies signatures with nothing but the standard library.
 """
 
 import asyncio
@@ -65,7 +63,7 @@ class Book:
         self._descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
         self.behaviours: dict[str, dict[str, Any]] = {}
         self.attempts: dict[tuple[str, str], int] = {}
-        self.held: list["Connection"] = []
+        self.held: list[Connection] = []
         self.connection_count = 0
         self.random = random.Random(7)  # noqa: S311 -- a delay, no secret
 

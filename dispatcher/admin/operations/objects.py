@@ -71,7 +71,7 @@ def delivery_object(
         "next_attempt_at": time_text(delivery.next_attempt_at),
         "created_at": time_text(delivery.created_at),
         "finished_at": time_text(delivery.finished_at),
-        "warnings": list(delivery.warnings),
+        "warnings": list(delivery.warnings or ()),
     }
     if attempts is not None:
         found["attempts"] = [attempt_object(attempt) for attempt in attempts]
@@ -85,7 +85,7 @@ def attempt_object(attempt: AttemptDetail) -> Object:
         "attempt_number": attempt.attempt_number,
         "trigger": attempt.trigger,
         "outcome": attempt.outcome,
-        "flags": list(attempt.flags),
+        "flags": list(attempt.flags or ()),
         "attempted_at": time_text(attempt.attempted_at),
         "latency_seconds": round(attempt.latency_seconds, 6),
         "response_code": attempt.response_code,

@@ -145,9 +145,9 @@ CREATE TABLE dispatcher.delivery_open (
     state             text        COLLATE "C" NOT NULL DEFAULT 'pending',
     attempt_count     integer     NOT NULL DEFAULT 0,
     schedule_position integer     NOT NULL DEFAULT 0,
-    next_attempt_at   timestamptz NOT NULL,
-    created_at        timestamptz NOT NULL,
-    warnings          text[]      NOT NULL DEFAULT '{}',
+    next_attempt_at   timestamptz NOT NULL DEFAULT now(), -- due at once, the claim's transaction being now()
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    warnings          text[], -- NULL: none, as nearly always; an empty array costs 1 µs to encode
     CONSTRAINT open_state CHECK (
         state = 'pending' AND schedule_position = 0 OR state = 'retrying' AND schedule_position > 0),
     CONSTRAINT open_counts CHECK (schedule_position >= 0 AND attempt_count >= schedule_position)
@@ -173,7 +173,7 @@ CREATE TABLE dispatcher.delivery_done (
     schedule_position integer     NOT NULL,
     created_at        timestamptz NOT NULL,
     finished_at       timestamptz NOT NULL,
-    warnings          text[]      NOT NULL DEFAULT '{}',
+    warnings          text[], -- NULL: none, as nearly always; an empty array costs 1 µs to encode
     PRIMARY KEY (day, id),
     CONSTRAINT done_state CHECK (
         state = 'succeeded' AND reason IS NULL OR state IN ('failed', 'cancelled') AND reason IS NOT NULL),
@@ -204,7 +204,7 @@ CREATE TABLE dispatcher.attempt (
     outcome           text        COLLATE "C" NOT NULL CHECK (outcome IN (
         'ok', 'http_error', 'gone', 'throttled', 'timeout', 'connect_error', 'dns_error', 'tls_error',
         'protocol_error', 'blocked_address')),
-    flags             text[]      NOT NULL DEFAULT '{}',
+    flags             text[], -- NULL: none
     attempted_at      timestamptz NOT NULL,
     latency_seconds   real        NOT NULL,
     dns_seconds       real,

@@ -1,0 +1,210 @@
+"""Fan-out: what a claim becomes, what is offered only after its commit, and what one bad event or endpoint costs."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.model import EndpointState, Event, EventId, Reason
+from dispatcher.delivery.fanout import Fanout
+from tests.support.deliveries import AT, make_endpoint
+from tests.wire.vectors import PROFILES
+
+STANDARD, WMS = PROFILES["standard"], PROFILES["wms"]
+
+
+def make_event(name: str, data: str = '{"a": 1}') -> Event:
+    return Event(EventId(name), "order.created", data, "default", AT, AT, {}, None)
+
+
+class FakeClaim:
+    """A claim that keeps what is written to it."""
+
+    def __init__(self, events: list[Event], routing_version: int) -> None:
+        self.events = events
+        self.routing_version = routing_version
+        self.accepted_at = AT
+        self.day = AT.date()
+
+    async def write(self, bodies: Any, deliveries: Any, cancelled: Any) -> None:
+        self.bodies, self.deliveries, self.cancelled = bodies, deliveries, cancelled
+
+
+class World:
+    """An outbox, a routing table and lanes, all in memory."""
+
+    def __init__(self, *endpoints: Any) -> None:
+        self.endpoints = list(endpoints)
+        self.waiting: list[Event] = []
+        self.version = 1
+        self.table_version = 1
+        self.refreshes = 0
+        self.claims: list[FakeClaim] = []
+        self.committed = 0
+        self.offered: list[tuple[str, str]] = []
+        self.fail_commit = False
+        self.poison = ""
+        self.aside: list[str] = []
+        fake: Any = self
+        self.fanout = Fanout(
+            fake,
+            fake,
+            offer=self._offer,
+            fanned_out=lambda _: None,
+            set_aside=lambda: None,
+            batch_bytes_max=1_000_000,
+        )
+
+    # The routing table.
+    async def refresh(self) -> None:
+        self.refreshes += 1
+        self.table_version = self.version
+
+    def route(self, event: Event) -> Sequence[Any]:
+        del event
+        return self.endpoints if self.table_version == self.version else []
+
+    # The outbox.
+    @asynccontextmanager
+    async def claim(self, events_max: int, bytes_max: int) -> AsyncIterator[FakeClaim]:
+        del bytes_max
+        claim = FakeClaim(self.waiting[:events_max], self.version)
+        yield claim
+        if self.fail_commit:
+            raise StoreUnavailableError("away")
+        if any(event.id == self.poison for event in claim.events):
+            raise BatchRefusedError("refused")
+        self.waiting = self.waiting[events_max:]
+        self.claims.append(claim)
+        self.committed += len(claim.events)
+
+    async def set_aside(self) -> str:
+        self.aside.append(self.waiting.pop(0).id)
+        return self.aside[-1]
+
+    def _offer(self, endpoint_id: Any, delivery: Any) -> bool:
+        assert self.committed, "nothing is offered before the commit"
+        self.offered.append((endpoint_id, delivery.event_id))
+        return True
+
+
+class Routing(World):
+    """The same with the table's version where fan-out looks for it."""
+
+    @property
+    def version(self) -> int:
+        return self.table_version
+
+    @version.setter
+    def version(self, value: int) -> None:
+        self.table_version = value
+
+
+@pytest.fixture
+def world() -> Routing:
+    return Routing(
+        make_endpoint("std1", profile=STANDARD),
+        make_endpoint("std2", profile=STANDARD),
+        make_endpoint("wms", profile=WMS, profile_name="wms"),
+    )
+
+
+async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile(world):
+    world.waiting = [make_event("e1"), make_event("e2")]
+    taken = await world.fanout(100)
+    assert (taken.events_count, taken.more) == (2, False)
+    claim = world.claims[0]
+    assert len(claim.deliveries) == 6
+    assert [(body.event_id, body.profile) for body in claim.bodies] == [
+        ("e1", "standard"),
+        ("e1", "wms"),
+        ("e2", "standard"),
+        ("e2", "wms"),
+    ]
+    assert world.offered == [(e, n) for n in ("e1", "e2") for e in ("std1", "std2", "wms")]
+    ids = [row.id for row in claim.deliveries]
+    assert ids == sorted(ids), "deliveries of one moment are loaded in the order of their events"
+    assert len(set(ids)) == 6
+
+
+async def test_nothing_is_offered_when_the_commit_fails(world):
+    world.waiting = [make_event("e1")]
+    world.fail_commit = True
+    with pytest.raises(StoreUnavailableError):
+        await world.fanout(100)
+    assert world.offered == []
+    assert len(world.waiting) == 1
+
+
+async def test_an_empty_outbox_costs_no_write(world):
+    assert (await world.fanout(100)).events_count == 0
+    assert not hasattr(world.claims[0], "deliveries")
+
+
+async def test_a_newer_routing_version_is_loaded_before_matching(world, monkeypatch):
+    world.waiting = [make_event("e1")]
+
+    @asynccontextmanager
+    async def newer(events_max: int, bytes_max: int) -> AsyncIterator[FakeClaim]:
+        del events_max, bytes_max
+        world.claims.append(FakeClaim(world.waiting, 2))
+        yield world.claims[-1]
+        world.committed = 1
+
+    async def refresh() -> None:
+        world.refreshes += 1
+        world.table_version = 2
+
+    monkeypatch.setattr(world, "claim", newer)
+    monkeypatch.setattr(world, "refresh", refresh)
+    await world.fanout(100)
+    assert world.refreshes == 1
+    assert len(world.claims[0].deliveries) == 3
+    await world.fanout(100)
+    assert world.refreshes == 1
+
+
+async def test_endpoints_that_will_not_send_get_cancelled_rows_and_no_offer(world):
+    world.endpoints = [
+        make_endpoint("off", profile=STANDARD, state=EndpointState.DISABLED),
+        make_endpoint("odd", profile=None, problem=Reason.UNKNOWN_PROFILE, profile_name="nobody"),
+        make_endpoint("bad", profile=STANDARD, problem=Reason.SECRET_UNREADABLE),
+        make_endpoint("paused", profile=STANDARD, state=EndpointState.PAUSED),
+        make_endpoint("good", profile=STANDARD),
+    ]
+    world.waiting = [make_event("e1")]
+    await world.fanout(100)
+    claim = world.claims[0]
+    assert [(row.endpoint_id, row.reason) for row in claim.cancelled] == [
+        ("off", Reason.ENDPOINT_DISABLED),
+        ("odd", Reason.UNKNOWN_PROFILE),
+        ("bad", Reason.SECRET_UNREADABLE),
+    ]
+    assert [row.endpoint_id for row in claim.deliveries] == ["paused", "good"]
+    assert world.offered == [("good", "e1")]
+
+
+async def test_an_event_that_matches_nobody_is_taken_and_makes_no_delivery(world):
+    world.endpoints = []
+    world.waiting = [make_event("e1")]
+    assert (await world.fanout(100)).events_count == 1
+    assert world.claims[0].deliveries == []
+
+
+async def test_a_refused_batch_shrinks_until_the_one_at_fault_is_set_aside_alone(world):
+    world.waiting = [make_event(f"e{n}") for n in range(30)]
+    world.poison = "e17"
+    for _ in range(200):
+        await world.fanout(20)
+        if not world.waiting:
+            break
+    assert world.aside == ["e17"]
+    assert world.committed == 29
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, True), (2, False)])
+async def test_a_batch_that_was_cut_says_so(world, count, more):
+    world.waiting = [make_event(f"e{n}") for n in range(count)]
+    assert (await world.fanout(3)).more is more

@@ -1,0 +1,203 @@
+"""When intake looks: woken, polled, busy or asleep; never in a busy loop, and through every outage."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+import pytest
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery.intake import Intake
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.outbox import Poll
+
+
+class Taken(NamedTuple):
+    events_count: int
+    more: bool
+
+
+class FakeAlarm:
+    """The LISTEN connection: notes who sleeps."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self.is_asleep = False
+        self.wakes = 0
+        self.works = True
+
+    async def sleep(self) -> bool:
+        if self.is_asleep or not self.works:
+            return False
+        self.is_asleep = True
+        return True
+
+    async def wake(self) -> None:
+        if self.is_asleep:
+            self.is_asleep = False
+            self.wakes += 1
+
+
+class World:
+    """An outbox of so many events, and an intake on it."""
+
+    def __init__(self, *, poll_seconds: float = 30.0) -> None:
+        self.waiting = 0
+        self.claims: list[int] = []
+        self.polls = 0
+        self.outages = 0
+        self.woken_by: list[str] = []
+        self.alarm = FakeAlarm()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.intake = Intake(
+            self._fanout,
+            self._poll,
+            self.alarm,
+            room=self.room,
+            polled=self._polled,
+            woken_by=self.woken_by.append,
+            clock=SystemClock(),
+            batch_events_max=100,
+            poll_seconds=poll_seconds,
+        )
+
+    async def _fanout(self, events_max: int) -> Taken:
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailableError("away")
+        count = min(events_max, self.waiting)
+        self.waiting -= count
+        self.claims.append(count)
+        return Taken(count, count == events_max)
+
+    async def _poll(self) -> Poll:
+        self.polls += 1
+        return Poll(1, self.waiting > 0, requests_waiting=False)
+
+    async def _polled(self, poll: Poll) -> None:
+        del poll
+
+    def commit(self, count: int = 1) -> None:
+        """Commits events; whoever sleeps is told."""
+        self.waiting += count
+        if self.alarm.is_asleep:
+            self.alarm.woken.set()
+
+
+@pytest.fixture
+async def start():
+    """Starts an intake and ends it with the test."""
+    running: list[tuple[World, Any]] = []
+
+    async def begin(world: World) -> World:
+        running.append((world, asyncio.get_running_loop().create_task(world.intake.run())))
+        return world
+
+    yield begin
+    for world, task in running:
+        world.intake.stop()
+        async with asyncio.timeout(5):
+            await task
+
+
+async def test_asleep_it_is_woken_by_a_commit_and_takes_it(start):
+    with probe.listen() as heard:
+        world = await start(World())
+        await heard.wait("intake.asleep")
+        assert world.alarm.is_asleep
+        claims = len(world.claims)
+        world.commit()
+        await heard.wait("intake.asleep", count=2)
+    assert world.waiting == 0
+    assert world.woken_by == ["notify"]
+    assert len(world.claims) <= claims + 3
+
+
+async def test_a_commit_between_the_last_look_and_the_lock_is_found_at_once(start):
+    world = World()
+    sleep = world.alarm.sleep
+
+    async def late_commit() -> bool:
+        if not world.alarm.is_asleep:
+            world.waiting += 1  # committed in silence: nobody held the lock yet
+        return await sleep()
+
+    world.alarm.sleep = late_commit  # type: ignore[method-assign]  # the hole that is to be covered
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+    assert world.waiting == 0
+
+
+async def test_without_a_listener_the_poll_finds_what_was_committed(start):
+    world = World(poll_seconds=0.05)
+    world.alarm.works = False
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+        world.commit()
+        await heard.wait("intake.asleep", count=4)
+    assert world.waiting == 0
+    assert "poll" in world.woken_by
+
+
+async def test_idle_it_asks_once_a_poll_and_no_more(start):
+    world = World(poll_seconds=0.05)
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep", count=5)
+    assert world.polls <= 7
+    assert len(world.claims) <= 4
+
+
+async def test_many_events_are_taken_in_batches_and_producers_are_left_in_silence(start):
+    world = World()
+    world.waiting = 50_000
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+    assert sum(world.claims) == 50_000
+    assert max(world.claims) <= 100
+    assert world.alarm.is_asleep
+
+
+async def test_an_outage_is_asked_through_with_backoff(start):
+    world = World()
+    world.waiting = 10
+    world.outages = 3
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+    assert world.waiting == 0
+
+
+async def test_crowded_lanes_hold_it_up_for_a_moment_only(start):
+    world = World()
+    world.room.clear()
+    world.waiting = 10
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+    assert world.waiting == 0
+
+
+async def test_look_now_polls_at_once(start):
+    with probe.listen() as heard:
+        world = await start(World())
+        await heard.wait("intake.asleep")
+        polls = world.polls
+        world.intake.look_now()
+        await heard.wait("intake.asleep", count=2)
+    assert world.polls == polls + 1
+
+
+async def test_stopping_wakes_it_and_claims_nothing_more(start):
+    with probe.listen() as heard:
+        world = await start(World())
+        await heard.wait("intake.asleep")
+    world.waiting = 5
+    world.intake.stop()
+    claims = len(world.claims)
+    await asyncio.sleep(0)
+    assert len(world.claims) == claims

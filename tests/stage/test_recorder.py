@@ -1,0 +1,245 @@
+"""Results on their way to Postgres: committed before anything learns of them, kept through outages, in order."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryState, Outcome, Reason, Trigger
+from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder
+from dispatcher.runtime import probe
+from dispatcher.store.deliveries import Recorded
+from dispatcher.store.routing import Health
+from tests.support.clock import ManualClock
+from tests.support.deliveries import make_delivery, make_endpoint, make_result
+
+
+class FakeStore:
+    """Notes every batch; can be away, or refuse one delivery for its contents."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.tokens: list[dict[int, int]] = []
+        self.outages = 0
+        self.poison = ""
+        self.fenced: frozenset[Any] = frozenset()
+        self.late: frozenset[Any] = frozenset()
+        self.settled_requests: list[Any] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.disabled: list[Any] = []
+        self.failures: list[Any] = []
+        self.cleared: list[Any] = []
+        self.health: list[Health] = []
+
+    async def record(self, moves: Any, attempts: Any, tokens: dict[int, int]) -> Recorded:
+        await self.gate.wait()
+        names = [move.delivery_id for move in moves]
+        assert [attempt.delivery_id for attempt in attempts] == names
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailableError("away")
+        if self.poison in names:
+            raise ValueError("refused")
+        self.batches.append(names)
+        self.tokens.append(tokens)
+        return Recorded(self.fenced & set(names), self.late & set(names))
+
+    async def settle_requests(self, attempts: Any) -> None:
+        self.settled_requests += attempts
+
+    async def disable(self, endpoint_id: Any, reason: str) -> bool:
+        self.disabled.append((endpoint_id, reason))
+        return True
+
+    async def count_failures(self, failures: Any) -> list[Health]:
+        self.failures += failures
+        return self.health
+
+    async def clear_failures(self, endpoint_ids: Any) -> None:
+        self.cleared += endpoint_ids
+
+
+class Made:
+    """A recorder on a fake store; `told` is what memory learnt, in order."""
+
+    def __init__(
+        self,
+        *,
+        batch_rows_max: int = 100,
+        pending_rows_max: int = 1_000,
+        flush_seconds: float = 0.001,
+    ) -> None:
+        self.store = FakeStore()
+        self.told: list[str] = []
+        self.fenced: list[str] = []
+        self.recorder = Recorder(
+            self.store,
+            self.store,
+            settled=self._settled,
+            flushed=lambda *_: None,
+            clock=ManualClock(),
+            batch_rows_max=batch_rows_max,
+            pending_rows_max=pending_rows_max,
+            flush_seconds=flush_seconds,
+            failing_seconds_max=100.0,
+            failed_attempts_min=3,
+        )
+
+    def _settled(self, results: Any, fenced: Any) -> None:
+        committed = {name for batch in self.store.batches for name in batch}
+        for result in results:
+            assert result.delivery.id in committed or result.delivery.id in fenced
+        self.told += [result.delivery.id for result in results]
+        self.fenced += fenced
+
+    def add(self, *names: str, **how: Any) -> None:
+        for name in names:
+            self.recorder.add(
+                make_result(
+                    make_delivery(name, trigger=how.pop("trigger", Trigger.SCHEDULED)), **how
+                )
+            )
+
+    async def run(self) -> None:
+        """Records what was added, as at the end of a drain."""
+        self.recorder.stop()
+        async with asyncio.timeout(10):
+            await self.recorder.run()
+
+
+async def test_batches_keep_the_order_and_their_bound():
+    made = Made(batch_rows_max=1)
+    names = [f"wh{n}" for n in range(3 * BATCHES_AT_ONCE + 1)]
+    made.add(*names)
+    await made.run()
+    assert [len(batch) for batch in made.store.batches] == [BATCHES_AT_ONCE] * 3 + [1]
+    assert [name for batch in made.store.batches for name in batch] == names
+    assert made.told == names
+    assert made.recorder.empty.is_set()
+
+
+async def test_an_outage_keeps_the_batch_and_sends_the_same_again():
+    made = Made()
+    made.store.outages = 3
+    made.add("wh1", "wh2")
+    await made.run()
+    assert made.store.batches == [["wh1", "wh2"]]
+    assert made.told == ["wh1", "wh2"]
+
+
+async def test_a_refused_row_is_found_and_its_neighbours_are_recorded():
+    made = Made()
+    made.store.poison = "wh5"
+    names = [f"wh{n}" for n in range(9)]
+    made.add(*names)
+    await made.run()
+    assert [name for batch in made.store.batches for name in batch] == [
+        n for n in names if n != "wh5"
+    ]
+    assert made.told == names
+    assert made.fenced == ["wh5"]
+
+
+async def test_nothing_in_memory_learns_of_a_result_before_it_is_committed():
+    made = Made()
+    made.store.gate.clear()
+    task = asyncio.get_running_loop().create_task(made.recorder.run())
+    made.add("wh1")
+    made.recorder.stop()
+    await asyncio.sleep(0)
+    assert made.told == []
+    assert len(made.recorder) == 1
+    assert not made.recorder.empty.is_set()
+    made.store.gate.set()
+    async with asyncio.timeout(5):
+        await task
+    assert made.told == ["wh1"]
+
+
+async def test_full_means_that_no_new_attempt_may_be_made_and_counts_what_is_under_way():
+    made = Made(pending_rows_max=3)
+    made.store.gate.clear()
+    made.add("wh1", "wh2", "wh3")
+    task = asyncio.get_running_loop().create_task(made.recorder.run())
+    assert not made.recorder.has_room()
+    made.add("wh4")
+    with probe.listen() as heard:
+        made.store.gate.set()
+        await heard.wait("recorder.flushed")
+    made.recorder.stop()
+    async with asyncio.timeout(5):
+        await task
+    assert made.recorder.has_room()
+    assert made.told == ["wh1", "wh2", "wh3", "wh4"]
+
+
+async def test_results_under_two_tokens_of_one_shard_are_recorded_apart():
+    made = Made()
+    made.add("old1", token=1)
+    made.add("new1", token=2)
+    made.add("old2", token=1)
+    await made.run()
+    assert made.store.batches == [["old1", "old2"], ["new1"]]
+    assert made.store.tokens == [{1: 1}, {1: 2}]
+
+
+async def test_fenced_results_are_passed_on_as_such_and_disable_nobody():
+    made = Made()
+    made.store.fenced = frozenset({"wh1"})
+    made.add(
+        "wh1",
+        outcome=Outcome.GONE,
+        state=DeliveryState.FAILED,
+        reason=Reason.GONE,
+        disables_endpoint=True,
+    )
+    await made.run()
+    assert made.fenced == ["wh1"]
+    assert made.store.disabled == []
+
+
+async def test_gone_disables_the_endpoint():
+    made = Made()
+    made.add(
+        "wh1",
+        outcome=Outcome.GONE,
+        state=DeliveryState.FAILED,
+        reason=Reason.GONE,
+        disables_endpoint=True,
+    )
+    await made.run()
+    assert made.store.disabled == [("ep", Reason.GONE)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "is_disabled"), [(100.0, 3, True), (99.0, 3, False), (100.0, 2, False)]
+)
+async def test_failing_too_long_and_too_often_disables(seconds, count, is_disabled):
+    made = Made()
+    made.store.health = [Health("ep", seconds, count)]  # type: ignore[arg-type]  # a NewType
+    made.add("wh1", outcome=Outcome.TIMEOUT)
+    await made.run()
+    assert bool(made.store.disabled) is is_disabled
+
+
+async def test_failures_are_counted_by_endpoint_and_a_success_clears_them():
+    made = Made()
+    one, two = make_endpoint("one"), make_endpoint("two")
+    made.add("wh1", "wh2", outcome=Outcome.TIMEOUT, endpoint=one)
+    made.add("wh3", outcome=Outcome.TIMEOUT, endpoint=two)
+    await made.run()
+    assert [(f[0], f[2]) for f in made.store.failures] == [("one", 2), ("two", 1)]
+    assert made.store.cleared == []
+    made.add("wh4", endpoint=one)
+    await made.run()
+    assert made.store.cleared == ["one"]
+
+
+async def test_only_resends_settle_requests():
+    made = Made()
+    made.add("wh1")
+    made.recorder.add(make_result(make_delivery("wh2", trigger=Trigger.MANUAL)))
+    await made.run()
+    assert [(row[0], row[2]) for row in made.store.settled_requests] == [("wh2", True)]

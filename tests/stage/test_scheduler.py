@@ -1,0 +1,292 @@
+"""The scheduler with a clock that is moved by hand: due times, re-reading, windows, arrivals and requests."""
+
+from typing import Any
+
+import pytest
+
+from dispatcher.core.breaker import Breaker
+from dispatcher.core.model import DeliveryState, Outcome, Trigger
+from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
+from tests.support.clock import ManualClock
+from tests.support.deliveries import AT, DAY, make_delivery, make_endpoint, make_result
+
+HORIZON = 600.0
+
+
+class FakeStore:
+    """Open deliveries by id: when each is due by the clock, and at which attempt."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.open: dict[str, tuple[float, int]] = {}
+        self.asked: list[Any] = []
+        self.wanted: list[tuple[str, str]] = []
+        self.forgotten: list[Any] = []
+
+    def put(self, name: str, due_in: float = 0.0, attempt_count: int = 0) -> None:
+        self.open[name] = (self._clock.monotonic() + due_in, attempt_count)
+
+    def _due_in(self, name: str) -> float:
+        return self.open[name][0] - self._clock.monotonic()
+
+    async def window(
+        self, endpoint_ids: Any, rows_max: int, horizon_seconds: float
+    ) -> list[WindowRow]:
+        assert list(endpoint_ids) == ["ep"]
+        self.asked.append("window")
+        names = sorted(
+            (n for n in self.open if self._due_in(n) < horizon_seconds), key=self._due_in
+        )
+        return [WindowRow(n, "ep", self._due_in(n)) for n in names[:rows_max]]  # type: ignore[arg-type]  # NewTypes
+
+    async def arrivals(
+        self, endpoint_ids: Any, rows_max: int, back_seconds: float
+    ) -> list[WindowRow]:
+        self.asked.append(("arrivals", back_seconds))
+        names = [n for n in self.open if -back_seconds <= self._due_in(n) <= 0]
+        return [WindowRow(n, endpoint_ids[0], self._due_in(n)) for n in names[:rows_max]]  # type: ignore[arg-type]  # NewTypes
+
+    async def load(self, ids: Any) -> list[LoadedRow]:
+        self.asked.append(("load", list(ids)))
+        rows: list[Any] = [
+            LoadedRow(i, DAY, f"evt-{i}", "a.b", "ep", self.open[i][1], self.open[i][1],  # type: ignore[arg-type]  # NewTypes
+                      "retrying" if self.open[i][1] else "pending", b"{}", AT, None, self._due_in(i))
+            for i in reversed(list(ids)) if i in self.open
+        ]  # fmt: skip
+        return rows
+
+    async def requests(self, shards: Any, rows_max: int, in_flight: Any) -> list[RequestRow]:
+        del shards, rows_max
+        rows: list[Any] = [
+            RequestRow(kind, name, DAY, f"evt-{name}", "a.b", "ep", 1, 1, "retrying", None, b"{}", AT, None)  # type: ignore[arg-type]  # NewTypes
+            for kind, name in self.wanted if name not in in_flight
+        ]  # fmt: skip
+        return rows
+
+    async def forget_requests(self, requests: Any) -> None:
+        self.forgotten += requests
+
+
+class Made:
+    """A scheduler on real lanes whose attempts are only noted."""
+
+    def __init__(self, *, timers_max: int = 1_000, may_send: bool = True) -> None:
+        self.clock = ManualClock()
+        self.store = FakeStore(self.clock)
+        self.started: list[Any] = []
+        self.may_send = may_send
+        self.lanes = Lanes(
+            start=lambda _, delivery: self.started.append(delivery),
+            may_send=lambda: self.may_send,
+            make_breaker=Breaker,
+            total=100,
+            per_host=100,
+            bodies_bytes_max=1_000_000,
+        )
+        self.late: list[float] = []
+        self.scheduler = Scheduler(
+            self.store,
+            self.lanes,
+            shards=lambda: [1],
+            late_by=self.late.append,
+            clock=self.clock,
+            horizon_seconds=HORIZON,
+            timers_max=timers_max,
+        )
+        endpoint = make_endpoint("ep", max_concurrency=50)
+        self.scheduler.load_endpoints(self.lanes.follow({endpoint.id: endpoint}, {1: 1}))
+        self.lane = self.lanes.lanes[endpoint.id]
+
+    async def work(self) -> list[str]:
+        """Does what is to be done at this moment; returns what was started by it."""
+        before = len(self.started)
+        self.scheduler._turn()
+        await self.scheduler._work()
+        return [delivery.id for delivery in self.started[before:]]
+
+    def finish(self, name: str, *, delay: float | None = None, **how: Any) -> None:
+        """Ends a started attempt and settles its result."""
+        delivery = next(d for d in reversed(self.started) if d.id == name)
+        outcome = Outcome.HTTP_ERROR if delay is not None else Outcome.OK
+        if delay is not None:
+            self.store.put(name, delay, delivery.attempt_count + 1)
+        else:
+            self.store.open.pop(name, None)
+        self.lanes.finished(self.lane, self.lane.endpoint, delivery, delay is None)
+        result = make_result(
+            delivery,
+            self.lane,
+            outcome=how.pop("outcome", outcome),
+            next_delay_seconds=delay,
+            finished_at_monotonic=self.clock.monotonic(),
+            **how,
+        )  # fmt: skip -- one call
+        self.scheduler.settled([result], frozenset())
+
+
+@pytest.fixture
+async def made():
+    one = Made()
+    yield one
+    one.scheduler.stop()
+
+
+async def test_boot_sends_what_is_overdue_oldest_first_and_keeps_what_is_due_soon(made):
+    made.store.put("late", -1.0)
+    made.store.put("later", -5.0)
+    made.store.put("soon", 10.0)
+    made.store.put("far", HORIZON + 1)
+    assert await made.work() == ["later", "late"]
+    assert len(made.scheduler) == 1
+    made.clock.advance(9.9)
+    assert await made.work() == []
+    made.clock.advance(0.2)
+    assert await made.work() == ["soon"]
+
+
+async def test_a_retry_is_sent_at_its_time_never_before_and_with_what_the_database_says(made):
+    made.store.put("wh")
+    assert await made.work() == ["wh"]
+    made.finish("wh", delay=30.0)
+    for _ in range(30):
+        made.clock.advance(0.99)
+        assert await made.work() == []
+    made.clock.advance(0.31)
+    assert await made.work() == ["wh"]
+    assert made.started[-1].attempt_count == 1
+    assert made.started[-1].state is DeliveryState.RETRYING
+    assert 0 <= made.late[0] < 1
+
+
+@pytest.mark.parametrize("retries", [[30.0, 120.0, 600.0, 3600.0, 21600.0], [1.0, 2.0, 4.0]])
+async def test_a_whole_schedule_is_kept_to(made, retries):
+    """Six attempts for `wms`, four for `humansoft`; delays beyond the horizon wait in the database."""
+    made.store.put("wh")
+    sent_at = []
+    due = made.clock.monotonic()
+    for delay in [*retries, None]:
+        while not await made.work():
+            made.clock.advance(0.5)
+        sent_at.append((made.clock.monotonic(), due))
+        made.finish("wh", delay=delay)
+        due = made.clock.monotonic() + (delay or 0)
+    assert len(sent_at) == len(retries) + 1
+    for at, wanted in sent_at:
+        assert wanted <= at <= wanted + 0.6
+    assert made.lanes.held == {}
+
+
+async def test_what_was_cancelled_or_moved_meanwhile_is_not_sent(made):
+    made.store.put("cancelled", 5.0)
+    made.store.put("moved", 5.0)
+    await made.work()
+    del made.store.open["cancelled"]
+    made.store.put("moved", 60.0, 1)
+    made.clock.advance(6.0)
+    assert await made.work() == []
+    assert set(made.lanes.held) == {"moved"}
+    made.clock.advance(60.0)
+    assert await made.work() == ["moved"]
+
+
+async def test_a_wheel_that_is_full_leaves_the_rest_to_the_database_and_comes_back_to_it():
+    made = Made(timers_max=2)
+    for number in range(5):
+        made.store.put(f"wh{number}", 10.0 + number)
+    await made.work()
+    assert len(made.scheduler) == 2
+    sent: list[str] = []
+    for _ in range(40):
+        made.clock.advance(0.5)
+        sent += await made.work()
+        made.lanes.tick()
+    assert sent == [f"wh{number}" for number in range(5)]
+    made.scheduler.stop()
+
+
+async def test_a_result_that_was_fenced_is_forgotten(made):
+    made.store.put("wh")
+    await made.work()
+    made.lanes.finished(made.lane, made.lane.endpoint, made.started[0], succeeded=True)
+    made.scheduler.settled(
+        [make_result(made.started[0], made.lane)], frozenset([made.started[0].id])
+    )
+    assert not made.lanes.held
+    assert not made.lanes.busy
+
+
+async def test_arrivals_of_other_replicas_are_sent_and_looked_for_without_a_gap(made):
+    await made.work()
+    made.store.put("theirs", -0.5)
+    assert await made.work() == []
+    made.scheduler.look_for_arrivals()
+    assert await made.work() == ["theirs"]
+    made.clock.advance(100.0)
+    made.scheduler.look_for_arrivals()
+    await made.work()
+    back = [asked[1] for asked in made.store.asked if asked[0] == "arrivals"]
+    assert back[-1] >= 130.0
+
+
+async def test_a_delivery_in_the_line_twice_is_offered_once():
+    made = Made(may_send=False)
+    made.store.put("wh", -1.0)
+    await made.work()
+    made.scheduler._due += ["wh", "wh"]  # type: ignore[list-item]  # a NewType
+    await made.work()
+    assert [delivery.id for delivery in made.lane.ready] == ["wh"]
+    made.scheduler.stop()
+
+
+async def test_a_resend_is_sent_now_and_its_failure_leaves_the_retry_where_it_was(made):
+    made.store.put("wh", 50.0, 1)
+    await made.work()
+    made.store.wanted = [("resend", "wh")]
+    made.scheduler.load_requests()
+    assert await made.work() == ["wh"]
+    assert made.started[-1].trigger is Trigger.MANUAL
+    assert await made.work() == [], "one request, one attempt"
+    made.store.wanted = []
+    due = made.store.open["wh"][0]
+    made.lanes.finished(made.lane, made.lane.endpoint, made.started[-1], succeeded=False)
+    made.scheduler.settled(
+        [make_result(made.started[-1], made.lane, outcome=Outcome.HTTP_ERROR)], frozenset()
+    )
+    assert await made.work() == []
+    made.clock.advance(due - made.clock.monotonic() + 0.1)
+    assert await made.work() == ["wh"]
+
+
+async def test_a_cancellation_takes_the_delivery_out_of_memory(made):
+    made.store.put("wh", 50.0)
+    await made.work()
+    made.store.wanted = [("cancel", "wh")]
+    made.scheduler.load_requests()
+    await made.work()
+    assert made.store.forgotten == [("wh", "cancel")]
+    assert not made.lanes.held
+    assert len(made.scheduler) == 0
+
+
+async def test_a_delivery_without_its_body_is_left_alone(made, monkeypatch):
+    made.store.put("wh", -1.0)
+    load = made.store.load
+
+    async def bodiless(ids: Any) -> list[LoadedRow]:
+        return [row._replace(body=None) for row in await load(ids)]
+
+    monkeypatch.setattr(made.store, "load", bodiless)
+    assert await made.work() == []
+    assert not made.lanes.held
+
+
+async def test_offering_from_fan_out_meanwhile_is_no_second_attempt(made):
+    made.may_send = False
+    made.store.put("wh", -1.0)
+    await made.work()
+    made.lanes.offer(made.lane.endpoint.id, make_delivery("wh"))
+    made.may_send = True
+    made.lanes.pump()
+    assert [delivery.id for delivery in made.started] == ["wh"]

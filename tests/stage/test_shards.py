@@ -1,0 +1,161 @@
+"""The lease: trusted by monotonic time alone, shared fairly, given back when quiet, kept when the others go."""
+
+from typing import Any
+
+import pytest
+
+from dispatcher.delivery.shards import SHARD_COUNT, Shards
+from dispatcher.store.leases import Renewal
+from tests.support.clock import ManualClock
+
+
+class FakeLeases:
+    """The replica's rows, in memory; the tests say how many others there are."""
+
+    def __init__(self) -> None:
+        self.others = 0
+        self.mine: dict[int, int] = {}
+        self.others_shards: set[int] = set()
+        self.buried = False
+
+    async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
+        del incarnation, lease_seconds
+        if self.buried:
+            return None
+        return Renewal(
+            self.others, dict(self.mine), SHARD_COUNT - len(self.mine) - len(self.others_shards)
+        )
+
+    async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
+        del incarnation
+        free = [
+            s for s in range(SHARD_COUNT) if s not in self.mine and s not in self.others_shards
+        ][:shards_max]
+        taken = dict.fromkeys(free, 1)
+        self.mine |= taken
+        return taken
+
+    async def release(self, incarnation: str, shards: list[int]) -> None:
+        del incarnation
+        for shard in shards:
+            self.mine.pop(shard, None)
+
+    async def leave(self, incarnation: str) -> None:
+        del incarnation
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+class Told:
+    """What the shards told the others."""
+
+    def __init__(self) -> None:
+        self.changes: list[int] = []
+        self.lost: list[int] = []
+        self.busy: set[int] = set()
+
+
+@pytest.fixture
+def made(clock: ManualClock) -> tuple[Shards, FakeLeases, Told]:
+    told, leases = Told(), FakeLeases()
+    fake: Any = leases
+    shards = Shards(
+        fake,
+        incarnation="me",
+        name="me",
+        version="1",
+        changed=lambda: told.changes.append(len(shards.held())),
+        is_quiet=lambda shard: shard not in told.busy,
+        lost=told.lost.append,
+        clock=clock,
+        lease_seconds=10.0,
+        renew_seconds=2.0,
+        trusted_seconds=8.0,
+    )
+    return shards, leases, told
+
+
+async def test_a_lease_is_trusted_for_its_seconds_from_before_the_renewal(made, clock):
+    shards, _, told = made
+    assert not shards.is_trusted()
+    assert await shards._renew()
+    assert told.changes == [SHARD_COUNT]
+    clock.advance(7.9)
+    assert shards.is_trusted()
+    clock.advance(0.2)
+    assert not shards.is_trusted()
+    clock.step_wall(-3_600)
+    assert not shards.is_trusted()
+
+
+async def test_a_takeover_is_counted_and_followed(made):
+    shards, leases, told = made
+    await shards._renew()
+    leases.others_shards = set(range(SHARD_COUNT))
+    leases.mine = {}
+    await shards._renew()
+    assert told.lost == [SHARD_COUNT]
+    assert shards.held() == {}
+    assert told.changes[-1] == 0
+
+
+async def test_a_buried_incarnation_stops_sending_and_joins_again(made):
+    shards, leases, told = made
+    await shards._renew()
+    leases.buried = True
+    assert not await shards._renew()
+    assert shards.held() == {}
+    assert told.lost == [SHARD_COUNT]
+
+
+async def test_a_second_replica_is_given_half_once_it_is_quiet(made):
+    shards, leases, told = made
+    await shards._renew()
+    leases.others = 1
+    told.busy = {63}
+    await shards._renew()
+    assert len(shards.held()) == SHARD_COUNT // 2
+    assert 63 in leases.mine
+    assert len(leases.mine) == SHARD_COUNT // 2 + 1
+    told.busy = set()
+    await shards._renew()
+    assert len(leases.mine) == SHARD_COUNT // 2
+    assert told.lost == []
+
+
+async def test_shards_that_were_to_be_given_back_are_kept_when_the_other_goes(made):
+    shards, leases, told = made
+    await shards._renew()
+    leases.others = 1
+    told.busy = set(range(SHARD_COUNT))
+    await shards._renew()
+    assert len(shards.held()) == SHARD_COUNT // 2
+    leases.others = 0
+    await shards._renew()
+    assert len(shards.held()) == SHARD_COUNT
+    assert told.changes[-1] == SHARD_COUNT, "lanes have to be told, or these shards stand still"
+
+
+async def test_company_is_remembered_for_a_while(made, clock):
+    shards, leases, _ = made
+    assert not shards.has_company()
+    leases.others = 1
+    await shards._renew()
+    leases.others = 0
+    await shards._renew()
+    clock.advance(29)
+    assert shards.has_company()
+    clock.advance(2)
+    assert not shards.has_company()
+
+
+async def test_leaving_gives_everything_back_and_ends_trust(made):
+    shards, leases, _ = made
+    await shards._renew()
+    await shards.leave()
+    assert leases.mine == {}
+    assert not shards.is_trusted()
+    assert shards.held() == {}
