@@ -2,11 +2,12 @@
 
 import signal
 import time
+from typing import Any
 
 import pytest
 
 from tests.support.checker import Subscriber
-from tests.support.daemon import STANDARD_SECRET, WMS_SECRET, add_endpoint, quiet, until
+from tests.support.daemon import STANDARD_SECRET, WMS_SECRET, Receiver, add_endpoint, quiet, until
 from tests.support.ledger import Plan
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
@@ -69,9 +70,9 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
     assert max(recoveries) <= RECOVERY_SECONDS_MAX, recoveries
 
 
-async def _without_result(sql, receiver) -> int:
+async def _without_result(sql: Any, receiver: Receiver) -> int:
     """Counts requests without an attempt row: those that were in flight at this kill and at the ones before."""
-    recorded = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt")
+    recorded: int = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt")
     return max(0, len(receiver.entries("request")) - recorded)
 
 
@@ -128,7 +129,7 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql):
     zombie.kill(signal.SIGCONT)
 
     async def fenced() -> bool:
-        return await zombie.metric("dispatcher_results_fenced_total") == 8
+        return bool(await zombie.metric("dispatcher_results_fenced_total") == 8)
 
     await until(fenced, seconds=15, what="eight results refused")
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == attempts == 8

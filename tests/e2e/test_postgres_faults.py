@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -58,7 +59,7 @@ def make_bench(tmp_path, say):
         one.stop()
 
 
-async def _endpoint(bench: Bench, **columns: object) -> None:
+async def _endpoint(bench: Bench, **columns: Any) -> None:
     bench.receiver.behave(hook={"secret": STANDARD_SECRET, "delay_seconds": [0.001, 0.05]})
     connection = await asyncpg.connect(bench.url)
     try:
@@ -148,7 +149,7 @@ async def test_a_database_that_is_away_at_start_is_waited_for(server, make_bench
     daemon = bench.daemon()
 
     async def not_ready() -> bool:
-        return (await daemon.get("/readyz"))[0] == 503
+        return bool((await daemon.get("/readyz"))[0] == 503)
 
     await until(not_ready, seconds=10, what="not ready")
     assert (await daemon.get("/livez"))[0] == 200
@@ -159,7 +160,7 @@ async def test_a_database_that_is_away_at_start_is_waited_for(server, make_bench
     await daemon.started()
 
     async def ready() -> bool:
-        return (await daemon.get("/readyz"))[0] == 200
+        return bool((await daemon.get("/readyz"))[0] == 200)
 
     await until(ready, seconds=10, what="ready")
     await _endpoint(bench)

@@ -1,5 +1,7 @@
 """What happens to a delivery that fails: its schedule, its end, its resend, and what its endpoint may do to it."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.checker import Subscriber
@@ -9,21 +11,21 @@ from tests.support.ledger import Plan
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 
-async def _delivery(sql, endpoint_id):
+async def _delivery(sql: Any, endpoint_id: str) -> Any:
     return await sql.fetchrow(
         "SELECT * FROM dispatcher.delivery WHERE endpoint_id = $1", endpoint_id
     )
 
 
-async def _in_state(sql, endpoint_id, state, seconds=10.0):
-    async def look():
+async def _in_state(sql: Any, endpoint_id: str, state: str, seconds: float = 10.0) -> Any:
+    async def look() -> Any:
         row = await _delivery(sql, endpoint_id)
         return row if row is not None and row["state"] == state else None
 
     return await until(look, seconds=seconds, what=f"{endpoint_id} {state}")
 
 
-async def _attempts(sql, endpoint_id):
+async def _attempts(sql: Any, endpoint_id: str) -> Any:
     return await sql.fetch(
         "SELECT a.* FROM dispatcher.attempt AS a JOIN dispatcher.delivery AS d ON d.id = a.delivery_id"
         " WHERE d.endpoint_id = $1 ORDER BY a.attempt_number",
@@ -31,7 +33,7 @@ async def _attempts(sql, endpoint_id):
     )
 
 
-async def _resend(sql, delivery):
+async def _resend(sql: Any, delivery: Any) -> None:
     async with sql.transaction():
         await sql.execute(
             "INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)"

@@ -216,19 +216,22 @@ async def test_another_host_is_not_held_up():
 
 
 async def test_a_delivery_that_fan_out_and_the_scheduler_both_bring_is_sent_once():
+    """A second copy in the line would be sent as soon as the first had failed: before its time, and miscounted."""
     attempts = Attempts()
     attempts.may_send = False
-    _follow(attempts, make_endpoint())
+    _follow(attempts, make_endpoint(max_concurrency=1))
     lane = attempts.lanes.lanes["ep"]  # type: ignore[index]  # a NewType
-    attempts.lanes.hold(make_delivery("wh").id, lane)
+    delivery = make_delivery("wh")
+    attempts.lanes.hold(delivery.id, lane)
     assert attempts.offer("ep", "wh")
     assert attempts.offer("ep", "wh")
     attempts.may_send = True
     attempts.lanes.pump()
+    attempts.running.clear()
+    attempts.lanes.busy.discard(delivery.id)  # recorded: it waits on the wheel, still held
+    attempts.lanes.finished(lane, lane.endpoint, delivery, succeeded=False)
     assert attempts.started == [("ep", "wh")]
-    attempts.end()
-    assert len(attempts.started) == 1
-    assert lane.held_count == 0
+    assert attempts.lanes.in_flight == 0
 
 
 async def test_a_delivery_that_was_cancelled_while_ready_is_not_sent_and_keeps_no_permit():

@@ -62,7 +62,7 @@ class Told:
 def made(clock: ManualClock) -> tuple[Shards, FakeLeases, Told]:
     told, leases = Told(), FakeLeases()
     fake: Any = leases
-    shards = Shards(
+    shards: Shards = Shards(
         fake,
         incarnation="me",
         name="me",

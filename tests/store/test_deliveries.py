@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import pytest
@@ -40,7 +41,9 @@ async def deliveries(database: str) -> AsyncIterator[Deliveries]:
     await pool.close()
 
 
-async def _open(sql, number, *, attempt_count=0, position=0, due="0 s"):
+async def _open(
+    sql: Any, number: int, *, attempt_count: int = 0, position: int = 0, due: str = "0 s"
+) -> DeliveryId:
     """Makes an event, its body and a waiting delivery; returns the delivery's id."""
     await sql.execute(
         """
@@ -66,17 +69,17 @@ async def _open(sql, number, *, attempt_count=0, position=0, due="0 s"):
 
 
 async def _result(
-    sql,
-    number,
+    sql: Any,
+    number: int,
     *,
-    attempt=1,
-    state="succeeded",
-    reason=None,
-    outcome="ok",
-    due=None,
-    position=1,
-    trigger="scheduled",
-):
+    attempt: int = 1,
+    state: str = "succeeded",
+    reason: str | None = None,
+    outcome: str = "ok",
+    due: float | None = None,
+    position: int = 1,
+    trigger: str = "scheduled",
+) -> tuple[MoveRow, AttemptRow]:
     code = 200 if outcome == "ok" else 500
     day = await sql.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
     delivery_id = DeliveryId(f"wh{number}")
@@ -105,11 +108,11 @@ async def _result(
     )  # fmt: skip -- the columns in their groups
 
 
-async def _record(deliveries, *results, token=TOKEN):
+async def _record(deliveries: Any, *results: tuple[MoveRow, AttemptRow], token: int = TOKEN) -> Any:
     return await deliveries.record([r[0] for r in results], [r[1] for r in results], {SHARD: token})
 
 
-async def _row(sql, delivery_id="wh1"):
+async def _row(sql: Any, delivery_id: str = "wh1") -> Any:
     return await sql.fetchrow("SELECT * FROM dispatcher.delivery WHERE id = $1", delivery_id)
 
 
@@ -264,7 +267,7 @@ async def test_load_returns_what_is_still_open_with_its_body(sql, deliveries):
     assert [(row.id, row.body, row.attempt_count) for row in rows] == [("wh1", b"body", 0)]
 
 
-async def _ask(sql, delivery_id, kind="resend"):
+async def _ask(sql: Any, delivery_id: str, kind: str = "resend") -> None:
     await sql.execute(
         "INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)"
         " SELECT $1, $2, day, endpoint_id, 'test' FROM dispatcher.delivery WHERE id = $1",

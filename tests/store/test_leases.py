@@ -26,7 +26,7 @@ async def leases(database: str) -> AsyncIterator[Leases]:
     await pool.close()
 
 
-async def _end(sql, incarnation):
+async def _end(sql: asyncpg.Connection, incarnation: str) -> None:
     await sql.execute(
         "UPDATE dispatcher.replica SET expires_at = now() WHERE incarnation = $1", incarnation
     )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import asyncpg
 import pytest
@@ -31,8 +32,8 @@ async def outbox(database: str) -> AsyncIterator[Outbox]:
     await pool.close()
 
 
-async def _insert(sql, **columns):
-    columns = {"type": "order.created", "data": "{}", **columns}
+async def _insert(sql: Any, **given: Any) -> Any:
+    columns = {"type": "order.created", "data": "{}", **given}
     names = ", ".join(columns)
     places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     return await sql.fetchval(
@@ -139,7 +140,7 @@ async def test_a_given_id_is_remembered_after_its_event_is_gone_and_a_made_one_l
     assert await _insert(sql, id="mine") == "mine"
 
 
-async def _crash_in_claim(outbox):
+async def _crash_in_claim(outbox: Outbox) -> None:
     async with outbox.claim(10, MEBIBYTE) as claim:
         assert len(claim.events) == 1
         raise RuntimeError("crash")

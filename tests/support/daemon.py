@@ -316,7 +316,7 @@ async def quiet(url: str, *, seconds: float) -> None:
             return False
         finally:
             connection.terminate()
-        waiting.update(row)
+        waiting.update(row or {})
         return not any(waiting.values())
 
     try:

@@ -14,7 +14,7 @@ def _lane(limit=2, bucket=None, *, is_open=True) -> Lane[str]:
     return Lane(limit=limit, breaker=Breaker(), bucket=bucket, is_open=is_open)
 
 
-def _open_breaker(lane, now=0.0):
+def _open_breaker(lane: Lane[str], now: float = 0.0) -> None:
     for number in range(10):
         lane.breaker.record(now, f"wh{number}", succeeded=False)
     assert lane.breaker.state is BreakerState.OPEN
