@@ -44,12 +44,18 @@ LARGE_CHARACTERS = 65_536
 class ClaimsEvents(Protocol):
     """The outbox, as fan-out sees it."""
 
-    def claim(self, events_max: int, bytes_max: int) -> AbstractAsyncContextManager[Claim]:
+    def claim(
+        self, events_max: int, bytes_max: int, event_id: str | None = None
+    ) -> AbstractAsyncContextManager[Claim]:
         """Yields a claim; what was written to it is committed when the block ends well."""
         ...
 
-    async def set_aside(self) -> str | None:
-        """Takes the oldest waiting event out of the way; returns its id."""
+    async def oldest(self) -> str | None:
+        """Returns the id of the oldest waiting event."""
+        ...
+
+    async def set_aside(self, event_id: str) -> bool:
+        """Takes a waiting event out of the way; tells whether it still waited."""
         ...
 
 
@@ -94,22 +100,36 @@ class Fanout:
         """
         deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
         limit = min(events_max, self._events_max, deliveries_bound)
+        if self._events_max == 1:
+            return await self._one_by_one()
         try:
             taken = await self._through(limit)
-        except BatchRefusedError as error:
-            if limit == 1:
-                event_id = await self._outbox.set_aside()
-                self._set_aside()
-                # "task" is one of the fields that repeated lines are told apart by: none is left out.
-                _log.error("event.set_aside", task=event_id, event_id=event_id, error=str(error))
+        except BatchRefusedError:
             self._events_max = max(1, limit // 10)
             return TakenThrough(0, more=True)
         self._events_max = min(events_max, self._events_max * 2)
         return taken
 
-    async def _through(self, events_max: int) -> TakenThrough:
-        """Takes one batch through, in one transaction."""
-        async with self._outbox.claim(events_max, self._batch_bytes_max) as claim:
+    async def _one_by_one(self) -> TakenThrough:
+        """Takes the oldest event through, or sets that very one aside if it is refused again."""
+        event_id = await self._outbox.oldest()
+        if event_id is None:
+            self._events_max = BATCH_EVENTS_MAX
+            return TakenThrough(0, more=False)
+        try:
+            taken = await self._through(1, event_id)
+        except BatchRefusedError as error:
+            if await self._outbox.set_aside(event_id):
+                self._set_aside()
+                # "task" is one of the fields that repeated lines are told apart by: none is left out.
+                _log.error("event.set_aside", task=event_id, event_id=event_id, error=str(error))
+            return TakenThrough(0, more=True)
+        self._events_max = 2
+        return taken
+
+    async def _through(self, events_max: int, event_id: str | None = None) -> TakenThrough:
+        """Takes one batch through, or one certain event, in one transaction."""
+        async with self._outbox.claim(events_max, self._batch_bytes_max, event_id) as claim:
             events = claim.events
             if not events:
                 return TakenThrough(0, more=False)

@@ -207,11 +207,9 @@ class Pipeline:
 
     def _is_quiet(self, shard: int) -> bool:
         """Tells whether nothing of a shard is in flight or waits to be recorded."""
-        return not any(
-            endpoint is not None and endpoint.shard == shard
-            for lane in map(self.lanes.held.get, self.lanes.busy)
-            for endpoint in [lane.endpoint if lane is not None else None]
-        )
+        lanes = [lane for lane in self.lanes.lanes.values() if lane.endpoint.shard == shard]
+        in_flight = any(lane.in_flight or lane.urgent for lane in lanes)
+        return not (in_flight or self.recorder.holds(shard))
 
     # --- life ---
 

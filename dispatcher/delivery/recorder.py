@@ -9,9 +9,10 @@ that cannot be recorded are not made.
 
 When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the
 statement is idempotent, so a commit whose answer was lost does no harm. A batch that Postgres
-refuses for its contents is halved until the one row at fault is found; that row is logged and left
-(its delivery stays open in the database, and is made again after the next load), and its neighbours
-are recorded. On shutdown the last flush is awaited, shielded, up to a bound.
+refuses for its contents is halved until the one row at fault is found; that one is recorded without
+what the receiver had a hand in, and its neighbours as they are. (If that is refused too, the delivery
+stays open in the database, and the log says so.) On shutdown the last flush is
+awaited, up to a bound.
 """
 
 import asyncio
@@ -99,6 +100,7 @@ class Recorder:
         self._failing_seconds_max = failing_seconds_max
         self._failed_attempts_min = failed_attempts_min
         self._pending: list[AttemptResult] = []
+        self._batch: list[AttemptResult] = []
         self._flushing = 0
         self._failing: set[EndpointId] = set()
         self._first = asyncio.Event()
@@ -124,6 +126,10 @@ class Recorder:
         elif len(self._pending) == self._batch_rows_max:
             self._full.set()
 
+    def holds(self, shard: int) -> bool:
+        """Tells whether a result of this shard is not recorded yet."""
+        return any(r.endpoint.shard == shard for r in (*self._batch, *self._pending))
+
     def known_to_fail(self, endpoint_ids: set[EndpointId]) -> None:
         """Learns from the database which endpoints failed before this process looked at them."""
         self._failing |= endpoint_ids
@@ -148,6 +154,7 @@ class Recorder:
             # the fewer round trips a result costs.
             rows_max = BATCHES_AT_ONCE * self._batch_rows_max
             batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
+            self._batch = batch
             self._flushing = len(batch)
             if not self._stopping and len(self._pending) < self._batch_rows_max:
                 self._full.clear()
@@ -155,6 +162,7 @@ class Recorder:
                     self._first.clear()
             if batch:
                 await self._flush(batch)
+                self._batch = []
             if not self._pending:
                 self.empty.set()
             if self._stopping and not self._pending:
@@ -168,9 +176,15 @@ class Recorder:
             batch = [r for r in batch if tokens[r.endpoint.shard] != r.token]
             await self._record(group, tokens)
 
-    async def _record(self, group: list[AttemptResult], tokens: dict[int, int]) -> None:
+    async def _record(
+        self,
+        group: list[AttemptResult],
+        tokens: dict[int, int],
+        attempt: AttemptRow | None = None,
+    ) -> None:
+        """Records a group; `attempt` takes the place of the row that Postgres refused."""
         started = self._clock.monotonic()
-        attempts = [_attempt(result) for result in group]
+        attempts = [attempt] if attempt is not None else [_attempt(result) for result in group]
         try:
             recorded = await self._until_done(
                 lambda: self._store.record(
@@ -179,10 +193,12 @@ class Recorder:
                 len(group),
             )
         except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
+            if len(group) == 1 and attempt is None:
+                _log.exception("recorder.refused", delivery_id=group[0].delivery.id)
+                await self._record(group, tokens, _bare(attempts[0], error))
+                return
             if len(group) == 1:
-                _log.exception(
-                    "recorder.refused", delivery_id=group[0].delivery.id, error=str(error)
-                )
+                # Not even what we made ourselves is taken: it stays open, for a person to look at.
                 self._flushing -= 1
                 self._settled(group, frozenset([group[0].delivery.id]))
                 return
@@ -265,6 +281,12 @@ class Recorder:
     async def _disable(self, endpoint_id: EndpointId, reason: Reason) -> None:
         if await self._until_done(lambda: self._health.disable(endpoint_id, reason), 1):
             _log.warning("endpoint.disabled", endpoint_id=endpoint_id, reason=reason)
+
+
+def _bare(attempt: AttemptRow, error: Exception) -> AttemptRow:
+    """Returns the attempt without what the receiver had a hand in."""
+    text = f"what the receiver answered cannot be stored: {type(error).__name__}"
+    return attempt._replace(peer=None, response_body=None, error=text)
 
 
 def _attempt(result: AttemptResult) -> AttemptRow:

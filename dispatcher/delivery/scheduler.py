@@ -182,6 +182,9 @@ class Scheduler:
                 DeliveryState.RETRYING,
             ):
                 self._forget(delivery.id)
+                successor = self._lanes.lanes.get(result.endpoint.id)
+                if delivery.id in fenced and successor is not None:
+                    successor.turn_away(0.0)  # ours again meanwhile: it is to be loaded anew
             elif delivery.trigger is not Trigger.SCHEDULED or decision.next_delay_seconds is None:
                 # A resend that failed: the delivery keeps its place, and a resend asked meanwhile
                 # follows.

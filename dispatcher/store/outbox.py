@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _CLAIM = statement("outbox_claim")
 _CANCEL = statement("fanout_cancel")
 _POLL = statement("poll")
+_OLDEST = statement("outbox_oldest")
 _SET_ASIDE = statement("outbox_set_aside")
 _FORGET = statement("outbox_forget_tombstones")
 
@@ -140,15 +141,17 @@ class Outbox:
         return Poll(*row)
 
     @asynccontextmanager
-    async def claim(self, events_max: int, bytes_max: int) -> AsyncIterator[Claim]:
-        """Yields a claim on the oldest waiting events, perhaps none.
+    async def claim(
+        self, events_max: int, bytes_max: int, event_id: str | None = None
+    ) -> AsyncIterator[Claim]:
+        """Yields a claim on the oldest waiting events, or on a certain one; perhaps on none.
 
         Raises:
             BatchRefusedError: a statement failed for what these events hold.
             StoreUnavailableError: not now.
         """
         try:
-            async with self._claim(events_max, bytes_max) as claim:
+            async with self._claim(events_max, bytes_max, event_id) as claim:
                 yield claim
         except asyncpg.PostgresError as error:
             if _is_about_the_rows(error):
@@ -156,15 +159,21 @@ class Outbox:
             # A missing partition, privilege or column: no event's fault, and mended by a person.
             raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
 
-    async def set_aside(self) -> str | None:
-        """Takes the oldest waiting event out of the way, data and all; returns its id."""
-        value: str | None = await self._database.fetch_value(_SET_ASIDE)
+    async def oldest(self) -> str | None:
+        """Returns the id of the oldest waiting event."""
+        value: str | None = await self._database.fetch_value(_OLDEST)
         return value
 
+    async def set_aside(self, event_id: str) -> bool:
+        """Takes a waiting event out of the way, data and all; tells whether it still waited."""
+        return await self._database.fetch_value(_SET_ASIDE, event_id) is not None
+
     @asynccontextmanager
-    async def _claim(self, events_max: int, bytes_max: int) -> AsyncIterator[Claim]:
+    async def _claim(
+        self, events_max: int, bytes_max: int, event_id: str | None
+    ) -> AsyncIterator[Claim]:
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(_CLAIM, events_max, bytes_max)
+            rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id)
             events = [
                 Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7])
                 for r in rows

@@ -68,8 +68,11 @@ class World:
 
     # The outbox.
     @asynccontextmanager
-    async def claim(self, events_max: int, bytes_max: int) -> AsyncIterator[FakeClaim]:
+    async def claim(
+        self, events_max: int, bytes_max: int, event_id: str | None = None
+    ) -> AsyncIterator[FakeClaim]:
         del bytes_max
+        assert event_id in {None, self.waiting[0].id if self.waiting else None}
         claim = FakeClaim(self.waiting[:events_max], self.version)
         yield claim
         if self.fail_commit:
@@ -80,9 +83,13 @@ class World:
         self.claims.append(claim)
         self.committed += len(claim.events)
 
-    async def set_aside(self) -> str:
-        self.aside.append(self.waiting.pop(0).id)
-        return self.aside[-1]
+    async def oldest(self) -> str | None:
+        return self.waiting[0].id if self.waiting else None
+
+    async def set_aside(self, event_id: str) -> bool:
+        self.waiting = [event for event in self.waiting if event.id != event_id]
+        self.aside.append(event_id)
+        return True
 
     def _offer(self, endpoint_id: Any, delivery: Any) -> bool:
         assert self.committed, "nothing is offered before the commit"
@@ -147,8 +154,10 @@ async def test_a_newer_routing_version_is_loaded_before_matching(world, monkeypa
     world.waiting = [make_event("e1")]
 
     @asynccontextmanager
-    async def newer(events_max: int, bytes_max: int) -> AsyncIterator[FakeClaim]:
-        del events_max, bytes_max
+    async def newer(
+        events_max: int, bytes_max: int, event_id: str | None = None
+    ) -> AsyncIterator[FakeClaim]:
+        del events_max, bytes_max, event_id
         world.claims.append(FakeClaim(world.waiting, 2))
         yield world.claims[-1]
         world.committed = 1

@@ -28,6 +28,8 @@ class FakeStore:
         self.settled_requests: list[Any] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.errors: list[Any] = []
+        self.refuse_all = False
         self.disabled: list[Any] = []
         self.failures: list[Any] = []
         self.cleared: list[Any] = []
@@ -40,8 +42,9 @@ class FakeStore:
         if self.outages:
             self.outages -= 1
             raise StoreUnavailableError("away")
-        if self.poison in names:
+        if self.poison in names and (self.refuse_all or not attempts[-1].error):
             raise ValueError("refused")
+        self.errors += [one.error for one in attempts if one.delivery_id == self.poison]
         self.batches.append(names)
         self.tokens.append(tokens)
         return Recorded(self.fenced & set(names), self.late & set(names))
@@ -129,9 +132,22 @@ async def test_an_outage_keeps_the_batch_and_sends_the_same_again():
     assert made.told == ["wh1", "wh2"]
 
 
-async def test_a_refused_row_is_found_and_its_neighbours_are_recorded():
+async def test_a_refused_row_is_found_and_recorded_without_what_the_receiver_said():
     made = Made()
     made.store.poison = "wh5"
+    names = [f"wh{n}" for n in range(9)]
+    made.add(*names)
+    await made.run()
+    assert [name for batch in made.store.batches for name in batch] == names
+    assert made.store.errors == ["what the receiver answered cannot be stored: ValueError"]
+    assert made.told == names
+    assert made.fenced == []
+
+
+async def test_a_row_that_is_refused_in_every_form_stops_nobody_else():
+    made = Made()
+    made.store.poison = "wh5"
+    made.store.refuse_all = True
     names = [f"wh{n}" for n in range(9)]
     made.add(*names)
     await made.run()

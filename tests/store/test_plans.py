@@ -106,7 +106,7 @@ def explain(url: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("generic", [False, True])
 async def test_a_claim_reads_what_it_takes(explain, generic):
-    plan = await explain("outbox_claim", 500, 16_000_000, generic=generic)
+    plan = await explain("outbox_claim", 500, 16_000_000, None, generic=generic)
     assert plan.uses("outbox_waiting")
     assert "outbox" not in plan.scanned
     assert plan.rows_max <= 2_000
@@ -207,7 +207,10 @@ async def test_a_claim_that_sorts_the_whole_backlog_would_be_seen(url):
         await connection.execute(_BEGIN)
         await connection.execute("SET LOCAL enable_bitmapscan = on")
         text = await connection.fetchval(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("outbox_claim"), 500, 16_000_000
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("outbox_claim"),
+            500,
+            16_000_000,
+            None,
         )
         await connection.execute("ROLLBACK")
     finally:

@@ -1,6 +1,7 @@
 -- Takes the oldest waiting events out of the outbox and makes them history, in one statement.
 --
--- Parameters: $1 events at most, $2 bytes of data at most (one event is taken whatever its size).
+-- Parameters: $1 events at most, $2 bytes of data at most (one event is taken whatever its size),
+--   $3 the one event to take (NULL: the oldest ones).
 -- Index: outbox_waiting. Locks: the rows taken; rows that another replica holds are skipped.
 -- By row state, never by a cursor on position: commits come out of order, and a cursor loses what commits
 -- behind it. The two last columns stand in the first row alone. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
@@ -12,7 +13,7 @@ WITH waiting AS MATERIALIZED (
                AS traceparent,
            id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
     FROM dispatcher.outbox
-    WHERE consumed_at IS NULL
+    WHERE consumed_at IS NULL AND ($3::text IS NULL OR id = $3)
     ORDER BY position
     LIMIT $1
     FOR UPDATE SKIP LOCKED

@@ -5,7 +5,7 @@
 SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, d.endpoint_id, d.attempt_count,
        d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent
 FROM dispatcher.delivery_request AS r
-JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[])
+JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
 LEFT JOIN LATERAL (
     SELECT day, event_id, event_type, endpoint_id, attempt_count, schedule_position, state, reason, profile
     FROM dispatcher.delivery AS v WHERE v.id = r.delivery_id AND v.day = r.day
