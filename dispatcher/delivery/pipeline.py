@@ -145,7 +145,9 @@ class Pipeline:
             poll_seconds=settings.intake.poll_seconds,
         )
         self._outcomes = Outcomes(metrics, replica=name, per_endpoint=settings.metrics.per_endpoint)
-        self._listens = settings.intake.notify
+        # Through a transaction pooler LISTEN and the lock would stay behind on somebody's connection.
+        pooled = settings.database.pooler and settings.listen_database_url is None
+        self._listens = settings.intake.notify and not pooled
         self._draining = False
         self._unsure_until = float("-inf")
         self.routing_changed: Callable[[], None] = lambda: None

@@ -88,6 +88,7 @@ class Listener:
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=ANSWER_SECONDS_MAX,
             statement_cache_size=0,
+            server_settings={"application_name": "dispatcher listen"},
         )
         await connection.add_listener(CHANNEL_EVENTS, self._heard_event)
         await connection.add_listener(CHANNEL_CONTROL, self._heard_control)

@@ -4,7 +4,7 @@
 Both translate what went wrong: `StoreUnavailableError` means "not now, try again", any other
 `asyncpg.PostgresError` means that the statement itself is at fault and will be next time too.
 
-Nothing is sent as a startup parameter and nothing relies on a session's state, so that a
+Nothing but a name is sent as a startup parameter and nothing relies on a session's state, so that a
 transaction pooler may stand between: limits are SET LOCAL within each transaction. There
 `enable_seqscan = off` is set as well: the hot tables swing between nothing and millions of rows,
 and a plan cached when one was empty would read it whole. `enable_bitmapscan = off` for the same
@@ -97,6 +97,7 @@ class Database:
             statement_cache_size=self._statement_cache_size,
             max_cached_statement_lifetime=0,
             reset=_keep_session,
+            server_settings={"application_name": "dispatcher"},  # poolers let this one through
         )
         await self._pool
 

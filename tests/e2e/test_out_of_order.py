@@ -47,7 +47,7 @@ def _plan(url: str, events_count: int, delay_seconds_max: float) -> Plan:
 
 
 async def test_commits_out_of_order_lose_nothing_and_delay_nobody_else(bench, sql, long_run):
-    events_count, delay = (100_000, 3.0) if long_run else (2_000, 0.2)
+    events_count, delay = (100_000, 0.1) if long_run else (2_000, 0.2)
     receiver = bench.receiver
     receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_x", receiver.url("/hook"), max_concurrency=50)

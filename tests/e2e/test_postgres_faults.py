@@ -124,8 +124,7 @@ async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_
         await bench.receiver.received(20 * number + 5, seconds=10)
         killed += await sql.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND (query LIKE '%LISTEN%' OR query LIKE '%pg_notify%' OR query LIKE '%advisory%')"
+            " WHERE datname = current_database() AND application_name = 'dispatcher listen'"
         )
         await daemon.said("listener.up", count=number + 1)
     assert await producer.ended(rounds + 20) == 0
