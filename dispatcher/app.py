@@ -31,7 +31,7 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.egress import self_test
-from dispatcher.delivery.gate import Gate, protected_addresses
+from dispatcher.delivery.gate import Gate, protected_addresses, trust_problems
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.runtime.clock import SystemClock
@@ -93,6 +93,7 @@ class Daemon:
                 load()
             except ConfigurationError as error:
                 problems += error.problems
+        problems += trust_problems(settings)
         if problems or settings.database_url is None:
             raise ConfigurationError(problems)
         self._settings = settings
@@ -221,23 +222,15 @@ class Daemon:
         """
         try:
             await schema.make_partitions(self._settings.retention.partitions_ahead_days)
-            keyring = keyring_of(self._settings)
-            _, rows = await routing.load()
         except (SchemaError, StoreUnavailableError) as error:
-            _log.error("daemon.prepared_in_part", error=str(error))
-            return
-        sealed = [(row.id, secret) for row in rows for secret in row.secrets]
-        missing = sorted({s.key_id for _, s in sealed} - keyring.key_ids)
-        problems = [
-            f"DISPATCHER_SECRET_KEYS: key {key_id!r} is missing, and endpoints' secrets are sealed with it"
-            for key_id in missing
-        ]
-        if (
-            sealed
-            and not missing
-            and not any(keyring.opens(i, s.key_id, s.sealed) for i, s in sealed)
-        ):
-            problems = ["DISPATCHER_SECRET_KEYS: these keys open none of the endpoints' secrets"]
+            _log.error("daemon.prepared_in_part", error=str(error))  # upkeep goes on trying
+        try:
+            _, rows = await routing.load()
+        except StoreUnavailableError:
+            return  # gone again already: the stages wait for it
+        problems = keyring_of(self._settings).problems(
+            [(row.id, s.key_id, s.sealed) for row in rows for s in row.secrets]
+        )
         if problems:
             raise ConfigurationError(problems)
 
@@ -318,6 +311,7 @@ class Daemon:
         try:
             settings = self._reload()
             loaded = load_profiles(settings.directories_for("profiles"))
+            _require_trust(settings)
         except ConfigurationError as error:
             _log.error("settings.refused", problems=error.problems)
         else:
@@ -343,6 +337,12 @@ def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
         if before.get(section, {}).get(key) != value
     ]
     return changed, [key for key in changed if key not in _TAKES_EFFECT_AT_ONCE]
+
+
+def _require_trust(settings: Settings) -> None:
+    problems = trust_problems(settings)
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def _spare_the_collector() -> None:

@@ -19,6 +19,8 @@ from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.core.sealing import Keyring
+from dispatcher.delivery.gate import trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
 
@@ -148,8 +150,7 @@ def _check_files(settings: Settings, findings: Findings) -> None:
         findings.warnings += policy.warnings
     except ConfigurationError as error:
         wrong += error.problems
-    if settings.egress.ca_file and not Path(settings.egress.ca_file).is_file():
-        wrong.append(f"egress.ca_file: {settings.egress.ca_file} is not a file")
+    wrong += trust_problems(settings)
 
 
 async def _check_reach(variable: str, url: SecretStr, findings: Findings) -> None:
@@ -212,6 +213,9 @@ async def _check_schema(
         problems.append(str(error))
         return
     findings.facts["schema"] = migrate.known()[-1].name
+    if settings.secret_keys:
+        keyring = Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
+        findings.configuration_problems += keyring.problems(await checks.sealed_secrets(connection))
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
     problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
     problems += [

@@ -32,7 +32,7 @@ import orjson
 
 from dispatcher.core.errors import EncodingError
 
-DEPTH_MAX = 1000
+DEPTH_MAX = 5_000
 """Arrays and objects within each other; JavaScript's own parser gives up at a few thousand."""
 
 

@@ -47,6 +47,7 @@ class Lane(Generic[Work]):
         "slow",
         "starved",
         "urgent",
+        "wakes_at",
         "window",
     )
 
@@ -71,6 +72,8 @@ class Lane(Generic[Work]):
         """From when on Postgres may have due deliveries that are not in memory; None: before the horizon, none."""
         self.overflows = 0
         """Counts what was turned away, so that a refill can tell whether its answer is already old."""
+        self.wakes_at: float | None = None
+        """When it is asked again by itself: its breaker or its rate makes it wait."""
         self.queued = False
         """Stands in the queue of lanes that want a permit."""
         self.finished_count = 0

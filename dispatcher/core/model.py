@@ -77,6 +77,7 @@ class Reason(StrEnum):
     UNKNOWN_PROFILE = "unknown_profile"
     INVALID_HEADERS = "invalid_headers"
     INVALID_URL = "invalid_url"
+    INVALID_CA_PEM = "invalid_ca_pem"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 -- a reason, not a secret
     FAILING_TOO_LONG = "failing_too_long"
 

@@ -5,7 +5,7 @@ to be under another key, does not open. The nonce (12 random bytes, an argument)
 ciphertext.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -48,6 +48,21 @@ class Keyring:
             ).decode()
         except (InvalidTag, ValueError) as error:
             raise SecretError(f"the secret of {owner} does not open with key {key_id!r}") from error
+
+    def problems(self, sealed: Sequence[tuple[str, str, bytes]]) -> list[str]:
+        """Returns why these secrets (owner, key id, bytes) cannot be read with this keyring, as a whole.
+
+        A single one that does not open is its row's fault, and no reason to refuse a start.
+        """
+        missing = sorted({key_id for _, key_id, _ in sealed} - self.key_ids)
+        if missing:
+            return [
+                f"DISPATCHER_SECRET_KEYS: key {key_id!r} is missing, and endpoints' secrets are sealed with it"
+                for key_id in missing
+            ]
+        if sealed and not any(self.opens(*one) for one in sealed):
+            return ["DISPATCHER_SECRET_KEYS: these keys open none of the endpoints' secrets"]
+        return []
 
     def opens(self, owner: str, key_id: str, sealed: bytes) -> bool:
         """Tells whether `open` would give a secret."""

@@ -121,8 +121,7 @@ class Fanout:
         except BatchRefusedError as error:
             if await self._outbox.set_aside(event_id):
                 self._set_aside()
-                # "task" is one of the fields that repeated lines are told apart by: none is left out.
-                _log.error("event.set_aside", task=event_id, event_id=event_id, error=str(error))
+                _log.error("event.set_aside", event_id=event_id, error=str(error))
             return TakenThrough(0, more=True)
         self._events_max = 2
         return taken

@@ -6,7 +6,7 @@ gate.
 
 import socket
 from collections.abc import Iterable
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +73,23 @@ class Gate:
         """Aborts every connection."""
         await self.connections.aclose()
         await self.egress.aclose()
+
+
+def trust_problems(settings: Settings) -> list[str]:
+    """Returns what is wrong with the authorities that the settings trust."""
+    ca_file = settings.egress.ca_file
+    if not ca_file:
+        return []
+    try:
+        make_tls_context(ca_file=ca_file)
+    except (OSError, SSLError) as error:
+        reason = (
+            error.strerror
+            if isinstance(error, FileNotFoundError)
+            else "it holds no certificate in PEM form"
+        )
+        return [f"egress.ca_file: {ca_file} cannot be used: {reason}"]
+    return []
 
 
 def protected_addresses(settings: Settings) -> list[tuple[str, int]]:

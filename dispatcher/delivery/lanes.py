@@ -247,9 +247,9 @@ class Lanes:
         if delivery is None:
             self._ask_next(host)
             wake_at = lane.waits_until(now)
-            if wake_at is not None:
-                lane.queued = True
-                self._loop.call_at(max(wake_at, now + 0.001), self._ask_again, lane)
+            if wake_at is not None and (lane.wakes_at is None or wake_at < lane.wakes_at):
+                lane.wakes_at = max(wake_at, now + 0.001)
+                self._loop.call_at(lane.wakes_at, self._ask_again, lane)
             return False
         if delivery.trigger is Trigger.SCHEDULED:
             self._no_longer_ready(delivery)
@@ -286,7 +286,7 @@ class Lanes:
                 return
 
     def _ask_again(self, lane: EndpointLane) -> None:
-        lane.queued = False
+        lane.wakes_at = None
         self._enqueue(lane)
         self.pump()
 

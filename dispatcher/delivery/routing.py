@@ -167,7 +167,13 @@ class RoutingTable:
             same_place = (known.url, known.ca_pem) == (row.url, row.ca_pem)
             target = before.target if same_place else None
         if target is None and url is not None:
-            target = self._make_target(url, row.ca_pem, row.id)
+            try:
+                target = self._make_target(url, row.ca_pem, row.id)
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                problem = problem or Reason.INVALID_CA_PEM
+                _log.error(
+                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
+                )
         return Endpoint(
             id=row.id,
             tenant=row.tenant,

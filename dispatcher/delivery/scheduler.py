@@ -402,6 +402,8 @@ class Scheduler:
                 if row.id not in self._lanes.busy:
                     self._forget(row.id)
                 acted_on.append((row.id, row.kind))
+            elif row.answered:
+                acted_on.append((row.id, row.kind))
             elif row.body is None or row.endpoint_id is None:
                 _log.warning("delivery.cannot_be_resent", delivery_id=row.id)
                 acted_on.append((row.id, row.kind))

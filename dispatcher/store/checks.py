@@ -9,6 +9,7 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from dispatcher.store.pool import Database, Reach
 
+_SEALED = statement("secrets_sealed")
 _SERVER_FACTS = statement("server_facts")
 _MISSING_PRIVILEGES = statement("missing_privileges")
 _SCHEMA_MARK = statement("schema_mark")
@@ -72,3 +73,8 @@ async def progress(
         Progress(*row)
         for row in await database.fetch(_ENDPOINT_PROGRESS, list(endpoint_ids), since)
     ]
+
+
+async def sealed_secrets(connection: "Reach") -> list[tuple[str, str, bytes]]:
+    """Returns every sealed secret: its endpoint, the id of its key, the bytes."""
+    return [(row[0], row[1], row[2]) for row in await connection.fetch(_SEALED)]

@@ -107,6 +107,7 @@ class RequestRow(NamedTuple):
     body: bytes | None
     inserted_at: datetime | None
     traceparent: str | None
+    answered: bool
 
 
 class Recorded(NamedTuple):

@@ -102,6 +102,9 @@ async def migrate(connection: "Connection[Record]", phase: str = "all") -> list[
     Raises:
         SchemaError: see `pending`; or another migration held a lock for ten seconds.
     """
+    encoding = await connection.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise SchemaError(f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'")
     await connection.execute(_BOOTSTRAP)
     done = []
     for _ in range(_LOCK_RETRIES):

@@ -112,7 +112,9 @@ class Database:
         assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS_MAX)
-        except (*_NOT_NOW, asyncpg.TooManyConnectionsError) as error:
+        except (*_NOT_NOW, asyncpg.PostgresError) as error:
+            # Whatever refuses a connection (no such database, a role that may not log in, a full
+            # house) is mended by a person while we wait: it ends no process.
             raise StoreUnavailableError(f"no connection to Postgres: {_words(error)}") from error
         try:
             yield connection

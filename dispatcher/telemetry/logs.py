@@ -327,7 +327,18 @@ def _emit_structlog(_: object, method: str, event: MutableMapping[str, Any]) -> 
 
 
 def _count_repeat(state: _State, record: Record) -> bool:
-    names = ("severity_text", "event.name", "error.type", "error.message", "endpoint.id", "task")
+    names = (
+        "severity_text",
+        "event.name",
+        "error.type",
+        "error.message",
+        "error",
+        "problems",
+        "endpoint_id",
+        "delivery_id",
+        "event_id",
+        "task",
+    )
     count = state.suppressed(tuple(str(record.get(name, "")) for name in names))
     if count:
         record["suppressed_count"] = count

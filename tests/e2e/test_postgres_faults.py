@@ -126,7 +126,7 @@ async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'dispatcher listen'"
         )
-        await daemon.said("listener.up", count=number + 1)
+        await daemon.said("listener.up", count=number + 2)
     assert await producer.ended(rounds + 20) == 0
     await quiet(bench.url, seconds=10)
     waited = await sql.fetchval(

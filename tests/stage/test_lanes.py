@@ -281,6 +281,19 @@ async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go(
     assert len(attempts.running) == 10
 
 
+async def test_a_persons_request_does_not_wait_for_the_probe():
+    attempts = Attempts()
+    _follow(attempts, make_endpoint(max_concurrency=10))
+    for number in range(30):
+        attempts.offer("ep", f"wh{number}")
+    while attempts.running:
+        attempts.end(succeeded=False)
+    assert attempts.lanes.breakers_open() == 1
+    assert attempts.lanes.demand("ep", make_delivery("person", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
+    attempts.lanes.pump()
+    assert attempts.started[-1] == ("ep", "person")
+
+
 class _LaterLoop:
     """The event loop's clock at a later moment; timers that are asked of it are not wanted."""
 

@@ -24,6 +24,7 @@ class FakeStore:
         self.asked: list[Any] = []
         self.wanted: list[tuple[str, str]] = []
         self.forgotten: list[Any] = []
+        self.answered: set[str] = set()
 
     def put(self, name: str, due_in: float = 0.0, attempt_count: int = 0) -> None:
         self.open[name] = (self._clock.monotonic() + due_in, attempt_count)
@@ -60,7 +61,8 @@ class FakeStore:
     async def requests(self, shards: Any, rows_max: int, in_flight: Any) -> list[RequestRow]:
         del shards, rows_max
         rows: list[Any] = [
-            RequestRow(kind, name, DAY, f"evt-{name}", "a.b", "ep", 1, 1, "retrying", None, b"{}", AT, None)  # type: ignore[arg-type]  # NewTypes
+            RequestRow(kind, name, DAY, f"evt-{name}", "a.b", "ep", 1, 1,  # type: ignore[arg-type]  # NewTypes
+                       "retrying", None, b"{}", AT, None, name in self.answered)
             for kind, name in self.wanted if name not in in_flight
         ]  # fmt: skip
         return rows
@@ -257,6 +259,15 @@ async def test_a_resend_is_sent_now_and_its_failure_leaves_the_retry_where_it_wa
     assert await made.work() == []
     made.clock.advance(due - made.clock.monotonic() + 0.1)
     assert await made.work() == ["wh"]
+
+
+async def test_a_request_that_an_attempt_in_flight_has_answered_is_forgotten(made):
+    made.store.put("wh", 50.0, 1)
+    made.store.wanted = [("resend", "wh")]
+    made.store.answered = {"wh"}
+    made.scheduler.load_requests()
+    assert await made.work() == []
+    assert made.store.forgotten == [("wh", "resend")]
 
 
 async def test_a_cancellation_takes_the_delivery_out_of_memory(made):

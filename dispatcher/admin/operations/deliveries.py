@@ -21,7 +21,7 @@ from dispatcher.admin.operations.objects import (
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_problems
-from dispatcher.core.model import DeliveryState
+from dispatcher.core.model import DeliveryState, Reason
 from dispatcher.store import admin as store
 from dispatcher.store.admin import DeliveryDetail
 
@@ -46,6 +46,9 @@ class DeliveryFilter:
     test: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+_WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
 
 
 class DeliveryOperations:
@@ -116,6 +119,10 @@ class DeliveryOperations:
             )
             if row.test:
                 raise ConflictError("a test event has one attempt; send another test event")
+            if row.reason in _WITHOUT_A_BODY:
+                raise ConflictError(
+                    f"it was cancelled before its body could be made ({row.reason}), so there is nothing to send"
+                )
             if not await store.ask_for_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}

@@ -103,7 +103,7 @@ def _prepare(
     networks = [str(network) for network in settings.egress.allow_networks]
     flags: dict[str, Any] = {
         "egress.allow_http": True,
-        "egress.allow_networks": [*networks, f"{LOOPBACK}/32"],
+        "egress.allow_networks": [*networks, f"{LOOPBACK}/32", "::1/128"],
         "egress.ca_file": settings.egress.ca_file or str(ca_file),
         "http.port": free_port(settings.http.host, settings.http.port, "listener"),
     }

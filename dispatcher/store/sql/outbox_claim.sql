@@ -9,7 +9,7 @@
 -- A malformed traceparent (W3C) is dropped here. The routing version is read in this statement's snapshot: an endpoint saved before an event's commit is in it.
 WITH waiting AS MATERIALIZED (
     SELECT ctid AS row_id, position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
-           CASE WHEN traceparent ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
+           CASE WHEN traceparent ~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
                AS traceparent,
            id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
     FROM dispatcher.outbox

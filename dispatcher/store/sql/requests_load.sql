@@ -1,9 +1,14 @@
--- The resends that wait, with all an attempt needs, and the cancellations to forget.
+-- The resends that wait, with all an attempt needs, and the cancellations to forget. One that was asked for while
+-- an attempt was in flight is answered if that attempt succeeded.
 --
 -- Parameters: $1 shards, $2 rows at most, $3 delivery ids that are in flight (their resend comes after).
 -- Index: delivery_request_pkey, the deliveries' keys. Locks: none.
 SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, d.endpoint_id, d.attempt_count,
-       d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent
+       d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent,
+       EXISTS (SELECT FROM dispatcher.attempt AS a
+               WHERE a.day = r.day AND a.delivery_id = r.delivery_id AND a.outcome = 'ok'
+                 AND r.requested_at BETWEEN a.attempted_at
+                     AND a.attempted_at + make_interval(secs => a.latency_seconds + 0.1)) AS answered
 FROM dispatcher.delivery_request AS r
 JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
 LEFT JOIN LATERAL (

@@ -20,6 +20,7 @@ WITH fence AS MATERIALIZED (
 ), changed AS (
     UPDATE dispatcher.delivery_done
     SET attempt_count = greatest(attempt_count, $5),
+        schedule_position = schedule_position + CASE WHEN $6 = 'scheduled' THEN 1 ELSE 0 END,
         state = CASE WHEN $7 = 'ok' THEN 'succeeded' ELSE state END,
         reason = CASE WHEN $7 = 'ok' THEN NULL ELSE reason END,
         finished_at = CASE WHEN $7 = 'ok' AND state <> 'succeeded' THEN clock_timestamp() ELSE finished_at END
