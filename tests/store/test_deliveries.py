@@ -287,6 +287,23 @@ async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
     assert await deliveries.requests([SHARD + 1], 10, []) == []
 
 
+@pytest.mark.parametrize(("outcome", "answered"), [("ok", True), ("http_error", False)])
+async def test_a_request_made_while_an_attempt_was_in_flight_is_answered_by_its_success(
+    sql, deliveries, outcome, answered
+):
+    await _open(sql, 1)
+    await _record(deliveries, await _result(sql, 1, outcome=outcome, state="failed", reason="x"))
+    await sql.execute(
+        "UPDATE dispatcher.attempt SET attempted_at = now() - interval '1 s', latency_seconds = 2"
+    )
+    await _ask(sql, "wh1")
+    [row] = await deliveries.requests([SHARD], 10, [])
+    assert row.answered is answered
+    await sql.execute("UPDATE dispatcher.attempt SET attempted_at = now() - interval '9 s'")
+    [row] = await deliveries.requests([SHARD], 10, [])
+    assert not row.answered, "the attempt had ended before"
+
+
 async def test_a_request_is_settled_by_an_attempt_that_began_after_it_or_that_succeeded(
     sql, deliveries
 ):
