@@ -228,14 +228,14 @@ def test_repeated_warnings_are_written_once_and_counted(monkeypatch: pytest.Monk
     sink = Sink()
     log = open_log(sink)
     for _ in range(5):
-        log.warning("store.lost", **{"endpoint.id": "ep_1"})
-    log.warning("store.lost", **{"endpoint.id": "ep_2"})
+        log.warning("store.lost", **{"endpoint_id": "ep_1"})
+    log.warning("store.lost", **{"endpoint_id": "ep_2"})
     now[0] += logs.REPEAT_SECONDS
-    log.warning("store.lost", **{"endpoint.id": "ep_1"})
+    log.warning("store.lost", **{"endpoint_id": "ep_1"})
     for _ in range(3):
         log.info("all.well")
     records = sink.records()
-    warned = [(r["endpoint.id"], r.get("suppressed_count")) for r in records if "endpoint.id" in r]
+    warned = [(r["endpoint_id"], r.get("suppressed_count")) for r in records if "endpoint_id" in r]
     assert warned == [("ep_1", None), ("ep_2", None), ("ep_1", 4)]
     assert sum(record["event.name"] == "all.well" for record in records) == 3
 
