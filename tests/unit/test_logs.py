@@ -228,10 +228,10 @@ def test_repeated_warnings_are_written_once_and_counted(monkeypatch: pytest.Monk
     sink = Sink()
     log = open_log(sink)
     for _ in range(5):
-        log.warning("store.lost", **{"endpoint_id": "ep_1"})
-    log.warning("store.lost", **{"endpoint_id": "ep_2"})
+        log.warning("store.lost", endpoint_id="ep_1")
+    log.warning("store.lost", endpoint_id="ep_2")
     now[0] += logs.REPEAT_SECONDS
-    log.warning("store.lost", **{"endpoint_id": "ep_1"})
+    log.warning("store.lost", endpoint_id="ep_1")
     for _ in range(3):
         log.info("all.well")
     records = sink.records()
