@@ -42,7 +42,7 @@ def dev(
 
 
 def listen(
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 9000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 9000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     profile: Annotated[
         str | None,

@@ -235,7 +235,8 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
     if run.samples:
         say("endpoints  " + ", ".join(sample.name for sample in SAMPLES))
     say(
-        "try        dispatcher endpoint list; dispatcher delivery list; dispatcher event publish order.created"
+        "try        endpoint list; delivery list; event publish order.created"
+        "  (after ./run or dispatcher)"
     )
     say("end        Ctrl-C")
 
