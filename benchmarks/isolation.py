@@ -21,6 +21,7 @@ from benchmarks.harness import (
     insert_events,
     postgres,
     spread,
+    wait_for,
     write_results,
 )
 from benchmarks.latency import arrivals, percentiles, produce
@@ -75,9 +76,9 @@ def _round(
         try:
             if backlog:
                 asyncio.run(_backlog(url, number, backlog))
-            asyncio.run(
-                produce(url, RATE, 2, f"round.n{number}")
-            )  # warm; the dead lanes fill meanwhile
+            asyncio.run(produce(url, RATE, 2, f"round.n{number}"))
+            # The daemon before was killed: this one watches its lease for 2.5 s before it sends.
+            wait_for(lambda: daemon.metric("dispatcher_deliveries_total") >= RATE, 20, every=0.2)
             committed = asyncio.run(produce(url, RATE, seconds, f"round.n{number}"))
             time.sleep(0.5)
         finally:
