@@ -7,12 +7,11 @@ rest, eighty bits, made from ten random bytes. Ids sort by time as UUIDs, not as
 letters before digits.
 """
 
-import hashlib
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, cast
 
-from dispatcher.core.model import DeliveryId, EventId
+from dispatcher.core.model import DeliveryId
 
 ENDPOINT_PREFIX: Final = "ep_"
 DELIVERY_PREFIX: Final = "wh_"
@@ -20,7 +19,6 @@ REPLAY_PREFIX: Final = "rpl_"
 TOKEN_PREFIX: Final = "tok_"  # noqa: S105 -- the prefix of a token's id, not a token
 
 RANDOMNESS_BYTES: Final = 10
-_TEST_RANDOMNESS_BYTES: Final = 8
 
 _ALPHABET: Final = b"abcdefghijklmnopqrstuvwxyz234567"
 _VALUE_TO_CHARACTER: Final = _ALPHABET + bytes(256 - len(_ALPHABET))
@@ -100,24 +98,6 @@ def day_of(identifier: str) -> date:
 def is_id(text: str, prefix: str) -> bool:
     """Answers whether the text is the prefix and a UUIDv7 in its one spelling, and no more."""
     return text.startswith(prefix) and _UUID_FORM.fullmatch(text, len(prefix)) is not None
-
-
-def test_event_id(randomness: bytes) -> EventId:
-    """Makes the id of a test event from eight random bytes.
-
-    Raises:
-        ValueError: there are not eight bytes.
-    """
-    if len(randomness) != _TEST_RANDOMNESS_BYTES:
-        raise ValueError(
-            f"a test event's id takes {_TEST_RANDOMNESS_BYTES} random bytes, not {len(randomness)}"
-        )
-    return EventId(f"evt_test_{randomness.hex()}")
-
-
-def request_id(event_id: str) -> str:
-    """Returns the request id that the Humansoft envelope carries: always the same for one event."""
-    return f"req_{hashlib.sha256(event_id.encode()).hexdigest()[:16]}"
 
 
 def _make_ids(prefix: str, unix_ms: int, randomness: bytes, count: int) -> list[str]:

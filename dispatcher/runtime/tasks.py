@@ -39,27 +39,6 @@ async def cancel_and_wait(
     return names
 
 
-async def finish(name: str, coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Lets the coroutine end although the caller is cancelled; the cancellation goes on after it.
-
-    A second cancellation ends the coroutine too.
-    """
-    task = asyncio.get_running_loop().create_task(coroutine, name=name)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if task.cancelled():
-            raise
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if not task.cancelled():
-            task.result()
-        raise
-
-
 class TaskSet:
     """The tasks of one owner.
 

@@ -1,7 +1,6 @@
-"""Ids, checked with decoders that are not ours: base64, uuid and hashlib."""
+"""Ids, checked with decoders that are not ours: base64 and uuid."""
 
 import base64
-import hashlib
 import uuid
 from datetime import UTC, date, datetime
 
@@ -128,14 +127,3 @@ def test_a_time_outside_48_bits_is_refused(unix_ms):
 def test_too_little_or_too_much_randomness_is_refused(randomness, count):
     with pytest.raises(ValueError, match="random bytes"):
         ids.delivery_ids(0, randomness, count)
-
-
-def test_a_test_events_id_says_that_it_is_one():
-    assert ids.test_event_id(bytes(range(8))) == "evt_test_0001020304050607"
-    with pytest.raises(ValueError, match="8 random bytes"):
-        ids.test_event_id(bytes(16))
-
-
-def test_a_request_id_is_made_from_the_event_id_alone():
-    digest = hashlib.sha256(b"evt_2026_001234").hexdigest()
-    assert ids.request_id("evt_2026_001234") == "req_" + digest[:16]

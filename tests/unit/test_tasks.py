@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dispatcher.runtime import probe
-from dispatcher.runtime.tasks import TaskSet, cancel_and_wait, finish
+from dispatcher.runtime.tasks import TaskSet, cancel_and_wait
 
 
 class StageError(Exception):
@@ -125,42 +125,6 @@ async def test_a_task_that_will_not_end_is_named_and_given_up():
 
 async def test_cancelling_nothing_returns_at_once():
     assert await cancel_and_wait(set()) == []
-
-
-async def test_finish_lets_the_work_end_and_then_goes_on_with_the_cancellation():
-    go, steps = asyncio.Event(), []
-
-    async def work() -> int:
-        await go.wait()
-        steps.append("done")
-        return 7
-
-    async with TaskSet("t") as tasks:
-        caller = tasks.spawn("caller", finish("work", work()))
-        await asyncio.sleep(0)
-        caller.cancel()
-        await asyncio.sleep(0)
-        assert not caller.done()
-        go.set()
-        await asyncio.wait({caller})
-    assert caller.cancelled()
-    assert steps == ["done"]
-
-
-async def test_finish_returns_or_raises_what_the_work_does():
-    assert await finish("work", asyncio.sleep(0, 3)) == 3
-    with pytest.raises(StageError):
-        await finish("work", die())
-
-
-async def test_a_second_cancellation_ends_the_work_too():
-    async with TaskSet("t") as tasks:
-        caller = tasks.spawn("caller", finish("work", wait_for_ever()))
-        for _ in range(2):
-            await asyncio.sleep(0)
-            caller.cancel()
-        await asyncio.wait({caller})
-        assert caller.cancelled()
 
 
 async def test_a_signal_heard_before_the_wait_is_not_missed():
