@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -141,14 +141,14 @@ def _answers(url: str) -> bool:
         return False
 
 
-def wait_for(condition: "object", seconds: float, every: float = 0.02) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> None:
     """Waits until the condition holds.
 
     Raises:
         TimeoutError: it did not in time.
     """
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]  # a callable; typed loosely for the lambdas of scripts
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("the condition did not come true in time")
         time.sleep(every)
