@@ -226,7 +226,9 @@ class Receiver(Process):
         assert self.child.stdout.readline() == b"ok\n"
 
     def entries(self, kind: str, path: str | None = None) -> list[dict[str, Any]]:
-        entries = [orjson.loads(line) for line in self.record.read_bytes().splitlines()]
+        # The last line may be half written: what counts is what stands before the last line end.
+        whole = self.record.read_bytes().rpartition(b"\n")[0]
+        entries = [orjson.loads(line) for line in whole.splitlines()]
         return [e for e in entries if e["kind"] == kind and path in (None, e["path"])]
 
     async def received(

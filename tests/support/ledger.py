@@ -54,7 +54,8 @@ class Intent:
 def read(path: Path) -> list[Intent]:
     """Returns what the log says; an intent without an outcome is unknown."""
     found: dict[str, Intent] = {}
-    for line in path.read_bytes().splitlines():
+    # The producer may be writing its last line at this very moment.
+    for line in path.read_bytes().rpartition(b"\n")[0].splitlines():
         entry = orjson.loads(line)
         found[entry["marker"]] = Intent(
             entry["marker"], entry["event_id"], entry["event_type"], entry["outcome"]
