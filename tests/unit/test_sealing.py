@@ -66,3 +66,17 @@ def test_the_first_key_seals_and_all_open():
 def test_a_key_that_is_not_configured_is_named():
     with pytest.raises(SecretError, match="'gone', which is not configured"):
         Keyring({"k1": NEW}).open(b"x" * 40, owner="ep", key_id="gone")
+
+
+def test_a_keyring_that_cannot_read_what_is_sealed_is_told_as_a_whole():
+    mine, other = Keyring({"k1": b"1" * 32}), Keyring({"k1": b"2" * 32})
+    sealed = [
+        ("ep_1", "k1", mine.seal("one secret", owner="ep_1", nonce=b"n" * 12)),
+        ("ep_2", "k1", b"spoilt bytes, long enough for a nonce"),
+    ]
+    assert mine.problems(sealed) == [], "one spoilt row is that row's fault"
+    assert mine.problems([]) == []
+    [problem] = other.problems(sealed)
+    assert "open none" in problem
+    [problem] = Keyring({"k2": b"1" * 32}).problems(sealed)
+    assert "'k1' is missing" in problem
