@@ -24,6 +24,7 @@ from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.stages import Delivery, EndpointLane, StartAttempt
+from dispatcher.runtime.clock import Clock
 
 
 class _Host:
@@ -49,6 +50,7 @@ class Lanes:
         total: int,
         per_host: int,
         bodies_bytes_max: int,
+        clock: Clock,
     ) -> None:
         self._start = start
         self._may_send = may_send
@@ -56,6 +58,7 @@ class Lanes:
         self._total = total
         self._per_host = per_host
         self._bodies_bytes_max = bodies_bytes_max
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._queue: deque[EndpointLane] = deque()
         self._hosts: dict[tuple[str, int] | None, _Host] = {}
@@ -67,7 +70,7 @@ class Lanes:
         self.ready_bytes = 0
         self._ready_ids: set[DeliveryId] = set()
         self._crowded_count = 0
-        self._fitted_at = self._loop.time()
+        self._fitted_at = self._clock.monotonic()
         self.room = asyncio.Event()
         """Clear while a quick lane is crowded: fan-out may wait a moment."""
         self.room.set()
@@ -242,14 +245,14 @@ class Lanes:
             lane.queued = True
             host.waiting.append(lane)
             return False
-        now = self._loop.time()
+        now = self._clock.monotonic()
         delivery = lane.take(now)
         if delivery is None:
             self._ask_next(host)
             wake_at = lane.waits_until(now)
             if wake_at is not None and (lane.wakes_at is None or wake_at < lane.wakes_at):
                 lane.wakes_at = max(wake_at, now + 0.001)
-                self._loop.call_at(lane.wakes_at, self._ask_again, lane)
+                self._loop.call_later(lane.wakes_at - now, self._ask_again, lane)
             return False
         if delivery.trigger is Trigger.SCHEDULED:
             self._no_longer_ready(delivery)
@@ -301,7 +304,7 @@ class Lanes:
         self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None
     ) -> None:
         """Takes the permit of an attempt on `endpoint` back and hands it on; None: no attempt was made."""
-        now = self._loop.time()
+        now = self._clock.monotonic()
         if succeeded is None:
             lane.breaker.probe_abandoned(now)
             self.busy.discard(delivery.id)
@@ -324,7 +327,7 @@ class Lanes:
 
     def tick(self) -> None:
         """Fits every lane's window to its pace, gives back what no longer fits, looks for lanes that run low."""
-        now = self._loop.time()
+        now = self._clock.monotonic()
         elapsed, self._fitted_at = max(0.001, now - self._fitted_at), now
         for lane in self.lanes.values():
             if not (lane.finished_count or lane.ready or lane.more_at is not None):

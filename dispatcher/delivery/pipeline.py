@@ -84,6 +84,7 @@ class Pipeline:
             total=delivery.concurrency_total,
             per_host=delivery.concurrency_per_host,
             bodies_bytes_max=delivery.bodies_bytes_max,
+            clock=clock,
         )
         self.recorder = Recorder(
             deliveries,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dispatcher.core.breaker import Breaker, BreakerState
 from dispatcher.core.model import EndpointState, Trigger
 from dispatcher.delivery.lanes import Lanes
+from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_endpoint
 
 TOTAL, PER_HOST = 12, 10
@@ -27,6 +28,7 @@ class Attempts:
         self.may_send = True
         self.running: list[Any] = []
         self.started: list[Any] = []
+        self.clock = ManualClock()
         self.lanes = Lanes(
             start=self._start,
             may_send=lambda: self.may_send,
@@ -34,6 +36,7 @@ class Attempts:
             total=total,
             per_host=per_host,
             bodies_bytes_max=bodies_bytes_max,
+            clock=self.clock,
         )
 
     def _start(self, lane: Any, delivery: Any) -> None:
@@ -259,7 +262,7 @@ async def test_a_request_takes_the_place_of_the_scheduled_attempt():
     assert [delivery.trigger for _, _, delivery in attempts.running] == [Trigger.MANUAL]
 
 
-async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go(monkeypatch):
+async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go():
     attempts = Attempts()
     _follow(attempts, make_endpoint(max_concurrency=10))
     for number in range(30):
@@ -274,7 +277,7 @@ async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go(
     assert started < 30
     probe_at = lane.breaker.probe_at
     assert probe_at is not None
-    monkeypatch.setattr(attempts.lanes, "_loop", _LaterLoop(probe_at + 0.1))
+    attempts.clock.advance(probe_at + 0.1 - attempts.clock.monotonic())
     attempts.lanes._ask_again(lane)
     assert len(attempts.running) == 1
     attempts.end(succeeded=True)
@@ -292,19 +295,6 @@ async def test_a_persons_request_does_not_wait_for_the_probe():
     assert attempts.lanes.demand("ep", make_delivery("person", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
     attempts.lanes.pump()
     assert attempts.started[-1] == ("ep", "person")
-
-
-class _LaterLoop:
-    """The event loop's clock at a later moment; timers that are asked of it are not wanted."""
-
-    def __init__(self, now: float) -> None:
-        self._now = now
-
-    def time(self) -> float:
-        return self._now
-
-    def call_at(self, *_: object) -> None:
-        return
 
 
 async def test_a_lane_that_lost_its_shard_forgets_what_waits_and_a_new_one_is_loaded():

@@ -86,6 +86,7 @@ class Made:
             total=100,
             per_host=100,
             bodies_bytes_max=1_000_000,
+            clock=self.clock,
         )
         self.late: list[float] = []
         self.scheduler = Scheduler(

@@ -65,6 +65,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 -- no thread of ours runs here
         )
 
     def run(self, *arguments: str, here: Path | None = None) -> tuple[int, str, str]:
@@ -74,6 +75,11 @@ class Checkout:
 
     def installs(self) -> int:
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
+
+
+def _hear_ctrl_c() -> None:
+    """Undoes what a shell does to the jobs that it runs in the background: they ignore SIGINT, children included."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
