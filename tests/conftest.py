@@ -21,6 +21,9 @@ import uvloop
 from aiohttp import ClientResponse
 
 from tests.support.cluster import Cluster, OwnedCluster, worker_name
+from tests.support.figures import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]
 
 LEAK_ROUNDS = 50
 _counter = itertools.count()

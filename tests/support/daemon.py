@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -70,12 +71,18 @@ class Process:
     """A child of the test, which cannot outlive it."""
 
     def __init__(
-        self, module: str, *arguments: str, environ: dict[str, str], log: Path, cwd: Path
+        self,
+        module: str,
+        *arguments: str,
+        environ: dict[str, str],
+        log: Path,
+        cwd: Path,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.log_path = log
         with log.open("ab") as stderr:
             self.child = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [*prefix, sys.executable, "-m", module, *arguments],
                 cwd=cwd,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ},
                 stdin=subprocess.PIPE,
@@ -138,7 +145,13 @@ class Daemon(Process):
     """The daemon under test."""
 
     def __init__(
-        self, url: str, folder: Path, *, name: str = "test", environ: dict[str, str] | None = None
+        self,
+        url: str,
+        folder: Path,
+        *,
+        name: str = "test",
+        prefix: Sequence[str] = (),
+        environ: dict[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.name = name
@@ -158,6 +171,7 @@ class Daemon(Process):
             },
             log=log,
             cwd=folder,
+            prefix=prefix,
         )
 
     async def started(self, seconds: float = 20.0) -> "Daemon":
@@ -194,6 +208,9 @@ class Receiver(Process):
 
     def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         self.record = folder / "receiver.jsonl"
+        self._offset = 0
+        self._entries: list[dict[str, Any]] = []
+        self._counts: Counter[tuple[str, str]] = Counter()
         arguments = [str(self.record)] + ([str(certificate)] if certificate else [])
         super().__init__(
             "tests.support.recording_receiver",
@@ -226,21 +243,39 @@ class Receiver(Process):
         assert self.child.stdout.readline() == b"ok\n"
 
     def entries(self, kind: str, path: str | None = None) -> list[dict[str, Any]]:
-        # The last line may be half written: what counts is what stands before the last line end.
-        whole = self.record.read_bytes().rpartition(b"\n")[0]
-        entries = [orjson.loads(line) for line in whole.splitlines()]
-        return [e for e in entries if e["kind"] == kind and path in (None, e["path"])]
+        self._read_on()
+        return [e for e in self._entries if e["kind"] == kind and path in (None, e["path"])]
+
+    def count(self, kind: str, path: str | None = None) -> int:
+        """Counts entries without looking at all of them again."""
+        self._read_on()
+        return sum(
+            count for (k, p), count in self._counts.items() if k == kind and path in (None, p)
+        )
+
+    def _read_on(self) -> None:
+        """Reads what was written since; a last line that is only half there stays for the next time."""
+        with self.record.open("rb") as file:
+            file.seek(self._offset)
+            whole = file.read().rpartition(b"\n")[0]
+        if not whole:
+            return
+        self._offset += len(whole) + 1
+        for line in whole.splitlines():
+            entry = orjson.loads(line)
+            self._entries.append(entry)
+            self._counts[entry["kind"], entry["path"]] += 1
 
     async def received(
         self, count: int, *, kind: str = "answer", path: str | None = None, seconds: float = 15.0
-    ):
+    ) -> list[dict[str, Any]]:
         """Returns the entries once there are so many."""
 
-        async def look() -> list[dict[str, Any]] | None:
-            entries = self.entries(kind, path)
-            return entries if len(entries) >= count else None
+        async def look() -> bool:
+            return self.count(kind, path) >= count
 
-        return await until(look, seconds=seconds, what=f"{count} x {kind} at {path}")
+        await until(look, seconds=seconds, what=f"{count} x {kind} at {path}")
+        return self.entries(kind, path)
 
 
 class Producer(Process):

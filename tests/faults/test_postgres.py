@@ -13,7 +13,7 @@ import pytest
 
 from dispatcher.cli.dev.postgres import Postgres
 from dispatcher.store.migrate import migrate, set_notify
-from tests.e2e.conftest import Bench
+from tests.support.bench import Bench
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan
@@ -44,19 +44,6 @@ async def _migrated(server: Postgres) -> str:
     finally:
         await connection.close()
     return url
-
-
-@pytest.fixture
-def make_bench(tmp_path, say):
-    made = []
-
-    def make(url: str) -> Bench:
-        made.append(Bench(url, tmp_path, say))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.stop()
 
 
 async def _endpoint(bench: Bench, **columns: Any) -> None:

@@ -1,0 +1,69 @@
+"""The fault and attack matrix as data: each row with its tests and its control, or the reason for having none.
+
+`tests/faults/matrix.toml` is the one list; `docs/reliability.md` shows it, and a test holds the two and
+the tests that it names together. Row ids never change: commits and documents cite them.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.daemon import CHECKOUT
+
+MATRIX = CHECKOUT / "tests" / "faults" / "matrix.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One fault or attack."""
+
+    id: str
+    fault: str
+    holds: str
+    """What must hold."""
+    tests: tuple[str, ...] = ()
+    """Each `path::function`."""
+    long: str = ""
+    """What `--long` adds to the same tests; empty: nothing, they are whole."""
+    controls: tuple[str, ...] = ()
+    """Known-bad variants that must fail the same figure."""
+    without_test: str = ""
+    """Why no test can show it, or none does, and how it was reasoned instead."""
+    without_control: str = ""
+
+
+def read(path: Path = MATRIX) -> list[Row]:
+    """Returns the rows in the order of the file."""
+    with path.open("rb") as file:
+        entries = tomllib.load(file)["row"]
+    return [Row(**{key: _value(value) for key, value in entry.items()}) for entry in entries]
+
+
+def _value(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def table(rows: list[Row]) -> str:
+    """Returns the rows as the table that the documentation shows."""
+    lines = ["| row | fault or attack | what must hold | shown by |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        names = ", ".join(f"`{_short(test)}`" for test in row.tests)
+        control = ", ".join(f"`{_short(test)}`" for test in row.controls)
+        shown = "; ".join(
+            part
+            for part in (
+                names,
+                f"long: {row.long}" if row.long else "",
+                f"control: {control}" if control else "",
+                row.without_test,
+            )
+            if part
+        )
+        lines.append(f"| {row.id} | {row.fault} | {row.holds} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _short(test: str) -> str:
+    path, _, name = test.partition("::")
+    return f"{path.removeprefix('tests/').removesuffix('.py')}::{name.removeprefix('test_')}"
