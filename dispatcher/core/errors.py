@@ -54,6 +54,14 @@ class ConflictError(DispatcherError):
     """The request contradicts the present state; the text says how."""
 
 
+class PreconditionFailedError(DispatcherError):
+    """The thing has changed since the version that the request names; read it again."""
+
+
+class TooManyError(DispatcherError):
+    """A bound on what may go on at once, or in a time, is reached; later is fine."""
+
+
 class InvalidRequestError(DispatcherError):
     """Input breaks rules; `problems` lists every fault as (field, message)."""
 

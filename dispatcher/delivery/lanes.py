@@ -345,6 +345,14 @@ class Lanes:
         self.wants_refill.add(lane.endpoint.id)
         self.refill_wanted()
 
+    def open_breakers(self) -> dict[EndpointId, tuple[BreakerState, float | None]]:
+        """Returns the breakers that are not closed: state, and the monotonic moment of the next probe."""
+        return {
+            i: (lane.breaker.state, lane.breaker.probe_at)
+            for i, lane in self.lanes.items()
+            if lane.breaker.state is not BreakerState.CLOSED
+        }
+
     def endpoints_with_open_breaker(self) -> set[EndpointId]:
         """Returns the endpoints whose breaker is not closed."""
         return {

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from dispatcher.core.model import DeliveryId, DeliveryState, Outcome
 from dispatcher.delivery.stages import AttemptResult
+from dispatcher.delivery.tally import Tally
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 
@@ -16,8 +17,9 @@ _FINAL = frozenset({DeliveryState.SUCCEEDED, DeliveryState.FAILED})
 class Outcomes:
     """Turns results into counts and lines."""
 
-    def __init__(self, metrics: Metrics, *, replica: str, per_endpoint: bool) -> None:
+    def __init__(self, metrics: Metrics, tally: Tally, *, replica: str, per_endpoint: bool) -> None:
         self._metrics = metrics
+        self._tally = tally
         self._replica = replica
         self._per_endpoint = per_endpoint
 
@@ -35,6 +37,7 @@ class Outcomes:
                 metrics.results_fenced.add()
                 logs.wide("result.fenced", {"delivery_id": delivery.id, "endpoint_id": endpoint.id})
                 continue
+            self._tally.add(result)
             metrics.attempts.add(endpoint.profile_name, answer.outcome)
             metrics.attempt_duration.observe(result.latency_seconds)
             if self._per_endpoint:

@@ -22,6 +22,7 @@ from dispatcher.delivery.scheduler import Scheduler
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.shards import Shards
 from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.tally import Tally
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
@@ -30,6 +31,7 @@ from dispatcher.store.listener import Listener
 from dispatcher.store.outbox import Outbox, Poll
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import Routing
+from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.pipeline")
@@ -145,7 +147,16 @@ class Pipeline:
             batch_events_max=settings.intake.batch_events,
             poll_seconds=settings.intake.poll_seconds,
         )
-        self._outcomes = Outcomes(metrics, replica=name, per_endpoint=settings.metrics.per_endpoint)
+        self.tally = Tally(
+            Statistics(database),
+            incarnation=incarnation,
+            breakers=self.lanes.open_breakers,
+            figures=self._figures,
+            clock=clock,
+        )
+        self._outcomes = Outcomes(
+            metrics, self.tally, replica=name, per_endpoint=settings.metrics.per_endpoint
+        )
         # Through a transaction pooler LISTEN and the lock would stay behind on somebody's connection.
         pooled = settings.database.pooler and settings.listen_database_url is None
         self._listens = settings.intake.notify and not pooled
@@ -214,6 +225,22 @@ class Pipeline:
         in_flight = any(lane.in_flight or lane.urgent for lane in lanes)
         return not (in_flight or self.recorder.holds(shard))
 
+    def _figures(self) -> dict[str, object]:
+        """Returns what this replica has in memory, for the page about the system."""
+        lanes = self.lanes.lanes.values()
+        listening = "up" if self.listener.is_up else "down"
+        return {
+            "listener": listening if self._listens else "polling",
+            "lanes_count": len(lanes),
+            "lanes_waiting_count": sum(bool(lane.ready or lane.urgent) for lane in lanes),
+            "ready_count": sum(len(lane.ready) for lane in lanes),
+            "in_flight_count": self.lanes.in_flight,
+            "held_count": len(self.lanes.held),
+            "wheel_timers_count": len(self.scheduler),
+            "recording_count": len(self.recorder),
+            "breakers_open_count": self.lanes.breakers_open(),
+        }
+
     # --- life ---
 
     def start(self, tasks: TaskSet) -> None:
@@ -224,6 +251,7 @@ class Pipeline:
         tasks.spawn("recorder", self.recorder.run())
         tasks.spawn("scheduler", self.scheduler.run())
         tasks.spawn("intake", self.intake.run())
+        tasks.spawn("tally", self.tally.run())
 
     async def drain(self, grace_seconds: float) -> None:
         """Ends the stages in the order of the flow; what is in flight after the grace is cancelled, not recorded."""
@@ -237,6 +265,8 @@ class Pipeline:
         self.recorder.stop()
         if not await _within(FLUSH_SECONDS_MAX, self.recorder.empty):
             _log.error("drain.unrecorded", results=len(self.recorder))
+        self.tally.stop()
+        await _within(FLUSH_SECONDS_MAX, self.tally.ended)
         self.listener.stop()
         self.shards.stop()
         await self.shards.leave()

@@ -44,6 +44,7 @@ _SECRET_ACTIVATE = statement("secret_activate")
 _DELIVERIES_PAGE = statement("deliveries_page")
 _DELIVERY_FIND = statement("delivery_find")
 _DELIVERY_RESEND = statement("delivery_resend")
+_DELIVERIES_RESEND = statement("deliveries_resend")
 _DELIVERY_CANCEL = statement("delivery_cancel")
 _ATTEMPTS_LOAD = statement("attempts_load")
 _EVENT_PUBLISH = statement("event_publish")
@@ -312,6 +313,21 @@ async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: s
     )
     await connection.execute(_CONTROL_NOTIFY)
     return asked is not None
+
+
+async def ask_for_resends(
+    connection: "Reach", deliveries: Sequence[DeliveryDetail], actor: str
+) -> int:
+    """Asks for one more attempt of each whose endpoint is still there; returns how many those are."""
+    asked = await connection.fetchval(
+        _DELIVERIES_RESEND,
+        [row.id for row in deliveries],
+        [row.day for row in deliveries],
+        [row.endpoint_id for row in deliveries],
+        actor,
+    )
+    await connection.execute(_CONTROL_NOTIFY)
+    return int(asked)
 
 
 async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:

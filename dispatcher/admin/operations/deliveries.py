@@ -1,8 +1,8 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,7 @@ from dispatcher.admin.operations.objects import (
     limit_problems,
     page_object,
     read_cursor,
+    time_text,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_problems
@@ -47,7 +48,21 @@ class DeliveryFilter:
     since: datetime | None = None
     until: datetime | None = None
 
+    def given(self) -> dict[str, object]:
+        """Returns what is given, by name, ready for the audit log."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: time_text(value) if isinstance(value, datetime) else value
+            for name, value in values.items()
+            if value is not None and value != {}
+        }
 
+
+RESEND_MAX: Final = 10_000
+"""Deliveries that one call asks for: some minutes of work; a replay is for more."""
+RESEND_BATCH: Final = 500
+ALL_TENANTS: Final = "*"
+"""The tenant of an audited act that is about all of them."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
 
 
@@ -74,8 +89,18 @@ class DeliveryOperations:
         problems = [*_problems(wanted), *limit_problems(limit)]
         if problems:
             raise InvalidRequestError(problems)
+        filters = self._filters(actor, wanted, read_cursor(cursor), limit + 1)
+        async with store.reading(self._database) as connection:
+            rows = await store.page_of_deliveries(connection, filters)
+        return page_object(rows, limit, lambda row: Place(row.created_at, row.id), delivery_object)
+
+    @staticmethod
+    def _filters(
+        actor: Actor, wanted: DeliveryFilter, place: Place | None, rows_max: int
+    ) -> list[object]:
+        """Returns the parameters of the page's statement."""
         digits = _REQUEST_ID.fullmatch(wanted.request_id) if wanted.request_id else None
-        filters = [
+        return [
             allowed_tenant(actor, wanted.tenant),
             wanted.endpoint_id,
             wanted.event_id,
@@ -86,12 +111,9 @@ class DeliveryOperations:
             None if digits is None else digits[1],
             wanted.since,
             wanted.until,
-            *(read_cursor(cursor) or (None, None)),
-            limit + 1,
+            *(place or (None, None)),
+            rows_max,
         ]
-        async with store.reading(self._database) as connection:
-            rows = await store.page_of_deliveries(connection, filters)
-        return page_object(rows, limit, lambda row: Place(row.created_at, row.id), delivery_object)
 
     async def show(self, actor: Actor, delivery_id: str) -> Object:
         """Returns a delivery with its attempts.
@@ -130,6 +152,71 @@ class DeliveryOperations:
                 connection, actor.name, row.tenant, "delivery.resend", row.id, detail
             )
         return delivery_object(row)
+
+    async def resend_matching(
+        self,
+        actor: Actor,
+        wanted: DeliveryFilter,
+        *,
+        dry_run: bool,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Object:
+        """Asks for one extra attempt of each delivery of a filter, newest first; `dry_run` only counts.
+
+        Tests and what never had a body are left out. One call takes `RESEND_MAX` at most: `capped`
+        says that there are more, and `next_until` where the next call would go on. Requests are
+        committed in batches, `progress` hearing the count so far; a call that is cut off has asked
+        for those. The filter and the count are audited once.
+
+        Returns `{count, capped, limit, dry_run, next_until}`; `count` is how many there are (dry
+        run) or were asked for.
+
+        Raises:
+            InvalidRequestError: every fault of the filter; or it says nothing.
+        """
+        problems = _problems(wanted)
+        if not wanted.given():
+            problems.append(
+                ("filter", "says nothing: name an endpoint, a state, a time or the like")
+            )
+        if wanted.test:
+            problems.append(("test", "a test event has one attempt; send another test event"))
+        if problems:
+            raise InvalidRequestError(problems)
+        wanted = replace(wanted, test=False)
+        count, place, rows = 0, None, 0
+        while rows < RESEND_MAX:
+            async with store.reading(self._database) as connection:
+                batch = await store.page_of_deliveries(
+                    connection, self._filters(actor, wanted, place, RESEND_BATCH)
+                )
+                fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
+                if dry_run:
+                    count += len(fit)
+                else:
+                    if not rows:
+                        await store.write_audit(
+                            connection,
+                            actor.name,
+                            allowed_tenant(actor, wanted.tenant) or ALL_TENANTS,
+                            "delivery.resend_matching",
+                            "deliveries",
+                            {"filter": wanted.given()},
+                        )
+                    count += await store.ask_for_resends(connection, fit, actor.name)
+            rows += len(batch)
+            progress(count)
+            if len(batch) < RESEND_BATCH:
+                place = None
+                break
+            place = Place(batch[-1].created_at, batch[-1].id)
+        return {
+            "count": count,
+            "capped": place is not None,
+            "limit": RESEND_MAX,
+            "dry_run": dry_run,
+            "next_until": None if place is None else time_text(place.at),
+        }
 
     async def cancel(self, actor: Actor, delivery_id: str) -> Object:
         """Ends a delivery that waits and returns it; an attempt in flight is still recorded.

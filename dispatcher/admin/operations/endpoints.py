@@ -27,6 +27,7 @@ from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
     Object,
     Place,
+    endpoint_etag,
     limit_problems,
     page_object,
     read_cursor,
@@ -37,6 +38,7 @@ from dispatcher.core.errors import (
     ConflictError,
     InvalidRequestError,
     NotFoundError,
+    PreconditionFailedError,
     SecretError,
     StoreUnavailableError,
 )
@@ -47,11 +49,14 @@ from dispatcher.core.secret import Secret
 from dispatcher.store import admin as store
 from dispatcher.store.admin import EndpointDetail
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.pages import read_waiting
 from dispatcher.store.routing import SealedSecret
 
 SHARDS: Final = 64
 CANCELLED_AT_ONCE_MAX: Final = 1000
 """Waiting deliveries of a deleted endpoint that end with it; a dispatcher's upkeep ends the rest."""
+WAITING_COUNT_MAX: Final = 100_000
+"""Waiting deliveries of an endpoint are counted up to here."""
 
 
 class Endpoints:
@@ -167,18 +172,48 @@ class Endpoints:
             sealed = await store.load_secrets(connection, [endpoint_id])
         return self._object(row, sealed[endpoint_id])
 
-    async def update(self, actor: Actor, endpoint_id: str, fields: Mapping[str, object]) -> Object:
+    async def waiting(self, actor: Actor, endpoint_id: str) -> Object:
+        """Returns what waits for an endpoint: what a pause holds, and a deletion cancels.
+
+        `waiting_count` ends at `WAITING_COUNT_MAX`, and `capped` then says that there are more.
+
+        Raises:
+            NotFoundError: no such endpoint.
+        """
+        async with store.reading(self._database) as connection:
+            found(await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
+            (row,) = await read_waiting(connection, [endpoint_id], None, WAITING_COUNT_MAX)
+        return {
+            "endpoint_id": endpoint_id,
+            "waiting_count": min(row.waiting_count, WAITING_COUNT_MAX),
+            "retrying_count": min(row.retrying_count, WAITING_COUNT_MAX),
+            "capped": row.waiting_count > WAITING_COUNT_MAX,
+            "oldest_due_at": time_text(row.oldest_due_at),
+        }
+
+    async def update(
+        self,
+        actor: Actor,
+        endpoint_id: str,
+        fields: Mapping[str, object],
+        *,
+        if_match: str | None = None,
+    ) -> Object:
         """Changes what is given and returns the endpoint, with `warnings`.
+
+        `if_match` is the `endpoint_etag` of the object that the change was made from; None: any.
 
         Raises:
             InvalidRequestError: every fault. NotFoundError: no such endpoint. ConflictError: the
             name is taken; or another profile or tenant was given, which never change.
+            PreconditionFailedError: it has changed since.
         """
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
                 endpoint_id,
             )
+            _require_version(row, if_match)
             profile = self._deployment.profiles.get(row.profile)
             problems = unknown_problems(fields)
             if "secret" in fields:
@@ -254,17 +289,19 @@ class Endpoints:
                 )
         return await self.show(actor, endpoint_id)
 
-    async def delete(self, actor: Actor, endpoint_id: str) -> None:
+    async def delete(self, actor: Actor, endpoint_id: str, *, if_match: str | None = None) -> None:
         """Deletes an endpoint and its secrets, and cancels what waits; history stays readable.
 
         Raises:
-            NotFoundError: no such endpoint.
+            NotFoundError: no such endpoint. PreconditionFailedError: it has changed since
+            `if_match`.
         """
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
                 endpoint_id,
             )
+            _require_version(row, if_match)
             await store.delete_endpoint(connection, endpoint_id)
             await store.write_audit(
                 connection,
@@ -328,6 +365,14 @@ def seal(keyring: Keyring, chosen: Secret, endpoint_id: str) -> tuple[str, bytes
     """Returns the key's id and the sealed secret."""
     nonce = secrets.token_bytes(NONCE_BYTES)
     return keyring.sealing_key_id, keyring.seal(chosen.reveal(), owner=endpoint_id, nonce=nonce)
+
+
+def _require_version(row: EndpointDetail, if_match: str | None) -> None:
+    present = endpoint_etag({"updated_at": time_text(row.updated_at)})
+    if if_match is not None and if_match != present:
+        raise PreconditionFailedError(
+            f"the endpoint has changed since: its version is {present}; read it again"
+        )
 
 
 def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:

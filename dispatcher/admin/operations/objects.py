@@ -115,6 +115,15 @@ def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None
     return found
 
 
+def endpoint_etag(endpoint: Object) -> str:
+    """Returns the version of an endpoint's object as an entity tag, quotes included (RFC 9110, 8.8.3).
+
+    Every change moves `updated_at`, which has microseconds, and changes of one endpoint wait for
+    each other.
+    """
+    return f'"{endpoint["updated_at"]}"'
+
+
 def page_object(
     rows: Sequence[Row], limit: int, place: Callable[[Row], Place], item: Callable[[Row], Object]
 ) -> Object:

@@ -1,0 +1,120 @@
+"""How the machinery fares: replicas, breakers, partitions, the database; for whoever runs it.
+
+Everything comes from the database, where each replica publishes what it has in memory every few
+seconds, so that any replica's page and the command line show all of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.objects import Object, time_text
+from dispatcher.store import admin as store
+from dispatcher.store import pages, statistics
+from dispatcher.store.pages import PostgresRow, ReplicaRow, TableRow
+
+BREAKERS_MAX: Final = 200
+COUNT_MAX: Final = 100_000
+HOT_TABLES: Final = ("outbox", "delivery_open", "delivery_request", "replica", "shard", "traffic")
+
+
+class System:
+    """The machinery of a deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._database = deployment.database
+
+    async def show(self, actor: Actor) -> Object:
+        """Returns replicas, breakers, the backlog, tables, partitions by day, and the database.
+
+        An actor of one tenant sees the breakers and the backlog of that tenant alone.
+        """
+        async with store.reading(self._database) as connection:
+            replicas = await pages.read_replicas(connection)
+            breakers = await statistics.read_breakers(connection, None, actor.tenant, BREAKERS_MAX)
+            now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
+            tables = await pages.read_tables(connection)
+            postgres = await pages.read_postgres(connection)
+        return {
+            "at": time_text(postgres.now),
+            "replicas": [_replica(row) for row in replicas],
+            "shards_free_count": postgres.shards_free_count,
+            "breakers": [
+                {
+                    "endpoint_id": row.endpoint_id,
+                    "endpoint_name": row.endpoint_name,
+                    "tenant": row.tenant,
+                    "state": row.state,
+                    "opened_at": time_text(row.opened_at),
+                    "probe_at": time_text(row.probe_at),
+                    "replica": row.replica,
+                }
+                for row in breakers
+            ],
+            "outbox": {
+                "backlog_count": min(now.outbox_count, COUNT_MAX),
+                "backlog_capped": now.outbox_count > COUNT_MAX,
+                "lag_seconds": now.outbox_seconds or 0.0,
+            },
+            "hot_tables": [_table(row) for row in tables if row.name in HOT_TABLES],
+            "partitions": _partitions(tables),
+            "postgres": _postgres(postgres),
+        }
+
+
+def _replica(row: ReplicaRow) -> Object:
+    return {
+        "incarnation": row.incarnation,
+        "name": row.name,
+        "version": row.version,
+        "started_at": time_text(row.started_at),
+        "lease_renewed_seconds_ago": round(row.renewed_seconds_ago, 3),
+        "lease_expires_at": time_text(row.expires_at),
+        "shards_count": row.shards_count,
+        "figures_at": time_text(row.figures_at),
+        "figures": row.figures,
+    }
+
+
+def _table(row: TableRow) -> Object:
+    return {
+        "name": row.name,
+        "bytes": row.bytes,
+        "rows_estimate": row.rows_estimate,
+        "dead_rows_count": row.dead_rows,
+        "vacuumed_at": time_text(row.vacuumed_at),
+        "analyzed_at": time_text(row.analyzed_at),
+    }
+
+
+def _partitions(tables: Sequence[TableRow]) -> list[Object]:
+    """Returns one object a day, oldest first: bytes in all, and bytes and rows of each table."""
+    by_day: dict[str, list[TableRow]] = defaultdict(list)
+    for row in tables:
+        if row.parent is not None:
+            digits = row.name.removeprefix(row.parent + "_")
+            by_day[f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"].append(row)
+    return [
+        {
+            "day": day,
+            "bytes": sum(row.bytes for row in rows),
+            "tables": [
+                {"table": row.parent, "bytes": row.bytes, "rows_estimate": row.rows_estimate}
+                for row in rows
+            ],
+        }
+        for day, rows in sorted(by_day.items())
+    ]
+
+
+def _postgres(row: PostgresRow) -> Object:
+    return {
+        "version": row.version,
+        "bytes": row.bytes,
+        "connections_count": row.connections_count,
+        "connections_max": row.connections_max,
+        "notify_queue_usage": row.notify_queue_usage,
+        "oldest_xmin_age": row.oldest_xmin_age,
+        "oldest_transaction_seconds": row.oldest_transaction_seconds,
+    }

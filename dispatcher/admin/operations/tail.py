@@ -1,0 +1,190 @@
+"""The live tail: attempts as they are recorded, one shared poll a second for all who watch.
+
+    attempt's partitions ── poll, every second while somebody watches ──▶ each viewer's queue ──▶ next()
+
+What is always true: without viewers nothing is asked; with them Postgres is asked once a second,
+however many they are; a viewer holds `QUEUE_MAX` items at most, and what it does not take in time is
+dropped, oldest first, and counted; a viewer sees its own tenant's deliveries alone. A poll looks at
+the newest `POLL_ROWS_MAX` attempts: on a busy system the tail is a sample, and says so (`dropped`).
+While Postgres is away the tail is silent and goes on afterwards. It shows attempts: a delivery that
+waits without one (paused, rate-limited) is not in it.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date, timedelta
+from typing import Final, NamedTuple
+
+import structlog
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.objects import Object, attempt_object, delivery_object
+from dispatcher.core.errors import StoreUnavailableError, TooManyError
+from dispatcher.runtime import probe
+from dispatcher.store import admin as store
+from dispatcher.store.tail import DayRow, NewAttempt, read_attempts, read_days
+
+_log = structlog.get_logger("dispatcher.admin.tail")
+
+VIEWERS_MAX: Final = 50
+QUEUE_MAX: Final = 500
+POLL_ROWS_MAX: Final = 200
+POLL_SECONDS: Final = 1.0
+SLACK_PAGES: Final = 64
+"""Pages before the last end that are read again: two recorders fill pages out of order."""
+BACK_SECONDS: Final = 20.0
+"""An attempt that was made longer ago than this when it was recorded is no news."""
+DAYS_ALWAYS: Final = 3
+"""The newest days are looked at in each poll, older ones when their counter of rows moved."""
+SEEN_MAX: Final = 20_000
+
+
+class Batch(NamedTuple):
+    """What came since the last one."""
+
+    items: list[Object]
+    """`{delivery, attempt}`, the oldest attempt first."""
+    dropped_count: int
+    """Items that came before these and were dropped."""
+    is_sample: bool
+    """More was recorded than a poll reads."""
+
+
+class Viewer:
+    """One who watches; `next` waits for what is new."""
+
+    def __init__(self, tenant: str | None, endpoint_id: str | None) -> None:
+        self._tenant = tenant
+        self._endpoint_id = endpoint_id
+        self._items: deque[Object] = deque()
+        self._dropped_count = 0
+        self._is_sample = False
+        self._filled = asyncio.Event()
+
+    def wants(self, new: NewAttempt) -> bool:
+        """Tells whether this attempt is for this viewer."""
+        delivery = new.delivery
+        return (self._tenant is None or delivery.tenant == self._tenant) and (
+            self._endpoint_id is None or delivery.endpoint_id == self._endpoint_id
+        )
+
+    def put(self, item: Object) -> None:
+        """Adds an item; the oldest makes room."""
+        if len(self._items) >= QUEUE_MAX:
+            self._items.popleft()
+            self._dropped_count += 1
+        self._items.append(item)
+        self._filled.set()
+
+    def sample(self) -> None:
+        """Notes that the poll did not read all that there was."""
+        self._is_sample = True
+
+    async def next(self, timeout_seconds: float) -> Batch:
+        """Returns what is new, after at most so long; then perhaps nothing, which is a heartbeat's time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._filled.wait()
+        except TimeoutError:
+            pass
+        batch = Batch(list(self._items), self._dropped_count, self._is_sample)
+        self._items.clear()
+        self._dropped_count, self._is_sample = 0, False
+        self._filled.clear()
+        return batch
+
+
+class Tail:
+    """The poll and its viewers; on one event loop. `run` is the poll's task."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._database = deployment.database
+        self._clock = deployment.clock
+        self._viewers: set[Viewer] = set()
+        self._watched = asyncio.Event()
+        self._days: dict[date, DayRow] = {}
+        self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    @asynccontextmanager
+    async def watch(
+        self, actor: Actor, *, tenant: str | None = None, endpoint_id: str | None = None
+    ) -> AsyncIterator[Viewer]:
+        """Yields a viewer of what is recorded from now on.
+
+        Raises:
+            NotFoundError: the tenant is not the actor's. TooManyError: too many watch already.
+        """
+        viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id)
+        if len(self._viewers) >= VIEWERS_MAX:
+            raise TooManyError(
+                f"{VIEWERS_MAX} people watch already; reload the list instead, or try again later"
+            )
+        self._viewers.add(viewer)
+        self._watched.set()
+        try:
+            yield viewer
+        finally:
+            self._viewers.discard(viewer)
+            if not self._viewers:
+                self._watched.clear()
+
+    async def run(self) -> None:
+        """Polls while somebody watches, until cancelled."""
+        while True:
+            if not self._viewers:
+                self._days.clear()
+                await self._watched.wait()
+            try:
+                await self._poll()
+            except StoreUnavailableError as error:
+                _log.warning("tail.waits", error=str(error))
+            probe.hit("tail.polled")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _poll(self) -> None:
+        """Reads what is new; the first poll after a pause only notes where the ends are."""
+        since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
+        async with store.reading(self._database) as connection:
+            days = await read_days(connection)
+            new: list[NewAttempt] = []
+            if self._days:
+                for index, row in enumerate(days):
+                    before = self._days.get(row.day, DayRow(row.day, 0, 0))
+                    if index < DAYS_ALWAYS + _days_ahead(days, self._clock.now().date()) or (
+                        row.inserted_count != before.inserted_count
+                    ):
+                        page = max(0, before.pages - SLACK_PAGES)
+                        found = await read_attempts(connection, row.day, page, since, POLL_ROWS_MAX)
+                        if len(found) == POLL_ROWS_MAX and _key(found[0]) not in self._seen:
+                            for viewer in self._viewers:
+                                viewer.sample()
+                        new += found
+        self._days = {row.day: row for row in days}
+        self._give_out(new)
+
+    def _give_out(self, new: list[NewAttempt]) -> None:
+        for one in sorted(new, key=lambda one: one.attempt.attempted_at):
+            key = _key(one)
+            if key in self._seen:
+                continue
+            self._seen[key] = None
+            if len(self._seen) > SEEN_MAX:
+                self._seen.popitem(last=False)
+            item = {
+                "delivery": delivery_object(one.delivery),
+                "attempt": attempt_object(one.attempt),
+            }
+            for viewer in self._viewers:
+                if viewer.wants(one):
+                    viewer.put(item)
+
+
+def _key(one: NewAttempt) -> tuple[str, int]:
+    return one.delivery.id, one.attempt.attempt_number
+
+
+def _days_ahead(days: list[DayRow], today: date) -> int:
+    return sum(row.day > today for row in days)

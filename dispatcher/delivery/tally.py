@@ -1,0 +1,224 @@
+"""Counts what became of attempts, and tells Postgres every few seconds.
+
+    outcomes ── add ──▶ counts, per endpoint ── every 5 s, one statement ──▶ traffic (an hour and subject)
+    lanes ── what is in memory now ─────────── when it changed ───────────▶ endpoint_breaker, replica_figures
+
+What is always true: `add` is some dictionary increments (half a microsecond) and waits for nothing;
+nothing that delivers reads what is written here. While Postgres is away counts are kept (one entry
+an endpoint, so bounded) and added later. A crash loses the counts of the last seconds; a COMMIT
+without an answer may add those of one flush twice, or (on shutdown) not at all. Statistics bear
+that, and a second record of every attempt would cost what the first one does.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from dispatcher.core import histogram
+from dispatcher.core.breaker import BreakerState
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryState, EndpointId, Outcome
+from dispatcher.delivery.stages import AttemptResult
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import Clock
+from dispatcher.store.statistics import BreakerRow, TrafficRow, tenant_subject
+
+_log = structlog.get_logger("dispatcher.delivery.tally")
+
+FLUSH_SECONDS: Final = 5.0
+FIGURES_SECONDS_MAX: Final = 30.0
+"""Figures that did not change are published again after so long, to show that their replica lives."""
+ERROR_CHARACTERS_MAX: Final = 300
+
+OK, REFUSED, TIMED_OUT, UNREACHABLE = range(4)
+GROUPS: Final[Mapping[Outcome, int]] = {
+    Outcome.OK: OK,
+    Outcome.HTTP_ERROR: REFUSED,
+    Outcome.GONE: REFUSED,
+    Outcome.THROTTLED: REFUSED,
+    Outcome.TIMEOUT: TIMED_OUT,
+    Outcome.CONNECT_ERROR: UNREACHABLE,
+    Outcome.DNS_ERROR: UNREACHABLE,
+    Outcome.TLS_ERROR: UNREACHABLE,
+    Outcome.PROTOCOL_ERROR: UNREACHABLE,
+    Outcome.BLOCKED_ADDRESS: UNREACHABLE,
+}
+
+
+class KeepsStatistics(Protocol):
+    """The statistics' store, as the tally sees it."""
+
+    async def add(self, rows: Sequence[TrafficRow]) -> None:
+        """Adds counts."""
+        ...
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
+        """Says which breakers are not closed."""
+        ...
+
+    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
+        """Says what is in memory."""
+        ...
+
+
+OpenBreakers = Mapping[EndpointId, tuple[BreakerState, float | None]]
+"""The breakers that are not closed: state, and the monotonic moment of the next probe (None: under way)."""
+
+
+class Counts:
+    """What one endpoint's attempts came to since the last flush; written by `Tally.add` alone."""
+
+    __slots__ = ("failed_count", "groups", "last", "latency", "succeeded_count")
+
+    def __init__(self, last: AttemptResult) -> None:
+        self.groups = [0, 0, 0, 0]
+        self.latency = [0] * histogram.COUNTS
+        self.succeeded_count = 0
+        self.failed_count = 0
+        self.last = last
+
+
+class Tally:
+    """The counts, and the loop that writes them; all on the event loop's thread."""
+
+    def __init__(
+        self,
+        store: KeepsStatistics,
+        *,
+        incarnation: str,
+        breakers: Callable[[], OpenBreakers],
+        figures: Callable[[], dict[str, object]],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._incarnation = incarnation
+        self._breakers = breakers
+        self._figures = figures
+        self._clock = clock
+        self._counts: dict[EndpointId, Counts] = {}
+        self._published: OpenBreakers = {}
+        self._shown: dict[str, object] = {}
+        self._shown_at = float("-inf")
+        self._stop = asyncio.Event()
+        self.ended = asyncio.Event()
+        """Set once `run` has written what it could."""
+
+    def add(self, result: AttemptResult) -> None:
+        """Counts a committed attempt."""
+        counts = self._counts.get(result.endpoint.id)
+        if counts is None:
+            counts = self._counts[result.endpoint.id] = Counts(result)
+        counts.groups[GROUPS[result.answer.outcome]] += 1
+        counts.latency[histogram.place(result.latency_seconds)] += 1
+        counts.last = result
+        state = result.decision.state
+        if state is not result.delivery.state:
+            if state is DeliveryState.SUCCEEDED:
+                counts.succeeded_count += 1
+            elif state is DeliveryState.FAILED:
+                counts.failed_count += 1
+
+    def stop(self) -> None:
+        """Lets `run` end after a last flush."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Flushes every few seconds until stopped; what fails is tried again next time."""
+        try:
+            while not self._stop.is_set():
+                try:
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await self._stop.wait()
+                except TimeoutError:
+                    pass
+                try:
+                    await self.flush()
+                except StoreUnavailableError as error:
+                    _log.warning("tally.waits", error=str(error))
+        finally:
+            self.ended.set()
+
+    async def flush(self) -> None:
+        """Writes what was counted, and what changed of breakers and figures.
+
+        Raises:
+            StoreUnavailableError: the counts are kept for the next time.
+        """
+        counts, self._counts = self._counts, {}
+        if counts:
+            try:
+                await self._store.add(rows_of(counts))
+            except BaseException:
+                self._keep(counts)
+                raise
+        breakers, figures, now = self._breakers(), self._figures(), self._clock.monotonic()
+        if breakers != self._published:
+            rows = [
+                BreakerRow(i, state, None if probe_at is None else probe_at - now)
+                for i, (state, probe_at) in sorted(breakers.items())
+            ]
+            await self._store.publish_breakers(self._incarnation, rows)
+            self._published = breakers
+        if figures != self._shown or now - self._shown_at >= FIGURES_SECONDS_MAX:
+            await self._store.publish_figures(self._incarnation, figures)
+            self._shown, self._shown_at = figures, now
+        probe.hit("tally.flushed")
+
+    def _keep(self, counts: Mapping[EndpointId, Counts]) -> None:
+        """Puts counts that were not written back to those that came meanwhile."""
+        for endpoint_id, had in counts.items():
+            now = self._counts.setdefault(endpoint_id, had)
+            if now is not had:
+                merge(now, had)
+
+
+def merge(into: Counts, more: Counts) -> None:
+    """Adds counts to counts; the last attempt stays the first one's."""
+    into.groups = [a + b for a, b in zip(into.groups, more.groups, strict=True)]
+    into.latency = [a + b for a, b in zip(into.latency, more.latency, strict=True)]
+    into.succeeded_count += more.succeeded_count
+    into.failed_count += more.failed_count
+
+
+def rows_of(counts: Mapping[EndpointId, Counts]) -> list[TrafficRow]:
+    """Returns what to add: for each endpoint, each tenant, and all; sorted by subject."""
+    by_tenant: dict[str | None, list[Counts]] = {None: list(counts.values())}
+    for one in counts.values():
+        by_tenant.setdefault(one.last.endpoint.tenant, []).append(one)
+    rows = [_row(endpoint_id, [one]) for endpoint_id, one in counts.items()]
+    rows += [_row(tenant_subject(tenant), many) for tenant, many in by_tenant.items()]
+    return sorted(rows)
+
+
+def _row(subject: str, many: Sequence[Counts]) -> TrafficRow:
+    groups = [sum(values) for values in zip(*(one.groups for one in many), strict=True)]
+    latency = _array_text(histogram.add_up(one.latency for one in many))
+    last = max((one.last for one in many), key=_attempted_at)
+    error = last.answer.error
+    return TrafficRow(
+        subject,
+        groups[OK],
+        groups[REFUSED],
+        groups[TIMED_OUT],
+        groups[UNREACHABLE],
+        sum(one.succeeded_count for one in many),
+        sum(one.failed_count for one in many),
+        latency,
+        last.attempted_at,
+        last.answer.outcome,
+        last.answer.status,
+        None
+        if error is None
+        else error.replace("\0", "\N{REPLACEMENT CHARACTER}")[:ERROR_CHARACTERS_MAX],
+    )
+
+
+def _attempted_at(result: AttemptResult) -> datetime:
+    return result.attempted_at
+
+
+def _array_text(counts: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, counts)) + "}"

@@ -1,0 +1,142 @@
+"""What the pages about health ask of the database: the overview, the system, what waits for an endpoint."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_OVERVIEW_NOW = statement("overview_now")
+_IN_TROUBLE = statement("endpoints_in_trouble")
+_WAITING = statement("endpoints_waiting")
+_SYSTEM_REPLICAS = statement("system_replicas")
+_SYSTEM_TABLES = statement("system_tables")
+_SYSTEM_POSTGRES = statement("system_postgres")
+
+
+class NowRow(NamedTuple):
+    """What waits just now, and who sends it; counts end at one more than was asked for."""
+
+    dispatchers_alive: int
+    active_count: int
+    paused_count: int
+    disabled_count: int
+    deferred_count: int
+    outbox_count: int
+    outbox_seconds: float | None
+    pending_count: int
+    held_count: int
+    cancelled_count: int
+    oldest_due_seconds: float | None
+
+
+class TroubledEndpoint(NamedTuple):
+    """An endpoint that needs somebody."""
+
+    id: str
+    name: str
+    tenant: str
+    url: str
+    state: str
+    reason: str | None
+    first_failure_at: datetime | None
+    failed_attempts: int | None
+    breaker_state: str | None
+    probe_at: datetime | None
+
+
+class WaitingRow(NamedTuple):
+    """What waits for one endpoint."""
+
+    endpoint_id: str
+    waiting_count: int
+    retrying_count: int
+    oldest_due_at: datetime | None
+
+
+class ReplicaRow(NamedTuple):
+    """A living replica and what it has in memory; `figures` is empty until it published them."""
+
+    incarnation: str
+    name: str
+    version: str
+    started_at: datetime
+    renewed_at: datetime
+    expires_at: datetime
+    renewed_seconds_ago: float
+    shards_count: int
+    figures_at: datetime | None
+    figures: dict[str, Any]
+
+
+class TableRow(NamedTuple):
+    """A table or partition; rows are the planner's estimate."""
+
+    name: str
+    parent: str | None
+    bytes: int
+    rows_estimate: int
+    dead_rows: int
+    vacuumed_at: datetime | None
+    analyzed_at: datetime | None
+
+
+class PostgresRow(NamedTuple):
+    """How the database fares."""
+
+    version: str
+    bytes: int
+    connections_max: int
+    connections_count: int
+    notify_queue_usage: float
+    oldest_xmin_age: int | None
+    oldest_transaction_seconds: float | None
+    shards_free_count: int
+    now: datetime
+
+
+async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> NowRow:
+    """Returns what waits just now."""
+    row = await connection.fetchrow(_OVERVIEW_NOW, tenant, count_max)
+    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+    return NowRow(*row)
+
+
+async def read_in_trouble(
+    connection: "Reach", tenant: str | None, rows_max: int
+) -> list[TroubledEndpoint]:
+    """Returns endpoints that need somebody, the worst first."""
+    return [TroubledEndpoint(*row) for row in await connection.fetch(_IN_TROUBLE, tenant, rows_max)]
+
+
+async def read_waiting(
+    connection: "Reach", endpoint_ids: Sequence[str], tenant: str | None, count_max: int
+) -> list[WaitingRow]:
+    """Returns what waits for those of the endpoints that are there."""
+    rows = await connection.fetch(_WAITING, list(endpoint_ids), tenant, count_max)
+    return [WaitingRow(*row) for row in rows]
+
+
+async def read_replicas(connection: "Reach") -> list[ReplicaRow]:
+    """Returns the living replicas."""
+    return [
+        ReplicaRow._make((*row[:9], orjson.loads(row["figures"] or "{}")))
+        for row in await connection.fetch(_SYSTEM_REPLICAS)
+    ]
+
+
+async def read_tables(connection: "Reach") -> list[TableRow]:
+    """Returns our tables and their partitions."""
+    return [TableRow(*row) for row in await connection.fetch(_SYSTEM_TABLES)]
+
+
+async def read_postgres(connection: "Reach") -> PostgresRow:
+    """Returns how the database fares."""
+    row = await connection.fetchrow(_SYSTEM_POSTGRES)
+    assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
+    return PostgresRow(*row)

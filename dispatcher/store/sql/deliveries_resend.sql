@@ -1,0 +1,21 @@
+-- Asks for one more attempt of each of some deliveries, those of deleted endpoints excepted; returns of how many.
+--
+-- Parameters: $1 delivery ids, $2 their days, $3 their endpoints' ids, $4 who asks. A request that waits is this one.
+-- Index: endpoint_pkey, delivery_request_pkey. Locks: FOR SHARE on the endpoints, against their deletion.
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::date[], $3::text[]) AS g (delivery_id, day, endpoint_id)
+), alive AS MATERIALIZED (
+    SELECT id FROM dispatcher.endpoint
+    WHERE id IN (SELECT endpoint_id FROM given) AND deleted_at IS NULL
+    ORDER BY id
+    FOR SHARE
+), asked AS (
+    INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)
+    SELECT g.delivery_id, 'resend', g.day, g.endpoint_id, $4
+    FROM given AS g JOIN alive ON alive.id = g.endpoint_id
+    ORDER BY g.delivery_id
+    ON CONFLICT (delivery_id, kind) DO UPDATE
+    SET requested_at = clock_timestamp(), requested_by = excluded.requested_by
+    RETURNING 1
+)
+SELECT count(*) FROM asked

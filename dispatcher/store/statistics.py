@@ -1,0 +1,129 @@
+"""Counted traffic, published breakers and replicas' figures: written by the daemon, read by pages."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from dispatcher.store.pool import Database, columns
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_TRAFFIC_ADD = statement("traffic_add")
+_TRAFFIC_READ = statement("traffic_read")
+_TRAFFIC_FORGET = statement("traffic_forget")
+_BREAKERS_PUBLISH = statement("breakers_publish")
+_BREAKERS_READ = statement("breakers_read")
+_FIGURES_PUBLISH = statement("figures_publish")
+
+ALL = "all"
+
+
+def tenant_subject(tenant: str | None) -> str:
+    """Returns the subject under which a tenant's traffic is counted; None is all tenants'."""
+    return ALL if tenant is None else f"tenant/{tenant}"
+
+
+class TrafficRow(NamedTuple):
+    """What is added to one subject's hour, in the order of the statement."""
+
+    subject: str
+    ok_count: int
+    refused_count: int
+    timeout_count: int
+    unreachable_count: int
+    succeeded_count: int
+    failed_count: int
+    latency_counts: str
+    """An array's text, as `{0,1}`."""
+    last_attempt_at: datetime
+    last_outcome: str
+    last_response_code: int | None
+    last_error: str | None
+
+
+class HourRow(NamedTuple):
+    """One subject's hour."""
+
+    hour: datetime
+    subject: str
+    ok_count: int
+    refused_count: int
+    timeout_count: int
+    unreachable_count: int
+    succeeded_count: int
+    failed_count: int
+    latency_counts: list[int]
+    last_attempt_at: datetime
+    last_outcome: str
+    last_response_code: int | None
+    last_error: str | None
+
+
+class BreakerRow(NamedTuple):
+    """A breaker that is not closed, in the order in which it is published."""
+
+    endpoint_id: str
+    state: str
+    probe_in_seconds: float | None
+
+
+class OpenBreaker(NamedTuple):
+    """A breaker that is not closed, as people see it."""
+
+    endpoint_id: str
+    endpoint_name: str
+    tenant: str
+    state: str
+    opened_at: datetime
+    probe_at: datetime | None
+    replica: str
+
+
+class Statistics:
+    """The writing side, for the daemon."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, rows: Sequence[TrafficRow]) -> None:
+        """Adds counts; after an error of unknown outcome they may have been added or not."""
+        await self._database.execute(_TRAFFIC_ADD, *columns(rows, len(TrafficRow._fields)))
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
+        """Says which breakers of this replica are not closed."""
+        await self._database.execute(_BREAKERS_PUBLISH, incarnation, *columns(rows, 3))
+
+    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
+        """Says what this replica has in memory."""
+        await self._database.execute(
+            _FIGURES_PUBLISH, incarnation, orjson.dumps(dict(figures)).decode()
+        )
+
+    async def forget(self, days: int, rows_max: int) -> int:
+        """Forgets a slice of traffic older than so many days; returns how many rows."""
+        async with self._database.transaction() as connection:
+            return int(await connection.fetchval(_TRAFFIC_FORGET, days, rows_max))
+
+
+async def read_traffic(
+    connection: "Reach", subjects: Sequence[str], hours: int
+) -> dict[str, list[HourRow]]:
+    """Returns the traffic of each subject in the last hours, oldest first; an hour without any is left out."""
+    found: dict[str, list[HourRow]] = {subject: [] for subject in subjects}
+    for row in await connection.fetch(_TRAFFIC_READ, list(subjects), hours):
+        found[row["subject"]].append(HourRow(*row))
+    return found
+
+
+async def read_breakers(
+    connection: "Reach", endpoint_ids: Sequence[str] | None, tenant: str | None, rows_max: int
+) -> list[OpenBreaker]:
+    """Returns breakers that are not closed, the longest open first."""
+    ids = None if endpoint_ids is None else list(endpoint_ids)
+    return [
+        OpenBreaker(*row) for row in await connection.fetch(_BREAKERS_READ, ids, tenant, rows_max)
+    ]

@@ -1,0 +1,45 @@
+"""The newest attempts, read from the ends of their partitions."""
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from dispatcher.store.admin import AttemptDetail, DeliveryDetail
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_TAIL_DAYS = statement("tail_days")
+_TAIL_ATTEMPTS = statement("tail_attempts")
+_DELIVERY_FIELDS = len(DeliveryDetail._fields)
+
+
+class DayRow(NamedTuple):
+    """A partition of attempts."""
+
+    day: date
+    pages: int
+    inserted_count: int
+
+
+class NewAttempt(NamedTuple):
+    """An attempt, and its delivery as it is now."""
+
+    delivery: DeliveryDetail
+    attempt: AttemptDetail
+
+
+async def read_days(connection: "Reach") -> list[DayRow]:
+    """Returns the partitions, newest first."""
+    return [DayRow(*row) for row in await connection.fetch(_TAIL_DAYS)]
+
+
+async def read_attempts(
+    connection: "Reach", day: date, page: int, since: datetime, rows_max: int
+) -> list[NewAttempt]:
+    """Returns the newest attempts of a day from a page on, oldest first; without the answers' bodies."""
+    rows = await connection.fetch(_TAIL_ATTEMPTS, day, f"({page},0)", since, rows_max)
+    return [
+        NewAttempt(DeliveryDetail(*row[:_DELIVERY_FIELDS]), AttemptDetail(*row[_DELIVERY_FIELDS:]))
+        for row in rows
+    ]

@@ -1,0 +1,221 @@
+"""Overview, system and what waits: figures through the operations, on the real database."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.objects import endpoint_etag
+from dispatcher.admin.operations.overview import Overview
+from dispatcher.admin.operations.system import System
+from dispatcher.cli.session import deployment_of
+from dispatcher.config.settings import load_settings
+from dispatcher.core import histogram
+from dispatcher.core.errors import NotFoundError, PreconditionFailedError
+from dispatcher.store.leases import Leases
+from dispatcher.store.pool import Database
+from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
+
+pytestmark = pytest.mark.postgres
+
+ALL = Actor(name="cli:tester")
+ACME = Actor(name="cli:acme", tenant="acme")
+KEY = "k1:" + "QUJD" * 10 + "QUI="
+
+
+@pytest.fixture
+async def deployment(database: str) -> AsyncIterator[Deployment]:
+    pool = Database(database, connections_max=3)
+    await pool.open()
+    environment = {"DISPATCHER_DATABASE_URL": database, "DISPATCHER_SECRET_KEYS": KEY}
+    yield deployment_of(load_settings(None, environment), pool)
+    await pool.close()
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+async def make(deployment: Deployment, name: str, tenant: str = "default") -> str:
+    fields = {
+        "name": name,
+        "tenant": tenant,
+        "url": "https://example.com/",
+        "event_types": ["order.*"],
+    }
+    return str((await Endpoints(deployment).create(ALL, fields))["id"])
+
+
+def counted(subject: str, ok: int, refused: int = 0, *, seconds: float = 0.1) -> TrafficRow:
+    latency = [0] * histogram.COUNTS
+    latency[histogram.place(seconds)] = ok + refused
+    return TrafficRow(
+        subject,
+        ok,
+        refused,
+        0,
+        0,
+        ok,
+        0,
+        "{" + ",".join(map(str, latency)) + "}",
+        datetime.now(UTC),  # noqa: TID251 -- rows count from the database's clock, which is this one
+        "ok" if not refused else "http_error",
+        503 if refused else 200,
+        None,
+    )
+
+
+async def open_delivery(
+    connection: Any, endpoint_id: str, number: int, tenant: str = "default"
+) -> None:
+    await connection.execute(
+        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+        " VALUES ('wh' || $1, now()::date, 'e' || $1, $2, 'order.created', $3, 'standard')",
+        str(number),
+        endpoint_id,
+        tenant,
+    )
+
+
+async def test_counts_of_a_flush_are_added_to_those_before(deployment: Deployment) -> None:
+    statistics = Statistics(deployment.database)
+    await statistics.add([counted("all", 3, 1), counted("ep", 3, 1)])
+    await statistics.add([counted("all", 5, seconds=0.4)])
+    answer = await Overview(deployment).summary(ALL)
+    assert answer["attempts"]["ok_count"] == 8
+    assert answer["attempts"]["refused_count"] == 1
+    assert answer["attempts"]["success_rate"] == pytest.approx(8 / 9)
+    assert answer["deliveries"]["succeeded_count"] == 8
+    assert 0.09 <= answer["latency_seconds"]["p50"] <= 0.6
+    assert answer["latency_seconds"]["p95"] == pytest.approx(0.4, rel=0.2)
+    assert len(answer["buckets"]) == 24
+    assert answer["buckets"][-1]["ok_count"] == 8
+    assert sum(bucket["ok_count"] for bucket in answer["buckets"][:-1]) == 0
+
+
+async def test_a_tenant_sees_its_own_figures(deployment: Deployment, connection: Any) -> None:
+    ours, theirs = await make(deployment, "a", "acme"), await make(deployment, "b")
+    await Statistics(deployment.database).add(
+        [counted("all", 9), counted("tenant/acme", 2), counted("tenant/default", 7)]
+    )
+    for number in range(3):
+        await open_delivery(connection, theirs, number)
+    await open_delivery(connection, ours, 9, "acme")
+    answer = await Overview(deployment).summary(ACME)
+    assert answer["attempts"]["ok_count"] == 2
+    assert answer["backlog"]["pending_count"] == 1
+    assert answer["endpoints"]["active_count"] == 1
+    assert set(await Overview(deployment).of_endpoints(ACME, [ours, theirs])) == {ours}
+
+
+async def test_an_endpoint_shows_how_it_fared_and_what_waits(
+    deployment: Deployment, connection: Any
+) -> None:
+    endpoint = await make(deployment, "a")
+    await Statistics(deployment.database).add([counted(endpoint, 1, 3)])
+    await open_delivery(connection, endpoint, 1)
+    found = (await Overview(deployment).of_endpoints(ALL, [endpoint]))[endpoint]
+    assert found["success_rate"] == 0.25
+    assert found["pending_count"] == 1
+    assert found["last_response_code"] == 503
+    assert found["breaker"] is None
+    assert len(found["buckets"]) == 24
+
+
+async def test_an_open_breaker_is_seen_while_its_replica_lives(
+    deployment: Deployment, connection: Any
+) -> None:
+    endpoint = await make(deployment, "a")
+    await Leases(deployment.database).join("alive", "one", "1.0", 60.0)
+    statistics = Statistics(deployment.database)
+    await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 30.0)])
+    await statistics.publish_figures("alive", {"lanes_count": 7})
+    answer = await Overview(deployment).summary(ALL)
+    assert [one["code"] for one in answer["problems"]] == ["breakers_open"]
+    assert answer["endpoints_in_trouble"][0]["breaker"]["state"] == "open"
+    shown = await System(deployment).show(ALL)
+    assert shown["breakers"][0]["endpoint_id"] == endpoint
+    assert shown["replicas"][0]["figures"] == {"lanes_count": 7}
+    assert (await System(deployment).show(ACME))["breakers"] == []
+    await connection.execute("UPDATE dispatcher.replica SET expires_at = now() - interval '1 s'")
+    assert (await System(deployment).show(ALL))["breakers"] == []
+
+
+async def test_a_breaker_that_closed_is_published_no_longer(deployment: Deployment) -> None:
+    endpoint = await make(deployment, "a")
+    await Leases(deployment.database).join("alive", "one", "1.0", 60.0)
+    statistics = Statistics(deployment.database)
+    await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 30.0)])
+    await statistics.publish_breakers("alive", [])
+    assert (await System(deployment).show(ALL))["breakers"] == []
+
+
+async def test_late_deliveries_and_no_dispatcher_are_problems(
+    deployment: Deployment, connection: Any
+) -> None:
+    endpoint = await make(deployment, "a")
+    assert [p["code"] for p in (await Overview(deployment).summary(ALL))["problems"]] == [
+        "no_dispatcher"
+    ]
+    await open_delivery(connection, endpoint, 1)
+    await connection.execute(
+        "UPDATE dispatcher.delivery_open SET next_attempt_at = now() - interval '5 min'"
+    )
+    answer = await Overview(deployment).summary(ALL)
+    assert "deliveries_late" in [problem["code"] for problem in answer["problems"]]
+    assert answer["oldest_undelivered_seconds"] == pytest.approx(300, abs=30)
+
+
+async def test_what_waits_for_an_endpoint_is_counted(
+    deployment: Deployment, connection: Any
+) -> None:
+    endpoint = await make(deployment, "a", "acme")
+    for number in range(3):
+        await open_delivery(connection, endpoint, number, "acme")
+    waiting = await Endpoints(deployment).waiting(ACME, endpoint)
+    assert waiting["waiting_count"] == 3
+    assert not waiting["capped"]
+    with pytest.raises(NotFoundError):
+        await Endpoints(deployment).waiting(Actor(name="x", tenant="other"), endpoint)
+
+
+async def test_a_change_of_an_older_version_is_refused(deployment: Deployment) -> None:
+    endpoints, endpoint = Endpoints(deployment), await make(deployment, "a")
+    tag = endpoint_etag(await endpoints.show(ALL, endpoint))
+    newer = endpoint_etag(await endpoints.update(ALL, endpoint, {"name": "b"}, if_match=tag))
+    with pytest.raises(PreconditionFailedError):
+        await endpoints.update(ALL, endpoint, {"name": "c"}, if_match=tag)
+    with pytest.raises(PreconditionFailedError):
+        await endpoints.delete(ALL, endpoint, if_match=tag)
+    assert (await endpoints.show(ALL, endpoint))["name"] == "b"
+    await endpoints.delete(ALL, endpoint, if_match=newer)
+
+
+async def test_old_traffic_is_forgotten(deployment: Deployment, connection: Any) -> None:
+    statistics = Statistics(deployment.database)
+    await statistics.add([counted("all", 1), counted("ep", 1)])
+    await connection.execute(
+        "UPDATE dispatcher.traffic SET hour = hour - interval '40 days' WHERE subject = 'ep'"
+    )
+    assert await statistics.forget(30, 100) == 1
+    assert await statistics.forget(30, 100) == 0
+
+
+async def test_partitions_are_shown_by_day(deployment: Deployment) -> None:
+    shown = await System(deployment).show(ALL)
+    today = datetime.now(UTC).date().isoformat()  # noqa: TID251 -- as above
+    (day,) = [one for one in shown["partitions"] if one["day"] == today]
+    assert {table["table"] for table in day["tables"]} == {
+        "event",
+        "body",
+        "delivery_done",
+        "attempt",
+    }
+    assert shown["postgres"]["connections_count"] >= 1
