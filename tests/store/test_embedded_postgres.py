@@ -154,6 +154,27 @@ def test_data_of_another_version_is_refused_and_kept(folder: Path):
         postgres.start()
 
 
+def test_a_start_that_was_cut_off_while_it_made_the_data_is_made_good(folder: Path):
+    partial = folder / "data.partial"
+    (partial / "base").mkdir(parents=True)
+    (partial / "PG_VERSION").write_text("18\n")
+    (folder / "data").mkdir()
+    postgres = Postgres(folder / "data", durable=False)
+    try:
+        assert answer(postgres.start(), "SELECT 1") == 1
+    finally:
+        postgres.stop()
+    assert not partial.exists()
+
+
+def test_files_of_somebody_else_are_kept(folder: Path):
+    (folder / "data").mkdir()
+    (folder / "data" / "letter").write_text("dear")
+    with pytest.raises(PostgresError, match="holds files and no database"):
+        Postgres(folder / "data", durable=False).start()
+    assert (folder / "data" / "letter").read_text() == "dear"
+
+
 def test_a_server_that_does_not_start_shows_its_log(folder: Path):
     postgres = Postgres(folder / "data", durable=False, settings={"no_such_setting": "1"})
     with pytest.raises(PostgresError, match="no_such_setting"):

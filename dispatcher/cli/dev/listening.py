@@ -1,6 +1,7 @@
 """`dispatcher listen`: a receiver on this machine that prints what comes."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ def listen(
             heard=_print_json if as_json else print_request,
             tls=context,
         )
+        # Whoever sends what is no HTTP gets a 400; a traceback of the server's would only alarm.
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         try:
             bound = await receiver.start(host, port)
         except OSError as error:

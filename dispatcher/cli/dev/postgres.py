@@ -302,8 +302,14 @@ class Postgres:
         return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
 
     def _initialise(self, data: Path) -> None:
+        """Makes a cluster beside its place and renames it: one that was cut off is never used, and made anew."""
         assert self._bin_directory is not None  # noqa: S101 -- start() sets it; for the type checker
-        command = [self._bin_directory / "initdb", "-D", data, "-U", "dispatcher", "-A", "trust"]
+        partial = data.with_name(f"{data.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        if os.getuid() == 0:
+            os.chown(partial, UNPRIVILEGED, UNPRIVILEGED)
+        command = [self._bin_directory / "initdb", "-D", partial, "-U", "dispatcher", "-A", "trust"]
         options = ["-E", "UTF8", "--no-locale", "--no-sync"]
         try:
             finished = subprocess.run(
@@ -322,6 +328,12 @@ class Postgres:
         if finished.returncode != 0:
             output = finished.stdout.decode(errors="replace").strip()
             raise PostgresError(f"initdb could not make {data}:\n{output}")
+        try:
+            partial.replace(data)  # `data` is an empty folder
+        except OSError as error:
+            raise PostgresError(
+                f"{data} holds files and no database ({error.strerror}); move it away to begin anew"
+            ) from None
 
     def _check_version(self, data: Path) -> None:
         assert self._bin_directory is not None  # noqa: S101 -- start() sets it; for the type checker

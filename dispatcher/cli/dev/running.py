@@ -55,6 +55,7 @@ class Run:
     tls: SSLContext
     samples: bool
     seconds: float | None
+    own_database: bool
 
 
 def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
@@ -115,6 +116,7 @@ def _prepare(
         tls=tls,
         samples=samples,
         seconds=seconds,
+        own_database=url is not None,
     )
 
 
@@ -139,7 +141,7 @@ def free_port(host: str, wanted: int, what: str) -> int:
 
 
 async def _live(run: Run) -> None:
-    await _migrate(run.settings)
+    await _migrate(run.settings, own=run.own_database)
     # Log lines would tear the live table apart; they go to a file, and the screen says where.
     log_path = run.home.path("dispatcher.log")
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -241,8 +243,8 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
     say("end        Ctrl-C")
 
 
-async def _migrate(settings: Settings) -> None:
-    """Brings the schema up, if it is ours.
+async def _migrate(settings: Settings, *, own: bool) -> None:
+    """Brings the schema up, if it is ours; in a database of our own it is, marked or not (a start was cut off).
 
     Raises:
         ConfigurationError: the database has a schema that `dispatcher dev` did not make.
@@ -251,7 +253,7 @@ async def _migrate(settings: Settings) -> None:
     connection = await connect(settings.database_url.get_secret_value())
     try:
         mark = await checks.schema_mark(connection)
-        if mark not in {None, checks.DEV_MARK}:
+        if not own and mark not in {None, checks.DEV_MARK}:
             raise ConfigurationError(
                 [
                     (
