@@ -2,10 +2,14 @@
 
 import asyncio
 import time
+from datetime import datetime
+
+import orjson
 
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import EndpointState
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.runtime.clock import Clock, SystemClock
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import Metrics
@@ -18,12 +22,18 @@ class Gauges:
     """Brings the gauges up to date before each scrape."""
 
     def __init__(
-        self, metrics: Metrics, pipeline: Pipeline, deliveries: Deliveries, log: Writer | None
+        self,
+        metrics: Metrics,
+        pipeline: Pipeline,
+        deliveries: Deliveries,
+        log: Writer | None,
+        clock: Clock | None = None,
     ) -> None:
         self._metrics = metrics
         self._pipeline = pipeline
         self._deliveries = deliveries
         self._log = log
+        self._clock = clock or SystemClock()
         self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
         metrics.in_flight_attempts.read_from(lambda: len(pipeline.lanes.busy))
@@ -56,7 +66,11 @@ class Gauges:
             metrics.outbox_backlog,
             metrics.outbox_lag,
             metrics.endpoints,
+            metrics.partitions_days_ahead,
+            metrics.dead_rows,
+            metrics.database_clock_difference,
         )
+        asked_at = self._clock.now()
         try:
             row = await self._deliveries.gauges()
         except StoreUnavailableError:
@@ -73,6 +87,17 @@ class Gauges:
         )
         for state in EndpointState:
             metrics.endpoints.set(row[state], state)
+
+        metrics.partitions_days_ahead.set(row["partitions_days_ahead"])
+        for table, count in orjson.loads(row["dead_rows"]).items():
+            metrics.dead_rows.set(count, table)
+        self._compare_clocks(asked_at, row["now"])
+
+    def _compare_clocks(self, asked_at: datetime, database_now: datetime) -> None:
+        """Takes the difference as 0 where the database's answer lies between question and answer."""
+        least = (asked_at - database_now).total_seconds()
+        most = (self._clock.now() - database_now).total_seconds()
+        self._metrics.database_clock_difference.set(max(least, min(most, 0.0)))
 
     def _ages(self, endpoint_ids: list[str], ages_seconds: list[float]) -> list[float]:
         """Leaves out endpoints whose open breaker is what their deliveries wait for."""

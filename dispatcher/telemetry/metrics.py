@@ -23,7 +23,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `delivery_latency_seconds` | histogram | | from the event's insert to the first 2xx | yes |
 | `retry_lateness_seconds` | histogram | | from a retry's due time to its begin | |
 | `recorder_batch_size` | histogram | | results committed together | |
-| `recorder_flush_seconds` | histogram | | time of one such commit | |
+| `recorder_flush_seconds` | histogram | | time of one such commit | yes |
 | `in_flight_attempts` | gauge | | attempts permitted and not yet recorded, this replica | |
 | `pending_deliveries` | gauge | | deliveries neither final nor held, *database* | yes |
 | `held_deliveries` | gauge | | deliveries that wait for a paused endpoint, *database* | |
@@ -32,10 +32,13 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
+| `partitions_days_ahead` | gauge | | days to come that every history table is ready for, *database* | yes |
+| `dead_rows` | gauge | table | rows of a hot table that wait for vacuum, *database* | yes |
+| `database_clock_difference_seconds` | gauge | | this machine's clock less the database's | yes |
 | `breakers_open` | gauge | | endpoints of this replica whose breaker is open | |
 | `listener_up` | gauge | | 1 while the LISTEN connection is proven alive, else 0 | yes |
 | `event_loop_lag_seconds` | gauge | | how late the event loop last ran a timer | yes |
-| `build_info` | gauge | version | always 1 | |
+| `build_info` | gauge | version | always 1 | yes |
 
 Why not the client library's own classes: with labels, one increment costs microseconds and a lock,
 and a delivery makes several. Here a counter is an integer in a dictionary and a histogram a list
@@ -66,6 +69,8 @@ LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 DELIVERY_BOUNDS = (*LATENCY_BOUNDS, 60, 300, 1800, 7200, 28800, 86400)
 """Seconds. A delivery may need its whole schedule: hours."""
 FLUSH_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+HOT_TABLES = ("outbox", "delivery_open")
+"""Rows come and go in them all the time, so vacuum must keep up; history is only added to."""
 SIZE_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 
 Key = tuple[str, ...]
@@ -333,6 +338,15 @@ class Metrics(Collector):
         self.outbox_backlog = make("outbox_backlog_events", "Events not fanned out yet.")
         self.outbox_lag = make("outbox_lag_seconds", "Age of the oldest event not fanned out yet.")
         self.endpoints = make("endpoints", "Endpoints by state.", state=tuple(EndpointState))
+        self.partitions_days_ahead = make(
+            "partitions_days_ahead", "Days to come that every history table is ready for."
+        )
+        self.dead_rows = make(
+            "dead_rows", "Rows of a hot table that wait for vacuum.", table=HOT_TABLES
+        )
+        self.database_clock_difference = make(
+            "database_clock_difference_seconds", "This machine's clock less the database's."
+        )
         self.breakers_open = make("breakers_open", "Endpoints whose breaker is open.")
         self.listener_up = make(
             "listener_up", "1 while the LISTEN connection is proven alive, else 0."

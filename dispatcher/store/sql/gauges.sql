@@ -2,6 +2,7 @@
 --
 -- Parameters: none. Index: delivery_open_due, outbox_waiting. Locks: none.
 -- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing.
+-- Days ahead: looked up by name, since upkeep names partitions so; stops counting where any of the four lacks one.
 -- Counts above 100,000 are the planner's estimate: exact counting would read every waiting row at each scrape.
 SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL LIMIT 100000) AS o)
            AS outbox_backlog_events,
@@ -25,4 +26,14 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
              WHERE p.deleted_at IS NULL AND p.state = 'active') AS due_ages_seconds,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'active' AND deleted_at IS NULL) AS active,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'paused' AND deleted_at IS NULL) AS paused,
-       (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled
+       (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled,
+       (SELECT count(*) FROM (
+            SELECT bool_and(to_regclass('dispatcher.' || parent || to_char(day, '_YYYYMMDD')) IS NOT NULL)
+                       OVER (ORDER BY day) AS ready
+            FROM generate_series(1, 60) AS ahead
+            CROSS JOIN LATERAL (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + ahead AS day) AS d
+            CROSS JOIN unnest(ARRAY['event', 'body', 'delivery_done', 'attempt']) AS parent) AS p
+        WHERE ready) / 4 AS partitions_days_ahead,
+       (SELECT json_object_agg(s.relname, s.n_dead_tup)::text FROM pg_stat_user_tables AS s
+        WHERE s.schemaname = 'dispatcher' AND s.relname IN ('outbox', 'delivery_open')) AS dead_rows,
+       clock_timestamp() AS now
