@@ -105,7 +105,7 @@ def event_type_problems(event_type: str, field: str = "type") -> list[Problem]:
         return [(field, _WRONG_TYPE)]
     if len(event_type) > limits.EVENT_TYPE_CHARACTERS_MAX:
         return [(field, _TYPE_TOO_LONG)]
-    if event_type.startswith(OPERATIONAL_PREFIX):
+    if is_operational(event_type):
         return [(field, f"must not begin with {OPERATIONAL_PREFIX}: those are the dispatcher's")]
     return []
 
@@ -150,9 +150,14 @@ def labels_match(label_filter: LabelFilter, labels: Mapping[str, str]) -> bool:
     return True
 
 
+def is_operational(event_type: str) -> bool:
+    """Answers whether the type is one of the dispatcher's own."""
+    return event_type.startswith(OPERATIONAL_PREFIX)
+
+
 def _is_in_everything(event_type: str) -> bool:
     """Answers whether `*` takes the type."""
-    return not event_type.startswith(OPERATIONAL_PREFIX) and event_type != TEST_PING_TYPE
+    return not is_operational(event_type) and event_type != TEST_PING_TYPE
 
 
 def _label_names_problems(labels: Mapping[str, object], field: str) -> list[Problem]:

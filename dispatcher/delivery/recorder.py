@@ -25,6 +25,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.failing import is_to_be_disabled, passed_threshold
+from dispatcher.core.matching import is_operational
 from dispatcher.core.model import DeliveryId, EndpointId, Outcome, Reason, Trigger
 from dispatcher.delivery.stages import AttemptResult, Settled
 from dispatcher.runtime import probe
@@ -57,8 +59,12 @@ class StoresResults(Protocol):
 class StoresHealth(Protocol):
     """The endpoints' store, as the recorder sees it."""
 
-    async def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
-        """Disables an endpoint."""
+    async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
+        """Disables an endpoint, with or without an event that says so."""
+        ...
+
+    async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
+        """Raises the event that an endpoint has been failing for that share of the time it is given."""
         ...
 
     async def count_failures(
@@ -251,7 +257,11 @@ class Recorder:
             await self._until_done(lambda: self._store.settle_requests(manual), len(manual))
         for result in group:
             if result.decision.disables_endpoint and result.delivery.id not in recorded.fenced:
-                await self._disable(result.endpoint.id, Reason.GONE)
+                await self._disable(
+                    result.endpoint.id,
+                    Reason.GONE,
+                    raises_event=not is_operational(result.delivery.event_type),
+                )
         failed = [
             r
             for r in group
@@ -269,17 +279,38 @@ class Recorder:
                 (endpoint_id, first[endpoint_id], count)
                 for endpoint_id, count in sorted(counts.items())
             ]
+            raising = {r.endpoint.id for r in failed if not is_operational(r.delivery.event_type)}
             for health in await self._until_done(
                 lambda: self._health.count_failures(failures), len(failed)
             ):
-                if (
-                    health.failing_seconds >= self._failing_seconds_max
-                    and health.failed_attempts >= self._failed_attempts_min
-                ):
-                    await self._disable(health.endpoint_id, Reason.FAILING_TOO_LONG)
+                await self._judge(health, raises_event=health.endpoint_id in raising)
 
-    async def _disable(self, endpoint_id: EndpointId, reason: Reason) -> None:
-        if await self._until_done(lambda: self._health.disable(endpoint_id, reason), 1):
+    async def _judge(self, health: Health, *, raises_event: bool) -> None:
+        """Disables an endpoint that has failed for long enough, or warns that it will be."""
+        if is_to_be_disabled(
+            failing_seconds=health.failing_seconds,
+            disabled_after_seconds=self._failing_seconds_max,
+            failed_attempts=health.failed_attempts,
+            failed_attempts_min=self._failed_attempts_min,
+        ):
+            await self._disable(
+                health.endpoint_id, Reason.FAILING_TOO_LONG, raises_event=raises_event
+            )
+            return
+        percent = passed_threshold(health.failing_seconds, self._failing_seconds_max)
+        if raises_event and percent > health.warned_percent:
+            await self._warn(health.endpoint_id, percent)
+
+    async def _warn(self, endpoint_id: EndpointId, percent: int) -> None:
+        if await self._until_done(lambda: self._health.warn(endpoint_id, percent), 1):
+            _log.warning("endpoint.failing", endpoint_id=endpoint_id, percent=percent)
+
+    async def _disable(
+        self, endpoint_id: EndpointId, reason: Reason, *, raises_event: bool
+    ) -> None:
+        if await self._until_done(
+            lambda: self._health.disable(endpoint_id, reason, raises_event=raises_event), 1
+        ):
             _log.warning("endpoint.disabled", endpoint_id=endpoint_id, reason=reason)
 
 

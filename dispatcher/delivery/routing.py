@@ -125,7 +125,7 @@ class RoutingTable:
                 endpoint.problem is Reason.SECRET_UNREADABLE
                 and endpoint.state is EndpointState.ACTIVE
             ):
-                await self._store.disable(endpoint.id, Reason.SECRET_UNREADABLE)
+                await self._store.disable(endpoint.id, Reason.SECRET_UNREADABLE, raises_event=True)
 
     def route(self, event: Event) -> Sequence[Endpoint]:
         """Returns the endpoints that get this event: its tenant's, subscribed, with matching labels."""

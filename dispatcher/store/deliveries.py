@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import asyncpg
 
-from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
 _RECORD = statement("results_record")
 _RECORD_LATE = statement("results_record_late")
+_SAY_FAILED = statement("deliveries_say_failed")
 _SETTLE = statement("requests_settle")
 _WINDOW = statement("deliveries_window")
 _ARRIVED = statement("deliveries_arrived")
@@ -155,6 +156,13 @@ class Deliveries:
                     columns=AttemptRow._fields,
                     records=recorded,
                 )
+            failed = [
+                (attempt.day, attempt.delivery_id, attempt.outcome, attempt.response_code)
+                for move, attempt in zip(moves, attempts, strict=True)
+                if move.state == DeliveryState.FAILED and move.delivery_id not in fenced | late
+            ]
+            if failed:
+                await connection.execute(_SAY_FAILED, *columns(failed, 4))
             for move, attempt in zip(moves, attempts, strict=True):
                 if move.delivery_id in late:
                     await connection.execute(_RECORD_LATE, move.shard, tokens[move.shard], *attempt)

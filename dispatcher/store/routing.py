@@ -13,6 +13,7 @@ from dispatcher.store.statements import statement
 _LOAD = statement("routing_load")
 _VERSION = statement("routing_version")
 _DISABLE = statement("endpoint_disable")
+_WARN = statement("endpoint_warn")
 _FAIL = statement("endpoint_health_fail")
 _CLEAR = statement("endpoint_health_clear")
 
@@ -52,11 +53,12 @@ class EndpointRow(NamedTuple):
 
 
 class Health(NamedTuple):
-    """Since when an endpoint fails."""
+    """Since when an endpoint fails, and the last threshold that was told of it."""
 
     endpoint_id: EndpointId
     failing_seconds: float
     failed_attempts: int
+    warned_percent: int
 
 
 class Routing:
@@ -85,9 +87,14 @@ class Routing:
             ],
         )
 
-    async def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
-        """Disables an active endpoint; returns whether it was."""
-        return await self._database.fetch_value(_DISABLE, endpoint_id, reason) is not None
+    async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
+        """Disables an active endpoint, and says so in an event if asked; returns whether it was active."""
+        found = await self._database.fetch_value(_DISABLE, endpoint_id, reason, raises_event)
+        return found is not None
+
+    async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
+        """Raises the event that an endpoint keeps failing; returns whether this threshold was news."""
+        return await self._database.fetch_value(_WARN, endpoint_id, percent) is not None
 
     async def count_failures(
         self, failures: Sequence[tuple[EndpointId, datetime, int]]
@@ -96,5 +103,5 @@ class Routing:
         return [Health(*row) for row in await self._database.fetch(_FAIL, *columns(failures, 3))]
 
     async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
-        """Forgets the failures of endpoints that have succeeded again."""
+        """Forgets the failures of endpoints that have succeeded again; raises an event for those warned of."""
         await self._database.execute(_CLEAR, list(endpoint_ids))

@@ -34,6 +34,7 @@ class FakeStore:
         self.failures: list[Any] = []
         self.cleared: list[Any] = []
         self.health: list[Health] = []
+        self.raised: list[str] = []
 
     async def record(self, moves: Any, attempts: Any, tokens: dict[int, int]) -> Recorded:
         await self.gate.wait()
@@ -52,8 +53,14 @@ class FakeStore:
     async def settle_requests(self, attempts: Any) -> None:
         self.settled_requests += attempts
 
-    async def disable(self, endpoint_id: Any, reason: str) -> bool:
+    async def disable(self, endpoint_id: Any, reason: str, *, raises_event: bool) -> bool:
         self.disabled.append((endpoint_id, reason))
+        self.raised += ["disabled"] if raises_event else []
+        return True
+
+    async def warn(self, endpoint_id: Any, percent: int) -> bool:
+        del endpoint_id
+        self.raised.append(f"failing {percent}")
         return True
 
     async def count_failures(self, failures: Any) -> list[Health]:
@@ -234,10 +241,41 @@ async def test_gone_disables_the_endpoint():
 )
 async def test_failing_too_long_and_too_often_disables(seconds, count, is_disabled):
     made = Made()
-    made.store.health = [Health("ep", seconds, count)]  # type: ignore[arg-type]  # a NewType
+    made.store.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
     made.add("wh1", outcome=Outcome.TIMEOUT)
     await made.run()
     assert bool(made.store.disabled) is is_disabled
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count", "warned", "raised"),
+    [
+        (49.9, 9, 0, []),
+        (50.0, 2, 0, ["failing 50"]),
+        (69.0, 9, 50, []),
+        (95.0, 9, 50, ["failing 90"]),
+        (500.0, 2, 70, ["failing 90"]),
+        (500.0, 3, 90, ["disabled"]),
+    ],
+)
+async def test_each_threshold_of_the_time_of_failing_is_told_once(seconds, count, warned, raised):
+    made = Made()
+    made.store.health = [Health("ep", seconds, count, warned)]  # type: ignore[arg-type]  # a NewType
+    made.add("wh1", outcome=Outcome.TIMEOUT)
+    await made.run()
+    assert made.store.raised == raised
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(95.0, 9), (500.0, 9)])
+async def test_deliveries_of_operational_events_count_and_raise_none(seconds, count):
+    made = Made()
+    made.store.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
+    delivery = make_delivery("wh1")._replace(event_type="dispatcher.endpoint.failing")
+    made.recorder.add(make_result(delivery, outcome=Outcome.TIMEOUT))
+    await made.run()
+    assert len(made.store.failures) == 1
+    assert bool(made.store.disabled) is (seconds >= 100.0)
+    assert made.store.raised == []
 
 
 async def test_failures_are_counted_by_endpoint_and_a_success_clears_them():

@@ -1,0 +1,26 @@
+"""How near an endpoint that keeps failing is to being disabled, and what is said of it on the way."""
+
+from typing import Final
+
+WARNED_AT_PERCENT: Final = (90, 70, 50)
+"""Of the time after which the endpoint is disabled; the highest first."""
+
+
+def passed_threshold(failing_seconds: float, disabled_after_seconds: float) -> int:
+    """Returns the highest threshold, in percent, that the time of failing has reached; 0: none yet."""
+    percent = 100.0 * failing_seconds / disabled_after_seconds
+    return next((threshold for threshold in WARNED_AT_PERCENT if percent >= threshold), 0)
+
+
+def is_to_be_disabled(
+    *,
+    failing_seconds: float,
+    disabled_after_seconds: float,
+    failed_attempts: int,
+    failed_attempts_min: int,
+) -> bool:
+    """Answers whether an endpoint has failed for long enough and often enough.
+
+    Both, so that a quiet endpoint is not judged by two requests.
+    """
+    return failing_seconds >= disabled_after_seconds and failed_attempts >= failed_attempts_min

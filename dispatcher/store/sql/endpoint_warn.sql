@@ -1,0 +1,23 @@
+-- Says that an endpoint keeps failing, once for each threshold of the time after which it is disabled.
+--
+-- Parameters: $1 endpoint id, $2 the threshold that is passed, in percent. Returns the id where this is news.
+-- The threshold and the event commit together, and the row's lock orders two replicas: one event each.
+-- Index: endpoint_health_pkey, endpoint_pkey. Locks: the row.
+WITH warned AS (
+    UPDATE dispatcher.endpoint_health AS h
+    SET warned_percent = $2
+    FROM dispatcher.endpoint AS p
+    WHERE h.endpoint_id = $1 AND h.warned_percent < $2 AND p.id = h.endpoint_id AND p.deleted_at IS NULL
+      AND p.state <> 'disabled'
+    RETURNING p.id, p.tenant, p.name, h.first_failure_at, h.warned_percent
+), raised AS (
+    INSERT INTO dispatcher.outbox (operational, type, tenant, data)
+    SELECT true, 'dispatcher.endpoint.failing', w.tenant, (
+        SELECT row_to_json(r) FROM (
+            SELECT w.id AS endpoint_id, w.name AS endpoint_name, 'failing_too_long' AS reason,
+                   to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
+                   to_char(w.first_failure_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS failing_since,
+                   w.warned_percent AS percent) AS r)
+    FROM warned AS w
+)
+SELECT id FROM warned
