@@ -1,4 +1,4 @@
-"""What operations ask of the database: endpoints, events and deliveries as people see them.
+"""What operations ask of the database about endpoints, and who did what; history is in `history.py`.
 
 Every change takes the connection of the caller's transaction, so that the change and its line in
 the audit log commit together. Reads are planned for their own filters (`reading`), because a plan
@@ -7,13 +7,12 @@ made for all filters fits none.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import orjson
 
-from dispatcher.core import ids
 from dispatcher.core.errors import ConflictError
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import SealedSecret
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _READING_PLAN = statement("reading_plan")
 _AUDIT_WRITE = statement("audit_write")
-_CONTROL_NOTIFY = statement("control_notify")
 _ENDPOINT_LOAD = statement("endpoint_load")
 _ENDPOINT_LOCK = statement("endpoint_lock")
 _ENDPOINTS_PAGE = statement("endpoints_page")
@@ -41,21 +39,8 @@ _SECRET_INSERT = statement("secret_insert")
 _SECRET_RETIRE = statement("secret_retire")
 _SECRET_FORGET = statement("secret_forget")
 _SECRET_ACTIVATE = statement("secret_activate")
-_DELIVERIES_PAGE = statement("deliveries_page")
-_DELIVERY_FIND = statement("delivery_find")
-_DELIVERY_RESEND = statement("delivery_resend")
-_DELIVERIES_RESEND = statement("deliveries_resend")
-_DELIVERY_CANCEL = statement("delivery_cancel")
-_ATTEMPTS_LOAD = statement("attempts_load")
-_EVENT_PUBLISH = statement("event_publish")
-_JSON_KIND = statement("json_kind")
-_EVENT_FIND = statement("event_find")
-_EVENTS_PAGE = statement("events_page")
-_EVENT_DELIVERIES = statement("event_deliveries")
 _REPLICAS_ALIVE = statement("replicas_alive")
-_TRIAL_RECORD = statement("trial_record")
 
-EVENT_DELIVERIES_MAX = 1000
 _NO_CHANGE = "UPDATE 0"
 
 
@@ -94,59 +79,6 @@ class RoutedEndpoint(NamedTuple):
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
-
-
-class DeliveryDetail(NamedTuple):
-    """A delivery as people see it."""
-
-    id: str
-    day: date
-    event_id: str
-    endpoint_id: str
-    event_type: str
-    tenant: str
-    profile: str
-    state: str
-    reason: str | None
-    test: bool
-    attempt_count: int
-    schedule_position: int
-    next_attempt_at: datetime | None
-    created_at: datetime
-    finished_at: datetime | None
-    warnings: list[str] | None
-
-
-class AttemptDetail(NamedTuple):
-    """An attempt as people see it."""
-
-    attempt_number: int
-    trigger: str
-    outcome: str
-    flags: list[str] | None
-    attempted_at: datetime
-    latency_seconds: float
-    response_code: int | None
-    response_body: bytes | None
-    error: str | None
-    url: str
-
-
-class EventDetail(NamedTuple):
-    """An event as people see it; without `accepted_at` and `day` it still waits in the outbox."""
-
-    id: str
-    type: str
-    tenant: str
-    data: str
-    occurred_at: datetime
-    ordering_key: str | None
-    labels: dict[str, str]
-    traceparent: str | None
-    inserted_at: datetime
-    accepted_at: datetime | None
-    test: bool
-    day: date | None
 
 
 @asynccontextmanager
@@ -269,122 +201,6 @@ async def forget_secret(connection: "Reach", endpoint_id: str, role: str) -> Non
 async def activate_secret(connection: "Reach", endpoint_id: str) -> None:
     """Makes the staged secret the current one."""
     await connection.execute(_SECRET_ACTIVATE, endpoint_id)
-
-
-# Deliveries
-
-
-async def page_of_deliveries(
-    connection: "Reach", filters: Sequence[object]
-) -> list[DeliveryDetail]:
-    """Returns a page; `filters` in the order of the statement."""
-    return [DeliveryDetail(*row) for row in await connection.fetch(_DELIVERIES_PAGE, *filters)]
-
-
-async def find_delivery(
-    connection: "Reach", delivery_id: str, tenant: str | None
-) -> DeliveryDetail | None:
-    """Returns a delivery; None: there is none of that id.
-
-    Its partition is that of its event's acceptance, which lies within a day of the moment in the
-    id.
-    """
-    if not ids.is_id(delivery_id, ids.DELIVERY_PREFIX):
-        return None
-    try:
-        made = ids.day_of(delivery_id)
-        days = [made + timedelta(days=offset) for offset in (-1, 0, 1)]
-    except (ValueError, OverflowError):
-        return None
-    row = await connection.fetchrow(_DELIVERY_FIND, delivery_id, days, tenant)
-    return None if row is None else DeliveryDetail(*row)
-
-
-async def load_attempts(connection: "Reach", delivery: DeliveryDetail) -> list[AttemptDetail]:
-    """Returns the attempts of a delivery, in order."""
-    rows = await connection.fetch(_ATTEMPTS_LOAD, delivery.id, delivery.day)
-    return [AttemptDetail(*row) for row in rows]
-
-
-async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: str) -> bool:
-    """Asks for one more attempt; returns whether the endpoint is still there."""
-    asked = await connection.fetchval(
-        _DELIVERY_RESEND, delivery.id, delivery.day, delivery.endpoint_id, actor
-    )
-    await connection.execute(_CONTROL_NOTIFY)
-    return asked is not None
-
-
-async def ask_for_resends(
-    connection: "Reach", deliveries: Sequence[DeliveryDetail], actor: str
-) -> int:
-    """Asks for one more attempt of each whose endpoint is still there; returns how many those are."""
-    asked = await connection.fetchval(
-        _DELIVERIES_RESEND,
-        [row.id for row in deliveries],
-        [row.day for row in deliveries],
-        [row.endpoint_id for row in deliveries],
-        actor,
-    )
-    await connection.execute(_CONTROL_NOTIFY)
-    return int(asked)
-
-
-async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:
-    """Ends an open delivery; returns whether it was open."""
-    ended = await connection.fetchval(_DELIVERY_CANCEL, delivery_id, actor)
-    await connection.execute(_CONTROL_NOTIFY)
-    return ended is not None
-
-
-async def record_trial(connection: "Reach", values: Sequence[object]) -> None:
-    """Records a test event with its one attempt; values in the order of the statement."""
-    await connection.execute(_TRIAL_RECORD, *values)
-
-
-# Events
-
-
-def _event(row: "Record") -> EventDetail:
-    values = {name: row[name] for name in EventDetail._fields}
-    return EventDetail(**{**values, "labels": orjson.loads(row["labels"])})
-
-
-async def json_kind(database: Database, text: str) -> str | None:
-    """Returns what kind of JSON a text is (`object`, `array`, ...); None: it is none.
-
-    Postgres is asked because it judges what producers insert: no two parsers agree on every text.
-    """
-    try:
-        kind: str | None = await database.fetch_value(_JSON_KIND, text)
-    except (asyncpg.DataError, asyncpg.StatementTooComplexError):
-        return None
-    return kind
-
-
-async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:
-    """Inserts into the outbox; returns the id, None where it is known. Values in the statement's order."""
-    event_id: str | None = await connection.fetchval(_EVENT_PUBLISH, *values)
-    return event_id
-
-
-async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> EventDetail | None:
-    """Returns the newest event of that id; None: there is none."""
-    row = await connection.fetchrow(_EVENT_FIND, event_id, tenant)
-    return None if row is None else _event(row)
-
-
-async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:
-    """Returns a page; `filters` in the order of the statement."""
-    return [_event(row) for row in await connection.fetch(_EVENTS_PAGE, *filters)]
-
-
-async def deliveries_of_event(connection: "Reach", event: EventDetail) -> list[DeliveryDetail]:
-    """Returns the deliveries of an event, the first thousand where there are more."""
-    if event.day is None:
-        return []
-    rows = await connection.fetch(_EVENT_DELIVERIES, event.id, event.day, EVENT_DELIVERIES_MAX)
-    return [DeliveryDetail(*row) for row in rows]
 
 
 async def replicas_alive(connection: "Reach") -> int:

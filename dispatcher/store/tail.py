@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from dispatcher.store.admin import AttemptDetail, DeliveryDetail
+from dispatcher.store.history import AttemptDetail, DeliveryDetail
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:

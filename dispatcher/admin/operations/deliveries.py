@@ -24,7 +24,8 @@ from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundE
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.model import DeliveryState, Reason
 from dispatcher.store import admin as store
-from dispatcher.store.admin import DeliveryDetail
+from dispatcher.store import history
+from dispatcher.store.history import DeliveryDetail
 
 _REQUEST_ID: Final = re.compile(r"(?:[a-z0-9]+_)?([0-9a-f]{16})")
 
@@ -91,7 +92,7 @@ class DeliveryOperations:
             raise InvalidRequestError(problems)
         filters = self._filters(actor, wanted, read_cursor(cursor), limit + 1)
         async with store.reading(self._database) as connection:
-            rows = await store.page_of_deliveries(connection, filters)
+            rows = await history.page_of_deliveries(connection, filters)
         return page_object(rows, limit, lambda row: Place(row.created_at, row.id), delivery_object)
 
     @staticmethod
@@ -123,9 +124,9 @@ class DeliveryOperations:
         """
         async with store.reading(self._database) as connection:
             row = _found(
-                await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
             )
-            attempts = await store.load_attempts(connection, row)
+            attempts = await history.load_attempts(connection, row)
         return delivery_object(row, attempts)
 
     async def resend(self, actor: Actor, delivery_id: str) -> Object:
@@ -137,7 +138,7 @@ class DeliveryOperations:
         """
         async with self._database.transaction() as connection:
             row = _found(
-                await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
             )
             if row.test:
                 raise ConflictError("a test event has one attempt; send another test event")
@@ -145,7 +146,7 @@ class DeliveryOperations:
                 raise ConflictError(
                     f"it was cancelled before its body could be made ({row.reason}), so there is nothing to send"
                 )
-            if not await store.ask_for_resend(connection, row, actor.name):
+            if not await history.ask_for_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
             await store.write_audit(
@@ -187,7 +188,7 @@ class DeliveryOperations:
         count, place, rows = 0, None, 0
         while rows < RESEND_MAX:
             async with store.reading(self._database) as connection:
-                batch = await store.page_of_deliveries(
+                batch = await history.page_of_deliveries(
                     connection, self._filters(actor, wanted, place, RESEND_BATCH)
                 )
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
@@ -203,7 +204,7 @@ class DeliveryOperations:
                             "deliveries",
                             {"filter": wanted.given()},
                         )
-                    count += await store.ask_for_resends(connection, fit, actor.name)
+                    count += await history.ask_for_resends(connection, fit, actor.name)
             rows += len(batch)
             progress(count)
             if len(batch) < RESEND_BATCH:
@@ -226,11 +227,11 @@ class DeliveryOperations:
         """
         async with self._database.transaction() as connection:
             row = _found(
-                await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
             )
-            if not await store.cancel_delivery(connection, row.id, actor.name):
+            if not await history.cancel_delivery(connection, row.id, actor.name):
                 row = _found(
-                    await store.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                    await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
                 )
                 raise ConflictError(f"it has ended already: {row.state}")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}

@@ -24,6 +24,7 @@ from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundE
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.store import admin as store
+from dispatcher.store import history
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
@@ -67,7 +68,7 @@ class Events:
         tenant = allowed_tenant(actor, event.tenant) or TENANT_DEFAULT
         labels = orjson.dumps(dict(event.labels)).decode() if event.labels else None
         async with self._database.transaction() as connection:
-            published = await store.publish_event(
+            published = await history.publish_event(
                 connection,
                 [
                     event.type,
@@ -80,7 +81,7 @@ class Events:
                     event.traceparent,
                 ],
             )
-            known = await store.find_event(connection, published or event.id or "", tenant)
+            known = await history.find_event(connection, published or event.id or "", tenant)
         if known is None:
             raise ConflictError(
                 f"the id {event.id!r} is taken, and its event is not to be seen from here"
@@ -120,7 +121,7 @@ class Events:
             limit + 1,
         ]
         async with store.reading(self._database) as connection:
-            rows = await store.page_of_events(connection, filters)
+            rows = await history.page_of_events(connection, filters)
         return page_object(
             rows, limit, lambda row: Place(row.accepted_at or row.inserted_at, row.id), event_object
         )
@@ -132,10 +133,10 @@ class Events:
             NotFoundError: there is none of that id.
         """
         async with store.reading(self._database) as connection:
-            event = await store.find_event(connection, event_id, actor.tenant)
+            event = await history.find_event(connection, event_id, actor.tenant)
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")
-            deliveries = await store.deliveries_of_event(connection, event)
+            deliveries = await history.deliveries_of_event(connection, event)
         return event_object(event, deliveries)
 
     async def _problems(self, event: NewEvent) -> list[tuple[str, str]]:
@@ -144,7 +145,7 @@ class Events:
             problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
         elif "\0" in event.data or not _is_text(event.data):
             problems.append(("data", "must be UTF-8 text without NUL"))
-        elif (kind := await store.json_kind(self._database, event.data)) != "object":
+        elif (kind := await history.json_kind(self._database, event.data)) != "object":
             found = "this is no JSON" if kind is None else f"not {kind}"
             problems.append(("data", f"must be the text of a JSON object, {found}"))
         if event.id is not None and _ID.fullmatch(event.id) is None:

@@ -9,7 +9,9 @@ from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
 from dispatcher.store import admin as store
-from dispatcher.store.admin import DeliveryDetail, EventDetail, RoutedEndpoint
+from dispatcher.store import history
+from dispatcher.store.admin import RoutedEndpoint
+from dispatcher.store.history import DeliveryDetail, EventDetail
 
 NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
 _REASONS: Final[Mapping[str | None, str]] = {
@@ -52,11 +54,11 @@ class Explanation:
             NotFoundError: there is no event of that id.
         """
         async with store.reading(self._database) as connection:
-            event = await store.find_event(connection, event_id, actor.tenant)
+            event = await history.find_event(connection, event_id, actor.tenant)
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")
             deliveries = {
-                row.endpoint_id: row for row in await store.deliveries_of_event(connection, event)
+                row.endpoint_id: row for row in await history.deliveries_of_event(connection, event)
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
             alive = await store.replicas_alive(connection)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import orjson
 
 from dispatcher.core.errors import InvalidRequestError
-from dispatcher.store.admin import AttemptDetail, DeliveryDetail, EventDetail
+from dispatcher.store.history import AttemptDetail, DeliveryDetail, EventDetail
 
 Row = TypeVar("Row")
 Object = dict[str, Any]

@@ -37,7 +37,9 @@ from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.delivery.connections import NotAttempted
 from dispatcher.delivery.gate import Gate
 from dispatcher.store import admin as store
-from dispatcher.store.admin import AttemptDetail, DeliveryDetail, EndpointDetail
+from dispatcher.store import history
+from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.history import AttemptDetail, DeliveryDetail, record_trial
 from dispatcher.store.routing import SealedSecret
 
 _ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
@@ -116,7 +118,7 @@ class Trial:
             warnings=list(made.warnings),
         )
         async with self._database.transaction() as connection:
-            await store.record_trial(connection, _values(delivery, row, made, sent))
+            await record_trial(connection, _values(delivery, row, made, sent))
             detail = {"delivery_id": delivery_id, "outcome": sent.answer.outcome}
             await store.write_audit(
                 connection, actor.name, row.tenant, "endpoint.test", row.id, detail
@@ -132,7 +134,7 @@ class Trial:
         if data is not None:
             if len(data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
                 problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
-            elif await store.json_kind(self._database, data) != "object":
+            elif await history.json_kind(self._database, data) != "object":
                 problems.append(("data", "must be the text of a JSON object"))
         if problems:
             raise InvalidRequestError(problems)

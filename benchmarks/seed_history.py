@@ -1,0 +1,278 @@
+"""A long history for pages to be slow on: deliveries, attempts and events over 30 days, by COPY.
+
+What is in it is chosen for its extremes: one endpoint has a third of everything and one has a
+handful, one tenant has two hundred deliveries in all, one event type is rare and one was used only
+weeks ago, few deliveries failed and fewer were cancelled, a third of the events have labels. The
+same numbers make the same history, but for the days, which end today.
+"""
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from dispatcher.core import ids
+
+if TYPE_CHECKING:
+    import asyncpg
+
+DAYS: Final = 30
+FAN_OUT: Final = 2
+ENDPOINTS: Final = 200
+TENANTS: Final = 40
+COMMON_TYPES: Final = tuple(f"stock.kind_{n}" for n in range(20))
+RARE_TYPE, OLD_TYPE, USUAL_TYPE = "audit.alert", "wave.released", "order.created"
+WAREHOUSES: Final = ("BKK", "CNX", "HKT")
+BODY: Final = b'{"order_id":"ORD-2026-1234","customer":"CUST-001","note":"%b"}' % (b"x" * 120)
+BODY_TEXT: Final = BODY.decode()
+
+
+class Seeded(NamedTuple):
+    """What the history is made of, for whoever asks it."""
+
+    deliveries_count: int
+    big_endpoint: str
+    small_endpoint: str
+    tiny_tenant: str
+    tiny_endpoint: str
+    old_delivery: str
+    old_event: str
+    rare_label: tuple[str, str]
+    middle: datetime
+
+
+def endpoint_id(number: int) -> str:
+    """Returns the id of the endpoint of this number, the same in every run."""
+    at = 1_700_000_000_000 + number
+    return ids.new_id(ids.ENDPOINT_PREFIX, at, number.to_bytes(ids.RANDOMNESS_BYTES, "big"))
+
+
+def _tenant(endpoint: int) -> str:
+    """Returns whose an endpoint is: the first half `default`, then some large and many small tenants."""
+    if endpoint < ENDPOINTS // 2:
+        return "default"
+    if endpoint == ENDPOINTS - 1:
+        return "tiny"
+    return f"tenant{endpoint % TENANTS}"
+
+
+async def make_endpoints(connection: "asyncpg.Connection[Any]") -> None:
+    """Makes the endpoints."""
+    await connection.executemany(
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
+        " VALUES ($1, $2, $3, 'https://receiver.example/', $4, '{*}', $5)",
+        [
+            (endpoint_id(n), _tenant(n), f"endpoint {n}", _profile(n), n % 64)
+            for n in range(ENDPOINTS)
+        ],
+    )
+
+
+def _profile(endpoint: int) -> str:
+    return "humansoft" if endpoint % 10 == 1 else "standard"
+
+
+async def make_days(connection: "asyncpg.Connection[Any]", first: date, last: date) -> None:
+    """Makes the partitions of these days."""
+    day = first
+    while day <= last:
+        for parent in ("event", "body", "delivery_done", "attempt"):
+            part = f"{parent}_{day:%Y%m%d}"
+            if await connection.fetchval("SELECT to_regclass('dispatcher.' || $1)", part) is None:
+                await connection.execute(
+                    f"CREATE TABLE dispatcher.{part} (LIKE dispatcher.{parent} INCLUDING ALL);"
+                    f" ALTER TABLE dispatcher.{parent} ATTACH PARTITION dispatcher.{part}"
+                    f" FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+                )
+        day += timedelta(days=1)
+
+
+async def seed(
+    connection: "asyncpg.Connection[Any]", deliveries: int, *, days: int = DAYS, number: int = 1
+) -> Seeded:
+    """Makes the history; `deliveries` in all, spread evenly over the days up to now."""
+    chance = random.Random(number)  # noqa: S311 -- a history, not a secret
+    now = datetime.now(UTC)
+    first = (now - timedelta(days=days - 1)).date()
+    await make_days(connection, first, now.date())
+    await make_endpoints(connection)
+    seeded = None
+    for index in range(days):
+        start = datetime(first.year, first.month, first.day, tzinfo=UTC) + timedelta(days=index)
+        end = min(now, start + timedelta(days=1))
+        rows = _Day(chance, start, end, deliveries // days, index, days)
+        for table in ("event", "body", "delivery_done", "attempt"):
+            records = getattr(rows, table)
+            await connection.copy_records_to_table(
+                table, schema_name="dispatcher", columns=_COLUMNS[table], records=records
+            )
+        if seeded is None:
+            seeded = Seeded(
+                deliveries // days * days,
+                endpoint_id(0),
+                endpoint_id(ENDPOINTS - 2),
+                "tiny",
+                endpoint_id(ENDPOINTS - 1),
+                rows.delivery_done[0][0],
+                rows.event[0][1],
+                ("order", "ORD-0-6"),
+                start + timedelta(days=days // 2),
+            )
+    await connection.execute("ANALYZE")
+    assert seeded is not None  # noqa: S101 -- there is at least one day
+    return seeded
+
+
+_COLUMNS: Final = {
+    "event": (
+        "day",
+        "id",
+        "type",
+        "tenant",
+        "data",
+        "occurred_at",
+        "labels",
+        "inserted_at",
+        "accepted_at",
+    ),
+    "body": ("day", "event_id", "profile", "bytes"),
+    "delivery_done": (
+        "id",
+        "day",
+        "event_id",
+        "endpoint_id",
+        "event_type",
+        "tenant",
+        "profile",
+        "state",
+        "reason",
+        "attempt_count",
+        "schedule_position",
+        "created_at",
+        "finished_at",
+    ),
+    "attempt": (
+        "day",
+        "delivery_id",
+        "attempt_number",
+        "trigger",
+        "outcome",
+        "attempted_at",
+        "latency_seconds",
+        "reused",
+        "peer",
+        "url",
+        "response_code",
+    ),
+}  # fmt: skip -- as the tables
+
+
+class _Day:
+    """One day's rows, in the order of time."""
+
+    def __init__(
+        self,
+        chance: random.Random,
+        start: datetime,
+        end: datetime,
+        count: int,
+        index: int,
+        days: int,
+    ) -> None:
+        self.event: list[tuple[object, ...]] = []
+        self.body: list[tuple[object, ...]] = []
+        self.delivery_done: list[tuple[Any, ...]] = []
+        self.attempt: list[tuple[object, ...]] = []
+        day, step = start.date(), (end - start) / max(1, count)
+        randomness = chance.randbytes(ids.RANDOMNESS_BYTES * count)
+        for place in range(0, count, FAN_OUT):
+            at = start + step * place
+            first = _endpoint(chance, index * count + place)
+            tenant = _tenant(first)
+            event_id = f"evt_{start.year}_{index * count + place:07d}"
+            event_type = _type(chance, index, days, place)
+            labels = (
+                "{}"
+                if place % 3
+                else f'{{"order": "ORD-{index}-{place}", "warehouse": "{WAREHOUSES[place % 7 % 3]}"}}'
+            )
+            self.event.append((day, event_id, event_type, tenant, BODY_TEXT, at, labels, at, at))
+            endpoints = dict.fromkeys([first, *_others(chance, first)])
+            for profile in sorted({_profile(endpoint) for endpoint in endpoints}):
+                self.body.append((day, event_id, profile, BODY))
+            for offset, endpoint in enumerate(endpoints):
+                span = slice(
+                    ids.RANDOMNESS_BYTES * (place + offset),
+                    ids.RANDOMNESS_BYTES * (place + offset + 1),
+                )
+                if place + offset >= count:
+                    break
+                (delivery_id,) = ids.delivery_ids(int(at.timestamp() * 1000), randomness[span], 1)
+                state, reason, attempts = _end(chance)
+                self.delivery_done.append(
+                    (
+                        delivery_id,
+                        day,
+                        event_id,
+                        endpoint_id(endpoint),
+                        event_type,
+                        tenant,
+                        _profile(endpoint),
+                        state,
+                        reason,
+                        attempts,
+                        attempts,
+                        at,
+                        at,
+                    )
+                )  # fmt: skip -- as the columns
+                self.attempt.extend(
+                    (
+                        day,
+                        delivery_id,
+                        attempt,
+                        "scheduled",
+                        "ok" if state == "succeeded" and attempt == attempts else "http_error",
+                        at + timedelta(seconds=attempt),
+                        0.05,
+                        True,
+                        "192.0.2.1",
+                        "https://receiver.example/",
+                        200 if state == "succeeded" and attempt == attempts else 503,
+                    )
+                    for attempt in range(1, attempts + 1)
+                )  # fmt: skip -- as the columns
+
+
+def _endpoint(chance: random.Random, place: int) -> int:
+    """Returns an endpoint: a third of all go to the first, one in 5,000 to the tiny tenant's, few to the last but one."""
+    if place % 5_000 == 0:
+        return ENDPOINTS - 1
+    if chance.random() < 0.34:
+        return 0
+    return chance.randrange(1, ENDPOINTS - 2) if place % 20_000 != 2 else ENDPOINTS - 2
+
+
+def _others(chance: random.Random, first: int) -> list[int]:
+    """Returns a second endpoint of the same tenant, where there is one."""
+    tenant = _tenant(first)
+    if tenant == "default":
+        return [chance.randrange(1, ENDPOINTS // 2)]
+    other = first + TENANTS if first + TENANTS < ENDPOINTS - 2 else first - TENANTS
+    return [other] if other >= ENDPOINTS // 2 and _tenant(other) == tenant else []
+
+
+def _type(chance: random.Random, index: int, days: int, place: int) -> str:
+    if place % 10_000 == 0:
+        return RARE_TYPE
+    if index < days // 10 and chance.random() < 0.2:
+        return OLD_TYPE
+    return USUAL_TYPE if chance.random() < 0.5 else chance.choice(COMMON_TYPES)
+
+
+def _end(chance: random.Random) -> tuple[str, str | None, int]:
+    value = chance.random()
+    if value < 0.001:
+        return "cancelled", "cancelled_by_person", 0
+    if value < 0.02:
+        return "failed", "schedule_spent", 3
+    return "succeeded", None, 1
