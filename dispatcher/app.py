@@ -17,7 +17,10 @@ from collections.abc import Callable
 import structlog
 
 from dispatcher import __version__
+from dispatcher.admin.auth import Auth
 from dispatcher.admin.gauges import Gauges
+from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
 from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.profiles import load_profiles
@@ -49,6 +52,8 @@ _log = structlog.get_logger("dispatcher.app")
 
 TURNED_SECONDS_MAX = 20.0
 """Intake that has not gone round for so long is stuck: not ready, and the watchdog is no longer fed."""
+ADMIN_CONNECTIONS_MAX = 4
+"""API and console have connections of their own: slow pages never starve delivery."""
 SCHEMA_SECONDS_BETWEEN = 1.0
 BEAT_SECONDS = 0.5
 
@@ -165,7 +170,30 @@ class Daemon:
                 partitions_ahead_days=settings.retention.partitions_ahead_days,
             )
             pipeline.routing_changed = upkeep.soon
-            server = Server(problems=lambda: self._problems(schema), render_metrics=gauges.render)
+            admin_database = Database(
+                self._url,
+                connections_max=ADMIN_CONNECTIONS_MAX,
+                statement_cache_size=0 if settings.database.pooler else 100,
+            )
+            await admin_database.open()
+            deployment = Deployment(
+                database=admin_database,
+                settings=settings,
+                profiles=loaded.profiles,
+                catalogue=catalogue,
+                keyring=keyring_of(settings),
+                policy=gate.policy,
+                clock=self._clock,
+            )
+            auth = Auth(deployment)
+            operations = Operations.of(deployment, gate)
+            server = Server(
+                problems=lambda: self._problems(schema),
+                render_metrics=gauges.render,
+                operations=operations,
+                auth=auth,
+                settings=settings,
+            )
             self._handle_signals()
             _spare_the_collector()
             try:
@@ -176,6 +204,8 @@ class Daemon:
                     await self._prepare(schema, Routing(database))
                     pipeline.start(tasks)
                     tasks.spawn("upkeep", upkeep.run())
+                    tasks.spawn("credentials", auth.run())
+                    tasks.spawn("tail", operations.tail.run())
                     self._notifier.ready()
                     _log.info("daemon.started", replica=name, port=self.port, pid=os.getpid())
                     await self._wait_for_end(tasks)
@@ -183,6 +213,7 @@ class Daemon:
             finally:
                 await server.stop()
                 await gate.close()
+                await admin_database.close()
                 await database.close()
         _log.info("daemon.stopped")
 

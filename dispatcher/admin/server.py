@@ -1,4 +1,4 @@
-"""The one HTTP listener: liveness, readiness and metrics.
+"""The one HTTP listener: liveness, readiness, metrics, the API and the console.
 
 Liveness is the event loop alone: that it answers at all. A database outage must not restart every
 replica. Readiness is a write that is possible, intake that turns, and no drain under way.
@@ -11,24 +11,34 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
+from dispatcher.admin.auth import Auth
+from dispatcher.admin.console import add_console
+from dispatcher.admin.operations.facade import Operations
+from dispatcher.config.settings import Settings
+
 READY_TEXT = "ready"
+BODY_BYTES_MAX = 1024 * 1024
 
 
 class Server:
-    """Answers probes and scrapes; `start` binds, `stop` ends it."""
+    """Answers probes, scrapes, programs and people; `start` binds, `stop` ends it."""
 
     def __init__(
         self,
         *,
         problems: Callable[[], Awaitable[list[str]]],
         render_metrics: Callable[[], Awaitable[bytes]],
+        operations: Operations,
+        auth: Auth,
+        settings: Settings,
     ) -> None:
         self._problems = problems
         self._render_metrics = render_metrics
-        application = web.Application(client_max_size=64 * 1024)
+        application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_get("/livez", self._live)
         application.router.add_get("/readyz", self._ready)
         application.router.add_get("/metrics", self._metrics)
+        add_console(application, operations, auth, settings)
         self._runner = web.AppRunner(
             application,
             access_log=None,

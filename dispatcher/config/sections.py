@@ -193,6 +193,7 @@ class HttpSettings(Section):
 
     host: HostName = "127.0.0.1"
     port: PortNumber = 8080
+    trusted_proxies: Networks = ()
 
 
 class LogSettings(Section):

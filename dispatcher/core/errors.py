@@ -54,12 +54,20 @@ class ConflictError(DispatcherError):
     """The request contradicts the present state; the text says how."""
 
 
+class ForbiddenError(DispatcherError):
+    """The role of whoever asks does not reach; the text says which role does."""
+
+
 class PreconditionFailedError(DispatcherError):
     """The thing has changed since the version that the request names; read it again."""
 
 
 class TooManyError(DispatcherError):
     """A bound on what may go on at once, or in a time, is reached; later is fine."""
+
+    def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(text)
 
 
 class InvalidRequestError(DispatcherError):

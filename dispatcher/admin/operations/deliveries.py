@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
@@ -62,8 +62,6 @@ class DeliveryFilter:
 RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
 RESEND_BATCH: Final = 500
-ALL_TENANTS: Final = "*"
-"""The tenant of an audited act that is about all of them."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
 
 
@@ -72,6 +70,7 @@ class DeliveryOperations:
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
+        self._allowance = deployment.allowance
 
     async def page(
         self,
@@ -117,7 +116,7 @@ class DeliveryOperations:
         ]
 
     async def show(self, actor: Actor, delivery_id: str) -> Object:
-        """Returns a delivery with its attempts.
+        """Returns a delivery with its attempts; what the receiver answered is for operators.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -127,15 +126,16 @@ class DeliveryOperations:
                 await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
             )
             attempts = await history.load_attempts(connection, row)
-        return delivery_object(row, attempts)
+        return delivery_object(row, attempts, bodies=actor.may(Role.OPERATOR))
 
     async def resend(self, actor: Actor, delivery_id: str) -> Object:
         """Asks for one more attempt and returns the delivery as it is now; a dispatcher makes it.
 
         Raises:
-            NotFoundError: no such delivery. ConflictError: its endpoint is deleted, or it was a
-            test.
+            ForbiddenError: no operator. NotFoundError: no such delivery. ConflictError: its endpoint
+            is deleted, or it was a test. TooManyError: too many for this endpoint.
         """
+        actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
             row = _found(
                 await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
@@ -146,6 +146,7 @@ class DeliveryOperations:
                 raise ConflictError(
                     f"it was cancelled before its body could be made ({row.reason}), so there is nothing to send"
                 )
+            self._allowance.take_send(actor.name, row.endpoint_id)
             if not await history.ask_for_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
@@ -173,8 +174,10 @@ class DeliveryOperations:
         run) or were asked for.
 
         Raises:
-            InvalidRequestError: every fault of the filter; or it says nothing.
+            ForbiddenError: no operator. InvalidRequestError: every fault of the filter; or it says
+            nothing.
         """
+        actor.require(Role.OPERATOR)
         problems = _problems(wanted)
         if not wanted.given():
             problems.append(
@@ -223,8 +226,10 @@ class DeliveryOperations:
         """Ends a delivery that waits and returns it; an attempt in flight is still recorded.
 
         Raises:
-            NotFoundError: no such delivery. ConflictError: it has ended already.
+            ForbiddenError: no operator. NotFoundError: no such delivery. ConflictError: it has ended
+            already.
         """
+        actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
             row = _found(
                 await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id

@@ -1,24 +1,61 @@
-"""What every operation needs: who asks, and what this deployment is like."""
+"""What every operation needs: who asks, what they may, and what this deployment is like.
+
+A viewer reads: endpoints with their secrets and header values masked, events, deliveries and
+attempts without what receivers answered. An operator also acts on deliveries (test, resend, cancel,
+pause, resume, publish) and sees the answers. An admin also changes endpoints, secrets and tokens
+and reads the audit log.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
+from dispatcher.admin.operations.allowance import Allowance
 from dispatcher.config.catalogue import Catalogue
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
-from dispatcher.core.errors import ConfigurationError
+from dispatcher.core.errors import ConfigurationError, ForbiddenError
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.pool import Database
 
+ALL_TENANTS: Final = "*"
+"""The tenant of an audited act that is about all of them."""
+
+
+class Role(StrEnum):
+    """What somebody may do; each role may do what the one before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+_RANKS: Final = {role: rank for rank, role in enumerate(Role)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who asks: a name for the audit log, and the one tenant whose things there are; None: all tenants."""
+    """Who asks: a name for the audit log, the one tenant whose things there are (None: all), a role."""
 
     name: str
     tenant: str | None = None
+    role: Role = Role.ADMIN
+
+    def may(self, role: Role) -> bool:
+        """Returns whether this role or a higher one is held."""
+        return _RANKS[self.role] >= _RANKS[role]
+
+    def require(self, role: Role) -> None:
+        """Returns if this role or a higher one is held.
+
+        Raises:
+            ForbiddenError: it is not.
+        """
+        if not self.may(role):
+            raise ForbiddenError(f"this needs the role {role}; yours is {self.role}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +69,8 @@ class Deployment:
     keyring: Keyring | None
     policy: AddressPolicy
     clock: Clock
+    allowance: Allowance = field(default_factory=Allowance)
+    """What people may set off in how short a time; of this process."""
 
     def keys(self) -> Keyring:
         """Returns the keys that secrets are sealed with.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_fields import (
     CHANGEABLE,
     PROFILE_DEFAULT,
@@ -73,8 +73,10 @@ class Endpoints:
         endpoint.
 
         Raises:
-            InvalidRequestError: every fault. ConflictError: the name is taken in its tenant.
+            ForbiddenError: no admin. InvalidRequestError: every fault. ConflictError: the name is
+            taken in its tenant.
         """
+        actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
         name = fields.get("profile", PROFILE_DEFAULT)
         profile = self._deployment.profiles.get(name) if isinstance(name, str) else None
@@ -121,7 +123,7 @@ class Endpoints:
             made = await store.load_endpoint(connection, endpoint_id, None)
             sealed = await store.load_secrets(connection, [endpoint_id])
         assert made is not None  # noqa: S101 -- it was inserted in this transaction
-        answer = self._object(made, sealed[endpoint_id])
+        answer = self._object(made, sealed[endpoint_id], actor)
         answer["secret"] = None if chosen is None else chosen.reveal()
         answer["warnings"] = event_types_warnings(made.event_types, self._deployment)
         return answer
@@ -156,7 +158,7 @@ class Endpoints:
             rows,
             limit,
             lambda row: Place(row.created_at, row.id),
-            lambda row: self._object(row, sealed[row.id]),
+            lambda row: self._object(row, sealed[row.id], actor),
         )
 
     async def show(self, actor: Actor, endpoint_id: str) -> Object:
@@ -170,7 +172,7 @@ class Endpoints:
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
             sealed = await store.load_secrets(connection, [endpoint_id])
-        return self._object(row, sealed[endpoint_id])
+        return self._object(row, sealed[endpoint_id], actor)
 
     async def waiting(self, actor: Actor, endpoint_id: str) -> Object:
         """Returns what waits for an endpoint: what a pause holds, and a deletion cancels.
@@ -204,10 +206,11 @@ class Endpoints:
         `if_match` is the `endpoint_etag` of the object that the change was made from; None: any.
 
         Raises:
-            InvalidRequestError: every fault. NotFoundError: no such endpoint. ConflictError: the
-            name is taken; or another profile or tenant was given, which never change.
-            PreconditionFailedError: it has changed since.
+            ForbiddenError: no admin. InvalidRequestError: every fault. NotFoundError: no such
+            endpoint. ConflictError: the name is taken; or another profile or tenant was given,
+            which never change. PreconditionFailedError: it has changed since.
         """
+        actor.require(Role.ADMIN)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -244,7 +247,7 @@ class Endpoints:
                 )
             row = found(await store.load_endpoint(connection, endpoint_id, None), endpoint_id)
             sealed = await store.load_secrets(connection, [endpoint_id])
-        answer = self._object(row, sealed[endpoint_id])
+        answer = self._object(row, sealed[endpoint_id], actor)
         answer["warnings"] = (
             event_types_warnings(row.event_types, self._deployment)
             if "event_types" in changed
@@ -258,6 +261,7 @@ class Endpoints:
         Raises:
             NotFoundError: no such endpoint. ConflictError: it is disabled.
         """
+        actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -277,6 +281,7 @@ class Endpoints:
         Raises:
             NotFoundError: no such endpoint.
         """
+        actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -296,6 +301,7 @@ class Endpoints:
             NotFoundError: no such endpoint. PreconditionFailedError: it has changed since
             `if_match`.
         """
+        actor.require(Role.ADMIN)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -317,9 +323,12 @@ class Endpoints:
                 [(EndpointId(endpoint_id), Reason.ENDPOINT_DELETED)], CANCELLED_AT_ONCE_MAX
             )
 
-    def _object(self, row: EndpointDetail, sealed: Sequence[SealedSecret]) -> Object:
+    def _object(self, row: EndpointDetail, sealed: Sequence[SealedSecret], actor: Actor) -> Object:
         profile = self._deployment.profiles.get(row.profile)
-        return endpoint_object(row, sealed, profile, self._deployment.keyring)
+        answer = endpoint_object(row, sealed, profile, self._deployment.keyring)
+        if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
+            answer["headers"] = dict.fromkeys(row.headers, secret.MASK)
+        return answer
 
 
 def endpoint_object(

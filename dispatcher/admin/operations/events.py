@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_fields import TENANT_DEFAULT, tenant_problems
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import (
@@ -60,8 +60,10 @@ class Events:
         own record: nothing is written to the audit log.
 
         Raises:
-            InvalidRequestError: every fault. ConflictError: the id is another tenant's.
+            ForbiddenError: no operator. InvalidRequestError: every fault. ConflictError: the id is
+            another tenant's.
         """
+        actor.require(Role.OPERATOR)
         problems = await self._problems(event)
         if problems:
             raise InvalidRequestError(problems)

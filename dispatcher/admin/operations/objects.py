@@ -53,9 +53,16 @@ def time_text(moment: datetime | None) -> str | None:
 
 
 def delivery_object(
-    delivery: DeliveryDetail, attempts: Sequence[AttemptDetail] | None = None
+    delivery: DeliveryDetail,
+    attempts: Sequence[AttemptDetail] | None = None,
+    *,
+    bodies: bool = True,
 ) -> Object:
-    """Returns a delivery; `attempts` are part of it where one delivery was asked for."""
+    """Returns a delivery; `attempts` are part of it where one delivery was asked for.
+
+    Without `bodies` what receivers answered is left null: whoever may only look must not read an
+    internal service through the log of its deliveries.
+    """
     found: Object = {
         "id": delivery.id,
         "event_id": delivery.event_id,
@@ -74,13 +81,13 @@ def delivery_object(
         "warnings": list(delivery.warnings or ()),
     }
     if attempts is not None:
-        found["attempts"] = [attempt_object(attempt) for attempt in attempts]
+        found["attempts"] = [attempt_object(attempt, bodies=bodies) for attempt in attempts]
     return found
 
 
-def attempt_object(attempt: AttemptDetail) -> Object:
+def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
     """Returns an attempt; a body that is not UTF-8 has its bad bytes replaced."""
-    body = attempt.response_body
+    body = attempt.response_body if bodies else None
     return {
         "attempt_number": attempt.attempt_number,
         "trigger": attempt.trigger,

@@ -8,7 +8,7 @@ learn it, and a second call switches.
 import secrets
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_fields import secret_problems
 from dispatcher.admin.operations.endpoints import endpoint_object, found, seal
 from dispatcher.admin.operations.objects import Object, time_text
@@ -48,9 +48,10 @@ class Rotation:
         `previous_secret_expires_at`.
 
         Raises:
-            InvalidRequestError: every fault. NotFoundError: no such endpoint.
+            ForbiddenError: the role does not reach. InvalidRequestError: every fault. NotFoundError: no such endpoint.
             ConflictError: too many old secrets still sign, or the profile is gone.
         """
+        actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:
             row = found(
@@ -105,6 +106,7 @@ class Rotation:
         Raises:
             NotFoundError: no such endpoint. ConflictError: nothing is staged.
         """
+        actor.require(Role.ADMIN)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -129,6 +131,7 @@ class Rotation:
             NotFoundError: no such endpoint. SecretError: it cannot be opened with the configured
             keys.
         """
+        actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:
             row = found(

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import Object, attempt_object, delivery_object
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
@@ -56,9 +56,10 @@ class Batch(NamedTuple):
 class Viewer:
     """One who watches; `next` waits for what is new."""
 
-    def __init__(self, tenant: str | None, endpoint_id: str | None) -> None:
+    def __init__(self, tenant: str | None, endpoint_id: str | None, *, bodies: bool) -> None:
         self._tenant = tenant
         self._endpoint_id = endpoint_id
+        self._bodies = bodies
         self._items: deque[Object] = deque()
         self._dropped_count = 0
         self._is_sample = False
@@ -72,7 +73,9 @@ class Viewer:
         )
 
     def put(self, item: Object) -> None:
-        """Adds an item; the oldest makes room."""
+        """Adds an item, without what the receiver answered where that is not shown; the oldest makes room."""
+        if not self._bodies:
+            item = {**item, "attempt": {**item["attempt"], "response_body": None}}
         if len(self._items) >= QUEUE_MAX:
             self._items.popleft()
             self._dropped_count += 1
@@ -117,7 +120,7 @@ class Tail:
         Raises:
             NotFoundError: the tenant is not the actor's. TooManyError: too many watch already.
         """
-        viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id)
+        viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id, bodies=actor.may(Role.OPERATOR))
         if len(self._viewers) >= VIEWERS_MAX:
             raise TooManyError(
                 f"{VIEWERS_MAX} people watch already; reload the list instead, or try again later"

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from dispatcher import __version__
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import Object, delivery_object
 from dispatcher.core import ids
@@ -76,13 +76,16 @@ class Trial:
         is taken.
 
         Raises:
-            InvalidRequestError: every fault. NotFoundError: no such endpoint. ConflictError: the
-            endpoint cannot be sent to at all: its profile is gone, its secret does not open.
+            ForbiddenError: no operator. InvalidRequestError: every fault. NotFoundError: no such
+            endpoint. TooManyError: too many for this endpoint. ConflictError: the endpoint
+            cannot be sent to at all: its profile is gone, its secret does not open.
         """
+        actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
+            self._deployment.allowance.take_send(actor.name, endpoint_id)
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
         profile = self._deployment.profiles.get(row.profile)
         if profile is None:

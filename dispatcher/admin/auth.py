@@ -1,0 +1,221 @@
+"""Who asks: the actor behind a bearer token or a session's cookie.
+
+A token is a row (its SHA-256) or the one in DISPATCHER_ADMIN_TOKEN, which is valid while it is set
+and never stored. People sign in to the console with a token and get a session: the cookie holds 256
+random bits, the table their SHA-256. What is always true:
+
+* A token is looked up at each request, so revoking it, its expiry, and another value of the
+  variable take effect at once, for the sessions opened with it as well.
+* A session ends `SESSION_IDLE_SECONDS_MAX` after its last use and `SESSION_SECONDS_MAX` after it was
+  opened, whatever happens.
+* Texts are compared as SHA-256 digests, by the index or by `compare_digest`: how long that takes
+  says nothing about a token.
+* Wrong tokens are counted by address; over the limit they are refused before the database is asked.
+  A token that was right before still passes, so nobody is locked out by a neighbour behind one
+  address.
+* `last_used_at` is written behind the requests (`run`); a crash loses some seconds of it.
+
+While Postgres is away nobody can be recognised but the holder of DISPATCHER_ADMIN_TOKEN:
+StoreUnavailableError, after a bounded time.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import structlog
+
+from dispatcher.admin.operations.allowance import Buckets
+from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.tokens import actor_name, digest_of
+from dispatcher.core.errors import StoreUnavailableError, TooManyError
+from dispatcher.store import admin as store
+from dispatcher.store.tokens import Credentials, LivingToken
+
+_log = structlog.get_logger("dispatcher.admin.auth")
+
+ADMIN_TOKEN_ACTOR: Final = "admin-token"  # noqa: S105 -- a name, not a token
+SESSION_BYTES: Final = 32
+SESSION_SECONDS_MAX: Final = 7 * 86_400.0
+SESSION_IDLE_SECONDS_MAX: Final = 12 * 3_600.0
+TEXT_CHARACTERS_MAX: Final = 512
+WRONG_BURST: Final = 10
+WRONG_PER_SECOND: Final = 0.2
+KNOWN_MAX: Final = 10_000
+FLUSH_SECONDS: Final = 10.0
+SWEEP_SECONDS: Final = 3_600.0
+
+
+class SignedIn(NamedTuple):
+    """A session as it was opened: what goes into the cookie, and for how long."""
+
+    cookie: str
+    seconds_max: float
+    actor: Actor
+
+
+class SessionActor(NamedTuple):
+    """Whose session it is, and what each of its forms must carry."""
+
+    actor: Actor
+    csrf_token: str
+
+
+class Auth:
+    """Recognises tokens and sessions; one for all routes of a process, on the event loop."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._credentials = Credentials(deployment.database)
+        token = deployment.settings.admin_token
+        self._admin_digest = None if token is None else digest_of(token.get_secret_value())
+        self._wrong = Buckets(WRONG_PER_SECOND, WRONG_BURST, monotonic=deployment.clock.monotonic)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        """Digests that were right not long ago; says who skips the limit, not who is let in."""
+        self._tokens_used: dict[bytes, datetime] = {}
+        self._sessions_used: dict[bytes, datetime] = {}
+        self._swept_at = float("-inf")
+
+    async def actor_of(self, text: str, address: str) -> Actor | None:
+        """Returns whose token this is; None: nobody's, or it has ended.
+
+        Raises:
+            TooManyError: too many wrong ones came from this address.
+            StoreUnavailableError: that cannot be told just now.
+        """
+        if len(text) > TEXT_CHARACTERS_MAX:
+            return None
+        digest = digest_of(text)
+        actor = await self._find(digest, address)
+        if actor is not None and digest != self._admin_digest:
+            self._tokens_used[digest] = self._deployment.clock.now()
+        return actor
+
+    async def sign_in(self, text: str, address: str) -> SignedIn | None:
+        """Opens a session with a token; None: it is nobody's, or it has ended.
+
+        Raises:
+            TooManyError, StoreUnavailableError: as `actor_of`.
+        """
+        actor = await self.actor_of(text, address)
+        if actor is None:
+            return None
+        cookie = base64.urlsafe_b64encode(secrets.token_bytes(SESSION_BYTES)).decode().rstrip("=")
+        async with self._deployment.database.transaction() as connection:
+            await self._credentials.open_session(
+                connection, digest_of(cookie), digest_of(text), SESSION_SECONDS_MAX
+            )
+            await store.write_audit(
+                connection,
+                actor.name,
+                actor.tenant or ALL_TENANTS,
+                "session.open",
+                actor.name,
+                {"from": address},
+            )
+        return SignedIn(cookie, SESSION_SECONDS_MAX, actor)
+
+    async def actor_of_session(self, cookie: str) -> SessionActor | None:
+        """Returns whose session this is, and its CSRF token; None: it has ended, or never was.
+
+        Raises:
+            StoreUnavailableError: that cannot be told just now.
+        """
+        if len(cookie) > TEXT_CHARACTERS_MAX:
+            return None
+        digest = digest_of(cookie)
+        session = await self._credentials.find_session(digest, SESSION_IDLE_SECONDS_MAX)
+        if session is None:
+            return None
+        if self._is_admins(session.token_hash):
+            actor = _admin()
+        elif session.token is not None:
+            actor = _actor(session.token)
+            self._tokens_used[session.token_hash] = self._deployment.clock.now()
+        else:
+            return None
+        self._sessions_used[digest] = self._deployment.clock.now()
+        return SessionActor(actor, csrf_token_of(cookie))
+
+    async def sign_out(self, cookie: str, actor: Actor) -> None:
+        """Ends a session."""
+        async with self._deployment.database.transaction() as connection:
+            await self._credentials.forget_session(connection, digest_of(cookie))
+            await store.write_audit(
+                connection, actor.name, actor.tenant or ALL_TENANTS, "session.close", actor.name, {}
+            )
+
+    async def run(self) -> None:
+        """Writes down what was used, and forgets what ended, for as long as the process lives."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except StoreUnavailableError as error:
+                _log.warning("credentials.not_written", error=str(error))
+
+    async def flush(self) -> None:
+        """Writes down what was used since the last time.
+
+        Raises:
+            StoreUnavailableError: some is not written; it is kept for the next time.
+        """
+        if self._tokens_used:
+            used = dict(self._tokens_used)
+            await self._credentials.tokens_used(used)
+            _take_out(self._tokens_used, used)
+        if self._sessions_used:
+            used = dict(self._sessions_used)
+            await self._credentials.sessions_used(used)
+            _take_out(self._sessions_used, used)
+        now = self._deployment.clock.monotonic()
+        if now - self._swept_at >= SWEEP_SECONDS:
+            await self._credentials.sweep(SESSION_IDLE_SECONDS_MAX)
+            self._swept_at = now
+
+    async def _find(self, digest: bytes, address: str) -> Actor | None:
+        if self._is_admins(digest):
+            return _admin()
+        wait = 0.0 if digest in self._known else self._wrong.wait_seconds(address)
+        if wait:
+            raise TooManyError("too many wrong tokens from this address", wait)
+        token = await self._credentials.find_token(digest)
+        if token is None:
+            self._known.pop(digest, None)
+            self._wrong.take(address)
+            return None
+        self._known[digest] = None
+        self._known.move_to_end(digest)
+        if len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+        return _actor(token)
+
+    def _is_admins(self, digest: bytes) -> bool:
+        return self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest)
+
+
+def csrf_token_of(cookie: str) -> str:
+    """Returns what forms of a session must carry: made from the cookie, and no way back to it."""
+    return hashlib.sha256(b"csrf\0" + cookie.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _actor(token: LivingToken) -> Actor:
+    return Actor(
+        name=actor_name(token.name, token.tenant), tenant=token.tenant, role=Role(token.role)
+    )
+
+
+def _admin() -> Actor:
+    return Actor(name=ADMIN_TOKEN_ACTOR)
+
+
+def _take_out(pending: dict[bytes, datetime], written: dict[bytes, datetime]) -> None:
+    """Removes what was written, unless it was used again meanwhile."""
+    for digest, at in written.items():
+        if pending.get(digest) == at:
+            del pending[digest]

@@ -1,0 +1,87 @@
+"""The audit log: who changed, revealed, resent, or signed in; written with what it tells of."""
+
+from datetime import datetime
+
+import orjson
+
+from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.objects import (
+    LIMIT_DEFAULT,
+    Object,
+    Place,
+    limit_problems,
+    page_object,
+    read_cursor,
+    time_text,
+)
+from dispatcher.core.errors import InvalidRequestError
+from dispatcher.store import admin as store
+from dispatcher.store.audit import AuditLine, page_of_audit
+
+
+class Audit:
+    """The audit log of a deployment; reading it needs an admin."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._database = deployment.database
+
+    async def page(
+        self,
+        actor: Actor,
+        *,
+        tenant: str | None = None,
+        actor_name: str | None = None,
+        action: str | None = None,
+        object_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = LIMIT_DEFAULT,
+        cursor: str | None = None,
+    ) -> Object:
+        """Returns a page of lines, newest first; `since` <= at < `until`.
+
+        What concerned all tenants is shown to actors for all tenants alone.
+
+        Raises:
+            ForbiddenError: no admin. InvalidRequestError: every fault of the filter.
+            NotFoundError: the tenant is not the actor's.
+        """
+        actor.require(Role.ADMIN)
+        problems = limit_problems(limit)
+        problems += [
+            (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
+            for name, at in (("since", since), ("until", until))
+            if at is not None and at.tzinfo is None
+        ]
+        place = read_cursor(cursor)
+        if place is not None and not place.id.isdecimal():
+            problems.append(("cursor", "is not a next_cursor of an earlier page"))
+        if problems:
+            raise InvalidRequestError(problems)
+        filters = [
+            allowed_tenant(actor, tenant),
+            actor_name,
+            action,
+            object_id,
+            since,
+            until,
+            *((None, None) if place is None else (place.at, int(place.id))),
+            limit + 1,
+        ]
+        async with store.reading(self._database) as connection:
+            rows = await page_of_audit(connection, filters)
+        return page_object(rows, limit, lambda row: Place(row.at, str(row.id)), audit_object)
+
+
+def audit_object(line: AuditLine) -> Object:
+    """Returns a line of the audit log."""
+    return {
+        "id": str(line.id),
+        "at": time_text(line.at),
+        "actor": line.actor,
+        "tenant": None if line.tenant == ALL_TENANTS else line.tenant,
+        "action": line.action,
+        "object": line.object,
+        "detail": orjson.loads(line.detail),
+    }

@@ -1,0 +1,125 @@
+"""Bearer tokens and sessions: of both only the SHA-256 is kept."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from dispatcher.core.errors import ConflictError
+from dispatcher.store.pool import Database
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_INSERT = statement("token_insert")
+_PAGE = statement("tokens_page")
+_LOAD = statement("token_load")
+_REVOKE = statement("token_revoke")
+_FIND = statement("token_find")
+_USED = statement("tokens_used")
+_SESSION_INSERT = statement("session_insert")
+_SESSION_FIND = statement("session_find")
+_SESSION_FORGET = statement("session_forget")
+_SESSIONS_USED = statement("sessions_used")
+_SESSIONS_SWEEP = statement("sessions_sweep")
+
+
+class TokenDetail(NamedTuple):
+    """A token as people see it; without a tenant it is for all of them."""
+
+    id: str
+    name: str
+    prefix: str
+    role: str
+    tenant: str | None
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class LivingToken(NamedTuple):
+    """A token that may be used."""
+
+    id: str
+    name: str
+    role: str
+    tenant: str | None
+
+
+class LivingSession(NamedTuple):
+    """A session that has not ended; `token` is None where its token is not in the table, or ended."""
+
+    token_hash: bytes
+    token: LivingToken | None
+
+
+async def insert_token(connection: "Reach", values: Sequence[object], name: str) -> datetime:
+    """Makes a token from values in the order of the statement; returns when.
+
+    Raises:
+        ConflictError: a living token of that tenant has the name.
+    """
+    made: datetime | None = await connection.fetchval(_INSERT, *values)
+    if made is None:
+        raise ConflictError(f"there is a token named {name!r}; revoke it first, or name this other")
+    return made
+
+
+async def page_of_tokens(connection: "Reach", filters: Sequence[object]) -> list[TokenDetail]:
+    """Returns a page; `filters` in the order of the statement."""
+    return [TokenDetail(*row) for row in await connection.fetch(_PAGE, *filters)]
+
+
+async def load_token(connection: "Reach", token_id: str, tenant: str | None) -> TokenDetail | None:
+    """Returns a token, locked for a change; None: there is none of that id."""
+    row = await connection.fetchrow(_LOAD, token_id, tenant)
+    return None if row is None else TokenDetail(*row)
+
+
+async def revoke_token(connection: "Reach", token_id: str) -> datetime | None:
+    """Revokes a token; returns when, None where it was revoked already."""
+    revoked: datetime | None = await connection.fetchval(_REVOKE, token_id)
+    return revoked
+
+
+class Credentials:
+    """What is asked at each request: whose token or session this is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find_token(self, digest: bytes) -> LivingToken | None:
+        """Returns the token of a SHA-256 if it may be used."""
+        row = await self._database.fetch_row(_FIND, digest)
+        return None if row is None else LivingToken(*row)
+
+    async def tokens_used(self, used: Mapping[bytes, datetime]) -> None:
+        """Writes down when tokens were used last, to the minute."""
+        await self._database.execute(_USED, list(used), list(used.values()))
+
+    async def open_session(
+        self, connection: "Reach", digest: bytes, token_digest: bytes, seconds_max: float
+    ) -> None:
+        """Opens a session that ends after so long at the latest."""
+        await connection.execute(_SESSION_INSERT, digest, token_digest, seconds_max)
+
+    async def find_session(self, digest: bytes, idle_seconds_max: float) -> LivingSession | None:
+        """Returns the session of a SHA-256 if it has not ended."""
+        row = await self._database.fetch_row(_SESSION_FIND, digest, idle_seconds_max)
+        if row is None:
+            return None
+        return LivingSession(row[0], None if row[1] is None else LivingToken(*row[1:5]))
+
+    async def sessions_used(self, used: Mapping[bytes, datetime]) -> None:
+        """Writes down when sessions were used last, to five minutes."""
+        await self._database.execute(_SESSIONS_USED, list(used), list(used.values()))
+
+    async def forget_session(self, connection: "Reach", digest: bytes) -> None:
+        """Ends a session."""
+        await connection.execute(_SESSION_FORGET, digest)
+
+    async def sweep(self, idle_seconds_max: float) -> None:
+        """Forgets sessions that have ended."""
+        await self._database.execute(_SESSIONS_SWEEP, idle_seconds_max)

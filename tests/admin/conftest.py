@@ -1,0 +1,41 @@
+"""A deployment on the real database, with an admin token, and connections to look behind it."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.cli.session import deployment_of
+from dispatcher.config.settings import load_settings
+from dispatcher.store.pool import Database
+
+KEY = "k1:" + "QUJD" * 10 + "QUI="
+ADMIN_TOKEN = "admin-token-of-the-tests-0123456789"  # noqa: S105 -- of the tests
+ALL = Actor(name="cli:tester")
+ACME = Actor(name="cli:acme", tenant="acme")
+
+
+def environment(url: str) -> dict[str, str]:
+    return {
+        "DISPATCHER_DATABASE_URL": url,
+        "DISPATCHER_SECRET_KEYS": KEY,
+        "DISPATCHER_ADMIN_TOKEN": ADMIN_TOKEN,
+        "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+        "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.1/32"]',
+    }
+
+
+@pytest.fixture
+async def deployment(database: str) -> AsyncIterator[Deployment]:
+    pool = Database(database, connections_max=4)
+    await pool.open()
+    yield deployment_of(load_settings(None, environment(database)), pool)
+    await pool.close()
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
