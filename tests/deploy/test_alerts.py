@@ -1,0 +1,126 @@
+"""The alert rules: on metrics that exist, each with a case that fires, a case that is silent, and a runbook."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dispatcher.telemetry import metrics
+from tests.support.tools import need
+
+ALERTS_EVALUATED = re.compile(r'ALERTS\{alertname="(\w+)",alertstate="firing"\}')
+SUFFIXES = re.compile(r"_(bucket|sum|count)$")
+
+
+@pytest.fixture(scope="session")
+def folder(deploy: Path) -> Path:
+    return deploy / "prometheus"
+
+
+@pytest.fixture(scope="session")
+def rules(folder: Path) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((folder / "rules.yml").read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.fixture(scope="session")
+def alerts(rules: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = {rule["alert"]: rule for rule in rules if "alert" in rule}
+    assert len(found) >= 10
+    return found
+
+
+def table() -> dict[str, bool]:
+    """Returns each metric's name, and whether the table calls it worth an alert."""
+    rows = re.findall(r"^\| `([a-z_]+)` \|.*\| (yes)? ?\|$", metrics.__doc__ or "", re.MULTILINE)
+    assert len(rows) > 20
+    return {name: bool(yes) for name, yes in rows}
+
+
+def named(expression: str) -> set[str]:
+    """Returns the metrics of ours in an expression, without the prefix and a histogram's suffix."""
+    found = re.findall(r"\bdispatcher_([a-z_]+)", expression)
+    return {name if name in table() else SUFFIXES.sub("", name) for name in found}
+
+
+def test_every_metric_of_a_rule_exists_and_the_table_tells_which_have_alerts(rules):
+    used = set().union(*(named(rule["expr"]) for rule in rules))
+    assert used - set(table()) == set()
+    assert used == {name for name, has_alert in table().items() if has_alert}
+
+
+def test_every_recorded_series_is_used_and_every_used_one_recorded(rules, alerts):
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    used = set().union(
+        *(
+            set(re.findall(r"dispatcher:[a-z_]+:[a-z0-9_]+", rule["expr"]))
+            for rule in alerts.values()
+        )
+    )
+    assert recorded == used
+
+
+def test_each_alert_says_how_bad_it_is_and_where_to_look(alerts, checkout):
+    headings = set(re.findall(r"(?m)^## (\w+)$", (checkout / "docs" / "runbooks.md").read_text()))
+    assert headings == set(alerts)
+    for name, rule in alerts.items():
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
+
+
+def promtool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [need("promtool", package="prometheus"), *arguments],
+        check=False, capture_output=True, text=True, cwd=folder,
+    )  # fmt: skip
+
+
+def test_promtool_accepts_the_rules(folder):
+    done = promtool(folder, "check", "rules", "--lint=all", "--lint-fatal", "rules.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_case_that_fires_and_one_that_is_silent(folder, alerts):
+    cases = yaml.safe_load((folder / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for case in cases:
+        for one in case["promql_expr_test"]:
+            name = ALERTS_EVALUATED.search(one["expr"])
+            if name:
+                assert case["name"].startswith(
+                    f"{name[1]} fires" if one["exp_samples"] else f"{name[1]} is silent"
+                )
+                (fires if one["exp_samples"] else silent).add(name[1])
+    assert fires == silent == set(alerts)
+
+
+@pytest.mark.slow
+def test_every_case_holds(folder):
+    done = promtool(folder, "test", "rules", "rules_test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("expression", "kind"), [("vector(0) > 1", "fires"), ("vector(1)", "is silent")]
+)
+def test_the_cases_find_alerts_that_never_and_that_always_fire(folder, tmp_path, expression, kind):
+    text = (folder / "rules.yml").read_text(encoding="utf-8")
+    document = yaml.safe_load(text)
+    for group in document["groups"]:
+        group["rules"] = [
+            {key: value for key, value in rule.items() if key != "for"} | {"expr": expression}
+            for rule in group["rules"]
+            if "alert" in rule
+        ]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(document))
+    cases = yaml.safe_load((folder / "rules_test.yml").read_text(encoding="utf-8"))
+    cases["tests"] = [case for case in cases["tests"] if f" {kind}" in case["name"]]
+    (tmp_path / "rules_test.yml").write_text(yaml.safe_dump(cases))
+    done = promtool(tmp_path, "test", "rules", "rules_test.yml")
+    assert (done.stdout + done.stderr).count("exp:") == len(cases["tests"])
