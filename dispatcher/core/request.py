@@ -148,9 +148,9 @@ class RequestTemplate:
         Raises:
             EncodingError: an id, the type or the traceparent is not fit for a header.
         """
-        for value in (event_id, delivery_id, event_type):
-            if not (value.isascii() and value.isprintable()):
-                raise EncodingError(f"{value!r} is not fit for a header")
+        values = f"{event_id}{delivery_id}{event_type}"
+        if not (values.isascii() and values.isprintable()):
+            raise EncodingError(f"{values!r} is not fit for a header")
         fields = self._fields.format(event_id, delivery_id, event_type, timestamp)
         if self._sign is not None:
             signature = self._sign(

@@ -156,21 +156,24 @@ class Lanes:
         lane = self.lanes.get(endpoint_id)
         if lane is None or not lane.is_open:
             return False
-        if delivery.id in self._ready_ids:
+        delivery_id = delivery.id
+        if delivery_id in self._ready_ids:
             return True
-        if not lane.has_room() or (self.ready_bytes > self._bodies_bytes_max and lane.ready):
+        ready = lane.ready
+        if not lane.has_room() or (self.ready_bytes > self._bodies_bytes_max and ready):
             lane.turn_away(0.0)
             return False
-        if delivery.id not in self.held:
-            self.hold(delivery.id, lane)
-        lane.ready.append(delivery)
-        self._ready_ids.add(delivery.id)
+        if delivery_id not in self.held:
+            self.hold(delivery_id, lane)
+        ready.append(delivery)
+        self._ready_ids.add(delivery_id)
         self.ready_bytes += len(delivery.body)
-        if len(lane.ready) >= CROWDED and not lane.slow and not lane.crowded:
+        if len(ready) >= CROWDED and not lane.slow and not lane.crowded:
             lane.crowded = True
             self._crowded_count += 1
             self.room.clear()
-        self._enqueue(lane)
+        if not lane.queued:
+            self._enqueue(lane)
         return True
 
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
@@ -238,7 +241,7 @@ class Lanes:
 
     def _start_one(self, lane: EndpointLane) -> bool:
         """Starts the lane's next attempt; False when it has to wait, and is asked again when it may."""
-        host = self._host(lane)
+        host = self._hosts.get(lane.endpoint.host_key) or self._make_host(lane)
         if host.in_flight >= host.limit or (
             host.waiting and lane.in_flight >= max(1, host.limit // 5) and lane.wants_permit()
         ):
@@ -260,13 +263,14 @@ class Lanes:
                 lane.starved = True
             if lane.crowded and len(lane.ready) <= RELIEVED:
                 self._relieve(lane)
-            if lane.runs_low(now):
+            if lane.more_at is not None and lane.runs_low(now):
                 self._want_refill(lane)
-            if self.held.get(delivery.id) is not lane or delivery.id in self.busy:
+            delivery_id = delivery.id
+            if self.held.get(delivery_id) is not lane or delivery_id in self.busy:
                 lane.in_flight -= 1  # cancelled, or taken up by a resend, since it was queued
                 lane.breaker.probe_abandoned(now)
                 return True
-            self.busy.add(delivery.id)
+            self.busy.add(delivery_id)
         host.in_flight += 1
         self.in_flight += 1
         self._start(lane, delivery)
@@ -293,11 +297,8 @@ class Lanes:
         self._enqueue(lane)
         self.pump()
 
-    def _host(self, lane: EndpointLane) -> _Host:
-        key = lane.endpoint.host_key
-        host = self._hosts.get(key)
-        if host is None:
-            host = self._hosts[key] = _Host(self._per_host)
+    def _make_host(self, lane: EndpointLane) -> _Host:
+        host = self._hosts[lane.endpoint.host_key] = _Host(self._per_host)
         return host
 
     def finished(
@@ -317,7 +318,8 @@ class Lanes:
         key = endpoint.host_key
         host = self._hosts[key]
         host.in_flight -= 1
-        self._ask_next(host)
+        if host.waiting:
+            self._ask_next(host)
         if host.in_flight == 0 and not host.waiting:
             del self._hosts[key]
         self._enqueue(lane)

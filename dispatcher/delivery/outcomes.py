@@ -3,55 +3,126 @@
 Both are written once results are committed, in batches, so that what is told has happened.
 """
 
-from datetime import timedelta
+from collections import Counter
+from typing import Final
+
+import orjson
 
 from dispatcher.core.model import DeliveryId, DeliveryState, Outcome
+from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.stages import AttemptResult
 from dispatcher.delivery.tally import Tally
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 
 _FINAL = frozenset({DeliveryState.SUCCEEDED, DeliveryState.FAILED})
+_TEXTS_MAX: Final = 1_000
+"""Endpoints, as they once were, whose part of a line is kept; beyond it all are forgotten and made anew."""
 
 
 class Outcomes:
-    """Turns results into counts and lines."""
+    """Turns results into counts and lines, a committed batch at a time."""
 
     def __init__(self, metrics: Metrics, tally: Tally, *, replica: str, per_endpoint: bool) -> None:
         self._metrics = metrics
         self._tally = tally
         self._replica = replica
         self._per_endpoint = per_endpoint
+        self._texts: dict[Endpoint, tuple[str, str] | None] = {}
 
     def tell(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Counts and logs a committed batch; what was fenced off is only counted as such."""
-        metrics = self._metrics
-        for result in results:
-            delivery, endpoint, answer, decision = (
-                result.delivery,
-                result.endpoint,
-                result.answer,
-                result.decision,
-            )
-            if delivery.id in fenced:
-                metrics.results_fenced.add()
-                logs.wide("result.fenced", {"delivery_id": delivery.id, "endpoint_id": endpoint.id})
-                continue
-            self._tally.add(result)
-            metrics.attempts.add(endpoint.profile_name, answer.outcome)
-            metrics.attempt_duration.observe(result.latency_seconds)
-            if self._per_endpoint:
-                metrics.endpoint_attempts.add(endpoint.id, answer.outcome)
-            if decision.state in _FINAL and delivery.state is not decision.state:
-                metrics.deliveries.add(endpoint.profile_name, decision.state)
-                if answer.outcome is Outcome.OK:
-                    latency = (
-                        result.attempted_at
-                        + timedelta(seconds=result.latency_seconds)
-                        - delivery.inserted_at
+        if fenced:
+            for result in results:
+                if result.delivery.id in fenced:
+                    self._metrics.results_fenced.add()
+                    logs.wide(
+                        "result.fenced",
+                        {"delivery_id": result.delivery.id, "endpoint_id": result.endpoint.id},
                     )
-                    metrics.delivery_latency.observe(max(0.0, latency.total_seconds()))
+            results = [result for result in results if result.delivery.id not in fenced]
+        self._count(results)
+        if not logs.takes_members():
+            for result in results:
+                logs.wide("delivery.attempted", self._fields(result))
+            return
+        lines: list[str] = []
+        for result in results:
+            line = self._line(result)
+            if line is not None:
+                lines.append(line)
+                continue
+            logs.wide_members("delivery.attempted", lines)  # in the order in which they ended
+            lines = []
             logs.wide("delivery.attempted", self._fields(result))
+        logs.wide_members("delivery.attempted", lines)
+
+    def _count(self, results: list[AttemptResult]) -> None:
+        metrics, add = self._metrics, self._tally.add
+        attempts: Counter[tuple[str, Outcome]] = Counter()
+        final: Counter[tuple[str, DeliveryState]] = Counter()
+        durations: list[float] = []
+        latencies: list[float] = []
+        for result in results:
+            add(result)
+            delivery, profile, outcome = (
+                result.delivery,
+                result.endpoint.profile_name,
+                result.answer.outcome,
+            )
+            state, duration = result.decision.state, result.latency_seconds
+            attempts[profile, outcome] += 1
+            durations.append(duration)
+            if state in _FINAL and delivery.state is not state:
+                final[profile, state] += 1
+                if outcome is Outcome.OK:
+                    waited = (result.attempted_at - delivery.inserted_at).total_seconds()
+                    latencies.append(max(0.0, waited + duration))
+            if self._per_endpoint:
+                metrics.endpoint_attempts.add(result.endpoint.id, outcome)
+        for attempt, count in attempts.items():
+            metrics.attempts.add(*attempt, amount=count)
+        for ended, count in final.items():
+            metrics.deliveries.add(*ended, amount=count)
+        metrics.attempt_duration.observe_all(durations)
+        metrics.delivery_latency.observe_all(latencies)
+
+    def _line(self, result: AttemptResult) -> str | None:
+        """Returns the members of a plain success, as `_fields` has them; None for what needs more care."""
+        delivery, endpoint, answer = result.delivery, result.endpoint, result.answer
+        if answer.outcome is not Outcome.OK or answer.flags:
+            return None
+        delivery_id, event_id, event_type = delivery.id, delivery.event_id, delivery.event_type
+        ids = f"{delivery_id}{event_id}{event_type}"
+        # What was sent is printable ASCII (core/request.py); these two are all that JSON escapes of it.
+        if '"' in ids or "\\" in ids:
+            return None
+        texts = self._texts[endpoint] if endpoint in self._texts else self._make_texts(endpoint)
+        if texts is None:
+            return None
+        whose, rest = texts
+        decision = result.decision
+        return (
+            f'"delivery_id":"{delivery_id}","event_id":"{event_id}","event_type":"{event_type}"{whose}'
+            f',"attempt_number":{result.attempt_number},"trigger":"{delivery.trigger}","outcome":"ok"'
+            f',"http.response.status_code":{answer.status},"duration_seconds":{result.latency_seconds:.6f}'
+            f',"state":"{decision.state}","schedule_position":{decision.schedule_position}'
+            f',"reused":{"true" if answer.reused else "false"}{rest}'
+        )
+
+    def _make_texts(self, endpoint: Endpoint) -> tuple[str, str] | None:
+        """Renders what is the same in every line of an endpoint; None where that is not plain ASCII."""
+        if len(self._texts) >= _TEXTS_MAX:
+            self._texts.clear()
+        whose = (
+            f',"endpoint_id":{_json(endpoint.id)},"tenant":{_json(endpoint.tenant)}'
+            f',"profile":{_json(endpoint.profile_name)}'
+        )
+        host = endpoint.host_key[0] if endpoint.host_key else None
+        rest = f',"server.address":{_json(host)},"replica":{_json(self._replica)}'
+        texts = (whose, rest) if (whose + rest).isascii() and (whose + rest).isprintable() else None
+        self._texts[endpoint] = texts
+        return texts
 
     def _fields(self, result: AttemptResult) -> dict[str, object]:
         delivery, endpoint, answer, decision = (
@@ -72,10 +143,10 @@ class Outcomes:
             "outcome": answer.outcome,
             "http.response.status_code": answer.status,
             "duration_seconds": round(result.latency_seconds, 6),
-            "server.address": endpoint.host_key[0] if endpoint.host_key else None,
             "state": decision.state,
             "schedule_position": decision.schedule_position,
             "reused": answer.reused,
+            "server.address": endpoint.host_key[0] if endpoint.host_key else None,
             "replica": self._replica,
         }
         if answer.outcome is not Outcome.OK:
@@ -87,3 +158,7 @@ class Outcomes:
         if answer.flags:
             fields["flags"] = answer.flags
         return fields
+
+
+def _json(value: str | None) -> str:
+    return orjson.dumps(value).decode()

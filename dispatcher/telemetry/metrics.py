@@ -46,7 +46,7 @@ of integers, written on the event loop only; the library renders them when they 
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -172,6 +172,13 @@ class Histogram:
         """Counts one value, in the unit that the name ends in."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Counts many values at once."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
 
     def family(self) -> Metric:
         """Returns the present counts, cumulated as the exposition wants them."""

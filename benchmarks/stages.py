@@ -1,0 +1,335 @@
+"""What each stage of the hot path costs by itself: CPU µs a delivery, without sockets and without Postgres.
+
+`python -m benchmarks stages [--deliveries N] [--rounds N] [--json PATH]`. The stages are the
+daemon's own, fed by hand: fan-out gets a claim that writes nowhere, the exchange a transport that
+answers by itself, the recorder a store that has recorded everything at once, the log a file that
+keeps nothing. What is left is our own work, so the figures can be compared from one change to the
+next: the lowest of many rounds is hardly moved by what else the machine does.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from benchmarks.harness import BODY_DATA, ROOT, SECRET, write_results
+from dispatcher.config.profiles import load_profiles
+from dispatcher.core.breaker import Breaker
+from dispatcher.core.matching import parse_event_types
+from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Event, EventId
+from dispatcher.core.outcome import RetryPolicy
+from dispatcher.core.request import RequestTemplate
+from dispatcher.core.secret import Secret
+from dispatcher.core.signing import Signer
+from dispatcher.delivery.connections import Connections, Target
+from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.exchange import Connection
+from dispatcher.delivery.fanout import Fanout
+from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.outcomes import Outcomes
+from dispatcher.delivery.recorder import Recorder
+from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.delivery.sender import Sender
+from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.tally import Tally
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.deliveries import Recorded
+from dispatcher.telemetry import logs
+from dispatcher.telemetry.metrics import Metrics
+
+IN_FLIGHT = 64
+BATCH = 500
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n"
+    b"Connection: keep-alive\r\n\r\nok"
+)
+ENDPOINT_ID = EndpointId("ep_" + "a" * 26)
+
+
+def _endpoint(target: Target) -> Endpoint:
+    profile = load_profiles([ROOT / "config" / "profiles"]).profiles["standard"]
+    template = RequestTemplate(
+        profile=profile,
+        target="/hook",
+        host_header="127.0.0.1:8080",
+        user_agent="dispatcher/1",
+        custom_headers={},
+        signer=Signer(profile, [Secret(SECRET)]),
+    )
+    policy = RetryPolicy(schedule=(5.0,), jitter_range=None, gone_disables=True)
+    return Endpoint(
+        id=ENDPOINT_ID,
+        tenant="default",
+        name="stages",
+        url="http://127.0.0.1:8080/hook",
+        profile_name="standard",
+        profile=profile,
+        state=EndpointState.ACTIVE,
+        subscription=parse_event_types(["*"]),
+        label_filter={},
+        shard=7,
+        max_concurrency=IN_FLIGHT,
+        rate_limit=None,
+        timeout_seconds=15.0,
+        retry_policy=policy,
+        template=template,
+        target=target,
+        host_key=("127.0.0.1", 8080),
+        is_blocked=False,
+        problem=None,
+        failing=False,
+        secrets_change_at=None,
+    )
+
+
+class _Routing:
+    """Routes everything to one endpoint."""
+
+    version = 1
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoints = [endpoint]
+
+    async def refresh(self) -> None:
+        """Never called: the version never changes."""
+
+    def route(self, _: Event) -> Sequence[Endpoint]:
+        """Returns the one endpoint."""
+        return self._endpoints
+
+
+class _Claim:
+    """A claim that writes nowhere."""
+
+    def __init__(self, events: list[Event], at: datetime) -> None:
+        self.events = events
+        self.routing_version = 1
+        self.accepted_at = at
+        self.day = at.date()
+
+    async def write(self, *_: object) -> None:
+        """Writes nothing."""
+
+
+class _Outbox:
+    """Hands the same events out again and again."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._claim = _Claim(events, datetime.now(UTC))
+
+    @asynccontextmanager
+    async def claim(self, *_: object) -> AsyncIterator[_Claim]:
+        """Yields the batch."""
+        yield self._claim
+
+
+class _Store:
+    """Has recorded everything at once."""
+
+    async def record(self, *_: object) -> Recorded:
+        """Records nothing."""
+        return Recorded(frozenset(), frozenset())
+
+
+class _Transport:
+    """Remembers who wrote, so that `answer` can answer all of them, as one turn of the loop does."""
+
+    def __init__(self, written: list[Connection]) -> None:
+        self._written = written
+        self.connection: Connection | None = None
+        self._pipe = os.pipe()
+
+    def get_extra_info(self, name: str) -> Any:  # noqa: ANN401 -- as asyncio has it
+        """Returns a pipe nobody writes to, or an address."""
+        return self if name == "socket" else ("127.0.0.1", 8080)
+
+    def fileno(self) -> int:
+        """Returns the quiet end of the pipe."""
+        return self._pipe[0]
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        """Everything was sent."""
+        return 0
+
+    def write(self, _: bytes) -> None:
+        """Sends."""
+        self._written.append(cast("Connection", self.connection))
+
+    def abort(self) -> None:
+        """Ends."""
+        for end in self._pipe:
+            os.close(end)
+
+
+class Bench:
+    """The stages, wired by hand; each measure takes the same deliveries through one of them."""
+
+    def __init__(self) -> None:
+        clock = SystemClock()
+        self.target = Target("http", "127.0.0.1", 8080)
+        self.endpoint = _endpoint(self.target)
+        self.results: list[AttemptResult] = []
+        self.deliveries: list[Delivery] = []
+        self._written: list[Connection] = []
+        self.connections = Connections(cast("Any", None), spawn=cast("Any", None))
+        self.sender: Sender
+        self.lanes = Lanes(
+            start=self._start,
+            may_send=lambda: True,
+            make_breaker=Breaker,
+            total=500,
+            per_host=IN_FLIGHT,
+            bodies_bytes_max=1 << 30,
+            clock=clock,
+        )
+        self.sender = Sender(
+            self.connections,
+            record=self.results.append,
+            give_back=self.lanes.finished,
+            clock=clock,
+        )
+        self.lanes.follow({ENDPOINT_ID: self.endpoint}, {7: 1})
+        for _ in range(IN_FLIGHT):
+            self._open()
+        self.scheduler = Scheduler(
+            cast("Any", None), self.lanes, shards=lambda: [7], late_by=lambda _: None, clock=clock,
+            horizon_seconds=600.0, timers_max=1000,
+        )  # fmt: skip
+        metrics = Metrics(version="1", profiles=["standard"])
+        self.tally = Tally(
+            cast("Any", None), incarnation="i", breakers=dict, figures=dict, clock=clock
+        )
+        self.outcomes = Outcomes(metrics, self.tally, replica="replica", per_endpoint=False)
+        self.recorder = Recorder(
+            cast("Any", _Store()), cast("Any", None),
+            settled=lambda results, _: self._settled.extend(results), flushed=lambda *_: None, clock=clock,
+            batch_rows_max=BATCH, pending_rows_max=5000, flush_seconds=0.04,
+            failing_seconds_max=1e9, failed_attempts_min=20,
+        )  # fmt: skip
+        self._settled: list[AttemptResult] = []
+        at = datetime.now(UTC)
+        events = [
+            Event(EventId(f"evt_2026_{n:06d}"), "order.created", BODY_DATA, "default", at, at, {}, None)
+            for n in range(BATCH)
+        ]  # fmt: skip
+        self.fanout = Fanout(
+            cast("Any", _Outbox(events)), _Routing(self.endpoint),
+            offer=self._offer, fanned_out=lambda _: None, set_aside=lambda: None, batch_bytes_max=1 << 24,
+        )  # fmt: skip
+
+    def _start(self, lane: EndpointLane, delivery: Delivery) -> None:
+        self.sender.start(lane, delivery)
+
+    def _offer(self, _: EndpointId, delivery: Delivery) -> bool:
+        self.deliveries.append(delivery)
+        return True
+
+    def _open(self) -> None:
+        transport = _Transport(self._written)
+        connection = transport.connection = Connection(
+            cast("Any", transport),
+            release=lambda _: None,
+            on_lost=lambda _: None,
+            monotonic=time.monotonic,
+        )
+        self.connections._open[connection] = self.target  # noqa: SLF001 -- the harness stands in for the network
+        self.target.idle.append(connection)
+
+    async def fan_out(self) -> None:
+        """Events become deliveries."""
+        self.deliveries.clear()
+        await self.fanout(BATCH)
+
+    def exchange(self) -> None:
+        """Deliveries go through lanes, sender and exchange, and become results."""
+        self.results.clear()
+        now = time.monotonic()
+        for connection in self.target.idle:
+            connection.idle_since = now
+        for delivery in self.deliveries:
+            self.lanes.offer(ENDPOINT_ID, delivery)
+        self.lanes.pump()
+        written = self._written
+        while written:
+            turn = written[:]
+            written.clear()
+            for connection in turn:
+                connection.data_received(ANSWER)
+
+    async def record(self) -> None:
+        """Results become rows."""
+        self._settled.clear()
+        for result in self.results:
+            self.recorder.add(result)
+        self.recorder.stop()
+        await self.recorder.run()
+
+    def settle(self) -> None:
+        """Committed results leave memory."""
+        self.scheduler.settled(self.results, frozenset())
+
+    def tell(self) -> None:
+        """Committed results are counted and logged."""
+        self.outcomes.tell(self.results, frozenset())
+
+    def forget(self) -> None:
+        """Makes the same deliveries new again."""
+        for delivery in self.deliveries:
+            self.lanes.busy.discard(DeliveryId(delivery.id))
+            self.lanes.release(delivery.id)
+
+
+async def measure(rounds: int) -> dict[str, list[float]]:
+    """Returns CPU µs a delivery for each stage, one figure a round."""
+    bench = Bench()
+    figures: dict[str, list[float]] = {}
+
+    async def timed(name: str, action: Callable[[], Any]) -> None:
+        before = time.thread_time()
+        outcome = action()
+        if outcome is not None:
+            await outcome
+        figures.setdefault(name, []).append((time.thread_time() - before) / BATCH * 1e6)
+
+    for _ in range(rounds):
+        await timed("fanout", bench.fan_out)
+        await timed("lanes, sender, exchange", bench.exchange)
+        await timed("recorder", bench.record)
+        await timed("scheduler", bench.settle)
+        await timed("metrics and log", bench.tell)
+        bench.forget()
+        await asyncio.sleep(0)
+    for connection in bench.target.idle:
+        connection.abort()
+    return figures
+
+
+def main() -> None:
+    """Prints the lowest and the median of each stage."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks stages", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a descriptor is wanted
+        logs.configure(form="json", level="info", version="1", descriptor=nowhere.fileno())
+        figures = asyncio.run(measure(options.rounds))
+        logs.shut_down()
+    for name, values in figures.items():
+        print(f"  {name:<24} {min(values):6.2f} µs, median {statistics.median(values):6.2f}")
+    print(f"  {'all':<24} {sum(map(min, figures.values())):6.2f} µs")
+    write_results("stages", {"rounds": options.rounds, "cpu_us": figures}, options.json)
+
+
+if __name__ == "__main__":
+    main()
