@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
+from types import MappingProxyType
 
 import structlog
 
@@ -32,6 +33,7 @@ from dispatcher.core.errors import (
     SchemaError,
     StoreUnavailableError,
 )
+from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.egress import self_test
 from dispatcher.delivery.gate import Gate, protected_addresses, trust_problems
@@ -112,6 +114,8 @@ class Daemon:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._pipeline: Pipeline | None = None
+        # Written at start and by a reload; the operations read it through a proxy.
+        self._profiles: dict[str, Profile] = {}
         self._schema_fits = False
         self.port = 0
 
@@ -133,6 +137,7 @@ class Daemon:
         schema = Schema(database)
         loaded = load_profiles(settings.directories_for("profiles"))
         catalogue = load_catalogue(settings.directories_for("catalogue"))
+        self._profiles.update(loaded.profiles)
         metrics = Metrics(
             version=__version__,
             profiles=loaded.profiles,
@@ -179,7 +184,7 @@ class Daemon:
             deployment = Deployment(
                 database=admin_database,
                 settings=settings,
-                profiles=loaded.profiles,
+                profiles=MappingProxyType(self._profiles),
                 catalogue=catalogue,
                 keyring=keyring_of(settings),
                 policy=gate.policy,
@@ -349,6 +354,8 @@ class Daemon:
             changed, restart = _differences(self._settings, settings)
             if self._pipeline is not None:
                 self._pipeline.reload(settings, loaded.profiles)
+            self._profiles.clear()
+            self._profiles.update(loaded.profiles)
             _log.info("settings.reloaded", changed=changed, needs_restart=restart)
             self._settings = settings
         self._notifier.ready()

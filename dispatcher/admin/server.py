@@ -13,6 +13,7 @@ from aiohttp import web
 
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
+from dispatcher.admin.listener import Listener
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 
@@ -39,13 +40,7 @@ class Server:
         application.router.add_get("/readyz", self._ready)
         application.router.add_get("/metrics", self._metrics)
         add_console(application, operations, auth, settings)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=30.0,
-            shutdown_timeout=1.0,
-        )
+        self._listener = Listener(application, settings.http.connections_max)
 
     async def start(self, host: str, port: int) -> int:
         """Binds and serves; returns the port, which is chosen by the system where it was 0.
@@ -53,14 +48,11 @@ class Server:
         Raises:
             OSError: the address is not to be had.
         """
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, reuse_address=True)
-        await site.start()
-        return int(self._runner.addresses[0][1])
+        return await self._listener.start(host, port)
 
     async def stop(self) -> None:
         """Stops serving."""
-        await self._runner.cleanup()
+        await self._listener.stop()
 
     async def _live(self, _: web.Request) -> web.Response:
         return _json({"status": "alive"})

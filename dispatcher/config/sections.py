@@ -193,6 +193,7 @@ class HttpSettings(Section):
 
     host: HostName = "127.0.0.1"
     port: PortNumber = 8080
+    connections_max: int = Field(default=256, ge=16, le=100_000)
     trusted_proxies: Networks = ()
 
 

@@ -1,0 +1,187 @@
+"""A23: what a stranger can hold of the listener, and for how long; on real sockets."""
+
+import asyncio
+import contextlib
+import gzip
+import resource
+import time
+from typing import Self
+
+import pytest
+from aiohttp import web
+
+from dispatcher.admin import listener as module
+from dispatcher.admin.listener import Listener
+
+MIB = 1024 * 1024
+SHORT_SECONDS = 0.3
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+
+
+class Client:
+    """One raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, request: bytes) -> bytes:
+        """Sends bytes and returns the answer's status line, empty where the connection was closed."""
+        self.writer.write(request)
+        async with asyncio.timeout(10):
+            return await self.reader.readline()
+
+    async def closed(self) -> float:
+        """Returns how long it took until the other side closed."""
+        began = time.monotonic()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionResetError):
+                while await self.reader.read(65_536):
+                    pass
+        return time.monotonic() - began
+
+    async def close(self) -> None:
+        self.writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+class Served:
+    """A listener whose application greets, and tells the size of a body of up to 1 MiB."""
+
+    def __init__(self, connections_max: int = 16) -> None:
+        application = web.Application(client_max_size=MIB)
+        application.router.add_get("/", self._greet)
+        application.router.add_post("/", self._measure)
+        self._listener = Listener(application, connections_max)
+        self._clients: list[Client] = []
+        self.port = 0
+
+    async def _greet(self, _: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    async def _measure(self, request: web.Request) -> web.Response:
+        return web.Response(text=str(len(await request.read())))
+
+    async def client(self, source: str = "127.0.0.1") -> Client:
+        streams = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+        client = Client(*streams)
+        self._clients.append(client)
+        return client
+
+    async def __aenter__(self) -> Self:
+        self.port = await self._listener.start("127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients:
+            await client.close()
+        await self._listener.stop()
+
+
+async def held(served: Served, count: int, source: str = "127.0.0.1") -> list[Client]:
+    """Returns so many connections that were let in, each proven by an answer."""
+    clients = []
+    for _ in range(count):
+        client = await served.client(source)
+        assert await client.ask(GET) == b"HTTP/1.1 200 OK\r\n"
+        clients.append(client)
+    return clients
+
+
+async def test_one_address_leaves_room_for_others():
+    async with Served(connections_max=16) as served:
+        await held(served, 12)
+        refused = await served.client()
+        assert await refused.ask(GET) == b"HTTP/1.1 503 Service Unavailable\r\n"
+        await held(served, 4, source="127.0.0.2")
+        full = await served.client("127.0.0.3")
+        assert await full.ask(GET) == b"HTTP/1.1 503 Service Unavailable\r\n"
+
+
+async def test_a_place_is_free_again_once_its_connection_is_gone():
+    async with Served(connections_max=16) as served:
+        clients = await held(served, 12)
+        for client in clients[:4]:
+            client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            await client.closed()
+        await held(served, 4)
+
+
+async def test_headers_that_drip_are_cut_off(monkeypatch):
+    monkeypatch.setattr(module, "HEADERS_SECONDS_MAX", SHORT_SECONDS)
+    async with Served() as served:
+        client = await served.client()
+        closed = asyncio.ensure_future(client.closed())
+        client.writer.write(b"GET / HTTP/1.1\r\n")
+        while not closed.done():
+            with contextlib.suppress(OSError):
+                client.writer.write(b"X-A: b\r\n")
+            await asyncio.wait({closed}, timeout=SHORT_SECONDS / 10)
+        assert SHORT_SECONDS / 2 <= await closed <= SHORT_SECONDS * 5
+
+
+@pytest.mark.parametrize("begun", [b"", GET, GET + b"GET / HT"])
+async def test_a_connection_that_says_no_more_is_closed(monkeypatch, begun):
+    monkeypatch.setattr(module, "HEADERS_SECONDS_MAX", SHORT_SECONDS)
+    async with Served() as served:
+        client = await served.client()
+        client.writer.write(begun)
+        assert await client.closed() <= SHORT_SECONDS * 5
+
+
+async def test_a_body_of_a_gigabyte_is_refused_without_being_taken():
+    async with Served() as served:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        client = await served.client()
+        client.writer.write(POST % 2**30)
+        answer = asyncio.ensure_future(client.ask(b""))
+        sent = 0
+        with contextlib.suppress(OSError):
+            while not answer.done() and sent < 64 * MIB:
+                client.writer.write(b"x" * 65_536)
+                await client.writer.drain()
+                sent += 65_536
+        assert await answer == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        assert await client.closed() <= module.LINGERING_SECONDS_MAX + 1
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\x1b[31mno http\r\n\r\n", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"]
+)
+async def test_what_is_no_http_is_refused_and_not_logged(caplog, request_):
+    async with Served() as served:
+        client = await served.client()
+        assert b" 400 Bad Request" in await client.ask(request_)
+    assert caplog.records == []
+
+
+async def test_a_bomb_is_not_decompressed():
+    bomb = gzip.compress(b"\0" * 64 * MIB)
+    async with Served() as served:
+        client = await served.client()
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+        assert await client.ask(head % len(bomb) + bomb) == b"HTTP/1.1 200 OK\r\n"
+        answer = await client.reader.readuntil(b"\r\n\r\n")
+        assert await client.reader.readexactly(len(str(len(bomb)))) == str(len(bomb)).encode()
+        assert b"Content-Length" in answer
+
+
+@pytest.mark.slow
+async def test_a_flood_of_connections_is_turned_away(long_run):
+    """10,000 in the long form: each is answered, and the listener serves at once when it is over."""
+    count = 10_000 if long_run else 500
+    async with Served(connections_max=64) as served:
+        await held(served, 48)
+        refused = 0
+        for _ in range(count // 50):
+            clients = [await served.client() for _ in range(50)]
+            for client in clients:
+                refused += await client.ask(b"") == b"HTTP/1.1 503 Service Unavailable\r\n"
+                await client.close()
+        assert refused == count
+        began = time.monotonic()
+        await held(served, 1, source="127.0.0.2")
+        assert time.monotonic() - began < 1.0
