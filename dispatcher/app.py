@@ -38,12 +38,14 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.egress import self_test
 from dispatcher.delivery.gate import Gate, protected_addresses, trust_problems
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.outbox import Outbox
+from dispatcher.store.partitions import History
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
@@ -169,6 +171,13 @@ class Daemon:
                 Deliveries(database),
                 Outbox(database),
                 schema,
+                Retention(
+                    History(database),
+                    days_of(settings.retention),
+                    clock=self._clock,
+                    figures=gauges.tell_history,
+                    unknown=gauges.forget_history,
+                ),
                 unusable=pipeline.unusable,
                 hold_seconds=settings.delivery.hold_days * 86400.0,
                 idempotency_days=settings.retention.idempotency_days,

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime
 
 import orjson
 
@@ -11,8 +12,9 @@ from dispatcher.core.model import EndpointState
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.runtime.clock import Clock, SystemClock
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.partitions import Partition
 from dispatcher.telemetry.logs import Writer
-from dispatcher.telemetry.metrics import Metrics
+from dispatcher.telemetry.metrics import HISTORY_TABLES, Metrics
 
 DATABASE_SECONDS_MIN = 5.0
 """However often and from wherever it is scraped, the database is asked once in so many seconds."""
@@ -98,6 +100,29 @@ class Gauges:
         least = (asked_at - database_now).total_seconds()
         most = (self._clock.now() - database_now).total_seconds()
         self._metrics.database_clock_difference.set(max(least, min(most, 0.0)))
+
+    def tell_history(self, partitions: Sequence[Partition], today: date, kept: int) -> None:
+        """Takes retention's figures: they are the database's too, and change once a day."""
+        metrics = self._metrics
+        for table in HISTORY_TABLES:
+            own = [one for one in partitions if one.table == table]
+            metrics.history_partitions.set(len(own), table)
+            metrics.history_bytes.set(sum(one.bytes for one in own), table)
+            if own:
+                age = today - min(one.day for one in own)
+                metrics.history_oldest.set(age.total_seconds(), table)
+        metrics.history_days_kept.set(kept)
+
+    def forget_history(self) -> None:
+        """Forgets retention's figures: they are not known just now."""
+        metrics = self._metrics
+        for gauge in (
+            metrics.history_partitions,
+            metrics.history_bytes,
+            metrics.history_oldest,
+            metrics.history_days_kept,
+        ):
+            gauge.clear()
 
     def _ages(self, endpoint_ids: list[str], ages_seconds: list[float]) -> list[float]:
         """Leaves out endpoints whose open breaker is what their deliveries wait for."""

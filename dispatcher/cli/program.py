@@ -124,3 +124,27 @@ def check(
     from dispatcher.cli import checking
 
     checking.check(context.obj, as_json=as_json)
+
+
+@program.command()
+def retention(
+    context: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what is past its days.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as one JSON object.")
+    ] = False,
+) -> None:
+    """Drop the days of history that are older than retention.*_days say; a running daemon does it by itself.
+
+    A day with deliveries that still wait stays, in every table.
+
+    Examples:
+      dispatcher retention --dry-run
+
+      dispatcher retention
+    """
+    from dispatcher.cli import retention as command
+
+    command.retention(context, dry_run=dry_run, as_json=as_json)

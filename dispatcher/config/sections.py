@@ -184,8 +184,21 @@ class ReplicaSettings(Section):
 class RetentionSettings(Section):
     """How long history is kept."""
 
+    events_days: Days = 30
+    deliveries_days: Days = 30
+    attempts_days: Days = 30
+    audit_days: Days = 365
     idempotency_days: Days = 7
     partitions_ahead_days: int = Field(default=7, ge=2, le=60)
+
+    @model_validator(mode="after")
+    def _nothing_outlives_what_it_needs(self) -> Self:
+        if not self.attempts_days <= self.deliveries_days <= self.events_days:
+            raise ValueError(
+                "attempts_days must be at most deliveries_days, and that at most events_days:"
+                " a delivery without its event cannot be resent"
+            )
+        return self
 
 
 class HttpSettings(Section):

@@ -1,4 +1,4 @@
-"""Upkeep: partitions ahead, ids forgotten when they may be, deliveries ended that nobody will send.
+"""Upkeep: partitions ahead and dropped, ids forgotten when they may be, deliveries ended that nobody will send.
 
 Every replica runs it; each step is a short statement over a slice, with rows that others hold
 skipped, so that two of them do no harm to each other and none holds a lock that delivery waits for.
@@ -58,6 +58,18 @@ class MakesPartitions(Protocol):
         ...
 
 
+class EndsHistory(Protocol):
+    """Retention, as upkeep sees it."""
+
+    async def round_if_due(self) -> None:
+        """Goes round once in a while."""
+        ...
+
+    def stop(self) -> None:
+        """Ends a round after the step it is at."""
+        ...
+
+
 class Upkeep:
     """One loop; `soon` makes it go round at once."""
 
@@ -66,6 +78,7 @@ class Upkeep:
         deliveries: EndsDeliveries,
         outbox: ForgetsIds,
         schema: MakesPartitions,
+        retention: EndsHistory,
         *,
         unusable: "Unusable",
         hold_seconds: float,
@@ -75,6 +88,7 @@ class Upkeep:
         self._deliveries = deliveries
         self._outbox = outbox
         self._schema = schema
+        self._retention = retention
         self._unusable = unusable
         self._hold_seconds = hold_seconds
         self._idempotency_days = idempotency_days
@@ -89,6 +103,7 @@ class Upkeep:
     def stop(self) -> None:
         """Ends `run` after the step it is at."""
         self._stopping = True
+        self._retention.stop()
         self._woken.set()
 
     async def run(self) -> None:
@@ -128,6 +143,7 @@ class Upkeep:
             "outbox.ids_forgotten",
             lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX),
         )
+        await self._retention.round_if_due()
 
     async def _repeat(self, event_name: str, step: "Step") -> None:
         """Takes slice after slice until one is not full."""

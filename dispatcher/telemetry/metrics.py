@@ -33,6 +33,10 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
 | `partitions_days_ahead` | gauge | | days to come that every history table is ready for, *database* | yes |
+| `history_partitions` | gauge | table | days that a history table has, those ahead included, *database* | |
+| `history_bytes` | gauge | table | their size with indexes, *database* | |
+| `history_oldest_seconds` | gauge | table | age of the oldest of them, *database* | |
+| `history_days_kept` | gauge | | days past retention, kept for unfinished deliveries, *database* | yes |
 | `dead_rows` | gauge | table | rows of a hot table that wait for vacuum, *database* | yes |
 | `database_clock_difference_seconds` | gauge | | this machine's clock less the database's | yes |
 | `breakers_open` | gauge | | endpoints of this replica whose breaker is open | |
@@ -69,6 +73,7 @@ LATENCY_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 DELIVERY_BOUNDS = (*LATENCY_BOUNDS, 60, 300, 1800, 7200, 28800, 86400)
 """Seconds. A delivery may need its whole schedule: hours."""
 FLUSH_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+HISTORY_TABLES = ("event", "body", "delivery_done", "attempt")
 HOT_TABLES = ("outbox", "delivery_open")
 """Rows come and go in them all the time, so vacuum must keep up; history is only added to."""
 SIZE_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
@@ -347,6 +352,18 @@ class Metrics(Collector):
         self.endpoints = make("endpoints", "Endpoints by state.", state=tuple(EndpointState))
         self.partitions_days_ahead = make(
             "partitions_days_ahead", "Days to come that every history table is ready for."
+        )
+        self.history_partitions = make(
+            "history_partitions", "Days that a history table has.", table=HISTORY_TABLES
+        )
+        self.history_bytes = make(
+            "history_bytes", "Size of a history table with its indexes.", table=HISTORY_TABLES
+        )
+        self.history_oldest = make(
+            "history_oldest_seconds", "Age of the oldest day of a table.", table=HISTORY_TABLES
+        )
+        self.history_days_kept = make(
+            "history_days_kept", "Days past retention that stay for unfinished deliveries."
         )
         self.dead_rows = make(
             "dead_rows", "Rows of a hot table that wait for vacuum.", table=HOT_TABLES

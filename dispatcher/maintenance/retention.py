@@ -1,0 +1,261 @@
+"""Retention: history ends by the day, a whole partition at a time; nothing undelivered ends with it.
+
+    partitions ── which are past their days? ── is anything of that day still waiting? ── drop, oldest first
+
+What is always true: a day whose deliveries are not all final stays whole, in every table, and the
+log and a metric say so. A day's deliveries go first; attempts, bodies and events of the day only
+after them, so that nothing kept points at nothing. Attempts with fewer days than deliveries are emptied
+and keep their partition, since a resend has to write somewhere.
+
+Dropping needs the strongest lock on a table, for milliseconds. It is waited for 200 ms and
+then tried again: whoever queues behind it waits no longer than that. A crash between two steps
+leaves days for the next round; with several replicas one is at it, and the others find nothing left.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from dispatcher.config.sections import RetentionSettings
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import Clock
+from dispatcher.store.partitions import Partition
+
+_log = structlog.get_logger("dispatcher.maintenance.retention")
+
+SECONDS_BETWEEN = 600.0
+TRIES = 20
+TRY_SECONDS_MIN, TRY_SECONDS_MAX = 0.1, 0.5
+"""Between two tries, so that what queued behind the last one gets through."""
+AUDIT_ROWS_MAX = 1000
+
+
+class Action(StrEnum):
+    """What retention does to one day of one table."""
+
+    DROP = "drop"
+    EMPTY = "empty"
+    KEEP = "keep"
+    """It is past its days, and deliveries of it still wait."""
+
+
+class Days(NamedTuple):
+    """For how many whole days history is kept."""
+
+    events: int
+    deliveries: int
+    attempts: int
+    audit: int
+
+
+def days_of(settings: RetentionSettings) -> Days:
+    """Returns the days that the settings ask for."""
+    return Days(
+        settings.events_days, settings.deliveries_days, settings.attempts_days, settings.audit_days
+    )
+
+
+class Step(NamedTuple):
+    """One day of one table that is past its days."""
+
+    table: str
+    day: date
+    action: Action
+    bytes: int
+    rows: int
+    """As the planner estimates."""
+    unfinished: int
+    """Deliveries of that day that still wait."""
+
+
+class KeepsHistory(Protocol):
+    """The history's store, as retention sees it."""
+
+    async def partitions(self) -> tuple[date | None, list[Partition]]:
+        """Returns the database's day and every partition."""
+        ...
+
+    async def unfinished(self, before: date) -> dict[date, int]:
+        """Returns how many deliveries of earlier days still wait."""
+        ...
+
+    async def drop(self, table: str, day: date) -> str:
+        """Drops a day of a table; returns what became of it."""
+        ...
+
+    async def empty_attempts(self, day: date) -> str:
+        """Empties a day of attempts; returns what became of it."""
+        ...
+
+    async def forget_audit(self, days: int, rows_max: int) -> int:
+        """Forgets a slice of the audit log."""
+        ...
+
+
+class Figures(Protocol):
+    """Who is told how large history is: the partitions, the day, and the days kept for what waits."""
+
+    def __call__(self, partitions: Sequence[Partition], today: date, kept: int, /) -> None:
+        """Takes the figures."""
+        ...
+
+
+_ORDER = ("delivery_done", "attempt", "body", "event")
+"""Within a day: deliveries first, since they are what the others are kept for."""
+
+
+def steps(
+    partitions: Sequence[Partition], unfinished: Mapping[date, int], today: date, days: Days
+) -> list[Step]:
+    """Returns what is past its days, in the order in which it is to go."""
+    last_day = {
+        "event": today - timedelta(days=days.events),
+        "body": today - timedelta(days=days.deliveries),
+        "delivery_done": today - timedelta(days=days.deliveries),
+        "attempt": today - timedelta(days=days.deliveries),
+    }
+    attempts_last_day = today - timedelta(days=days.attempts)
+    found = []
+    for one in sorted(partitions, key=lambda p: (p.day, _ORDER.index(p.table))):
+        waiting = unfinished.get(one.day, 0)
+        if one.day < last_day[one.table]:
+            action = Action.KEEP if waiting else Action.DROP
+        elif one.table == "attempt" and one.day < attempts_last_day and not one.is_emptied:
+            action = Action.KEEP if waiting else Action.EMPTY
+        else:
+            continue
+        found.append(Step(one.table, one.day, action, one.bytes, one.rows, waiting))
+    return found
+
+
+async def planned(history: KeepsHistory, days: Days) -> list[Step]:
+    """Returns what a round would do now.
+
+    Raises:
+        StoreUnavailableError: not known just now.
+    """
+    today, partitions = await history.partitions()
+    return [] if today is None else await _judged(history, partitions, today, days)
+
+
+async def _judged(
+    history: KeepsHistory, partitions: Sequence[Partition], today: date, days: Days
+) -> list[Step]:
+    """Looks at what waits only where a day has come of age: it reads every open delivery."""
+    aged = steps(partitions, {}, today, days)
+    if not aged:
+        return []
+    unfinished = await history.unfinished(max(step.day for step in aged) + timedelta(days=1))
+    return steps(partitions, unfinished, today, days)
+
+
+class Retention:
+    """Ends what is past its days, now and then; one task calls `round`."""
+
+    def __init__(
+        self,
+        history: KeepsHistory,
+        days: Days,
+        *,
+        clock: Clock,
+        figures: Figures | None = None,
+        unknown: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._history = history
+        self._days = days
+        self._clock = clock
+        self._figures = figures
+        self._unknown = unknown
+        self._next_at = float("-inf")
+        self._told: set[date] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ends a round after the step it is at."""
+        self._stopping = True
+
+    async def round_if_due(self) -> None:
+        """Goes round once in a while; what fails is tried again next time.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        if self._clock.monotonic() < self._next_at:
+            return
+        try:
+            await self.round()
+        except StoreUnavailableError:
+            self._unknown()  # a made-up figure could silence an alert
+            raise
+        self._next_at = self._clock.monotonic() + SECONDS_BETWEEN
+
+    async def round(self) -> list[tuple[Step, str]]:
+        """Ends everything that is past its days; returns each step with what became of it.
+
+        Raises:
+            StoreUnavailableError: the database is away; what was done is done.
+        """
+        today, partitions = await self._history.partitions()
+        done: list[tuple[Step, str]] = []
+        if today is not None:
+            judged = await _judged(self._history, partitions, today, self._days)
+            for step in judged:
+                if self._stopping:
+                    break
+                done.append((step, await self._take(step)))
+            kept = {step.day for step in judged if step.action is Action.KEEP}
+            self._tell_kept(judged, kept)
+            if self._figures is not None:
+                ended = {(step.table, step.day) for step, became in done if became == "dropped"}
+                left = [one for one in partitions if (one.table, one.day) not in ended]
+                self._figures(left, today, len(kept))
+        await self._forget_audit()
+        probe.hit("retention.done", steps=len(done))
+        return done
+
+    async def _take(self, step: Step) -> str:
+        if step.action is Action.KEEP:
+            return "unfinished"
+        for number in range(TRIES):
+            try:
+                if step.action is Action.DROP:
+                    became = await self._history.drop(step.table, step.day)
+                else:
+                    became = await self._history.empty_attempts(step.day)
+            except StoreUnavailableError:
+                if number == TRIES - 1 or self._stopping:
+                    raise
+                probe.hit("retention.lock_missed")
+                pause = random.uniform(TRY_SECONDS_MIN, TRY_SECONDS_MAX)  # noqa: S311 -- keeps replicas apart
+                await asyncio.sleep(pause)
+            else:
+                if became in {"dropped", "emptied"}:
+                    _log.info(
+                        f"partition.{became}", table=step.table, day=str(step.day), bytes=step.bytes
+                    )
+                return became
+        raise AssertionError("the last try raises")
+
+    def _tell_kept(self, judged: Sequence[Step], kept: set[date]) -> None:
+        """Says once of each day that it stays for what waits."""
+        for step in judged:
+            if step.day in kept - self._told:
+                self._told.add(step.day)
+                _log.warning("history.kept", day=str(step.day), unfinished=step.unfinished)
+        self._told &= kept
+
+    async def _forget_audit(self) -> None:
+        total = 0
+        while not self._stopping:
+            count = await self._history.forget_audit(self._days.audit, AUDIT_ROWS_MAX)
+            total += count
+            if count < AUDIT_ROWS_MAX:
+                break
+        if total:
+            _log.info("audit.forgotten", count=total)

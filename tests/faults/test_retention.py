@@ -1,0 +1,155 @@
+"""P15: history ends while deliveries flow; nobody waits long for a lock, and nothing that waits is lost."""
+
+import asyncio
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from tests.support.checker import Subscriber
+from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
+from tests.support.history import TABLES, fill_day, leave_waiting, make_day, tables_of
+from tests.support.ledger import Plan
+
+pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
+
+LOCK_WAIT_SECONDS_MAX = 1.0
+DRAIN_RATIO_MIN = 0.9
+
+
+class LockWatch:
+    """Looks again and again for who waits for a lock, and since when."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.longest_seconds = 0.0
+        self.waits = 0
+
+    async def run(self) -> None:
+        connection = await asyncpg.connect(self._url)
+        try:
+            while True:
+                waited = await connection.fetchval(
+                    "SELECT max(extract(epoch FROM clock_timestamp() - waitstart))::float8"
+                    " FROM pg_locks WHERE NOT granted AND waitstart IS NOT NULL"
+                )
+                if waited is not None:
+                    self.waits += 1
+                    self.longest_seconds = max(self.longest_seconds, waited)
+                await asyncio.sleep(0.02)
+        finally:
+            connection.terminate()
+
+
+async def retire(url: str) -> dict[str, Any]:
+    """Runs `dispatcher retention` as an operator does."""
+
+    def run() -> bytes:
+        finished = subprocess.run(
+            [sys.executable, "-m", "dispatcher", "retention", "--json"],
+            env={**os.environ, "DISPATCHER_DATABASE_URL": url, "DISPATCHER_HOME": "/nonexistent"},
+            capture_output=True,
+            timeout=300,
+            check=True,
+        )
+        return finished.stdout
+
+    answer = orjson.loads(await asyncio.to_thread(run))
+    assert isinstance(answer, dict)
+    return answer
+
+
+async def drained(bench, sql, prefix: str, events: int) -> float:
+    """Commits so many events at once; returns the seconds until all but what is held is delivered."""
+    began = time.monotonic()
+    await bench.produced(Plan(url=bench.url, prefix=prefix, events_count=events), 300)
+
+    async def only_held() -> bool:
+        return bool(
+            await sql.fetchval(
+                "SELECT NOT EXISTS (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL)"
+                " AND NOT EXISTS (SELECT FROM dispatcher.delivery_open WHERE endpoint_id <> 'ep_old')"
+            )
+        )
+
+    await until(only_held, seconds=300, what="a drain", pause=0.05)
+    return time.monotonic() - began
+
+
+async def test_old_days_are_dropped_while_deliveries_flow(make_bench, fresh_database, long_run):
+    """Long: ten million deliveries in ten days, a drain at 0.9 of its speed without, no lock wait over a second."""
+    days, rows, events, rounds = (10, 1_000_000, 10_000, 3) if long_run else (3, 2_000, 300, 1)
+    bench = make_bench(fresh_database)
+    sql = await asyncpg.connect(fresh_database, command_timeout=600)
+    try:
+        bench.receiver.behave(hook={"secret": STANDARD_SECRET}, old={"secret": STANDARD_SECRET})
+        await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"), max_concurrency=50)
+        await add_endpoint(sql, "ep_old", bench.receiver.url("/old"), event_types=["never.x"])
+        await sql.execute(
+            "UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now() WHERE id = 'ep_old'"
+        )
+        old = [await make_day(sql, 40 + number) for number in range(days)]
+        for day in old:
+            await fill_day(sql, day, rows)
+        held = await make_day(sql, 39)
+        await leave_waiting(sql, held, "wh_held")
+        await sql.execute("ANALYZE")
+        # The daemon keeps everything: the command drops, at the moments that are measured.
+        daemon = await bench.daemon(
+            RETENTION__EVENTS_DAYS="3650",
+            RETENTION__DELIVERIES_DAYS="3650",
+            RETENTION__ATTEMPTS_DAYS="3650",
+        ).started()
+        watch = LockWatch(fresh_database)
+        watching = asyncio.ensure_future(watch.run())
+        before: list[float] = []
+        during: list[float] = []
+        try:
+            before += [await drained(bench, sql, f"before{n}", events) for n in range(rounds)]
+            answers = []
+            for number in range(rounds):
+                retiring = asyncio.ensure_future(retire(fresh_database))
+                during.append(await drained(bench, sql, f"during{number}", events))
+                answers.append(await retiring)
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+        dropped = [
+            one for answer in answers for one in answer["items"] if one["result"] == "dropped"
+        ]
+        assert len(dropped) == days * len(TABLES)
+        assert await tables_of(sql, held) == set(TABLES)
+        for day in old:
+            assert await tables_of(sql, day) == set()
+        # What waited of the kept day is delivered when its endpoint is resumed; then its day goes too.
+        await sql.execute(
+            "UPDATE dispatcher.endpoint SET state = 'active', paused_at = NULL WHERE id = 'ep_old'"
+        )
+        await quiet(fresh_database, seconds=15)
+        state = await sql.fetchval("SELECT state FROM dispatcher.delivery WHERE id = 'wh_held'")
+        assert state == "succeeded"
+        await retire(fresh_database)
+        assert await tables_of(sql, held) == set()
+        ratio = statistics.median(before) / statistics.median(during)
+        await bench.report(
+            "P15",
+            [Subscriber("ep_x", "/hook")],
+            bounds={"phantom": 1},  # the held one, which no producer of the test committed
+            rows_dropped=days * rows,
+            drain_ratio=round(ratio, 2),
+            lock_wait_longest_seconds=round(watch.longest_seconds, 3),
+        )
+        assert watch.longest_seconds <= LOCK_WAIT_SECONDS_MAX
+        if long_run:
+            assert ratio >= DRAIN_RATIO_MIN
+        assert daemon.child.poll() is None
+    finally:
+        await sql.close()

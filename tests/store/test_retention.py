@@ -1,0 +1,240 @@
+"""History ends by the day, and what still waits never with it: P15, with its control."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+
+import asyncpg
+import pytest
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryId
+from dispatcher.maintenance import retention as module
+from dispatcher.maintenance.retention import Action, Days, Retention, planned, steps
+from dispatcher.runtime import probe
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.partitions import History, Partition
+from dispatcher.store.pool import Database
+from tests.support.clock import ManualClock
+from tests.support.history import TABLES, fill_day, leave_waiting, make_day, tables_of
+
+pytestmark = pytest.mark.postgres
+
+ALL = set(TABLES)
+DAYS = Days(30, 30, 30, 365)
+
+
+@pytest.fixture
+async def sql(fresh_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(fresh_database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pool(fresh_database: str) -> AsyncIterator[Database]:
+    pool = Database(fresh_database, connections_max=4)
+    await pool.open()
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRY_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(module, "TRY_SECONDS_MAX", 0.002)
+
+
+def retention(pool: Database, days: Days = DAYS) -> Retention:
+    return Retention(History(pool), days, clock=SystemClock())
+
+
+TODAY = date(2026, 11, 24)
+
+
+def _partitions(*ages: int, emptied: bool = False) -> list[Partition]:
+    return [Partition(t, TODAY - timedelta(days=a), 1, 1, emptied) for a in ages for t in TABLES]
+
+
+def test_a_day_goes_when_all_of_it_is_older_than_its_days():
+    found = steps(_partitions(29, 30, 31), {}, TODAY, DAYS)
+    assert {(TODAY - step.day).days for step in found} == {31}
+    assert [step.table for step in found] == ["delivery_done", "attempt", "body", "event"]
+
+
+def test_each_table_has_its_own_days_and_attempts_are_emptied_before_their_deliveries_go():
+    found = steps(_partitions(8, 15, 31), {}, TODAY, Days(30, 14, 7, 365))
+    assert [((TODAY - s.day).days, s.table, s.action) for s in found] == [
+        (31, "delivery_done", "drop"),
+        (31, "attempt", "drop"),
+        (31, "body", "drop"),
+        (31, "event", "drop"),
+        (15, "delivery_done", "drop"),
+        (15, "attempt", "drop"),
+        (15, "body", "drop"),
+        (8, "attempt", "empty"),
+    ]
+    again = steps(_partitions(8, emptied=True), {}, TODAY, Days(30, 14, 7, 365))
+    assert again == []
+
+
+def test_what_waits_keeps_its_day_whole():
+    waiting = {TODAY - timedelta(days=40): 3}
+    found = steps(_partitions(40, 41), waiting, TODAY, Days(30, 30, 7, 365))
+    kept = [(s.table, s.unfinished) for s in found if s.action is Action.KEEP]
+    assert kept == [(t, 3) for t in ("delivery_done", "attempt", "body", "event")]
+    assert sum(s.action is Action.DROP for s in found) == 4
+
+
+async def test_old_days_go_and_one_with_a_waiting_delivery_stays(sql, pool):
+    old, held, young = await make_day(sql, 40), await make_day(sql, 39), await make_day(sql, 30)
+    await fill_day(sql, old, 50)
+    await fill_day(sql, held, 50)
+    await leave_waiting(sql, held, "wh_waits")
+    done = await retention(pool).round()
+    assert await tables_of(sql, old) == set()
+    assert await tables_of(sql, held) == ALL
+    assert await tables_of(sql, young) == ALL
+    assert {became for step, became in done if step.day == held} == {"unfinished"}
+    (loaded,) = await Deliveries(pool).load([DeliveryId("wh_waits")])
+    assert loaded.body == b"{}"
+    await sql.execute("DELETE FROM dispatcher.delivery_open")
+    await retention(pool).round()
+    assert await tables_of(sql, held) == set()
+
+
+async def test_control_dropping_by_age_alone_leaves_a_delivery_that_nobody_can_send(sql, pool):
+    """The known-bad variant: it loses the delivery, which stays open and is loaded by nobody."""
+    held = await make_day(sql, 39)
+    await leave_waiting(sql, held, "wh_waits")
+    for table in TABLES:
+        await sql.execute(f"DROP TABLE dispatcher.{table}_{held:%Y%m%d}")
+    assert await Deliveries(pool).load([DeliveryId("wh_waits")]) == []
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 1
+
+
+async def test_a_delivery_that_starts_anew_while_its_day_is_dropped_is_seen(
+    sql, pool, fresh_database
+):
+    """It left the ended ones before the locks were had, so the second look finds it."""
+    day = await make_day(sql, 40)
+    await fill_day(sql, day, 3)
+    other = await asyncpg.connect(fresh_database)
+    try:
+        await other.execute(
+            """
+            BEGIN;
+            WITH back AS (DELETE FROM dispatcher.delivery_done WHERE right(id, 2) = '_2' RETURNING *)
+            INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)
+            SELECT id, day, event_id, endpoint_id, event_type, tenant, profile FROM back
+            """
+        )
+        with pytest.raises(StoreUnavailableError):
+            await History(pool).drop("delivery_done", day)
+        await other.execute("COMMIT")
+        assert await History(pool).drop("delivery_done", day) == "unfinished"
+    finally:
+        await other.close()
+    assert await tables_of(sql, day) == ALL
+
+
+async def test_a_lock_that_is_held_is_waited_for_200_ms_and_tried_again(sql, pool, fresh_database):
+    day = await make_day(sql, 40)
+    await fill_day(sql, day, 3)
+    reader = await asyncpg.connect(fresh_database)
+    try:
+        await reader.execute("BEGIN; SELECT count(*) FROM dispatcher.delivery_done")
+        clock = SystemClock()
+        began = clock.monotonic()
+        with pytest.raises(StoreUnavailableError, match="lock timeout"):
+            await History(pool).drop("delivery_done", day)
+        assert 0.15 < clock.monotonic() - began < 1.0
+        # Tried again and again, it gets through once the reader is gone.
+        with probe.listen() as heard:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(retention(pool).round())
+                await heard.wait("retention.lock_missed", count=2)
+                assert await tables_of(sql, day) == ALL
+                await reader.execute("COMMIT")
+    finally:
+        await reader.close()
+    assert await tables_of(sql, day) == set()
+
+
+async def test_tables_of_a_day_stay_while_its_deliveries_do(sql, pool):
+    day = await make_day(sql, 40)
+    history = History(pool)
+    for table in ("event", "body", "attempt"):
+        assert await history.drop(table, day) == "needed"
+    assert await history.drop("delivery_done", day) == "dropped"
+    assert await history.drop("delivery_done", day) == "gone"
+    assert await history.drop("event", day) == "dropped"
+
+
+async def test_attempts_are_emptied_once_and_their_partition_takes_a_later_resend(sql, pool):
+    day = await make_day(sql, 10)
+    await fill_day(sql, day, 5)
+    days = Days(30, 30, 7, 365)
+    (step, became), *rest = await retention(pool, days).round()
+    assert (step.table, became, rest) == ("attempt", "emptied", [])
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_done") == 5
+    await sql.execute(
+        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        " latency_seconds, reused, url, response_code)"
+        " VALUES ($1, 'wh_x', 2, 'manual', 'ok', now(), 0.1, false, 'https://x.test/', 200)",
+        day,
+    )
+    assert await retention(pool, days).round() == []
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 1
+
+
+async def test_two_replicas_at_once_drop_each_day_once(sql, pool):
+    day = await make_day(sql, 40)
+    await fill_day(sql, day, 10)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(retention(pool).round()) for _ in range(3)]
+    dropped = [
+        step.table for task in tasks for step, became in task.result() if became == "dropped"
+    ]
+    assert sorted(dropped) == sorted(set(dropped))
+    await retention(pool).round()
+    assert await tables_of(sql, day) == set()
+
+
+async def test_a_dry_run_shows_and_touches_nothing(sql, pool):
+    day = await make_day(sql, 40)
+    found = await planned(History(pool), DAYS)
+    assert [(step.day, step.action) for step in found] == [(day, Action.DROP)] * 4
+    assert await tables_of(sql, day) == ALL
+
+
+async def test_old_lines_of_the_audit_log_are_forgotten(sql, pool):
+    await sql.execute(
+        "INSERT INTO dispatcher.audit (at, actor, tenant, action, object)"
+        " SELECT now() - g * interval '100 days', 'x', 'default', 'a', 'o' || g FROM generate_series(1, 5) AS g"
+    )
+    assert await History(pool).old_audit_lines(365) == 2
+    await retention(pool).round()
+    left = await sql.fetch("SELECT object FROM dispatcher.audit ORDER BY object")
+    assert [row["object"] for row in left] == ["o1", "o2", "o3"]
+
+
+async def test_a_round_is_made_once_in_a_while_and_tells_its_figures(sql, pool):
+    await make_day(sql, 40)
+    clock = ManualClock()
+    told: list[tuple[int, int]] = []
+    made = Retention(
+        History(pool),
+        DAYS,
+        clock=clock,
+        figures=lambda partitions, _, kept: told.append((len(partitions), kept)),
+    )
+    await made.round_if_due()
+    await made.round_if_due()
+    assert len(told) == 1
+    clock.advance(module.SECONDS_BETWEEN)
+    await made.round_if_due()
+    assert [kept for _, kept in told] == [0, 0]
+    assert told[0] == told[1]
