@@ -244,7 +244,7 @@ class _Day:
 
 
 def _endpoint(chance: random.Random, place: int) -> int:
-    """Returns an endpoint: a third of all go to the first, one in 5,000 to the tiny tenant's, few to the last but one."""
+    """Returns an endpoint: a third go to the first, one in 5,000 to the tiny tenant, few to the last but one."""
     if place % 5_000 == 0:
         return ENDPOINTS - 1
     if chance.random() < 0.34:
