@@ -36,7 +36,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `history_partitions` | gauge | table | days that a history table has, those ahead included, *database* | |
 | `history_bytes` | gauge | table | their size with indexes, *database* | |
 | `history_oldest_seconds` | gauge | table | age of the oldest of them, *database* | |
-| `history_days_kept` | gauge | | days past retention, kept for unfinished deliveries, *database* | yes |
+| `history_days_kept` | gauge | | days past retention, kept for unfinished deliveries, *database* | |
 | `dead_rows` | gauge | table | rows of a hot table that wait for vacuum, *database* | yes |
 | `database_clock_difference_seconds` | gauge | | this machine's clock less the database's | yes |
 | `breakers_open` | gauge | | endpoints of this replica whose breaker is open | |
