@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
-from dispatcher.cli import delivery, endpoint, event, local
+from dispatcher.cli import audit, delivery, endpoint, event, local, token
 
 program = typer.Typer(
     name="dispatcher",
@@ -21,6 +21,8 @@ program = typer.Typer(
 program.add_typer(endpoint.group, name="endpoint")
 program.add_typer(event.group, name="event")
 program.add_typer(delivery.group, name="delivery")
+program.add_typer(token.group, name="token")
+program.add_typer(audit.group, name="audit")
 local.add_to(program)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import typer
 
 NONE: Final = "none"
-_AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -81,14 +81,29 @@ def moment(text: str | None, option: str) -> datetime | None:
     """Returns the time of an RFC 3339 text (UTC where it has no zone), or of `15m`, `2h`, `7d` ago."""
     if text is None:
         return None
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return _now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    span = _span(text)
+    return _now() - span if span is not None else _time(text, option, "for so long ago")
+
+
+def coming_moment(text: str | None, option: str) -> datetime | None:
+    """Returns the time of an RFC 3339 text (UTC where it has no zone), or of `12h`, `90d` from now."""
+    if text is None:
+        return None
+    span = _span(text)
+    return _now() + span if span is not None else _time(text, option, "from now")
+
+
+def _span(text: str) -> timedelta | None:
+    found = _SPAN.fullmatch(text)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _time(text: str, option: str, meaning: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"give a time such as 2026-05-29T14:32:11Z, or 15m, 2h, 7d for so long ago, not {text!r}",
+            f"give a time such as 2026-05-29T14:32:11Z, or 15m, 2h, 7d {meaning}, not {text!r}",
             param_hint=option,
         ) from None
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

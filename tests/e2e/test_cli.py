@@ -135,6 +135,36 @@ def test_an_event_is_published_shown_and_explained(run: Run):
     assert answer(run("delivery", "list", "--json"))["items"] == []
 
 
+def test_a_tokens_life_and_what_is_written_down(run: Run):
+    made = answer(
+        run_line(
+            run,
+            "dispatcher token create --name erp --role operator --tenant acme --expires-at 90d --json",
+        )
+    )
+    assert made["token"].startswith(made["prefix"])
+    assert (made["role"], made["tenant"]) == ("operator", "acme")
+    shown = run("token", "create", "--name", "grafana", "--role", "viewer")
+    assert "keep the token now" in shown.stderr
+    listed = run("token", "list", "--json")
+    assert [one["name"] for one in answer(listed)["items"]] == ["grafana", "erp"]
+    assert made["token"] not in listed.stdout
+    assert run("token", "create", "--name", "erp", "--role", "x").returncode == 2
+    again = run("token", "create", "--name", "erp", "--role", "viewer", "--tenant", "acme")
+    assert again.returncode == 1
+    revoked = answer(run("token", "revoke", made["id"], "--yes", "--json"))
+    assert revoked["revoked_at"] is not None
+    assert run("token", "revoke", "tok_" + "a" * 26, "--yes").returncode == 1
+    lines = answer(run("audit", "list", "--json"))["items"]
+    assert [line["action"] for line in lines] == ["token.revoke", "token.create", "token.create"]
+    assert lines[0]["object"] == made["id"]
+    assert answer(run("audit", "list", "--action", "token.revoke", "--tenant", "x", "--json")) == {
+        "items": [],
+        "next_cursor": None,
+    }
+    assert "token.create" in run("audit", "list", "--object", made["id"]).stdout
+
+
 def test_a_terminal_is_not_steered_by_what_is_shown(run: Run):
     run("event", "publish", "order.created", "--data", '{"a": "\x9b31m\u202e"}', "--id", "a-1")
     for arguments in (
@@ -165,10 +195,10 @@ def test_check_finds_a_migrated_database_good(make_database: Callable[..., str])
 
 
 def examples() -> list[str]:
-    from dispatcher.cli import delivery, endpoint, event  # noqa: PLC0415 -- only for their texts
+    from dispatcher.cli import audit, delivery, endpoint, event, token  # noqa: PLC0415 -- only for their texts
 
     found = []
-    for module in (delivery, endpoint, event):
+    for module in (delivery, endpoint, event, token, audit):
         for command in module.group.registered_commands:
             text = (
                 re.sub(r"\n\n\s*", "\n", str(command.callback.__doc__)) if command.callback else ""
@@ -198,6 +228,7 @@ def test_every_example_of_the_help_works(run: Run):
     )["id"]  # fmt: skip -- as one types it
     answer(run("endpoint", "rotate-secret", endpoint_id, "--json"))
     event_id = answer(run("event", "publish", "order.created", "--json"))["id"]
+    token_id = answer(run("token", "create", "--name", "x", "--role", "viewer", "--json"))["id"]
     texts = examples()
     assert len(texts) >= 20
     failed = {}
@@ -206,6 +237,7 @@ def test_every_example_of_the_help_works(run: Run):
             continue  # These need a receiver and a delivery: below, and in the tests of `dev`.
         line = re.sub(r"ep_[a-z2-7]{26}", endpoint_id, text)
         line = re.sub(r"evt_2026_\d+", event_id, line)
+        line = re.sub(r"tok_[a-z2-7]{26}", token_id, line)
         finished = run_line(run, line)
         if finished.returncode != 0:
             failed[line] = finished.stderr

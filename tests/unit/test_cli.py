@@ -50,7 +50,8 @@ def process(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str
 def test_help_loads_neither_http_nor_database():
     code = (
         "import sys; from dispatcher.cli.program import program\n"
-        "for words in ([], ['endpoint'], ['endpoint', 'create'], ['event'], ['delivery'], ['dev'], ['run']):\n"
+        "for words in ([], ['endpoint'], ['endpoint', 'create'], ['event'], ['delivery'], ['token'],"
+        " ['audit'], ['dev'], ['run']):\n"
         "    try: program([*words, '--help'], prog_name='dispatcher')\n"
         "    except SystemExit as ended: assert ended.code == 0\n"
         "loaded = {'aiohttp', 'asyncpg', 'uvloop', 'cryptography'} & set(sys.modules)\n"
@@ -134,6 +135,12 @@ def test_times_are_utc_where_they_have_no_zone():
     ago = values.moment("2h", "--since")
     assert ago is not None
     assert abs(time.time_ns() / 1e9 - ago.timestamp() - 7200) < 60
+    ahead = values.coming_moment("2h", "--expires-at")
+    assert ahead is not None
+    assert ago is not None
+    assert 4 * 3600 <= (ahead - ago).total_seconds() < 4 * 3600 + 60
+    with pytest.raises(typer.BadParameter, match="from now"):
+        values.coming_moment("tomorrow", "--expires-at")
 
 
 def verified(
