@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _CONTROL_NOTIFY = statement("control_notify")
 _DELIVERIES_PAGE = statement("deliveries_page")
+_DELIVERIES_OF_EVENTS = statement("deliveries_of_events")
+_EVENTS_LABELLED = statement("events_labelled")
+_EVENTS_REQUESTED = statement("events_requested")
+_EVENTS_OF_ID = statement("events_of_id")
 _DELIVERY_FIND = statement("delivery_find")
 _DELIVERY_RESEND = statement("delivery_resend")
 _DELIVERIES_RESEND = statement("deliveries_resend")
@@ -31,6 +35,7 @@ _EVENT_PUBLISH = statement("event_publish")
 _JSON_KIND = statement("json_kind")
 _EVENT_FIND = statement("event_find")
 _EVENTS_PAGE = statement("events_page")
+_EVENTS_PAGE_OF_KEYS = statement("events_page_of_keys")
 _EVENT_DELIVERIES = statement("event_deliveries")
 _TRIAL_RECORD = statement("trial_record")
 
@@ -71,6 +76,19 @@ class AttemptDetail(NamedTuple):
     response_body: bytes | None
     error: str | None
     url: str
+    dns_seconds: float | None
+    connect_seconds: float | None
+    wait_seconds: float | None
+    read_seconds: float | None
+    reused: bool
+    peer: str | None
+
+
+class EventKey(NamedTuple):
+    """What an accepted event is found by."""
+
+    day: date
+    id: str
 
 
 class EventDetail(NamedTuple):
@@ -98,6 +116,36 @@ async def page_of_deliveries(
 ) -> list[DeliveryDetail]:
     """Returns a page; `filters` in the order of the statement."""
     return [DeliveryDetail(*row) for row in await connection.fetch(_DELIVERIES_PAGE, *filters)]
+
+
+async def page_of_events_deliveries(
+    connection: "Reach", events: Sequence[EventKey], filters: Sequence[object]
+) -> list[DeliveryDetail]:
+    """Returns a page of the deliveries of some events; `filters` in the order of the statement."""
+    days, event_ids = [event.day for event in events], [event.id for event in events]
+    rows = await connection.fetch(_DELIVERIES_OF_EVENTS, days, event_ids, *filters)
+    return [DeliveryDetail(*row) for row in rows]
+
+
+async def labelled_events(
+    connection: "Reach", filters: Sequence[object]
+) -> list[tuple[EventKey, datetime]]:
+    """Returns accepted events by their labels, with when, newest first; `filters` in the statement's order."""
+    rows = await connection.fetch(_EVENTS_LABELLED, *filters)
+    return [(EventKey(row[0], row[1]), row[2]) for row in rows]
+
+
+async def requested_events(
+    connection: "Reach", digits: bytes, profiles: Sequence[str]
+) -> list[EventKey]:
+    """Returns the events whose body under one of the profiles has a request id of these digits."""
+    rows = await connection.fetch(_EVENTS_REQUESTED, digits, list(profiles))
+    return [EventKey(*row) for row in rows]
+
+
+async def events_of_id(connection: "Reach", event_id: str) -> list[EventKey]:
+    """Returns every accepted event of an id, newest first."""
+    return [EventKey(row[0], row[1]) for row in await connection.fetch(_EVENTS_OF_ID, event_id)]
 
 
 async def find_delivery(
@@ -196,6 +244,15 @@ async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> 
 async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:
     """Returns a page; `filters` in the order of the statement."""
     return [_event(row) for row in await connection.fetch(_EVENTS_PAGE, *filters)]
+
+
+async def page_of_certain_events(
+    connection: "Reach", events: Sequence[EventKey], filters: Sequence[object]
+) -> list[EventDetail]:
+    """Returns a page of these accepted events and of waiting ones; `filters` in the statement's order."""
+    days, event_ids = [event.day for event in events], [event.id for event in events]
+    rows = await connection.fetch(_EVENTS_PAGE_OF_KEYS, days, event_ids, *filters)
+    return [_event(row) for row in rows]
 
 
 async def deliveries_of_event(connection: "Reach", event: EventDetail) -> list[DeliveryDetail]:

@@ -68,18 +68,28 @@ class Story:
             labels,
         )  # fmt: skip -- the table's order
 
-    async def delivery(self, endpoint_id: str, event_id: str, state: str = "pending") -> str:
+    async def body(self, event_id: str, profile: str) -> None:
+        await self._connection.execute(
+            "INSERT INTO dispatcher.body VALUES ($1, $2, $3, '{}')",
+            self.now.date(),
+            event_id,
+            profile,
+        )
+
+    async def delivery(
+        self, endpoint_id: str, event_id: str, state: str = "pending", profile: str = "standard"
+    ) -> str:
         self._count += 1
         at = self.now - timedelta(seconds=100 - self._count)
         delivery_id = ids.delivery_ids(
             int(at.timestamp() * 1000), self._count.to_bytes(10, "big"), 1
         )[0]
-        values = [delivery_id, self.now.date(), event_id, endpoint_id, state, at]
+        values = [delivery_id, self.now.date(), event_id, endpoint_id, state, at, profile]
         if state in {"pending", "retrying"}:
             await self._connection.execute(
                 "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile,"
                 " state, attempt_count, schedule_position, next_attempt_at, created_at) VALUES"
-                " ($1, $2, $3, $4, 'order.created', 'default', 'standard', $5, $7, $7, $6, $6)",
+                " ($1, $2, $3, $4, 'order.created', 'default', $7, $5, $8, $8, $6, $6)",
                 *values,
                 int(state == "retrying"),
             )  # fmt: skip -- the statement's order
@@ -87,7 +97,7 @@ class Story:
             await self._connection.execute(
                 "INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile,"
                 " state, reason, attempt_count, schedule_position, created_at, finished_at) VALUES"
-                " ($1, $2, $3, $4, 'order.created', 'default', 'standard', $5, $7, 1, 1, $6, $6)",
+                " ($1, $2, $3, $4, 'order.created', 'default', $7, $5, $8, 1, 1, $6, $6)",
                 *values,
                 None if state == "succeeded" else "schedule_spent",
             )  # fmt: skip -- the statement's order
@@ -135,7 +145,6 @@ async def test_each_filter_keeps_what_it_says(deployment: Deployment, story: Sto
     assert await found(deployment, state="pending") == [waiting]
     assert await found(deployment, event_type="order.shipped") == []
     assert await found(deployment, labels={"customer": "acme"}) == [done]
-    assert await found(deployment, request_id=f"req_{sha256(b'e2').hexdigest()[:16]}") == [waiting]
     assert await found(deployment, tenant="acme") == []
     assert await found(deployment, test=True) == []
     assert await found(deployment, test=False) == [waiting, done]
@@ -159,29 +168,152 @@ async def test_wrong_filters_are_told_at_once(deployment: Deployment) -> None:
     }
 
 
-async def test_history_is_read_by_index(connection: Any) -> None:
-    """Guards the plan: failed ones are found without reading the many that succeeded."""
-    await connection.execute(
-        "INSERT INTO dispatcher.delivery_done SELECT 'wh_' || n, current_date, 'e' || n, 'ep_1', 'order.created',"
-        " 'default', 'standard', CASE WHEN n % 5000 = 0 THEN 'failed' ELSE 'succeeded' END,"
-        " CASE WHEN n % 5000 = 0 THEN 'schedule_spent' END, false, 1, 1, now() - n * interval '1 ms', now()"
-        " FROM generate_series(1, 20000) AS n"
-    )
-    await connection.execute("ANALYZE dispatcher.delivery_done")
-    from dispatcher.store.statements import statement  # noqa: PLC0415 -- this test alone reads SQL
+async def test_a_request_id_finds_what_was_sent_under_it(
+    deployment: Deployment, story: Story
+) -> None:
+    """Of the same event only the delivery whose body has the id: other profiles send none."""
+    first, second = await story.endpoint(), await story.endpoint("other")
+    await story.body("e1", "humansoft")
+    await story.body("e1", "standard")
+    sent = await story.delivery(first, "e1", "failed", "humansoft")
+    await story.delivery(second, "e1", "failed", "standard")
+    digits = sha256(b"e1").hexdigest()[:16]
+    assert await found(deployment, request_id=f"req_{digits}") == [sent]
+    assert await found(deployment, request_id=digits) == [sent]
+    assert await found(deployment, search=f"req_{digits}") == [sent]
+    assert await found(deployment, request_id=f"req_{digits}", state="pending") == []
+    assert await found(deployment, request_id=f"req_{digits}", test=True) == []
+    assert await found(deployment, request_id=f"test_{digits}") == [], "no test has these digits"
+    assert await found(deployment, request_id=f"other_{digits}") == [], "no profile writes it so"
+    assert await found(deployment, ACME, request_id=f"req_{digits}") == []
 
-    await connection.execute("SET plan_cache_mode = force_custom_plan")
-    today = await connection.fetchval("SELECT to_char(current_date, 'YYYYMMDD')")
-    none: list[Any] = [None] * 12
-    for place, value in ((4, "failed"), (1, "ep_1"), (2, "e77")):
-        filters = list(none)
-        filters[place] = value
-        rows = await connection.fetch(
-            "EXPLAIN (ANALYZE, BUFFERS OFF) " + statement("deliveries_page"), *filters, 51
+
+async def test_a_search_finds_by_id_label_and_business_key(
+    deployment: Deployment, story: Story
+) -> None:
+    endpoint = await story.endpoint()
+    await story.event("e1", labels='{"order": "ORD-1", "note": "a \\"quoted\\" text"}')
+    await story.event("e2", labels='{"order": "ORD-2"}')
+    first = await story.delivery(endpoint, "e1", "failed")
+    second = await story.delivery(endpoint, "e2")
+    for text, wanted in {
+        "e1": [first],
+        f" {second} ": [second],
+        "order=ORD-1": [first],
+        "ORD-2": [second],
+        'a "quoted" text': [first],
+        "ORD": [],
+        "order=ORD": [],
+        "' OR true --": [],
+        '") || true': [],
+    }.items():
+        assert await found(deployment, search=text) == wanted, text
+        assert await found(deployment, ACME, search=text) == [], text
+    assert await found(deployment, search="ORD-1", state="pending") == []
+    events = Events(deployment)
+    for text, ids_wanted in {"e2": ["e2"], "ORD-1": ["e1"], "order=ORD-2": ["e2"]}.items():
+        page = await events.page(ALL, search=text)
+        assert [item["id"] for item in page["items"]] == ids_wanted
+        assert (await events.page(ACME, search=text))["items"] == []
+
+
+async def test_an_event_that_waits_in_the_outbox_is_found_by_its_label(
+    deployment: Deployment,
+) -> None:
+    events = Events(deployment)
+    await events.publish(ALL, NewEvent(type="a.b", data="{}", id="w1", labels={"order": "X"}))
+    await events.publish(ALL, NewEvent(type="a.b", data="{}", id="w2"))
+    assert [i["id"] for i in (await events.page(ALL, search="X"))["items"]] == ["w1"]
+    assert [i["id"] for i in (await events.page(ALL, labels={"order": "X"}))["items"]] == ["w1"]
+
+
+async def test_a_cursor_is_of_its_filter_and_its_tenant(
+    deployment: Deployment, story: Story
+) -> None:
+    endpoint = await story.endpoint()
+    for number in range(3):
+        await story.delivery(endpoint, f"e{number}", "failed")
+    deliveries = DeliveryOperations(deployment)
+    wanted = DeliveryFilter(state="failed")
+    cursor = (await deliveries.page(ALL, wanted, limit=1))["next_cursor"]
+    assert cursor is not None
+    assert (await deliveries.page(ALL, wanted, limit=2, cursor=cursor))["items"]
+    for actor, other in (
+        (ALL, DeliveryFilter()),
+        (ALL, DeliveryFilter(state="failed", tenant="default")),
+        (ACME, wanted),
+    ):
+        with pytest.raises(InvalidRequestError, match="another filter"):
+            await deliveries.page(actor, other, cursor=cursor)
+    with pytest.raises(InvalidRequestError, match="cursor"):
+        await Events(deployment).page(ALL, cursor=cursor)
+
+
+async def test_a_filter_is_counted_and_then_sent_once_more(
+    deployment: Deployment, story: Story, connection: Any
+) -> None:
+    endpoint, gone = await story.endpoint(), await story.endpoint("gone")
+    failed = [await story.delivery(endpoint, f"e{n}", "failed") for n in range(3)]
+    await story.delivery(endpoint, "e7", "succeeded")
+    await story.delivery(gone, "e8", "failed")
+    unencodable = await story.delivery(endpoint, "e9", "cancelled")
+    await connection.execute(
+        "UPDATE dispatcher.delivery_done SET reason = 'unencodable_event', attempt_count = 0,"
+        " schedule_position = 0 WHERE id = $1",
+        unencodable,
+    )
+    await Endpoints(deployment).delete(ALL, gone)
+    deliveries = DeliveryOperations(deployment)
+    wanted = DeliveryFilter(state="failed", endpoint_id=endpoint)
+    counted = await deliveries.resend_matching(ALL, wanted, dry_run=True)
+    assert (counted["count"], counted["capped"], counted["dry_run"]) == (3, False, True)
+    assert await connection.fetchval("SELECT count(*) FROM dispatcher.delivery_request") == 0
+    heard: list[int] = []
+    asked = await deliveries.resend_matching(ALL, wanted, dry_run=False, progress=heard.append)
+    assert asked["count"] == 3
+    assert heard == [3]
+    rows = await connection.fetch(
+        "SELECT delivery_id, requested_by FROM dispatcher.delivery_request"
+    )
+    assert {row["delivery_id"] for row in rows} == set(failed)
+    (audit,) = await connection.fetch(
+        "SELECT tenant, detail::text FROM dispatcher.audit WHERE action = 'delivery.resend_matching'"
+    )
+    assert audit["tenant"] == "*"
+    assert '"state": "failed"' in audit["detail"]
+    everything = await deliveries.resend_matching(
+        ALL, DeliveryFilter(since=story.now - timedelta(hours=1)), dry_run=False
+    )
+    assert everything["count"] == 4, "what has no body or no endpoint any more is left out"
+
+
+async def test_a_resend_of_everything_is_refused(deployment: Deployment) -> None:
+    deliveries = DeliveryOperations(deployment)
+    for wanted in (DeliveryFilter(), DeliveryFilter(labels={}), DeliveryFilter(test=True)):
+        with pytest.raises(InvalidRequestError):
+            await deliveries.resend_matching(ALL, wanted, dry_run=True)
+    with pytest.raises(NotFoundError):
+        await deliveries.resend_matching(
+            ACME, DeliveryFilter(tenant="default", state="failed"), dry_run=True
         )
-        plan = "\n".join(row[0] for row in rows)
-        assert f"Seq Scan on delivery_done_{today}" not in plan, plan
-        assert "Rows Removed by Filter" not in plan, plan
+
+
+async def test_a_resend_of_more_than_one_call_takes_goes_on_where_it_ended(
+    deployment: Deployment, story: Story, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.admin.operations.deliveries.RESEND_MAX", 2)
+    monkeypatch.setattr("dispatcher.admin.operations.deliveries.RESEND_BATCH", 2)
+    endpoint = await story.endpoint()
+    made = [await story.delivery(endpoint, f"e{n}", "failed") for n in range(3)]
+    deliveries = DeliveryOperations(deployment)
+    first = await deliveries.resend_matching(ALL, DeliveryFilter(state="failed"), dry_run=False)
+    assert (first["count"], first["capped"]) == (2, True)
+    second = await deliveries.resend_matching(
+        ALL, DeliveryFilter(state="failed"), dry_run=False, cursor=first["next_cursor"]
+    )
+    assert (second["count"], second["capped"], second["next_cursor"]) == (1, False, None)
+    rows = await connection.fetch("SELECT delivery_id FROM dispatcher.delivery_request")
+    assert {row["delivery_id"] for row in rows} == set(made)
 
 
 async def test_a_resend_is_one_request_that_waits(

@@ -1,67 +1,39 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-import orjson
-
+from dispatcher.admin.operations.delivery_search import (
+    DeliveryFilter,
+    DeliverySearch,
+    filter_problems,
+)
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
     Object,
     Place,
+    cursor_scope,
     delivery_object,
     limit_problems,
     page_object,
     read_cursor,
-    time_text,
+    write_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
-from dispatcher.core.matching import labels_problems
-from dispatcher.core.model import DeliveryState, Reason
+from dispatcher.core.model import Reason
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.history import DeliveryDetail
 
-_REQUEST_ID: Final = re.compile(r"(?:[a-z0-9]+_)?([0-9a-f]{16})")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
-    """Which deliveries: all that is given must hold; `since` <= created_at < `until`.
-
-    `request_id` is the id in a Humansoft body, which is made of the event's; `labels` are the
-    event's.
-    """
-
-    endpoint_id: str | None = None
-    event_id: str | None = None
-    request_id: str | None = None
-    event_type: str | None = None
-    state: str | None = None
-    labels: Mapping[str, str] | None = None
-    tenant: str | None = None
-    test: bool | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def given(self) -> dict[str, object]:
-        """Returns what is given, by name, ready for the audit log."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: time_text(value) if isinstance(value, datetime) else value
-            for name, value in values.items()
-            if value is not None and value != {}
-        }
-
+__all__ = ["DeliveryFilter", "DeliveryOperations"]
 
 RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
 RESEND_BATCH: Final = 500
+COUNT_BATCH: Final = 5_000
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
 
 
@@ -70,6 +42,7 @@ class DeliveryOperations:
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
+        self._search = DeliverySearch(deployment.profiles)
         self._allowance = deployment.allowance
 
     async def page(
@@ -86,34 +59,20 @@ class DeliveryOperations:
             InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the
             actor's.
         """
-        problems = [*_problems(wanted), *limit_problems(limit)]
+        problems = [*filter_problems(wanted), *limit_problems(limit)]
         if problems:
             raise InvalidRequestError(problems)
-        filters = self._filters(actor, wanted, read_cursor(cursor), limit + 1)
+        scope = cursor_scope("deliveries", actor.tenant, wanted.given())
+        place = read_cursor(cursor, scope)
         async with store.reading(self._database) as connection:
-            rows = await history.page_of_deliveries(connection, filters)
-        return page_object(rows, limit, lambda row: Place(row.created_at, row.id), delivery_object)
-
-    @staticmethod
-    def _filters(
-        actor: Actor, wanted: DeliveryFilter, place: Place | None, rows_max: int
-    ) -> list[object]:
-        """Returns the parameters of the page's statement."""
-        digits = _REQUEST_ID.fullmatch(wanted.request_id) if wanted.request_id else None
-        return [
-            allowed_tenant(actor, wanted.tenant),
-            wanted.endpoint_id,
-            wanted.event_id,
-            wanted.event_type,
-            wanted.state,
-            wanted.test,
-            orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None,
-            None if digits is None else digits[1],
-            wanted.since,
-            wanted.until,
-            *(place or (None, None)),
-            rows_max,
-        ]
+            rows = await self._search.rows(connection, actor, wanted, place, limit + 1)
+        return page_object(
+            rows,
+            limit,
+            lambda row: Place(row.created_at, row.id),
+            delivery_object,
+            scope=scope,
+        )
 
     async def show(self, actor: Actor, delivery_id: str) -> Object:
         """Returns a delivery with its attempts; what the receiver answered is for operators.
@@ -161,16 +120,17 @@ class DeliveryOperations:
         wanted: DeliveryFilter,
         *,
         dry_run: bool,
+        cursor: str | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Object:
         """Asks for one extra attempt of each delivery of a filter, newest first; `dry_run` only counts.
 
         Tests and what never had a body are left out. One call takes `RESEND_MAX` at most: `capped`
-        says that there are more, and `next_until` where the next call would go on. Requests are
+        says that there are more, and `next_cursor` is where another call goes on. Requests are
         committed in batches, `progress` hearing the count so far; a call that is cut off has asked
         for those. The filter and the count are audited once.
 
-        Returns `{count, capped, limit, dry_run, next_until}`; `count` is how many there are (dry
+        Returns `{count, capped, limit, dry_run, next_cursor}`; `count` is how many there are (dry
         run) or were asked for.
 
         Raises:
@@ -178,7 +138,7 @@ class DeliveryOperations:
             nothing.
         """
         actor.require(Role.OPERATOR)
-        problems = _problems(wanted)
+        problems = filter_problems(wanted)
         if not wanted.given():
             problems.append(
                 ("filter", "says nothing: name an endpoint, a state, a time or the like")
@@ -188,12 +148,12 @@ class DeliveryOperations:
         if problems:
             raise InvalidRequestError(problems)
         wanted = replace(wanted, test=False)
-        count, place, rows = 0, None, 0
+        scope = cursor_scope("resend", actor.tenant, wanted.given())
+        place = read_cursor(cursor, scope)
+        count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH
         while rows < RESEND_MAX:
             async with store.reading(self._database) as connection:
-                batch = await history.page_of_deliveries(
-                    connection, self._filters(actor, wanted, place, RESEND_BATCH)
-                )
+                batch = await self._search.rows(connection, actor, wanted, place, batch_max)
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
                 if dry_run:
                     count += len(fit)
@@ -210,7 +170,7 @@ class DeliveryOperations:
                     count += await history.ask_for_resends(connection, fit, actor.name)
             rows += len(batch)
             progress(count)
-            if len(batch) < RESEND_BATCH:
+            if len(batch) < batch_max:
                 place = None
                 break
             place = Place(batch[-1].created_at, batch[-1].id)
@@ -219,7 +179,7 @@ class DeliveryOperations:
             "capped": place is not None,
             "limit": RESEND_MAX,
             "dry_run": dry_run,
-            "next_until": None if place is None else time_text(place.at),
+            "next_cursor": None if place is None else write_cursor(place, scope),
         }
 
     async def cancel(self, actor: Actor, delivery_id: str) -> Object:
@@ -250,17 +210,3 @@ def _found(row: DeliveryDetail | None, delivery_id: str) -> DeliveryDetail:
     if row is None:
         raise NotFoundError(f"there is no delivery {delivery_id!r}")
     return row
-
-
-def _problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
-    problems = labels_problems(wanted.labels, "label") if wanted.labels else []
-    if wanted.state is not None and wanted.state not in tuple(DeliveryState):
-        problems.append(("state", f"must be one of {', '.join(DeliveryState)}"))
-    if wanted.request_id is not None and _REQUEST_ID.fullmatch(wanted.request_id) is None:
-        problems.append(("request_id", "must be a prefix such as req_ and 16 hexadecimal digits"))
-    problems += [
-        (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
-        for name, at in (("since", wanted.since), ("until", wanted.until))
-        if at is not None and at.tzinfo is None
-    ]
-    return problems

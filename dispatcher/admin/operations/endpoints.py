@@ -27,6 +27,7 @@ from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
     Object,
     Place,
+    cursor_scope,
     endpoint_etag,
     limit_problems,
     page_object,
@@ -55,7 +56,7 @@ from dispatcher.store.routing import SealedSecret
 SHARDS: Final = 64
 CANCELLED_AT_ONCE_MAX: Final = 1000
 """Waiting deliveries of a deleted endpoint that end with it; a dispatcher's upkeep ends the rest."""
-WAITING_COUNT_MAX: Final = 100_000
+WAITING_COUNT_MAX: Final = 10_000
 """Waiting deliveries of an endpoint are counted up to here."""
 
 
@@ -149,7 +150,9 @@ class Endpoints:
             problems.append(("state", f"must be one of {', '.join(EndpointState)}"))
         if problems:
             raise InvalidRequestError(problems)
-        place = read_cursor(cursor) or (None, None)
+        wanted = {"tenant": tenant, "name": name, "profile": profile, "state": state}
+        scope = cursor_scope("endpoints", actor.tenant, wanted)
+        place = read_cursor(cursor, scope) or (None, None)
         filters = [allowed_tenant(actor, tenant), name, profile, state, *place, limit + 1]
         async with store.reading(self._database) as connection:
             rows = await store.page_of_endpoints(connection, filters)
@@ -159,6 +162,7 @@ class Endpoints:
             limit,
             lambda row: Place(row.created_at, row.id),
             lambda row: self._object(row, sealed[row.id], actor),
+            scope=scope,
         )
 
     async def show(self, actor: Actor, endpoint_id: str) -> Object:

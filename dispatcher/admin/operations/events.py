@@ -8,6 +8,11 @@ from typing import Final
 
 import orjson
 
+from dispatcher.admin.operations.delivery_search import (
+    DeliveryFilter,
+    filter_problems,
+    search_events,
+)
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_fields import TENANT_DEFAULT, tenant_problems
 from dispatcher.admin.operations.endpoints import allowed_tenant
@@ -15,6 +20,7 @@ from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
     Object,
     Place,
+    cursor_scope,
     event_object,
     limit_problems,
     page_object,
@@ -100,32 +106,41 @@ class Events:
         test: bool | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        search: str | None = None,
         limit: int = LIMIT_DEFAULT,
         cursor: str | None = None,
     ) -> Object:
         """Returns a page of events without their deliveries, newest first, waiting ones included.
 
+        `search` is what a person types: an event's id, a label as `name=value`, or a business key,
+        which is the value of any label.
+
         Raises:
             InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the
             actor's.
         """
-        problems = limit_problems(limit) + (labels_problems(labels, "label") if labels else [])
+        wanted = DeliveryFilter(
+            event_type=event_type,
+            labels=labels,
+            tenant=tenant,
+            test=test,
+            since=since,
+            until=until,
+            search=search,
+        )
+        problems = [*filter_problems(wanted), *limit_problems(limit)]
         if problems:
             raise InvalidRequestError(problems)
-        filters = [
-            allowed_tenant(actor, tenant),
-            event_type,
-            orjson.dumps(dict(labels)).decode() if labels else None,
-            test,
-            since,
-            until,
-            *(read_cursor(cursor) or (None, None)),
-            limit + 1,
-        ]
+        scope = cursor_scope("events", actor.tenant, wanted.given())
+        place = read_cursor(cursor, scope)
         async with store.reading(self._database) as connection:
-            rows = await history.page_of_events(connection, filters)
+            rows = await search_events(connection, actor, wanted, place, limit + 1)
         return page_object(
-            rows, limit, lambda row: Place(row.accepted_at or row.inserted_at, row.id), event_object
+            rows,
+            limit,
+            lambda row: Place(row.accepted_at or row.inserted_at, row.id),
+            event_object,
+            scope=scope,
         )
 
     async def show(self, actor: Actor, event_id: str) -> Object:

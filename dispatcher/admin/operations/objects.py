@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -87,7 +88,7 @@ def delivery_object(
 
 def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
     """Returns an attempt; a body that is not UTF-8 has its bad bytes replaced."""
-    body = attempt.response_body if bodies else None
+    body, peer = (attempt.response_body, attempt.peer) if bodies else (None, None)
     return {
         "attempt_number": attempt.attempt_number,
         "trigger": attempt.trigger,
@@ -99,7 +100,17 @@ def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
         "response_body": None if body is None else body.decode("utf-8", "replace"),
         "error": attempt.error,
         "url": attempt.url,
+        "peer": peer,
+        "reused": attempt.reused,
+        "dns_seconds": _seconds(attempt.dns_seconds),
+        "connect_seconds": _seconds(attempt.connect_seconds),
+        "wait_seconds": _seconds(attempt.wait_seconds),
+        "read_seconds": _seconds(attempt.read_seconds),
     }
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None = None) -> Object:
@@ -132,38 +143,53 @@ def endpoint_etag(endpoint: Object) -> str:
 
 
 def page_object(
-    rows: Sequence[Row], limit: int, place: Callable[[Row], Place], item: Callable[[Row], Object]
+    rows: Sequence[Row],
+    limit: int,
+    place: Callable[[Row], Place],
+    item: Callable[[Row], Object],
+    *,
+    scope: str = "",
 ) -> Object:
     """Returns a page of at most `limit` of the rows, of which one more than that was asked for."""
     shown = rows[:limit]
-    cursor = write_cursor(place(shown[-1])) if len(rows) > limit else None
+    cursor = write_cursor(place(shown[-1]), scope) if len(rows) > limit else None
     return {"items": [item(row) for row in shown], "next_cursor": cursor}
 
 
-def write_cursor(place: Place) -> str:
-    """Returns a text that `read_cursor` turns back; nobody else is to read it."""
+def cursor_scope(listing: str, tenant: str | None, wanted: Mapping[str, object]) -> str:
+    """Returns what a cursor is bound to: the listing, whose it is, and its filter."""
+    text = orjson.dumps([listing, tenant, dict(wanted)], default=str, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def write_cursor(place: Place, scope: str = "") -> str:
+    """Returns a text that `read_cursor` turns back under the same scope; nobody else is to read it."""
     microseconds = (place.at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(f"{microseconds}|{place.id}".encode()).decode().rstrip("=")
+    text = f"{microseconds}|{scope}|{place.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_cursor(text: str | None) -> Place | None:
+def read_cursor(text: str | None, scope: str = "") -> Place | None:
     """Returns the place of a cursor; None is the first page.
 
     Raises:
-        InvalidRequestError: the text is no cursor of ours.
+        InvalidRequestError: the text is no cursor of ours, or that of another list or filter.
     """
     if text is None:
         return None
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        microseconds, _, identifier = (
-            base64.b64decode(padded, b"-_", validate=True).decode().partition("|")
-        )
+        decoded = base64.b64decode(padded, b"-_", validate=True).decode()
+        microseconds, bound_to, identifier = decoded.split("|", 2)
         place = Place(_EPOCH + timedelta(microseconds=int(microseconds)), identifier)
     except (binascii.Error, ValueError, OverflowError):
         raise _no_cursor() from None
-    if not place.id.isprintable() or write_cursor(place) != text:
+    if not place.id.isprintable() or write_cursor(place, bound_to) != text:
         raise _no_cursor()
+    if bound_to != scope:
+        raise InvalidRequestError(
+            [("cursor", "belongs to a list with another filter; begin with its first page")]
+        )
     return place
 
 

@@ -255,6 +255,9 @@ def _attempt(row: EndpointDetail, sent: _Sent) -> AttemptDetail:
         answer.body or None if answer.outcome is not Outcome.OK else None,
         answer.error,
         row.url,
+        *answer.phases,
+        answer.reused,
+        answer.peer,
     )
 
 

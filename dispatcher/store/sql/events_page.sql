@@ -1,10 +1,12 @@
 -- A page of events, newest first: those that wait in the outbox and those that were accepted, merged.
 --
 -- Parameters (NULL: any): $1 tenant, $2 type, $3 labels that it must have (JSON text), $4 test, $5 since,
---   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most.
+--   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most, $10 a JSON
+--   path that a label must fulfil.
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
--- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full. Locks: none.
+-- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full; type and tenant
+-- are compared within it. For labels that few events have there is events_page_of_keys. Locks: none.
 WITH waiting AS MATERIALIZED (
     SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000
 ), page AS (
@@ -14,6 +16,7 @@ WITH waiting AS MATERIALIZED (
      WHERE ($1::text IS NULL OR tenant = $1)
        AND ($2::text IS NULL OR type = $2)
        AND ($3::text IS NULL OR labels @> $3::jsonb)
+       AND ($10::text IS NULL OR labels @? $10::jsonpath)
        AND ($4::boolean IS NULL OR NOT $4)
        AND ($5::timestamptz IS NULL OR inserted_at >= $5)
        AND ($6::timestamptz IS NULL OR inserted_at < $6)
@@ -27,6 +30,7 @@ WITH waiting AS MATERIALIZED (
      WHERE ($1::text IS NULL OR tenant = $1)
        AND ($2::text IS NULL OR type = $2)
        AND ($3::text IS NULL OR labels @> $3::jsonb)
+       AND ($10::text IS NULL OR labels @? $10::jsonpath)
        AND ($4::boolean IS NULL OR test = $4)
        AND ($5::timestamptz IS NULL OR accepted_at >= $5 AND day >= ($5 AT TIME ZONE 'UTC')::date)
        AND ($6::timestamptz IS NULL OR accepted_at < $6 AND day <= ($6 AT TIME ZONE 'UTC')::date)

@@ -7,7 +7,8 @@
 SELECT d.id, d.day, d.event_id, d.endpoint_id, d.event_type, d.tenant, d.profile, d.state, d.reason, d.test,
        d.attempt_count, d.schedule_position, d.next_attempt_at, d.created_at, d.finished_at, d.warnings,
        a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds, a.response_code,
-       NULL::bytea AS response_body, a.error, a.url
+       NULL::bytea AS response_body, a.error, a.url, a.dns_seconds, a.connect_seconds, a.wait_seconds, a.read_seconds,
+       a.reused, a.peer
 FROM (SELECT * FROM dispatcher.attempt
       WHERE day = $1 AND ctid >= $2::text::tid AND attempted_at >= $3
       ORDER BY attempted_at DESC

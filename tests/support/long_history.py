@@ -6,6 +6,7 @@ weeks ago, few deliveries failed and fewer were cancelled, a third of the events
 same numbers make the same history, but for the days, which end today.
 """
 
+import hashlib
 import random
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -36,8 +37,9 @@ class Seeded(NamedTuple):
     tiny_endpoint: str
     old_delivery: str
     old_event: str
+    request_id: str
     rare_label: tuple[str, str]
-    middle: datetime
+    endpoints: list[str]
 
 
 def endpoint_id(number: int) -> str:
@@ -91,7 +93,7 @@ async def seed(
 ) -> Seeded:
     """Makes the history; `deliveries` in all, spread evenly over the days up to now."""
     chance = random.Random(number)  # noqa: S311 -- a history, not a secret
-    now = datetime.now(UTC)
+    now = await connection.fetchval("SELECT now()")
     first = (now - timedelta(days=days - 1)).date()
     await make_days(connection, first, now.date())
     await make_endpoints(connection)
@@ -113,13 +115,52 @@ async def seed(
                 "tiny",
                 endpoint_id(ENDPOINTS - 1),
                 rows.delivery_done[0][0],
-                rows.event[0][1],
+                str(rows.event[0][1]),
+                f"req_{hashlib.sha256(rows.requested.encode()).hexdigest()[:16]}",
                 ("order", "ORD-0-6"),
-                start + timedelta(days=days // 2),
+                [endpoint_id(n) for n in range(ENDPOINTS)],
             )
     await connection.execute("ANALYZE")
-    assert seeded is not None  # noqa: S101 -- there is at least one day
+    assert seeded is not None
     return seeded
+
+
+async def seed_backlog(connection: "asyncpg.Connection[Any]", deliveries: int) -> None:
+    """Adds deliveries that wait, of the last hour, a third of them for the first endpoint."""
+    now = await connection.fetchval("SELECT now()")
+    unix_ms = int(now.timestamp() * 1000) - 3_600_000
+    chance = random.Random(2)  # noqa: S311 -- a history, not a secret
+    rows: list[tuple[object, ...]] = []
+    events: list[tuple[object, ...]] = []
+    for number in range(deliveries):
+        at = now - timedelta(seconds=3600 * (1 - number / deliveries))
+        endpoint, event_id = _endpoint(chance, number), f"waiting-{number}"
+        kind, tenant = _type(chance, 9, 30, number), _tenant(endpoint)
+        labels = "{}" if number % 3 else f'{{"warehouse": "{WAREHOUSES[number % 7 % 3]}"}}'
+        (delivery_id,) = ids.delivery_ids(unix_ms, chance.randbytes(ids.RANDOMNESS_BYTES), 1)
+        events.append((now.date(), event_id, kind, tenant, "{}", at, labels, at, at))
+        rows.append(
+            (
+                delivery_id,
+                now.date(),
+                event_id,
+                endpoint_id(endpoint),
+                kind,
+                tenant,
+                _profile(endpoint),
+                at,
+                at,
+            )
+        )  # fmt: skip -- as the columns
+    await connection.copy_records_to_table(
+        "event", schema_name="dispatcher", records=events, columns=_COLUMNS["event"]
+    )
+    await connection.copy_records_to_table(
+        "delivery_open", schema_name="dispatcher", records=rows,
+        columns=("id", "day", "event_id", "endpoint_id", "event_type", "tenant", "profile",
+                 "next_attempt_at", "created_at"),
+    )  # fmt: skip
+    await connection.execute("ANALYZE")
 
 
 _COLUMNS: Final = {
@@ -182,6 +223,8 @@ class _Day:
         self.body: list[tuple[object, ...]] = []
         self.delivery_done: list[tuple[Any, ...]] = []
         self.attempt: list[tuple[object, ...]] = []
+        self.requested = ""
+        """An event with a request id, the last of the day."""
         day, step = start.date(), (end - start) / max(1, count)
         randomness = chance.randbytes(ids.RANDOMNESS_BYTES * count)
         for place in range(0, count, FAN_OUT):
@@ -199,6 +242,8 @@ class _Day:
             endpoints = dict.fromkeys([first, *_others(chance, first)])
             for profile in sorted({_profile(endpoint) for endpoint in endpoints}):
                 self.body.append((day, event_id, profile, BODY))
+                if profile == "humansoft":
+                    self.requested = event_id
             for offset, endpoint in enumerate(endpoints):
                 span = slice(
                     ids.RANDOMNESS_BYTES * (place + offset),
@@ -244,7 +289,7 @@ class _Day:
 
 
 def _endpoint(chance: random.Random, place: int) -> int:
-    """Returns an endpoint: a third go to the first, one in 5,000 to the tiny tenant, few to the last but one."""
+    """Returns an endpoint: a third of all go to the first, one in 5,000 to the tiny tenant's."""
     if place % 5_000 == 0:
         return ENDPOINTS - 1
     if chance.random() < 0.34:

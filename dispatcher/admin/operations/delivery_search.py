@@ -1,0 +1,309 @@
+"""Finding deliveries and events: the filter, and the way to what it names that reads least.
+
+Most filters are walked newest first along an index (`deliveries_page.sql`). What names events, a
+request id, labels or a business key, is looked up first: few events give their deliveries exactly;
+labels that more than `EVENTS_MAX` events have are common, so the walk along the deliveries meets
+them soon, and it begins at the newest of them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+
+from dispatcher.admin.operations.deployment import Actor
+from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.objects import Place, time_text
+from dispatcher.core import ids
+from dispatcher.core.limits import LABEL_VALUE_CHARACTERS_MAX
+from dispatcher.core.matching import labels_problems
+from dispatcher.core.model import DeliveryState
+from dispatcher.core.profile import FieldSource, Profile
+from dispatcher.store import history
+from dispatcher.store.history import DeliveryDetail, EventDetail, EventKey
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_REQUEST_ID: Final = re.compile(r"([a-z0-9]+_)?([0-9a-f]{16})")
+_LABEL: Final = re.compile(r"([a-z0-9_.-]{1,64})=(.+)", re.DOTALL)
+EVENTS_MAX: Final = 1_000
+"""Events that a label may have for their deliveries to be read one by one: some 5 µs each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """Which deliveries: all that is given must hold; `since` <= created_at < `until`.
+
+    `request_id` is the id in the body of a profile that has one (humansoft); `labels` are the
+    event's. `search` is what a person types: a delivery's, event's or request's id, a label as
+    `name=value`, or a business key, which is the value of any label.
+    """
+
+    endpoint_id: str | None = None
+    event_id: str | None = None
+    request_id: str | None = None
+    event_type: str | None = None
+    state: str | None = None
+    labels: Mapping[str, str] | None = None
+    tenant: str | None = None
+    test: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    search: str | None = None
+
+    def given(self) -> dict[str, object]:
+        """Returns what is given, by name, ready for the audit log."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: time_text(value) if isinstance(value, datetime) else value
+            for name, value in values.items()
+            if value is not None and value not in ({}, "")
+        }
+
+
+class _Requested(NamedTuple):
+    """What a request id names: its digits, the profiles that have such ids, and whether of a test."""
+
+    digits: bytes
+    profiles: list[str]
+    test: bool | None
+
+
+class DeliverySearch:
+    """Reads pages of deliveries; `profiles` say which of them have request ids."""
+
+    def __init__(self, profiles: Mapping[str, Profile]) -> None:
+        self._profiles = profiles
+
+    async def rows(
+        self,
+        connection: "Reach",
+        actor: Actor,
+        wanted: DeliveryFilter,
+        place: Place | None,
+        rows_max: int,
+    ) -> list[DeliveryDetail]:
+        """Returns the newest deliveries of a filter after a place.
+
+        Raises:
+            NotFoundError: the tenant is not the actor's.
+        """
+        tenant = allowed_tenant(actor, wanted.tenant)
+        value_path = None
+        if wanted.search:
+            wanted, value = await self._read_search(connection, tenant, wanted)
+            if value is not None:
+                value_path = _value_path(value)
+                named = await history.events_of_id(connection, value)
+                if named:
+                    return await _of_events(
+                        connection, named, None, tenant, wanted, place, rows_max
+                    )
+        if wanted.request_id is not None:
+            requested = self._requested(wanted.request_id)
+            if requested is None or (
+                None not in {requested.test, wanted.test} and requested.test != wanted.test
+            ):
+                return []
+            if requested.test is not None:
+                wanted = replace(wanted, test=requested.test)
+            events = await history.requested_events(
+                connection, requested.digits, requested.profiles
+            )
+            return await _of_events(
+                connection, events, requested.profiles, tenant, wanted, place, rows_max
+            )
+        labels = orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None
+        if (labels or value_path) and wanted.event_id is None:
+            at_most = None if place is None else place.at
+            found = await history.labelled_events(
+                connection,
+                [labels, value_path, tenant, wanted.since, wanted.until, at_most, EVENTS_MAX + 1],
+            )
+            if len(found) <= EVENTS_MAX:
+                keys = [key for key, _ in found]
+                return await _of_events(connection, keys, None, tenant, wanted, place, rows_max)
+            newest = found[0][1] + timedelta(microseconds=1)
+            wanted = replace(wanted, until=min(newest, wanted.until or newest))
+        return await history.page_of_deliveries(
+            connection,
+            [
+                tenant,
+                wanted.endpoint_id,
+                wanted.event_id,
+                wanted.event_type,
+                wanted.state,
+                wanted.test,
+                labels,
+                wanted.since,
+                wanted.until,
+                *(place or (None, None)),
+                rows_max,
+                value_path,
+            ],
+        )
+
+    async def _read_search(
+        self, connection: "Reach", tenant: str | None, wanted: DeliveryFilter
+    ) -> tuple[DeliveryFilter, str | None]:
+        """Returns the filter that a person's words come to, and what may be an event's id or a label's value."""
+        text = (wanted.search or "").strip()
+        if ids.is_id(text, ids.DELIVERY_PREFIX):
+            row = await history.find_delivery(connection, text, tenant)
+            if row is not None and (wanted.event_id or row.event_id) == row.event_id:
+                endpoint_id = wanted.endpoint_id or row.endpoint_id
+                if endpoint_id == row.endpoint_id:
+                    found = replace(wanted, event_id=row.event_id, endpoint_id=endpoint_id)
+                    return found, None
+        requested = _REQUEST_ID.fullmatch(text)
+        if requested is not None and requested[1] and self._requested(text) is not None:
+            return replace(wanted, request_id=text), None
+        label = _LABEL.fullmatch(text)
+        if label is not None:
+            labels = {**(wanted.labels or {}), label[1]: label[2]}
+            return replace(wanted, labels=labels), None
+        return wanted, text
+
+    def _requested(self, text: str) -> _Requested | None:
+        """Reads a request id, with or without its prefix; None: no profile makes such ids."""
+        match = _REQUEST_ID.fullmatch(text)
+        if match is None:
+            return None
+        prefix, digits = match[1], match[2]
+        profiles, kinds = [], set()
+        for profile in self._profiles.values():
+            for field in profile.fields:
+                if field.source is not FieldSource.REQUEST_ID:
+                    continue
+                for kind, known in ((False, field.prefix), (True, field.test_prefix)):
+                    if prefix in {None, known}:
+                        profiles.append(profile.name)
+                        kinds.add(kind)
+        if not profiles:
+            return None
+        return _Requested(bytes.fromhex(digits), profiles, kinds.pop() if len(kinds) == 1 else None)
+
+
+async def search_events(
+    connection: "Reach", actor: Actor, wanted: DeliveryFilter, place: Place | None, rows_max: int
+) -> list[EventDetail]:
+    """Returns the newest events of a filter after a place, by the same ways as deliveries.
+
+    Raises:
+        NotFoundError: the tenant is not the actor's.
+    """
+    tenant = allowed_tenant(actor, wanted.tenant)
+    text = (wanted.search or "").strip()
+    labels, value_path = dict(wanted.labels or {}), None
+    if text:
+        found = await history.find_event(connection, text, tenant)
+        if found is not None:
+            return [found] if _is_within(found, wanted, place) else []
+        label = _LABEL.fullmatch(text)
+        if label is not None:
+            labels[label[1]] = label[2]
+        else:
+            value_path = _value_path(text)
+    labels_text = orjson.dumps(labels).decode() if labels else None
+    until = wanted.until
+    rest = [tenant, wanted.event_type, labels_text, wanted.test, wanted.since]
+    if labels or value_path:
+        at_most = None if place is None else place.at
+        labelled = await history.labelled_events(
+            connection,
+            [labels_text, value_path, tenant, wanted.since, until, at_most, EVENTS_MAX + 1],
+        )
+        if len(labelled) <= EVENTS_MAX:
+            filters = [*rest, until, *(place or (None, None)), rows_max, value_path]
+            keys = [key for key, _ in labelled]
+            return await history.page_of_certain_events(connection, keys, filters)
+    return await history.page_of_events(
+        connection, [*rest, until, *(place or (None, None)), rows_max, value_path]
+    )
+
+
+def _is_within(event: EventDetail, wanted: DeliveryFilter, place: Place | None) -> bool:
+    """Tells whether the rest of a filter lets an event through that was found by its id."""
+    at = event.accepted_at or event.inserted_at
+    return (
+        (wanted.event_type or event.type) == event.type
+        and wanted.test in {None, event.test}
+        and set((wanted.labels or {}).items()) <= set(event.labels.items())
+        and (wanted.since is None or at >= wanted.since)
+        and (wanted.until is None or at < wanted.until)
+        and (place is None or (at, event.id) < place)
+    )
+
+
+def _value_path(value: str) -> str:
+    """Returns the JSON path that labels fulfil of which one has this value."""
+    return f"$.* ? (@ == {orjson.dumps(value).decode()})"
+
+
+async def _of_events(
+    connection: "Reach",
+    events: Sequence[EventKey],
+    profiles: Sequence[str] | None,
+    tenant: str | None,
+    wanted: DeliveryFilter,
+    place: Place | None,
+    rows_max: int,
+) -> list[DeliveryDetail]:
+    """Returns the deliveries of these events that the rest of the filter lets through."""
+    if wanted.event_id is not None:
+        events = [event for event in events if event.id == wanted.event_id]
+    return await history.page_of_events_deliveries(
+        connection,
+        events,
+        [
+            None if profiles is None else list(profiles),
+            tenant,
+            wanted.endpoint_id,
+            wanted.event_type,
+            wanted.state,
+            wanted.test,
+            wanted.since,
+            wanted.until,
+            *(place or (None, None)),
+            rows_max,
+            orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None,
+        ],
+    )
+
+
+def filter_problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
+    """Lists everything that is wrong with a filter, as (field, message)."""
+    problems = labels_problems(wanted.labels, "label") if wanted.labels else []
+    if wanted.state is not None and wanted.state not in tuple(DeliveryState):
+        problems.append(("state", f"must be one of {', '.join(DeliveryState)}"))
+    if wanted.request_id is not None and _REQUEST_ID.fullmatch(wanted.request_id) is None:
+        problems.append(("request_id", "must be a prefix such as req_ and 16 hexadecimal digits"))
+    if wanted.search is not None and (
+        len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX or not _is_text(wanted.search)
+    ):
+        problems.append(
+            ("search", f"must be text of at most {LABEL_VALUE_CHARACTERS_MAX} characters")
+        )
+    problems += [
+        (name, "must be text without NUL")
+        for name in ("endpoint_id", "event_id", "event_type", "tenant")
+        if not _is_text(getattr(wanted, name) or "")
+    ]
+    problems += [
+        (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
+        for name, at in (("since", wanted.since), ("until", wanted.until))
+        if at is not None and at.tzinfo is None
+    ]
+    return problems
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

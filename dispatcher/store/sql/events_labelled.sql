@@ -1,0 +1,31 @@
+-- The newest accepted events that have some labels, or a value under any label.
+--
+-- Parameters (NULL: any): $1 labels (JSON text), $2 a JSON path that a label must fulfil, $3 tenant, $4 since,
+--   $5 until (not included), $6 at or before; $7 rows at most.
+-- Index: event_labels of each day, or event_newest where the planner knows the label as common. Locks: none.
+-- Day by day, so that of a common label no more is read than each day's newest.
+WITH d AS MATERIALIZED (
+    SELECT right(c.relname, 8)::date AS day
+    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'dispatcher.event'::regclass
+)
+SELECT e.day, e.id, e.accepted_at
+FROM d
+CROSS JOIN LATERAL (
+    SELECT day, id, accepted_at
+    FROM dispatcher.event
+    WHERE day = d.day AND labels <> '{}'
+      AND ($1::text IS NULL OR labels @> $1::jsonb)
+      AND ($2::text IS NULL OR labels @? $2::jsonpath)
+      AND ($3::text IS NULL OR tenant = $3)
+      AND ($4::timestamptz IS NULL OR accepted_at >= $4)
+      AND ($5::timestamptz IS NULL OR accepted_at < $5)
+      AND ($6::timestamptz IS NULL OR accepted_at <= $6)
+    ORDER BY accepted_at DESC, id DESC
+    LIMIT $7
+) AS e
+WHERE ($4::timestamptz IS NULL OR d.day >= ($4 AT TIME ZONE 'UTC')::date)
+  AND ($5::timestamptz IS NULL OR d.day <= ($5 AT TIME ZONE 'UTC')::date)
+  AND ($6::timestamptz IS NULL OR d.day <= ($6 AT TIME ZONE 'UTC')::date)
+ORDER BY e.accepted_at DESC, e.id DESC
+LIMIT $7

@@ -1,0 +1,29 @@
+-- A page of certain accepted events and of those that wait in the outbox with the same labels, newest first.
+--
+-- Parameters: $1 the accepted events' days, $2 their ids; NULL for any: $3 tenant, $4 type, $5 labels that it must have
+--   (JSON text), $6 test, $7 since, $8 until (not included), $9 and $10 time and id of the last one of the page before,
+--   $11 rows at most, $12 a JSON path that a label must fulfil.
+-- Index: event_pkey of each event's day, outbox_waiting for the newest thousand that wait. Locks: none.
+WITH waiting AS MATERIALIZED (
+    SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000
+), page AS (
+    SELECT id, type, tenant, data::text AS data, occurred_at, ordering_key, labels::text AS labels, traceparent,
+           inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day, inserted_at AS at
+    FROM waiting
+    WHERE ($5::text IS NULL OR labels @> $5::jsonb) AND ($12::text IS NULL OR labels @? $12::jsonpath)
+    UNION ALL
+    SELECT e.id, e.type, e.tenant, e.data::text, e.occurred_at, e.ordering_key, e.labels::text, e.traceparent,
+           e.inserted_at, e.accepted_at, e.test, e.day, e.accepted_at
+    FROM unnest($1::date[], $2::text[]) AS g (day, id)
+    CROSS JOIN LATERAL (SELECT * FROM dispatcher.event AS f WHERE f.day = g.day AND f.id = g.id) AS e
+)
+SELECT *
+FROM page
+WHERE ($3::text IS NULL OR tenant = $3)
+  AND ($4::text IS NULL OR type = $4)
+  AND ($6::boolean IS NULL OR test = $6)
+  AND ($7::timestamptz IS NULL OR at >= $7)
+  AND ($8::timestamptz IS NULL OR at < $8)
+  AND ($9::timestamptz IS NULL OR (at, id) < ($9, $10::text))
+ORDER BY at DESC, id DESC
+LIMIT $11
