@@ -68,7 +68,7 @@ class Gauges:
             metrics.outbox_backlog,
             metrics.outbox_lag,
             metrics.endpoints,
-            metrics.partitions_days_ahead,
+            metrics.history_partitions_ahead,
             metrics.dead_rows,
             metrics.database_clock_difference,
         )
@@ -90,7 +90,7 @@ class Gauges:
         for state in EndpointState:
             metrics.endpoints.set(row[state], state)
 
-        metrics.partitions_days_ahead.set(row["partitions_days_ahead"])
+        metrics.history_partitions_ahead.set(row["history_partitions_ahead"])
         for table, count in orjson.loads(row["dead_rows"]).items():
             metrics.dead_rows.set(count, table)
         self._compare_clocks(asked_at, row["now"])
@@ -111,7 +111,7 @@ class Gauges:
             if own:
                 age = today - min(one.day for one in own)
                 metrics.history_oldest.set(age.total_seconds(), table)
-        metrics.history_days_kept.set(kept)
+        metrics.history_partitions_kept.set(kept)
 
     def forget_history(self) -> None:
         """Forgets retention's figures: they are not known just now."""
@@ -120,7 +120,7 @@ class Gauges:
             metrics.history_partitions,
             metrics.history_bytes,
             metrics.history_oldest,
-            metrics.history_days_kept,
+            metrics.history_partitions_kept,
         ):
             gauge.clear()
 

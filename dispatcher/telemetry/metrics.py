@@ -32,11 +32,11 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
-| `partitions_days_ahead` | gauge | | days to come that every history table is ready for, *database* | yes |
+| `history_partitions_ahead` | gauge | | days to come that every history table is ready for, *database* | yes |
 | `history_partitions` | gauge | table | days that a history table has, those ahead included, *database* | |
 | `history_bytes` | gauge | table | their size with indexes, *database* | |
 | `history_oldest_seconds` | gauge | table | age of the oldest of them, *database* | |
-| `history_days_kept` | gauge | | days past retention, kept for unfinished deliveries, *database* | |
+| `history_partitions_kept` | gauge | | days past retention, kept for unfinished deliveries, *database* | yes |
 | `dead_rows` | gauge | table | rows of a hot table that wait for vacuum, *database* | yes |
 | `database_clock_difference_seconds` | gauge | | this machine's clock less the database's | yes |
 | `breakers_open` | gauge | | endpoints of this replica whose breaker is open | |
@@ -350,8 +350,8 @@ class Metrics(Collector):
         self.outbox_backlog = make("outbox_backlog_events", "Events not fanned out yet.")
         self.outbox_lag = make("outbox_lag_seconds", "Age of the oldest event not fanned out yet.")
         self.endpoints = make("endpoints", "Endpoints by state.", state=tuple(EndpointState))
-        self.partitions_days_ahead = make(
-            "partitions_days_ahead", "Days to come that every history table is ready for."
+        self.history_partitions_ahead = make(
+            "history_partitions_ahead", "Days to come that every history table is ready for."
         )
         self.history_partitions = make(
             "history_partitions", "Days that a history table has.", table=HISTORY_TABLES
@@ -362,8 +362,8 @@ class Metrics(Collector):
         self.history_oldest = make(
             "history_oldest_seconds", "Age of the oldest day of a table.", table=HISTORY_TABLES
         )
-        self.history_days_kept = make(
-            "history_days_kept", "Days past retention that stay for unfinished deliveries."
+        self.history_partitions_kept = make(
+            "history_partitions_kept", "Days past retention that stay for unfinished deliveries."
         )
         self.dead_rows = make(
             "dead_rows", "Rows of a hot table that wait for vacuum.", table=HOT_TABLES

@@ -64,18 +64,18 @@ async def scrape(pool: Database, clock_wrong_seconds: float = 0.0) -> Metrics:
 
 @pytest.mark.parametrize("parent", PARENTS)
 async def test_days_ahead_end_before_the_first_day_that_any_table_lacks(pool, sql, parent):
-    assert (await scrape(pool)).partitions_days_ahead.values[()] == 7
+    assert (await scrape(pool)).history_partitions_ahead.values[()] == 7
     name = await sql.fetchval(
         "SELECT to_char((now() AT TIME ZONE 'UTC')::date + 3, 'YYYYMMDD')",
     )
     await sql.execute(f"DROP TABLE dispatcher.{parent}_{name}")
-    assert (await scrape(pool)).partitions_days_ahead.values[()] == 2
+    assert (await scrape(pool)).history_partitions_ahead.values[()] == 2
 
 
 async def test_without_the_next_day_none_are_ahead(pool, sql):
     name = await sql.fetchval("SELECT to_char((now() AT TIME ZONE 'UTC')::date + 1, 'YYYYMMDD')")
     await sql.execute(f"DROP TABLE dispatcher.event_{name}")
-    assert (await scrape(pool)).partitions_days_ahead.values[()] == 0
+    assert (await scrape(pool)).history_partitions_ahead.values[()] == 0
 
 
 async def test_each_hot_table_has_its_dead_rows(pool, sql):

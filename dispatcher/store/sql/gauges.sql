@@ -33,7 +33,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
             FROM generate_series(1, 60) AS ahead
             CROSS JOIN LATERAL (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + ahead AS day) AS d
             CROSS JOIN unnest(ARRAY['event', 'body', 'delivery_done', 'attempt']) AS parent) AS p
-        WHERE ready) / 4 AS partitions_days_ahead,
+        WHERE ready) / 4 AS history_partitions_ahead,
        (SELECT json_object_agg(s.relname, s.n_dead_tup)::text FROM pg_stat_user_tables AS s
         WHERE s.schemaname = 'dispatcher' AND s.relname IN ('outbox', 'delivery_open')) AS dead_rows,
        clock_timestamp() AS now
