@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
+from dispatcher.admin.api.dispatch import add_api
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
 from dispatcher.admin.listener import Listener
@@ -36,9 +37,11 @@ class Server:
         self._problems = problems
         self._render_metrics = render_metrics
         application = web.Application(client_max_size=BODY_BYTES_MAX)
+        application.on_response_prepare.append(_protect)
         application.router.add_get("/livez", self._live)
         application.router.add_get("/readyz", self._ready)
         application.router.add_get("/metrics", self._metrics)
+        add_api(application, operations, auth, settings)
         add_console(application, operations, auth, settings)
         self._listener = Listener(application, settings.http.connections_max)
 
@@ -66,11 +69,16 @@ class Server:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(
             body=await self._render_metrics(),
-            headers={
-                "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
-                "Cache-Control": "no-store",
-            },
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
+
+
+async def _protect(_: web.Request, response: web.StreamResponse) -> None:
+    """Adds what every answer has, unless it says otherwise: no guessing of types, no copies kept."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    response.headers["Server"] = "dispatcher"
 
 
 def _json(value: object, status: int = 200) -> web.Response:
@@ -78,5 +86,4 @@ def _json(value: object, status: int = 200) -> web.Response:
         body=orjson.dumps(value) + b"\n",
         status=status,
         content_type="application/json",
-        headers={"Cache-Control": "no-store"},
     )

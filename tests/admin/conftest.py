@@ -9,6 +9,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
+from tests.admin.serving import Api, served
 
 KEY = "k1:" + "QUJD" * 10 + "QUI="
 ADMIN_TOKEN = "admin-token-of-the-tests-0123456789"  # noqa: S105 -- of the tests
@@ -39,3 +40,9 @@ async def connection(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def api(deployment: Deployment) -> AsyncIterator[Api]:
+    async with served(deployment) as found:
+        yield found

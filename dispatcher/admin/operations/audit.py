@@ -1,6 +1,8 @@
 """The audit log: who changed, revealed, resent, or signed in; written with what it tells of."""
 
+import re
 from datetime import datetime
+from typing import Final
 
 import orjson
 
@@ -10,6 +12,7 @@ from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
     Object,
     Place,
+    cursor_scope,
     limit_problems,
     page_object,
     read_cursor,
@@ -18,6 +21,8 @@ from dispatcher.admin.operations.objects import (
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.store import admin as store
 from dispatcher.store.audit import AuditLine, page_of_audit
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Audit:
@@ -54,13 +59,22 @@ class Audit:
             for name, at in (("since", since), ("until", until))
             if at is not None and at.tzinfo is None
         ]
-        place = read_cursor(cursor)
-        if place is not None and not place.id.isdecimal():
+        whose = allowed_tenant(actor, tenant)
+        wanted = {
+            "actor": actor_name,
+            "action": action,
+            "object": object_id,
+            "since": since,
+            "until": until,
+        }
+        scope = cursor_scope("audit", whose, wanted)
+        place = read_cursor(cursor, scope)
+        if place is not None and _NUMBER.fullmatch(place.id) is None:
             problems.append(("cursor", "is not a next_cursor of an earlier page"))
         if problems:
             raise InvalidRequestError(problems)
         filters = [
-            allowed_tenant(actor, tenant),
+            whose,
             actor_name,
             action,
             object_id,
@@ -71,7 +85,9 @@ class Audit:
         ]
         async with store.reading(self._database) as connection:
             rows = await page_of_audit(connection, filters)
-        return page_object(rows, limit, lambda row: Place(row.at, str(row.id)), audit_object)
+        return page_object(
+            rows, limit, lambda row: Place(row.at, str(row.id)), audit_object, scope=scope
+        )
 
 
 def audit_object(line: AuditLine) -> Object:

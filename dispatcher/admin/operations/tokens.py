@@ -18,6 +18,7 @@ from dispatcher.admin.operations.objects import (
     LIMIT_DEFAULT,
     Object,
     Place,
+    cursor_scope,
     limit_problems,
     page_object,
     read_cursor,
@@ -118,11 +119,15 @@ class Tokens:
         problems = limit_problems(limit)
         if problems:
             raise InvalidRequestError(problems)
-        place = read_cursor(cursor) or (None, None)
-        filters = [allowed_tenant(actor, tenant), *place, limit + 1]
+        whose = allowed_tenant(actor, tenant)
+        scope = cursor_scope("tokens", whose, {})
+        place = read_cursor(cursor, scope) or (None, None)
+        filters = [whose, *place, limit + 1]
         async with store.reading(self._database) as connection:
             rows = await token_store.page_of_tokens(connection, filters)
-        return page_object(rows, limit, lambda row: Place(row.created_at, row.id), token_object)
+        return page_object(
+            rows, limit, lambda row: Place(row.created_at, row.id), token_object, scope=scope
+        )
 
     async def revoke(self, actor: Actor, token_id: str) -> Object:
         """Ends a token for good and returns it; one that was revoked stays as it is.

@@ -1,0 +1,49 @@
+"""Tokens and the audit log over HTTP, for admins."""
+
+from dispatcher.admin.api.models import AuditQuery, NewToken, TokensQuery
+from dispatcher.admin.api.routes import Answer, Call
+
+
+async def list_tokens(call: Call, query: TokensQuery) -> Answer:
+    """List tokens, newest first, revoked and expired ones included."""
+    return Answer(
+        await call.operations.tokens.page(
+            call.actor, tenant=query.tenant, limit=query.limit, cursor=query.cursor
+        )
+    )
+
+
+async def create_token(call: Call, fields: NewToken) -> Answer:
+    """Create a token; the answer holds its text, this once."""
+    return Answer(
+        await call.operations.tokens.create(
+            call.actor,
+            name=fields.name,
+            role=fields.role,
+            tenant=fields.tenant,
+            expires_at=fields.expires_at,
+        )
+    )
+
+
+async def revoke_token(call: Call) -> Answer:
+    """Revoke a token; sessions that were opened with it end too."""
+    await call.operations.tokens.revoke(call.actor, call.id)
+    return Answer(None)
+
+
+async def list_audit(call: Call, query: AuditQuery) -> Answer:
+    """List what people and programs did, newest first."""
+    return Answer(
+        await call.operations.audit.page(
+            call.actor,
+            tenant=query.tenant,
+            actor_name=query.actor,
+            action=query.action,
+            object_id=query.object,
+            since=query.since,
+            until=query.until,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    )

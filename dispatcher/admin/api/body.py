@@ -1,0 +1,223 @@
+"""Reads a request's body: bounded, JSON, an object; the text of each member stays at hand.
+
+An event's `data` keeps its bytes, so members are cut out of the text instead of written anew. What
+is always true: nothing is kept beyond the bound, whatever Content-Length says; brackets nest
+`DEPTH_MAX` deep at most, and that is known before anything is parsed; a name given twice is refused
+(which of the two is meant is anybody's guess), except inside `data`, which is the producer's; a body
+that comes too slowly ends with 408. A member of a megabyte takes about 10 ms to cut out, and a
+larger one is not read.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from json import JSONDecodeError, JSONDecoder
+from typing import Any, Final, NamedTuple
+
+from aiohttp import web
+
+from dispatcher.admin.api.problems import ProblemError
+from dispatcher.admin.operations.objects import JsonText
+from dispatcher.core.errors import InvalidRequestError
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+EVENT_BODY_BYTES_MAX: Final = 1024 * 1024 + 64 * 1024
+DEPTH_MAX: Final = 64
+READ_SECONDS_MAX: Final = 30.0
+JSON_TYPES: Final = frozenset({"application/json", "application/merge-patch+json"})
+KEPT_AS_TEXT: Final = frozenset({"data"})
+
+# An unfinished string matches up to the end, so that no text is looked at twice.
+_STRINGS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS: Final = re.compile(r"[^\[\]{}]+")
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+
+
+class Body(NamedTuple):
+    """The members of an object: values, with `data` as a `JsonText`."""
+
+    members: Mapping[str, Any]
+
+
+async def read_body(request: web.Request, bytes_max: int = BODY_BYTES_MAX) -> Body:
+    """Returns the members of the body; an empty body has none.
+
+    Raises:
+        ProblemError: too large, too slow, of another type, or no JSON. InvalidRequestError: names
+        are given twice, or hold what no text may.
+    """
+    length = request.content_length
+    if length is not None and length > bytes_max:
+        raise _too_large(bytes_max)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise ProblemError(415, "send the body as it is, without Content-Encoding")
+    raw = await _read(request, bytes_max)
+    if not raw:
+        return Body({})
+    if request.content_type not in JSON_TYPES:
+        raise ProblemError(415, "send the body as Content-Type: application/json")
+    return parse_body(raw)
+
+
+def parse_body(raw: bytes) -> Body:
+    """Returns the members of a JSON object.
+
+    Raises:
+        ProblemError: it is none. InvalidRequestError: as `read_body`.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProblemError(400, f"the body is not UTF-8: byte {error.start} is wrong") from None
+    if is_too_deep(text):
+        raise ProblemError(400, f"the body nests deeper than {DEPTH_MAX} levels")
+    twice: list[str] = []
+    try:
+        members = _members(text, twice)
+    except JSONDecodeError as error:
+        raise ProblemError(
+            400,
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+        ) from None
+    except ValueError:  # NaN and Infinity, or a number of more digits than one may convert
+        raise ProblemError(400, "the body is not JSON: a number in it is none") from None
+    problems = [(name, "is given twice") for name in dict.fromkeys(twice)]
+    for name, value in members.items():
+        problems += _text_problems(name, value)
+    if problems:
+        raise InvalidRequestError(problems)
+    return Body(members)
+
+
+def is_too_deep(text: str) -> bool:
+    """Tells whether brackets nest deeper than `DEPTH_MAX`; wrong JSON is judged roughly."""
+    brackets = _NO_BRACKETS.sub("", _STRINGS.sub("", text)).replace("{", "[").replace("}", "]")
+    for _ in range(DEPTH_MAX):
+        shorter = brackets.replace("[]", "")
+        if len(shorter) == len(brackets):
+            break
+        brackets = shorter
+    return "[]" in brackets or brackets.startswith("[" * (DEPTH_MAX + 1))
+
+
+async def _read(request: web.Request, bytes_max: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(READ_SECONDS_MAX):
+            async for chunk in request.content.iter_any():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise _too_large(bytes_max)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ProblemError(
+            408, f"the body did not come within {READ_SECONDS_MAX:.0f} s", close=True
+        ) from None
+    except web.RequestPayloadError:
+        raise ProblemError(400, "the body is cut off or wrongly framed", close=True) from None
+    return b"".join(chunks)
+
+
+def _too_large(bytes_max: int) -> ProblemError:
+    return ProblemError(413, f"the body must have at most {bytes_max} bytes", close=True)
+
+
+def _members(text: str, twice: list[str]) -> dict[str, Any]:
+    """Walks over the members of the outer object; `twice` gets the names that come again."""
+    plain = JSONDecoder(parse_constant=_refuse, parse_int=_whole)
+    strict = JSONDecoder(
+        parse_constant=_refuse,
+        parse_int=_whole,
+        object_pairs_hook=lambda pairs: _object(pairs, twice),
+    )
+    # The data's numbers are never looked at: no digits are turned into anything.
+    untouched = JSONDecoder(parse_constant=_refuse, parse_int=str, parse_float=str)
+    members: dict[str, Any] = {}
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        plain.raw_decode(text, at)
+        raise JSONDecodeError("an object is expected", text, at)
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "}":
+        if text[at : at + 1] != '"':
+            raise JSONDecodeError("a name in double quotes is expected", text, at)
+        name, at = plain.raw_decode(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise JSONDecodeError("a colon is expected", text, at)
+        at = _skip(text, at + 1)
+        if name in members:
+            twice.append(name)
+        if name in KEPT_AS_TEXT:
+            _, end = untouched.raw_decode(text, at)
+            members[name] = JsonText(text[at:end])
+        else:
+            members[name], end = strict.raw_decode(text, at)
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+            if text[at : at + 1] == "}":
+                raise JSONDecodeError("a name in double quotes is expected", text, at)
+        elif text[at : at + 1] != "}":
+            raise JSONDecodeError("a comma or a closing brace is expected", text, at)
+    at = _skip(text, at + 1)
+    if at != len(text):
+        raise JSONDecodeError("the end is expected", text, at)
+    return members
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def _object(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice += [name for name in found if names.count(name) > 1]
+    return found
+
+
+def _refuse(_: str) -> None:
+    raise ValueError("no JSON")
+
+
+def _whole(digits: str) -> int | float:
+    """Reads a whole number; one too long for that is a float, and so out of any bound."""
+    return int(digits) if len(digits) <= 20 else float(digits)  # noqa: PLR2004 -- 64 bits have 19 digits
+
+
+def _text_problems(path: str, value: object) -> list[tuple[str, str]]:
+    """Lists texts that Postgres has no room for: with NUL or half a surrogate pair."""
+    match value:
+        case str():
+            return [] if is_text(value) else [(path, "must have no NUL and no lone surrogate")]
+        case list():
+            return [
+                problem
+                for index, one in enumerate(value)
+                for problem in _text_problems(f"{path}[{index}]", one)
+            ]
+        case dict():
+            return [
+                problem
+                for name, one in value.items()
+                for problem in (
+                    _text_problems(f"{path}.{name}", one)
+                    if is_text(name)
+                    else [(path, "must have names without NUL and lone surrogates")]
+                )
+            ]
+        case _:
+            return []
+
+
+def is_text(text: str) -> bool:
+    """Tells whether Postgres has room for a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

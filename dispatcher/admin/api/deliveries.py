@@ -1,0 +1,69 @@
+"""Deliveries over HTTP: listed, shown with attempts, sent once more, cancelled."""
+
+from dispatcher.admin.api.models import DeliveriesQuery, Resend
+from dispatcher.admin.api.routes import Answer, Call
+from dispatcher.admin.operations.deliveries import DeliveryFilter
+
+
+async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:
+    """List deliveries, newest first, without their attempts."""
+    wanted = DeliveryFilter(
+        endpoint_id=query.endpoint_id,
+        event_id=query.event_id,
+        request_id=query.request_id,
+        event_type=query.event_type,
+        state=query.state,
+        labels=query.label,
+        tenant=query.tenant,
+        test=query.test,
+        since=query.since,
+        until=query.until,
+    )
+    return Answer(
+        await call.operations.deliveries.page(
+            call.actor, wanted, limit=query.limit, cursor=query.cursor
+        )
+    )
+
+
+async def show_delivery(call: Call) -> Answer:
+    """Show a delivery with its attempts."""
+    return Answer(await call.operations.deliveries.show(call.actor, call.id))
+
+
+async def resend_delivery(call: Call) -> Answer:
+    """Ask for one more attempt of a delivery.
+
+    A success makes it succeeded; a failure changes nothing and starts no schedule. One that waits is
+    sent now and keeps its place in the schedule.
+    """
+    return Answer(await call.operations.deliveries.resend(call.actor, call.id))
+
+
+async def cancel_delivery(call: Call) -> Answer:
+    """End a delivery that waits; it can be resent later."""
+    return Answer(await call.operations.deliveries.cancel(call.actor, call.id))
+
+
+async def resend_deliveries(call: Call, fields: Resend) -> Answer:
+    """Ask for one more attempt of each delivery of a filter.
+
+    `dry_run` only counts. One call takes `limit` deliveries at most; where `capped` says that there
+    are more, go on with `until` set to `next_until`.
+    """
+    given = fields.filter
+    wanted = DeliveryFilter(
+        endpoint_id=given.endpoint_id,
+        event_id=given.event_id,
+        request_id=given.request_id,
+        event_type=given.event_type,
+        state=given.state,
+        labels=given.labels,
+        tenant=given.tenant,
+        since=given.since,
+        until=given.until,
+    )
+    answer = await call.operations.deliveries.resend_matching(
+        call.actor, wanted, dry_run=fields.dry_run
+    )
+    return Answer(answer, 200 if fields.dry_run else 202)

@@ -1,0 +1,198 @@
+"""From a request to an answer: who asks, how often, may they, what do they give; then the operation.
+
+The order is from cheap to dear, so that a flood is turned away early: the address's allowance, the
+token, the token's allowance, the role, the query, the body. What is always true: without a token
+nothing below /api/v1 answers anything but 401, not even that a path exists; everything ends within
+the route's bound; every error is `application/problem+json`; nothing is cached by anybody.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from pydantic import BaseModel, ValidationError
+
+from dispatcher.admin.api.body import is_text, read_body
+from dispatcher.admin.api.docs import add_docs
+from dispatcher.admin.api.kinds import faults_of
+from dispatcher.admin.api.problems import ProblemError, problem, problem_of
+from dispatcher.admin.api.routes import PREFIX, Answer, Call, Inputs, Route, inputs_of
+from dispatcher.admin.api.table import ROUTES
+from dispatcher.admin.auth import Auth
+from dispatcher.admin.operations.allowance import Buckets
+from dispatcher.admin.operations.deployment import Actor
+from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.objects import write_json
+from dispatcher.admin.peers import address_of
+from dispatcher.config.settings import Settings
+from dispatcher.core.errors import InvalidRequestError, NotFoundError, TooManyError
+
+CHALLENGE: Final = 'Bearer realm="dispatcher"'
+LISTS: Final = frozenset({"label"})
+"""Query parameters that may be repeated."""
+ID_CHARACTERS_MAX: Final = 128
+ACTOR: Final = web.RequestKey("actor", Actor)
+
+
+def add_api(app: web.Application, operations: Operations, auth: Auth, settings: Settings) -> None:
+    """Adds the API below its prefix, and its description."""
+    door = _Door(operations, auth, settings)
+    api = web.Application(middlewares=[door.guard])
+    for route in ROUTES:
+        api.router.add_route(route.method, route.path, door.handler_of(route))
+    app.add_subapp(PREFIX, api)
+    add_docs(app)
+
+
+class _Door:
+    """What all routes share."""
+
+    def __init__(self, operations: Operations, auth: Auth, settings: Settings) -> None:
+        self._operations = operations
+        self._auth = auth
+        self._trusted = settings.http.trusted_proxies
+        monotonic = operations.deployment.clock.monotonic
+        rate = settings.http.requests_per_second
+        burst = max(1, math.ceil(2 * rate))
+        self._by_address = Buckets(rate, burst, monotonic=monotonic)
+        self._by_actor = Buckets(rate, burst, monotonic=monotonic)
+
+    @property
+    def guard(self) -> Middleware:
+        """The middleware: recognises who asks, and turns every error into a problem."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                if request.method == hdrs.METH_OPTIONS:
+                    return _options(request)
+                request[ACTOR] = await self._recognise(request)
+                return await handler(request)
+            except web.HTTPMethodNotAllowed as error:
+                allow = {"Allow": ", ".join(sorted(error.allowed_methods))}
+                return problem(405, f"{error.method} is not possible here", headers=allow)
+            except web.HTTPNotFound:
+                return problem(404, "there is no such route; /openapi.json lists all of them")
+            except (asyncio.CancelledError, ConnectionError):
+                raise
+            except Exception as error:  # noqa: BLE001 -- the border: every error becomes an answer
+                return problem_of(error)
+
+        return guard
+
+    def handler_of(self, route: Route) -> Handler:
+        """Returns what aiohttp calls."""
+        inputs = inputs_of(route.handler)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            actor = request[ACTOR]
+            actor.require(route.role)
+            call = Call(actor, self._operations, request.match_info, request)
+            for name in call.names.values():
+                if len(name) > ID_CHARACTERS_MAX or not is_text(name):
+                    raise NotFoundError("there is nothing of that id")
+            given = await _given(request, route, inputs)
+            async with asyncio.timeout(route.seconds_max):
+                answer = await route.handler(call, **given)
+            return _response(answer, route)
+
+        return handle
+
+    async def _recognise(self, request: web.Request) -> Actor:
+        address = address_of(request, self._trusted)
+        wait = self._by_address.take(address)
+        if wait:
+            raise TooManyError("too many requests from this address", wait)
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise ProblemError(
+                401,
+                "send Authorization: Bearer <token>; `dispatcher token create` makes one",
+                headers={"WWW-Authenticate": CHALLENGE},
+            )
+        actor = await self._auth.actor_of(token.strip(), address)
+        if actor is None:
+            raise ProblemError(
+                401,
+                "the token is wrong, expired or revoked",
+                headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
+            )
+        wait = self._by_actor.take(actor.name)
+        if wait:
+            raise TooManyError("too many requests with this token", wait)
+        return actor
+
+
+async def _given(request: web.Request, route: Route, inputs: Inputs) -> dict[str, Any]:
+    """Returns the handler's arguments; every fault of query and body is told at once."""
+    problems: list[tuple[str, str]] = []
+    given: dict[str, Any] = {}
+    query, found = _query_of(request)
+    problems += found
+    if inputs.query is not None:
+        given["query"] = _validated(inputs.query, query, problems)
+    else:
+        problems += [(name, "is not known here") for name in query]
+    if inputs.fields is not None:
+        members = dict((await read_body(request, route.bytes_max)).members)
+        if not inputs.judged_by_operation:
+            if members or inputs.fields_required:
+                given["fields"] = _validated(inputs.fields, members, problems)
+        else:
+            given["fields"] = members
+    elif request.body_exists and (await read_body(request, route.bytes_max)).members:
+        problems.append(("body", "this route takes none"))
+    if problems:
+        raise InvalidRequestError(problems)
+    return given
+
+
+def _query_of(request: web.Request) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    query: dict[str, Any] = {}
+    problems = []
+    for name in dict.fromkeys(request.query):
+        values = request.query.getall(name)
+        if not all(is_text(text) for text in (name, *values)):
+            problems.append(("query", "must have no NUL and no lone surrogate"))
+        elif name in LISTS:
+            query[name] = values
+        elif len(values) > 1:
+            problems.append((name, "is given twice"))
+        else:
+            query[name] = values[0]
+    return query, problems
+
+
+def _validated(
+    model: type[BaseModel], values: Mapping[str, Any], problems: list[tuple[str, str]]
+) -> BaseModel | None:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems += faults_of(error)
+        return None
+
+
+def _response(answer: Answer, route: Route) -> web.Response:
+    status = answer.status or route.status
+    if answer.body is None:
+        return web.Response(status=status, headers=answer.headers)
+    return web.Response(
+        body=write_json(answer.body),
+        status=status,
+        content_type="application/json",
+        headers=answer.headers,
+    )
+
+
+def _options(request: web.Request) -> web.Response:
+    """Tells the methods of a path; pages of other sites get no leave to use them (no CORS)."""
+    error = request.match_info.http_exception
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return web.Response(
+            status=204, headers={"Allow": ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))}
+        )
+    return problem(404, "there is no such route; /openapi.json lists all of them")

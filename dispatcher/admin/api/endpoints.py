@@ -1,0 +1,172 @@
+"""Endpoints over HTTP: their fields, states, secrets and test events; versions by ETag."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from dispatcher.admin.api.body import is_text
+from dispatcher.admin.api.models import (
+    EndpointChange,
+    EndpointsQuery,
+    NewEndpoint,
+    NewSecret,
+    NewTest,
+)
+from dispatcher.admin.api.routes import PREFIX, Answer, Call
+from dispatcher.admin.operations.objects import Object, endpoint_etag
+from dispatcher.core.errors import InvalidRequestError, PreconditionFailedError
+
+
+async def list_endpoints(call: Call, query: EndpointsQuery) -> Answer:
+    """List endpoints, newest first."""
+    return Answer(
+        await call.operations.endpoints.page(
+            call.actor,
+            tenant=query.tenant,
+            name=query.name,
+            profile=query.profile,
+            state=query.state,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    )
+
+
+async def create_endpoint(call: Call, fields: Annotated[Mapping[str, Any], NewEndpoint]) -> Answer:
+    """Create an endpoint.
+
+    The answer holds its whole secret, this once. A name is unique in its tenant, so creating twice
+    is safe: the second time is refused with 409.
+    """
+    made = await call.operations.endpoints.create(call.actor, fields)
+    return _versioned(made, {"Location": f"{PREFIX}/endpoints/{made['id']}"})
+
+
+async def show_endpoint(call: Call) -> Answer:
+    """Show an endpoint.
+
+    The ETag is its version, for If-Match and If-None-Match.
+    """
+    found = await call.operations.endpoints.show(call.actor, call.id)
+    etag = endpoint_etag(found)
+    if etag in _tags(call.request.headers.get("If-None-Match", ""), weak=True):
+        return Answer(None, 304, {"ETag": etag})
+    return _versioned(found)
+
+
+async def change_endpoint(
+    call: Call, fields: Annotated[Mapping[str, Any], EndpointChange]
+) -> Answer:
+    """Change an endpoint.
+
+    What is left out stays. With If-Match the change is refused (412) where somebody else changed
+    the endpoint meanwhile. The profile and the tenant never change (409); the secret is changed by
+    rotating it.
+    """
+    return _versioned(
+        await call.operations.endpoints.update(
+            call.actor, call.id, fields, if_match=await _wanted_version(call)
+        )
+    )
+
+
+async def delete_endpoint(call: Call) -> Answer:
+    """Delete an endpoint.
+
+    What waits is cancelled, its secret is destroyed, its history stays readable.
+    """
+    await call.operations.endpoints.delete(
+        call.actor, call.id, if_match=await _wanted_version(call)
+    )
+    return Answer(None)
+
+
+async def pause_endpoint(call: Call) -> Answer:
+    """Pause an endpoint.
+
+    Its deliveries wait until it is resumed, for `delivery.hold_days` at most.
+    """
+    return _versioned(await call.operations.endpoints.pause(call.actor, call.id))
+
+
+async def resume_endpoint(call: Call) -> Answer:
+    """Resume a paused or disabled endpoint.
+
+    What waits is sent, oldest first.
+    """
+    return _versioned(await call.operations.endpoints.resume(call.actor, call.id))
+
+
+async def rotate_secret(call: Call, fields: NewSecret = NewSecret()) -> Answer:  # noqa: B008 -- frozen
+    """Rotate an endpoint's secret.
+
+    The answer holds the new secret, whole. Under `standard` and `stripe` the old one signs beside
+    it until the overlap ends. Other profiles have room for one signature: the new secret is staged,
+    and a second call with `activate_staged: true` switches and answers the endpoint's secrets.
+    """
+    rotation = call.operations.rotation
+    if fields.activate_staged:
+        others = sorted(fields.model_fields_set - {"activate_staged"})
+        if others:
+            raise InvalidRequestError(
+                [(name, "cannot be given with activate_staged") for name in others]
+            )
+        return _versioned(await rotation.activate_staged(call.actor, call.id))
+    return Answer(
+        await rotation.rotate(
+            call.actor,
+            call.id,
+            new_secret=fields.secret,
+            overlap_seconds=fields.overlap_seconds,
+            activate=fields.activate,
+        )
+    )
+
+
+async def reveal_secret(call: Call) -> Answer:
+    """Show an endpoint's secret, whole; that it was asked for is written to the audit log."""
+    return Answer(await call.operations.rotation.reveal(call.actor, call.id))
+
+
+async def send_test(call: Call, fields: NewTest = NewTest()) -> Answer:  # noqa: B008 -- frozen
+    """Send a test event.
+
+    One attempt, at once, whatever the endpoint subscribes to and whether it is paused or disabled.
+    The answer is 200 with the attempt, whatever that came to.
+    """
+    return Answer(
+        await call.operations.trial.send(
+            call.actor,
+            call.id,
+            event_type=fields.event_type,
+            data=None if fields.data is None else fields.data.text,
+        )
+    )
+
+
+def _versioned(found: Object, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(found, headers={"ETag": endpoint_etag(found), **(headers or {})})
+
+
+async def _wanted_version(call: Call) -> str | None:
+    """Returns the version that a change is for, None where any will do (RFC 9110, 13.1.1).
+
+    Of several tags one has to be the present one; weak tags never match.
+    """
+    header = call.request.headers.get("If-Match")
+    if header is None or header.strip() == "*":
+        return None
+    tags = _tags(header, weak=False)
+    if len(tags) == 1:
+        return tags[0]
+    present = endpoint_etag(await call.operations.endpoints.show(call.actor, call.id))
+    if present not in tags:
+        raise PreconditionFailedError(f"the endpoint's version is {present}; read it again")
+    return present
+
+
+def _tags(header: str, *, weak: bool) -> list[str]:
+    """Returns the entity tags of a list; with `weak` their marks are left off."""
+    tags = [tag.strip() for tag in header.split(",")]
+    if weak:
+        tags = [tag.removeprefix("W/") for tag in tags]
+    return [tag for tag in tags if tag and is_text(tag)]

@@ -1,0 +1,77 @@
+"""Events over HTTP: published by producers outside the database, listed, shown, explained; the catalogue."""
+
+from dispatcher.admin.api.models import EventsQuery, NewEventFields
+from dispatcher.admin.api.routes import PREFIX, Answer, Call
+from dispatcher.admin.operations.events import NewEvent
+from dispatcher.admin.operations.objects import JsonText
+
+
+async def list_event_types(call: Call) -> Answer:
+    """List the event types of the catalogue.
+
+    A type that is not in it is accepted and delivered all the same.
+    """
+    catalogue = call.operations.deployment.catalogue
+    items = [
+        {
+            "name": one.name,
+            "group": one.group,
+            "group_title": catalogue.groups[one.group].title._asdict(),
+            "title": one.title._asdict(),
+            "description": one.description._asdict(),
+            "operational": one.operational,
+            "sample": JsonText(one.sample),
+        }
+        for one in catalogue.types.values()
+    ]
+    return Answer({"items": items, "next_cursor": None})
+
+
+async def list_events(call: Call, query: EventsQuery) -> Answer:
+    """List events, newest first, those that wait in the outbox included."""
+    return Answer(
+        await call.operations.events.page(
+            call.actor,
+            event_type=query.event_type,
+            labels=query.label,
+            tenant=query.tenant,
+            test=query.test,
+            since=query.since,
+            until=query.until,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    )
+
+
+async def publish_event(call: Call, fields: NewEventFields) -> Answer:
+    """Publish an event.
+
+    For producers outside the database; `data` keeps its bytes: digits, order of names, spaces. With
+    an `id` of your own publishing twice is safe: a known id answers 200 with the first event, and
+    nothing new is published.
+    """
+    event, is_new = await call.operations.events.publish(
+        call.actor,
+        NewEvent(
+            type=fields.type,
+            data=fields.data.text,
+            id=fields.id,
+            tenant=fields.tenant,
+            occurred_at=fields.occurred_at,
+            ordering_key=fields.ordering_key,
+            labels=fields.labels,
+            traceparent=fields.traceparent,
+        ),
+    )
+    return Answer(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event['id']}"})
+
+
+async def show_event(call: Call) -> Answer:
+    """Show the newest event of an id with its deliveries."""
+    return Answer(await call.operations.events.show(call.actor, call.id))
+
+
+async def explain_event(call: Call) -> Answer:
+    """Explain why each endpoint did or did not get an event, and what happens next."""
+    return Answer(await call.operations.explanation.explain(call.actor, call.id))

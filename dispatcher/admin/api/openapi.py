@@ -1,0 +1,153 @@
+"""OpenAPI 3.1, made from the table of routes: what the handlers take is what it says."""
+
+import re
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from dispatcher import __version__
+from dispatcher.admin.api import problems
+from dispatcher.admin.api.models import Problem
+from dispatcher.admin.api.routes import Inputs, Route, inputs_of, words_of
+from dispatcher.admin.api.table import ROUTES
+
+ALWAYS: Final = (401, 403, 429, 500, 503)
+TITLES: Final = {
+    304: "Not changed.",
+    400: "The request cannot be read: no JSON, wrong framing.",
+    401: "No token, or one that is wrong, expired or revoked.",
+    403: "The token's role does not reach.",
+    404: "There is no such thing, or it is another tenant's.",
+    408: "The body came too slowly.",
+    409: "It contradicts the present state.",
+    412: "Somebody else changed it meanwhile.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    422: "Fields or query parameters are at fault; `errors` lists all of them.",
+    429: "Too often; Retry-After says when to ask again.",
+    500: "An error of the dispatcher's.",
+    503: "The database is away, or it took too long; try again.",
+}
+DESCRIPTION: Final = """\
+Events in, signed webhooks out. Send `Authorization: Bearer <token>`; `dispatcher token create` makes one.
+
+A **viewer** reads, an **operator** also tests, resends, cancels, pauses, resumes and publishes, an **admin** also
+changes endpoints, secrets and tokens and reads the audit log. A token for one tenant sees that tenant alone: the
+others' things are 404, and `tenant` may be left out.
+
+Lists are pages: `{"items": [...], "next_cursor": null}`, newest first; give `next_cursor` as `cursor`, with the
+same filters. Times are RFC 3339. Errors are `application/problem+json`.
+"""
+
+
+def openapi() -> dict[str, Any]:
+    """Returns the document."""
+    inputs = [(route, inputs_of(route.handler)) for route in ROUTES]
+    models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(Problem, "serialization"): None}
+    for route, given in inputs:
+        if given.fields is not None:
+            models[given.fields, "validation"] = None
+        if route.answer is not None:
+            models[route.answer, "serialization"] = None
+    _, definitions = models_json_schema(list(models), ref_template="#/components/schemas/{model}")
+    paths: dict[str, Any] = {}
+    for route, given in inputs:
+        paths.setdefault(route.full_path, {})[route.method.lower()] = _operation(route, given)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "dispatcher", "version": __version__, "description": DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "tags": [{"name": name} for name in dict.fromkeys(_tag(route) for route in ROUTES)],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+def _operation(route: Route, given: Inputs) -> dict[str, Any]:
+    summary, rest = words_of(route.handler)
+    operation: dict[str, Any] = {
+        "operationId": route.handler.__name__,
+        "tags": [_tag(route)],
+        "summary": summary,
+        "description": f"{rest}\n\nNeeds the role {route.role}.".strip(),
+        "parameters": _parameters(route, given),
+        "responses": _responses(route, given),
+    }
+    if given.fields is not None:
+        operation["requestBody"] = {
+            "required": given.fields_required,
+            "content": {"application/json": {"schema": _ref(given.fields)}},
+        }
+    return operation
+
+
+def _parameters(route: Route, given: Inputs) -> list[dict[str, Any]]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+    if given.query is not None:
+        schema = given.query.model_json_schema()
+        for name, described in schema["properties"].items():
+            plain = _without_null(described)
+            description = plain.pop("description", None)
+            parameter = {"name": name, "in": "query", "required": False, "schema": plain}
+            if description is not None:
+                parameter["description"] = description
+            parameters.append(parameter)
+    if 412 in route.problems:  # noqa: PLR2004 -- the status
+        parameters.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": False,
+                "description": "The ETag of the version that the change was made from.",
+                "schema": {"type": "string"},
+            }
+        )
+    return parameters
+
+
+def _without_null(described: dict[str, Any]) -> dict[str, Any]:
+    """Returns a parameter's schema: left out is how a query says null."""
+    plain = {key: value for key, value in described.items() if key not in {"title", "default"}}
+    kinds = [kind for kind in plain.pop("anyOf", []) if kind.get("type") != "null"]
+    return {**plain, **(kinds[0] if kinds else {})}
+
+
+def _responses(route: Route, given: Inputs) -> dict[str, Any]:
+    responses: dict[str, Any] = {str(route.status): _success(route, "Done.")}
+    for status, meaning in route.also.items():
+        has_body = status != 304  # noqa: PLR2004 -- the status
+        responses[str(status)] = _success(route, meaning) if has_body else {"description": meaning}
+    statuses = {*ALWAYS, *route.problems, 422}
+    if given.fields is not None or route.method != "GET":
+        statuses |= {400, 408, 413, 415}
+    for status in sorted(statuses):
+        responses[str(status)] = {
+            "description": TITLES[status],
+            "content": {problems.CONTENT_TYPE: {"schema": _ref(Problem)}},
+        }
+    return dict(sorted(responses.items()))
+
+
+def _success(route: Route, meaning: str) -> dict[str, Any]:
+    if route.answer is None:
+        return {"description": meaning}
+    return {
+        "description": meaning,
+        "content": {"application/json": {"schema": _ref(route.answer)}},
+    }
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _tag(route: Route) -> str:
+    return route.path.split("/")[1]

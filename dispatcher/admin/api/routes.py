@@ -1,0 +1,98 @@
+"""What a route is: where, who may, what goes in, what comes out; the handlers and OpenAPI share it.
+
+What goes in is read off the handler's own annotations: `query` and `fields` name a model, and what
+does not fit is refused before the handler runs. `Annotated[Mapping, Model]` for `fields` hands the
+members over as they are: the operation judges them and `Model` only describes them.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Final, NamedTuple, get_args, get_origin, get_type_hints
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from dispatcher.admin.api.body import BODY_BYTES_MAX
+from dispatcher.admin.operations.deployment import Actor, Role
+from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.objects import Object
+
+PREFIX: Final = "/api/v1"
+SECONDS_MAX: Final = 20.0
+"""An operation waits 5 s for a connection and as long for each statement; this bounds all of it."""
+
+
+class Call(NamedTuple):
+    """One request: who asks, of what, and what the path names."""
+
+    actor: Actor
+    operations: Operations
+    names: Mapping[str, str]
+    request: web.Request
+
+    @property
+    def id(self) -> str:
+        """The id in the path."""
+        return self.names["id"]
+
+
+class Answer(NamedTuple):
+    """What a handler gives back; None: no content."""
+
+    body: Object | None
+    status: int | None = None
+    """None: the route's own."""
+    headers: Mapping[str, str] = {}
+
+
+Handler = Callable[..., Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One route of the API; the handler's docstring is its description."""
+
+    method: str
+    path: str
+    handler: Handler
+    role: Role
+    answer: type[BaseModel] | None
+    status: int = 200
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses that are no problem, and what they mean."""
+    problems: tuple[int, ...] = ()
+    """Statuses of problems beside those that any route may answer."""
+    bytes_max: int = BODY_BYTES_MAX
+    seconds_max: float = SECONDS_MAX
+
+    @property
+    def full_path(self) -> str:
+        """The path as clients write it."""
+        return PREFIX + self.path
+
+
+class Inputs(NamedTuple):
+    """The models of what goes in."""
+
+    query: type[BaseModel] | None
+    fields: type[BaseModel] | None
+    judged_by_operation: bool
+    fields_required: bool
+
+
+def inputs_of(handler: Handler) -> Inputs:
+    """Returns the models that a handler's annotations name."""
+    hints = get_type_hints(handler, include_extras=True)
+    query, fields = hints.get("query"), hints.get("fields")
+    judged = get_origin(fields) is Annotated
+    model = get_args(fields)[1] if judged else fields
+    parameters = inspect.signature(handler).parameters
+    required = "fields" in parameters and parameters["fields"].default is inspect.Parameter.empty
+    return Inputs(query, model, judged, required)
+
+
+def words_of(handler: Handler) -> tuple[str, str]:
+    """Returns the first sentence of the handler's docstring, and the rest."""
+    summary, _, rest = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
+    return summary.replace("\n", " ").rstrip("."), rest

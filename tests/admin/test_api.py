@@ -1,0 +1,220 @@
+"""The API on a real socket and database: each route does what it says."""
+
+import pytest
+
+from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
+
+pytestmark = pytest.mark.postgres
+
+GOOD = {"name": "ERP", "url": "https://example.com/hooks", "event_types": ["order.*"]}
+THAI = '{"z": 1.50, "a":12345678901234567890123, "ชื่อ":"น้ำดื่ม", "a": 1e400 }'
+
+
+async def test_an_endpoint_is_made_listed_shown_changed_and_deleted(api):
+    made = await api.ask("POST", "/endpoints", GOOD | {"profile": "humansoft"})
+    assert made.status == 201
+    assert made.headers["Location"] == f"/api/v1/endpoints/{made.json['id']}"
+    assert made.json["secret"].startswith("whse")
+    path = f"/endpoints/{made.json['id']}"
+    shown = await api.ask("GET", path)
+    assert "********" in shown.json["secret"]
+    assert (await api.ask("GET", "/endpoints")).json == {"items": [shown.json], "next_cursor": None}
+    changed = await api.ask("PATCH", path, {"rate_limit": 5, "labels": {"branch": "bkk"}})
+    assert (changed.json["rate_limit"], changed.json["labels"]) == (5.0, {"branch": "bkk"})
+    assert changed.json["name"] == "ERP"
+    assert (await api.ask("DELETE", path)).status == 204
+    assert (await api.ask("GET", path)).status == 404
+
+
+async def test_the_same_name_twice_is_refused(api):
+    await api.ask("POST", "/endpoints", GOOD)
+    again = await api.ask("POST", "/endpoints", GOOD)
+    assert again.status == 409
+    assert again.headers["Content-Type"].startswith("application/problem+json")
+    assert "ERP" in again.json["detail"]
+
+
+async def test_a_change_is_for_the_version_that_was_read(api):
+    made = await api.ask("POST", "/endpoints", GOOD)
+    path = f"/endpoints/{made.json['id']}"
+    first = {"If-Match": made.headers["ETag"]}
+    changed = await api.ask("PATCH", path, {"name": "ERP 2"}, headers=first)
+    assert changed.status == 200
+    assert changed.headers["ETag"] != made.headers["ETag"]
+    assert (await api.ask("PATCH", path, {"name": "ERP 3"}, headers=first)).status == 412
+    assert (await api.ask("DELETE", path, headers=first)).status == 412
+    both = {"If-Match": f"{first['If-Match']}, {changed.headers['ETag']}"}
+    assert (await api.ask("PATCH", path, {"name": "ERP 4"}, headers=both)).status == 200
+    assert (await api.ask("PATCH", path, {}, headers={"If-Match": 'W/"x"'})).status == 412
+    assert (await api.ask("DELETE", path, headers={"If-Match": "*"})).status == 204
+
+
+async def test_an_unchanged_endpoint_need_not_be_sent_again(api):
+    made = await api.ask("POST", "/endpoints", GOOD)
+    path = f"/endpoints/{made.json['id']}"
+    same = await api.ask("GET", path, headers={"If-None-Match": f"W/{made.headers['ETag']}"})
+    assert (same.status, same.raw) == (304, b"")
+
+
+@pytest.mark.parametrize("field", ["profile", "tenant"])
+async def test_profile_and_tenant_never_change(api, field):
+    made = await api.ask("POST", "/endpoints", GOOD)
+    path = f"/endpoints/{made.json['id']}"
+    assert (await api.ask("PATCH", path, {field: made.json[field]})).status == 200
+    assert (await api.ask("PATCH", path, {field: "wms"})).status == 409
+
+
+async def test_every_field_at_fault_is_told(api):
+    refused = await api.ask(
+        "POST",
+        "/endpoints",
+        {"name": "", "url": "ftp://x", "event_types": [], "ordering": "key", "nmae": 1},
+    )
+    assert refused.status == 422
+    assert sorted(refused.faults) == ["event_types", "name", "nmae", "ordering", "url"]
+
+
+async def test_an_endpoint_is_paused_and_resumed(api):
+    path = f"/endpoints/{(await api.ask('POST', '/endpoints', GOOD)).json['id']}"
+    assert (await api.ask("POST", f"{path}/pause")).json["state"] == "paused"
+    assert (await api.ask("POST", f"{path}/pause")).json["state"] == "paused"
+    assert (await api.ask("POST", f"{path}/resume")).json["state"] == "active"
+
+
+async def test_a_secret_is_rotated_staged_switched_and_revealed(api):
+    made = await api.ask("POST", "/endpoints", GOOD | {"profile": "wms"})
+    path = f"/endpoints/{made.json['id']}"
+    staged = await api.ask("POST", f"{path}/rotate-secret")
+    assert staged.json["state"] == "staged"
+    assert (await api.ask("GET", f"{path}/secret")).json == {
+        "endpoint_id": made.json["id"],
+        "secret": made.json["secret"],
+        "staged_secret": staged.json["secret"],
+        "public_key": None,
+    }
+    switched = await api.ask("POST", f"{path}/rotate-secret", {"activate_staged": True})
+    assert switched.json["staged_secret"] is None
+    assert (await api.ask("GET", f"{path}/secret")).json["secret"] == staged.json["secret"]
+    both = {"activate_staged": True, "secret": "x" * 40}
+    assert (await api.ask("POST", f"{path}/rotate-secret", both)).faults == ["secret"]
+    overlap = await api.ask("POST", f"{path}/rotate-secret", {"overlap_seconds": 5})
+    assert (overlap.status, overlap.faults) == (422, ["overlap_seconds"])
+    lines = (await api.ask("GET", f"/audit?object={made.json['id']}")).json["items"]
+    assert [line["action"] for line in lines] == [
+        "endpoint.reveal_secret",
+        "endpoint.activate_secret",
+        "endpoint.reveal_secret",
+        "endpoint.stage_secret",
+        "endpoint.create",
+    ]
+    assert {line["actor"] for line in lines} == {"admin-token"}
+
+
+async def test_an_event_keeps_its_bytes(api):
+    body = f'{{"type":"order.created","data":{THAI} ,"labels":{{"branch":"bkk"}}}}'.encode()
+    made = await api.ask("POST", "/events", raw=body)
+    assert made.status == 201
+    assert f'"data":{THAI},'.encode() in made.raw
+    shown = await api.ask("GET", made.headers["Location"].removeprefix("/api/v1"))
+    assert f'"data":{THAI},'.encode() in shown.raw
+
+
+async def test_a_known_id_answers_the_first_event_and_publishes_nothing(api, connection):
+    first = {"type": "order.created", "data": {"n": 1}, "id": "order-1"}
+    assert (await api.ask("POST", "/events", first)).status == 201
+    again = await api.ask("POST", "/events", first | {"data": {"n": 2}})
+    assert (again.status, again.json["data"]) == (200, {"n": 1})
+    assert await connection.fetchval("SELECT count(*) FROM dispatcher.outbox") == 1
+
+
+async def test_an_event_has_all_the_columns_of_the_outbox(api):
+    fields = {
+        "type": "order.created",
+        "data": {},
+        "tenant": "acme",
+        "occurred_at": "2026-05-29T21:32:11.1234567+07:00",
+        "ordering_key": "k",
+        "labels": {"branch": "bkk"},
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
+    reply = await api.ask("POST", "/events", fields)
+    assert reply.status == 201, reply.raw
+    made = reply.json
+    assert made["occurred_at"] == "2026-05-29T14:32:11.123456Z"
+    same = ("type", "tenant", "ordering_key", "labels", "traceparent")
+    assert {name: made[name] for name in same} == {name: fields[name] for name in same}
+    found = await api.ask("GET", "/events?label=branch=bkk&tenant=acme")
+    assert [one["id"] for one in found.json["items"]] == [made["id"]]
+
+
+async def test_an_event_is_explained(api):
+    await api.ask("POST", "/endpoints", GOOD)
+    made = await api.ask("POST", "/events", {"type": "stock.changed", "data": {}})
+    told = (await api.ask("GET", f"/events/{made.json['id']}/explain")).json
+    assert [one["why"] for one in told["endpoints"]] == ["not_subscribed"]
+
+
+async def test_the_catalogue_is_listed_with_its_samples(api):
+    page = (await api.ask("GET", "/event-types")).json
+    found = {one["name"]: one for one in page["items"]}
+    assert found["order.created"]["group"] == "outbound"
+    assert found["order.created"]["title"].keys() == {"th", "en"}
+    assert isinstance(found["order.created"]["sample"], dict)
+
+
+async def test_a_test_event_answers_with_its_attempt_and_can_be_found(api):
+    receiver = Receiver(Route(behaviour=Behaviour(status=500)))
+    port = await receiver.start("127.0.0.1", 0)
+    try:
+        url = f"http://127.0.0.1:{port}/hook"
+        made = await api.ask("POST", "/endpoints", GOOD | {"profile": "wms", "url": url})
+        sent = await api.ask("POST", f"/endpoints/{made.json['id']}/test")
+    finally:
+        await receiver.stop()
+    assert (sent.status, sent.json["state"], sent.json["test"]) == (200, "failed", True)
+    assert [one["response_code"] for one in sent.json["attempts"]] == [500]
+    path = f"/deliveries/{sent.json['id']}"
+    shown = (await api.ask("GET", path)).json
+    assert shown["attempts"] == sent.json["attempts"]
+    assert shown["state"] == "failed"
+    page = await api.ask("GET", f"/deliveries?test=true&endpoint_id={made.json['id']}")
+    assert [one["id"] for one in page.json["items"]] == [sent.json["id"]]
+    assert (await api.ask("GET", "/deliveries?test=false")).json["items"] == []
+    assert (await api.ask("POST", f"{path}/resend")).status == 409
+    assert (await api.ask("POST", f"{path}/cancel")).status == 409
+
+
+async def test_a_bulk_resend_counts_first(api):
+    path, filter_ = "/deliveries/resend", {"state": "failed", "since": "2026-01-01T00:00:00Z"}
+    counted = await api.ask("POST", path, {"filter": filter_, "dry_run": True})
+    assert (counted.status, counted.json["count"], counted.json["dry_run"]) == (200, 0, True)
+    assert (await api.ask("POST", path, {"filter": filter_})).status == 202
+    assert (await api.ask("POST", path, {"filter": {}})).status == 422
+    wrong = await api.ask("POST", path, {"filter": {"state": "bad", "x": 1}})
+    assert sorted(wrong.faults) == ["filter.state", "filter.x"]
+
+
+async def test_a_token_is_made_used_and_revoked(api):
+    made = await api.ask("POST", "/tokens", {"name": "erp", "role": "viewer", "tenant": "acme"})
+    assert made.status == 201
+    text = made.json["token"]
+    assert (await api.ask("GET", "/endpoints", token=text)).status == 200
+    listed = await api.ask("GET", "/tokens")
+    assert text not in listed.raw.decode()
+    assert listed.json["items"][0]["prefix"] == text[:12]
+    assert (await api.ask("DELETE", f"/tokens/{made.json['id']}")).status == 204
+    assert (await api.ask("GET", "/endpoints", token=text)).status == 401
+    assert (await api.ask("DELETE", f"/tokens/{made.json['id']}")).status == 204
+
+
+async def test_pages_follow_each_other_without_a_gap(api):
+    for number in range(5):
+        await api.ask("POST", "/endpoints", GOOD | {"name": f"e{number}"})
+    names, cursor = [], ""
+    while True:
+        page = (await api.ask("GET", f"/endpoints?limit=2{cursor}")).json
+        names += [one["name"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert names == ["e4", "e3", "e2", "e1", "e0"]
