@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
-from dispatcher.cli import audit, delivery, endpoint, event, local, token
+from dispatcher.cli import audit, delivery, endpoint, event, local, secrets, token
 
 program = typer.Typer(
     name="dispatcher",
@@ -23,6 +23,7 @@ program.add_typer(event.group, name="event")
 program.add_typer(delivery.group, name="delivery")
 program.add_typer(token.group, name="token")
 program.add_typer(audit.group, name="audit")
+program.add_typer(secrets.group, name="secrets")
 local.add_to(program)
 
 

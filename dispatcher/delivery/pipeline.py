@@ -104,7 +104,7 @@ class Pipeline:
             gate.connections, record=self.recorder.add, give_back=self.lanes.finished, clock=clock
         )
         self.shards = Shards(
-            Leases(database),
+            Leases(database, keyring.key_ids),
             incarnation=incarnation,
             name=name,
             version=version,

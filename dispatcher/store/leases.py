@@ -1,6 +1,6 @@
 """Who may send for whom: replicas' leases and the shards they hold, all by the database's clock."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -30,12 +30,16 @@ class Renewal(NamedTuple):
 class Leases:
     """The replica's and the shards' rows."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, key_ids: Iterable[str] = ()) -> None:
+        """Takes the ids of the keys that this replica opens secrets with, which it tells the others."""
         self._database = database
+        self._key_ids = sorted(key_ids)
 
     async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
         """Makes this incarnation known; harmless if it is."""
-        await self._database.execute(_JOIN, incarnation, name, version, lease_seconds)
+        await self._database.execute(
+            _JOIN, incarnation, name, version, lease_seconds, self._key_ids
+        )
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         """Returns other living incarnations under this name, and when each renewed last."""

@@ -1,0 +1,96 @@
+"""Re-keying: every secret at rest sealed anew with the first key, while replicas go on reading.
+
+    add the new key second, everywhere ─▶ make it first, everywhere ─▶ rekey ─▶ take the old key away
+
+What is always true: a secret lies sealed with one key that the configuration names; a slice is
+replaced in one transaction, and only where a row is as it was read, so that a rotation in the same
+moment wins. Cut off anywhere, it is run again and does what is left. It refuses to begin while a
+living replica does not know the new key: that replica would disable every endpoint it could not read.
+"""
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.objects import Object
+from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
+from dispatcher.core.sealing import NONCE_BYTES
+from dispatcher.store import admin as store
+from dispatcher.store.secrets import SealedRow, Secrets
+
+SLICE_ROWS: Final = 500
+"""Each slice makes every replica read the endpoints again: fewer and larger ones cost them less."""
+
+
+class Rekey:
+    """The secrets at rest of a deployment."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._secrets = Secrets(deployment.database)
+
+    async def run(
+        self,
+        actor: Actor,
+        *,
+        unchecked: bool = False,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Object:
+        """Seals every secret with the first key and returns what was done.
+
+        `progress` hears how many are done, and of how many. The answer has `key_id`, `secrets` (all
+        there are), `resealed`, and `unreadable`: the endpoints with a secret that no configured key
+        opens, which stays as it is.
+
+        Raises:
+            ConflictError: a living replica cannot open what would be sealed; `unchecked` goes on.
+            ConfigurationError: there are no keys. ForbiddenError: the actor is no admin.
+            NotFoundError: the actor is bound to a tenant, and the keys are everybody's.
+        """
+        actor.require(Role.ADMIN)
+        if actor.tenant is not None:
+            raise NotFoundError("the keys are not to be seen from within a tenant")
+        keyring = self._deployment.keys()
+        key_id = keyring.sealing_key_id
+        blind = [] if unchecked else await self._secrets.replicas_without(key_id)
+        if blind:
+            raise ConflictError(
+                f"running replicas do not have the key {key_id!r}, or do not tell: {', '.join(blind)};"
+                " give it to them first (as a further one in DISPATCHER_SECRET_KEYS) and restart them"
+            )
+        total, left = await self._secrets.count(key_id)
+        done = after = 0
+        unreadable: set[str] = set()
+        progress(0, left)
+        while rows := await self._secrets.under_other_keys(key_id, after, SLICE_ROWS):
+            changes = []
+            for row in rows:
+                anew = self._sealed_anew(row)
+                if anew is None:
+                    unreadable.add(row.endpoint_id)
+                else:
+                    changes.append((row.id, row.sealed, anew))
+            done += await self._secrets.replace(key_id, changes) if changes else 0
+            after = rows[-1].id
+            progress(done, max(left, done))
+        if done:
+            detail = {"key_id": key_id, "resealed": done, "unreadable": sorted(unreadable)}
+            async with self._deployment.database.transaction() as connection:
+                await store.write_audit(
+                    connection, actor.name, "*", "secrets.rekey", key_id, detail
+                )
+        return {
+            "key_id": key_id,
+            "secrets": total,
+            "resealed": done,
+            "unreadable": sorted(unreadable),
+        }
+
+    def _sealed_anew(self, row: SealedRow) -> bytes | None:
+        keyring = self._deployment.keys()
+        try:
+            text = keyring.open(row.sealed, owner=row.endpoint_id, key_id=row.key_id)
+        except SecretError:
+            return None
+        return keyring.seal(text, owner=row.endpoint_id, nonce=secrets.token_bytes(NONCE_BYTES))
