@@ -63,6 +63,13 @@ class Signer:
         return "".join(lead) + signatures
 
 
+def signed_content(
+    profile: Profile, *, event_id: str, delivery_id: str, timestamp: int, body: bytes
+) -> bytes:
+    """Returns the bytes that a profile's signature is made over, to be shown to a person."""
+    return _content(profile.signature.content)(event_id, delivery_id, timestamp, body)
+
+
 _Content = Callable[[str, str, int, bytes], bytes]
 
 

@@ -79,6 +79,7 @@ class RoutedEndpoint(NamedTuple):
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None
+    rate_limit: float | None
 
 
 @asynccontextmanager

@@ -27,6 +27,9 @@ _EVENTS_LABELLED = statement("events_labelled")
 _EVENTS_REQUESTED = statement("events_requested")
 _EVENTS_OF_ID = statement("events_of_id")
 _DELIVERY_FIND = statement("delivery_find")
+_DELIVERY_CONTEXT = statement("delivery_context")
+_BODY_LOAD = statement("body_load")
+_EVENT_OF_DELIVERY = statement("event_of_delivery")
 _DELIVERY_RESEND = statement("delivery_resend")
 _DELIVERIES_RESEND = statement("deliveries_resend")
 _DELIVERY_CANCEL = statement("delivery_cancel")
@@ -82,6 +85,24 @@ class AttemptDetail(NamedTuple):
     read_seconds: float | None
     reused: bool
     peer: str | None
+
+
+class ContextRow(NamedTuple):
+    """What decides when a delivery goes on."""
+
+    endpoint_id: str
+    name: str
+    url: str
+    state: str
+    reason: str | None
+    rate_limit: float | None
+    retry_schedule_seconds: list[float] | None
+    deleted_at: datetime | None
+    breaker_state: str | None
+    probe_at: datetime | None
+    is_resend_waiting: bool
+    dispatchers_alive: int
+    now: datetime
 
 
 class EventKey(NamedTuple):
@@ -171,6 +192,26 @@ async def load_attempts(connection: "Reach", delivery: DeliveryDetail) -> list[A
     """Returns the attempts of a delivery, in order."""
     rows = await connection.fetch(_ATTEMPTS_LOAD, delivery.id, delivery.day)
     return [AttemptDetail(*row) for row in rows]
+
+
+async def load_context(connection: "Reach", delivery: DeliveryDetail) -> ContextRow | None:
+    """Returns what decides when a delivery goes on; None: its endpoint's row is not there."""
+    row = await connection.fetchrow(_DELIVERY_CONTEXT, delivery.endpoint_id, delivery.id)
+    return None if row is None else ContextRow(*row)
+
+
+async def load_body(connection: "Reach", delivery: DeliveryDetail) -> bytes | None:
+    """Returns the bytes that every attempt of a delivery sends; None: none were made."""
+    body: bytes | None = await connection.fetchval(
+        _BODY_LOAD, delivery.day, delivery.event_id, delivery.profile
+    )
+    return body
+
+
+async def load_event(connection: "Reach", delivery: DeliveryDetail) -> EventDetail | None:
+    """Returns the event of a delivery."""
+    row = await connection.fetchrow(_EVENT_OF_DELIVERY, delivery.day, delivery.event_id)
+    return None if row is None else _event(row)
 
 
 async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: str) -> bool:

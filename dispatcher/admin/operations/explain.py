@@ -1,10 +1,16 @@
 """Why each endpoint of an event's tenant did or did not get it, and what happens next."""
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from datetime import datetime
+from typing import NamedTuple, assert_never
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.objects import Object, delivery_object, event_object, time_text
+from dispatcher.admin.operations.reasons import (
+    NO_DISPATCHER,
+    Circumstances,
+    next_step,
+    reason_words,
+)
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
@@ -12,22 +18,7 @@ from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import RoutedEndpoint
 from dispatcher.store.history import DeliveryDetail, EventDetail
-
-NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
-_REASONS: Final[Mapping[str | None, str]] = {
-    "schedule_spent": "every attempt of the schedule failed",
-    "gone": "the receiver answered 410 Gone",
-    "test_failed": "the one attempt of a test event failed",
-    "cancelled_by_person": "somebody cancelled it",
-    "endpoint_disabled": "the endpoint was disabled",
-    "endpoint_deleted": "the endpoint was deleted",
-    "paused_too_long": "the endpoint was paused for too long",
-    "unencodable_event": "the event does not fit the endpoint's format",
-    "unknown_profile": "the endpoint's profile is not configured",
-    "invalid_headers": "the endpoint's headers cannot be sent",
-    "invalid_url": "the endpoint's URL cannot be used",
-    "secret_unreadable": "the endpoint's secret cannot be decrypted",
-}
+from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 
 class Verdict(NamedTuple):
@@ -37,6 +28,8 @@ class Verdict(NamedTuple):
     why: str
     explanation: str
     next: str
+    next_code: str = "nothing"
+    """Stable; `reasons.py` and this module say which there are."""
 
 
 class Explanation:
@@ -44,6 +37,7 @@ class Explanation:
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
+        self._clock = deployment.clock
 
     async def explain(self, actor: Actor, event_id: str) -> Object:
         """Returns the event, how many dispatchers run, and a verdict for each endpoint.
@@ -62,12 +56,22 @@ class Explanation:
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
             alive = await store.replicas_alive(connection)
+            breakers = {
+                row.endpoint_id: row
+                for row in await read_breakers(connection, list(deliveries), None, len(deliveries))
+            }
+            now = self._clock.now()
         came_at = event.accepted_at or event.inserted_at
         verdicts = [
             _object(
                 endpoint,
                 deliveries.get(endpoint.id),
-                judge(event, endpoint, deliveries.get(endpoint.id)),
+                judge(
+                    event,
+                    endpoint,
+                    deliveries.get(endpoint.id),
+                    _around(endpoint, breakers.get(endpoint.id), alive, now),
+                ),
             )
             for endpoint in endpoints
             if endpoint.id in deliveries
@@ -89,10 +93,15 @@ class Explanation:
         }
 
 
-def judge(event: EventDetail, endpoint: RoutedEndpoint, delivery: DeliveryDetail | None) -> Verdict:
+def judge(
+    event: EventDetail,
+    endpoint: RoutedEndpoint,
+    delivery: DeliveryDetail | None,
+    around: Circumstances,
+) -> Verdict:
     """Returns the verdict on one endpoint."""
     if delivery is not None:
-        return _of_delivery(endpoint, delivery)
+        return _of_delivery(delivery, around)
     nothing = "nothing: no delivery was made"
     if event.test:
         return Verdict(
@@ -109,7 +118,7 @@ def judge(event: EventDetail, endpoint: RoutedEndpoint, delivery: DeliveryDetail
         then = "a dispatcher takes it from the outbox and makes a delivery"
         if endpoint.state == EndpointState.DISABLED:
             then += ", cancelled at once since the endpoint is disabled; resume it first"
-        return Verdict(True, "waiting_in_outbox", explanation, then)
+        return Verdict(True, "waiting_in_outbox", explanation, then, "waiting_in_outbox")
     if endpoint.created_at > event.accepted_at:
         at = time_text(endpoint.created_at)
         return Verdict(False, "created_later", f"the endpoint was made later, at {at}", nothing)
@@ -122,6 +131,19 @@ def judge(event: EventDetail, endpoint: RoutedEndpoint, delivery: DeliveryDetail
             nothing,
         )
     return Verdict(False, why, explanation, nothing)
+
+
+def _around(
+    endpoint: RoutedEndpoint, breaker: OpenBreaker | None, alive: int, now: datetime
+) -> Circumstances:
+    return Circumstances(
+        endpoint_state=endpoint.state if endpoint.deleted_at is None else "deleted",
+        rate_limit=endpoint.rate_limit,
+        breaker_state=None if breaker is None else breaker.state,
+        probe_at=None if breaker is None else breaker.probe_at,
+        dispatchers_alive=alive,
+        now=now,
+    )
 
 
 def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str]:
@@ -142,39 +164,30 @@ def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str
     return True, "subscribed", f"it subscribes to {listed}"
 
 
-def _of_delivery(endpoint: RoutedEndpoint, delivery: DeliveryDetail) -> Verdict:
-    nothing = "nothing, unless somebody asks for a resend"
-    if endpoint.deleted_at is not None:
-        nothing = "nothing: the endpoint is deleted"
-    why = _REASONS.get(delivery.reason, delivery.reason or "")
-    match DeliveryState(delivery.state):
+def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Verdict:
+    step = next_step(delivery, around)
+    state = DeliveryState(delivery.state)
+    match state:
         case DeliveryState.SUCCEEDED:
             at = time_text(delivery.finished_at)
-            return Verdict(
-                True, "succeeded", f"delivered at {at}, attempt {delivery.attempt_count}", nothing
-            )
+            text = f"delivered at {at}, attempt {delivery.attempt_count}"
         case DeliveryState.FAILED:
-            return Verdict(
-                True, "failed", f"{delivery.attempt_count} attempts were made: {why}", nothing
-            )
+            reason = reason_words(delivery.reason).text
+            text = f"{delivery.attempt_count} attempts were made: {reason}"
         case DeliveryState.CANCELLED:
-            return Verdict(False, "cancelled", why, nothing)
+            text = reason_words(delivery.reason).text
         case DeliveryState.PENDING | DeliveryState.RETRYING:
-            return Verdict(True, delivery.state, _waiting(delivery), _next(endpoint, delivery))
+            text = _waiting(delivery)
+        case _:
+            assert_never(state)
+    gets_it = state is not DeliveryState.CANCELLED
+    return Verdict(gets_it, state, text, step.text, step.code)
 
 
 def _waiting(delivery: DeliveryDetail) -> str:
     if delivery.attempt_count:
         return f"{delivery.attempt_count} attempts failed so far"
     return "it waits for its first attempt"
-
-
-def _next(endpoint: RoutedEndpoint, delivery: DeliveryDetail) -> str:
-    if endpoint.deleted_at is not None or endpoint.state == EndpointState.DISABLED:
-        return f"it will be cancelled: the endpoint is {'deleted' if endpoint.deleted_at else 'disabled'}"
-    if endpoint.state == EndpointState.PAUSED:
-        return "it waits until the endpoint is resumed"
-    return f"the next attempt is due at {time_text(delivery.next_attempt_at)}"
 
 
 def _object(endpoint: RoutedEndpoint, delivery: DeliveryDetail | None, verdict: Verdict) -> Object:

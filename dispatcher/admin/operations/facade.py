@@ -9,6 +9,7 @@ from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.system import System
@@ -27,6 +28,7 @@ class Operations:
     rotation: Rotation
     trial: Trial
     deliveries: DeliveryOperations
+    inspection: Inspection
     events: Events
     explanation: Explanation
     tokens: Tokens
@@ -45,6 +47,7 @@ class Operations:
             rotation=Rotation(deployment),
             trial=Trial(deployment, gate),
             deliveries=DeliveryOperations(deployment),
+            inspection=Inspection(deployment),
             events=Events(deployment),
             explanation=Explanation(deployment),
             tokens=Tokens(deployment),

@@ -9,30 +9,25 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from dispatcher import __version__
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import Object, delivery_object
+from dispatcher.admin.operations.requests import ANY_PORT, request_template
 from dispatcher.core import ids
-from dispatcher.core.addresses import DATABASE_PORTS, PortPolicy
 from dispatcher.core.envelope import MadeTestEvent, make_test_event
 from dispatcher.core.errors import (
     ConflictError,
     DispatcherError,
     EncodingError,
     InvalidRequestError,
-    ProfileError,
-    SecretError,
 )
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems, parse_event_types
 from dispatcher.core.model import Answer, Outcome, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
-from dispatcher.core.secret import Secret
-from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.delivery.connections import NotAttempted
 from dispatcher.delivery.gate import Gate
@@ -40,10 +35,6 @@ from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail
 from dispatcher.store.history import AttemptDetail, DeliveryDetail, record_trial
-from dispatcher.store.routing import SealedSecret
-
-_ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
-"""The gate judges the port, and what it denies is an attempt that says so."""
 
 
 class _Sent(NamedTuple):
@@ -98,8 +89,8 @@ class Trial:
             secrets.token_bytes(ids.RANDOMNESS_BYTES),
             1,
         )[0]
-        url = canonical_url(row.url, https_only=profile.https_only, allow_ports=_ANY_PORT)
-        template = self._template(row, profile, url, sealed)
+        url = canonical_url(row.url, https_only=profile.https_only, allow_ports=ANY_PORT)
+        template = request_template(self._deployment, row, profile, url, sealed)
         sent = await self._send(row, profile, url, template, made, delivery_id)
         succeeded = sent.answer.outcome is Outcome.OK
         delivery = DeliveryDetail(
@@ -166,35 +157,6 @@ class Trial:
         exact = [name for name in event_types if name in self._deployment.catalogue.types]
         named = [name for name in event_types if not name.endswith("*")]
         return next(iter([*exact, *known, *named]), None)
-
-    def _template(
-        self, row: EndpointDetail, profile: Profile, url: CanonicalUrl, sealed: list[SealedSecret]
-    ) -> RequestTemplate:
-        now = self._deployment.clock.now()
-        signing = [
-            one
-            for one in sorted(sealed, reverse=True)
-            if one.role == "current"
-            or (profile.several_signatures and one.expires_at is not None and one.expires_at > now)
-        ]
-        if not signing and not profile.secret.nullable:
-            raise ConflictError(f"the endpoint has no secret, and {profile.name} always signs")
-        try:
-            opened = [
-                Secret(self._deployment.keys().open(one.sealed, owner=row.id, key_id=one.key_id))
-                for one in signing
-            ]
-            return RequestTemplate(
-                profile=profile,
-                target=url.target,
-                host_header=url.host_header,
-                user_agent=self._deployment.settings.egress.user_agent
-                or f"dispatcher/{__version__}",
-                custom_headers=row.headers,
-                signer=Signer(profile, opened) if opened else None,
-            )
-        except (SecretError, ProfileError) as error:
-            raise ConflictError(str(error)) from error
 
     async def _send(
         self,

@@ -1,0 +1,231 @@
+"""One delivery, looked at closely: what was sent, why it is where it is, what happens next.
+
+The body is the bytes that go over the wire. Headers are not kept: they are made again from the
+endpoint as it is now, for the moment of the chosen attempt. With secret and headers unchanged since
+then they are what was sent. Who is no operator sees no signature, and who is no admin sees custom
+headers masked, as everywhere.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.objects import Object, delivery_object, event_object, time_text
+from dispatcher.admin.operations.reasons import (
+    Circumstances,
+    Step,
+    Words,
+    attempt_words,
+    next_step,
+    why,
+)
+from dispatcher.admin.operations.requests import ANY_PORT, request_template
+from dispatcher.core import secret
+from dispatcher.core.envelope import request_id
+from dispatcher.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    EncodingError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from dispatcher.core.model import DeliveryState, Reason
+from dispatcher.core.profile import Profile
+from dispatcher.core.request import RequestTemplate
+from dispatcher.core.signing import signed_content
+from dispatcher.core.url import canonical_url
+from dispatcher.store import admin as store
+from dispatcher.store import history
+from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.history import AttemptDetail, ContextRow, DeliveryDetail
+from dispatcher.store.routing import SealedSecret
+
+_OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
+_WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
+
+
+class Inspection:
+    """Looks at deliveries."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._database = deployment.database
+
+    async def delivery(
+        self, actor: Actor, delivery_id: str, *, attempt_number: int | None = None
+    ) -> Object:
+        """Returns all there is to say about a delivery.
+
+        `{delivery, event, endpoint, body, why, next, schedule, request_id, resend, cancel, request}`;
+        each attempt of the delivery has its own `why`. `request` is that of the chosen attempt, else
+        of the last; null where none can be made, and then `request_problem` says why.
+
+        Raises:
+            NotFoundError: there is none of that id, or no attempt of that number.
+        """
+        async with store.reading(self._database) as connection:
+            row = await history.find_delivery(connection, delivery_id, actor.tenant)
+            if row is None:
+                raise NotFoundError(f"there is no delivery {delivery_id!r}")
+            attempts = await history.load_attempts(connection, row)
+            context = await history.load_context(connection, row)
+            event = await history.load_event(connection, row)
+            body = await history.load_body(connection, row)
+            endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
+            sealed = (await store.load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
+        chosen = _chosen(attempts, attempt_number)
+        profile = self._deployment.profiles.get(row.profile)
+        shown = delivery_object(row, attempts, bodies=actor.may(Role.OPERATOR))
+        for one, attempt in zip(shown["attempts"], attempts, strict=True):
+            one["why"] = attempt_words(attempt.outcome, attempt.response_code)._asdict()
+        traceparent = None if event is None else event.traceparent
+        request, problem = self._request(
+            actor, row, chosen, body, endpoint, sealed, profile, traceparent
+        )
+        schedule = _schedule(context, profile)
+        return {
+            "delivery": shown,
+            "event": None if event is None else event_object(event),
+            "endpoint": None if context is None else _endpoint(context),
+            "body": None if body is None else body.decode("utf-8", "replace"),
+            "body_bytes_count": None if body is None else len(body),
+            "why": why(row, attempts[-1] if attempts else None)._asdict(),
+            "next": _step(next_step(row, _around(context))),
+            "schedule_seconds": schedule,
+            "attempts_max": None if schedule is None else len(schedule) + 1,
+            "request_id": None
+            if profile is None
+            else request_id(profile, row.event_id, is_test=row.test),
+            "resend": _resend(row, context)._asdict(),
+            "can_cancel": row.state in _OPEN,
+            "request": request,
+            "request_problem": problem,
+        }
+
+    def _request(
+        self,
+        actor: Actor,
+        row: DeliveryDetail,
+        attempt: AttemptDetail | None,
+        body: bytes | None,
+        endpoint: EndpointDetail | None,
+        sealed: Sequence[SealedSecret],
+        profile: Profile | None,
+        traceparent: str | None,
+    ) -> tuple[Object | None, str | None]:
+        """Returns the request of an attempt, or why it cannot be shown."""
+        if body is None or profile is None or endpoint is None:
+            gone = (
+                "its body" if body is None else "its profile" if profile is None else "its endpoint"
+            )
+            return None, f"{gone} is not there any more"
+        if attempt is None:
+            return None, "no attempt was made so far"
+        timestamp = int(attempt.attempted_at.timestamp())
+        try:
+            url = canonical_url(attempt.url, https_only=False, allow_ports=ANY_PORT)
+            template = request_template(self._deployment, endpoint, profile, url, sealed)
+            head = _head(template, row, timestamp, body, traceparent)
+        except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
+            return None, str(error)
+        hidden = () if actor.may(Role.ADMIN) else [name.lower() for name in endpoint.headers]
+        signature = profile.signature.header.lower()
+        if not actor.may(Role.OPERATOR):
+            hidden = [*hidden, signature]
+        content = signed_content(
+            profile, event_id=row.event_id, delivery_id=row.id, timestamp=timestamp, body=body
+        )
+        return {
+            "attempt_number": attempt.attempt_number,
+            "method": "POST",
+            "url": attempt.url,
+            "headers": [
+                [name, secret.MASK if name.lower() in hidden else value] for name, value in head
+            ],
+            "signature_header": profile.signature.header,
+            "timestamp": timestamp,
+            "signed_content": content.decode("utf-8", "replace"),
+        }, None
+
+
+def _head(
+    template: RequestTemplate,
+    row: DeliveryDetail,
+    timestamp: int,
+    body: bytes,
+    traceparent: str | None,
+) -> list[tuple[str, str]]:
+    """Returns the headers in the order of the wire."""
+    head = template.head(
+        event_id=row.event_id,
+        delivery_id=row.id,
+        event_type=row.event_type,
+        timestamp=timestamp,
+        body=body,
+        traceparent=traceparent,
+    )
+    lines = head.decode("latin-1").split("\r\n")[1:-2]
+    return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+
+
+def _chosen(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDetail | None:
+    if number is None:
+        return attempts[-1] if attempts else None
+    for attempt in attempts:
+        if attempt.attempt_number == number:
+            return attempt
+    raise NotFoundError(f"there is no attempt {number} of this delivery")
+
+
+def _endpoint(context: ContextRow) -> Object:
+    return {
+        "id": context.endpoint_id,
+        "name": context.name,
+        "url": context.url,
+        "state": _endpoint_state(context),
+        "reason": context.reason,
+    }
+
+
+def _endpoint_state(context: ContextRow) -> str:
+    return "deleted" if context.deleted_at is not None else context.state
+
+
+def _around(context: ContextRow | None) -> Circumstances:
+    if context is None:
+        return Circumstances("deleted")
+    return Circumstances(
+        endpoint_state=_endpoint_state(context),
+        rate_limit=context.rate_limit,
+        breaker_state=context.breaker_state,
+        probe_at=context.probe_at,
+        is_resend_waiting=context.is_resend_waiting,
+        dispatchers_alive=context.dispatchers_alive,
+        now=context.now,
+    )
+
+
+def _schedule(context: ContextRow | None, profile: Profile | None) -> list[float] | None:
+    """Returns the delays between attempts as they are now."""
+    if context is not None and context.retry_schedule_seconds is not None:
+        return context.retry_schedule_seconds
+    return None if profile is None else list(profile.retry_schedule_seconds)
+
+
+def _resend(row: DeliveryDetail, context: ContextRow | None) -> Words:
+    """Returns whether it may be sent once more: `allowed`, or the reason why not."""
+    if row.test:
+        return Words("test", "a test event has one attempt; send another test event")
+    if row.reason in _WITHOUT_A_BODY:
+        return Words("no_body", "it was cancelled before its body could be made")
+    if context is None or context.deleted_at is not None:
+        return Words("endpoint_deleted", "its endpoint is deleted, so there is nowhere to send it")
+    if context.is_resend_waiting:
+        return Words("waiting", "one more attempt was asked for already")
+    return Words("allowed", "one more attempt can be asked for")
+
+
+def _step(step: Step) -> dict[str, Any]:
+    at: datetime | None = step.at
+    return {"code": step.code, "text": step.text, "at": time_text(at)}

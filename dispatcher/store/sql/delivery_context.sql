@@ -1,0 +1,15 @@
+-- What decides when a delivery goes on: its endpoint, deleted or not, the breaker, a resend that waits, dispatchers.
+--
+-- Parameters: $1 endpoint id, $2 delivery id. Index: endpoint_pkey, endpoint_breaker_pkey, delivery_request_pkey.
+-- Locks: none.
+SELECT e.id AS endpoint_id, e.name, e.url, e.state, e.reason, e.rate_limit, e.retry_schedule_seconds, e.deleted_at,
+       b.state AS breaker_state, b.probe_at,
+       EXISTS (SELECT FROM dispatcher.delivery_request AS q
+               WHERE q.delivery_id = $2 AND q.kind = 'resend') AS is_resend_waiting,
+       (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timestamp()) AS dispatchers_alive,
+       clock_timestamp() AS now
+FROM dispatcher.endpoint AS e
+LEFT JOIN (dispatcher.endpoint_breaker AS b
+           JOIN dispatcher.replica AS r ON r.incarnation = b.incarnation AND r.expires_at > clock_timestamp())
+       ON b.endpoint_id = e.id
+WHERE e.id = $1
