@@ -35,7 +35,7 @@ from dispatcher.delivery.outcomes import Outcomes
 from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.scheduler import Scheduler
 from dispatcher.delivery.sender import Sender
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane, NewDeliveries
 from dispatcher.delivery.tally import Tally
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Recorded
@@ -223,13 +223,20 @@ class Bench:
         ]  # fmt: skip
         self.fanout = Fanout(
             cast("Any", _Outbox(events)), _Routing(self.endpoint),
-            offer=self._offer, fanned_out=lambda _: None, set_aside=lambda: None, batch_bytes_max=1 << 24,
+            lanes=cast("Any", self), fanned_out=lambda _: None, set_aside=lambda: None, batch_bytes_max=1 << 24,
         )  # fmt: skip
 
     def _start(self, lane: EndpointLane, delivery: Delivery) -> None:
         self.sender.start(lane, delivery)
 
-    def _offer(self, _: EndpointId, delivery: Delivery) -> bool:
+    def reserve(self, deliveries: NewDeliveries) -> None:
+        """Stands in for lanes: what is not committed yet."""
+
+    def unreserve(self, deliveries: NewDeliveries) -> None:
+        """Stands in for lanes: a commit that failed."""
+
+    def offer_reserved(self, _: EndpointId, delivery: Delivery) -> bool:
+        """Stands in for lanes: what is committed."""
         self.deliveries.append(delivery)
         return True
 

@@ -8,9 +8,9 @@ that matches it. Deliveries that will not happen (the endpoint is disabled, the 
 encoded) are rows too, cancelled with their reason; an event that matches nobody is history without
 deliveries. One bad event or endpoint costs its own deliveries only.
 
-Lanes are offered the deliveries after the commit; what they do not take is in Postgres already. A
-crash before the commit leaves the events in the outbox; after it, the deliveries are loaded by
-whoever owns the endpoints.
+Lanes are told of the deliveries before the commit, so that nobody else brings them meanwhile, and
+are offered them after it; what they do not take is in Postgres already. A crash before the commit
+leaves the events in the outbox; after it, the deliveries are loaded by whoever owns the endpoints.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from dispatcher.core.ids import delivery_ids
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.stages import Delivery, RoutesEvents, TakesDelivery
+from dispatcher.delivery.stages import Delivery, RoutesEvents, TakesNewDeliveries
 from dispatcher.runtime import probe
 from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
 
@@ -74,14 +74,14 @@ class Fanout:
         outbox: ClaimsEvents,
         routing: RoutesEvents,
         *,
-        offer: TakesDelivery,
+        lanes: TakesNewDeliveries,
         fanned_out: Callable[[list[Event]], None],
         set_aside: Callable[[], None],
         batch_bytes_max: int,
     ) -> None:
         self._outbox = outbox
         self._routing = routing
-        self._offer = offer
+        self._lanes = lanes
         self._fanned_out = fanned_out
         self._set_aside = set_aside
         self._batch_bytes_max = batch_bytes_max
@@ -128,23 +128,30 @@ class Fanout:
 
     async def _through(self, events_max: int, event_id: str | None = None) -> TakenThrough:
         """Takes one batch through, or one certain event, in one transaction."""
-        async with self._outbox.claim(events_max, self._batch_bytes_max, event_id) as claim:
-            events = claim.events
-            if not events:
-                return TakenThrough(0, more=False)
-            if claim.routing_version != self._routing.version:
-                await self._routing.refresh()
-            batch = _Batch(claim)
-            for event in events:
-                endpoints = self._routing.route(event)
-                if len(event.data) > LARGE_CHARACTERS:
-                    await batch.encode_apart(event, endpoints)
-                for endpoint in endpoints:
-                    batch.add(event, endpoint)
-            await batch.write()
+        new: list[tuple[EndpointId, Delivery]] = []
+        try:
+            async with self._outbox.claim(events_max, self._batch_bytes_max, event_id) as claim:
+                events = claim.events
+                if not events:
+                    return TakenThrough(0, more=False)
+                if claim.routing_version != self._routing.version:
+                    await self._routing.refresh()
+                batch = _Batch(claim)
+                for event in events:
+                    endpoints = self._routing.route(event)
+                    if len(event.data) > LARGE_CHARACTERS:
+                        await batch.encode_apart(event, endpoints)
+                    for endpoint in endpoints:
+                        batch.add(event, endpoint)
+                await batch.write()
+                new = batch.deliveries
+                self._lanes.reserve(new)
+        except BaseException:
+            self._lanes.unreserve(new)
+            raise
         self._deliveries_per_event = max(1.0, batch.count / len(events))
-        for endpoint_id, delivery in batch.deliveries:
-            self._offer(endpoint_id, delivery)
+        for endpoint_id, delivery in new:
+            self._lanes.offer_reserved(endpoint_id, delivery)
         self._fanned_out(events)
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)

@@ -16,7 +16,7 @@ knows (`more_at`). A crash loses only memory.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.core.breaker import Breaker, BreakerState
 from dispatcher.core.lane import CROWDED, RELIEVED
@@ -69,6 +69,8 @@ class Lanes:
         self.in_flight = 0
         self.ready_bytes = 0
         self._ready_ids: set[DeliveryId] = set()
+        self._reserved: set[DeliveryId] = set()
+        """Held for fan-out's own copy since before its commit."""
         self._crowded_count = 0
         self._fitted_at = self._clock.monotonic()
         self.room = asyncio.Event()
@@ -132,9 +134,10 @@ class Lanes:
 
     def _forget_lane(self, lane: EndpointLane) -> None:
         """Forgets all of a lane but what is in flight: its results come in under its old token."""
-        self._forget_waiting(lane)
+        # First what a person asked for and was not started: as long as it is busy, it stays held.
         self.busy.difference_update(delivery.id for delivery in lane.urgent)
         lane.urgent.clear()
+        self._forget_waiting(lane)
         lane.is_open = False
 
     def _forget_waiting(self, lane: EndpointLane) -> None:
@@ -176,6 +179,39 @@ class Lanes:
             self._enqueue(lane)
         return True
 
+    def reserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> None:
+        """Counts deliveries as in memory before they are committed, so that nobody else brings them meanwhile.
+
+        Their COMMIT may take effect long before its answer comes back. Without this the scheduler could
+        find one in Postgres, send it and record it, and fan-out's own copy would be sent once more.
+        """
+        for endpoint_id, delivery in deliveries:
+            lane = self.lanes.get(endpoint_id)
+            if lane is not None and lane.is_open:
+                self.hold(delivery.id, lane)
+                self._reserved.add(delivery.id)
+
+    def offer_reserved(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes a delivery that is committed now and was reserved before, or leaves it to Postgres; tells which."""
+        lane = self.lanes.get(endpoint_id)
+        if delivery.id not in self._reserved:
+            if lane is not None:
+                lane.turn_away(
+                    0.0
+                )  # it opened, or was made anew, since: this copy may be old by now
+            return False
+        self._reserved.discard(delivery.id)
+        if self.offer(endpoint_id, delivery):
+            return True
+        self.release(delivery.id)
+        return False
+
+    def unreserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> None:
+        """Forgets deliveries whose commit failed or is not known of; those that exist are found in Postgres."""
+        for _, delivery in deliveries:
+            if delivery.id in self._reserved:
+                self.release(delivery.id)
+
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Takes an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
         lane = self.lanes.get(endpoint_id)
@@ -201,6 +237,7 @@ class Lanes:
     def release(self, delivery_id: DeliveryId) -> EndpointLane | None:
         """Counts a delivery as no longer in memory; its place in a ready queue becomes void."""
         lane = self.held.pop(delivery_id, None)
+        self._reserved.discard(delivery_id)
         if lane is not None:
             lane.held_count -= 1
         return lane
@@ -310,7 +347,8 @@ class Lanes:
             lane.breaker.probe_abandoned(now)
             self.busy.discard(delivery.id)
             self.release(delivery.id)
-            lane.turn_away(0.0)
+            # The lane may have been made anew meanwhile, its shard having gone and come back.
+            self.lanes.get(lane.endpoint.id, lane).turn_away(0.0)
         elif succeeded or delivery.trigger is Trigger.SCHEDULED:
             lane.breaker.record(now, delivery.id, succeeded)
         lane.finish()

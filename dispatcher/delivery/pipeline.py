@@ -131,7 +131,7 @@ class Pipeline:
         self._fanout = Fanout(
             outbox,
             self.routing,
-            offer=self.lanes.offer,
+            lanes=self.lanes,
             fanned_out=self._fanned_out,
             set_aside=metrics.events_set_aside.add,
             batch_bytes_max=settings.fanout.batch_bytes_max,

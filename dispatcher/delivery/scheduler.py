@@ -176,14 +176,14 @@ class Scheduler:
             delivery = result.delivery
             self._lanes.busy.discard(delivery.id)
             lane = self._lanes.held.get(delivery.id)
+            successor = self._lanes.lanes.get(result.endpoint.id)
             decision = result.decision
-            if delivery.id in fenced or decision.state not in (
-                DeliveryState.PENDING,
-                DeliveryState.RETRYING,
-            ):
+            ended = decision.state not in (DeliveryState.PENDING, DeliveryState.RETRYING)
+            # Its shard went and came back while it was in flight: what the lane of then holds, no lane sends.
+            astray = lane is not None and lane is not successor
+            if delivery.id in fenced or ended or astray:
                 self._forget(delivery.id)
-                successor = self._lanes.lanes.get(result.endpoint.id)
-                if delivery.id in fenced and successor is not None:
+                if successor is not None and (delivery.id in fenced or not ended):
                     successor.turn_away(0.0)  # ours again meanwhile: it is to be loaded anew
             elif delivery.trigger is not Trigger.SCHEDULED or decision.next_delay_seconds is None:
                 # A resend that failed: the delivery keeps its place, and a resend asked meanwhile

@@ -64,11 +64,22 @@ class AttemptResult(NamedTuple):
     decision: Decision
 
 
-class TakesDelivery(Protocol):
-    """Lanes, as fan-out and scheduler see them: takes a committed delivery, or leaves it to Postgres."""
+NewDeliveries = Sequence[tuple[EndpointId, Delivery]]
 
-    def __call__(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Tells whether it was taken."""
+
+class TakesNewDeliveries(Protocol):
+    """Lanes, as fan-out sees them: what is about to be committed is reserved, then offered."""
+
+    def reserve(self, deliveries: NewDeliveries) -> None:
+        """Keeps others from bringing these until they are offered."""
+        ...
+
+    def offer_reserved(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
+        """Takes a committed delivery, or leaves it to Postgres; tells whether it was taken."""
+        ...
+
+    def unreserve(self, deliveries: NewDeliveries) -> None:
+        """Lets go of deliveries whose commit failed, or is not known of."""
         ...
 
 

@@ -44,6 +44,7 @@ class World:
         self.claims: list[FakeClaim] = []
         self.committed = 0
         self.offered: list[tuple[str, str]] = []
+        self.reserved: list[str] = []
         self.fail_commit = False
         self.poison = ""
         self.aside: list[str] = []
@@ -51,7 +52,7 @@ class World:
         self.fanout = Fanout(
             fake,
             fake,
-            offer=self._offer,
+            lanes=fake,
             fanned_out=lambda _: None,
             set_aside=lambda: None,
             batch_bytes_max=1_000_000,
@@ -91,8 +92,17 @@ class World:
         self.aside.append(event_id)
         return True
 
-    def _offer(self, endpoint_id: Any, delivery: Any) -> bool:
+    # Lanes.
+    def reserve(self, deliveries: Sequence[Any]) -> None:
+        self.reserved += [delivery.id for _, delivery in deliveries]
+
+    def unreserve(self, deliveries: Sequence[Any]) -> None:
+        for _, delivery in deliveries:
+            self.reserved.remove(delivery.id)
+
+    def offer_reserved(self, endpoint_id: Any, delivery: Any) -> bool:
         assert self.committed, "nothing is offered before the commit"
+        self.reserved.remove(delivery.id)
         self.offered.append((endpoint_id, delivery.event_id))
         return True
 
@@ -142,6 +152,7 @@ async def test_nothing_is_offered_when_the_commit_fails(world):
     with pytest.raises(StoreUnavailableError):
         await world.fanout(100)
     assert world.offered == []
+    assert world.reserved == []
     assert len(world.waiting) == 1
 
 

@@ -1,0 +1,471 @@
+"""Postgres as the stages know it, in memory: the rows, and what each statement does to them.
+
+Every method is one statement and therefore atomic. A transaction of several (a claim) holds its rows
+until it is committed or ended. The semantics are those of the files in `dispatcher/store/sql/`; the
+conformance suite runs the same tests on these and on Postgres.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
+from dispatcher.store.deliveries import (
+    AttemptRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
+from dispatcher.store.leases import Renewal
+from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
+from dispatcher.store.routing import EndpointRow, Health
+
+SHARD_COUNT = 64
+OPEN = frozenset({"pending", "retrying"})
+
+
+class ConstraintError(Exception):
+    """A unique key or a CHECK would have been broken: the statement was wrong, not its timing."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A row of the outbox."""
+
+    event: Event
+    held_by: "Transaction | None" = None
+
+
+@dataclass(slots=True)
+class Row:
+    """A delivery, open or ended."""
+
+    id: DeliveryId
+    day: date
+    event_id: str
+    endpoint_id: EndpointId
+    event_type: str
+    tenant: str
+    profile: str
+    state: str
+    due_at: float
+    reason: str | None = None
+    attempt_count: int = 0
+    schedule_position: int = 0
+
+
+@dataclass(slots=True)
+class Request:
+    """What a person asked of a delivery."""
+
+    day: date
+    endpoint_id: EndpointId
+    requested_at: float
+
+
+@dataclass(eq=False, slots=True)
+class Transaction:
+    """A claim under way; ended by whoever comes first: commit, its client's end, the idle timeout."""
+
+    owner: object = None
+    is_over: bool = False
+    is_watched: bool = False
+    positions: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    accepted_at: float = 0.0
+    bodies: list[BodyRow] = field(default_factory=list)
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+    cancelled: list[CancelledRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Replica:
+    """A replica's lease."""
+
+    name: str
+    renewed_at: float
+    expires_at: float
+
+
+class MemoryDatabase:
+    """All tables; `clock` is the database's own, in seconds since 1970."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._next_position = 1
+        self.outbox: dict[int, Waiting] = {}
+        self.set_aside_ids: set[str] = set()
+        self.events: dict[str, tuple[date, Event]] = {}
+        self.bodies: dict[tuple[str, str], bytes] = {}
+        self.open: dict[DeliveryId, Row] = {}
+        self.done: dict[DeliveryId, Row] = {}
+        self.pairs: set[tuple[str, EndpointId]] = set()
+        self.attempts: dict[tuple[DeliveryId, int], AttemptRow] = {}
+        self.requests: dict[tuple[DeliveryId, str], Request] = {}
+        self.routing_version = 1
+        self.endpoints: dict[EndpointId, EndpointRow] = {}
+        self.health: dict[EndpointId, list[float]] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.owners: list[str | None] = [None] * SHARD_COUNT
+        self.tokens: list[int] = [0] * SHARD_COUNT
+        self.asleep: object = None
+        self.recorded: Callable[[AttemptRow, int, int], None] = lambda *_: None
+        """Hears of each attempt that was recorded: its shard and the token that it came under."""
+        self.refused: Callable[[DeliveryId, int], None] = lambda *_: None
+        """Hears of each attempt that was fenced off."""
+
+    def _day(self) -> date:
+        return datetime.fromtimestamp(self._clock(), UTC).date()
+
+    # --- producers and people ---
+
+    def next_position(self) -> int:
+        """Numbers an event at its INSERT, which is not the order of commits."""
+        self._next_position += 1
+        return self._next_position - 1
+
+    def insert(self, event: Event, position: int | None = None) -> None:
+        """Commits one outbox row."""
+        self.outbox[position or self.next_position()] = Waiting(event)
+
+    def save_endpoint(self, row: EndpointRow) -> None:
+        """Commits an endpoint, new or changed."""
+        self.endpoints[row.id] = row
+        self.routing_version += 1
+
+    def resend(self, delivery_id: DeliveryId) -> None:
+        """Asks for one more attempt."""
+        row = self.open.get(delivery_id) or self.done[delivery_id]
+        asked = Request(row.day, row.endpoint_id, self._clock())
+        self.requests[delivery_id, "resend"] = asked
+
+    def cancel(self, delivery_id: DeliveryId) -> bool:
+        """Ends an open delivery by a person's word."""
+        row = self.open.get(delivery_id)
+        if row is None:
+            return False
+        self._end(row, "cancelled", "cancelled_by_person")
+        self.requests.pop((delivery_id, "resend"), None)
+        asked = Request(row.day, row.endpoint_id, self._clock())
+        self.requests.setdefault((delivery_id, "cancel"), asked)
+        return True
+
+    # --- outbox ---
+
+    def poll(self) -> Poll:
+        return Poll(self.routing_version, bool(self.outbox), bool(self.requests))
+
+    def oldest(self) -> str | None:
+        return self.outbox[min(self.outbox)].event.id if self.outbox else None
+
+    def set_aside(self, event_id: str) -> bool:
+        for position, waiting in self.outbox.items():
+            if waiting.event.id == event_id:
+                del self.outbox[position]
+                self.set_aside_ids.add(event_id)
+                return True
+        return False
+
+    def claim(
+        self, transaction: Transaction, events_max: int, bytes_max: int, event_id: str | None
+    ) -> int:
+        """Locks the oldest waiting events that nobody holds; returns the routing version."""
+        if transaction.is_over:
+            raise StoreUnavailableError("the transaction has ended")
+        before = 0
+        transaction.accepted_at = self._clock()
+        for position in sorted(self.outbox):
+            waiting = self.outbox[position]
+            if waiting.held_by is not None or event_id not in (None, waiting.event.id):
+                continue
+            if len(transaction.events) >= events_max or before >= bytes_max:
+                break
+            before += len(waiting.event.data.encode())
+            waiting.held_by = transaction
+            transaction.positions.append(position)
+            transaction.events.append(waiting.event)
+        return self.routing_version if transaction.events else 0
+
+    def write(
+        self,
+        transaction: Transaction,
+        bodies: Sequence[BodyRow],
+        deliveries: Sequence[DeliveryRow],
+        cancelled: Sequence[CancelledRow],
+    ) -> None:
+        if transaction.is_over:
+            raise StoreUnavailableError("the transaction has ended")
+        transaction.bodies = list(bodies)
+        transaction.deliveries = list(deliveries)
+        transaction.cancelled = list(cancelled)
+
+    def commit(self, transaction: Transaction) -> None:
+        if transaction.is_over:
+            raise StoreUnavailableError("the transaction has ended")
+        transaction.is_over = True
+        at = transaction.accepted_at
+        day = datetime.fromtimestamp(at, UTC).date()
+        for position in transaction.positions:
+            event = self.outbox.pop(position).event
+            if event.id in self.events:
+                raise ConstraintError(f"event {event.id} was taken in twice")
+            self.events[event.id] = (day, event)
+        for body in transaction.bodies:
+            self.bodies[body.event_id, body.profile] = body.bytes
+        for new in transaction.deliveries:
+            self._pair(new.event_id, new.endpoint_id)
+            self.open[new.id] = Row(
+                new.id, day, new.event_id, new.endpoint_id, new.event_type, new.tenant, new.profile,
+                "pending", at,
+            )  # fmt: skip
+        for ended in transaction.cancelled:
+            self._pair(ended.event_id, ended.endpoint_id)
+            self.done[ended.id] = Row(
+                ended.id, day, ended.event_id, ended.endpoint_id, ended.event_type, ended.tenant,
+                ended.profile, "cancelled", at, ended.reason,
+            )  # fmt: skip
+
+    def end(self, transaction: Transaction) -> None:
+        """Rolls back, unless it is over."""
+        if transaction.is_over:
+            return
+        transaction.is_over = True
+        for position in transaction.positions:
+            if position in self.outbox:
+                self.outbox[position].held_by = None
+
+    def _pair(self, event_id: str, endpoint_id: EndpointId) -> None:
+        if (event_id, endpoint_id) in self.pairs:
+            raise ConstraintError(f"{event_id} has a delivery for {endpoint_id} already")
+        self.pairs.add((event_id, endpoint_id))
+
+    # --- deliveries ---
+
+    def record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
+        now = self._clock()
+        fence = {shard for shard, token in tokens.items() if self.tokens[shard] == token}
+        fenced, late = set(), set()
+        for move, attempt in zip(moves, attempts, strict=True):
+            if move.shard not in fence:
+                fenced.add(move.delivery_id)
+                self.refused(move.delivery_id, move.attempt_number)
+                continue
+            row = self.open.get(move.delivery_id)
+            if row is None or row.attempt_count != move.attempt_number - 1:
+                late.add(move.delivery_id)
+                continue
+            row.attempt_count = move.attempt_number
+            row.schedule_position = move.schedule_position
+            if move.state in OPEN:
+                row.state = move.state
+                if move.due_in_seconds is not None:
+                    row.due_at = now + move.due_in_seconds
+            else:
+                self._end(row, move.state, move.reason)
+            self._keep(attempt, move.shard, tokens[move.shard])
+        for move, attempt in zip(moves, attempts, strict=True):
+            if move.delivery_id in late:
+                self._record_late(attempt, move.shard, tokens[move.shard])
+        return Recorded(frozenset(fenced), frozenset(late))
+
+    def _record_late(self, attempt: AttemptRow, shard: int, token: int) -> None:
+        row = self.done.get(attempt.delivery_id)
+        if row is None or (attempt.delivery_id, attempt.attempt_number) in self.attempts:
+            return
+        self._keep(attempt, shard, token)
+        row.attempt_count = max(row.attempt_count, attempt.attempt_number)
+        row.schedule_position += attempt.trigger == "scheduled"
+        if attempt.outcome == "ok":
+            row.state, row.reason = "succeeded", None
+
+    def _keep(self, attempt: AttemptRow, shard: int, token: int) -> None:
+        key = (attempt.delivery_id, attempt.attempt_number)
+        if key in self.attempts:
+            raise ConstraintError(f"attempt {key} is recorded already")
+        self.attempts[key] = attempt
+        self.recorded(attempt, shard, token)
+
+    def _end(self, row: Row, state: str, reason: str | None) -> None:
+        if state == "succeeded" and row.attempt_count == 0:
+            raise ConstraintError(f"{row.id} succeeded without an attempt")
+        row.state, row.reason = state, reason
+        self.done[row.id] = self.open.pop(row.id)
+
+    def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
+        for delivery_id, attempted_at, succeeded in attempts:
+            asked = self.requests.get((delivery_id, "resend"))
+            if asked and (succeeded or asked.requested_at <= attempted_at.timestamp()):
+                del self.requests[delivery_id, "resend"]
+
+    def window(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
+    ) -> list[WindowRow]:
+        return list(self._near(endpoint_ids, rows_max, None, horizon_seconds))
+
+    def arrivals(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
+    ) -> list[WindowRow]:
+        return list(self._near(endpoint_ids, rows_max, back_seconds, 0.0))
+
+    def _near(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back: float | None, ahead: float
+    ) -> Iterable[WindowRow]:
+        now = self._clock()
+        wanted: dict[EndpointId, list[Row]] = {i: [] for i in endpoint_ids}
+        for row in self.open.values():
+            is_near = row.due_at - now < ahead if back is None else -back <= row.due_at - now <= 0
+            if row.endpoint_id in wanted and is_near:
+                wanted[row.endpoint_id].append(row)
+        for rows in wanted.values():
+            rows.sort(key=lambda row: (row.due_at, row.id))
+            for row in rows[:rows_max]:
+                yield WindowRow(row.id, row.endpoint_id, row.due_at - now)
+
+    def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
+        now = self._clock()
+        found: list[LoadedRow] = []
+        for row in (self.open[i] for i in ids if i in self.open):
+            _, event = self.events[row.event_id]
+            found.append(
+                LoadedRow(
+                    row.id, row.day, row.event_id, row.event_type, row.endpoint_id, row.attempt_count,
+                    row.schedule_position, row.state, self.bodies.get((row.event_id, row.profile)),
+                    event.inserted_at, event.traceparent, row.due_at - now,
+                )
+            )  # fmt: skip
+        return found
+
+    def load_requests(
+        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        found: list[tuple[float, RequestRow]] = []
+        busy = set(in_flight)
+        for (delivery_id, kind), asked in self.requests.items():
+            endpoint = self.endpoints.get(asked.endpoint_id)
+            if endpoint is None or endpoint.shard not in shards or delivery_id in busy:
+                continue
+            answered = any(
+                a.outcome == "ok"
+                and a.attempted_at
+                <= datetime.fromtimestamp(asked.requested_at, UTC)
+                <= a.attempted_at + timedelta(seconds=a.latency_seconds + 0.1)
+                for a in self.attempts_of(delivery_id)
+            )
+            row = self.open.get(delivery_id) or self.done.get(delivery_id)
+            if kind == "cancel" or row is None:
+                fields: tuple[Any, ...] = (None,) * 11
+            else:
+                _, event = self.events[row.event_id]
+                fields = (
+                    row.day, row.event_id, row.event_type, row.endpoint_id, row.attempt_count,
+                    row.schedule_position, row.state, row.reason,
+                    self.bodies.get((row.event_id, row.profile)), event.inserted_at, event.traceparent,
+                )  # fmt: skip
+            row_found = RequestRow._make((kind, delivery_id, *fields, answered))
+            found.append((asked.requested_at, row_found))
+        return [row for _, row in sorted(found, key=lambda pair: pair[0])[:rows_max]]
+
+    def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        for key in requests:
+            self.requests.pop(key, None)
+
+    def attempts_of(self, delivery_id: DeliveryId) -> list[AttemptRow]:
+        """Returns the attempts of one delivery, by number."""
+        found: list[AttemptRow] = []
+        while (attempt := self.attempts.get((delivery_id, len(found) + 1))) is not None:
+            found.append(attempt)
+        return found
+
+    # --- endpoints ---
+
+    def load_routing(self) -> tuple[int, list[EndpointRow]]:
+        return self.routing_version, list(self.endpoints.values())
+
+    def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
+        row = self.endpoints.get(endpoint_id)
+        if row is None or row.state != "active":
+            return False
+        self.save_endpoint(row._replace(state="disabled", reason=reason))
+        return True
+
+    def count_failures(self, failures: Sequence[tuple[EndpointId, datetime, int]]) -> list[Health]:
+        found: list[Health] = []
+        for endpoint_id, first_at, count in failures:
+            health = self.health.setdefault(endpoint_id, [first_at.timestamp(), 0])
+            health[1] += count
+            found.append(Health(endpoint_id, self._clock() - health[0], int(health[1]), 0))
+        return found
+
+    def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        for endpoint_id in endpoint_ids:
+            self.health.pop(endpoint_id, None)
+
+    # --- leases ---
+
+    def join(self, incarnation: str, name: str, lease_seconds: float) -> None:
+        now = self._clock()
+        self.replicas.setdefault(incarnation, Replica(name, now, now + lease_seconds))
+
+    def namesakes(self, name: str, incarnation: str) -> list[tuple[str, float]]:
+        return [
+            (i, replica.renewed_at)
+            for i, replica in self.replicas.items()
+            if replica.name == name and i != incarnation and replica.expires_at > self._clock()
+        ]
+
+    def bury(self, incarnation: str, renewed_at: float) -> bool:
+        replica = self.replicas.get(incarnation)
+        if replica is None or replica.renewed_at != renewed_at:
+            return False
+        del self.replicas[incarnation]
+        return True
+
+    def is_alive(self, incarnation: str | None) -> bool:
+        """Tells whether a replica's lease runs."""
+        replica = self.replicas.get(incarnation or "")
+        return replica is not None and replica.expires_at > self._clock()
+
+    def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
+        replica = self.replicas.get(incarnation)
+        if replica is None:
+            return None
+        now = self._clock()
+        replica.renewed_at, replica.expires_at = now, now + lease_seconds
+        alive = Counter(self.is_alive(owner) for owner in self.owners)
+        return Renewal(
+            sum(self.is_alive(i) for i in self.replicas) - 1,
+            {s: self.tokens[s] for s, owner in enumerate(self.owners) if owner == incarnation},
+            alive[False],
+        )
+
+    def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
+        taken: dict[int, int] = {}
+        for shard, owner in enumerate(self.owners):
+            if len(taken) < shards_max and not self.is_alive(owner):
+                self.owners[shard] = incarnation
+                self.tokens[shard] += 1
+                taken[shard] = self.tokens[shard]
+        return taken
+
+    def release(self, incarnation: str, shards: Sequence[int]) -> None:
+        for shard in shards:
+            if self.owners[shard] == incarnation:
+                self.owners[shard] = None
+
+    def leave(self, incarnation: str) -> None:
+        self.replicas.pop(incarnation, None)
+
+
+def as_event(
+    event_id: str, at: float, *, data: str = "{}", event_type: str = "order.created"
+) -> Event:
+    """Returns an event as a producer's INSERT makes it."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return Event(EventId(event_id), event_type, data, "default", moment, moment, {}, None)

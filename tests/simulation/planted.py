@@ -1,0 +1,148 @@
+"""Bugs to plant: each is one a careful reader could make, and the simulation must find it.
+
+They replace methods for a while; nothing of them is in the product.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.recorder import Recorder
+from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.delivery.shards import Shards
+from dispatcher.store.deliveries import Recorded
+from tests.simulation.database import MemoryDatabase
+from tests.simulation.stores import MemoryDeliveries
+
+Patches = list[tuple[object, str, object]]
+
+
+def _wheel_before_commit() -> Patches:
+    """Memory learns of a result before Postgres does: the order of invariant 1 turned round."""
+    original = Recorder._record
+
+    async def record(self, group, tokens, attempt=None):
+        self._settled(group, frozenset())
+        settled, self._settled = self._settled, lambda *_: None
+        try:
+            await original(self, group, tokens, attempt)
+        finally:
+            self._settled = settled
+
+    return [(Recorder, "_record", record)]
+
+
+def _no_fence() -> Patches:
+    """A result is written whatever the token is now: a replica that was taken over still writes."""
+    original = MemoryDatabase.record
+
+    def record(self, moves, attempts, tokens):
+        now = {shard: self.tokens[shard] for shard in tokens}
+        kept, self.recorded = self.recorded, lambda a, shard, _: kept(a, shard, tokens[shard])
+        try:
+            return original(self, moves, attempts, now)
+        finally:
+            self.recorded = kept
+
+    return [(MemoryDatabase, "record", record)]
+
+
+def _lease_never_looked_at() -> Patches:
+    """A lease is believed for ever once it was had."""
+    return [(Shards, "is_trusted", lambda self: bool(self.tokens))]
+
+
+def _cursor_on_the_outbox() -> Patches:
+    """The claim goes on from the highest number that it has seen: what commits behind it is lost."""
+    original = MemoryDatabase.claim
+
+    def claim(self, transaction, events_max, bytes_max, event_id):
+        seen = self.__dict__.setdefault("cursor", 0)
+        behind = {p: w for p, w in self.outbox.items() if p <= seen}
+        ahead = {p: w for p, w in self.outbox.items() if p > seen}
+        self.outbox = ahead
+        try:
+            version = original(self, transaction, events_max, bytes_max, event_id)
+        finally:
+            self.outbox = {**behind, **ahead}
+        self.cursor = max([seen, *transaction.positions])
+        return version
+
+    return [(MemoryDatabase, "claim", claim)]
+
+
+def _results_dropped_in_an_outage() -> Patches:
+    """A batch that Postgres did not take is given up, as if it had."""
+    original = MemoryDeliveries.record
+
+    async def record(self, moves, attempts, tokens):
+        try:
+            return await original(self, moves, attempts, tokens)
+        except StoreUnavailableError:
+            return Recorded(frozenset(), frozenset())
+
+    return [(MemoryDeliveries, "record", record)]
+
+
+def _retry_a_little_early() -> Patches:
+    """A due time is rounded down to the second, as one would for a coarser wheel."""
+    original = Scheduler._schedule
+
+    def schedule(self, delivery_id, lane, due_in_seconds):
+        original(self, delivery_id, lane, float(int(due_in_seconds)))
+
+    return [
+        (Scheduler, "_schedule", schedule),
+        *[("dispatcher.delivery.scheduler", "DUE_SECONDS", 1.0)],
+    ]
+
+
+def _boot_loads_nothing() -> Patches:
+    """What was waiting when the process started is left to a horizon that loads nothing either."""
+
+    async def load_window(self: Scheduler) -> None:
+        self._windows_wanted.clear()
+
+    return [(Scheduler, "_load_window", load_window)]
+
+
+def _copy_of_fan_out_unguarded() -> Patches:
+    """Fan-out offers its copy after the commit, whatever became of the delivery meanwhile (it was so)."""
+
+    def reserve(self: Lanes, deliveries: object) -> None:
+        del self, deliveries
+
+    return [(Lanes, "reserve", reserve), (Lanes, "offer_reserved", Lanes.offer)]
+
+
+BUGS: dict[str, Callable[[], Patches]] = {
+    "wheel-before-commit": _wheel_before_commit,
+    "no-fence": _no_fence,
+    "lease-never-looked-at": _lease_never_looked_at,
+    "cursor-on-the-outbox": _cursor_on_the_outbox,
+    "results-dropped-in-an-outage": _results_dropped_in_an_outage,
+    "retry-a-little-early": _retry_a_little_early,
+    "boot-loads-nothing": _boot_loads_nothing,
+    "copy-of-fan-out-unguarded": _copy_of_fan_out_unguarded,
+}
+
+
+@contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """Plants a bug for the block's time; None plants nothing."""
+    patches = BUGS[name]() if name is not None else []
+    started = []
+    try:
+        for target, attribute, replacement in patches:
+            if isinstance(target, str):
+                one = patch(f"{target}.{attribute}", replacement)
+            else:
+                one = patch.object(target, attribute, replacement)
+            one.start()
+            started.append(one)
+        yield
+    finally:
+        for one in started:
+            one.stop()

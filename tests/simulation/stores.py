@@ -1,0 +1,238 @@
+"""The store's interfaces on the database in memory: what the pipeline is given in place of Postgres.
+
+Each call goes through `Reach`, which decides when it arrives, whether it arrives at all and whether its
+answer comes back: at once and always in the conformance suite, by the seed in the simulation.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from typing import Any, Protocol, TypeVar
+
+from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.store.deliveries import (
+    AttemptRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
+from dispatcher.store.leases import Renewal
+from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
+from dispatcher.store.routing import EndpointRow, Health
+from tests.simulation.database import MemoryDatabase, Transaction
+
+Value = TypeVar("Value")
+
+
+class Reach(Protocol):
+    """A replica's way to the database."""
+
+    tables: MemoryDatabase
+
+    async def ask(self, statement: Callable[[], Value]) -> Value:
+        """Runs a statement there and brings its result back.
+
+        Raises:
+            StoreUnavailableError: it ran, or it did not.
+        """
+        ...
+
+    def begin(self) -> Transaction:
+        """Returns a new transaction of this replica."""
+        ...
+
+    def abandon(self, transaction: Transaction) -> None:
+        """Throws the transaction's connection away."""
+        ...
+
+
+class Direct:
+    """A way without distance, for the conformance suite."""
+
+    def __init__(self, tables: MemoryDatabase) -> None:
+        self.tables = tables
+
+    async def ask(self, statement: Callable[[], Value]) -> Value:
+        return statement()
+
+    def begin(self) -> Transaction:
+        return Transaction()
+
+    def abandon(self, transaction: Transaction) -> None:
+        self.tables.end(transaction)
+
+
+class MemoryClaim:
+    """Events that are ours while the transaction lasts."""
+
+    def __init__(self, reach: Reach, transaction: Transaction, routing_version: int) -> None:
+        self._reach = reach
+        self._transaction = transaction
+        self.events: list[Event] = transaction.events
+        self.routing_version = routing_version
+
+    @property
+    def accepted_at(self) -> datetime:
+        return datetime.fromtimestamp(self._transaction.accepted_at, UTC)
+
+    @property
+    def day(self) -> date:
+        return self.accepted_at.date()
+
+    async def write(
+        self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
+    ) -> None:
+        tables = self._reach.tables
+        await self._reach.ask(
+            lambda: tables.write(self._transaction, bodies, deliveries, cancelled)
+        )
+
+
+class MemoryOutbox:
+    """The outbox as intake and fan-out see it."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    async def poll(self) -> Poll:
+        return await self._reach.ask(self._reach.tables.poll)
+
+    @asynccontextmanager
+    async def claim(
+        self, events_max: int, bytes_max: int, event_id: str | None = None
+    ) -> AsyncIterator[MemoryClaim]:
+        reach, tables = self._reach, self._reach.tables
+        transaction = reach.begin()
+        try:
+            version = await reach.ask(
+                lambda: tables.claim(transaction, events_max, bytes_max, event_id)
+            )
+            yield MemoryClaim(reach, transaction, version)
+            await reach.ask(lambda: tables.commit(transaction))
+        except BaseException:
+            reach.abandon(transaction)
+            raise
+
+    async def oldest(self) -> str | None:
+        return await self._reach.ask(self._reach.tables.oldest)
+
+    async def set_aside(self, event_id: str) -> bool:
+        return await self._reach.ask(lambda: self._reach.tables.set_aside(event_id))
+
+
+class MemoryDeliveries:
+    """Waiting deliveries, as recorder and scheduler see them."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    async def record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
+        return await self._reach.ask(lambda: self._reach.tables.record(moves, attempts, tokens))
+
+    async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
+        await self._reach.ask(lambda: self._reach.tables.settle_requests(attempts))
+
+    async def window(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
+    ) -> list[WindowRow]:
+        return await self._reach.ask(
+            lambda: self._reach.tables.window(endpoint_ids, rows_max, horizon_seconds)
+        )
+
+    async def arrivals(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
+    ) -> list[WindowRow]:
+        return await self._reach.ask(
+            lambda: self._reach.tables.arrivals(endpoint_ids, rows_max, back_seconds)
+        )
+
+    async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
+        return await self._reach.ask(lambda: self._reach.tables.load(ids))
+
+    async def requests(
+        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        return await self._reach.ask(
+            lambda: self._reach.tables.load_requests(shards, rows_max, in_flight)
+        )
+
+    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        await self._reach.ask(lambda: self._reach.tables.forget_requests(requests))
+
+
+class MemoryRouting:
+    """The routing tables, as fan-out and recorder see them."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    async def load(self) -> tuple[int, list[EndpointRow]]:
+        return await self._reach.ask(self._reach.tables.load_routing)
+
+    async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
+        del raises_event
+        return await self._reach.ask(lambda: self._reach.tables.disable(endpoint_id, reason))
+
+    async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
+        del endpoint_id, percent
+        return False
+
+    async def count_failures(
+        self, failures: Sequence[tuple[EndpointId, datetime, int]]
+    ) -> list[Health]:
+        return await self._reach.ask(lambda: self._reach.tables.count_failures(failures))
+
+    async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        await self._reach.ask(lambda: self._reach.tables.clear_failures(endpoint_ids))
+
+
+class MemoryLeases:
+    """The replica's and the shards' rows."""
+
+    def __init__(self, reach: Reach, key_ids: Iterable[str] = ()) -> None:
+        del key_ids
+        self._reach = reach
+
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
+        del version
+        await self._reach.ask(lambda: self._reach.tables.join(incarnation, name, lease_seconds))
+
+    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, Any]]:
+        return await self._reach.ask(lambda: list(self._reach.tables.namesakes(name, incarnation)))
+
+    async def bury(self, incarnation: str, renewed_at: Any) -> bool:
+        return await self._reach.ask(lambda: self._reach.tables.bury(incarnation, renewed_at))
+
+    async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
+        return await self._reach.ask(lambda: self._reach.tables.renew(incarnation, lease_seconds))
+
+    async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
+        return await self._reach.ask(lambda: self._reach.tables.take(incarnation, shards_max))
+
+    async def release(self, incarnation: str, shards: Sequence[int]) -> None:
+        await self._reach.ask(lambda: self._reach.tables.release(incarnation, shards))
+
+    async def leave(self, incarnation: str) -> None:
+        await self._reach.ask(lambda: self._reach.tables.leave(incarnation))
+
+
+class MemoryStatistics:
+    """Statistics, which nothing that delivers reads: they are asked for and forgotten."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    async def add(self, rows: Sequence[object]) -> None:
+        await self._reach.ask(lambda: rows)
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[object]) -> None:
+        del incarnation
+        await self._reach.ask(lambda: rows)
+
+    async def publish_figures(self, incarnation: str, figures: object) -> None:
+        del incarnation
+        await self._reach.ask(lambda: figures)
