@@ -99,6 +99,15 @@ def decide(
             assert_never(trigger)
 
 
+def decide_success(trigger: Trigger, schedule_position: int) -> Decision:
+    """Returns what `decide` returns for a 2xx, which nothing but the trigger has a say in.
+
+    Nearly every attempt is one, and this takes a fifth of the time.
+    """
+    is_scheduled = trigger is Trigger.SCHEDULED or trigger is Trigger.REPLAY
+    return _succeeded(schedule_position + 1 if is_scheduled else schedule_position)
+
+
 def _decide_scheduled(
     outcome: Outcome,
     state: DeliveryState,

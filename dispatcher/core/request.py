@@ -10,7 +10,8 @@ The exchange trusts this module and checks nothing again.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 
 from dispatcher.core.errors import EncodingError, ProfileError
 from dispatcher.core.limits import CUSTOM_HEADERS_BYTES_MAX, CUSTOM_HEADERS_COUNT_MAX
@@ -81,10 +82,14 @@ def _is_latin_1(value: str) -> bool:
     return True
 
 
+def _none(_: object) -> tuple[()]:
+    return ()
+
+
 class RequestTemplate:
     """Makes the heads of an endpoint's requests; compiled anew when the endpoint changes."""
 
-    __slots__ = ("_after", "_before", "_fields", "_sign", "_signature_name")
+    __slots__ = ("_after", "_before", "_fields", "_sign", "_signature_name", "_values")
 
     def __init__(
         self,
@@ -121,7 +126,11 @@ class RequestTemplate:
             f"User-Agent: {user_agent}\r\nAccept-Encoding: identity\r\nContent-Length: "
         )
         self._fields = "".join(
-            f"\r\n{field.name}: {{{_PLACES[field.source]}}}" for field in profile.headers
+            f"\r\n{field.name}: ".replace("%", "%%") + "%s" for field in profile.headers
+        )
+        places = [_PLACES[field.source] for field in profile.headers]
+        self._values: Callable[[tuple[str, str, str, int]], object] = (
+            itemgetter(*places) if places else _none
         )
         self._sign = None if signer is None else signer.sign
         self._signature_name = f"\r\n{profile.signature.header}: "
@@ -151,7 +160,7 @@ class RequestTemplate:
         values = f"{event_id}{delivery_id}{event_type}"
         if not (values.isascii() and values.isprintable()):
             raise EncodingError(f"{values!r} is not fit for a header")
-        fields = self._fields.format(event_id, delivery_id, event_type, timestamp)
+        fields = self._fields % self._values((event_id, delivery_id, event_type, timestamp))
         if self._sign is not None:
             signature = self._sign(
                 event_id=event_id,

@@ -126,8 +126,8 @@ class Recorder:
     def add(self, result: AttemptResult) -> None:
         """Takes a result; never waits, since what has happened must be kept."""
         self._pending.append(result)
-        self.empty.clear()
         if len(self._pending) == 1:
+            self.empty.clear()
             self._first.set()
         elif len(self._pending) == self._batch_rows_max:
             self._full.set()

@@ -20,7 +20,7 @@ import structlog
 
 from dispatcher.core.errors import EncodingError
 from dispatcher.core.model import Answer, DeliveryId, Outcome
-from dispatcher.core.outcome import decide, honours_retry_after
+from dispatcher.core.outcome import Decision, decide, decide_success, honours_retry_after
 from dispatcher.core.retry import parse_retry_after
 from dispatcher.delivery.connections import Connections, Exchange, NotAttempted
 from dispatcher.delivery.endpoint import Endpoint
@@ -125,22 +125,10 @@ class Sender:
             return
         finished = self._clock.monotonic()
         succeeded = answer.outcome is Outcome.OK
-        decision = decide(
-            outcome=answer.outcome,
-            trigger=delivery.trigger,
-            state=delivery.state,
-            reason=delivery.reason,
-            schedule_position=delivery.schedule_position,
-            policy=endpoint.retry_policy,
-            jitter=0.0 if succeeded else random.random(),  # noqa: S311 -- spreads load, guards nothing
-            retry_after_seconds=(
-                parse_retry_after(answer.retry_after, self._clock.now())
-                if answer.retry_after is not None
-                and answer.status is not None
-                and honours_retry_after(answer.status)
-                else None
-            ),
-        )
+        if succeeded:
+            decision = decide_success(delivery.trigger, delivery.schedule_position)
+        else:
+            decision = self._decide_failure(endpoint, delivery, answer)
         self._record(
             AttemptResult(
                 delivery,
@@ -156,6 +144,24 @@ class Sender:
             )
         )
         self._give_back(lane, endpoint, delivery, succeeded)
+
+    def _decide_failure(self, endpoint: Endpoint, delivery: Delivery, answer: Answer) -> Decision:
+        return decide(
+            outcome=answer.outcome,
+            trigger=delivery.trigger,
+            state=delivery.state,
+            reason=delivery.reason,
+            schedule_position=delivery.schedule_position,
+            policy=endpoint.retry_policy,
+            jitter=random.random(),  # noqa: S311 -- spreads load, guards nothing
+            retry_after_seconds=(
+                parse_retry_after(answer.retry_after, self._clock.now())
+                if answer.retry_after is not None
+                and answer.status is not None
+                and honours_retry_after(answer.status)
+                else None
+            ),
+        )
 
     def cancel_all(self) -> int:
         """Ends every attempt in flight without a result (the drain's grace is over); returns how many."""

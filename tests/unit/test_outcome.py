@@ -9,6 +9,7 @@ from dispatcher.core.outcome import (
     Decision,
     RetryPolicy,
     decide,
+    decide_success,
     honours_retry_after,
     judge_status,
 )
@@ -43,6 +44,14 @@ def decided(
         jitter=jitter,
         retry_after_seconds=retry_after_seconds,
     )
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+@pytest.mark.parametrize("state", DeliveryState)
+@pytest.mark.parametrize("position", [0, 3])
+def test_the_short_way_to_a_success_decides_as_the_long_one(trigger, state, position):
+    short = decide_success(trigger, position)
+    assert short == decided(Outcome.OK, trigger, state=state, position=position)
 
 
 @pytest.mark.parametrize(

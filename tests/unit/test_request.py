@@ -1,5 +1,6 @@
 """Heads of requests: nothing can break out of its line, and ours win over custom headers."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -158,3 +159,14 @@ def test_a_target_host_or_agent_that_is_not_ascii_is_refused(fields: dict[str, s
 
 def test_the_length_is_that_of_the_body_in_bytes() -> None:
     assert b"\r\nContent-Length: 10\r\n" in head(template(), body='{"ก":12}'.encode())
+
+
+def test_a_profile_may_name_its_headers_with_any_token_character():
+    fields = tuple(
+        dataclasses.replace(field, name=f"x%s-%{n}") for n, field in enumerate(STANDARD.headers)
+    )
+    made = RequestTemplate(
+        profile=dataclasses.replace(STANDARD, headers=fields), target="/", host_header="a.example",
+        user_agent="d/1", custom_headers={}, signer=None,
+    )  # fmt: skip
+    assert {"x%s-%0", "x%s-%1"} <= set(names(head(made)))
