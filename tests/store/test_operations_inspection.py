@@ -12,13 +12,7 @@ from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.core.errors import NotFoundError
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics
-from tests.store.test_operations_deliveries import (  # noqa: F401 -- fixtures
-    ALL,
-    Story,
-    connection,
-    deployment,
-    story,
-)
+from tests.support.story import ALL, Story
 
 pytestmark = pytest.mark.postgres
 
@@ -26,7 +20,7 @@ VIEWER = Actor(name="viewer", role=Role.VIEWER)
 OPERATOR = Actor(name="operator", role=Role.OPERATOR)
 
 
-async def attempt(connection: Any, delivery_id: str, code: int, number: int = 1) -> None:  # noqa: F811
+async def attempt(connection: Any, delivery_id: str, code: int, number: int = 1) -> None:
     await connection.execute(
         "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, dns_seconds, connect_seconds, wait_seconds, reused, peer, url, response_code, response_body)"
@@ -40,9 +34,9 @@ async def attempt(connection: Any, delivery_id: str, code: int, number: int = 1)
 
 
 async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
-    deployment: Deployment,  # noqa: F811
-    story: Story,  # noqa: F811
-    connection: Any,  # noqa: F811
+    deployment: Deployment,
+    story: Story,
+    connection: Any,
 ) -> None:
     endpoint = await story.endpoint(headers={"X-Api-Key": "very secret"})
     await story.event("e1")
@@ -69,9 +63,9 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
 
 
 async def test_who_may_less_sees_less_of_the_request(
-    deployment: Deployment,  # noqa: F811
-    story: Story,  # noqa: F811
-    connection: Any,  # noqa: F811
+    deployment: Deployment,
+    story: Story,
+    connection: Any,
 ) -> None:
     endpoint = await story.endpoint(headers={"X-Api-Key": "very secret"})
     await story.event("e1")
@@ -94,9 +88,9 @@ async def test_who_may_less_sees_less_of_the_request(
 
 
 async def test_what_comes_next_names_what_holds_it_up(
-    deployment: Deployment,  # noqa: F811
-    story: Story,  # noqa: F811
-    connection: Any,  # noqa: F811
+    deployment: Deployment,
+    story: Story,
+    connection: Any,
 ) -> None:
     endpoint = await story.endpoint(rate_limit=5)
     await story.event("e1")

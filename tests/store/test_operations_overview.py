@@ -1,10 +1,8 @@
 """Overview, system and what waits: figures through the operations, on the real database."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import pytest
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
@@ -12,35 +10,13 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.objects import endpoint_etag
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
-from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
 from dispatcher.core import histogram
 from dispatcher.core.errors import NotFoundError, PreconditionFailedError
 from dispatcher.store.leases import Leases
-from dispatcher.store.pool import Database
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
+from tests.support.story import ACME, ALL
 
 pytestmark = pytest.mark.postgres
-
-ALL = Actor(name="cli:tester")
-ACME = Actor(name="cli:acme", tenant="acme")
-KEY = "k1:" + "QUJD" * 10 + "QUI="
-
-
-@pytest.fixture
-async def deployment(database: str) -> AsyncIterator[Deployment]:
-    pool = Database(database, connections_max=3)
-    await pool.open()
-    environment = {"DISPATCHER_DATABASE_URL": database, "DISPATCHER_SECRET_KEYS": KEY}
-    yield deployment_of(load_settings(None, environment), pool)
-    await pool.close()
-
-
-@pytest.fixture
-async def connection(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 async def make(deployment: Deployment, name: str, tenant: str = "default") -> str:

@@ -18,6 +18,7 @@ async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:
         test=query.test,
         since=query.since,
         until=query.until,
+        search=query.search,
     )
     return Answer(
         await call.operations.deliveries.page(
@@ -49,7 +50,7 @@ async def resend_deliveries(call: Call, fields: Resend) -> Answer:
     """Ask for one more attempt of each delivery of a filter.
 
     `dry_run` only counts. One call takes `limit` deliveries at most; where `capped` says that there
-    are more, go on with `until` set to `next_until`.
+    are more, go on with `cursor` set to `next_cursor`.
     """
     given = fields.filter
     wanted = DeliveryFilter(
@@ -62,8 +63,9 @@ async def resend_deliveries(call: Call, fields: Resend) -> Answer:
         tenant=given.tenant,
         since=given.since,
         until=given.until,
+        search=given.search,
     )
     answer = await call.operations.deliveries.resend_matching(
-        call.actor, wanted, dry_run=fields.dry_run
+        call.actor, wanted, dry_run=fields.dry_run, cursor=fields.cursor
     )
     return Answer(answer, 200 if fields.dry_run else 202)

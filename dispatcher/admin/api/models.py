@@ -359,6 +359,10 @@ class DeliveriesFilter(Given):
     tenant: Text | None = None
     since: Time | None = None
     until: Time | None = None
+    search: Text | None = Field(
+        default=None,
+        description="An id of a delivery, event or request; name=value; or the value of any label.",
+    )
 
 
 class DeliveriesQuery(DeliveriesFilter):
@@ -388,6 +392,7 @@ class Resend(Given):
 
     filter: ResendFilter
     dry_run: bool = Field(default=False, description="Only count.")
+    cursor: Text | None = Field(default=None, description="The next_cursor of the call before.")
 
 
 class Resent(Shown):
@@ -397,7 +402,7 @@ class Resent(Shown):
     capped: bool
     limit: int
     dry_run: bool
-    next_until: TimeText | None
+    next_cursor: str | None
 
 
 class Verdict(Shown):
@@ -410,6 +415,7 @@ class Verdict(Shown):
     why: str
     explanation: str
     next: str
+    next_code: str
     delivery: Delivery | None
 
 

@@ -11,7 +11,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import Object, delivery_object, event_object, time_text
+from dispatcher.admin.operations.objects import (
+    Object,
+    delivery_object,
+    event_object,
+    phases_object,
+    time_text,
+)
 from dispatcher.admin.operations.reasons import (
     Circumstances,
     Step,
@@ -58,7 +64,7 @@ class Inspection:
         """Returns all there is to say about a delivery.
 
         `{delivery, event, endpoint, body, why, next, schedule, request_id, resend, cancel, request}`;
-        each attempt of the delivery has its own `why`. `request` is that of the chosen attempt, else
+        each attempt of the delivery has its own `why` and its phases. `request` is that of the chosen attempt, else
         of the last; null where none can be made, and then `request_problem` says why.
 
         Raises:
@@ -78,6 +84,7 @@ class Inspection:
         profile = self._deployment.profiles.get(row.profile)
         shown = delivery_object(row, attempts, bodies=actor.may(Role.OPERATOR))
         for one, attempt in zip(shown["attempts"], attempts, strict=True):
+            one.update(phases_object(attempt, peer=actor.may(Role.OPERATOR)))
             one["why"] = attempt_words(attempt.outcome, attempt.response_code)._asdict()
         traceparent = None if event is None else event.traceparent
         request, problem = self._request(

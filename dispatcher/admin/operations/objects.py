@@ -88,7 +88,7 @@ def delivery_object(
 
 def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
     """Returns an attempt; a body that is not UTF-8 has its bad bytes replaced."""
-    body, peer = (attempt.response_body, attempt.peer) if bodies else (None, None)
+    body = attempt.response_body if bodies else None
     return {
         "attempt_number": attempt.attempt_number,
         "trigger": attempt.trigger,
@@ -100,7 +100,13 @@ def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
         "response_body": None if body is None else body.decode("utf-8", "replace"),
         "error": attempt.error,
         "url": attempt.url,
-        "peer": peer,
+    }
+
+
+def phases_object(attempt: AttemptDetail, *, peer: bool) -> Object:
+    """Returns where an attempt's time went, and over which connection."""
+    return {
+        "peer": attempt.peer if peer else None,
         "reused": attempt.reused,
         "dns_seconds": _seconds(attempt.dns_seconds),
         "connect_seconds": _seconds(attempt.connect_seconds),
