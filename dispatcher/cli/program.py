@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
-from dispatcher.cli import audit, delivery, endpoint, event, local, secrets, token
+from dispatcher.cli import audit, configuration, delivery, endpoint, event, local, secrets, token
 
 program = typer.Typer(
     name="dispatcher",
@@ -18,6 +18,7 @@ program = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+configuration.add_to(endpoint.group)
 program.add_typer(endpoint.group, name="endpoint")
 program.add_typer(event.group, name="event")
 program.add_typer(delivery.group, name="delivery")

@@ -1,0 +1,303 @@
+"""Endpoints as code: exported as a declaration, and brought in line with one.
+
+    file ─▶ judge all of it ─▶ compare with what is there, by (tenant, name) ─▶ show ─▶ create, update, (delete)
+
+What is always true: a declaration says all of an endpoint, so a field that it leaves out has its
+default. Every fault in it is told at once, and nothing is changed while there is one. Applied twice, the
+second time changes nothing. A secret is never in it: it names where the secret is (`env:NAME`,
+`file:PATH`), or says `unsigned`, or leaves the secret to the dispatcher. What a person or the system
+did to an endpoint (paused, disabled) is no configuration, and stays. Endpoints that it does not name
+stay, unless pruning is asked for: then those of the tenants that it names go.
+
+Each endpoint is changed in transactions of its own, as one by one by hand: cut off in the middle, the
+same declaration is applied again. One that somebody else changed between comparing and changing is
+refused, not overwritten.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.endpoint_fields import (
+    CHANGEABLE,
+    PROFILE_DEFAULT,
+    TENANT_DEFAULT,
+    Problem,
+    judge,
+    secret_problems,
+    tenant_problems,
+    unknown_problems,
+)
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.objects import Object, endpoint_etag
+from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.core import secret
+from dispatcher.core.errors import InvalidRequestError, SecretError
+from dispatcher.store import admin as store
+
+UNSIGNED: Final = "unsigned"
+PAGE_ROWS: Final = 500
+ENDPOINTS_MAX: Final = 20_000
+DEFAULTS: Final[Mapping[str, Any]] = {"headers": {}, "labels": {}, "ordering": "none"}
+"""Of the fields that may be left out; those not named here are null."""
+
+Resolve = Callable[[str], str]
+"""Returns the secret behind a reference; raises ValueError with what is wrong."""
+
+
+class Action(StrEnum):
+    """What becomes of one endpoint."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    UNCHANGED = "unchanged"
+    DELETE = "delete"
+    LEFT = "left"
+    """It is not in the declaration, and stays."""
+
+
+class Step(NamedTuple):
+    """One endpoint: as it is, as it is to be, and the difference."""
+
+    action: Action
+    tenant: str
+    name: str
+    before: Object | None
+    fields: dict[str, Any]
+    """What create takes, or what update is to change."""
+    secret: str | None
+    """A new secret; None: it stays as it is."""
+    changes: dict[str, Any]
+    """For people: field to from and to, secrets and headers without their values."""
+
+
+class Configuration:
+    """A deployment's endpoints as a declaration."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._endpoints = Endpoints(deployment)
+        self._rotation = Rotation(deployment)
+
+    async def export(self, actor: Actor, *, tenant: str | None = None) -> list[Object]:
+        """Returns every endpoint as it would be declared, by tenant and name; defaults are left out.
+
+        Raises:
+            ForbiddenError: no admin: headers are shown whole. NotFoundError: not the actor's tenant.
+        """
+        actor.require(Role.ADMIN)
+        found = await self._all(actor, tenant)
+        return [_declared(endpoint) for _, endpoint in sorted(found.items())]
+
+    async def apply(
+        self,
+        actor: Actor,
+        declared: Sequence[object],
+        *,
+        resolve: Resolve,
+        prune: bool = False,
+        dry_run: bool = False,
+    ) -> Object:
+        """Brings the endpoints in line and returns `items`, one for each endpoint.
+
+        Raises:
+            InvalidRequestError: every fault of the declaration; nothing was changed.
+            PreconditionFailedError: an endpoint changed meanwhile; apply again.
+            ForbiddenError: no admin.
+        """
+        actor.require(Role.ADMIN)
+        steps = await self.plan(actor, declared, resolve=resolve, prune=prune)
+        warnings: list[str] = []
+        if not dry_run:
+            for step in steps:
+                warnings += await self._take(actor, step)
+        return {
+            "dry_run": dry_run,
+            "items": [
+                {
+                    "action": step.action,
+                    "tenant": step.tenant,
+                    "name": step.name,
+                    "id": None if step.before is None else step.before["id"],
+                    "changes": step.changes,
+                }
+                for step in steps
+            ],
+            "warnings": warnings,
+        }
+
+    async def plan(
+        self, actor: Actor, declared: Sequence[object], *, resolve: Resolve, prune: bool
+    ) -> list[Step]:
+        """Returns what applying would do, in order.
+
+        Raises:
+            InvalidRequestError: every fault of the declaration.
+        """
+        there = await self._all(actor, None)
+        problems: list[Problem] = []
+        steps: list[Step] = []
+        named: dict[tuple[str, str], str] = {}
+        for number, one in enumerate(declared, 1):
+            where = f"endpoint {number}"
+            if not isinstance(one, dict):
+                problems.append((where, "must be a table of fields"))
+                continue
+            fields = {"tenant": actor.tenant or TENANT_DEFAULT, "profile": PROFILE_DEFAULT, **one}
+            where = f"endpoint {number} ({fields.get('name')!r})"
+            key = (str(fields["tenant"]), str(fields.get("name")))
+            if key in named:
+                problems.append((where, f"is {named[key]} again: a name is unique in its tenant"))
+            named.setdefault(key, where)
+            step, found = await self._step(actor, fields, there.get(key), resolve)
+            problems += [(f"{where}: {field}", message) for field, message in found]
+            if step is not None:
+                steps.append(step)
+        if problems:
+            raise InvalidRequestError(problems)
+        tenants = {tenant for tenant, _ in named}
+        for (tenant, name), endpoint in sorted(there.items()):
+            if tenant in tenants and (tenant, name) not in named:
+                action = Action.DELETE if prune else Action.LEFT
+                steps.append(Step(action, tenant, name, endpoint, {}, None, {}))
+        return steps
+
+    async def _step(
+        self, actor: Actor, fields: dict[str, Any], before: Object | None, resolve: Resolve
+    ) -> tuple[Step | None, list[Problem]]:
+        """Judges one declared endpoint as create or update would, and compares."""
+        profile = self._deployment.profiles.get(str(fields["profile"]))
+        problems = unknown_problems(fields) + tenant_problems(fields["tenant"])
+        if actor.tenant not in {None, fields["tenant"]}:
+            problems.append(("tenant", f"must be {actor.tenant}"))
+        if profile is None:
+            known = ", ".join(sorted(self._deployment.profiles))
+            problems.append(("profile", f"must be one of {known}"))
+        problems += [(f, "is required") for f in ("name", "url", "event_types") if f not in fields]
+        given = {field: fields.get(field, DEFAULTS.get(field)) for field in CHANGEABLE}
+        present = {field: value for field, value in given.items() if field in fields}
+        values, found = judge(present, profile, self._deployment)
+        problems += found
+        reference = fields.get("secret", "")
+        text = None
+        if reference not in {"", UNSIGNED}:
+            text, found = _resolved(reference, resolve)
+            problems += found
+            problems += secret_problems(text, profile) if text is not None else []
+        elif reference == UNSIGNED:
+            problems += secret_problems(None, profile)
+        tenant, name = str(fields["tenant"]), str(fields.get("name"))
+        wanted = given | values
+        if before is None:
+            if problems:
+                return None, problems
+            new = {"tenant": tenant, "profile": fields["profile"], **present, **values}
+            if reference:
+                new["secret"] = text
+            shown = {field: {"from": None, "to": _shown(field, new[field])} for field in new}
+            if reference:
+                shown["secret"] = {"from": None, "to": reference}
+            return Step(Action.CREATE, tenant, name, None, new, None, shown), []
+        if before["profile"] != fields["profile"]:
+            message = f"is {before['profile']} for good; give the endpoint another name"
+            problems.append(("profile", message))
+        if reference == UNSIGNED and before["secret"] is not None:
+            problems.append(
+                ("secret", "is there: an endpoint never becomes unsigned; give another name")
+            )
+        if problems:
+            return None, problems
+        changed = {f: wanted[f] for f in CHANGEABLE if wanted[f] != before[f]}
+        shown = {
+            field: {"from": _shown(field, before[field]), "to": _shown(field, value)}
+            for field, value in changed.items()
+        }
+        if text is not None and not await self._is_current(before["id"], text):
+            shown["secret"] = {"from": before["secret"], "to": reference}
+        else:
+            text = None
+        action = Action.UPDATE if shown else Action.UNCHANGED
+        return Step(action, tenant, name, before, changed, text, shown), []
+
+    async def _is_current(self, endpoint_id: str, text: str) -> bool:
+        """Tells whether this is the secret that signs now."""
+        keyring = self._deployment.keys()
+        async with self._deployment.database.transaction() as connection:
+            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+        for one in sealed:
+            if one.role == "current":
+                try:
+                    return keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id) == text
+                except SecretError:
+                    return False  # It cannot be read, so it can only be replaced.
+        return False
+
+    async def _take(self, actor: Actor, step: Step) -> list[str]:
+        """Makes one endpoint as it is to be; returns warnings."""
+        if step.action is Action.CREATE:
+            made = await self._endpoints.create(actor, step.fields)
+            return [f"{step.name}: {warning}" for warning in made["warnings"]]
+        if step.before is None or step.action in {Action.UNCHANGED, Action.LEFT}:
+            return []
+        endpoint_id, etag = step.before["id"], endpoint_etag(step.before)
+        if step.action is Action.DELETE:
+            await self._endpoints.delete(actor, endpoint_id, if_match=etag)
+            return []
+        warnings: list[str] = []
+        if step.fields:
+            answer = await self._endpoints.update(actor, endpoint_id, step.fields, if_match=etag)
+            warnings = [f"{step.name}: {warning}" for warning in answer["warnings"]]
+        if step.secret is not None:
+            profile = self._deployment.profiles[step.before["profile"]]
+            # Where a request has room for one signature the new secret takes over at once: the
+            # declaration says that it is the secret, and who wrote it has given it to the receiver.
+            activate = None if profile.several_signatures else True
+            await self._rotation.rotate(
+                actor, endpoint_id, new_secret=step.secret, activate=activate
+            )
+        return warnings
+
+    async def _all(self, actor: Actor, tenant: str | None) -> dict[tuple[str, str], Object]:
+        found: dict[tuple[str, str], Object] = {}
+        cursor = None
+        while len(found) < ENDPOINTS_MAX:
+            page = await self._endpoints.page(actor, tenant=tenant, limit=PAGE_ROWS, cursor=cursor)
+            found |= {(one["tenant"], one["name"]): one for one in page["items"]}
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return found
+        raise InvalidRequestError(
+            [
+                (
+                    "endpoints",
+                    f"are more than {ENDPOINTS_MAX}; give a tenant, or change them one by one",
+                )
+            ]
+        )
+
+
+def _resolved(reference: object, resolve: Resolve) -> tuple[str | None, list[Problem]]:
+    if not isinstance(reference, str) or not reference.startswith(("env:", "file:")):
+        message = f"must name where it is, env:NAME or file:PATH, or be {UNSIGNED}; never stands here itself"
+        return None, [("secret", message)]
+    try:
+        return resolve(reference), []
+    except ValueError as error:
+        return None, [("secret", str(error))]
+
+
+def _shown(field: str, value: Any) -> Any:  # noqa: ANN401 -- as the field is
+    """Returns the value for people to see; a header's value is often a credential."""
+    return dict.fromkeys(value, secret.MASK) if field == "headers" and value else value
+
+
+def _declared(endpoint: Object) -> Object:
+    declared = {"tenant": endpoint["tenant"], "name": endpoint["name"], "url": endpoint["url"]}
+    declared["profile"] = endpoint["profile"]
+    for field in CHANGEABLE:
+        if endpoint[field] != DEFAULTS.get(field):
+            declared[field] = endpoint[field]
+    if endpoint["secret"] is None:
+        declared["secret"] = UNSIGNED
+    return declared

@@ -1,0 +1,125 @@
+"""`dispatcher endpoint export` and `apply`: endpoints as a file."""
+
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dispatcher.cli.output import cell, escape, say, say_json, tell
+
+if TYPE_CHECKING:
+    from dispatcher.cli.session import Session
+
+_SIGNS = {"create": "+", "update": "~", "delete": "-", "unchanged": "=", "left": " "}
+
+
+def add_to(group: typer.Typer) -> None:
+    """Adds these commands to `dispatcher endpoint`."""
+    group.command()(export)
+    group.command()(apply)
+
+
+def export(
+    context: typer.Context,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's; left out: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; left out: as TOML.")] = False,
+) -> None:
+    """Print the endpoints as a file that `apply` takes. Secrets are not in it; headers are, whole.
+
+    Example:  dispatcher endpoint export > endpoints.toml
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.configuration import Configuration
+        from dispatcher.cli.declaration import write_toml
+
+        endpoints = await Configuration(session.deployment).export(session.actor, tenant=tenant)
+        if as_json:
+            say_json({"endpoints": endpoints})
+        else:
+            say(write_toml(endpoints).removesuffix("\n"))
+
+    _work(context, step)
+
+
+def apply(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Option("--file", "-f", metavar="FILE", help="The declaration, .toml or .json.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would change.")
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete endpoints that the file does not name, of the tenants that it names.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Bring the endpoints in line with a file, by tenant and name; applied again it changes nothing.
+
+    A field that the file leaves out has its default. A secret is named, not written: env:NAME, file:PATH (beside the
+    file), or unsigned; left out, it stays, or is made for a new endpoint.
+
+    Examples:
+      dispatcher endpoint apply -f endpoints.toml --dry-run
+
+      dispatcher endpoint apply -f endpoints.toml --prune --yes
+    """
+
+    async def step(session: "Session") -> None:
+        import os
+
+        from dispatcher.admin.operations.configuration import Configuration
+        from dispatcher.cli.declaration import Resolver, read
+
+        configuration = Configuration(session.deployment)
+        declared = read(file)
+        resolve = Resolver(file.parent, os.environ)
+        if prune and not dry_run and not yes:
+            plan = await configuration.plan(session.actor, declared, resolve=resolve, prune=True)
+            names = [f"{one.tenant}/{one.name}" for one in plan if one.action == "delete"]
+            if names:
+                question = f"Delete {', '.join(names)}? Their waiting deliveries are cancelled"
+                typer.confirm(escape(question), abort=True, err=True)
+        answer = await configuration.apply(
+            session.actor, declared, resolve=resolve, prune=prune, dry_run=dry_run
+        )
+        if as_json:
+            say_json(answer)
+        else:
+            _say(answer)
+
+    _work(context, step)
+
+
+def _say(answer: Mapping[str, Any]) -> None:
+    counts: dict[str, int] = {}
+    for one in answer["items"]:
+        counts[one["action"]] = counts.get(one["action"], 0) + 1
+        if one["action"] == "unchanged":
+            continue
+        say(f"{_SIGNS[one['action']]} {one['tenant']}/{one['name']}: {one['action']}")
+        for field, change in one["changes"].items():
+            before = "" if one["action"] == "create" else f"{cell(change['from'])} -> "
+            say(f"    {field}: {before}{cell(change['to'])}")
+    for warning in answer["warnings"]:
+        tell(f"warning: {warning}")
+    tell(
+        ", ".join(f"{count} {action}" for action, count in counts.items()) or "nothing is declared"
+    )
+    if answer["dry_run"]:
+        tell("nothing was touched: leave --dry-run out to do it")
+
+
+def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
+    from dispatcher.cli.session import work
+
+    work(context, step)
