@@ -42,7 +42,11 @@ def add_api(app: web.Application, operations: Operations, auth: Auth, settings: 
     door = _Door(operations, auth, settings)
     api = web.Application(middlewares=[door.guard])
     for route in ROUTES:
-        api.router.add_route(route.method, route.path, door.handler_of(route))
+        handler = door.handler_of(route)
+        if route.method == hdrs.METH_GET:
+            api.router.add_get(route.path, handler)  # and HEAD
+        else:
+            api.router.add_route(route.method, route.path, handler)
     app.add_subapp(PREFIX, api)
     add_docs(app)
 
