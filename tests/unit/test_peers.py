@@ -13,7 +13,8 @@ PROXIES = (ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32"))
 
 def asked(remote: str | None, **headers: str) -> web.Request:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return make_mocked_request("GET", "/", headers=named).clone(remote=remote)
+    request = make_mocked_request("GET", "/", headers=named)
+    return request.clone(remote="" if remote is None else remote)
 
 
 @pytest.mark.parametrize(

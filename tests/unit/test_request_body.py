@@ -84,7 +84,7 @@ def test_names_given_twice_and_texts_without_room_are_faults(raw, fields):
 
 
 @pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")])
-def test_depth_is_bounded_exactly(open_, close):
+def test_depth_is_bounded_exactly(open_: str, close: str):
     def nested(depth: int) -> str:
         return open_ * depth + "1" + close * depth
 
