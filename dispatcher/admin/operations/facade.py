@@ -9,6 +9,7 @@ from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.glance import Glance
 from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.rotation import Rotation
@@ -33,6 +34,7 @@ class Operations:
     explanation: Explanation
     tokens: Tokens
     audit: Audit
+    glance: Glance
     overview: Overview
     system: System
     tail: Tail
@@ -52,6 +54,7 @@ class Operations:
             explanation=Explanation(deployment),
             tokens=Tokens(deployment),
             audit=Audit(deployment),
+            glance=Glance(deployment),
             overview=Overview(deployment),
             system=System(deployment),
             tail=Tail(deployment),

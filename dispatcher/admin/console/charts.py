@@ -1,0 +1,124 @@
+"""The geometry of charts: numbers in, places in a drawing of fixed size out; the templates draw.
+
+A chart is an SVG with presentation attributes alone, as the policy on styles asks. Its figures stand
+in a table beside it.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil, log10
+from typing import Final, NamedTuple
+
+WIDTH: Final = 480
+HEIGHT: Final = 160
+SPARK_WIDTH: Final = 96
+SPARK_HEIGHT: Final = 24
+_GAP: Final = 2
+
+
+class Bar(NamedTuple):
+    """One hour: where its good and its bad part are drawn."""
+
+    x: float
+    width: float
+    ok_y: float
+    ok_height: float
+    not_ok_y: float
+    not_ok_height: float
+
+
+class Bars(NamedTuple):
+    """A chart of stacked bars and the number at its top."""
+
+    bars: tuple[Bar, ...]
+    top: int
+
+
+def bars(
+    counts: Sequence[tuple[int, int]], *, width: float = WIDTH, height: float = HEIGHT
+) -> Bars:
+    """Returns bars for (good, bad) counts; what is not nothing is at least one pixel high."""
+    top = round_up(max((ok + not_ok for ok, not_ok in counts), default=0))
+    step = width / max(1, len(counts))
+    drawn = []
+    for index, (ok, not_ok) in enumerate(counts):
+        bad = _length(not_ok, top, height)
+        good = min(_length(ok, top, height), height - bad)
+        drawn.append(
+            Bar(
+                x=round(index * step + _GAP / 2, 2),
+                width=round(max(1.0, step - _GAP), 2),
+                ok_y=round(height - bad - good, 2),
+                ok_height=round(good, 2),
+                not_ok_y=round(height - bad, 2),
+                not_ok_height=round(bad, 2),
+            )
+        )
+    return Bars(tuple(drawn), top)
+
+
+def spark(counts: Sequence[tuple[int, int]]) -> Bars:
+    """Returns the same, small enough for a row of a table."""
+    return bars(counts, width=SPARK_WIDTH, height=SPARK_HEIGHT)
+
+
+class Line(NamedTuple):
+    """A line through the hours that have a value, in pieces, and the value at the chart's top."""
+
+    pieces: tuple[str, ...]
+    dots: tuple[tuple[float, float], ...]
+
+
+class Lines(NamedTuple):
+    """Several lines on one scale."""
+
+    lines: tuple[Line, ...]
+    top: float
+
+
+def lines(series: Sequence[Sequence[float | None]]) -> Lines:
+    """Returns a line for each series; an hour without a value breaks it."""
+    values = [value for one in series for value in one if value is not None]
+    top = round_up_real(max(values, default=0.0))
+    return Lines(tuple(_line(one, top) for one in series), top)
+
+
+def _line(values: Sequence[float | None], top: float) -> Line:
+    step = WIDTH / max(1, len(values))
+    points: list[tuple[float, float] | None] = [
+        None
+        if value is None
+        else (round((index + 0.5) * step, 1), round(HEIGHT - HEIGHT * value / top, 1))
+        for index, value in enumerate(values)
+    ]
+    pieces: list[list[tuple[float, float]]] = []
+    for before, point in pairwise([None, *points]):
+        if point is None:
+            continue
+        if before is None:
+            pieces.append([])
+        pieces[-1].append(point)
+    return Line(
+        tuple(" ".join(f"{x},{y}" for x, y in piece) for piece in pieces if len(piece) > 1),
+        tuple(piece[0] for piece in pieces if len(piece) == 1),
+    )
+
+
+def _length(value: int, top: int, height: float) -> float:
+    return max(1.0, height * value / top) if value else 0.0
+
+
+def round_up(value: int) -> int:
+    """Returns the next of 1, 2, 5, 10, 20, 50, ...: a number that the eye can divide by."""
+    return int(round_up_real(float(max(1, value))))
+
+
+def round_up_real(value: float) -> float:
+    """Returns the same for a number that may be below 1."""
+    if value <= 0:
+        return 1.0
+    power: float = 10.0 ** (ceil(log10(value)) - 1)
+    for factor in (1, 2, 5, 10):
+        if value <= factor * power * 1.000001:
+            return factor * power
+    return 10 * power

@@ -1,0 +1,82 @@
+"""Events: the list, and one of them with what became of it at every endpoint."""
+
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from dispatcher.admin.console.filters import EVENT_FIELDS, event_filter
+from dispatcher.admin.console.site import Route
+from dispatcher.admin.console.visit import Visit
+from dispatcher.core.errors import InvalidRequestError
+
+DATA_CHARACTERS_SHOWN: Final = 65_536
+
+
+async def listed(visit: Visit) -> web.StreamResponse:
+    """Shows events, newest first."""
+    arguments, problems = event_filter(visit)
+    page: dict[str, Any] = {"items": [], "next_cursor": None}
+    if not problems:
+        try:
+            page = await visit.operations.events.page(
+                visit.who,
+                cursor=visit.query("cursor"),
+                **arguments,  # type: ignore[arg-type]  # as named
+            )
+        except InvalidRequestError as error:
+            problems = dict(error.problems)
+    return visit.page(
+        "events.html",
+        status=422 if problems else 200,
+        page=page,
+        problems=problems,
+        types=tuple(visit.operations.deployment.catalogue.types),
+        is_filtered=any(visit.query(name) for name in EVENT_FIELDS),
+    )
+
+
+async def shown(visit: Visit) -> web.StreamResponse:
+    """Shows one event, and a verdict for each endpoint of its tenant."""
+    explained = await visit.operations.explanation.explain(visit.who, visit.part("id"))
+    event = explained["event"]
+    text = event["data"].text
+    known = visit.operations.deployment.catalogue.types.get(event["type"])
+    return visit.page(
+        "event.html",
+        event=event,
+        explained=explained,
+        data=readable(text),
+        data_bytes=len(text.encode()),
+        is_cut=len(text) > DATA_CHARACTERS_SHOWN,
+        known=known,
+    )
+
+
+def readable(text: str) -> str:
+    """Returns JSON on several lines where that changes no digit, else as it is written; cut at a bound."""
+    if len(text) <= DATA_CHARACTERS_SHOWN:
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return text
+        # A number that another spelling would come out for, or a name that occurs twice: as it was.
+        if orjson.dumps(value).decode() == "".join(_without_spaces(text)):
+            return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return text[:DATA_CHARACTERS_SHOWN]
+
+
+def _without_spaces(text: str) -> list[str]:
+    kept, inside, escaped = [], False, False
+    for character in text:
+        if inside:
+            kept.append(character)
+            inside = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif not character.isspace():
+            kept.append(character)
+            inside = character == '"'
+    return kept
+
+
+ROUTES: Final = (Route("GET", "/events", listed), Route("GET", "/events/{id}", shown))

@@ -1,0 +1,133 @@
+"""The live tail as a stream of server-sent events: rows as data, which the script writes as text.
+
+One shared poll feeds all viewers; here each viewer's batch is put into the words of its language and
+zone. At most `ROWS_MAX` rows of a batch are sent, the newest, and the rest is counted. A viewer who
+comes back (`Last-Event-ID`) is told to read the list anew, since what came in between is there. A
+heartbeat finds out who has gone; a viewer that does not take its bytes is dropped; a stream ends
+after an hour, and the browser begins another, so that a revoked token does not watch on for longer
+than that: each batch asks for the session again once a minute.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from dispatcher.admin.console.guard import PAGE_HEADERS
+from dispatcher.admin.console.site import Route
+from dispatcher.admin.console.times import NOTHING, moment
+from dispatcher.admin.console.visit import Visit
+from dispatcher.admin.console.words import ICONS, TONES, retry_count
+from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.operations.tail import Batch
+
+HEARTBEAT_SECONDS: Final = 10.0
+WRITE_SECONDS_MAX: Final = 5.0
+STREAM_SECONDS_MAX: Final = 3_600.0
+SESSION_SECONDS_BETWEEN: Final = 60.0
+ROWS_MAX: Final = 20
+NAMES_MAX: Final = 10_000
+"""Names that are remembered for all viewers; one that was changed is seen when they are forgotten."""
+BODY_CHARACTERS_MAX: Final = 120
+RETRY_MILLISECONDS: Final = 3_000
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+
+
+async def tail(visit: Visit) -> web.StreamResponse:
+    """Streams until the viewer goes, the session ends or the hour is over."""
+    watch = visit.operations.tail.watch(visit.who, endpoint_id=visit.query("endpoint_id"))
+    async with watch as viewer:
+        answer = web.StreamResponse(
+            headers={**PAGE_HEADERS, "Content-Type": "text/event-stream; charset=utf-8",
+                     "X-Accel-Buffering": "no"}
+        )  # fmt: skip
+        await answer.prepare(visit.request)
+        loop = asyncio.get_running_loop()
+        ends_at, asks_at = loop.time() + STREAM_SECONDS_MAX, loop.time() + SESSION_SECONDS_BETWEEN
+        number = _last_number(visit.request.headers.get("Last-Event-ID"))
+        first = f"retry: {RETRY_MILLISECONDS}\n\n"
+        if number:
+            first += "event: again\ndata: {}\n\n"
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await _write(answer, first.encode())
+            while loop.time() < ends_at:
+                batch = await viewer.next(HEARTBEAT_SECONDS)
+                if loop.time() > asks_at:
+                    if not await visit.site.is_signed_in(visit.request):
+                        break
+                    asks_at = loop.time() + SESSION_SECONDS_BETWEEN
+                if not batch.items:
+                    await _write(answer, b": alive\n\n")
+                    continue
+                number += 1
+                names = await _names(visit, batch)
+                data = orjson.dumps(_batch(visit, batch, names))
+                await _write(answer, b"id: %d\nevent: rows\ndata: %b\n\n" % (number, data))
+        return answer
+
+
+async def _write(answer: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(WRITE_SECONDS_MAX):
+        await answer.write(data)
+
+
+def _last_number(text: str | None) -> int:
+    """Returns the number of the last batch that the browser has seen; 0: it comes for the first time."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
+
+
+async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
+    """Returns the endpoints' names, from what the site remembers as far as it does."""
+    wanted = {one["delivery"]["endpoint_id"] for one in batch.items[-ROWS_MAX:]}
+    known = visit.site.names
+    missing = [one for one in wanted if one not in known]
+    if missing:
+        if len(known) > NAMES_MAX:
+            known.clear()
+        found = await visit.operations.glance.names(visit.who, missing)
+        known.update({one: name.name for one, name in found.items()})
+    return known
+
+
+def _batch(visit: Visit, batch: Batch, names: Mapping[str, str]) -> Object:
+    shown = batch.items[-ROWS_MAX:]
+    left_out = batch.dropped_count + len(batch.items) - len(shown)
+    note = visit.text("tail.left_out", count=left_out) if left_out else None
+    if batch.is_sample:
+        note = visit.text("tail.sample")
+    return {"rows": [_row(visit, one, names) for one in shown], "note": note}
+
+
+def _row(visit: Visit, item: Object, names: Mapping[str, str]) -> Object:
+    delivery, attempt = item["delivery"], item["attempt"]
+    at = moment(attempt["attempted_at"], visit.zone)
+    tone = TONES[delivery["state"]]
+    code = attempt["response_code"]
+    return {
+        "href": f"/deliveries/{delivery['id']}",
+        "id": delivery["id"],
+        "at": "" if at is None else at.local,
+        "machine": "" if at is None else at.machine,
+        "utc": "" if at is None else at.utc,
+        "endpoint_id": delivery["endpoint_id"],
+        "endpoint": names.get(delivery["endpoint_id"], delivery["endpoint_id"]),
+        "event_id": delivery["event_id"],
+        "type": delivery["event_type"],
+        "test": visit.text("delivery.test_mark") if delivery["test"] else "",
+        "tone": tone,
+        "icon": ICONS[tone],
+        "state": visit.language.word("state", delivery["state"]),
+        "code": str(code)
+        if code is not None
+        else visit.language.word("outcome", attempt["outcome"]),
+        "body": (attempt["response_body"] or attempt["error"] or NOTHING)[:BODY_CHARACTERS_MAX],
+        "latency": f"{attempt['latency_seconds'] * 1000:.0f} {visit.text('unit.ms')}",
+        "retries": str(retry_count(delivery)),
+    }
+
+
+ROUTES: Final = (Route("GET", "/deliveries/tail", tail, seconds=STREAM_SECONDS_MAX + 60),)

@@ -1,0 +1,49 @@
+"""What a profile means, as facts that a page can put into words: formats, limits, retries, secrets."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dispatcher.core.profile import Profile
+
+
+class ProfileFacts(NamedTuple):
+    """A profile for people."""
+
+    name: str
+    body: tuple[str, ...]
+    """The names of the body's members; none: the event's data alone."""
+    headers: tuple[str, ...]
+    signed: tuple[str, ...]
+    """The parts of the signed text, joined by full stops."""
+    encoding: str
+    attempts: int
+    delays: Sequence[float]
+    jitter: bool
+    timeout_seconds: float
+    https_only: bool
+    gone_disables: bool
+    secret_prefix: str
+    may_be_unsigned: bool
+    several_signatures: bool
+    has_fixed_test: bool
+
+
+def facts(profile: Profile) -> ProfileFacts:
+    """Returns what a profile means."""
+    return ProfileFacts(
+        name=profile.name,
+        body=tuple(field.name for field in profile.fields),
+        headers=(*(field.name for field in profile.headers), profile.signature.header),
+        signed=tuple(str(part) for part in profile.signature.content),
+        encoding=str(profile.signature.encoding),
+        attempts=len(profile.retry_schedule_seconds) + 1,
+        delays=profile.retry_schedule_seconds,
+        jitter=profile.jitter is not None,
+        timeout_seconds=profile.timeout_seconds,
+        https_only=profile.https_only,
+        gone_disables=profile.gone_disables,
+        secret_prefix=profile.secret.prefix,
+        may_be_unsigned=profile.secret.nullable,
+        several_signatures=profile.several_signatures,
+        has_fixed_test=profile.fixed_test is not None,
+    )

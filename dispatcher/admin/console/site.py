@@ -1,0 +1,151 @@
+"""The console's frame: templates, and the way of every request to its page and of every error to one.
+
+A page is a function from a `Visit` to an answer. Before it runs: the session is looked up, the form
+is read, and a change has proven where it comes from. After it: an error of ours has become a page
+that says what to do. What is not an error of ours is the server's to answer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+from urllib.parse import urlencode
+
+import jinja2
+import structlog
+from aiohttp import web
+
+from dispatcher.admin import peers
+from dispatcher.admin.auth import Auth, SessionActor
+from dispatcher.admin.console import languages
+from dispatcher.admin.console.cookies import (
+    LANGUAGE_COOKIE,
+    THEME_COOKIE,
+    ZONE_COOKIE,
+    Peer,
+    session_cookie,
+)
+from dispatcher.admin.console.failures import error_page, failure_page
+from dispatcher.admin.console.guard import Forms, comes_from_us, same_token
+from dispatcher.admin.console.times import read_zone
+from dispatcher.admin.console.visit import THEMES, Visit
+from dispatcher.admin.operations.facade import Operations
+from dispatcher.config.settings import Settings
+from dispatcher.core.errors import DispatcherError, StoreUnavailableError
+
+_log = structlog.get_logger("dispatcher.admin.console")
+
+ANSWER_SECONDS_MAX: Final = 30.0
+"""A page that takes longer is answered as if Postgres were away; test events have their own bound."""
+
+Page = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+class Route(NamedTuple):
+    """A page and where it is; `everybody`: also who is not signed in."""
+
+    method: str
+    path: str
+    page: Page
+    everybody: bool = False
+    seconds: float = ANSWER_SECONDS_MAX
+
+
+class Site:
+    """What all pages share."""
+
+    def __init__(self, operations: Operations, auth: Auth, settings: Settings) -> None:
+        self.operations = operations
+        self.auth = auth
+        self.settings = settings
+        self.languages = languages.NAMES
+        self.forms = Forms()
+        self.names: dict[str, str] = {}
+        """Names of endpoints for the live tail, which writes and forgets them."""
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("dispatcher.admin.console"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+
+    def now(self) -> datetime:
+        """Returns the present moment."""
+        return self.operations.deployment.clock.now()
+
+    def render(self, template: str, values: Mapping[str, object]) -> str:
+        """Returns a page's text."""
+        return self._templates.get_template(template).render(values)
+
+    def add(self, application: web.Application, route: Route) -> None:
+        """Puts a page into the application."""
+        application.router.add_route(route.method, route.path, self._handler(route))
+
+    def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            visit = self.visit(request)
+            try:
+                async with asyncio.timeout(route.seconds):
+                    return await self._answer(route, visit)
+            except TimeoutError:
+                slow = StoreUnavailableError(f"no answer within {route.seconds:.0f} s")
+                return failure_page(visit, slow)
+            except (DispatcherError, web.HTTPException) as error:
+                return failure_page(visit, error)
+            except Exception:  # noqa: BLE001 -- the border: whatever it is, people get a page and the log the trace
+                _log.exception("console.failed", method=route.method, route=route.path)
+                return error_page(visit, 500, "")
+
+        return answer
+
+    def peer(self, request: web.Request) -> Peer:
+        """Returns who is at the other end."""
+        trusted = self.settings.http.trusted_proxies
+        return Peer(
+            peers.address_of(request, trusted),
+            peers.is_encrypted(request, trusted),
+            peers.is_loopback(request, trusted),
+        )
+
+    async def _session(self, request: web.Request) -> SessionActor | None:
+        cookie = request.cookies.get(session_cookie(self.peer(request)))
+        return None if cookie is None else await self.auth.actor_of_session(cookie)
+
+    async def is_signed_in(self, request: web.Request) -> bool:
+        """Tells whether the session still lives."""
+        return await self._session(request) is not None
+
+    def visit(self, request: web.Request) -> Visit:
+        """Returns a visit of nobody yet."""
+        theme = request.cookies.get(THEME_COOKIE, "")
+        return Visit(
+            site=self,
+            request=request,
+            language=languages.choose(
+                request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language")
+            ),
+            zone=read_zone(request.cookies.get(ZONE_COOKIE)),
+            theme=theme if theme in THEMES else "auto",
+        )
+
+    async def _answer(self, route: Route, visit: Visit) -> web.StreamResponse:
+        request = visit.request
+        if request.method == "POST" and not comes_from_us(request.headers):
+            raise web.HTTPForbidden(text="cross-site")
+        session = await self._session(request)
+        if session is not None:
+            visit.actor, visit.csrf = session
+        elif not route.everybody:
+            return visit.go(f"/sign-in?{urlencode({'next': _back(request)})}")
+        if request.method == "POST":
+            await visit.read_form()
+            if visit.actor is not None and not same_token(visit.form.get("csrf"), visit.csrf):
+                raise web.HTTPForbidden(text="csrf")
+        return await route.page(visit)
+
+
+def _back(request: web.Request) -> str:
+    """Returns where to go after signing in: the page that was asked for, or the one with the form."""
+    return request.path_qs if request.method in {"GET", "HEAD"} else "/"

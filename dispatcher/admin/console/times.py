@@ -1,0 +1,125 @@
+"""Instants, spans, sizes and shares as people read them.
+
+Dates are Gregorian in every language, written as in ISO 8601: nobody has to ask whether 2569 is
+meant, or which of two numbers is the month. An instant is shown in the viewer's zone, and its UTC
+is beside it for whoever hovers or copies.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+UTC_NAME: Final = "UTC"
+NOTHING: Final = "\N{EN DASH}"
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86_400
+_STEP: Final = 1024
+
+
+class Zone(NamedTuple):
+    """The viewer's zone, and how we know: `set` by the viewer, `auto` by the browser, or not at all."""
+
+    name: str
+    source: str
+
+    @property
+    def info(self) -> tzinfo:
+        """The zone's rules."""
+        return UTC if self.name == UTC_NAME else ZoneInfo(self.name)
+
+
+@cache
+def zone_names() -> tuple[str, ...]:
+    """Returns the zones that one can choose."""
+    names = (name for name in available_timezones() if "/" in name and not name.startswith("Etc/"))
+    return (UTC_NAME, *sorted(names))
+
+
+def read_zone(cookie: str | None) -> Zone:
+    """Returns the zone of a cookie such as `auto:Asia/Bangkok`; of anything else UTC."""
+    source, _, name = (cookie or "").partition(":")
+    if source in {"auto", "set"} and (name == UTC_NAME or name in available_names()):
+        return Zone(name, source)
+    return Zone(UTC_NAME, "none")
+
+
+@cache
+def available_names() -> frozenset[str]:
+    """Returns every zone that this system knows."""
+    return frozenset(available_timezones())
+
+
+class Moment(NamedTuple):
+    """One instant, in three forms."""
+
+    machine: str
+    local: str
+    utc: str
+
+
+def moment(text: str | None, zone: Zone) -> Moment | None:
+    """Returns the forms of an instant as the operations give it, which may be a day that is too far."""
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    try:
+        local = at.astimezone(zone.info)
+    except OverflowError:
+        local = at
+    return Moment(
+        text, local.strftime("%Y-%m-%d %H:%M:%S"), f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} UTC"
+    )
+
+
+def span(seconds: float | None, units: Mapping[str, str]) -> str:
+    """Returns a span with at most two units, as in `1 h 5 m`; `units` has `d h m s ms`."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 1:
+        return f"{round(seconds * 1000)} {units['ms']}"
+    if seconds < _MINUTE:
+        text = f"{seconds:.1f}".removesuffix(".0")
+        return f"{text} {units['s']}"
+    whole = int(seconds)
+    for size, name, next_size, next_name in (
+        (_DAY, "d", _HOUR, "h"),
+        (_HOUR, "h", _MINUTE, "m"),
+        (_MINUTE, "m", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // next_size
+            first = f"{whole // size} {units[name]}"
+            return f"{first} {rest} {units[next_name]}" if rest else first
+    return f"{whole} {units['s']}"
+
+
+def size(count: float | None) -> str:
+    """Returns bytes with a binary unit."""
+    if count is None:
+        return NOTHING
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < _STEP:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _STEP
+    return f"{value:.1f} TiB"
+
+
+def share(value: float | None) -> str:
+    """Returns a share of 1 in percent; only what is whole is 100 %, only nothing is 0 %."""
+    if value is None:
+        return NOTHING
+    percent = value * 100
+    if 0 < percent < 0.1:  # noqa: PLR2004 -- the last digit shown
+        return "< 0.1 %"
+    if 99.9 < percent < 100:  # noqa: PLR2004 -- the same at the other end
+        return "99.9 %"
+    return f"{percent:.1f}".removesuffix(".0") + " %"
+
+
+def count(value: float | None) -> str:
+    """Returns a number with spaces between thousands, which means the same in every language."""
+    return NOTHING if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -1,0 +1,41 @@
+"""Finds the words for what happened: why an attempt failed, what to do, how a state looks.
+
+The sets of outcomes and states are closed, and a test asks the catalogues for each of their words.
+"""
+
+from typing import Final
+
+from dispatcher.admin.operations.objects import Object
+from dispatcher.core.model import DeliveryState, EndpointState, Outcome
+
+ADVISED_CODES: Final = frozenset(
+    {301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 500, 502, 503, 504}
+)
+TONES: Final = {
+    DeliveryState.SUCCEEDED: "good",
+    DeliveryState.FAILED: "bad",
+    DeliveryState.CANCELLED: "muted",
+    DeliveryState.PENDING: "plain",
+    DeliveryState.RETRYING: "warn",
+    EndpointState.ACTIVE: "good",
+    EndpointState.PAUSED: "warn",
+    EndpointState.DISABLED: "bad",
+}
+ICONS: Final = {"good": "✓", "bad": "✕", "muted": "\N{EN DASH}", "plain": "…", "warn": "↻"}
+
+
+def advice(attempt: Object) -> str | None:
+    """Returns the key of what to do about an attempt; None for a success."""
+    outcome, code = Outcome(attempt["outcome"]), attempt["response_code"]
+    if outcome is Outcome.OK:
+        return None
+    if outcome is Outcome.HTTP_ERROR and code in ADVISED_CODES:
+        return f"advice.code_{code}"
+    if outcome is Outcome.HTTP_ERROR and code is not None:
+        return f"advice.code_{code // 100}xx" if code // 100 in {3, 4, 5} else "advice.http_error"
+    return f"advice.{outcome}"
+
+
+def retry_count(delivery: Object) -> int:
+    """Returns the sources' "Retry count": attempts after the first one."""
+    return max(0, int(delivery["attempt_count"]) - 1)

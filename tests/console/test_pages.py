@@ -1,0 +1,424 @@
+"""The console's answers: who is let in, what a form must bring, what each error says, what is never cached."""
+
+import io
+from typing import Any
+
+import pytest
+
+from dispatcher.admin.console.guard import POLICY
+from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.core.errors import StoreUnavailableError
+from tests.console.conftest import ALL, Client, Served
+from tests.support.daemon import free_port
+
+pytestmark = pytest.mark.postgres
+
+GOOD = {
+    "name": "erp",
+    "url": "https://example.com/hooks",
+    "profile": "standard",
+    "event_types": "order.created",
+    "secret_kind": "make",
+    "then": "save",
+}
+PAGES = ("/", "/webhooks", "/deliveries", "/events", "/system", "/preferences")
+ADMIN_PAGES = ("/webhooks/new", "/activity", "/tokens")
+
+
+async def made(served: Served, **fields: Any) -> dict[str, Any]:
+    given = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
+    return await served.operations.endpoints.create(ALL, given | fields)
+
+
+async def test_every_page_asks_for_a_session_and_goes_on_to_where_one_wanted(
+    served: Served,
+) -> None:
+    stranger = served.client()
+    for path in (*PAGES[:-1], *ADMIN_PAGES):
+        answer = await stranger.get(path)
+        assert answer.status == 303, path
+        assert answer.headers["Location"].startswith("/sign-in?next=")
+    wrong = await stranger.post("/sign-in", {"token": "no", "next": "/events"})
+    assert wrong.status == 401
+    assert "not known" in wrong.text
+    right = await stranger.post(
+        "/sign-in", {"token": "admin-token-of-the-tests-0123456789", "next": "/events"}
+    )
+    assert right.headers["Location"] == "/events"
+    assert "HttpOnly" in right.headers["Set-Cookie"]
+    assert "SameSite=Lax" in right.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:1"]
+)
+async def test_signing_in_never_leads_to_another_site(served: Served, elsewhere: str) -> None:
+    answer = await served.client().post(
+        "/sign-in", {"token": "admin-token-of-the-tests-0123456789", "next": elsewhere}
+    )
+    assert answer.headers["Location"] == "/"
+
+
+async def test_a_session_over_plain_http_from_elsewhere_is_refused_with_what_to_do(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatcher.admin.peers.is_loopback", lambda *_: False)
+    stranger = served.client()
+    asked = await stranger.get("/sign-in")
+    assert "not encrypted" in asked.text
+    assert "http.trusted_proxies" in asked.text
+    answer = await stranger.post(
+        "/sign-in", {"token": "admin-token-of-the-tests-0123456789", "next": "/"}
+    )
+    assert answer.headers["Set-Cookie"].startswith("__Host-")
+    assert "Secure" in answer.headers["Set-Cookie"]
+
+
+async def test_every_page_answers_with_its_headers_in_both_languages(
+    served: Served, admin: Client
+) -> None:
+    endpoint = await made(served)
+    own = [f"/webhooks/{endpoint['id']}{part}" for part in
+           ("", "/deliveries", "/test", "/settings", "/secret", "/pause", "/delete")]  # fmt: skip
+    for language in ("en", "th"):
+        for path in (*PAGES, *ADMIN_PAGES, *own):
+            answer = await admin.get(path, Accept_Language=language)
+            assert answer.status == 200, (path, answer.text)
+            assert f'<html lang="{language}"' in answer.text
+            assert answer.headers["Content-Security-Policy"] == POLICY
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            assert " style=" not in answer.text
+            assert "<style" not in answer.text
+            assert " onclick=" not in answer.text
+
+
+async def test_a_made_endpoint_shows_its_secret_once_and_its_form_works_once(
+    served: Served, admin: Client
+) -> None:
+    shown = await admin.get("/webhooks/new")
+    fields = {**GOOD, "csrf": shown.hidden("csrf"), "form_id": shown.hidden("form_id")}
+    answer = await admin.post("/webhooks/new", fields)
+    assert answer.status == 200
+    assert "whsec_" in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    again = await admin.post("/webhooks/new", fields)
+    assert again.status == 409
+    assert "sent already" in again.text
+    page = await served.operations.endpoints.page(ALL)
+    assert len(page["items"]) == 1
+    listed = await admin.get(f"/webhooks/{page['items'][0]['id']}/secret")
+    assert "********" in listed.text
+    assert "whsec_" not in listed.text.replace("whsec_…", "")
+
+
+async def test_a_form_with_faults_comes_back_filled_in_with_all_of_them(admin: Client) -> None:
+    answer = await admin.submit(
+        "/webhooks/new",
+        {**GOOD, "name": "", "url": "ftp://x", "headers": "no colon", "rate_limit": "fast"},
+    )
+    assert answer.status == 422
+    assert "no colon" in answer.text
+    assert "Write a number" in answer.text
+    mended = await admin.submit("/webhooks/new", {**GOOD, "name": "", "url": "ftp://x"})
+    assert mended.status == 422
+    assert "ftp://x" in mended.text
+    assert mended.text.count('class="problem"') >= 2
+
+
+async def test_a_name_that_is_taken_is_said_beside_the_name(served: Served, admin: Client) -> None:
+    await made(served)
+    answer = await admin.submit("/webhooks/new", GOOD)
+    assert answer.status == 409
+    assert "there is an endpoint named" in answer.text
+
+
+async def test_settings_change_and_two_people_do_not_overwrite_each_other(
+    served: Served, admin: Client
+) -> None:
+    endpoint = await made(served, headers={"X-Key": "1"}, retry_schedule_seconds=[30, 120.0])
+    path = f"/webhooks/{endpoint['id']}/settings"
+    first = await admin.get(path)
+    assert "30s, 2m" in first.text
+    fields = {
+        "csrf": first.hidden("csrf"),
+        "version": first.hidden("version"),
+        "name": "renamed",
+        "url": "https://example.com/hooks",
+        "event_types": "order.created",
+        "retry_schedule_seconds": "1h",
+    }
+    answer = await admin.post(path, fields)
+    assert answer.status == 303, answer.text
+    changed = await served.operations.endpoints.show(ALL, endpoint["id"])
+    assert (changed["name"], changed["retry_schedule_seconds"], changed["headers"]) == (
+        "renamed", [3600.0], {},
+    )  # fmt: skip
+    late = await admin.post(path, {**fields, "name": "late"})
+    assert late.status == 412
+    assert "Somebody else" in late.text
+
+
+async def test_deleting_asks_first_with_what_waits_and_then_says_that_it_is_done(
+    served: Served, admin: Client
+) -> None:
+    endpoint = await made(served)
+    path = f"/webhooks/{endpoint['id']}/delete"
+    asked = await admin.get(path)
+    assert "cancelled for good" in asked.text
+    answer = await admin.submit(path, {"version": asked.hidden("version")})
+    assert answer.status == 303
+    listed = await admin.get("/webhooks")
+    assert "is deleted" in listed.text
+    assert "No Webhook yet" in listed.text
+    assert (await admin.get(f"/webhooks/{endpoint['id']}")).status == 404
+
+
+async def test_a_test_event_shows_its_result_in_place_and_says_what_to_do(
+    served: Served, admin: Client
+) -> None:
+    receiver = Receiver(Route(behaviour=Behaviour(status=401)))
+    port = await receiver.start("127.0.0.1", 0)
+    try:
+        endpoint = await made(served, url=f"http://127.0.0.1:{port}/hook")
+        answer = await admin.submit(
+            f"/webhooks/{endpoint['id']}/test", {"event_type": "order.created", "data": "{}"}
+        )
+    finally:
+        await receiver.stop()
+    assert answer.status == 200
+    assert "did not accept it" in answer.text
+    assert "compare the secrets" in answer.text
+
+
+async def test_a_failing_test_pauses_the_new_endpoint_where_that_was_asked_for(
+    served: Served, admin: Client
+) -> None:
+    answer = await admin.submit(
+        "/webhooks/new",
+        {
+            **GOOD,
+            "url": f"http://127.0.0.1:{free_port()}/none",
+            "then": "test",
+            "pause_if_failed": "yes",
+        },
+    )
+    assert answer.status == 200
+    assert "whsec_" in answer.text
+    assert "the Webhook is paused" in answer.text
+    page = await served.operations.endpoints.page(ALL)
+    assert page["items"][0]["state"] == "paused"
+
+
+async def test_secrets_are_revealed_rotated_and_staged_in_pages_that_nothing_keeps(
+    served: Served, admin: Client
+) -> None:
+    endpoint = await made(served, profile="wms")
+    path = f"/webhooks/{endpoint['id']}/secret"
+    revealed = await admin.submit(f"{path}/reveal", {}, page=path)
+    assert endpoint["secret"] in revealed.text
+    assert revealed.headers["Cache-Control"] == "no-store"
+    staged = await admin.submit(f"{path}/rotate", {}, page=path)
+    assert "old secret still signs" in staged.text
+    activated = await admin.submit(f"{path}/activate", {}, page=path)
+    assert activated.status == 303
+    audit = await served.operations.audit.page(ALL)
+    actions = [line["action"] for line in audit["items"]]
+    assert actions[:3] == [
+        "endpoint.activate_secret", "endpoint.stage_secret", "endpoint.reveal_secret",
+    ]  # fmt: skip
+
+
+async def test_a_token_is_shown_once_and_revoked_with_its_sessions(
+    served: Served, admin: Client
+) -> None:
+    answer = await admin.submit(
+        "/tokens", {"name": "robot", "role": "viewer", "expires_days": "30"}
+    )
+    assert answer.status == 200
+    token = answer.text.split('id="made-token"')[1].split('value="')[1].split('"')[0]
+    robot = await served.client().sign_in(token)
+    assert (await robot.get("/")).status == 200
+    listed = await admin.get("/tokens")
+    assert token not in listed.text
+    found = (await served.operations.tokens.page(ALL))["items"][0]["id"]
+    assert (await admin.submit(f"/tokens/{found}/revoke", {})).status == 303
+    assert (await robot.get("/")).headers["Location"].startswith("/sign-in")
+
+
+@pytest.mark.parametrize(
+    ("headers", "csrf", "status"),
+    [
+        ({"Sec_Fetch_Site": "same-origin"}, "right", 303),
+        ({"Sec_Fetch_Site": "none"}, "right", 303),
+        ({"Sec_Fetch_Site": ""}, "right", 303),
+        ({"Sec_Fetch_Site": "", "Origin": "OWN"}, "right", 303),
+        ({"Sec_Fetch_Site": "cross-site"}, "right", 403),
+        ({"Sec_Fetch_Site": "same-site"}, "right", 403),
+        ({"Sec_Fetch_Site": "", "Origin": "https://evil.example"}, "right", 403),
+        ({"Sec_Fetch_Site": "", "Origin": "null"}, "right", 403),
+        ({"Sec_Fetch_Site": "same-origin"}, "wrong", 403),
+        ({"Sec_Fetch_Site": "same-origin"}, "", 403),
+        ({"Sec_Fetch_Site": "same-origin"}, None, 403),
+    ],
+)
+async def test_a_change_needs_the_sessions_token_and_a_page_of_ours(
+    served: Served, admin: Client, headers: dict[str, str], csrf: str | None, status: int
+) -> None:
+    endpoint = await made(served)
+    path = f"/webhooks/{endpoint['id']}/pause"
+    right = (await admin.get(path)).hidden("csrf")
+    fields = {} if csrf is None else {"csrf": {"right": right}.get(csrf, csrf)}
+    sent = {
+        name: value.replace("OWN", served.base) if value else "" for name, value in headers.items()
+    }
+    answer = await admin.post(path, fields, **sent)
+    assert answer.status == status
+    state = (await served.operations.endpoints.show(ALL, endpoint["id"]))["state"]
+    assert state == ("paused" if status == 303 else "active")
+
+
+async def test_another_sessions_token_does_not_do(served: Served, admin: Client) -> None:
+    endpoint = await made(served)
+    path = f"/webhooks/{endpoint['id']}/pause"
+    other = await served.client().sign_in()
+    csrf = (await other.get(path)).hidden("csrf")
+    assert (await admin.post(path, {"csrf": csrf})).status == 403
+
+
+async def test_no_get_changes_anything(served: Served, admin: Client) -> None:
+    endpoint = await made(served)
+    before = await served.operations.endpoints.show(ALL, endpoint["id"])
+    for part in ("pause", "resume", "delete", "secret", "settings", "test"):
+        assert (await admin.get(f"/webhooks/{endpoint['id']}/{part}")).status == 200
+    for path in ("secret/reveal", "secret/rotate", "secret/activate"):
+        assert (await admin.get(f"/webhooks/{endpoint['id']}/{path}")).status == 405
+    assert (await admin.get("/sign-out")).status == 405
+    assert await served.operations.endpoints.show(ALL, endpoint["id"]) == before
+
+
+CHANGES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("viewer", "pause", {}),
+    ("viewer", "resume", {}),
+    ("viewer", "test", {"event_type": "order.created", "data": "{}"}),
+    ("operator", "delete", {}),
+    ("operator", "settings", {"name": "x", "url": "https://example.com/", "event_types": "*"}),
+    ("operator", "secret/reveal", {}),
+    ("operator", "secret/rotate", {}),
+    ("operator", "secret/activate", {}),
+)
+
+
+@pytest.mark.parametrize(("role", "part", "fields"), CHANGES)
+async def test_a_role_that_is_too_small_sees_no_button_and_is_refused(
+    served: Served, role: str, part: str, fields: dict[str, str]
+) -> None:
+    endpoint = await made(served)
+    person = await served.as_role(role)
+    overview = await person.get(f"/webhooks/{endpoint['id']}")
+    assert overview.status == 200
+    assert f'href="/webhooks/{endpoint["id"]}/delete"' not in overview.text
+    if role == "viewer":
+        assert f'href="/webhooks/{endpoint["id"]}/pause"' not in overview.text
+    csrf = overview.hidden("csrf")
+    answer = await person.post(f"/webhooks/{endpoint['id']}/{part}", {**fields, "csrf": csrf})
+    assert answer.status == 403, answer.text
+    assert "Not permitted" in answer.text
+    for path in ("/tokens", "/activity", "/webhooks/new"):
+        assert (await person.get(path)).status == 403
+    assert "/tokens" not in overview.text
+
+
+async def test_another_tenants_things_do_not_exist(served: Served) -> None:
+    endpoint = await made(served, tenant="acme")
+    other = await served.as_role("admin", "other")
+    for part in ("", "/deliveries", "/test", "/settings", "/secret", "/delete"):
+        assert (await other.get(f"/webhooks/{endpoint['id']}{part}")).status == 404
+    assert "erp" not in (await other.get("/webhooks")).text
+
+
+async def test_errors_say_what_to_do(
+    served: Served, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("/webhooks/ep_none", "/deliveries/wh_none", "/events/none", "/events/%00"):
+        answer = await admin.get(path)
+        assert answer.status == 404, path
+        assert "Check the id" in answer.text
+    filtered = await admin.get("/deliveries?state=strange&since=yesterday")
+    assert filtered.status == 422
+    assert "Write a time" in filtered.text
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailableError("Postgres is away")
+
+    monkeypatch.setattr(type(served.operations.endpoints), "page", away)
+    answer = await admin.get("/webhooks")
+    assert answer.status == 503
+    assert answer.headers["Retry-After"]
+    assert "Nothing is lost" in answer.text
+    monkeypatch.setattr(type(served.auth), "actor_of_session", away)
+    assert (await admin.get("/")).status == 503
+
+
+async def test_what_nobody_foresaw_is_a_page_and_a_line_in_the_log(
+    served: Served, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(served.operations.overview), "summary", broken)
+    answer = await admin.get("/")
+    assert answer.status == 500
+    assert "Something went wrong" in answer.text
+    assert "ZeroDivision" not in answer.text
+
+
+async def test_language_theme_and_zone_are_kept(admin: Client) -> None:
+    csrf = (await admin.get("/preferences")).hidden("csrf")
+    answer = await admin.post(
+        "/preferences",
+        {"csrf": csrf, "language": "th", "theme": "dark", "zone": "Asia/Bangkok", "back": "/events"},
+    )  # fmt: skip
+    assert answer.headers["Location"] == "/events"
+    page = await admin.get("/events")
+    assert '<html lang="th" data-theme="dark">' in page.text
+    assert "Asia/Bangkok" in page.text
+    await admin.post("/preferences", {"csrf": csrf, "language": "xx", "theme": "<", "zone": "../"})
+    assert '<html lang="th" data-theme="dark">' in (await admin.get("/events")).text
+
+
+async def test_times_are_shown_in_the_zone_with_utc_beside(
+    served: Served, admin: Client, sql: Any
+) -> None:
+    endpoint = await made(served)
+    await sql.execute("UPDATE dispatcher.endpoint SET created_at = '2026-05-29T14:32:11Z'")
+    page = await admin.get(f"/webhooks/{endpoint['id']}")
+    assert ">2026-05-29 14:32:11</time>" in page.text
+    admin.session.cookie_jar.update_cookies({"dispatcher_zone": "auto:Asia/Bangkok"})
+    page = await admin.get(f"/webhooks/{endpoint['id']}", Accept_Language="th")
+    assert ">2026-05-29 21:32:11</time>" in page.text
+    assert 'title="2026-05-29 14:32:11.000000 UTC"' in page.text
+    assert "2569" not in page.text
+
+
+async def test_assets_are_kept_for_ever_under_names_with_their_hash(
+    served: Served, admin: Client
+) -> None:
+    page = await admin.get("/")
+    paths = [part.split('"')[0] for part in page.text.split('="/static/')[1:]]
+    assert len(paths) == 4
+    for path in paths:
+        answer = await served.client().get(f"/static/{path}")
+        assert answer.status == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert (await admin.get("/static/console.css")).status == 404
+    assert (await admin.get("/static/..%2f..%2fsite.py")).status == 404
+
+
+async def test_a_form_that_is_too_large_or_none_is_refused(admin: Client) -> None:
+    large = io.BytesIO(b"x=" + b"y" * (1 << 20))
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert (await admin.ask("POST", "/preferences", large, form)).status == 413
+    json = await admin.ask("POST", "/preferences", b"{}", {"Content_Type": "application/json"})
+    assert json.status == 415
