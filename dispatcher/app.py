@@ -49,6 +49,7 @@ from dispatcher.store.partitions import History
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
+from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import Metrics
 
@@ -178,9 +179,11 @@ class Daemon:
                     figures=gauges.tell_history,
                     unknown=gauges.forget_history,
                 ),
+                Statistics(database),
                 unusable=pipeline.unusable,
                 hold_seconds=settings.delivery.hold_days * 86400.0,
                 idempotency_days=settings.retention.idempotency_days,
+                traffic_days=settings.retention.deliveries_days,
                 partitions_ahead_days=settings.retention.partitions_ahead_days,
             )
             pipeline.routing_changed = upkeep.soon

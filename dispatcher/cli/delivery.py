@@ -2,7 +2,8 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,6 +60,13 @@ def page(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only of events with this label. May be repeated."),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="An id of a delivery, event or request, NAME=VALUE, or the value of any label.",
+        ),
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     test: Annotated[
         bool | None, typer.Option("--test/--no-test", help="Only of test events, or none.")
@@ -78,7 +86,7 @@ def page(
     Examples:
       dispatcher delivery list --state failed --since 1d
 
-      dispatcher delivery list --event-id evt_2026_000001 --json
+      dispatcher delivery list --search ORD-2026-1234 --json
     """
     labels = single_pairs(label or [], "--label")
     first, last = moment(since, "--since"), moment(until, "--until")
@@ -97,6 +105,7 @@ def page(
             test=test,
             since=first,
             until=last,
+            search=search,
         )
         answer = await DeliveryOperations(session.deployment).page(
             session.actor, wanted, limit=limit, cursor=cursor
@@ -128,15 +137,106 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
 
 
 @group.command()
-def resend(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
-    """Ask for one more attempt; the running dispatcher makes it.
+def resend(
+    context: typer.Context,
+    delivery_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The delivery's id; else give a filter.")
+    ] = None,
+    endpoint_id: Annotated[str | None, typer.Option(help="All of this endpoint.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="All of this event.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="All with this request_id in the body (humansoft).")
+    ] = None,
+    event_type: Annotated[str | None, typer.Option(help="All of this type.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="All of events with this label. May be repeated."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="All that `delivery list --search` finds.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="All of this tenant.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count what a filter finds.")
+    ] = False,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next_cursor of a call that could not take all.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask for one more attempt of a delivery, or of each that a filter finds; the running dispatcher makes it.
 
     A success makes the delivery succeeded, a failure changes nothing and starts no schedule. One that waits is sent
-    now and keeps its place in the schedule.
+    now and keeps its place in the schedule. A filter is counted first, and you are asked.
 
-    Example:  dispatcher delivery resend wh_abgvk5rwyd7yxoflpnizx7eoxe
+    Examples:
+      dispatcher delivery resend wh_abgvk5rwyd7yxoflpnizx7eoxe
+
+      dispatcher delivery resend --state failed --since 2h --dry-run
     """
+    labels = single_pairs(label or [], "--label")
+    first, last = moment(since, "--since"), moment(until, "--until")
+    given: dict[str, Any] = {
+        "endpoint_id": endpoint_id,
+        "event_id": event_id,
+        "request_id": request_id,
+        "event_type": event_type,
+        "state": state,
+        "labels": labels or None,
+        "search": search,
+        "tenant": tenant,
+        "since": first,
+        "until": last,
+    }
+    has_filter = any(value is not None for value in given.values())
+    if (delivery_id is None) != has_filter:
+        raise typer.BadParameter("give an ID or a filter such as --state failed, and not both")
+    if delivery_id is not None:
+        _resend_one(context, delivery_id, as_json=as_json)
+        return
 
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.deliveries import DeliveryFilter, DeliveryOperations
+
+        wanted, operations = DeliveryFilter(**given), DeliveryOperations(session.deployment)
+        counted = await operations.resend_matching(
+            session.actor, wanted, dry_run=True, cursor=cursor
+        )
+        count = f"{counted['count']}{' or more' if counted['capped'] else ''}"
+        if dry_run:
+            say_object(counted, as_json=as_json, human=lambda _: say(count))
+            return
+        if not counted["count"]:
+            tell("no deliveries")
+        elif not yes:
+            limit = f", the newest {counted['limit']} of them now" if counted["capped"] else ""
+            typer.confirm(f"{count} found; send once more{limit}?", abort=True, err=True)
+        answer = await operations.resend_matching(
+            session.actor,
+            wanted,
+            dry_run=False,
+            cursor=cursor,
+            progress=_progress(counted["count"]),
+        )
+        say_object(answer, as_json=as_json, human=lambda one: say(str(one["count"])))
+        if answer["next_cursor"] is not None:
+            tell(f"there are more: the same command with --cursor {answer['next_cursor']}")
+
+    _work(context, step)
+
+
+def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> None:
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
 
@@ -145,6 +245,13 @@ def resend(context: typer.Context, delivery_id: Id, as_json: Json = False) -> No
         tell(f"asked for; see: dispatcher delivery show {delivery_id}")
 
     _work(context, step)
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Returns what tells how far it is, on a terminal; elsewhere nothing is told."""
+    if not sys.stderr.isatty():
+        return lambda _: None
+    return lambda count: tell(f"asked for {count} of {total}")
 
 
 @group.command()

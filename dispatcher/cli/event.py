@@ -102,6 +102,10 @@ def page(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only with this label. May be repeated."),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="An event's id, NAME=VALUE, or the value of any label."),
+    ] = None,
     tenant: Tenant = None,
     test: Annotated[
         bool | None, typer.Option("--test/--no-test", help="Only test events, or none.")
@@ -137,6 +141,7 @@ def page(
             test=test,
             since=first,
             until=last,
+            search=search,
             limit=limit,
             cursor=cursor,
         )

@@ -128,12 +128,14 @@ class Tally:
     async def run(self) -> None:
         """Flushes every few seconds until stopped; what fails is tried again next time."""
         try:
-            while not self._stop.is_set():
+            stopping = False
+            while not stopping:
                 try:
                     async with asyncio.timeout(FLUSH_SECONDS):
                         await self._stop.wait()
                 except TimeoutError:
                     pass
+                stopping = self._stop.is_set()
                 try:
                     await self.flush()
                 except StoreUnavailableError as error:

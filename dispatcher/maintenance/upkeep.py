@@ -58,6 +58,14 @@ class MakesPartitions(Protocol):
         ...
 
 
+class ForgetsTraffic(Protocol):
+    """The statistics, as upkeep sees them."""
+
+    async def forget(self, days: int, rows_max: int) -> int:
+        """Forgets a slice of old counts."""
+        ...
+
+
 class EndsHistory(Protocol):
     """Retention, as upkeep sees it."""
 
@@ -79,19 +87,23 @@ class Upkeep:
         outbox: ForgetsIds,
         schema: MakesPartitions,
         retention: EndsHistory,
+        statistics: ForgetsTraffic,
         *,
         unusable: "Unusable",
         hold_seconds: float,
         idempotency_days: int,
+        traffic_days: int,
         partitions_ahead_days: int,
     ) -> None:
         self._deliveries = deliveries
         self._outbox = outbox
         self._schema = schema
         self._retention = retention
+        self._statistics = statistics
         self._unusable = unusable
         self._hold_seconds = hold_seconds
         self._idempotency_days = idempotency_days
+        self._traffic_days = traffic_days
         self._partitions_ahead_days = partitions_ahead_days
         self._woken = asyncio.Event()
         self._stopping = False
@@ -142,6 +154,9 @@ class Upkeep:
         await self._repeat(
             "outbox.ids_forgotten",
             lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX),
+        )
+        await self._repeat(
+            "traffic.forgotten", lambda: self._statistics.forget(self._traffic_days, SLICE_ROWS_MAX)
         )
         await self._retention.round_if_due()
 

@@ -135,6 +135,22 @@ def test_an_event_is_published_shown_and_explained(run: Run):
     assert answer(run("delivery", "list", "--json"))["items"] == []
 
 
+def test_a_filter_is_counted_before_it_is_sent_once_more(run: Run):
+    assert run("delivery", "resend").returncode == 2
+    assert run("delivery", "resend", "wh_x", "--state", "failed").returncode == 2
+    counted = run("delivery", "resend", "--state", "failed", "--dry-run", "--json")
+    assert answer(counted) == {
+        "count": 0,
+        "capped": False,
+        "limit": 10000,
+        "dry_run": True,
+        "next_cursor": None,
+    }
+    asked = run("delivery", "resend", "--search", "ORD-1", "--yes")
+    assert (asked.stdout, asked.returncode) == ("0\n", 0)
+    assert run("delivery", "resend", "--state", "lost", "--yes").returncode == 2
+
+
 def test_a_tokens_life_and_what_is_written_down(run: Run):
     made = answer(
         run_line(

@@ -216,6 +216,7 @@ def _problems(now: NowRow, troubled: Sequence[TroubledEndpoint]) -> list[Object]
     failing = sum(one.first_failure_at is not None for one in troubled)
     late = int(now.oldest_due_seconds or 0)
     outbox = int(now.outbox_seconds or 0)
+    disabled, deferred = now.disabled_count, now.deferred_count
     found = [
         (not now.dispatchers_alive, "no_dispatcher", 0,
          "no dispatcher runs: nothing is sent until one does"),
@@ -223,12 +224,16 @@ def _problems(now: NowRow, troubled: Sequence[TroubledEndpoint]) -> list[Object]
          f"events wait in the outbox, the oldest for {outbox} seconds"),
         (late > LATE_SECONDS, "deliveries_late", late,
          f"deliveries are late: the oldest was due {late} seconds ago"),
-        (now.disabled_count > 0, "endpoints_disabled", now.disabled_count,
-         f"{now.disabled_count} endpoints are disabled; what comes for them is cancelled"),
-        (now.deferred_count > 0, "breakers_open", now.deferred_count,
-         f"{now.deferred_count} endpoints fail so often that they are only probed"),
-        (failing > 0, "endpoints_failing", failing, f"{failing} endpoints failed last time"),
+        (disabled > 0, "endpoints_disabled", disabled,
+         f"{_endpoints(disabled)} disabled: what comes is cancelled"),
+        (deferred > 0, "breakers_open", deferred,
+         f"{_endpoints(deferred)} only probed, for failing so often"),
+        (failing > 0, "endpoints_failing", failing, f"{_endpoints(failing)} failing"),
     ]  # fmt: skip
     return [
         {"code": code, "count": count, "text": text} for is_so, code, count, text in found if is_so
     ]
+
+
+def _endpoints(count: int) -> str:
+    return "1 endpoint is" if count == 1 else f"{count} endpoints are"

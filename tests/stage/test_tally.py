@@ -1,0 +1,171 @@
+"""The tally: what it adds up, what it keeps while Postgres is away, and what it publishes when."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from dispatcher.core import histogram
+from dispatcher.core.breaker import BreakerState
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryState, EndpointId, Outcome
+from dispatcher.delivery import tally as module
+from dispatcher.delivery.tally import OpenBreakers, Tally
+from dispatcher.runtime import probe
+from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.statistics import BreakerRow, TrafficRow
+from tests.support.clock import ManualClock
+from tests.support.deliveries import make_delivery, make_endpoint, make_result
+
+
+class Store:
+    """Remembers what it is told; `away` makes it fail."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.added: list[TrafficRow] = []
+        self.breakers: list[list[BreakerRow]] = []
+        self.figures: list[Mapping[str, object]] = []
+
+    async def add(self, rows: Sequence[TrafficRow]) -> None:
+        if self.away:
+            raise StoreUnavailableError("away")
+        self.added += rows
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
+        assert incarnation == "one"
+        self.breakers.append(list(rows))
+
+    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
+        assert incarnation == "one"
+        self.figures.append(figures)
+
+
+class World:
+    """A tally with everything around it in the test's hand."""
+
+    def __init__(self) -> None:
+        self.store, self.clock = Store(), ManualClock()
+        self.breakers: OpenBreakers = {}
+        self.figures: dict[str, object] = {"lanes_count": 1}
+        self.tally = Tally(
+            self.store,
+            incarnation="one",
+            breakers=lambda: self.breakers,
+            figures=lambda: self.figures,
+            clock=self.clock,
+        )
+
+    def attempt(self, endpoint: str = "a", outcome: Outcome = Outcome.OK, **changes: str) -> None:
+        made = make_endpoint(endpoint, tenant=changes.get("tenant", "default"))
+        self.tally.add(make_result(make_delivery("d"), endpoint=made, outcome=outcome))
+
+    def subject(self, name: str) -> TrafficRow:
+        (row,) = [row for row in self.store.added if row.subject == name]
+        return row
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def test_attempts_are_added_up_for_endpoint_tenant_and_all(world: World) -> None:
+    world.attempt("a")
+    world.attempt("a", Outcome.HTTP_ERROR)
+    world.attempt("b", Outcome.TIMEOUT, tenant="acme")
+    await world.tally.flush()
+    assert [row.subject for row in world.store.added] == sorted(
+        ["a", "b", "tenant/default", "tenant/acme", "all"]
+    )
+    ours = world.subject("a")
+    assert (ours.ok_count, ours.refused_count, ours.timeout_count) == (1, 1, 0)
+    assert (ours.succeeded_count, ours.failed_count) == (1, 0), "a retry has not ended"
+    assert (ours.last_outcome, ours.last_response_code) == ("http_error", 500)
+    everything = world.subject("all")
+    assert (everything.ok_count, everything.refused_count, everything.timeout_count) == (1, 1, 1)
+    counts = [int(one) for one in everything.latency_counts.strip("{}").split(",")]
+    assert len(counts) == histogram.COUNTS
+    assert counts[histogram.place(0.1)] == 3
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+async def test_every_outcome_is_counted_once(world: World, outcome: Outcome) -> None:
+    world.attempt("a", outcome)
+    await world.tally.flush()
+    row = world.subject("a")
+    assert row.ok_count + row.refused_count + row.timeout_count + row.unreachable_count == 1
+
+
+async def test_a_resend_that_changes_nothing_ends_nothing(world: World) -> None:
+    delivery = make_delivery("d")._replace(state=DeliveryState.FAILED)
+    world.tally.add(
+        make_result(
+            delivery,
+            endpoint=make_endpoint("a"),
+            outcome=Outcome.HTTP_ERROR,
+            state=DeliveryState.FAILED,
+        )
+    )
+    await world.tally.flush()
+    assert world.subject("a").failed_count == 0
+
+
+async def test_nothing_counted_is_nothing_asked(world: World) -> None:
+    await world.tally.flush()
+    assert world.store.added == []
+    assert world.store.breakers == []
+    assert len(world.store.figures) == 1
+    await world.tally.flush()
+    assert len(world.store.figures) == 1, "nothing changed"
+    world.clock.advance(module.FIGURES_SECONDS_MAX)
+    await world.tally.flush()
+    assert len(world.store.figures) == 2, "it still lives"
+
+
+async def test_counts_are_kept_while_postgres_is_away(world: World) -> None:
+    world.attempt("a")
+    world.store.away = True
+    with pytest.raises(StoreUnavailableError):
+        await world.tally.flush()
+    world.attempt("a")
+    world.attempt("b")
+    world.store.away = False
+    await world.tally.flush()
+    assert world.subject("a").ok_count == 2
+    assert world.subject("b").ok_count == 1
+
+
+async def test_a_breaker_is_published_when_it_changes(world: World) -> None:
+    endpoint = EndpointId("a")
+    world.breakers = {endpoint: (BreakerState.OPEN, world.clock.monotonic() + 5.0)}
+    await world.tally.flush()
+    await world.tally.flush()
+    assert world.store.breakers == [[BreakerRow("a", "open", 5.0)]]
+    world.breakers = {endpoint: (BreakerState.HALF_OPEN, None)}
+    await world.tally.flush()
+    world.breakers = {}
+    await world.tally.flush()
+    assert world.store.breakers[1:] == [[BreakerRow("a", "half_open", None)], []]
+
+
+async def test_the_last_counts_are_written_on_the_way_down(world: World) -> None:
+    async with TaskSet("test") as tasks:
+        with probe.listen() as heard:
+            tasks.spawn("tally", world.tally.run())
+            world.attempt("a")
+            world.tally.stop()
+            await heard.wait("tally.flushed")
+            await world.tally.ended.wait()
+    assert world.subject("a").ok_count == 1
+
+
+async def test_what_a_receiver_said_is_cut_and_fit_for_postgres(world: World) -> None:
+    result = make_result(
+        make_delivery("d"), endpoint=make_endpoint("a"), outcome=Outcome.PROTOCOL_ERROR
+    )
+    world.tally.add(result._replace(answer=result.answer._replace(error="\0" + "x" * 9_000)))
+    await world.tally.flush()
+    error = world.subject("a").last_error
+    assert error is not None
+    assert "\0" not in error
+    assert len(error) <= module.ERROR_CHARACTERS_MAX
