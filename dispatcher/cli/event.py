@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.output import escape, say, say_fields, say_object, say_page, say_table, tell
 from dispatcher.cli.values import moment, single_pairs, text_or_file
 
 if TYPE_CHECKING:
@@ -194,6 +194,45 @@ def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None
 
         answer = await Explanation(session.deployment).explain(session.actor, event_id)
         say_object(answer, as_json=as_json, human=human)
+
+    _work(context, step)
+
+
+@group.command()
+def erase(
+    context: typer.Context,
+    event_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The event's id.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="In place of an id: every event with it. May be repeated."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Blank what events said: data, labels, bodies and kept answers. Ids and states stay; it cannot be undone.
+
+    What waits is cancelled and never sent. Receivers, backups and your own tables keep what they have.
+
+    Examples:
+      dispatcher event erase evt_2026_000001 --dry-run
+
+      dispatcher event erase --label employee=E1234 --yes
+    """
+    labels = single_pairs(label or [], "--label")
+    if not (dry_run or yes):
+        what = event_id or "every event with " + ", ".join(label or ())
+        typer.confirm(escape(f"Erase {what}, for good?"), abort=True, err=True)
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.erasure import Erasure
+
+        answer = await Erasure(session.deployment).erase(
+            session.actor, event_id=event_id, labels=labels or None, dry_run=dry_run
+        )
+        say_object(answer, as_json=as_json)
 
     _work(context, step)
 

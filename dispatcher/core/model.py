@@ -74,6 +74,7 @@ class Reason(StrEnum):
     ENDPOINT_DELETED = "endpoint_deleted"
     PAUSED_TOO_LONG = "paused_too_long"
     UNENCODABLE_EVENT = "unencodable_event"
+    EVENT_ERASED = "event_erased"
     UNKNOWN_PROFILE = "unknown_profile"
     INVALID_HEADERS = "invalid_headers"
     INVALID_URL = "invalid_url"

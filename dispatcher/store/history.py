@@ -129,6 +129,11 @@ class EventDetail(NamedTuple):
     day: date | None
 
 
+async def call_dispatchers(connection: "Reach") -> None:
+    """Lets dispatchers look, once the transaction has committed, for what people asked."""
+    await connection.execute(_CONTROL_NOTIFY)
+
+
 # Deliveries
 
 
@@ -219,7 +224,7 @@ async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: s
     asked = await connection.fetchval(
         _DELIVERY_RESEND, delivery.id, delivery.day, delivery.endpoint_id, actor
     )
-    await connection.execute(_CONTROL_NOTIFY)
+    await call_dispatchers(connection)
     return asked is not None
 
 
@@ -234,14 +239,14 @@ async def ask_for_resends(
         [row.endpoint_id for row in deliveries],
         actor,
     )
-    await connection.execute(_CONTROL_NOTIFY)
+    await call_dispatchers(connection)
     return int(asked)
 
 
 async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:
     """Ends an open delivery; returns whether it was open."""
     ended = await connection.fetchval(_DELIVERY_CANCEL, delivery_id, actor)
-    await connection.execute(_CONTROL_NOTIFY)
+    await call_dispatchers(connection)
     return ended is not None
 
 

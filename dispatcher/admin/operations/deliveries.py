@@ -34,7 +34,7 @@ RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
 RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
-_WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
+_WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE, Reason.EVENT_ERASED})
 
 
 class DeliveryOperations:
@@ -102,9 +102,9 @@ class DeliveryOperations:
             if row.test:
                 raise ConflictError("a test event has one attempt; send another test event")
             if row.reason in _WITHOUT_A_BODY:
-                raise ConflictError(
-                    f"it was cancelled before its body could be made ({row.reason}), so there is nothing to send"
-                )
+                raise ConflictError(f"it has no body ({row.reason}), so there is nothing to send")
+            if await history.load_body(connection, row) is None:
+                raise ConflictError("what its event said was erased, so there is nothing to send")
             self._allowance.take_send(actor.name, row.endpoint_id)
             if not await history.ask_for_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")

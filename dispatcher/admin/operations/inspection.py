@@ -48,7 +48,9 @@ from dispatcher.store.history import AttemptDetail, ContextRow, DeliveryDetail
 from dispatcher.store.routing import SealedSecret
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
-_WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE})
+_WITHOUT_A_BODY: Final = frozenset(
+    {Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE, Reason.EVENT_ERASED}
+)
 
 
 class Inspection:

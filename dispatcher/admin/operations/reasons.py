@@ -125,6 +125,7 @@ _REASONS: Final[dict[str, Words]] = {
         "the event does not fit the endpoint's format",
         "publish the event again, with data that fit",
     ),
+    Reason.EVENT_ERASED: Words("event_erased", "what the event said was erased on request"),
     Reason.UNKNOWN_PROFILE: Words(
         "unknown_profile",
         "the endpoint's profile is not configured",

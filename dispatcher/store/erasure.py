@@ -1,0 +1,80 @@
+"""Blanking events on request: finding them by id or label, and taking away what they said."""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from dispatcher.store.history import call_dispatchers
+from dispatcher.store.pool import Database
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_ERASE = statement("event_erase")
+_COUNT = statement("event_erase_count")
+_ERASE_WAITING = statement("event_erase_waiting")
+_DAYS = statement("event_days")
+_LABELLED = statement("event_erase_labelled")
+_OUTBOX_LABELLED = statement("event_erase_labelled_waiting")
+_PARTITION_DAYS = statement("event_partition_days")
+
+SLICE_ROWS = 20_000
+"""Events looked at in one statement; some 20 ms each."""
+
+
+class Erased(NamedTuple):
+    """What was taken away of one event."""
+
+    events: int
+    bodies: int
+    answers: int
+    cancelled: int
+    """Deliveries that waited."""
+
+
+async def labelled(
+    database: Database, labels: Mapping[str, str], tenant: str | None
+) -> AsyncIterator[str]:
+    """Yields the ids of all events with these labels, waiting ones first; it reads all events of all days."""
+    text = orjson.dumps(dict(labels)).decode()
+    last_id = ""
+    while rows := await database.fetch(_OUTBOX_LABELLED, text, tenant, last_id):
+        for row in rows:
+            yield row["id"]
+        last_id = rows[-1]["id"]
+    for day in [row["day"] for row in await database.fetch(_PARTITION_DAYS)]:
+        after: str | None = ""
+        while after is not None:
+            found = await database.fetch_row(_LABELLED, day, after, text, SLICE_ROWS, tenant)
+            after = None if found is None else found["last_id"]
+            for event_id in [] if found is None else found["ids"]:
+                yield event_id
+
+
+async def days_of(connection: "Reach", event_id: str, tenant: str | None) -> list[tuple[date, str]]:
+    """Returns the days on which events of this id were accepted, with their tenants."""
+    rows = await connection.fetch(_DAYS, event_id, tenant)
+    return [(row["day"], row["tenant"]) for row in rows]
+
+
+async def count(connection: "Reach", event_id: str, tenant: str | None) -> Erased:
+    """Returns what erasing this id would take away."""
+    row = await connection.fetchrow(_COUNT, event_id, tenant)
+    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+    return Erased(*row)
+
+
+async def erase_waiting(connection: "Reach", event_id: str, tenant: str | None) -> int:
+    """Takes a waiting event out of the outbox, blanked; returns how many there were."""
+    return int(await connection.fetchval(_ERASE_WAITING, event_id, tenant))
+
+
+async def erase(connection: "Reach", event_id: str, day: date, actor: str) -> Erased:
+    """Blanks one accepted event; its dispatchers are told to forget what they hold of it."""
+    row = await connection.fetchrow(_ERASE, event_id, day, actor)
+    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+    await call_dispatchers(connection)
+    return Erased(1, row["bodies"], row["answers"], row["cancelled"])
