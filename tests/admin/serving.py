@@ -1,5 +1,6 @@
 """The real server on a real socket and database, and clients with a token of each kind."""
 
+import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
 from dispatcher.cli.session import opened_gate
 
+LARGE_BYTES = 2**20
+"""aiohttp warns of larger bytes, which it would send in one go."""
 ALL = Actor(name="cli:tester")
 
 
@@ -62,8 +65,9 @@ class Api:
         if data is not None:
             sent["Content-Type"] = "application/json"
         sent |= headers or {}
+        sent_data = io.BytesIO(data) if data is not None and len(data) > LARGE_BYTES else data
         url = self.url + (path if path.startswith("//") else f"/api/v1{path}").replace("//", "/")
-        async with self.session.request(method, url, data=data, headers=sent) as response:
+        async with self.session.request(method, url, data=sent_data, headers=sent) as response:
             return Reply(response.status, response.headers.copy(), await response.read())
 
     async def token_of(self, role: str, tenant: str | None = None) -> str:

@@ -173,10 +173,11 @@ def _skip(text: str, at: int) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]], twice: list[str]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice += [name for name in found if names.count(name) > 1]
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            twice.append(name)
+        found[name] = value
     return found
 
 

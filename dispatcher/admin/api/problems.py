@@ -26,6 +26,11 @@ from dispatcher.core.errors import (
 )
 
 CONTENT_TYPE: Final = "application/problem+json"
+ERRORS_MAX: Final = 100
+"""Fields at fault that are listed: a body can hold a hundred thousand, and nobody reads them."""
+FIELD_CHARACTERS_MAX: Final = 256
+"""What of a field's name is repeated; whoever asks chose it."""
+MESSAGE_CHARACTERS_MAX: Final = 512
 UNAVAILABLE_RETRY_SECONDS: Final = 2
 _log = structlog.get_logger("dispatcher.admin.api")
 
@@ -62,7 +67,10 @@ def problem(
         "detail": detail,
     }
     if errors is not None:
-        body["errors"] = [{"field": field, "message": message} for field, message in errors]
+        body["errors"] = [
+            {"field": field[:FIELD_CHARACTERS_MAX], "message": message[:MESSAGE_CHARACTERS_MAX]}
+            for field, message in errors[:ERRORS_MAX]
+        ]
     return web.Response(
         body=write_json(body), status=status, content_type=CONTENT_TYPE, headers=headers
     )
@@ -79,6 +87,8 @@ def problem_of(error: Exception) -> web.Response:
         case InvalidRequestError():
             count = len(error.problems)
             detail = f"{count} field{'' if count == 1 else 's'} at fault: see errors"
+            if count > ERRORS_MAX:
+                detail += f", which lists the first {ERRORS_MAX}"
             return problem(422, detail, errors=error.problems)
         case ForbiddenError():
             return problem(403, str(error))

@@ -1,0 +1,265 @@
+"""A20: tenant x id x route, role x route, no token x route; the routes are found by walking the router."""
+
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+from aiohttp import web
+
+from dispatcher.admin.api.dispatch import add_api
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.core import ids
+from tests.admin.serving import Api, Reply
+
+pytestmark = pytest.mark.postgres
+
+NEEDS = {
+    "GET /endpoints": Role.VIEWER,
+    "POST /endpoints": Role.ADMIN,
+    "GET /endpoints/{id}": Role.VIEWER,
+    "PATCH /endpoints/{id}": Role.ADMIN,
+    "DELETE /endpoints/{id}": Role.ADMIN,
+    "POST /endpoints/{id}/test": Role.OPERATOR,
+    "POST /endpoints/{id}/pause": Role.OPERATOR,
+    "POST /endpoints/{id}/resume": Role.OPERATOR,
+    "POST /endpoints/{id}/rotate-secret": Role.ADMIN,
+    "GET /endpoints/{id}/secret": Role.ADMIN,
+    "GET /event-types": Role.VIEWER,
+    "GET /events": Role.VIEWER,
+    "POST /events": Role.OPERATOR,
+    "GET /events/{id}": Role.VIEWER,
+    "GET /events/{id}/explain": Role.VIEWER,
+    "GET /deliveries": Role.VIEWER,
+    "POST /deliveries/resend": Role.OPERATOR,
+    "GET /deliveries/{id}": Role.VIEWER,
+    "POST /deliveries/{id}/resend": Role.OPERATOR,
+    "POST /deliveries/{id}/cancel": Role.OPERATOR,
+    "GET /tokens": Role.ADMIN,
+    "POST /tokens": Role.ADMIN,
+    "DELETE /tokens/{id}": Role.ADMIN,
+    "GET /audit": Role.ADMIN,
+}
+"""What each route needs, written down a second time: a route whose role slips is found."""
+BODIES: dict[str, Any] = {
+    "POST /endpoints": {"name": "new", "url": "https://example.com/a", "event_types": ["*"]},
+    "PATCH /endpoints/{id}": {"max_concurrency": 3},
+    "POST /events": {"type": "order.created", "data": {}},
+    "POST /deliveries/resend": {"filter": {"state": "pending"}},
+    "POST /tokens": {"name": "new", "role": "viewer"},
+}
+TABLES = ("endpoint", "endpoint_secret", "token", "outbox", "delivery_request", "audit")
+
+
+class Things(NamedTuple):
+    """The ids of what one tenant has."""
+
+    tenant: str
+    endpoint: str
+    event: str
+    delivery: str
+    token: str
+
+    def id_for(self, route: str) -> str:
+        """Returns the id of this tenant that the route's path is about."""
+        kind = route.split("/")[1].removesuffix("s").replace("deliverie", "delivery")
+        return str(getattr(self, kind, "none"))
+
+
+async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
+    actor = Actor(name="cli:test", tenant=tenant)
+    endpoint = await api.operations.endpoints.create(
+        actor, {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]}
+    )
+    token = await api.operations.tokens.create(actor, name="theirs", role="viewer")
+    now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
+    event = f"evt-{tenant}"
+    delivery = ids.delivery_ids(
+        int(now.timestamp() * 1000), secrets.token_bytes(ids.RANDOMNESS_BYTES), 1
+    )[0]
+    await sql.execute(
+        "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)"
+        " VALUES ($1, $2, 'order.created', $3, '{}', $4, '{}', $4, $4)",
+        now.date(),
+        event,
+        tenant,
+        now,
+    )
+    await sql.execute(
+        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+        " VALUES ($1, $2, $3, $4, 'order.created', $5, 'standard')",
+        delivery,
+        now.date(),
+        event,
+        endpoint["id"],
+        tenant,
+    )
+    return Things(tenant, endpoint["id"], event, delivery, token["id"])
+
+
+@pytest.fixture
+def routes(deployment: Deployment, api: Api) -> list[str]:
+    """Every route as `METHOD /path`, as the router has it."""
+    application = web.Application()
+    add_api(application, api.operations, api.auth, deployment.settings)
+    found = [
+        f"{route.method} {route.resource.canonical.removeprefix('/api/v1')}"
+        for route in application.router.routes()
+        if route.resource is not None and route.resource.canonical.startswith("/api/v1")
+    ]
+    return [route for route in found if not route.startswith("HEAD ")]
+
+
+async def ask(api: Api, route: str, named: str, token: str) -> Reply:
+    method, path = route.split(" ")
+    return await api.ask(method, path.replace("{id}", named), BODIES.get(route), token=token)
+
+
+async def state_of(sql: asyncpg.Connection, but: Iterable[str] = ()) -> dict[str, Any]:
+    return {
+        table: [
+            tuple(row) for row in await sql.fetch(f"SELECT * FROM dispatcher.{table} ORDER BY 1")
+        ]
+        for table in TABLES
+        if table not in but
+    }
+
+
+def test_each_route_is_in_the_matrix(routes):
+    assert sorted(routes) == sorted(NEEDS)
+
+
+async def test_without_a_token_no_route_answers(api, routes):
+    unlike = {}
+    for route in [*routes, "GET /nothing", "POST /endpoints/x/y", "DELETE /audit"]:
+        for token in ("", "wrong"):
+            api.auth._wrong._buckets.clear()  # The limit on wrong tokens has tests of its own.
+            reply = await ask(api, route, "x", token)
+            if reply.status != 401 or not reply.headers["WWW-Authenticate"].startswith("Bearer"):
+                unlike[route, token] = reply.status
+    assert unlike == {}
+
+
+async def test_a_smaller_role_is_refused_and_changes_nothing(api, routes, connection):
+    things = await make_things(api, connection, "acme")
+    tokens = {role: await api.token_of(role) for role in Role}
+    before = await state_of(connection)
+    unlike = {}
+    for route in routes:
+        for role in Role:
+            if tuple(Role).index(role) < tuple(Role).index(NEEDS[route]):
+                reply = await ask(api, route, things.id_for(route), tokens[role])
+                if reply.status != 403 or NEEDS[route] not in reply.json["detail"]:
+                    unlike[route, role] = reply.status
+    assert unlike == {}
+    assert await state_of(connection) == before
+
+
+async def test_the_role_that_a_route_needs_is_enough(api, routes):
+    unlike = {}
+    for route in routes:
+        token = await api.token_of(NEEDS[route], f"t-{routes.index(route)}")
+        reply = await ask(api, route, "unknown", token)
+        if reply.status in {401, 403} or reply.status >= 500:
+            unlike[route] = reply.status
+    assert unlike == {}
+
+
+async def test_what_is_anothers_does_not_exist(api, routes, connection):
+    """As an unknown id to a byte, and nothing is changed; the same ids exist for who may see them."""
+    other = await make_things(api, connection, "other")
+    token = await api.token_of("admin", "acme")
+    everybodys = await api.token_of("admin")
+    before = await state_of(connection)
+    named = [route for route in routes if "{id}" in route]
+    assert len(named) == 14
+    unlike = {}
+    for route in named:
+        real = other.id_for(route)
+        made_up = real[:-1] + ("a" if real[-1] != "a" else "e")
+        reply = await ask(api, route, real, token)
+        unknown = await ask(api, route, made_up, token)
+        if reply.status != 404 or reply.raw.replace(real.encode(), made_up.encode()) != unknown.raw:
+            unlike[route] = (reply.status, reply.raw)
+    assert unlike == {}
+    assert await state_of(connection) == before
+    for route in named:
+        if route.startswith("GET "):
+            assert (await ask(api, route, other.id_for(route), everybodys)).status == 200
+
+
+async def test_lists_hold_ones_own_alone(api, routes, connection):
+    own = await make_things(api, connection, "acme")
+    other = await make_things(api, connection, "other")
+    token = await api.token_of("admin", "acme")
+    lists = [route for route in routes if route.startswith("GET ") and "{id}" not in route]
+    for route in lists:
+        if route == "GET /event-types":
+            continue
+        path = route.removeprefix("GET ")
+        page = await api.ask("GET", path, token=token)
+        tenants = {item["tenant"] for item in page.json["items"]}
+        assert (path, tenants) == (path, {own.tenant})
+        assert not any(text.encode() in page.raw for text in other)
+        assert (await api.ask("GET", f"{path}?tenant=other", token=token)).status == 404
+        assert (await api.ask("GET", f"{path}?tenant=acme", token=token)).raw == page.raw
+    for query in (f"endpoint_id={other.endpoint}", f"event_id={other.event}"):
+        page = await api.ask("GET", f"/deliveries?{query}", token=token)
+        assert page.json == {"items": [], "next_cursor": None}
+
+
+async def test_nothing_is_made_for_another_tenant(api, connection):
+    await make_things(api, connection, "other")
+    token = await api.token_of("admin", "acme")
+    before = await state_of(connection)
+    for route in ("POST /endpoints", "POST /events", "POST /tokens"):
+        path = route.removeprefix("POST ")
+        reply = await api.ask("POST", path, BODIES[route] | {"tenant": "other"}, token=token)
+        assert (route, reply.status) == (route, 404)
+    for filter_ in ({"tenant": "other", "state": "pending"}, {"event_id": "evt-other"}):
+        reply = await api.ask(
+            "POST", "/deliveries/resend", {"filter": filter_, "dry_run": True}, token=token
+        )
+        assert reply.status == 404 or reply.json["count"] == 0
+    assert await state_of(connection) == before
+
+
+async def test_an_id_that_another_tenant_published_tells_nothing_of_its_event(api):
+    await api.ask(
+        "POST", "/events", {"type": "a.b", "data": {"secret": 1}, "id": "x-1", "tenant": "other"}
+    )
+    reply = await api.ask(
+        "POST",
+        "/events",
+        {"type": "a.b", "data": {}, "id": "x-1"},
+        token=await api.token_of("operator", "acme"),
+    )
+    assert reply.status == 409
+    assert b"secret" not in reply.raw
+
+
+async def test_a_viewer_sees_neither_answers_nor_header_values(api, connection):
+    made = await api.ask(
+        "POST",
+        "/endpoints",
+        BODIES["POST /endpoints"] | {"headers": {"Authorization": "Basic c2VjcmV0"}},
+    )
+    viewer = await api.token_of("viewer")
+    for path in ("/endpoints", f"/endpoints/{made.json['id']}"):
+        reply = await api.ask("GET", path, token=viewer)
+        assert b"c2VjcmV0" not in reply.raw
+        assert b"********" in reply.raw
+    things = await make_things(api, connection, "acme")
+    await connection.execute(
+        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        " latency_seconds, reused, url, response_code, response_body)"
+        " SELECT day, id, 1, 'scheduled', 'http_error', now(), 0.1, false, 'https://example.com', 500, 'internal'"
+        " FROM dispatcher.delivery_open WHERE id = $1",
+        things.delivery,
+    )
+    path = f"/deliveries/{things.delivery}"
+    assert b"internal" not in (await api.ask("GET", path, token=viewer)).raw
+    operator = await api.token_of("operator")
+    assert b'"internal"' in (await api.ask("GET", path, token=operator)).raw
