@@ -87,6 +87,12 @@ async def test_a_secret_lies_sealed_in_the_database(
     )
 
 
+@pytest.mark.parametrize("given", ["no certificate", "-----BEGIN CERTIFICATE-----\nใบรับรอง", "\0"])
+async def test_what_is_no_certificate_is_a_fault(deployment: Deployment, given: str) -> None:
+    problems = await problems_of(Endpoints(deployment).create(ALL, GOOD | {"ca_pem": given}))
+    assert list(problems) == ["ca_pem"]
+
+
 async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
     fields = {
         "name": " x",

@@ -194,6 +194,8 @@ def _ca_pem_problems(given: object) -> list[Problem]:
         return []
     if not isinstance(given, str) or len(given) > CA_PEM_CHARACTERS_MAX:
         return [("ca_pem", f"must be a text of up to {CA_PEM_CHARACTERS_MAX} characters")]
+    if not given.isascii():
+        return [("ca_pem", "must hold certificates in PEM form, which is ASCII alone")]
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=given)
     except (ssl.SSLError, ValueError) as error:
