@@ -228,7 +228,8 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
             "DISPATCHER_EGRESS__CA_FILE": egress.ca_file,
         },
     )
-    say(f"listener   {console_url}readyz  {console_url}metrics")
+    say(f"console    {console_url}  (sign in with the admin_token of {run.home.path('dev.json')})")
+    say(f"api        {console_url}docs  {console_url}metrics")
     say(f"receivers  {urls['http']}  {urls['https']}  (authority: {run.ca_file})")
     say(
         f"database   {url.get_secret_value() if '@/' in url.get_secret_value() else 'as DISPATCHER_DATABASE_URL says'}"
