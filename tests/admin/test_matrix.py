@@ -96,6 +96,11 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
         endpoint["id"],
         tenant,
     )
+    await sql.execute(
+        "INSERT INTO dispatcher.body (day, event_id, profile, bytes) VALUES ($1, $2, 'standard', '{}')",
+        now.date(),
+        event,
+    )
     return Things(tenant, endpoint["id"], event, delivery, token["id"])
 
 
