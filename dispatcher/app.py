@@ -52,6 +52,7 @@ from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import Metrics
+from dispatcher.telemetry.tracing import Tracing, require_libraries
 
 _log = structlog.get_logger("dispatcher.app")
 
@@ -104,6 +105,11 @@ class Daemon:
             except ConfigurationError as error:
                 problems += error.problems
         problems += trust_problems(settings)
+        if settings.tracing.otlp_url:
+            try:
+                require_libraries()
+            except ConfigurationError as error:
+                problems += error.problems
         if problems or settings.database_url is None:
             raise ConfigurationError(problems)
         self._settings = settings
@@ -148,6 +154,8 @@ class Daemon:
             endpoints_max=settings.metrics.per_endpoint_max if settings.metrics.per_endpoint else 0,
         )
         name = settings.replica.name or socket.gethostname()
+        otlp_url = settings.tracing.otlp_url
+        tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
         async with TaskSet("dispatcher") as tasks:
             gate = Gate(settings, tasks, self._clock, protected=protected_addresses(settings))
             for warning in (*settings.warnings, *gate.policy.warnings):
@@ -166,6 +174,7 @@ class Daemon:
                 incarnation=f"{name[:40]}-{secrets.token_hex(8)}",
                 name=name,
                 version=__version__,
+                tracing=tracing,
             )
             gauges = Gauges(metrics, pipeline, Deliveries(database), self._log)
             upkeep = Upkeep(
@@ -232,6 +241,8 @@ class Daemon:
                 await gate.close()
                 await admin_database.close()
                 await database.close()
+                if tracing is not None:
+                    await asyncio.to_thread(tracing.close)
         _log.info("daemon.stopped")
 
     async def _bind(self, server: Server) -> int:

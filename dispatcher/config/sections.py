@@ -76,6 +76,12 @@ UserAgent = Annotated[
     str,
     PlainValidator(_text(r"|[!-~]([ -~]{0,198}[!-~])?", "up to 200 printable ASCII characters")),
 ]
+OtlpUrl = Annotated[
+    str,
+    PlainValidator(
+        _text(r"|https?://[!-~]{1,2000}", 'a URL such as "http://127.0.0.1:4318/v1/traces"')
+    ),
+]
 FilePath = Annotated[str, PlainValidator(_text(r"[^\x00]*", "the path of a file"))]
 HostName = Annotated[
     str, PlainValidator(_text(r"[A-Za-z0-9._:%-]{1,255}", "an address or a host name"))
@@ -223,3 +229,9 @@ class MetricsSettings(Section):
 
     per_endpoint: bool = False
     per_endpoint_max: int = Field(default=200, ge=1, le=5_000)
+
+
+class TracingSettings(Section):
+    """Traces."""
+
+    otlp_url: OtlpUrl = ""

@@ -36,6 +36,7 @@ from dispatcher.config.sections import (
     ReplicaSettings,
     RetentionSettings,
     Section,
+    TracingSettings,
 )
 from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.errors import ConfigurationError
@@ -81,6 +82,7 @@ class Sections(BaseModel):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 class Settings(Sections):

@@ -23,6 +23,7 @@ from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.shards import Shards
 from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
 from dispatcher.delivery.tally import Tally
+from dispatcher.delivery.traces import Traces
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
@@ -33,6 +34,7 @@ from dispatcher.store.pool import Database
 from dispatcher.store.routing import Routing
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.metrics import Metrics
+from dispatcher.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("dispatcher.delivery.pipeline")
 
@@ -59,7 +61,9 @@ class Pipeline:
         incarnation: str,
         name: str,
         version: str,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._traces = None if tracing is None else Traces(tracing, clock)
         self._metrics = metrics
         self._event_types = event_types
         self._clock = clock
@@ -180,6 +184,8 @@ class Pipeline:
         self.scheduler.settled(results, fenced)
         self.lanes.pump()  # there is room for results again
         self._outcomes.tell(results, fenced)
+        if self._traces is not None:
+            self._traces.attempted(results, fenced)
 
     def _flushed(self, rows_count: int, seconds: float) -> None:
         self._metrics.recorder_batch_size.observe(rows_count)
@@ -188,6 +194,8 @@ class Pipeline:
     def _fanned_out(self, events: list[Event]) -> None:
         self.lanes.pump()
         self._metrics.events_fanned_out.add(amount=len(events))
+        if self._traces is not None:
+            self._traces.fanned_out(events)
         unknown = sum(event.type not in self._event_types for event in events)
         if unknown:
             self._metrics.events_unknown_type.add(amount=unknown)

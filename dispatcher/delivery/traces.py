@@ -1,0 +1,51 @@
+"""What committed batches tell of themselves as spans, where traces are wanted."""
+
+from collections.abc import Sequence
+
+from dispatcher.core.model import DeliveryId, Event, Outcome
+from dispatcher.delivery.stages import AttemptResult
+from dispatcher.runtime.clock import Clock
+from dispatcher.telemetry.tracing import Tracing
+
+
+class Traces:
+    """Turns events and results into spans; what has no traceparent costs one look."""
+
+    def __init__(self, tracing: Tracing, clock: Clock) -> None:
+        self._tracing = tracing
+        self._clock = clock
+
+    def fanned_out(self, events: Sequence[Event]) -> None:
+        """Tells of events whose deliveries exist."""
+        self._tracing.fanned_out(events, self._clock.now())
+
+    def attempted(self, results: Sequence[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
+        """Tells of recorded attempts; a fenced one is another replica's to tell."""
+        for result in results:
+            delivery, answer = result.delivery, result.answer
+            if delivery.traceparent is None or delivery.id in fenced:
+                continue
+            attributes: dict[str, str | int | bool] = {
+                "http.request.method": "POST",
+                "http.request.resend_count": result.attempt_number - 1,
+                "dispatcher.event.id": delivery.event_id,
+                "dispatcher.event.type": delivery.event_type,
+                "dispatcher.delivery.id": delivery.id,
+                "dispatcher.endpoint.id": result.endpoint.id,
+                "dispatcher.profile": result.endpoint.profile_name,
+                "dispatcher.tenant": result.endpoint.tenant,
+                "dispatcher.trigger": delivery.trigger,
+                "dispatcher.outcome": answer.outcome,
+                "dispatcher.connection.reused": answer.reused,
+            }
+            if result.endpoint.host_key is not None:
+                attributes["server.address"], attributes["server.port"] = result.endpoint.host_key
+            if answer.status is not None:
+                attributes["http.response.status_code"] = answer.status
+            self._tracing.attempted(
+                delivery.traceparent,
+                began_at=result.attempted_at,
+                seconds=result.latency_seconds,
+                attributes=attributes,
+                error=None if answer.outcome is Outcome.OK else answer.outcome,
+            )
