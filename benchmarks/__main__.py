@@ -9,6 +9,7 @@ BENCHMARKS = {
     "latency": "goal 3: commit to request received, at 200 events/s",
     "isolation": "goal 6: healthy endpoints beside a dead one with a backlog",
     "stages": "CPU of each stage of the hot path by itself, to compare one change with the next",
+    "indexes": "what the indexes of pages cost each row that is written",
     "pages": "lists and shows on a million deliveries, with every filter",
     "wheel": "goal 7: a million timers beside heapq and call_later",
 }

@@ -1,5 +1,7 @@
 """A committed event reaches every subscribed endpoint once, signed by its profile; a rolled-back one none."""
 
+import signal
+
 import pytest
 
 from tests.support.certificates import Authority
@@ -44,3 +46,11 @@ async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_even
     )
     assert 60 < report.pairs < 180
     assert await daemon.metric("dispatcher_attempts_total") == report.pairs
+    # The last counts are written on the way down, for each endpoint, its tenant, and all.
+    daemon.kill(signal.SIGTERM)
+    assert await daemon.ended(20) == 0
+    rows = await sql.fetch("SELECT subject, ok_count, succeeded_count FROM dispatcher.traffic")
+    counted = {row["subject"]: row["ok_count"] for row in rows}
+    assert counted["all"] == counted["tenant/default"] == report.pairs
+    assert sum(counted[name] for name in ("ep_wms", "ep_std", "ep_hum")) == report.pairs
+    assert all(row["ok_count"] == row["succeeded_count"] for row in rows)

@@ -1,5 +1,6 @@
 """Overview, system and what waits: figures through the operations, on the real database."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from dispatcher.admin.operations.objects import endpoint_etag
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
 from dispatcher.core import histogram
-from dispatcher.core.errors import NotFoundError, PreconditionFailedError
+from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
 from tests.support.story import ACME, ALL
@@ -195,3 +196,20 @@ async def test_partitions_are_shown_by_day(deployment: Deployment) -> None:
         "attempt",
     }
     assert shown["postgres"]["connections_count"] >= 1
+
+
+async def test_of_two_who_take_one_name_at_once_one_is_told(deployment: Deployment) -> None:
+    taken: list[str] = []
+
+    async def take() -> None:
+        try:
+            await make(deployment, "erp")
+        except ConflictError as error:
+            taken.append(str(error))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(take())
+    assert len(taken) == 2
+    assert "erp" in taken[0]
+    assert len((await Endpoints(deployment).page(ALL, name="erp"))["items"]) == 1
