@@ -1,8 +1,9 @@
 """The LISTEN connection: hears commits, and tells producers whether anybody sleeps.
 
 It is a connection of its own, never in a transaction, opened again with backoff whenever it fails.
-Every few seconds a round trip through NOTIFY proves that it hears: a half-open connection, or a
-pooler that takes LISTEN and delivers nothing, is found out and thrown away. Whoever sleeps holds
+Every few seconds a round trip through NOTIFY proves that it hears: a half-open connection is found
+out and thrown away. A pooler that takes LISTEN and delivers nothing is told by the server process,
+which is not the one that greeted us. Whoever sleeps holds
 the "asleep" advisory lock here, exclusively and for the session; producers' trigger asks for it,
 shared, and stays silent where it gets it. The lock is a hint like NOTIFY itself: when this
 connection dies, the lock goes with it, producers fall silent, and polling finds what they commit.
@@ -27,6 +28,7 @@ _log = structlog.get_logger("dispatcher.store.listener")
 _SLEEP = statement("asleep_lock")
 _WAKE = statement("asleep_unlock")
 _PROVE = statement("listener_prove")
+_BACKEND = statement("backend_pid")
 
 CHANNEL_EVENTS = "dispatcher_outbox"
 CHANNEL_CONTROL = "dispatcher_control"
@@ -90,6 +92,12 @@ class Listener:
             statement_cache_size=0,
             server_settings={"application_name": "dispatcher listen"},
         )
+        if await connection.fetchval(_BACKEND) != connection.get_server_pid():
+            # It may even pass the proof below, while the pooler happens to hand out the same server
+            # connection, and yet never hear of anybody else's commit.
+            raise ConnectionError(
+                "a pooler stands before Postgres: LISTEN needs a direct connection, set DISPATCHER_LISTEN_DATABASE_URL"
+            )
         await connection.add_listener(CHANNEL_EVENTS, self._heard_event)
         await connection.add_listener(CHANNEL_CONTROL, self._heard_control)
         await connection.add_listener(self._proof_channel, self._heard_proof)

@@ -15,7 +15,7 @@ the planner's costs look enormous, so `jit` is off too: it spent 470 ms compilin
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -64,6 +64,8 @@ _PASSING_BUT_CONNECTED = (
 )
 """The statement may go through next time, on the same connection."""
 _NOT_NOW = (*_PASSING, *_PASSING_BUT_CONNECTED)
+_BEHIND_A_POOLER = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""A statement that was prepared is not there, or is another's: our server connection is not our own."""
 
 
 async def _keep_session(_: "Connection[Record]") -> None:
@@ -92,14 +94,26 @@ class Database:
             min_size=0,
             max_size=self._connections_max,
             max_inactive_connection_lifetime=60.0,
-            timeout=CONNECT_SECONDS_MAX,
-            command_timeout=STATEMENT_SECONDS_MAX,
-            statement_cache_size=self._statement_cache_size,
-            max_cached_statement_lifetime=0,
             reset=_keep_session,
-            server_settings={"application_name": "dispatcher"},  # poolers let this one through
+            **self._connect_options(),
         )
         await self._pool
+
+    def _connect_options(self) -> dict[str, Any]:
+        return {
+            "timeout": CONNECT_SECONDS_MAX,
+            "command_timeout": STATEMENT_SECONDS_MAX,
+            "statement_cache_size": self._statement_cache_size,
+            "max_cached_statement_lifetime": 0,
+            "server_settings": {"application_name": "dispatcher"},  # poolers let this one through
+        }
+
+    async def _keep_no_statements(self) -> None:
+        """Goes on as `database.pooler` asks for, having found out that one stands between."""
+        assert self._pool is not None  # noqa: S101 -- a connection of it has just failed
+        self._statement_cache_size = 0
+        self._pool.set_connect_args(self._url, **self._connect_options())
+        await self._pool.expire_connections()
 
     async def close(self) -> None:
         """Throws all connections away; waits for nobody."""
@@ -118,6 +132,13 @@ class Database:
             raise StoreUnavailableError(f"no connection to Postgres: {_words(error)}") from error
         try:
             yield connection
+        except _BEHIND_A_POOLER as error:
+            _throw_away(connection)
+            await self._keep_no_statements()
+            raise StoreUnavailableError(
+                "a transaction pooler stands before Postgres, it seems: set database.pooler = true"
+                f" ({type(error).__name__})"
+            ) from error
         except _PASSING_BUT_CONNECTED as error:
             raise StoreUnavailableError(f"Postgres refused for now: {_words(error)}") from error
         except _PASSING as error:
@@ -157,24 +178,32 @@ class Database:
             else:
                 await connection.execute("COMMIT")
 
+    def _alone(self) -> AbstractAsyncContextManager["Reach"]:
+        """Yields a connection for a single statement.
+
+        Preparing and running it are two round trips. A pooler may send the second to another server
+        unless they are one transaction.
+        """
+        return self.connection() if self._statement_cache_size else self.transaction()
+
     async def fetch(self, sql: str, *parameters: object) -> "list[Record]":
         """Runs one statement on its own and returns its rows."""
-        async with self.connection() as connection:
+        async with self._alone() as connection:
             return await connection.fetch(sql, *parameters)
 
     async def fetch_row(self, sql: str, *parameters: object) -> "Record | None":
         """Runs one statement on its own and returns its first row."""
-        async with self.connection() as connection:
+        async with self._alone() as connection:
             return await connection.fetchrow(sql, *parameters)
 
     async def fetch_value(self, sql: str, *parameters: object) -> Any:  # noqa: ANN401 -- as the column is
         """Runs one statement on its own and returns the first column of its first row."""
-        async with self.connection() as connection:
+        async with self._alone() as connection:
             return await connection.fetchval(sql, *parameters)
 
     async def execute(self, sql: str, *parameters: object) -> str:
         """Runs one statement on its own and returns its command tag."""
-        async with self.connection() as connection:
+        async with self._alone() as connection:
             return await connection.execute(sql, *parameters)
 
 
