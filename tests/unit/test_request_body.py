@@ -1,12 +1,15 @@
 """What a request gives, read: JSON with its members' own texts, times, and every fault with its place."""
 
+import gc
+import time
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dispatcher.admin.api.body import DEPTH_MAX, is_too_deep, parse_body
+from dispatcher.admin.api.body import DEPTH_MAX, MEMBERS_MAX, is_too_deep, parse_body
 from dispatcher.admin.api.kinds import faults_of, read_time
 from dispatcher.admin.api.models import DeliveriesQuery, NewToken
 from dispatcher.admin.api.problems import ProblemError
@@ -88,12 +91,27 @@ def test_depth_is_bounded_exactly(open_: str, close: str):
     def nested(depth: int) -> str:
         return open_ * depth + "1" + close * depth
 
-    assert not is_too_deep(nested(DEPTH_MAX))
-    assert is_too_deep(nested(DEPTH_MAX + 1))
-    assert is_too_deep(nested(200_000))
-    assert not is_too_deep('{"a":"' + "[" * 1000 + '\\""}')
+    assert not is_too_deep(nested(DEPTH_MAX).encode())
+    assert is_too_deep(nested(DEPTH_MAX + 1).encode())
+    assert is_too_deep(nested(200_000).encode())
+    assert not is_too_deep(b'{"a":"' + b"[" * 1000 + b'\\""}')
     with pytest.raises(ProblemError, match="nests deeper"):
         parse_body(('{"data":' + nested(DEPTH_MAX) + "}").encode())
+
+
+def test_too_many_names_are_refused():
+    many = ",".join(f'"n{number}":1' for number in range(MEMBERS_MAX + 1))
+    with pytest.raises(ProblemError, match="more than"):
+        parse_body(f"{{{many}}}".encode())
+
+
+@pytest.mark.parametrize("data", ["[" * 60 + "]" * 60, "[]", '""', "0", '{"a":{}}'])
+def test_the_most_hostile_data_holds_nobody_up(data):
+    body = ('{"data":{"a":[' + ",".join([data] * (1_000_000 // len(data) // 2)) + "]}}").encode()
+    began = time.process_time()
+    parse_body(body)
+    assert time.process_time() - began < 1.0
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("text", ["[" * 500_000, "{" * 500_000, '"\\' * 300_000, '["' * 300_000])

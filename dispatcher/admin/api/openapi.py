@@ -32,7 +32,7 @@ TITLES: Final = {
 DESCRIPTION: Final = """\
 Events in, signed webhooks out. Send `Authorization: Bearer <token>`; `dispatcher token create` makes one.
 
-A **viewer** reads, an **operator** also tests, resends, cancels, pauses, resumes and publishes, an **admin** also
+A viewer reads, an operator also tests, resends, cancels, pauses, resumes and publishes, an admin also
 changes endpoints, secrets and tokens and reads the audit log. A token for one tenant sees that tenant alone: the
 others' things are 404, and `tenant` may be left out.
 
