@@ -194,6 +194,25 @@ async def test_a_bulk_resend_counts_first(api):
     assert sorted(wrong.faults) == ["filter.state", "filter.x"]
 
 
+async def test_a_filter_names_labels_in_either_form_and_not_in_both(api):
+    path = "/deliveries/resend"
+    for form in ({"label": ["order_id=1"]}, {"label": "order_id=1"}, {"labels": {"order_id": "1"}}):
+        assert (await api.ask("POST", path, {"filter": form, "dry_run": True})).status == 200
+    both = {"label": ["order_id=1"], "labels": {"order_id": "1"}}
+    assert (await api.ask("POST", path, {"filter": both})).faults == ["filter.labels"]
+    wrong = await api.ask("POST", path, {"filter": {"label": ["order_id"]}})
+    assert wrong.faults == ["filter.label"]
+
+
+async def test_events_are_listed_by_type(api):
+    for event_type in ("order.created", "order.shipped"):
+        assert (await api.ask("POST", "/events", {"type": event_type, "data": {}})).status == 201
+    for query in ("type=order.shipped", "event_type=order.shipped"):
+        page = await api.ask("GET", f"/events?{query}")
+        assert [one["type"] for one in page.json["items"]] == ["order.shipped"]
+    assert (await api.ask("GET", "/events?type=a.b&event_type=a.b")).faults == ["event_type"]
+
+
 async def test_a_token_is_made_used_and_revoked(api):
     made = await api.ask("POST", "/tokens", {"name": "erp", "role": "viewer", "tenant": "acme"})
     assert made.status == 201

@@ -3,6 +3,7 @@
 from dispatcher.admin.api.models import DeliveriesQuery, Resend
 from dispatcher.admin.api.routes import Answer, Call
 from dispatcher.admin.operations.deliveries import DeliveryFilter
+from dispatcher.core.errors import InvalidRequestError
 
 
 async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:
@@ -53,13 +54,15 @@ async def resend_deliveries(call: Call, fields: Resend) -> Answer:
     are more, go on with `cursor` set to `next_cursor`.
     """
     given = fields.filter
+    if given.label and given.labels:
+        raise InvalidRequestError([("filter.labels", "cannot be given with filter.label")])
     wanted = DeliveryFilter(
         endpoint_id=given.endpoint_id,
         event_id=given.event_id,
         request_id=given.request_id,
         event_type=given.event_type,
         state=given.state,
-        labels=given.labels,
+        labels=given.labels or given.label,
         tenant=given.tenant,
         since=given.since,
         until=given.until,

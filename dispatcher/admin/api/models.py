@@ -256,7 +256,10 @@ class NewEventFields(Given):
 class EventsQuery(PageQuery):
     """Which events."""
 
-    event_type: Text | None = None
+    type: Text | None = Field(default=None, examples=["order.created"])
+    event_type: Text | None = Field(
+        default=None, description="The same as type; give one of the two."
+    )
     label: QueryLabels | None = Field(default=None, description="name=value; may be repeated.")
     tenant: Text | None = None
     test: QueryTruth | None = None
@@ -384,7 +387,10 @@ class DeliveryPage(Shown):
 class ResendFilter(DeliveriesFilter):
     """Which deliveries; at least one of these."""
 
-    labels: dict[str, str] | None = None
+    label: QueryLabels | None = Field(default=None, description="Each name=value, as in a list.")
+    labels: dict[str, str] | None = Field(
+        default=None, description="The same as an object; give one of the two."
+    )
 
 
 class Resend(Given):
