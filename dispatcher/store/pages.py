@@ -27,6 +27,7 @@ class NowRow(NamedTuple):
     paused_count: int
     disabled_count: int
     deferred_count: int
+    failing_count: int
     outbox_count: int
     outbox_seconds: float | None
     pending_count: int

@@ -13,6 +13,7 @@ from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
 from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
+from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
 from tests.support.story import ACME, ALL
@@ -213,3 +214,21 @@ async def test_of_two_who_take_one_name_at_once_one_is_told(deployment: Deployme
     assert len(taken) == 2
     assert "erp" in taken[0]
     assert len((await Endpoints(deployment).page(ALL, name="erp"))["items"]) == 1
+
+
+async def test_what_waits_for_a_breaker_is_late_on_no_replica(
+    deployment: Deployment, connection: Any
+) -> None:
+    """The gauge is of the whole database: a breaker that another replica sees counts as well."""
+    endpoint = await make(deployment, "a")
+    await open_delivery(connection, endpoint, 1)
+    deliveries = Deliveries(deployment.database)
+    assert (await deliveries.gauges())["due_endpoints"] == [endpoint]
+    await Leases(deployment.database).join("another", "two", "1.0", 60.0)
+    await Statistics(deployment.database).publish_breakers(
+        "another", [BreakerRow(endpoint, "open", 30.0)]
+    )
+    row = await deliveries.gauges()
+    assert (row["due_endpoints"], row["due_ages_seconds"]) == ([], [])
+    summary = await Overview(deployment).summary(ALL)
+    assert summary["oldest_undelivered_seconds"] == 0

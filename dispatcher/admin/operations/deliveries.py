@@ -34,6 +34,8 @@ RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
 RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
+ALL_ENDPOINTS: Final = "*"
+"""Whose allowance a bulk resend of no certain endpoint counts against."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE, Reason.EVENT_ERASED})
 
 
@@ -135,7 +137,7 @@ class DeliveryOperations:
 
         Raises:
             ForbiddenError: no operator. InvalidRequestError: every fault of the filter; or it says
-            nothing.
+            nothing. TooManyError: too many resends for this endpoint, or of this kind.
         """
         actor.require(Role.OPERATOR)
         problems = filter_problems(wanted)
@@ -148,6 +150,8 @@ class DeliveryOperations:
         if problems:
             raise InvalidRequestError(problems)
         wanted = replace(wanted, test=False)
+        if not dry_run:
+            self._allowance.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
         scope = cursor_scope("resend", actor.tenant, wanted.given())
         place = read_cursor(cursor, scope)
         count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH

@@ -49,7 +49,7 @@ class Overview:
             traffic = await statistics.read_traffic(connection, ids, HOURS)
             waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
         moment = self._clock.now()
-        problems = _problems(now, troubled)
+        problems = _problems(now)
         by_id = {row.endpoint_id: row for row in waiting}
         return {
             "at": time_text(moment),
@@ -74,6 +74,7 @@ class Overview:
                 "paused_count": now.paused_count,
                 "disabled_count": now.disabled_count,
                 "deferred_count": now.deferred_count,
+                "failing_count": now.failing_count,
             },
             "dispatchers_alive": now.dispatchers_alive,
             "buckets": _buckets(hours, moment),
@@ -211,9 +212,9 @@ def _troubled(
     }
 
 
-def _problems(now: NowRow, troubled: Sequence[TroubledEndpoint]) -> list[Object]:
+def _problems(now: NowRow) -> list[Object]:
     """Lists what is wrong now, the gravest first; `code` is stable, `text` is for people."""
-    failing = sum(one.first_failure_at is not None for one in troubled)
+    failing = now.failing_count
     late = int(now.oldest_due_seconds or 0)
     outbox = int(now.outbox_seconds or 0)
     disabled, deferred = now.disabled_count, now.deferred_count

@@ -1,9 +1,15 @@
 -- The figures that are of the whole database, for /metrics: read at most once in some seconds, for all scrapes.
 --
 -- Parameters: none. Index: delivery_open_due, outbox_waiting. Locks: none.
--- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing.
+-- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing; endpoints
+-- whose open breaker a living replica has published are left out, by every replica alike.
 -- Days ahead: looked up by name, since upkeep names partitions so; stops counting where any of the four lacks one.
 -- Counts above 100,000 are the planner's estimate: exact counting would read every waiting row at each scrape.
+WITH deferred AS MATERIALIZED (
+    SELECT b.endpoint_id
+    FROM dispatcher.endpoint_breaker AS b
+    JOIN dispatcher.replica AS r ON r.incarnation = b.incarnation AND r.expires_at > clock_timestamp()
+)
 SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL LIMIT 100000) AS o)
            AS outbox_backlog_events,
        coalesce((SELECT extract(epoch FROM clock_timestamp() - o.inserted_at)
@@ -18,12 +24,14 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.delivery_open WHERE state = 'retrying' LIMIT 100000) AS r) AS retries_scheduled,
        ARRAY(SELECT p.id FROM dispatcher.endpoint AS p WHERE p.deleted_at IS NULL AND p.state = 'active'
-             AND EXISTS (SELECT FROM dispatcher.delivery_open AS d WHERE d.endpoint_id = p.id)) AS due_endpoints,
+             AND EXISTS (SELECT FROM dispatcher.delivery_open AS d WHERE d.endpoint_id = p.id)
+             AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_endpoints,
        ARRAY(SELECT extract(epoch FROM clock_timestamp() - d.next_attempt_at)::float8
              FROM dispatcher.endpoint AS p
              CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
                                  WHERE o.endpoint_id = p.id ORDER BY o.next_attempt_at LIMIT 1) AS d
-             WHERE p.deleted_at IS NULL AND p.state = 'active') AS due_ages_seconds,
+             WHERE p.deleted_at IS NULL AND p.state = 'active'
+             AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_ages_seconds,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'active' AND deleted_at IS NULL) AS active,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'paused' AND deleted_at IS NULL) AS paused,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled,

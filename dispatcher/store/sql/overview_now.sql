@@ -17,6 +17,8 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
        (SELECT count(*) FROM mine WHERE state = 'paused') AS paused_count,
        (SELECT count(*) FROM mine WHERE state = 'disabled') AS disabled_count,
        (SELECT count(*) FROM mine WHERE is_deferred) AS deferred_count,
+       (SELECT count(*) FROM mine JOIN dispatcher.endpoint_health AS h ON h.endpoint_id = mine.id
+        WHERE mine.state = 'active') AS failing_count,
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.outbox
             WHERE consumed_at IS NULL AND ($1::text IS NULL OR tenant = $1) LIMIT $2 + 1) AS o) AS outbox_count,
