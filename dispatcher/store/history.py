@@ -231,13 +231,15 @@ async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: s
 async def ask_for_resends(
     connection: "Reach", deliveries: Sequence[DeliveryDetail], actor: str
 ) -> int:
-    """Asks for one more attempt of each whose endpoint is still there; returns how many those are."""
+    """Asks for one more attempt of each whose endpoint and body are still there; returns how many."""
     asked = await connection.fetchval(
         _DELIVERIES_RESEND,
         [row.id for row in deliveries],
         [row.day for row in deliveries],
         [row.endpoint_id for row in deliveries],
         actor,
+        [row.event_id for row in deliveries],
+        [row.profile for row in deliveries],
     )
     await call_dispatchers(connection)
     return int(asked)

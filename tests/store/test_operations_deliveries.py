@@ -172,6 +172,8 @@ async def test_a_filter_is_counted_and_then_sent_once_more(
         unencodable,
     )
     await Endpoints(deployment).delete(ALL, gone)
+    await story.delivery(endpoint, "erased", "succeeded")
+    await connection.execute("DELETE FROM dispatcher.body WHERE event_id = 'erased'")
     deliveries = DeliveryOperations(deployment)
     wanted = DeliveryFilter(state="failed", endpoint_id=endpoint)
     counted = await deliveries.resend_matching(ALL, wanted, dry_run=True)

@@ -39,7 +39,7 @@ class Story:
 
     async def body(self, event_id: str, profile: str) -> None:
         await self._connection.execute(
-            "INSERT INTO dispatcher.body VALUES ($1, $2, $3, '{}')",
+            "INSERT INTO dispatcher.body VALUES ($1, $2, $3, '{}') ON CONFLICT DO NOTHING",
             self.now.date(),
             event_id,
             profile,
@@ -48,7 +48,9 @@ class Story:
     async def delivery(
         self, endpoint_id: str, event_id: str, state: str = "pending", profile: str = "standard"
     ) -> str:
+        """Makes a delivery, and its body where that is still missing."""
         self._count += 1
+        await self.body(event_id, profile)
         at = self.now - timedelta(seconds=100 - self._count)
         delivery_id = ids.delivery_ids(
             int(at.timestamp() * 1000), self._count.to_bytes(10, "big"), 1

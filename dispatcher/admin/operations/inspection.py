@@ -106,7 +106,7 @@ class Inspection:
             "request_id": None
             if profile is None
             else request_id(profile, row.event_id, is_test=row.test),
-            "resend": _resend(row, context)._asdict(),
+            "resend": _resend(row, context, has_body=body is not None)._asdict(),
             "can_cancel": row.state in _OPEN,
             "request": request,
             "request_problem": problem,
@@ -222,12 +222,12 @@ def _schedule(context: ContextRow | None, profile: Profile | None) -> list[float
     return None if profile is None else list(profile.retry_schedule_seconds)
 
 
-def _resend(row: DeliveryDetail, context: ContextRow | None) -> Words:
+def _resend(row: DeliveryDetail, context: ContextRow | None, *, has_body: bool) -> Words:
     """Returns whether it may be sent once more: `allowed`, or the reason why not."""
     if row.test:
         return Words("test", "a test event has one attempt; send another test event")
-    if row.reason in _WITHOUT_A_BODY:
-        return Words("no_body", "it was cancelled before its body could be made")
+    if row.reason in _WITHOUT_A_BODY or not has_body:
+        return Words("no_body", "it has no body, so there is nothing to send")
     if context is None or context.deleted_at is not None:
         return Words("endpoint_deleted", "its endpoint is deleted, so there is nowhere to send it")
     if context.is_resend_waiting:
