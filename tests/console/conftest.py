@@ -3,15 +3,16 @@
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
 from aiohttp import web
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, sync_playwright
 
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
@@ -21,6 +22,7 @@ from dispatcher.cli.session import deployment_of, opened_gate
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
 from tests.support.cluster import Cluster, run_apart
+from tests.support.daemon import Daemon, Receiver
 
 KEY = "k1:" + "QUJD" * 10 + "QUI="
 ADMIN_TOKEN = "admin-token-of-the-tests-0123456789"  # noqa: S105 -- of the tests
@@ -181,3 +183,88 @@ def ask_database(url: str, statement: str, *values: Any) -> list["asyncpg.Record
             await connection.close()
 
     return run_apart(ask)
+
+
+class Living:
+    """A daemon as a process with its console, a receiver that it sends to, and its database."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.receiver = Receiver(folder)
+        self.daemon = Daemon(url, folder, environ={"DISPATCHER_ADMIN_TOKEN": ADMIN_TOKEN})
+        run_apart(self.daemon.started)
+        self.base = f"http://127.0.0.1:{self.daemon.port}"
+
+    def stop(self) -> None:
+        self.daemon.stop()
+        self.receiver.stop()
+
+    def sql(self, statement: str, *values: Any) -> list["asyncpg.Record"]:
+        return ask_database(self.url, statement, *values)
+
+
+@pytest.fixture(scope="module")
+def living(
+    browser: Browser, own_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Living]:
+    """A daemon of the module's own; made after the browser, so that nothing starts where none is."""
+    del browser
+    made = Living(own_database, tmp_path_factory.mktemp("console"))
+    yield made
+    made.stop()
+
+
+class Watched:
+    """A tab that notes what must never happen: a script that was not ours, a report of the policy, an error."""
+
+    def __init__(self, browser: Browser, base: str, **options: Any) -> None:
+        self.base = base
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1280, "height": 900}, "timezone_id": "Asia/Bangkok", **options}
+        )
+        self.context.set_default_timeout(15_000)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", self._asked)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        # A page with an error's status is a "failed resource" to Chromium; the policy is what matters.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+    def _asked(self, dialog: Dialog) -> None:
+        """Answers our own question, and takes any other for a script that ran."""
+        if dialog.type == "confirm":
+            dialog.accept()
+        else:
+            self.complaints.append(f"{dialog.type}: {dialog.message}")
+            dialog.dismiss()
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.base + path)
+
+    def sign_in(self, token: str = ADMIN_TOKEN) -> "Watched":
+        self.open("/sign-in")
+        self.page.fill("#token", token)
+        self.page.press("#token", "Enter")
+        self.page.wait_for_url(self.base + "/")
+        return self
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def open_tab(browser: Browser, living: Living) -> Iterator[Callable[..., Watched]]:
+    """Opens tabs on the daemon's console; options are the browser's (`locale`, `color_scheme`, ...)."""
+    made: list[Watched] = []
+
+    def make(**options: Any) -> Watched:
+        made.append(Watched(browser, living.base, **options))
+        return made[-1]
+
+    yield make
+    for tab in made:
+        tab.close()

@@ -55,7 +55,7 @@
     next.scrollIntoView({ block: "nearest" });
   };
   const act = (key) => {
-    const found = document.querySelector(`[data-key="${key}"]`);
+    const found = [...document.querySelectorAll(`[data-key="${key}"]`)].at(-1);
     if (!found) return false;
     if (found.matches("form")) {
       if (!found.dataset.asks || confirm(found.dataset.asks)) {
