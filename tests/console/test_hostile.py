@@ -1,0 +1,187 @@
+"""Two hundred hostile payloads in every displayed field: each is shown as text, none runs, nothing is fetched."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from playwright.sync_api import Page
+
+from dispatcher.core import ids
+from tests.console.conftest import Living, Watched
+from tests.support.cluster import run_apart
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),
+]
+
+PAYLOADS: list[str] = orjson.loads((Path(__file__).parent / "hostile.json").read_bytes())
+ALL = "\n".join(PAYLOADS)
+# Elements of ours hold none of this, so any of it came out of a payload.
+STRANGE = """
+() => [...document.querySelectorAll("*")].filter((one) =>
+    ["IMG", "IFRAME", "OBJECT", "EMBED", "BASE", "STYLE", "MATH", "VIDEO", "AUDIO", "MARQUEE"].includes(one.tagName)
+    || [...one.attributes].some((attribute) => /^(on|style$|srcdoc$|formaction$|data-hx-|hx-on)/i.test(attribute.name))
+    || /^\\s*(javascript|data|vbscript):/i.test(one.getAttribute("href") ?? "")
+    || (one.tagName === "SCRIPT" && !one.src.startsWith(location.origin + "/static/"))
+    || (one.tagName === "LINK" && !one.href.startsWith(location.origin + "/static/"))
+    || (one.tagName === "FORM" && !/^[/](?![/])|^$/.test(one.getAttribute("action") ?? ""))
+).map((one) => one.outerHTML.slice(0, 200))
+"""
+# Text, titles and the values of fields: everything that is shown.
+SHOWN = """
+() => [document.body.textContent,
+       ...[...document.querySelectorAll("input, textarea")].map((one) => one.value),
+       ...[...document.querySelectorAll("[title], [aria-label]")].map((one) =>
+            (one.title ?? "") + (one.getAttribute("aria-label") ?? ""))].join("\\n")
+"""
+LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/tokens")
+
+
+@pytest.fixture(scope="module")
+def filled(living: Living) -> list[str]:
+    """Puts the payloads past every check, straight into the tables; returns the ids of two deliveries."""
+    delivery_ids = ids.delivery_ids(
+        int(time.time() * 1000),  # noqa: TID251 -- the day of today's partition
+        secrets.token_bytes(ids.RANDOMNESS_BYTES * (len(PAYLOADS) + 1)),
+        len(PAYLOADS) + 1,
+    )
+
+    async def fill() -> None:
+        connection = await asyncpg.connect(living.url)
+        try:
+            for number, payload in enumerate([*PAYLOADS, ALL]):
+                await put(connection, number, payload, str(delivery_ids[number]))
+        finally:
+            await connection.close()
+
+    run_apart(fill)
+    return [str(delivery_ids[-1]), str(delivery_ids[0])]
+
+
+async def put(connection: Any, number: int, payload: str, delivery_id: str) -> None:
+    """Writes one of everything that the console shows."""
+    everything = PAYLOADS if payload == ALL else [payload]
+    texts = orjson.dumps({f"k{i}": one for i, one in enumerate(everything)}).decode()
+    endpoint_id = f"ep_{number:026d}"
+    event_id = f"evt{number}{payload[:40]}"
+    short = payload[:700]  # what an index can hold
+    await connection.execute(
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, labels, headers, state,"
+        " reason, shard) VALUES ($1, 'default', $2, $3, 'wms', $4, $5, $5, 'disabled', $6, 3)",
+        endpoint_id, f"{number} {short}", f"https://x.test/{payload}", everything, texts, payload,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, ordering_key, labels, traceparent,"
+        " inserted_at, accepted_at) VALUES ((now() AT TIME ZONE 'UTC')::date, $1, $2, $2, $3, now(), $2, $4, $2,"
+        " now(), now())",
+        event_id, short, orjson.dumps({"a": payload}).decode(), texts,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.body (day, event_id, profile, bytes)"
+        " VALUES ((now() AT TIME ZONE 'UTC')::date, $1, 'wms', $2)",
+        event_id, payload.encode(),
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile, state,"
+        " reason, attempt_count, schedule_position, created_at, finished_at, warnings)"
+        " VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2, $3, $4, $4, 'wms', 'failed', $4, 1, 1, now(), now(), $5)",
+        delivery_id, event_id, endpoint_id, short, everything,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,"
+        " latency_seconds, reused, peer, url, response_code, response_body, error)"
+        " VALUES ((now() AT TIME ZONE 'UTC')::date, $1, 1, 'scheduled', 'http_error', $2, now(), 1, false, $3, $3,"
+        " 500, $4, $3)",
+        delivery_id, everything, payload, payload.encode(),
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.audit (actor, tenant, action, object, detail) VALUES ($1, $1, $1, $1, $2)",
+        short, texts,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.token (id, name, prefix, hash, role, tenant, created_by)"
+        " VALUES ($1, $2, $2, $3, 'viewer', $2, $2)",
+        f"tok_{number:026d}", short, hashlib.sha256(str(number).encode()).digest(),
+    )  # fmt: skip
+
+
+def look(page: Page, path: str) -> str:
+    """Opens a page, makes sure that nothing of a payload became an element, and returns what it shows."""
+    page.goto(path)
+    assert page.evaluate(STRANGE) == [], path
+    assert page.evaluate("() => typeof __ran") == "undefined", path
+    return squeezed(page.evaluate(SHOWN))
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def missing(shown: str) -> list[str]:
+    return [one for one in PAYLOADS if squeezed(one)[:100] not in shown]
+
+
+def test_no_payload_runs_and_each_is_shown_as_text(
+    filled: list[str], open_tab: Callable[..., Watched]
+) -> None:
+    tab = open_tab(locale="en-GB")
+    fetched: list[str] = []
+    tab.page.on("request", lambda request: fetched.append(request.url))
+    tab.sign_in()
+    for start in LIST_PAGES:
+        shown, path = "", tab.base + start
+        while path:
+            shown += look(tab.page, path)
+            following = tab.page.locator("a[rel=next]")
+            path = following.evaluate("one => one.href") if following.count() else ""
+        assert missing(shown) == [], start
+    everything, one = filled
+    whole = f"{tab.base}/webhooks/ep_{len(PAYLOADS):026d}"
+    for path in (whole, f"{whole}/settings", f"{tab.base}/deliveries/{everything}"):
+        assert missing(look(tab.page, path)) == [], path
+    for part in ("/deliveries", "/test", "/secret", "/pause", "/resume", "/delete"):
+        look(tab.page, whole + part)
+    look(tab.page, f"{tab.base}/deliveries/{one}")
+    tab.page.locator("dd a[href^='/events/']").click()
+    assert tab.page.evaluate(STRANGE) == []
+    assert tab.complaints == []
+    assert [url for url in fetched if not url.startswith(tab.base + "/")] == []
+
+
+def test_a_payload_in_an_address_is_text_as_well(
+    living: Living, open_tab: Callable[..., Watched]
+) -> None:
+    del living
+    tab = open_tab(locale="en-GB").sign_in()
+    for payload in PAYLOADS[::25]:
+        tab.page.goto(
+            tab.base + "/deliveries", wait_until="commit"
+        )  # the page whose form carries it on
+        tab.page.fill("[name=q]", payload[:200])
+        tab.page.press("[name=q]", "Enter")
+        tab.page.wait_for_url("**/deliveries?q=*")
+        assert tab.page.evaluate(STRANGE) == []
+        assert tab.page.input_value("[name=q]").strip() in payload
+    assert tab.complaints == []
+
+
+def test_the_corpus_would_be_noticed(living: Living, open_tab: Callable[..., Watched]) -> None:
+    del living
+    tab = open_tab()
+    tab.open("/sign-in")
+    noticed = 0
+    for payload in PAYLOADS:
+        tab.page.evaluate("one => { document.querySelector('main').innerHTML = one }", payload)
+        noticed += bool(tab.page.evaluate(STRANGE))
+    assert len(PAYLOADS) == len(set(PAYLOADS)) == 200
+    assert noticed > 60
+    assert any("Content Security Policy" in one for one in tab.complaints)
