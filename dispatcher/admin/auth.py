@@ -43,6 +43,8 @@ ADMIN_TOKEN_ACTOR: Final = "admin-token"  # noqa: S105 -- a name, not a token
 SESSION_BYTES: Final = 32
 SESSION_SECONDS_MAX: Final = 7 * 86_400.0
 SESSION_IDLE_SECONDS_MAX: Final = 12 * 3_600.0
+SESSIONS_MAX: Final = 100
+"""Sessions of one token; one more ends the one that was used least lately."""
 TEXT_CHARACTERS_MAX: Final = 512
 WRONG_BURST: Final = 10
 WRONG_PER_SECOND: Final = 0.2
@@ -108,7 +110,11 @@ class Auth:
         cookie = base64.urlsafe_b64encode(secrets.token_bytes(SESSION_BYTES)).decode().rstrip("=")
         async with self._deployment.database.transaction() as connection:
             await self._credentials.open_session(
-                connection, digest_of(cookie), digest_of(text), SESSION_SECONDS_MAX
+                connection,
+                digest_of(cookie),
+                digest_of(text),
+                seconds_max=SESSION_SECONDS_MAX,
+                sessions_max=SESSIONS_MAX,
             )
             await store.write_audit(
                 connection,
@@ -188,6 +194,7 @@ class Auth:
         if token is None:
             self._known.pop(digest, None)
             self._wrong.take(address)
+            _log.warning("token.refused", address=address)
             return None
         self._known[digest] = None
         self._known.move_to_end(digest)

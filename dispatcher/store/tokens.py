@@ -100,10 +100,16 @@ class Credentials:
         await self._database.execute(_USED, list(used), list(used.values()))
 
     async def open_session(
-        self, connection: "Reach", digest: bytes, token_digest: bytes, seconds_max: float
+        self,
+        connection: "Reach",
+        digest: bytes,
+        token_digest: bytes,
+        *,
+        seconds_max: float,
+        sessions_max: int,
     ) -> None:
-        """Opens a session that ends after so long at the latest."""
-        await connection.execute(_SESSION_INSERT, digest, token_digest, seconds_max)
+        """Opens a session that ends after so long at the latest; a token has only so many."""
+        await connection.execute(_SESSION_INSERT, digest, token_digest, seconds_max, sessions_max)
 
     async def find_session(self, digest: bytes, idle_seconds_max: float) -> LivingSession | None:
         """Returns the session of a SHA-256 if it has not ended."""

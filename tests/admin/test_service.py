@@ -1,8 +1,11 @@
 """How the API behaves as a service: limits, an absent database, its own description, its headers."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
+from dispatcher.admin.api import body
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
@@ -81,3 +84,19 @@ async def test_a_wrong_token_is_challenged(api):
     assert [one.status for one in (missing, wrong, basic)] == [401, 401, 401]
     assert missing.headers["WWW-Authenticate"] == 'Bearer realm="dispatcher"'
     assert 'error="invalid_token"' in wrong.headers["WWW-Authenticate"]
+
+
+async def test_a_body_that_drips_ends_with_408(api, monkeypatch):
+    monkeypatch.setattr(body, "READ_SECONDS_MAX", 0.2)
+    port = int(api.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{{".encode())
+    try:
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dispatcher.admin import auth as auth_module
 from dispatcher.admin.auth import WRONG_BURST, Auth
 from dispatcher.admin.operations.audit import Audit
 from dispatcher.admin.operations.deployment import Actor, Role
@@ -84,6 +85,19 @@ async def test_a_session_ends_by_itself_and_is_swept(deployment, connection, cha
     assert await auth.actor_of_session(signed_in.cookie) is None
     await auth.flush()
     assert await connection.fetchval("SELECT count(*) FROM dispatcher.session") == 0
+
+
+async def test_a_token_has_only_so_many_sessions(deployment, connection, monkeypatch):
+    monkeypatch.setattr(auth_module, "SESSIONS_MAX", 3)
+    auth = Auth(deployment)
+    cookies = []
+    for _ in range(5):
+        signed_in = await auth.sign_in(ADMIN_TOKEN, HERE)
+        assert signed_in is not None
+        cookies.append(signed_in.cookie)
+    alive = [await auth.actor_of_session(cookie) is not None for cookie in cookies]
+    assert alive == [False, False, True, True, True]
+    assert await connection.fetchval("SELECT count(*) FROM dispatcher.session") == 3
 
 
 async def test_another_admin_token_ends_the_sessions_of_the_one_before(deployment):
