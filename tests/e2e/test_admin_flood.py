@@ -28,7 +28,7 @@ BROKEN = OSError, aiohttp.ClientError, TimeoutError
 
 
 class Flood:
-    """Strangers who hold connections, guess tokens and send large bodies, and one with a token who reads as fast as he may."""
+    """Strangers who hold connections, guess and send large bodies, and one who reads as fast as a token lets him."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
