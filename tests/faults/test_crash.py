@@ -1,5 +1,7 @@
 """Killed, frozen and replaced daemons lose nothing, repeat at most what was in flight, and resume in seconds."""
 
+import asyncio
+import random
 import signal
 import time
 from typing import Any
@@ -13,14 +15,20 @@ from tests.support.ledger import Plan
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 RECOVERY_SECONDS_MAX = 5.0
+"""From the moment in which a process stands; how long a busy machine takes to start one is not ours."""
+UNCOMMITTED_MAX = 100
+"""A kill: forty requests in flight, and the results whose flush was under way."""
 TAKEOVER_SECONDS_MAX = 15.0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(2_400)
 async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_seconds(
     bench, sql, long_run
 ):
-    """F1, F4: the same replica name, killed at moments of a fixed seed, events streaming in all the while."""
-    kills = 50 if long_run else 5
+    """F1, F4: two replicas, one of them killed at a time, each started again under its own name at once."""
+    kills = 200 if long_run else 4
+    chance = random.Random(11)  # noqa: S311 -- the moments of a fixed seed
     receiver = bench.receiver
     receiver.behave(
         steady={"secret": STANDARD_SECRET, "delay_seconds": [0.005, 0.2]},
@@ -31,43 +39,54 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
             "share": 0.3,
         },
     )
-    await add_endpoint(sql, "ep_steady", receiver.url("/steady"), max_concurrency=20)
+    await add_endpoint(sql, "ep_steady", receiver.url("/steady"), max_concurrency=20, shard=3)
     await add_endpoint(
         sql,
         "ep_flaky",
         receiver.url("/flaky"),
         profile="wms",
         max_concurrency=20,
+        shard=50,
         retry_schedule_seconds=[1.0] * 12,
     )
-    daemon = await bench.daemon().started()
+    daemons = {name: await bench.daemon(name=name).started() for name in ("one", "two")}
     producer = bench.produce(
-        Plan(url=bench.url, events_count=kills * 300, events_per_second=60, writers=4, seed=11)
+        Plan(url=bench.url, events_count=1_000_000, events_per_second=60, writers=4, seed=11)
     )
-    in_flight = 0
-    recoveries = []
-    for number in range(kills):
-        before = len(receiver.entries("request"))
-        await receiver.received(before + 40 + 37 * (number % 3), kind="request")
-        daemon.kill()
-        await daemon.ended(5)
-        in_flight = max(in_flight, await _without_result(sql, receiver))
-        seen = len(receiver.entries("request"))
-        began = time.monotonic()
-        daemon = bench.daemon()
-        await receiver.received(seen + 1, kind="request", seconds=RECOVERY_SECONDS_MAX + 3)
-        recoveries.append(round(time.monotonic() - began, 2))
-    assert await producer.ended(kills * 300 / 60 + 20) == 0
+    recoveries: list[float] = []
+    outages: list[float] = []
+    for _ in range(kills):
+        before = receiver.count("request")
+        await receiver.received(before + chance.randint(10, 150), kind="request")
+        name = chance.choice(sorted(daemons))
+        daemons[name].kill()
+        await daemons[name].ended(5)
+        seen = {path: receiver.count("request", path) for path in ("/steady", "/flaky")}
+        killed_at = time.monotonic()
+        daemons[name] = await bench.daemon(name=name).started()
+        started_at = time.monotonic()
+        # Whichever endpoint was the killed one's: both go on.
+        for path, count in seen.items():
+            await receiver.received(
+                count + 1, kind="request", path=path, seconds=RECOVERY_SECONDS_MAX + 10
+            )
+        recoveries.append(round(time.monotonic() - started_at, 2))
+        outages.append(round(time.monotonic() - killed_at, 2))
+    producer.kill()  # what it was committing then is settled by the database
+    await producer.ended(5)
     await quiet(bench.url, seconds=60)
+    unrecorded = await _without_result(sql, receiver)
     await bench.report(
         "F1-F4",
         [Subscriber("ep_steady", "/steady"), Subscriber("ep_flaky", "/flaky", "wms", 13)],
         seed=11,
-        bounds={"dup": in_flight, "unrecorded": in_flight},
+        bounds={"dup": unrecorded, "unrecorded": UNCOMMITTED_MAX * kills},
         kills=kills,
         recovery_seconds_max=max(recoveries),
+        outage_seconds_max=max(outages),
     )
     assert max(recoveries) <= RECOVERY_SECONDS_MAX, recoveries
+    assert max(outages) <= TAKEOVER_SECONDS_MAX, outages
 
 
 async def _without_result(sql: Any, receiver: Receiver) -> int:
@@ -109,12 +128,16 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     )
 
 
-async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql):
-    """F2: results of requests that were in flight when the replica froze are refused once another took over."""
+async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql, long_run):
+    """F2: results of requests that were in flight when the replica froze are refused once another took over.
+
+    With `--long` it stays frozen for three leases.
+    """
     receiver = bench.receiver
     receiver.behave(held={"secret": STANDARD_SECRET, "statuses": [0]})
     await add_endpoint(sql, "ep_held", receiver.url("/held"), timeout_seconds=60.0)
-    settings = {"REPLICA__LEASE_SECONDS": "4", "REPLICA__RENEW_SECONDS": "1"}
+    lease_seconds = 10.0 if long_run else 4.0
+    settings = {"REPLICA__LEASE_SECONDS": str(lease_seconds), "REPLICA__RENEW_SECONDS": "1"}
     zombie = await bench.daemon(name="zombie", **settings).started()
     bench.produce(Plan(url=bench.url, events_count=8))
     await receiver.received(8, kind="request")
@@ -126,6 +149,9 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql):
     took_over = time.monotonic() - stopped_at
     await quiet(bench.url, seconds=10)
     attempts = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt")
+    if long_run:
+        await asyncio.sleep(3 * lease_seconds - (time.monotonic() - stopped_at))
+    requests = receiver.count("request")
     zombie.kill(signal.SIGCONT)
 
     async def fenced() -> bool:
@@ -135,6 +161,7 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql):
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == attempts == 8
     assert await zombie.metric("dispatcher_leases_lost_total") == 64
     assert heir.child.poll() is None
+    assert receiver.count("request") == requests, "the zombie sent something after its lease"
     await bench.report(
         "F2",
         [Subscriber("ep_held", "/held")],

@@ -305,7 +305,8 @@ class World:
         exchange.timer = replica.loop.call_later(
             timeout_seconds, lambda: exchange.finish(Answer(Outcome.TIMEOUT, error="no answer"))
         )
-        chance = self.random.random() / (self.rules.failing or 1e-9)
+        failing = 0.0 if self.is_calm else self.rules.failing
+        chance = self.random.random() / (failing or 1e-9)
         delay = self.distance() + self.random.choice((0.001, 0.02, 0.3, timeout_seconds * 0.9))
         if chance < 0.2:
             return exchange  # a black hole: the deadline ends it
