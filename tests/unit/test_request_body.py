@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from dispatcher.admin.api.body import DEPTH_MAX, MEMBERS_MAX, is_too_deep, parse_body
 from dispatcher.admin.api.kinds import faults_of, read_time
-from dispatcher.admin.api.models import DeliveriesQuery, NewToken
 from dispatcher.admin.api.problems import ProblemError
+from dispatcher.admin.api.requests import DeliveriesQuery, NewToken
 from dispatcher.core.errors import InvalidRequestError
 
 JSON = st.recursive(

@@ -1,6 +1,6 @@
 """Tokens and the audit log over HTTP, for admins."""
 
-from dispatcher.admin.api.models import AuditQuery, NewToken, TokensQuery
+from dispatcher.admin.api.requests import AuditQuery, NewToken, TokensQuery
 from dispatcher.admin.api.routes import Answer, Call
 
 

@@ -1,6 +1,6 @@
 """Deliveries over HTTP: listed, shown with attempts, sent once more, cancelled."""
 
-from dispatcher.admin.api.models import DeliveriesQuery, Resend
+from dispatcher.admin.api.requests import DeliveriesQuery, Resend
 from dispatcher.admin.api.routes import Answer, Call
 from dispatcher.admin.operations.deliveries import DeliveryFilter
 from dispatcher.core.errors import InvalidRequestError

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from dispatcher.admin.api.body import is_text
-from dispatcher.admin.api.models import (
+from dispatcher.admin.api.requests import (
     EndpointChange,
     EndpointsQuery,
     NewEndpoint,

@@ -1,6 +1,6 @@
 """Events over HTTP: published by producers outside the database, listed, shown, explained; the catalogue."""
 
-from dispatcher.admin.api.models import EventsQuery, NewEventFields
+from dispatcher.admin.api.requests import EventsQuery, NewEventFields
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
 from dispatcher.admin.operations.events import NewEvent
 from dispatcher.admin.operations.objects import JsonText

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -141,3 +141,7 @@ QueryLabels = Annotated[
 ]
 RawObject = Annotated[Any, PlainValidator(_read_object), WithJsonSchema({"type": "object"})]
 """An object whose bytes stay as they were written."""
+DeliveryStateName = Literal["pending", "retrying", "succeeded", "failed", "cancelled"]
+EndpointStateName = Literal["active", "paused", "disabled"]
+RoleName = Literal["viewer", "operator", "admin"]
+LabelFilter = dict[str, str | list[str]]
