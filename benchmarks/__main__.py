@@ -11,6 +11,7 @@ BENCHMARKS = {
     "stages": "CPU of each stage of the hot path by itself, to compare one change with the next",
     "indexes": "what the indexes of pages cost each row that is written",
     "pages": "lists and shows on a million deliveries, with every filter",
+    "capacity": "the capacity model: predicts CPU and disk at three sizes, and measures them",
     "wheel": "goal 7: a million timers beside heapq and call_later",
 }
 
