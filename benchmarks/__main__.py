@@ -4,15 +4,23 @@ import runpy
 import sys
 
 BENCHMARKS = {
+    "all": "every goal, then the table in docs/performance.md and the plots; --short: a quarter of an hour",
     "drain": "goals 1 and 2: deliveries/s and CPU, beside bare ClientSession.post and the bare lean exchange",
-    "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
+    "tls": "goal 1 over TLS, beside bare ClientSession.post over TLS",
+    "peers": "goal 1 beside pg-boss, Graphile Worker, PgQueuer and Procrastinate; installs them",
+    "stages": "goal 2: CPU of each stage of the hot path by itself, to compare one change with the next",
     "latency": "goal 3: commit to request received, at 200 events/s",
+    "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
+    "fanout": "goal 5: one event to 1,000 endpoints, and to 20",
     "isolation": "goal 6: healthy endpoints beside a dead one with a backlog",
-    "stages": "CPU of each stage of the hot path by itself, to compare one change with the next",
+    "wheel": "goal 7: a million timers beside heapq and call_later",
+    "recovery": "goal 8: kill -9 with a million retries pending",
+    "growth": "goal 9: the drain and a page on a long history",
+    "soak": "goal 9 over time: memory, dead rows and latency under a steady load with failures",
+    "replicas": "goal 10: a drain by two processes",
+    "capacity": "the capacity model: predicts CPU and disk at three sizes, and measures them",
     "indexes": "what the indexes of pages cost each row that is written",
     "pages": "lists and shows on a million deliveries, with every filter",
-    "capacity": "the capacity model: predicts CPU and disk at three sizes, and measures them",
-    "wheel": "goal 7: a million timers beside heapq and call_later",
 }
 
 

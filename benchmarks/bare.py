@@ -1,6 +1,6 @@
 """The loops that the drain is compared with, each in a process of its own.
 
-`python -m benchmarks.bare KIND PORT REQUESTS IN_FLIGHT`. `session` posts with a tuned aiohttp
+`python -m benchmarks.bare KIND URL REQUESTS IN_FLIGHT [CA_FILE]`. `session` posts with a tuned aiohttp
 ClientSession (bytes body, prebuilt URL, no cookies, one total
 timeout), signing as the dispatcher does and doing nothing else; `lean` is the bare exchange of
 `benchmarks/lean.py`. Prints one line of JSON: seconds, and seconds of CPU.
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hmac
 import resource
+import ssl
 import sys
 import time
 
@@ -28,9 +29,8 @@ _BODY = (
 )
 
 
-async def _session(port: int, requests: int, in_flight: int) -> None:
-    url = URL(f"http://127.0.0.1:{port}/hook")
-    connector = aiohttp.TCPConnector(limit=0)
+async def _session(url: URL, tls: ssl.SSLContext | None, requests: int, in_flight: int) -> None:
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls or True)
     left = requests
     async with aiohttp.ClientSession(
         connector=connector,
@@ -60,7 +60,7 @@ async def _session(port: int, requests: int, in_flight: int) -> None:
                 group.create_task(work())
 
 
-def _request(port: int) -> bytes:
+def _request(url: URL) -> bytes:
     """Makes head and body of a signed request, as the dispatcher signs it."""
     timestamp = b"%d" % time.time()
     signature = base64.b64encode(
@@ -69,16 +69,20 @@ def _request(port: int) -> bytes:
     return (
         b"POST /hook HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
         b"User-Agent: bare\r\nContent-Length: %d\r\nwebhook-id: evt_1\r\nwebhook-timestamp: %b\r\n"
-        b"webhook-signature: v1,%b\r\n\r\n%b" % (port, len(_BODY), timestamp, signature, _BODY)
+        b"webhook-signature: v1,%b\r\n\r\n%b" % (url.port, len(_BODY), timestamp, signature, _BODY)
     )
 
 
-async def _main(kind: str, port: int, requests: int, in_flight: int) -> None:
+async def _main(kind: str, url: URL, requests: int, in_flight: int, ca_file: str | None) -> None:
+    tls = ssl.create_default_context(cafile=ca_file) if url.scheme == "https" else None
+
     async def run(count: int) -> None:
         if kind == "session":
-            await _session(port, count, in_flight)
+            await _session(url, tls, count, in_flight)
         else:
-            await lean.run("127.0.0.1", port, lambda: _request(port), count, in_flight)
+            await lean.run(
+                url.host or "", url.port or 80, tls, lambda: _request(url), count, in_flight
+            )
 
     await run(in_flight * 4)  # warm
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
@@ -89,4 +93,12 @@ async def _main(kind: str, port: int, requests: int, in_flight: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    uvloop.run(
+        _main(
+            sys.argv[1],
+            URL(sys.argv[2]),
+            int(sys.argv[3]),
+            int(sys.argv[4]),
+            sys.argv[5] if len(sys.argv) > 5 else None,
+        )
+    )

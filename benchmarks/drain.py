@@ -1,20 +1,19 @@
 """Goals 1 and 2: how fast a backlog drains and what a delivery costs, beside two bare loops.
 
-`python -m benchmarks drain [--events N] [--rounds N] [--json PATH]`. One endpoint on plain HTTP, 64
-in flight. Each round: the daemon drains N events that appear by one commit; a bare
+`python -m benchmarks drain [--short] [--events N] [--rounds N] [--json PATH]`. One endpoint on
+plain HTTP, 64 in flight. Each round: the daemon drains N events that appear by one commit; a bare
 `ClientSession.post` loop makes N requests; the bare lean exchange makes N requests. Ours has every
 feature on: egress guard, breaker, metrics, signing, one log line per attempt to a file, each
 attempt recorded durably (`synchronous_commit = on`). Only ratios within a round count.
 """
 
-import argparse
 import asyncio
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -24,165 +23,181 @@ from benchmarks.harness import (
     CLIENT_CPU,
     ROOT,
     Dispatcher,
+    Goal,
+    Receiver,
     add_endpoint,
+    arguments,
     cpu_seconds,
     insert_events,
     pinned,
     postgres,
     receiver,
-    spread,
+    wait_delivered,
     write_results,
 )
 
 IN_FLIGHT = 64
+SETTINGS = {
+    "DISPATCHER_DELIVERY__CONCURRENCY_PER_HOST": str(IN_FLIGHT),
+    "DISPATCHER_DELIVERY__CONCURRENCY_PER_ENDPOINT": str(IN_FLIGHT),
+}
+IDLE_SECONDS = 20
+"""Idle sessions hand in their statistics every ten seconds."""
+Figures = dict[str, float]
 
 
-def _bare(kind: str, port: int, requests: int) -> dict[str, float]:
-    command = pinned(
-        CLIENT_CPU,
-        [sys.executable, "-m", "benchmarks.bare", kind, str(port), str(requests), str(IN_FLIGHT)],
-    )
+def bare(kind: str, target: Receiver, requests: int, *ca_file: str) -> Figures:
+    """Lets a bare loop make so many requests; returns its rate and CPU."""
+    arguments_ = [kind, target.url, str(requests), str(IN_FLIGHT), *ca_file]
+    command = pinned(CLIENT_CPU, [sys.executable, "-m", "benchmarks.bare", *arguments_])
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-    figures: dict[str, float] = orjson.loads(output)
+    figures: Figures = orjson.loads(output)
     return {
         "rate": requests / figures["seconds"],
         "cpu_us": figures["cpu_seconds"] / requests * 1e6,
     }
 
 
-async def _statements(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
-    return int(
-        await connection.fetchval(
-            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'bench'"
-        )
-    )
+_TRANSACTIONS = (
+    "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+)
 
 
-async def _ours(
-    url: str, daemon: Dispatcher, process_id: int, postgres_id: int, events: int
-) -> dict[str, float]:
+async def _commit(
+    url: str, events: int, read: Callable[[], list[float]]
+) -> tuple[list[float], int]:
+    """Commits events; returns what `read` said and the database's transactions just before the commit.
+
+    Inserting is the producer's work: only what comes after it counts.
+    """
     connection = await asyncpg.connect(url)
-    before = daemon.metric("dispatcher_deliveries_total")
     async with connection.transaction():
         await insert_events(connection, events)
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        daemon_before, postgres_before = cpu_seconds(process_id), cpu_seconds(postgres_id)
-        transactions_before = await _statements(connection)
-    started = time.perf_counter()
-    while daemon.metric("dispatcher_deliveries_total") - before < events:
-        await asyncio.sleep(0.1)
-    elapsed = time.perf_counter() - started
-    figures = {
-        "rate": events / elapsed,
-        "cpu_us": (cpu_seconds(process_id) - daemon_before) / events * 1e6,
-        "postgres_us": (cpu_seconds(postgres_id) - postgres_before) / events * 1e6,
-    }
-    await asyncio.sleep(1.1)  # the statistics are flushed once a second
-    figures["transactions_per_delivery"] = (
-        await _statements(connection) - transactions_before
-    ) / events
+        readings = read()
+        transactions = int(await connection.fetchval(_TRANSACTIONS))
     await connection.close()
-    return figures
+    return readings, transactions
+
+
+async def _transactions(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    count = int(await connection.fetchval(_TRANSACTIONS))
+    await connection.close()
+    return count
+
+
+def drain(
+    url: str,
+    daemons: Sequence[Dispatcher],
+    target: Receiver,
+    postgres_id: int,
+    events: int,
+    fan_out: int = 1,
+) -> Figures:
+    """Commits events of `fan_out` deliveries each; returns their rate, and what a delivery costs."""
+    count = events * fan_out
+    before = sum(daemon.delivered() for daemon in daemons)
+    ids = [daemon.process.pid for daemon in daemons if daemon.process is not None]
+
+    def read() -> list[float]:
+        return [sum(map(cpu_seconds, ids)), cpu_seconds(postgres_id)]
+
+    first, transactions = asyncio.run(_commit(url, events, read))
+    started = time.perf_counter()
+    wait_delivered(daemons, target, before, count)
+    elapsed = time.perf_counter() - started
+    last = read()
+    time.sleep(1.1)  # the statistics are flushed once a second
+    return {
+        "rate": count / elapsed,
+        "cpu_us": (last[0] - first[0]) / count * 1e6,
+        "postgres_us": (last[1] - first[1]) / count * 1e6,
+        "transactions_per_delivery": (asyncio.run(_transactions(url)) - transactions) / count,
+    }
+
+
+def _idle_transactions_per_second(url: str) -> float:
+    """Returns how many transactions a second a daemon with nothing to do makes; looking is one of ours."""
+    time.sleep(3)
+    before = asyncio.run(_transactions(url))
+    time.sleep(IDLE_SECONDS)
+    return (asyncio.run(_transactions(url)) - before - 1) / IDLE_SECONDS
+
+
+async def save_endpoint(url: str, target: Receiver, name: str = "drain") -> None:
+    """Saves the one endpoint, subscribed to everything."""
+    connection = await asyncpg.connect(url)
+    await add_endpoint(connection, name, target.url, concurrency=IN_FLIGHT)
+    await connection.close()
+
+
+def ratio(ours: list[Figures], theirs: list[Figures], key: str = "rate") -> list[float]:
+    """Returns ours over theirs, round by round."""
+    return [a[key] / b[key] for a, b in zip(ours, theirs, strict=True)]
+
+
+def say(number: int, rounds: dict[str, list[Figures]]) -> None:
+    """Prints the latest figures of each contender."""
+    words = [
+        f"{name} {f[-1]['rate']:,.0f}/s {f[-1]['cpu_us']:.0f} µs" for name, f in rounds.items()
+    ]
+    print(
+        f"round {number}: {'  '.join(words)}  postgres {rounds['ours'][-1]['postgres_us']:.0f} µs"
+    )
 
 
 def main() -> None:
     """Runs the rounds and prints the ratios."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks drain", description=__doc__.partition("\n")[0]
+    options = arguments(
+        "drain",
+        __doc__,
+        short={"events": 15_000, "rounds": 5},
+        full={"events": 30_000, "rounds": 9},
     )
-    parser.add_argument("--events", type=int, default=30_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json")
-    parser.add_argument(
-        "--profile", help="write a py-spy profile of the daemon to this file (needs py-spy)"
-    )
-    options = parser.parse_args()
-    rounds: dict[str, list[dict[str, float]]] = {"ours": [], "session": [], "lean": []}
-    with (
-        postgres() as (server, url),
-        receiver() as (port, kind),
-        tempfile.TemporaryDirectory() as directory,
-    ):
-        asyncio.run(_endpoint(url, port))
-        daemon = Dispatcher(
-            url, Path(directory),
-            DISPATCHER_DELIVERY__CONCURRENCY_PER_HOST="64",
-            DISPATCHER_DELIVERY__CONCURRENCY_PER_ENDPOINT="64",
-        )  # fmt: skip
-        process_id, postgres_id = daemon.start(), server.process_id or 0
+    rounds: dict[str, list[Figures]] = {"ours": [], "session": [], "lean": []}
+    with postgres() as (server, url), receiver() as target, tempfile.TemporaryDirectory() as name:
+        asyncio.run(save_endpoint(url, target))
+        daemon = Dispatcher(url, Path(name), **SETTINGS)
+        daemon.start()
         try:
-            asyncio.run(_ours(url, daemon, process_id, postgres_id, 5_000))  # warm
-            profiler = None
-            if options.profile:
-                profiler = subprocess.Popen(
-                    [
-                        "py-spy",
-                        "record",
-                        "-r",
-                        "500",
-                        "-f",
-                        "raw",
-                        "-o",
-                        options.profile,
-                        "-p",
-                        str(process_id),
-                    ]
-                )
-            for number in range(options.rounds):
+            drain(url, [daemon], target, server.process_id or 0, 5_000)  # warm
+            for number in range(1, options.rounds + 1):
                 rounds["ours"].append(
-                    asyncio.run(_ours(url, daemon, process_id, postgres_id, options.events))
+                    drain(url, [daemon], target, server.process_id or 0, options.events)
                 )
-                for name in ("session", "lean"):
-                    rounds[name].append(_bare(name, port, options.events))
-                words = [
-                    f"{name} {figures[-1]['rate']:,.0f}/s {figures[-1]['cpu_us']:.0f} µs"
-                    for name, figures in rounds.items()
-                ]
-                words.append(f"postgres {rounds['ours'][-1]['postgres_us']:.0f} µs")
-                print(f"round {number + 1}: {'  '.join(words)}", flush=True)
-            if profiler is not None:
-                profiler.send_signal(signal.SIGINT)
-                profiler.wait(30)
+                for kind in ("session", "lean"):
+                    rounds[kind].append(bare(kind, target, options.events))
+                say(number, rounds)
+            idle = _idle_transactions_per_second(url)
         finally:
             daemon.stop()
     ours, session, lean = rounds["ours"], rounds["session"], rounds["lean"]
-    ratios = {
-        "rate over bare session": [
-            a["rate"] / b["rate"] for a, b in zip(ours, session, strict=True)
-        ],
-        "rate over bare lean exchange": [
-            a["rate"] / b["rate"] for a, b in zip(ours, lean, strict=True)
-        ],
-        "CPU (daemon + Postgres) over bare session": [
-            (a["cpu_us"] + a["postgres_us"]) / b["cpu_us"]
-            for a, b in zip(ours, session, strict=True)
-        ],
-    }
-    goals = {
-        "rate over bare session": "≥ 1.5",
-        "rate over bare lean exchange": "≥ 0.4",
-        "CPU (daemon + Postgres) over bare session": "≤ 0.85",
-    }
-    print(f"\nreceiver {kind}, {options.events:,} events, {options.rounds} rounds; median (range)")
-    for name, values in ratios.items():
-        print(f"  {name:<44} {spread(values):<22} goal {goals[name]}")
-    for name, key in (
-        ("daemon µs a delivery", "cpu_us"),
-        ("Postgres µs a delivery", "postgres_us"),
-        ("transactions a delivery", "transactions_per_delivery"),
-    ):
-        print(f"  {name:<44} {statistics.median(f[key] for f in ours):.4g}")
+    both = [{"cpu_us": one["cpu_us"] + one["postgres_us"]} for one in ours]
+    for key in ("cpu_us", "postgres_us"):
+        print(f"  {key} a delivery, median: {statistics.median(one[key] for one in ours):.4g}")
     write_results(
         "drain",
-        {"receiver": kind, "events": options.events, "rounds": rounds, "ratios": ratios},
+        {"receiver": target.kind, "events": options.events, "rounds": rounds},
         options.json,
-    )
-
-
-async def _endpoint(url: str, port: int) -> None:
-    connection = await asyncpg.connect(url)
-    await add_endpoint(connection, "drain", f"http://127.0.0.1:{port}/hook")
-    await connection.close()
+        [
+            Goal(1, "deliveries/s over bare ClientSession.post", 1.5, ratio(ours, session)),
+            Goal(1, "deliveries/s over the bare lean exchange", 0.4, ratio(ours, lean)),
+            Goal(
+                2, "CPU, daemon + Postgres, over bare ClientSession.post", 0.85,
+                ratio(both, session, "cpu_us"), at_least=False,
+            ),
+            Goal(
+                2, "CPU, daemon + Postgres, µs a delivery", 80,
+                [one["cpu_us"] for one in both], at_least=False,
+            ),
+            Goal(
+                2, "transactions a delivery", 0.02,
+                [one["transactions_per_delivery"] for one in ours], at_least=False,
+            ),
+            Goal(2, "transactions a second when idle", 3, [idle], at_least=False),
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

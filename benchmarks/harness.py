@@ -5,6 +5,7 @@ receiver to another, where there are two. CPU is what the kernel counted for a p
 children, read before and after.
 """
 
+import argparse
 import asyncio
 import base64
 import os
@@ -12,6 +13,7 @@ import platform
 import shutil
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -21,12 +23,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 import orjson
 
+from dispatcher.cli.dev.authority import authority_and_context
+from dispatcher.cli.dev.home import Home
 from dispatcher.cli.dev.postgres import Postgres
 from dispatcher.core.sealing import Keyring
 from dispatcher.store.migrate import migrate, set_notify
@@ -37,6 +43,13 @@ SECRET = "whsec_" + base64.b64encode(b"a benchmark's signing key, 32 by").decode
 CLIENT_CPU, SERVER_CPU = (1, 0) if (os.cpu_count() or 1) > 1 else (0, 0)
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 BODY_DATA = '{"order_id":"ORD-2026-1234","customer":"CUST-001","note":"' + "x" * 400 + '"}'
+
+
+_NGINX, _NGINX_TLS = "nginx", "nginx, TLS"
+_TRUSTING = ssl.create_default_context()
+_TRUSTING.check_hostname = False
+_TRUSTING.verify_mode = ssl.CERT_NONE
+"""For asking our own receiver how it fares, and for nothing else."""
 
 
 def pinned(cpu: int, command: Sequence[str]) -> list[str]:
@@ -98,32 +111,72 @@ async def _prepare(server: Postgres) -> str:
     return url
 
 
+class Receiver(NamedTuple):
+    """Where requests go, and how many have come."""
+
+    port: int
+    kind: str
+
+    @property
+    def url(self) -> str:
+        """Returns what an endpoint has to name."""
+        return f"http{'s' if self.kind == _NGINX_TLS else ''}://127.0.0.1:{self.port}/hook"
+
+    def requests_count(self) -> int | None:
+        """Returns how many requests came, this question included; None: nobody counts."""
+        if self.kind not in {_NGINX, _NGINX_TLS}:
+            return None
+        address = self.url.replace("/hook", "/status")
+        with urllib.request.urlopen(address, timeout=5, context=_TRUSTING) as answer:
+            return int(answer.read().split()[9])
+
+
 @contextmanager
-def receiver() -> Iterator[tuple[int, str]]:
-    """Runs a receiver that answers 200 (nginx where it is there, else a raw protocol); yields port and kind."""
+def receiver(*, tls_directory: Path | None = None) -> Iterator[Receiver]:
+    """Runs a receiver that answers 200: nginx where it is there, else a raw protocol (which has no TLS).
+
+    With TLS, `ca.pem` in the directory is what a client has to trust.
+    """
     with tempfile.TemporaryDirectory(prefix="dispatcher-nginx-") as directory:
         nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
         port = free_port()
         if nginx:
+            listen = f"listen 127.0.0.1:{port} backlog=2048"
+            if tls_directory is not None:
+                authority_and_context(Home(tls_directory), datetime.now(UTC))
+                pem = tls_directory / "server.pem"
+                listen += f" ssl; ssl_certificate {pem}; ssl_certificate_key {pem}"
             config = Path(directory) / "nginx.conf"
             config.write_text(
                 f"worker_processes 1; daemon off; pid {directory}/pid; error_log {directory}/error;\n"
-                "events { worker_connections 2048; }\n"
+                "events { worker_connections 4096; }\n"
                 "http { access_log off; keepalive_requests 1000000000; client_body_buffer_size 64k;\n"
                 f"client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;"
                 f"fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n"
-                f'server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ return 200 "ok"; }} }} }}\n'
+                f'server {{ {listen}; location / {{ return 200 "ok"; }} location /status {{ stub_status; }} }} }}\n'
             )
             command = [nginx, "-c", str(config), "-e", f"{directory}/error"]
+        elif tls_directory is not None:
+            raise SystemExit("this benchmark needs nginx")
         else:
             command = [sys.executable, "-m", "benchmarks.sink", str(port)]
         process = subprocess.Popen(pinned(SERVER_CPU, command), cwd=ROOT, stderr=subprocess.DEVNULL)
         try:
-            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/"), 10)
-            yield port, "nginx" if nginx else "raw uvloop protocol"
+            wait_for(lambda: accepts(port), 10)
+            kind = _NGINX if tls_directory is None else _NGINX_TLS
+            yield Receiver(port, kind if nginx else "raw uvloop protocol")
         finally:
             process.terminate()
             process.wait(10)
+
+
+def accepts(port: int) -> bool:
+    """Tells whether somebody listens on a local port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:
@@ -157,8 +210,11 @@ def wait_for(condition: Callable[[], bool], seconds: float, every: float = 0.02)
 class Dispatcher:
     """The daemon as a subprocess, every feature on, its log written to a file."""
 
-    def __init__(self, url: str, directory: Path, **settings: str) -> None:
+    def __init__(
+        self, url: str, directory: Path, *, cpu: int | None = CLIENT_CPU, **settings: str
+    ) -> None:
         self.port = free_port()
+        self._cpu = cpu
         self._environ = {
             **os.environ,
             "DISPATCHER_DATABASE_URL": url,
@@ -174,12 +230,21 @@ class Dispatcher:
 
     def start(self) -> int:
         """Starts it, waits until it is ready, and returns its process id."""
+        command = [sys.executable, "-m", "dispatcher", "run"]
         self.process = subprocess.Popen(
-            pinned(CLIENT_CPU, [sys.executable, "-m", "dispatcher", "run"]),
+            command if self._cpu is None else pinned(self._cpu, command),
             cwd=ROOT, env=self._environ, stdout=subprocess.DEVNULL, stderr=self._log,
         )  # fmt: skip
-        wait_for(lambda: _answers(f"http://127.0.0.1:{self.port}/readyz"), 20)
-        return self.process.pid
+        process = self.process
+        wait_for(
+            lambda: process.poll() is not None or _answers(f"http://127.0.0.1:{self.port}/readyz"),
+            60,
+        )
+        if process.poll() is not None:
+            raise SystemExit(
+                f"the daemon ended at once, with {process.returncode}; see {self._log.name}"
+            )
+        return process.pid
 
     def metric(self, name: str) -> float:
         """Returns the sum of a metric's series."""
@@ -190,6 +255,10 @@ class Dispatcher:
             for line in lines
             if line.startswith((name + " ", name + "{"))
         )
+
+    def delivered(self) -> float:
+        """Returns how many deliveries it has brought to an end and recorded."""
+        return self.metric("dispatcher_deliveries_total")
 
     def stop(self) -> None:
         """Drains it."""
@@ -242,13 +311,71 @@ async def insert_events(
     )  # fmt: skip
 
 
+def wait_delivered(
+    daemons: Sequence[Dispatcher], target: Receiver, before: float, count: int, seconds: float = 300
+) -> None:
+    """Waits until the daemons have recorded so many more deliveries than `before`.
+
+    Their metrics are asked only once the receiver has had the requests: rendering them costs the
+    daemon as much as fifty deliveries.
+    """
+    requests_before = target.requests_count()
+    if requests_before is not None and before == sum(daemon.delivered() for daemon in daemons):
+        wait_for(lambda: (target.requests_count() or 0) - requests_before >= count, seconds)
+    wait_for(lambda: sum(daemon.delivered() for daemon in daemons) - before >= count, seconds)
+
+
 def spread(values: Sequence[float]) -> str:
     """Returns median and range of some figures."""
     return f"{statistics.median(values):,.2f} ({min(values):,.2f} to {max(values):,.2f})"
 
 
-def write_results(name: str, figures: dict[str, object], path: str | None) -> None:
-    """Writes the figures with what they were measured on, to `path` or benchmarks/results/<name>.json."""
+class Goal(NamedTuple):
+    """What a benchmark is about: the figure aimed at, and one figure a round."""
+
+    number: int
+    what: str
+    aim: float
+    values: Sequence[float]
+    at_least: bool = True
+    """The aim is a lower bound; False: an upper one."""
+
+    @property
+    def is_met(self) -> bool:
+        """Tells whether the median reaches the aim."""
+        middle = statistics.median(self.values)
+        return middle >= self.aim if self.at_least else middle <= self.aim
+
+    def __str__(self) -> str:
+        sign = "≥" if self.at_least else "≤"
+        aim = f"aim {sign} {self.aim:g}"
+        return f"{self.what:<58} {spread(self.values):<28} {aim:<12} {'met' if self.is_met else 'missed'}"
+
+
+def arguments(
+    name: str, document: str, *, short: dict[str, int], full: dict[str, int]
+) -> argparse.Namespace:
+    """Reads `--json`, `--short` and one option for each size; `--short` changes the sizes' defaults."""
+    parser = argparse.ArgumentParser(
+        prog=f"benchmarks {name}", description=document.partition("\n")[0]
+    )
+    parser.add_argument("--short", action="store_true", help="smaller sizes, fewer rounds")
+    parser.add_argument("--json", help="where the results go; benchmarks/results/ without it")
+    for size, value in full.items():
+        parser.add_argument(f"--{size}", type=int, help=f"{value:,}; {short[size]:,} if short")
+    options = parser.parse_args()
+    for size, value in (short if options.short else full).items():
+        if getattr(options, size) is None:
+            setattr(options, size, value)
+    return options
+
+
+def write_results(
+    name: str, figures: dict[str, object], path: str | None, goals: Sequence[Goal] = ()
+) -> None:
+    """Prints the goals, and writes all figures with what they were measured on."""
+    for goal in goals:
+        print(f"  {goal}")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -258,6 +385,9 @@ def write_results(name: str, figures: dict[str, object], path: str | None) -> No
     )
     document = {
         "benchmark": name,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_average": os.getloadavg()[0],
+        "goals": [{**goal._asdict(), "met": goal.is_met} for goal in goals],
         "commit": commit.stdout.strip() or "unknown",
         "machine": {
             "processors": os.cpu_count(),

@@ -1,12 +1,11 @@
 """Goal 6: whether dead endpoints with a backlog delay a healthy one.
 
-`python -m benchmarks isolation [--seconds N] [--rounds N] [--backlog N] [--json PATH]`. One
+`python -m benchmarks isolation [--short] [--seconds N] [--rounds N] [--backlog N] [--json PATH]`. One
 endpoint gets 200 events/s and answers at once. In turn, each round: alone; and beside five dead
 endpoints, which accept and never answer, with a backlog of N deliveries in all. Compared: the
 healthy endpoint's time from commit to request received.
 """
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -17,10 +16,11 @@ import asyncpg
 
 from benchmarks.harness import (
     Dispatcher,
+    Goal,
     add_endpoint,
+    arguments,
     insert_events,
     postgres,
-    spread,
     wait_for,
     write_results,
 )
@@ -89,14 +89,12 @@ def _round(
 
 def main() -> None:
     """Runs the rounds and prints the ratio."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks isolation", description=__doc__.partition("\n")[0]
+    options = arguments(
+        "isolation",
+        __doc__,
+        short={"seconds": 5, "rounds": 5, "backlog": 20_000},
+        full={"seconds": 10, "rounds": 5, "backlog": 100_000},
     )
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--backlog", type=int, default=100_000)
-    parser.add_argument("--json")
-    options = parser.parse_args()
     alone, beside = [], []
     with postgres() as (_, url), tempfile.TemporaryDirectory() as name:
         for number in range(options.rounds):
@@ -110,11 +108,11 @@ def main() -> None:
     for key in ("p50_ms", "p99_ms"):
         medians = [statistics.median(r[key] for r in rounds) for rounds in (alone, beside)]
         print(f"  {key:<8} alone {medians[0]:.2f}  beside {medians[1]:.2f}")
-    print(f"  p99 beside over alone  {spread(ratios)}  goal ≤ 1.2")
     write_results(
         "isolation",
-        {"backlog": options.backlog, "alone": alone, "beside": beside, "ratios": ratios},
+        {"backlog": options.backlog, "alone": alone, "beside": beside},
         options.json,
+        [Goal(6, "healthy p99 beside dead endpoints over alone", 1.2, ratios, at_least=False)],
     )
 
 

@@ -8,6 +8,7 @@ metrics, log, and recording anything.
 
 import asyncio
 import select
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -65,7 +66,12 @@ class Connection(asyncio.Protocol):
 
 
 async def run(
-    host: str, port: int, make_request: Callable[[], bytes], requests: int, in_flight: int
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    make_request: Callable[[], bytes],
+    requests: int,
+    in_flight: int,
 ) -> None:
     """Writes what `make_request` gives, head and body, `requests` times, `in_flight` at once.
 
@@ -77,7 +83,7 @@ async def run(
 
     async def work() -> None:
         nonlocal left
-        _, connection = await loop.create_connection(Connection, host, port)
+        _, connection = await loop.create_connection(Connection, host, port, ssl=tls)
         try:
             while left > 0:
                 left -= 1

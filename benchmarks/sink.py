@@ -1,11 +1,21 @@
-"""A receiver that reads each request whole and answers 200: `python -m benchmarks.sink PORT`."""
+"""A receiver that reads each request whole and answers by its path: `python -m benchmarks.sink PORT`.
+
+200 at once; under `/slow` after a second; under `/flap` 200 for half a minute and 503 for the next;
+one request in a hundred under `/ok` gets 503.
+"""
 
 import asyncio
 import sys
+import time
+from typing import cast
 
 import uvloop
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno"
+FLAP_SECONDS = 30
+SLOW_SECONDS = 1.0
+_counts = {"ok": 0}
 
 
 class Sink(asyncio.Protocol):
@@ -13,7 +23,7 @@ class Sink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the connection."""
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._buffer = b""
 
     def data_received(self, data: bytes) -> None:
@@ -27,7 +37,20 @@ class Sink(asyncio.Protocol):
             if len(self._buffer) < end + 4 + length:
                 return
             self._buffer = self._buffer[end + 4 + length :]
-            self._transport.write(_ANSWER)  # type: ignore[attr-defined]  # a stream's transport
+            self._answer(head[5:11])
+
+    def _answer(self, path: bytes) -> None:
+        answer = _ANSWER
+        if path.startswith(b"/slow"):
+            asyncio.get_running_loop().call_later(SLOW_SECONDS, self._transport.write, answer)
+            return
+        if path.startswith(b"/flap") and int(time.monotonic() / FLAP_SECONDS) % 2:
+            answer = _UNAVAILABLE
+        elif path.startswith(b"/ok"):
+            _counts["ok"] += 1
+            if _counts["ok"] % 100 == 0:
+                answer = _UNAVAILABLE
+        self._transport.write(answer)
 
 
 async def _serve(port: int) -> None:

@@ -1,13 +1,12 @@
 """What each stage of the hot path costs by itself: CPU µs a delivery, without sockets and without Postgres.
 
-`python -m benchmarks stages [--deliveries N] [--rounds N] [--json PATH]`. The stages are the
+`python -m benchmarks stages [--short] [--rounds N] [--json PATH]`. The stages are the
 daemon's own, fed by hand: fan-out gets a claim that writes nowhere, the exchange a transport that
 answers by itself, the recorder a store that has recorded everything at once, the log a file that
 keeps nothing. What is left is our own work, so the figures can be compared from one change to the
 next: the lowest of many rounds is hardly moved by what else the machine does.
 """
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -17,7 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from benchmarks.harness import BODY_DATA, ROOT, SECRET, write_results
+from benchmarks.harness import BODY_DATA, ROOT, SECRET, arguments, write_results
 from dispatcher.config.profiles import load_profiles
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.matching import parse_event_types
@@ -322,12 +321,7 @@ async def measure(rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Prints the lowest and the median of each stage."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks stages", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = arguments("stages", __doc__, short={"rounds": 200}, full={"rounds": 1_000})
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a descriptor is wanted
         logs.configure(form="json", level="info", version="1", descriptor=nowhere.fileno())
         figures = asyncio.run(measure(options.rounds))

@@ -1,6 +1,6 @@
 """The wheel against heapq and loop.call_later: time and memory of a million timers, and lateness.
 
-`python -m benchmarks.wheel [--timers N] [--rounds N] [--json PATH]`. Every round does the same work
+`python -m benchmarks wheel [--short] [--timers N] [--rounds N] [--json PATH]`. Every round does the same work
 on each contender in turn, so that only ratios within one run are compared: schedule all timers,
 cancel one in ten in random order, schedule those again, fire everything. The wheel and the heap
 fire in steps of 1 ms over a span in which 10,000 are due each second; the event loops, which
@@ -9,23 +9,19 @@ is what tracemalloc counts beside the keys, in a pass of its own. Lateness is th
 that sleeps by `next_due_ms`, with 10,000 timers due each second.
 """
 
-import argparse
 import asyncio
 import gc
-import platform
 import random
 import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
 from heapq import heappop, heappush
-from importlib.metadata import version
-from pathlib import Path
 from typing import Protocol
 
-import orjson
 import uvloop
 
+from benchmarks.harness import Goal, arguments, write_results
 from dispatcher.core.wheel import Wheel
 
 DUE_PER_SECOND = 10_000
@@ -235,30 +231,31 @@ def summarise(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, 
 
 def main() -> None:
     """Measures, prints a table, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.wheel", description=__doc__)
-    parser.add_argument("--timers", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    options = arguments(
+        "wheel",
+        __doc__,
+        short={"timers": 1_000_000, "rounds": 2},
+        full={"timers": 1_000_000, "rounds": 5},
+    )
 
     # First: a million keys make every garbage collection of what comes after them slow.
     lateness_seconds = measure_lateness(LATENESS_SECONDS)
 
     chance = random.Random(1)  # noqa: S311 -- a seeded load, no secret
-    count = arguments.timers
+    count = options.timers
     keys = [f"wh_{number:026d}" for number in range(count)]
     span_ms = max(1, count * 1_000 // DUE_PER_SECOND)
     delays_ms = [chance.randint(1, span_ms) for _ in keys]
     cancelled = chance.sample(range(count), max(1, int(count * CANCELLED_SHARE)))
 
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    for _ in range(arguments.rounds):
+    for _ in range(options.rounds):
         for name, make in CONTENDERS.items():
             rounds[name].append(measure_round(make, keys, delays_ms, cancelled))
     microseconds = summarise(rounds)
     bytes_each = {name: measure_bytes(make, keys, delays_ms) for name, make in CONTENDERS.items()}
 
-    print(f"{count:,} timers, {arguments.rounds} rounds, medians, us (ratio to the wheel)")
+    print(f"{count:,} timers, {options.rounds} rounds, medians, us (ratio to the wheel)")
     print(f"{'':20}{'schedule':>16}{'cancel':>16}{'fire':>16}{'bytes':>10}")
     for name, operations in microseconds.items():
         cells = [
@@ -272,18 +269,28 @@ def main() -> None:
         f" p50 {lateness_seconds['p50'] * 1e3:.2f} ms, p99 {lateness_seconds['p99'] * 1e3:.2f} ms,"
         f" max {lateness_seconds['max'] * 1e3:.2f} ms (goal: p99 {GOAL_LATENESS_SECONDS * 1e3:.0f})"
     )
-    if arguments.json is not None:
-        report = {
-            "timers": count,
-            "rounds": arguments.rounds,
-            "python": platform.python_version(),
-            "uvloop": version("uvloop"),
-            "machine": platform.machine(),
-            "microseconds_median_min_max": microseconds,
-            "bytes_per_timer": bytes_each,
-            "lateness_seconds": lateness_seconds,
-        }
-        arguments.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    ours = rounds["wheel"]
+    goals = [
+        *(
+            Goal(
+                7, f"{operation}, µs a timer of {count:,}", GOAL_MICROSECONDS,
+                [one[operation] for one in ours], at_least=False,
+            )
+            for operation in ("schedule", "cancel", "fire")
+        ),
+        Goal(7, "bytes a timer", GOAL_BYTES, [bytes_each["wheel"]], at_least=False),
+        Goal(
+            7, f"lateness p99 at {DUE_PER_SECOND:,} due/s, ms", GOAL_LATENESS_SECONDS * 1e3,
+            [lateness_seconds["p99"] * 1e3], at_least=False,
+        ),
+    ]  # fmt: skip
+    figures: dict[str, object] = {
+        "timers": count,
+        "microseconds_median_min_max": microseconds,
+        "bytes_per_timer": bytes_each,
+        "lateness_seconds": lateness_seconds,
+    }
+    write_results("wheel", figures, options.json, goals)
 
 
 if __name__ == "__main__":
