@@ -117,21 +117,28 @@ def page(
 
 @group.command()
 def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
-    """Show a delivery with its attempts.
+    """Show a delivery with its attempts, why it is where it is, and what comes next.
 
     Example:  dispatcher delivery show wh_abgvk5rwyd7yxoflpnizx7eoxe
     """
 
     def human(answer: Mapping[str, Any]) -> None:
-        say_fields(answer, leave_out=("attempts",))
+        words = {"why": answer["why"]["text"], "next": answer["next"]["text"]}
+        if answer["why"]["advice"]:
+            words["advice"] = answer["why"]["advice"]
+        say_fields({**answer["delivery"], **words}, leave_out=("attempts",))
         say()
-        say_table(answer["attempts"], _ATTEMPT_COLUMNS, "no attempts so far")
+        say_table(answer["delivery"]["attempts"], _ATTEMPT_COLUMNS, "no attempts so far")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
+        from dispatcher.admin.operations.inspection import Inspection
 
-        answer = await DeliveryOperations(session.deployment).show(session.actor, delivery_id)
-        say_object(answer, as_json=as_json, human=human)
+        if as_json:
+            operations = DeliveryOperations(session.deployment)
+            say_object(await operations.show(session.actor, delivery_id), as_json=True)
+        else:
+            human(await Inspection(session.deployment).delivery(session.actor, delivery_id))
 
     _work(context, step)
 

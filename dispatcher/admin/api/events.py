@@ -41,6 +41,7 @@ async def list_events(call: Call, query: EventsQuery) -> Answer:
             test=query.test,
             since=query.since,
             until=query.until,
+            search=query.search,
             limit=query.limit,
             cursor=query.cursor,
         )

@@ -150,6 +150,9 @@ class EventsQuery(PageQuery):
     test: QueryTruth | None = None
     since: Time | None = None
     until: Time | None = None
+    search: Text | None = Field(
+        default=None, description="An event's id; name=value; or the value of any label."
+    )
 
 
 class DeliveriesFilter(Given):

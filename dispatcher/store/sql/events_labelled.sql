@@ -3,14 +3,13 @@
 -- Parameters (NULL: any): $1 labels (JSON text), $2 a JSON path that a label must fulfil, $3 tenant, $4 since,
 --   $5 until (not included), $6 at or before; $7 rows at most.
 -- Index: event_labels of each day, or event_newest where the planner knows the label as common. Locks: none.
--- Day by day, so that of a common label no more is read than each day's newest.
-WITH d AS MATERIALIZED (
-    SELECT right(c.relname, 8)::date AS day
-    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'dispatcher.event'::regclass
-)
+-- Day by day from the newest, and no further than the page needs: days are in the order of their events.
 SELECT e.day, e.id, e.accepted_at
-FROM d
+FROM (SELECT right(c.relname, 8)::date AS day
+      FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+      WHERE i.inhparent = 'dispatcher.event'::regclass
+      ORDER BY day DESC
+      LIMIT 10000) AS d
 CROSS JOIN LATERAL (
     SELECT day, id, accepted_at
     FROM dispatcher.event
@@ -27,5 +26,5 @@ CROSS JOIN LATERAL (
 WHERE ($4::timestamptz IS NULL OR d.day >= ($4 AT TIME ZONE 'UTC')::date)
   AND ($5::timestamptz IS NULL OR d.day <= ($5 AT TIME ZONE 'UTC')::date)
   AND ($6::timestamptz IS NULL OR d.day <= ($6 AT TIME ZONE 'UTC')::date)
-ORDER BY e.accepted_at DESC, e.id DESC
+ORDER BY d.day DESC, e.accepted_at DESC, e.id DESC
 LIMIT $7
