@@ -1,0 +1,5 @@
+"""The attack matrix: what its tests ask for."""
+
+from tests.support.bench import bench, say, sql
+
+__all__ = ["bench", "say", "sql"]
