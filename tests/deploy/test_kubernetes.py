@@ -4,6 +4,8 @@ The manifests are read as they stand. helm and kustomize are used where they are
 skipped visibly where they are not: neither comes with Debian.
 """
 
+import hashlib
+import os
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -26,6 +28,8 @@ Manifest = dict[str, Any]
 EXAMPLES = {"Secret"}
 OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 KUBERNETES_VERSION = "1.37"
+RENDERED = Path(__file__).parent / "rendered.yaml"
+REFRESH = "with helm on the PATH: RENDER_CHART=1 ./run test tests/deploy/test_kubernetes.py"
 ALL_ON = """
 podMonitor: {enabled: true}
 prometheusRule: {enabled: true}
@@ -244,12 +248,29 @@ def without_what_helm_adds(one: Manifest) -> Manifest:
     return copy
 
 
-def test_the_chart_makes_the_objects_of_the_manifests(chart, manifests, tmp_path):
-    values = tmp_path / "values.yaml"
+def digest(chart: Path) -> str:
+    """Returns a digest of all files of the chart."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in chart.rglob("*") if path.is_file()):
+        found.update(f"{path.relative_to(chart)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def render_all(chart: Path, folder: Path) -> str:
+    """Returns what helm makes of the chart with everything on, under the digest of the chart."""
+    values = folder / "values.yaml"
     values.write_text(ALL_ON)
+    objects = list(rendered(chart, values))
+    return f"# {digest(chart)}\n{yaml.safe_dump_all(objects, sort_keys=True, width=150)}"
+
+
+def test_the_chart_makes_the_objects_of_the_manifests(chart, manifests):
+    """By what helm once made of it, so that helm is not needed here; the digest tells a changed chart."""
+    text = RENDERED.read_text(encoding="utf-8")
+    assert text.partition("\n")[0] == f"# {digest(chart)}", REFRESH
     made = {
         (one["kind"], one["metadata"]["name"]): without_what_helm_adds(one)
-        for one in rendered(chart, values)
+        for one in yaml.safe_load_all(text)
     }
     assert made.pop(("ConfigMap", "dispatcher-migrate"))
     expected = {key: one for key, one in manifests.items() if key[0] not in EXAMPLES}
@@ -257,6 +278,13 @@ def test_the_chart_makes_the_objects_of_the_manifests(chart, manifests, tmp_path
     assert set(made) == set(expected)
     for key, one in expected.items():
         assert made[key] == one, key
+
+
+def test_helm_makes_what_is_committed(chart, tmp_path):
+    made = render_all(chart, tmp_path)
+    if os.environ.get("RENDER_CHART") == "1":
+        RENDERED.write_text(made, encoding="utf-8")
+    assert RENDERED.read_text(encoding="utf-8") == made, REFRESH
 
 
 def test_every_object_of_the_chart_is_valid_with_every_value_in_use(chart, tmp_path):
