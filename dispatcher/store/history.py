@@ -31,6 +31,7 @@ _DELIVERY_CONTEXT = statement("delivery_context")
 _BODY_LOAD = statement("body_load")
 _EVENT_OF_DELIVERY = statement("event_of_delivery")
 _DELIVERY_RESEND = statement("delivery_resend")
+_DELIVERIES_RESENDABLE = statement("deliveries_resendable")
 _DELIVERIES_RESEND = statement("deliveries_resend")
 _DELIVERY_CANCEL = statement("delivery_cancel")
 _ATTEMPTS_LOAD = statement("attempts_load")
@@ -226,6 +227,18 @@ async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: s
     )
     await call_dispatchers(connection)
     return asked is not None
+
+
+async def count_resendable(connection: "Reach", deliveries: Sequence[DeliveryDetail]) -> int:
+    """Returns how many of the deliveries have their endpoint and body still."""
+    count = await connection.fetchval(
+        _DELIVERIES_RESENDABLE,
+        [row.day for row in deliveries],
+        [row.endpoint_id for row in deliveries],
+        [row.event_id for row in deliveries],
+        [row.profile for row in deliveries],
+    )
+    return int(count)
 
 
 async def ask_for_resends(

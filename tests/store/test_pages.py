@@ -150,7 +150,7 @@ BUFFERS_MAX = 4_000
 async def ask(
     url: str, wanted: dict[str, Any], place: Place | None = None
 ) -> tuple[list[str], Explaining, float]:
-    """Returns the ids of a page, what it read, and the seconds without the explaining."""
+    """Returns the ids of a page, what it read, and the best of three times without the explaining."""
     search = DeliverySearch(
         load_profiles(load_settings(None, {}).directories_for("profiles")).profiles
     )
@@ -161,11 +161,13 @@ async def ask(
         explaining = Explaining(connection)
         filter_ = DeliveryFilter(**wanted)
         rows = await search.rows(explaining, ALL, filter_, place, LIMIT)  # type: ignore[arg-type]  # as asyncpg's
-        started = time.perf_counter()
-        await search.rows(connection, ALL, filter_, place, LIMIT)
-        seconds = time.perf_counter() - started
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            await search.rows(connection, ALL, filter_, place, LIMIT)
+            seconds.append(time.perf_counter() - started)
         await connection.execute("ROLLBACK")
-        return [row.id for row in rows], explaining, seconds
+        return [row.id for row in rows], explaining, min(seconds)
     finally:
         await connection.close()
 
@@ -197,7 +199,7 @@ async def test_a_page_is_right_and_reads_little(
     assert read.tables_read_whole() == set()
     assert read.rows_thrown_away() <= 6_000
     if long_run:
-        assert seconds <= 0.4, "twice the aim, since the machine may be busy"
+        assert seconds <= 0.2
     else:
         assert read.buffers() <= BUFFERS_MAX
 

@@ -127,10 +127,10 @@ class DeliveryOperations:
     ) -> Object:
         """Asks for one extra attempt of each delivery of a filter, newest first; `dry_run` only counts.
 
-        Tests and what never had a body are left out. One call takes `RESEND_MAX` at most: `capped`
-        says that there are more, and `next_cursor` is where another call goes on. Requests are
-        committed in batches, `progress` hearing the count so far; a call that is cut off has asked
-        for those. The filter and the count are audited once.
+        Tests, and what has no body or no endpoint (any more), are left out. One call looks at
+        `RESEND_MAX` at most: `capped` says that there are more, and `next_cursor` is where another
+        call goes on. Requests are committed in batches, `progress` hearing the count so far; a call
+        that is cut off has asked for those. The filter is audited once.
 
         Returns `{count, capped, limit, dry_run, next_cursor}`; `count` is how many there are (dry
         run) or were asked for.
@@ -160,7 +160,7 @@ class DeliveryOperations:
                 batch = await self._search.rows(connection, actor, wanted, place, batch_max)
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
                 if dry_run:
-                    count += len(fit)
+                    count += await history.count_resendable(connection, fit)
                 else:
                     if not rows:
                         await store.write_audit(

@@ -1,7 +1,8 @@
 -- How the database fares: version, size, connections, the oldest snapshot, the queue of notifications, free shards.
 --
 -- Parameters: none. Locks: none.
--- The oldest snapshot is what keeps dead rows of the hot tables from being cleared away.
+-- The oldest snapshot is what keeps dead rows of the hot tables from being cleared away. Those of other roles' sessions
+-- only a member of pg_read_all_stats sees.
 SELECT current_setting('server_version') AS version, pg_database_size(current_database()) AS bytes,
        current_setting('max_connections')::integer AS connections_max,
        (SELECT count(*) FROM pg_stat_activity) AS connections_count,

@@ -1,7 +1,7 @@
 -- Each table of ours, or partition: its bytes with indexes, its rows as the planner estimates them, its dead rows.
 --
--- Parameters: none. Locks: none.
-SELECT c.relname AS name, parent.relname AS parent, pg_total_relation_size(c.oid) AS bytes,
+-- Parameters: none. Locks: ACCESS SHARE on each while it is measured; one that is dropped meanwhile has no bytes.
+SELECT c.relname AS name, parent.relname AS parent, coalesce(pg_total_relation_size(c.oid), 0) AS bytes,
        greatest(c.reltuples, 0)::bigint AS rows_estimate,
        coalesce(s.n_dead_tup, 0) AS dead_rows, greatest(s.last_vacuum, s.last_autovacuum) AS vacuumed_at,
        greatest(s.last_analyze, s.last_autoanalyze) AS analyzed_at
