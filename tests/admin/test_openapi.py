@@ -118,7 +118,7 @@ async def test_no_answer_leaves_the_document(api: Api, role: Role, long_run: boo
         for mode in (POSITIVE, NEGATIVE):
             for path in paths:
                 cases = operation.as_strategy(generation_mode=mode, **path)
-                count = 200 if long_run else 3
+                count = 50 if long_run else 3
                 await asyncio.to_thread(ask_each, cases, count, there, answered)
     assert {200, 422} <= answered
     assert (403 in answered) == (role is not Role.ADMIN)
