@@ -2,10 +2,10 @@
 
 One shared poll feeds all viewers; here each viewer's batch is put into the words of its language and
 zone. At most `ROWS_MAX` rows of a batch are sent, the newest, and the rest is counted. A viewer who
-comes back (`Last-Event-ID`) is told to read the list anew, since what came in between is there. A
-heartbeat finds out who has gone; a viewer that does not take its bytes is dropped; a stream ends
-after an hour, and the browser begins another, so that a revoked token does not watch on for longer
-than that: each batch asks for the session again once a minute.
+comes back (`Last-Event-ID`) is told to read the list anew, since what came in between is there.
+Heartbeats keep proxies from closing a quiet stream; a viewer that has gone, or does not take its
+bytes, is dropped. The session is asked for again once a minute, so that a revoked token does not
+watch on; after an hour a stream ends, and the browser begins another.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ from dispatcher.admin.operations.objects import Object
 from dispatcher.admin.operations.tail import Batch
 
 HEARTBEAT_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 1.0
+"""How soon it is noticed that a viewer has gone, whose place another one may want."""
 WRITE_SECONDS_MAX: Final = 5.0
 STREAM_SECONDS_MAX: Final = 3_600.0
 SESSION_SECONDS_BETWEEN: Final = 60.0
@@ -54,20 +56,27 @@ async def tail(visit: Visit) -> web.StreamResponse:
             first += "event: again\ndata: {}\n\n"
         with contextlib.suppress(ConnectionError, TimeoutError):
             await _write(answer, first.encode())
-            while loop.time() < ends_at:
-                batch = await viewer.next(HEARTBEAT_SECONDS)
+            beats_at = loop.time() + HEARTBEAT_SECONDS
+            while loop.time() < ends_at and not _has_gone(visit.request):
+                batch = await viewer.next(LOOK_SECONDS)
                 if loop.time() > asks_at:
                     if not await visit.site.is_signed_in(visit.request):
                         break
                     asks_at = loop.time() + SESSION_SECONDS_BETWEEN
-                if not batch.items:
+                if batch.items:
+                    number += 1
+                    names = await _names(visit, batch)
+                    data = orjson.dumps(_batch(visit, batch, names))
+                    await _write(answer, b"id: %d\nevent: rows\ndata: %b\n\n" % (number, data))
+                elif loop.time() > beats_at:
                     await _write(answer, b": alive\n\n")
-                    continue
-                number += 1
-                names = await _names(visit, batch)
-                data = orjson.dumps(_batch(visit, batch, names))
-                await _write(answer, b"id: %d\nevent: rows\ndata: %b\n\n" % (number, data))
+                    beats_at = loop.time() + HEARTBEAT_SECONDS
         return answer
+
+
+def _has_gone(request: web.Request) -> bool:
+    """Tells whether the viewer has closed the connection."""
+    return request.transport is None or request.transport.is_closing()
 
 
 async def _write(answer: web.StreamResponse, data: bytes) -> None:
