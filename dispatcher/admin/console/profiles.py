@@ -1,9 +1,11 @@
 """What a profile means, as facts that a page can put into words: formats, limits, retries, secrets."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from dispatcher.core.profile import Profile
+
+_FIRST: Final = ("standard", "wms", "humansoft")
 
 
 class ProfileFacts(NamedTuple):
@@ -26,6 +28,12 @@ class ProfileFacts(NamedTuple):
     may_be_unsigned: bool
     several_signatures: bool
     has_fixed_test: bool
+
+
+def in_order(profiles: Mapping[str, Profile]) -> list[Profile]:
+    """Returns the profiles as they are offered: the usual ones first, the others by name."""
+    first = [profiles[name] for name in _FIRST if name in profiles]
+    return first + [one for name, one in sorted(profiles.items()) if name not in _FIRST]
 
 
 def facts(profile: Profile) -> ProfileFacts:

@@ -8,7 +8,7 @@ from aiohttp import web
 from dispatcher.admin.console import charts
 from dispatcher.admin.console.forms import EMPTY, faults_by_field, read_endpoint, shown_endpoint
 from dispatcher.admin.console.pages.trial import send_and_judge
-from dispatcher.admin.console.profiles import facts
+from dispatcher.admin.console.profiles import facts, in_order
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
@@ -97,7 +97,7 @@ def _form_page(
         problems=problems,
         groups=[(group, types) for group, types in groups if types],
         chosen=values["event_types"],
-        profiles=[facts(one) for _, one in sorted(deployment.profiles.items())],
+        profiles=[facts(one) for one in in_order(deployment.profiles)],
         endpoint=values["endpoint"],
     )
 

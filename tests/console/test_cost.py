@@ -1,0 +1,115 @@
+"""What pages ask of the database: a bounded number of statements however many rows they show, by index."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from dispatcher.core import ids
+from dispatcher.store.pool import _BEGIN, Database
+from dispatcher.store.statements import statement
+from tests.console.conftest import Client, Served
+from tests.support.long_history import Seeded, seed
+
+pytestmark = pytest.mark.postgres
+
+DELIVERIES = 4_000
+STATEMENTS_MAX = 14
+"""Begin, plan and commit around each question included."""
+
+
+@pytest.fixture
+def database(fresh_database: str) -> str:
+    """A database of the test's own: a history has days that no other test expects."""
+    return fresh_database
+
+
+@pytest.fixture
+async def seeded(sql: "asyncpg.Connection[Any]") -> Seeded:
+    return await seed(sql, DELIVERIES)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts statements by their first words, on every connection of a pool."""
+    counted: Counter[str] = Counter()
+    opened = Database.connection
+
+    def count(record: Any) -> None:
+        if "typeinfo" not in record.query:  # the driver's own, once a connection and type
+            counted[record.query[:60]] += 1
+
+    @asynccontextmanager
+    async def connection(self: Database) -> AsyncIterator[Any]:
+        async with opened(self) as found:
+            found.add_query_logger(count)
+            try:
+                yield found
+            finally:
+                found.remove_query_logger(count)
+
+    monkeypatch.setattr(Database, "connection", connection)
+    return counted
+
+
+async def test_a_lists_cost_does_not_grow_with_its_rows(
+    served: Served, admin: Client, seeded: Seeded, asked: Counter[str]
+) -> None:
+    del served
+    few = f"/deliveries?endpoint_id={seeded.small_endpoint}"
+    many = f"/deliveries?endpoint_id={seeded.big_endpoint}"
+    costs = {}
+    for path in (few, many, "/webhooks", "/webhooks?name=none", "/events", "/"):
+        asked.clear()
+        answer = await admin.get(path)
+        assert answer.status == 200
+        costs[path] = sum(asked.values())
+    assert (await admin.get(many)).text.count("<tr data-id") == 50
+    assert costs[few] == costs[many]
+    assert 0 < max(costs.values()) <= STATEMENTS_MAX, costs
+
+
+async def explain(url: str, name: str, *parameters: object) -> dict[str, Any]:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(_BEGIN)
+        await connection.execute(statement("reading_plan"))
+        text = await connection.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name), *parameters
+        )
+    finally:
+        await connection.close()
+    plan: dict[str, Any] = orjson.loads(text)[0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(found for child in plan.get("Plans", []) for found in nodes(child))]
+
+
+async def test_the_plan_of_last_attempts_descends_once_for_each_delivery_and_day(
+    database: str, sql: "asyncpg.Connection[Any]", seeded: Seeded
+) -> None:
+    del seeded
+    await sql.execute("ANALYZE dispatcher.attempt")
+    rows = await sql.fetch(
+        "SELECT id FROM dispatcher.delivery_done ORDER BY created_at DESC LIMIT 50"
+    )
+    wanted = [row[0] for row in rows]
+    days = {ids.day_of(one) + timedelta(days=offset) for one in wanted for offset in (-1, 0, 1)}
+    plan = await explain(database, "attempts_last", wanted, sorted(days))
+    used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+    assert used
+    assert all(name.startswith("attempt") and name.endswith("pkey") for name in used)
+    touched = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    assert touched <= 50 * len(days) * 4
+
+
+async def test_the_plan_of_names_reads_by_key(database: str, seeded: Seeded) -> None:
+    plan = await explain(database, "endpoint_names", seeded.endpoints[:50], None)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 200
