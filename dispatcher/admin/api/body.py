@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from dispatcher.admin.api.problems import ProblemError
+from dispatcher.admin.api.turns import Turns
 from dispatcher.admin.operations.objects import JsonText
 from dispatcher.core.errors import InvalidRequestError
 
@@ -46,24 +47,25 @@ class Body(NamedTuple):
     members: Mapping[str, Any]
 
 
-async def read_body(request: web.Request, bytes_max: int = BODY_BYTES_MAX) -> Body:
+async def read_body(request: web.Request, turns: Turns, bytes_max: int = BODY_BYTES_MAX) -> Body:
     """Returns the members of the body; an empty body has none.
 
     Raises:
-        ProblemError: too large, too slow, of another type, or no JSON. InvalidRequestError: names
-        are given twice, or hold what no text may.
+        ProblemError: too large, too slow, of another type, no JSON, or one of too many.
+        InvalidRequestError: names are given twice, or hold what no text may.
     """
     length = request.content_length
     if length is not None and length > bytes_max:
         raise _too_large(bytes_max)
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise ProblemError(415, "send the body as it is, without Content-Encoding")
-    raw = await _read(request, bytes_max)
-    if not raw:
-        return Body({})
-    if request.content_type not in JSON_TYPES:
-        raise ProblemError(415, "send the body as Content-Type: application/json")
-    return parse_body(raw)
+    async with turns.place(length):
+        raw = await _read(request, bytes_max)
+        if not raw:
+            return Body({})
+        if request.content_type not in JSON_TYPES:
+            raise ProblemError(415, "send the body as Content-Type: application/json")
+        return await turns.run(raw, parse_body)
 
 
 def parse_body(raw: bytes) -> Body:

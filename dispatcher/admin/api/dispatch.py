@@ -21,6 +21,7 @@ from dispatcher.admin.api.kinds import faults_of
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
 from dispatcher.admin.api.routes import PREFIX, Answer, Call, Inputs, Route, inputs_of
 from dispatcher.admin.api.table import ROUTES
+from dispatcher.admin.api.turns import Turns
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations.allowance import Buckets
 from dispatcher.admin.operations.deployment import Actor
@@ -63,6 +64,7 @@ class _Door:
         burst = max(1, math.ceil(2 * rate))
         self._by_address = Buckets(rate, burst, monotonic=monotonic)
         self._by_actor = Buckets(rate, burst, monotonic=monotonic)
+        self._turns = Turns()
 
     @property
     def guard(self) -> Middleware:
@@ -98,7 +100,7 @@ class _Door:
             for name in call.names.values():
                 if len(name) > ID_CHARACTERS_MAX or not is_text(name):
                     raise NotFoundError("there is nothing of that id")
-            given = await _given(request, route, inputs)
+            given = await _given(request, route, inputs, self._turns)
             async with asyncio.timeout(route.seconds_max):
                 answer = await route.handler(call, **given)
             return _response(answer, route)
@@ -130,7 +132,9 @@ class _Door:
         return actor
 
 
-async def _given(request: web.Request, route: Route, inputs: Inputs) -> dict[str, Any]:
+async def _given(
+    request: web.Request, route: Route, inputs: Inputs, turns: Turns
+) -> dict[str, Any]:
     """Returns the handler's arguments; every fault of query and body is told at once."""
     problems: list[tuple[str, str]] = []
     given: dict[str, Any] = {}
@@ -141,13 +145,13 @@ async def _given(request: web.Request, route: Route, inputs: Inputs) -> dict[str
     else:
         problems += [(name, "is not known here") for name in query]
     if inputs.fields is not None:
-        members = dict((await read_body(request, route.bytes_max)).members)
+        members = dict((await read_body(request, turns, route.bytes_max)).members)
         if not inputs.judged_by_operation:
             if members or inputs.fields_required:
                 given["fields"] = _validated(inputs.fields, members, problems)
         else:
             given["fields"] = members
-    elif request.body_exists and (await read_body(request, route.bytes_max)).members:
+    elif request.body_exists and (await read_body(request, turns, route.bytes_max)).members:
         problems.append(("body", "this route takes none"))
     if problems:
         raise InvalidRequestError(problems)
