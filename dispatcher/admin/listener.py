@@ -3,8 +3,8 @@
 What is always true:
 
 * There are `connections_max` connections at most, each a file descriptor that deliveries cannot
-  have. From one address come three quarters of them at most, so that a flood from one place leaves
-  room for probes and for people. What is beyond gets 503 and is closed at once.
+  have. From one address (of IPv6: one /64) come three quarters of them at most, so that a flood
+  from one place leaves room for probes and for people. What is beyond gets 503 and is closed.
 * Headers must be complete `HEADERS_SECONDS_MAX` after a connection was opened, or after the answer
   before; otherwise it is closed. A client that drips bytes wins nothing: bytes do not start the
   time anew. A proxy in front must keep idle connections for less than that.
@@ -18,6 +18,8 @@ from typing import Final, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+
+from dispatcher.admin.peers import UNKNOWN, counted_address
 
 HEADERS_SECONDS_MAX: Final = 10.0
 LINGERING_SECONDS_MAX: Final = 2.0
@@ -114,5 +116,5 @@ class _Doorkeeper(asyncio.Protocol):
         return count < self._connections_max and from_there < self._connections_max * 3 // 4
 
 
-def _host(peername: object) -> object:
-    return peername[0] if isinstance(peername, tuple) else peername
+def _host(peername: object) -> str:
+    return counted_address(str(peername[0])) if isinstance(peername, tuple) else UNKNOWN

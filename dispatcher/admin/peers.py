@@ -6,6 +6,7 @@ header.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -35,9 +36,16 @@ def address_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
                 break
             if not _is_trusted(found, trusted):
                 break
-    if isinstance(found, IPv6Address):
-        return str(IPv6Network((found, 64), strict=False))
-    return str(found)
+    return _counted(found)
+
+
+@lru_cache(maxsize=1024)
+def counted_address(text: str) -> str:
+    """Returns what an address of a socket counts as."""
+    try:
+        return _counted(_plain(text))
+    except ValueError:
+        return UNKNOWN
 
 
 def is_encrypted(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
@@ -69,6 +77,12 @@ def _plain(text: str) -> IPv4Address | IPv6Address:
     """Returns an address; an IPv4 one that was written as IPv6 is IPv4."""
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _counted(address: IPv4Address | IPv6Address) -> str:
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False))
+    return str(address)
 
 
 def _is_trusted(address: IPv4Address | IPv6Address, trusted: Sequence[Network]) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from dispatcher.admin.peers import address_of, is_encrypted, is_loopback
+from dispatcher.admin.peers import address_of, counted_address, is_encrypted, is_loopback
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32"))
 
@@ -50,3 +50,18 @@ def test_a_proxy_on_this_machine_does_not_make_its_callers_local():
     assert is_loopback(asked("::1"), PROXIES)
     assert not is_loopback(asked("127.0.0.1", X_Forwarded_For="198.51.100.7"), PROXIES)
     assert not is_loopback(asked("192.0.2.1"), PROXIES)
+
+
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1:ffff::2", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+    ],
+)
+def test_a_sockets_address_counts_with_its_neighbours(text, counted):
+    assert counted_address(text) == counted
