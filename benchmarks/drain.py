@@ -161,7 +161,6 @@ def main() -> None:
         daemon = Dispatcher(url, Path(name), **SETTINGS)
         daemon.start()
         try:
-            idle = _idle_transactions_per_second(url)  # before there is anything to vacuum
             drain(url, [daemon], target, server.process_id or 0, 5_000)  # warm
             for number in range(1, options.rounds + 1):
                 rounds["ours"].append(
@@ -170,6 +169,7 @@ def main() -> None:
                 for kind in ("session", "lean"):
                     rounds[kind].append(bare(kind, target, options.events))
                 say(number, rounds)
+            idle = _idle_transactions_per_second(url)
         finally:
             daemon.stop()
     ours, session, lean = rounds["ours"], rounds["session"], rounds["lean"]

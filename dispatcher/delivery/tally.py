@@ -19,7 +19,7 @@ import structlog
 
 from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
 from dispatcher.delivery.stages import AttemptResult
 from dispatcher.runtime import probe
@@ -140,6 +140,8 @@ class Tally:
                     await self.flush()
                 except StoreUnavailableError as error:
                     _log.warning("tally.waits", error=str(error))
+                except BatchRefusedError as error:
+                    _log.error("tally.refused", error=str(error))
         finally:
             self.ended.set()
 
@@ -147,13 +149,14 @@ class Tally:
         """Writes what was counted, and what changed of breakers and figures.
 
         Raises:
-            StoreUnavailableError: the counts are kept for the next time.
+            StoreUnavailableError: the counts are kept for the next time. BatchRefusedError: they
+            are not, since they would be refused again.
         """
         counts, self._counts = self._counts, {}
         if counts:
             try:
                 await self._store.add(rows_of(counts))
-            except BaseException:
+            except StoreUnavailableError:
                 self._keep(counts)
                 raise
         breakers, figures, now = self._breakers(), self._figures(), self._clock.monotonic()
@@ -212,10 +215,14 @@ def _row(subject: str, many: Sequence[Counts]) -> TrafficRow:
         last.attempted_at,
         last.answer.outcome,
         last.answer.status,
-        None
-        if error is None
-        else error.replace("\0", "\N{REPLACEMENT CHARACTER}")[:ERROR_CHARACTERS_MAX],
+        None if error is None else _storable(error),
     )
+
+
+def _storable(text: str) -> str:
+    """Returns what Postgres takes of a text that a receiver had a hand in."""
+    whole = text.encode("utf-8", "replace").decode()
+    return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")[:ERROR_CHARACTERS_MAX]
 
 
 def _attempted_at(result: AttemptResult) -> datetime:

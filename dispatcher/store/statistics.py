@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
 import orjson
 
+from dispatcher.core.errors import BatchRefusedError
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
@@ -90,18 +92,27 @@ class Statistics:
         self._database = database
 
     async def add(self, rows: Sequence[TrafficRow]) -> None:
-        """Adds counts; after an error of unknown outcome they may have been added or not."""
-        await self._database.execute(_TRAFFIC_ADD, *columns(rows, len(TrafficRow._fields)))
+        """Adds counts; after an error of unknown outcome they may have been added or not.
+
+        Raises:
+            StoreUnavailableError: not now. BatchRefusedError: nor ever; counts are no reason to end
+            a daemon.
+        """
+        await self._execute(_TRAFFIC_ADD, *columns(rows, len(TrafficRow._fields)))
 
     async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
         """Says which breakers of this replica are not closed."""
-        await self._database.execute(_BREAKERS_PUBLISH, incarnation, *columns(rows, 3))
+        await self._execute(_BREAKERS_PUBLISH, incarnation, *columns(rows, 3))
 
     async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
         """Says what this replica has in memory."""
-        await self._database.execute(
-            _FIGURES_PUBLISH, incarnation, orjson.dumps(dict(figures)).decode()
-        )
+        await self._execute(_FIGURES_PUBLISH, incarnation, orjson.dumps(dict(figures)).decode())
+
+    async def _execute(self, sql: str, *parameters: object) -> None:
+        try:
+            await self._database.execute(sql, *parameters)
+        except asyncpg.PostgresError as error:
+            raise BatchRefusedError(f"statistics are refused: {error}") from error
 
     async def forget(self, days: int, rows_max: int) -> int:
         """Forgets a slice of traffic older than so many days; returns how many rows."""

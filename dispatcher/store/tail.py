@@ -3,10 +3,15 @@
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
+
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.store.history import AttemptDetail, DeliveryDetail
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
+    from asyncpg import Record
+
     from dispatcher.store.pool import Reach
 
 _TAIL_DAYS = statement("tail_days")
@@ -30,16 +35,31 @@ class NewAttempt(NamedTuple):
 
 
 async def read_days(connection: "Reach") -> list[DayRow]:
-    """Returns the partitions, newest first."""
-    return [DayRow(*row) for row in await connection.fetch(_TAIL_DAYS)]
+    """Returns the partitions, newest first.
+
+    Raises:
+        StoreUnavailableError: Postgres refuses; the tail is no reason to end a daemon.
+    """
+    return [DayRow(*row) for row in await _fetch(connection, _TAIL_DAYS)]
 
 
 async def read_attempts(
     connection: "Reach", day: date, page: int, since: datetime, rows_max: int
 ) -> list[NewAttempt]:
-    """Returns the newest attempts of a day from a page on, oldest first; without the answers' bodies."""
-    rows = await connection.fetch(_TAIL_ATTEMPTS, day, f"({page},0)", since, rows_max)
+    """Returns the newest attempts of a day from a page on, oldest first; without the answers' bodies.
+
+    Raises:
+        StoreUnavailableError: as `read_days`.
+    """
+    rows = await _fetch(connection, _TAIL_ATTEMPTS, day, f"({page},0)", since, rows_max)
     return [
         NewAttempt(DeliveryDetail(*row[:_DELIVERY_FIELDS]), AttemptDetail(*row[_DELIVERY_FIELDS:]))
         for row in rows
     ]
+
+
+async def _fetch(connection: "Reach", sql: str, *parameters: object) -> "list[Record]":
+    try:
+        return await connection.fetch(sql, *parameters)
+    except asyncpg.PostgresError as error:
+        raise StoreUnavailableError(f"the tail cannot be read: {error}") from error

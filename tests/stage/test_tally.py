@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
 from dispatcher.delivery import tally as module
 from dispatcher.delivery.tally import OpenBreakers, Tally
@@ -21,7 +21,7 @@ class Store:
     """Remembers what it is told; `away` makes it fail."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.away = self.refuses = False
         self.added: list[TrafficRow] = []
         self.breakers: list[list[BreakerRow]] = []
         self.figures: list[Mapping[str, object]] = []
@@ -29,6 +29,8 @@ class Store:
     async def add(self, rows: Sequence[TrafficRow]) -> None:
         if self.away:
             raise StoreUnavailableError("away")
+        if self.refuses:
+            raise BatchRefusedError("no")
         self.added += rows
 
     async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
@@ -135,6 +137,23 @@ async def test_counts_are_kept_while_postgres_is_away(world: World) -> None:
     assert world.subject("b").ok_count == 1
 
 
+async def test_counts_that_postgres_refuses_end_nothing_and_are_not_sent_again(
+    world: World,
+) -> None:
+    world.store.refuses = True
+    async with TaskSet("test") as tasks:
+        with probe.listen() as heard:
+            world.attempt("a")
+            world.tally.stop()
+            running = tasks.spawn("tally", world.tally.run())
+            await running
+            assert heard.of("tally.flushed") == []
+    world.store.refuses = False
+    world.attempt("b")
+    await world.tally.flush()
+    assert [row.subject for row in world.store.added] == ["all", "b", "tenant/default"]
+
+
 async def test_a_breaker_is_published_when_it_changes(world: World) -> None:
     endpoint = EndpointId("a")
     world.breakers = {endpoint: (BreakerState.OPEN, world.clock.monotonic() + 5.0)}
@@ -163,9 +182,10 @@ async def test_what_a_receiver_said_is_cut_and_fit_for_postgres(world: World) ->
     result = make_result(
         make_delivery("d"), endpoint=make_endpoint("a"), outcome=Outcome.PROTOCOL_ERROR
     )
-    world.tally.add(result._replace(answer=result.answer._replace(error="\0" + "x" * 9_000)))
+    world.tally.add(result._replace(answer=result.answer._replace(error="\0\ud800" + "x" * 9_000)))
     await world.tally.flush()
     error = world.subject("a").last_error
     assert error is not None
     assert "\0" not in error
+    assert error.encode()
     assert len(error) <= module.ERROR_CHARACTERS_MAX

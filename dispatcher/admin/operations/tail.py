@@ -153,29 +153,31 @@ class Tail:
         async with store.reading(self._database) as connection:
             days = await read_days(connection)
             new: list[NewAttempt] = []
-            if self._days:
-                for index, row in enumerate(days):
-                    before = self._days.get(row.day, DayRow(row.day, 0, 0))
-                    if index < DAYS_ALWAYS + _days_ahead(days, self._clock.now().date()) or (
-                        row.inserted_count != before.inserted_count
-                    ):
-                        page = max(0, before.pages - SLACK_PAGES)
-                        found = await read_attempts(connection, row.day, page, since, POLL_ROWS_MAX)
-                        if len(found) == POLL_ROWS_MAX and _key(found[0]) not in self._seen:
-                            for viewer in self._viewers:
-                                viewer.sample()
-                        new += found
+            always = DAYS_ALWAYS + sum(row.day > self._clock.now().date() for row in days)
+            for index, row in enumerate(days):
+                before = self._days.get(row.day, row)
+                if index < always or row.inserted_count != before.inserted_count:
+                    page = max(0, before.pages - SLACK_PAGES)
+                    new += await read_attempts(connection, row.day, page, since, POLL_ROWS_MAX)
+        is_first = not self._days
         self._days = {row.day: row for row in days}
-        self._give_out(new)
+        unseen = self._unseen(new)
+        if not is_first:
+            self._give_out(unseen)
+
+    def _unseen(self, new: list[NewAttempt]) -> list[NewAttempt]:
+        """Returns those that no poll has read before, oldest first."""
+        unseen = [one for one in new if _key(one) not in self._seen]
+        self._seen.update(dict.fromkeys(map(_key, unseen)))
+        while len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
+        return sorted(unseen, key=lambda one: one.attempt.attempted_at)
 
     def _give_out(self, new: list[NewAttempt]) -> None:
-        for one in sorted(new, key=lambda one: one.attempt.attempted_at):
-            key = _key(one)
-            if key in self._seen:
-                continue
-            self._seen[key] = None
-            if len(self._seen) > SEEN_MAX:
-                self._seen.popitem(last=False)
+        if len(new) >= POLL_ROWS_MAX:
+            for viewer in self._viewers:
+                viewer.sample()
+        for one in new:
             item = {
                 "delivery": delivery_object(one.delivery),
                 "attempt": attempt_object(one.attempt),
@@ -187,7 +189,3 @@ class Tail:
 
 def _key(one: NewAttempt) -> tuple[str, int]:
     return one.delivery.id, one.attempt.attempt_number
-
-
-def _days_ahead(days: list[DayRow], today: date) -> int:
-    return sum(row.day > today for row in days)
