@@ -54,3 +54,5 @@ async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_even
     assert counted["all"] == counted["tenant/default"] == report.pairs
     assert sum(counted[name] for name in ("ep_wms", "ep_std", "ep_hum")) == report.pairs
     assert all(row["ok_count"] == row["succeeded_count"] for row in rows)
+    lanes = await sql.fetchval("SELECT figures ->> 'lanes_count' FROM dispatcher.replica_figures")
+    assert lanes == "3"

@@ -276,6 +276,7 @@ async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go(
     started = len(attempts.started)
     assert started < 30
     probe_at = lane.breaker.probe_at
+    assert attempts.lanes.open_breakers() == {lane.endpoint.id: (BreakerState.OPEN, probe_at)}
     assert probe_at is not None
     attempts.clock.advance(probe_at + 0.1 - attempts.clock.monotonic())
     attempts.lanes._ask_again(lane)
