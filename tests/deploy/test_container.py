@@ -134,7 +134,8 @@ def test_the_commands_of_the_build_make_a_program_that_runs(
         [program, "--version"], check=True, capture_output=True, text=True, cwd=tmp_path
     ).stdout
     assert output.startswith("dispatcher ")
-    shown = subprocess.run(
-        [program, "event", "publish", "--help"], check=True, capture_output=True, cwd=tmp_path
+    refused = subprocess.run(
+        [program, "run"], check=False, capture_output=True, text=True, cwd=tmp_path, env={}
     )
-    assert shown.returncode == 0
+    assert refused.returncode == 2
+    assert "DISPATCHER_DATABASE_URL" in refused.stderr
