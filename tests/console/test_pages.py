@@ -49,6 +49,14 @@ async def test_every_page_asks_for_a_session_and_goes_on_to_where_one_wanted(
     assert "SameSite=Lax" in right.headers["Set-Cookie"]
 
 
+async def test_a_part_that_renews_itself_takes_the_page_to_the_sign_in_when_the_session_has_ended(
+    served: Served,
+) -> None:
+    answer = await served.client().get("/", HX_Request="true")
+    assert answer.status == 204
+    assert answer.headers["HX-Redirect"] == "/sign-in?next=%2F"
+
+
 @pytest.mark.parametrize(
     "elsewhere", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:1"]
 )

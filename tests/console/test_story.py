@@ -108,6 +108,22 @@ def test_the_whole_story(
     assert tab.complaints == []
 
 
+def test_a_page_that_renews_itself_stays_while_the_server_is_away_and_leaves_with_the_session(
+    living: Living, open_tab: Callable[..., Watched]
+) -> None:
+    tab = open_tab(locale="en-GB").sign_in()
+    page = tab.page
+    page.route("**/", lambda route: route.fulfill(status=503, body="away"))
+    page.evaluate("htmx.trigger('#overview > span', 'every')")
+    with page.expect_response("**/"):
+        page.evaluate("htmx.trigger('#overview > span', 'every')")
+    expect(page.locator("#overview h1")).to_have_text("Overview")
+    page.unroute("**/")
+    living.sql("DELETE FROM dispatcher.session")
+    page.evaluate("htmx.trigger('#overview > span', 'every')")
+    page.wait_for_url("**/sign-in?next=*")
+
+
 def again_until(act: Callable[[], object], condition: Callable[[], bool]) -> None:
     """Does what a person without scripts does: loads the page again until it shows what is waited for."""
     deadline = time.monotonic() + WAIT_SECONDS

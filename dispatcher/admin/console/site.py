@@ -26,7 +26,7 @@ from dispatcher.admin.console.cookies import (
     session_cookie,
 )
 from dispatcher.admin.console.failures import error_page, failure_page
-from dispatcher.admin.console.guard import Forms, comes_from_us, same_token
+from dispatcher.admin.console.guard import PAGE_HEADERS, Forms, comes_from_us, same_token
 from dispatcher.admin.console.times import read_zone
 from dispatcher.admin.console.visit import THEMES, Visit
 from dispatcher.admin.operations.facade import Operations
@@ -138,12 +138,20 @@ class Site:
         if session is not None:
             visit.actor, visit.csrf = session
         elif not route.everybody:
-            return visit.go(f"/sign-in?{urlencode({'next': _back(request)})}")
+            return _to_sign_in(visit)
         if request.method == "POST":
             await visit.read_form()
             if visit.actor is not None and not same_token(visit.form.get("csrf"), visit.csrf):
                 raise web.HTTPForbidden(text="csrf")
         return await route.page(visit)
+
+
+def _to_sign_in(visit: Visit) -> web.Response:
+    """Leads to the sign-in page; a part of a page that renews itself takes the whole page there."""
+    path = f"/sign-in?{urlencode({'next': _back(visit.request)})}"
+    if "HX-Request" in visit.request.headers:
+        return web.Response(status=204, headers={**PAGE_HEADERS, "HX-Redirect": path})
+    return visit.go(path)
 
 
 def _back(request: web.Request) -> str:
