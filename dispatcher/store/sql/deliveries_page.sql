@@ -5,8 +5,9 @@
 --   page before, $12 rows at most, $13 a JSON path that one of the event's labels must fulfil.
 -- Index: delivery_done_newest, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
 --   delivery_done_event_endpoint of the days asked for, and delivery_open_newest or delivery_open_event_endpoint,
---   walked from the newest until the page is full; type, state and tenant are compared within the index. A day bounds
---   created_at, since both are of the same moment. Locks: none.
+--   walked from the newest until the page is full; type, state and tenant are compared within the index. A tenant that
+--   never had an endpoint has no deliveries, and nothing is walked. A day bounds created_at, since both are of the same
+--   moment. Locks: none.
 -- Labels are looked at delivery by delivery: right where many events have them; deliveries_of_events is for few.
 WITH page AS (
     (SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, NULL::text AS reason, false AS test,
@@ -32,6 +33,8 @@ WITH page AS (
             attempt_count, schedule_position, NULL, created_at, finished_at, warnings
      FROM dispatcher.delivery_done AS d
      WHERE ($1::text IS NULL OR tenant = $1)
+       AND ($1::text IS NULL OR (SELECT count(*) > 0 FROM (
+            SELECT FROM dispatcher.endpoint WHERE tenant = $1 LIMIT 1) AS known))
        AND ($2::text IS NULL OR endpoint_id = $2)
        AND ($3::text IS NULL OR event_id = $3)
        AND ($4::text IS NULL OR event_type = $4)
