@@ -39,6 +39,8 @@ from dispatcher.telemetry.tracing import Tracing
 _log = structlog.get_logger("dispatcher.delivery.pipeline")
 
 FLUSH_SECONDS_MAX = 5.0
+SHARDS_SUBJECT = "shards"
+"""What a call says that is about shards given back (store/sql/shards_release.sql)."""
 UNSURE_SECONDS = 30.0
 """How long after a COMMIT without an answer its deliveries are looked for in Postgres."""
 
@@ -174,7 +176,9 @@ class Pipeline:
     def _start(self, lane: EndpointLane, delivery: Delivery) -> None:
         self.sender.start(lane, delivery)
 
-    def _look_now(self) -> None:
+    def _look_now(self, subject: str = "") -> None:
+        if subject == SHARDS_SUBJECT:
+            self.shards.look_now()
         self.intake.look_now()
 
     def _may_send(self) -> bool:

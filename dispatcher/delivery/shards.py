@@ -76,6 +76,7 @@ class Shards:
         self._trusted_seconds = trusted_seconds
         self._trusted_until = 0.0
         self._stopping = asyncio.Event()
+        self._woken = asyncio.Event()
         self.tokens: dict[int, int] = {}
         """Shard to token, of the shards that are ours."""
         self.leaving: set[int] = set()
@@ -93,11 +94,17 @@ class Shards:
     def stop(self) -> None:
         """Ends `run`; the lease is kept until `leave`."""
         self._stopping.set()
+        self._woken.set()
+
+    def look_now(self) -> None:
+        """Renews at once: another replica gave shards back. A hint; the next renewal sees them anyway."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Takes, renews and shares out until stopped."""
         joined = False
         while not self._stopping.is_set():
+            self._woken.clear()
             try:
                 if not joined:
                     await self._watch_namesakes()
@@ -110,7 +117,7 @@ class Shards:
             seconds = self._renew_seconds * random.uniform(0.8, 1.0) if joined else 0.2  # noqa: S311 -- no secret
             try:
                 async with asyncio.timeout(seconds):
-                    await self._stopping.wait()
+                    await self._woken.wait()
             except TimeoutError:
                 continue
 

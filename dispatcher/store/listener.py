@@ -44,7 +44,7 @@ _FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 class Listener:
     """Sets `woken` when events were announced; works on without a connection, where nothing is ever heard."""
 
-    def __init__(self, url: str, *, control: Callable[[], None], name: str) -> None:
+    def __init__(self, url: str, *, control: Callable[[str], None], name: str) -> None:
         self._url = url
         self._control = control
         self._proof_channel = f"dispatcher_proof_{name}"
@@ -137,8 +137,8 @@ class Listener:
     def _heard_event(self, *_: object) -> None:
         self.woken.set()
 
-    def _heard_control(self, *_: object) -> None:
-        self._control()
+    def _heard_control(self, *heard: object) -> None:
+        self._control(str(heard[-1]))  # the payload
 
     def _heard_proof(self, *_: object) -> None:
         self._proof.set()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _BOOTSTRAP = statement("schema_bootstrap")
 _APPLIED = statement("schema_applied")
 _REMEMBER = statement("schema_remember")
-_LOCK_RETRIES = 20
-_LOCK_RETRY_SECONDS = 0.5
+_LOCK_RETRIES = 40
+_LOCK_RETRY_SECONDS = 0.25
 
 
 class Migration(NamedTuple):
@@ -100,7 +100,7 @@ async def migrate(connection: "Connection[Record]", phase: str = "all") -> list[
     """Applies what is pending of `phase` and returns the names, in order.
 
     Raises:
-        SchemaError: see `pending`; or another migration held a lock for ten seconds.
+        SchemaError: see `pending`; or another migration held a lock for half a minute.
     """
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
@@ -116,13 +116,13 @@ async def migrate(connection: "Connection[Record]", phase: str = "all") -> list[
         else:
             return done
     raise SchemaError(
-        "a lock was not to be had for ten seconds: another migration or a long transaction; try again"
+        "a lock was not to be had for half a minute: another migration or a long transaction; try again"
     )
 
 
 async def _apply_next(connection: "Connection[Record]", phase: str) -> str | None:
     async with connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = '1s'")
+        await connection.execute("SET LOCAL lock_timeout = '500ms'")
         await connection.execute("SELECT pg_advisory_xact_lock(1684632432, 0)")
         waiting = await pending(connection, phase)
         if not waiting:

@@ -1,10 +1,12 @@
 """The lease: trusted by monotonic time alone, shared fairly, given back when quiet, kept when the others go."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from dispatcher.delivery.shards import SHARD_COUNT, Shards
+from dispatcher.runtime import probe
 from dispatcher.store.leases import Renewal
 from tests.support.clock import ManualClock
 
@@ -17,6 +19,13 @@ class FakeLeases:
         self.mine: dict[int, int] = {}
         self.others_shards: set[int] = set()
         self.buried = False
+
+    async def namesakes(self, name: str, incarnation: str) -> list[Any]:
+        del name, incarnation
+        return []
+
+    async def join(self, *given: Any) -> None:
+        """Makes nothing known."""
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
         del incarnation, lease_seconds
@@ -89,6 +98,23 @@ async def test_a_lease_is_trusted_for_its_seconds_from_before_the_renewal(made, 
     assert not shards.is_trusted()
     clock.step_wall(-3_600)
     assert not shards.is_trusted()
+
+
+async def test_a_call_makes_it_renew_at_once(made):
+    """Another replica left: its shards are taken without waiting for the next renewal, 2 s away."""
+    shards, leases, told = made
+    leases.others = 1
+    leases.others_shards = set(range(32))
+    with probe.listen() as heard:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(shards.run())
+            await heard.wait("shards.changed", count=1)
+            assert len(shards.held()) == 32
+            leases.others, leases.others_shards = 0, set()
+            shards.look_now()
+            await heard.wait("shards.changed", count=2, timeout_seconds=1.0)
+            shards.stop()
+    assert told.changes == [32, SHARD_COUNT]
 
 
 async def test_a_takeover_is_counted_and_followed(made):

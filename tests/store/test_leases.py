@@ -1,5 +1,6 @@
 """Leases by the database's clock: shards change hands once the lease has ended, and the token grows each time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -66,6 +67,18 @@ async def test_a_lease_that_ended_and_that_nobody_took_is_renewed_with_its_token
     renewal = await leases.renew("a", 10.0)
     assert renewal is not None
     assert renewal.tokens == taken
+
+
+async def test_who_gives_shards_back_calls_the_others(leases, sql):
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    await sql.add_listener("dispatcher_control", lambda *call: heard.put_nowait(call[-1]))
+    await leases.join("a", "one", "1", 10.0)
+    await leases.take("a", 64)
+    async with asyncio.timeout(5):
+        await leases.release("a", [1, 2])
+        assert await heard.get() == "shards"
+        await leases.leave("a")
+        assert await heard.get() == "shards"
 
 
 async def test_released_shards_are_free_at_once_and_only_the_owner_can_release(leases):
