@@ -2,6 +2,7 @@
 
 `tests/faults/matrix.toml` is the one list; `docs/reliability.md` shows it, and a test holds the two and
 the tests that it names together. Row ids never change: commits and documents cite them.
+`python -m tests.support.matrix` writes the document's table anew.
 """
 
 import tomllib
@@ -31,6 +32,7 @@ class Row:
     without_test: str = ""
     """Why no test can show it, or none does, and how it was reasoned instead."""
     without_control: str = ""
+    """Why there is none."""
 
 
 def read(path: Path = MATRIX) -> list[Row]:
@@ -48,22 +50,30 @@ def table(rows: list[Row]) -> str:
     """Returns the rows as the table that the documentation shows."""
     lines = ["| row | fault or attack | what must hold | shown by |", "| --- | --- | --- | --- |"]
     for row in rows:
-        names = ", ".join(f"`{_short(test)}`" for test in row.tests)
-        control = ", ".join(f"`{_short(test)}`" for test in row.controls)
-        shown = "; ".join(
-            part
-            for part in (
-                names,
-                f"long: {row.long}" if row.long else "",
-                f"control: {control}" if control else "",
-                row.without_test,
-            )
-            if part
+        parts = [", ".join(f"`{_short(test)}`" for test in row.tests)]
+        parts.append(f"with `--long`: {row.long}" if row.long else "")
+        parts.append(
+            "control: " + ", ".join(f"`{_short(test)}`" for test in row.controls)
+            if row.controls
+            else ""
         )
+        parts.append(row.without_test)
+        shown = "; ".join(part for part in parts if part)
         lines.append(f"| {row.id} | {row.fault} | {row.holds} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
 def _short(test: str) -> str:
     path, _, name = test.partition("::")
-    return f"{path.removeprefix('tests/').removesuffix('.py')}::{name.removeprefix('test_')}"
+    return f"{path.removeprefix('tests/').removesuffix('.py')}: {name.removeprefix('test_')}"
+
+
+def write(document: Path = CHECKOUT / "docs" / "reliability.md") -> None:
+    """Puts the table between its marks in the document."""
+    before, begin, rest = document.read_text(encoding="utf-8").partition("<!-- matrix -->\n\n")
+    _, end, after = rest.partition("\n<!-- end of matrix -->")
+    document.write_text(before + begin + table(read()) + end + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
