@@ -131,6 +131,8 @@ def test_an_event_is_published_shown_and_explained(run: Run):
     assert answer(run("event", "show", "a-1", "--json"))["deliveries"] == []
     assert answer(run("event", "explain", "a-1", "--json"))["dispatchers_alive"] == 0
     assert "a-1" in run("event", "list").stdout
+    assert "a-1" in run("event", "list", "--search", "a-1").stdout
+    assert answer(run("event", "list", "--search", "order=x", "--json"))["items"] == []
     assert run("event", "show", "a-2").returncode == 1
     assert answer(run("delivery", "list", "--json"))["items"] == []
 
