@@ -38,7 +38,14 @@ ANSWER_SECONDS_MAX = 2.0
 CONNECT_SECONDS_MAX = 5.0
 BACKOFF_SECONDS_MAX = 5.0
 
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_FAULTS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What asyncpg raises of itself where a connection is ended between two steps of an operation.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 class Listener:

@@ -17,7 +17,8 @@ import asyncpg
 import orjson
 
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-GIVE_UP_SECONDS = 60.0
+GIVE_UP_SECONDS = 150.0
+"""Longer than any outage of a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
