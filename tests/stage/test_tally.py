@@ -1,5 +1,6 @@
 """The tally: what it adds up, what it keeps while Postgres is away, and what it publishes when."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -189,3 +190,15 @@ async def test_what_a_receiver_said_is_cut_and_fit_for_postgres(world: World) ->
     assert "\0" not in error
     assert error.encode()
     assert len(error) <= module.ERROR_CHARACTERS_MAX
+
+
+async def test_no_body_is_kept_until_the_flush(world: World) -> None:
+    """One of a mebibyte for each of a thousand endpoints would be a gigabyte."""
+    body = bytearray(b"{}")
+    delivery = make_delivery("d", body=body)  # type: ignore[arg-type]  # bytes have no references to count
+    result = make_result(delivery, endpoint=make_endpoint("a"))
+    del delivery
+    before = sys.getrefcount(body)
+    world.tally.add(result)
+    del result
+    assert sys.getrefcount(body) < before
