@@ -1,15 +1,17 @@
-"""Goal 6: whether dead endpoints with a backlog delay a healthy one.
+"""Goal 6: whether dead and slow endpoints with a backlog delay healthy ones.
 
-`python -m benchmarks isolation [--short] [--seconds N] [--rounds N] [--backlog N] [--json PATH]`. One
-endpoint gets 200 events/s and answers at once. In turn, each round: alone; and beside five dead
-endpoints, which accept and never answer, with a backlog of N deliveries in all. Compared: the
-healthy endpoint's time from commit to request received.
+`python -m benchmarks isolation [--short] [--seconds N] [--rounds N] [--backlog N] [--json PATH]`. Two
+hundred endpoints that answer at once share 500 events/s. In turn, each round: alone; and beside
+twenty dead endpoints, which accept and never answer, with a backlog of N deliveries in all, and
+ten slow ones, which answer after a second and have a hundred deliveries each. Compared: the healthy
+ones' time from commit to request received.
 """
 
 import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -26,34 +28,35 @@ from benchmarks.harness import (
 )
 from benchmarks.latency import arrivals, percentiles, produce
 
-DEAD_COUNT = 5
-RATE = 200
+HEALTHY_COUNT, DEAD_COUNT, SLOW_COUNT = 200, 20, 10
+SLOW_SECONDS = 1.0
+SLOW_EVENTS = 100
+RATE = 500
 
 
-async def _endpoints(url: str, number: int, healthy: int, dead: int | None) -> None:
+def _types(number: int) -> list[str]:
+    return [f"round.n{number}e{one}" for one in range(HEALTHY_COUNT)]
+
+
+async def _endpoints(
+    url: str, number: int, kind: str, port: int, types: Sequence[Sequence[str]]
+) -> None:
+    """Saves one endpoint for each list of types."""
     connection = await asyncpg.connect(url)
-    await add_endpoint(
-        connection,
-        f"healthy{number}",
-        f"http://127.0.0.1:{healthy}/hook",
-        concurrency=10,
-        types=[f"round.n{number}"],
-    )
-    if dead is not None:
-        for one in range(DEAD_COUNT):
+    async with connection.transaction():
+        for one, its in enumerate(types):
             await add_endpoint(
-                connection,
-                f"dead{number}x{one}",
-                f"http://127.0.0.1:{dead}/hook",
-                concurrency=10,
-                types=[f"dead.n{number}"],
-            )
+                connection, f"{kind}{number}x{one}", f"http://127.0.0.1:{port}/hook",
+                concurrency=10, types=its,
+            )  # fmt: skip
     await connection.close()
 
 
 async def _backlog(url: str, number: int, count: int) -> None:
+    """Lets the backlog be fanned out."""
     connection = await asyncpg.connect(url)
     await insert_events(connection, count // DEAD_COUNT, f"dead.n{number}")
+    await insert_events(connection, SLOW_EVENTS, f"slow.n{number}")
     while await connection.fetchval("SELECT EXISTS (SELECT FROM dispatcher.outbox)"):
         await asyncio.sleep(0.1)
     await connection.close()
@@ -69,17 +72,24 @@ async def _forget(url: str) -> None:
 def _round(
     url: str, directory: Path, number: int, seconds: float, backlog: int
 ) -> dict[str, float]:
-    with arrivals() as (healthy, arrived), arrivals(stall_seconds=3600) as (dead, _):
-        asyncio.run(_endpoints(url, number, healthy, dead if backlog else None))
+    with (
+        arrivals() as (healthy, arrived),
+        arrivals(stall_seconds=3600) as (dead, _),
+        arrivals(stall_seconds=SLOW_SECONDS) as (slow, _),
+    ):
+        asyncio.run(_endpoints(url, number, "healthy", healthy, [[one] for one in _types(number)]))
+        if backlog:
+            asyncio.run(_endpoints(url, number, "dead", dead, [[f"dead.n{number}"]] * DEAD_COUNT))
+            asyncio.run(_endpoints(url, number, "slow", slow, [[f"slow.n{number}"]] * SLOW_COUNT))
         daemon = Dispatcher(url, directory)
         daemon.start()
         try:
             if backlog:
                 asyncio.run(_backlog(url, number, backlog))
-            asyncio.run(produce(url, RATE, 2, f"round.n{number}"))
+            asyncio.run(produce(url, RATE, 2, *_types(number)))
             # The daemon before was killed: this one watches its lease for 2.5 s before it sends.
             wait_for(lambda: daemon.metric("dispatcher_deliveries_total") >= RATE, 20, every=0.2)
-            committed = asyncio.run(produce(url, RATE, seconds, f"round.n{number}"))
+            committed = asyncio.run(produce(url, RATE, seconds, *_types(number)))
             time.sleep(0.5)
         finally:
             daemon.kill()
@@ -92,7 +102,7 @@ def main() -> None:
     options = arguments(
         "isolation",
         __doc__,
-        short={"seconds": 5, "rounds": 5, "backlog": 20_000},
+        short={"seconds": 4, "rounds": 5, "backlog": 20_000},
         full={"seconds": 10, "rounds": 5, "backlog": 100_000},
     )
     alone, beside = [], []

@@ -34,7 +34,9 @@ from benchmarks.harness import (
 )
 
 CLIENTS = (1, 8, 32)
-CASES = ("bare", "stopped", "asleep", "busy", "beside", "always")
+CASES = ("bare", "stopped", "busy", "beside")
+CONTROLS = ("asleep", "always")
+"""Left out of short runs."""
 
 _INSERT = "INSERT INTO {table} (type, data) VALUES ('order.created', '{{\"order_id\": \"ORD-2026-1234\"}}');\n"
 
@@ -125,6 +127,7 @@ def main() -> None:
         "producers", __doc__, short={"seconds": 1, "rounds": 5}, full={"seconds": 4, "rounds": 7}
     )
     pgbench = _pgbench()
+    cases = CASES if options.short else (*CASES, *CONTROLS)
     results: dict[str, dict[str, list[float]]] = {}
     with postgres() as (server, url), tempfile.TemporaryDirectory() as name:
         directory, host = Path(name), str(server.socket_directory)
@@ -132,7 +135,7 @@ def main() -> None:
         for clients in CLIENTS:
             tps = results.setdefault(str(clients), {})
             for _ in range(options.rounds):
-                for case in CASES:
+                for case in cases:
                     tps.setdefault(case, []).append(
                         _case(case, pgbench, directory, host, url, clients, options.seconds, tps)
                     )
@@ -155,7 +158,7 @@ def main() -> None:
                 over(clients, "busy", "beside"),
             ),
         ]
-        for case in ("asleep", "always"):
+        for case in CONTROLS if not options.short else ():
             print(f"  {who}, {case} over bare: {spread(over(clients, case, 'bare'))}")
     write_results("producers", {"commits_per_second": results}, options.json, goals)
 
