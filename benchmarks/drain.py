@@ -41,6 +41,8 @@ SETTINGS = {
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_HOST": str(IN_FLIGHT),
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_ENDPOINT": str(IN_FLIGHT),
 }
+STATEMENTS_PER_TRANSACTION_MAX = 5
+"""A claim has five, its BEGIN and COMMIT included; a recording four; what an idle daemon asks, one."""
 IDLE_SECONDS = 20
 """Idle sessions hand in their statistics every ten seconds."""
 Figures = dict[str, float]
@@ -192,10 +194,14 @@ def main() -> None:
                 [one["cpu_us"] for one in both], at_least=False,
             ),
             Goal(
-                2, "transactions a delivery", 0.02,
-                [one["transactions_per_delivery"] for one in ours], at_least=False,
+                2, "SQL statements a delivery, at most", 0.02,
+                [
+                    one["transactions_per_delivery"] * STATEMENTS_PER_TRANSACTION_MAX
+                    for one in ours
+                ],
+                at_least=False,
             ),
-            Goal(2, "transactions a second when idle", 3, [idle], at_least=False),
+            Goal(2, "SQL statements a second when idle", 3, [idle], at_least=False),
         ],
     )  # fmt: skip
 

@@ -326,8 +326,9 @@ def wait_delivered(
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns median and range of some figures."""
-    return f"{statistics.median(values):,.2f} ({min(values):,.2f} to {max(values):,.2f})"
+    """Returns median and range of some figures; small ones with more digits."""
+    form = ",.4f" if max(map(abs, values)) < 0.1 else ",.2f"
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 class Goal(NamedTuple):

@@ -234,7 +234,7 @@ def main() -> None:
     options = arguments(
         "wheel",
         __doc__,
-        short={"timers": 300_000, "rounds": 5},
+        short={"timers": 200_000, "rounds": 3},
         full={"timers": 1_000_000, "rounds": 5},
     )
 
