@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from html import unescape
 from pathlib import Path
@@ -23,11 +22,11 @@ from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
 from tests.support.cluster import Cluster, run_apart
 from tests.support.daemon import Daemon, Receiver
+from tests.support.tools import need
 
 KEY = "k1:" + "QUJD" * 10 + "QUI="
 ADMIN_TOKEN = "admin-token-of-the-tests-0123456789"  # noqa: S105 -- of the tests
 ALL = Actor(name="cli:tester")
-CHROMIUM = "/usr/bin/chromium"
 
 
 def environment(url: str) -> dict[str, str]:
@@ -154,12 +153,9 @@ async def sql(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The system's browser; where there is none, a skip that says so, and a failure where CI is set."""
-    if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{CHROMIUM} is missing: the console's browser tests must run here")
-        pytest.skip(f"{CHROMIUM} is missing: the console was not tried in a browser")
+    chromium = need("chromium", package="chromium")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched
         launched.close()
 

@@ -368,6 +368,20 @@ async def test_errors_say_what_to_do(
     assert (await admin.get("/")).status == 503
 
 
+async def test_a_page_that_there_is_not_is_one_for_people_and_a_line_for_programs(
+    served: Served,
+) -> None:
+    stranger = served.client()
+    for path, status in (("/nope", 404), ("/sign-out", 405)):
+        page = await stranger.get(path, Accept="text/html,*/*;q=0.8")
+        assert page.status == status
+        assert page.headers["Content-Security-Policy"] == POLICY
+        assert "To the overview" in page.text
+        line = await stranger.get(path, Accept="*/*")
+        assert line.status == status
+        assert "<" not in line.text
+
+
 async def test_what_nobody_foresaw_is_a_page_and_a_line_in_the_log(
     served: Served, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

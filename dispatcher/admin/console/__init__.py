@@ -46,4 +46,5 @@ def add_console(
             site.add(application, route)
     for asset in assets.load().values():
         application.router.add_get(asset.path, session.static)
+    application.middlewares.append(site.lost)
     return site

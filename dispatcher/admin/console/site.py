@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import jinja2
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from dispatcher.admin import peers
 from dispatcher.admin.auth import Auth, SessionActor
@@ -78,6 +79,25 @@ class Site:
     def render(self, template: str, values: Mapping[str, object]) -> str:
         """Returns a page's text."""
         return self._templates.get_template(template).render(values)
+
+    @property
+    def lost(self) -> Middleware:
+        """The middleware that answers people who ask for a page that there is not."""
+
+        @web.middleware
+        async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+                is_page = "text/html" in request.headers.get("Accept", "")
+                if request.path.startswith("/api/") or not is_page:
+                    raise
+                page = error_page(self.visit(request), error.status, "")
+                if isinstance(error, web.HTTPMethodNotAllowed):
+                    page.headers["Allow"] = error.headers["Allow"]
+                return page
+
+        return answer
 
     def add(self, application: web.Application, route: Route) -> None:
         """Puts a page into the application."""

@@ -97,9 +97,7 @@ async def static(request: web.Request) -> web.Response:
             "Cache-Control": "public, max-age=31536000, immutable",
             "X-Content-Type-Options": "nosniff",
             "Cross-Origin-Resource-Policy": "same-origin",
-            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"
-            if asset.content_type == "image/svg+xml"
-            else "default-src 'none'",
+            "Content-Security-Policy": "default-src 'none'",
         },
     )
 
