@@ -150,9 +150,13 @@ async def sql(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record
     await connection.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's browser; where there is none, a skip that says so, and a failure where CI is set."""
+    """The system's browser; where there is none, a skip that says so, and a failure where CI is set.
+
+    Its driver keeps an event loop running in this thread, so no module that asks for it has a test
+    with a loop of its own, and it ends with the module.
+    """
     chromium = need("chromium", package="chromium")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
