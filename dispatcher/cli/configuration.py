@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Print the endpoints as a file that `apply` takes. Secrets are not in it; headers are, whole.
 
-    Example:  dispatcher endpoint export > endpoints.toml
+    Example:  dispatcher endpoint export --tenant default
     """
 
     async def step(session: "Session") -> None:

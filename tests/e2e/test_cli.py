@@ -213,10 +213,10 @@ def test_check_finds_a_migrated_database_good(make_database: Callable[..., str])
 
 
 def examples() -> list[str]:
-    from dispatcher.cli import audit, delivery, endpoint, event, token  # noqa: PLC0415 -- only for their texts
+    from dispatcher.cli import audit, delivery, endpoint, event, secrets, token  # noqa: PLC0415 -- only for their texts
 
     found = []
-    for module in (delivery, endpoint, event, token, audit):
+    for module in (delivery, endpoint, event, token, audit, secrets):
         for command in module.group.registered_commands:
             text = (
                 re.sub(r"\n\n\s*", "\n", str(command.callback.__doc__)) if command.callback else ""
@@ -228,7 +228,8 @@ def examples() -> list[str]:
     return found
 
 
-def test_every_example_of_the_help_works(run: Run):
+@pytest.mark.timeout(300)  # some thirty processes, one after the other
+def test_every_example_of_the_help_works(run: Run, tmp_path):
     endpoint_id = answer(
         run(
             "endpoint",
@@ -247,6 +248,8 @@ def test_every_example_of_the_help_works(run: Run):
     answer(run("endpoint", "rotate-secret", endpoint_id, "--json"))
     event_id = answer(run("event", "publish", "order.created", "--json"))["id"]
     token_id = answer(run("token", "create", "--name", "x", "--role", "viewer", "--json"))["id"]
+    file = tmp_path / "endpoints.toml"
+    file.write_text(run("endpoint", "export").stdout)
     texts = examples()
     assert len(texts) >= 20
     failed = {}
@@ -255,6 +258,7 @@ def test_every_example_of_the_help_works(run: Run):
             continue  # These need a receiver and a delivery: below, and in the tests of `dev`.
         line = re.sub(r"ep_[a-z2-7]{26}", endpoint_id, text)
         line = re.sub(r"evt_2026_\d+", event_id, line)
+        line = line.replace("endpoints.toml", str(file))
         line = re.sub(r"tok_[a-z2-7]{26}", token_id, line)
         finished = run_line(run, line)
         if finished.returncode != 0:
