@@ -66,13 +66,14 @@ def pages(living: Living) -> list[str]:
     ids=["english-light-wide", "thai-dark-narrow"],
 )
 def test_no_page_keeps_anybody_out(
-    pages: list[str], open_tab: Callable[..., Watched], options: dict[str, object]
+    pages: list[str], open_tab: Callable[..., Watched], options: dict[str, object], long_run: bool
 ) -> None:
     tab = open_tab(**options)
     tab.open("/sign-in")
     found = {"/sign-in": violations(tab)}
     tab.sign_in()
-    for path in pages:
+    is_second_look = "viewport" in options and not long_run
+    for path in pages[::2] if is_second_look else pages:
         tab.open(path)
         tab.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
         found[path] = violations(tab)

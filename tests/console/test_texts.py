@@ -114,6 +114,19 @@ def test_every_key_that_is_there_is_asked_for():
     assert unused == set()
 
 
+def test_every_message_that_is_translated_is_one_that_is_given():
+    package = CONSOLE.parents[1]
+    source = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in (package / "admin" / "operations", package / "core")
+        for path in folder.glob("*.py")
+    )
+    source = re.sub(r"\{[A-Z_]*CHARACTERS_MAX\}", "128", source)
+    keys = [key for key in languages.load()["en"].texts if key.startswith("fault.")]
+    assert len(keys) > 20
+    assert [key for key in keys if f'"{key.removeprefix("fault.")}' not in source] == []
+
+
 def test_every_value_of_a_closed_set_has_its_word():
     texts = languages.load()["th"].texts
     wanted = {
