@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from dispatcher.admin.console import assets, charts, times
+from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.forms import faults_by_field, read_endpoint, shown_endpoint
 from dispatcher.admin.console.guard import Forms, comes_from_us, same_token
 from dispatcher.admin.console.languages import load
@@ -239,3 +241,27 @@ def test_no_asset_is_fetched_from_elsewhere():
             assert b"https://" not in asset.body
             assert b"innerHTML" not in asset.body
             assert b"eval(" not in asset.body
+
+
+def test_commands_to_copy_keep_every_part_one_argument():
+    request = {
+        "method": "POST",
+        "url": "https://x.test/a b?c='d'",
+        "headers": [
+            ["Host", "x.test"],
+            ["Content-Length", "3"],
+            ["User-Agent", "d/1"],
+            ["X-Own", "a'; rm -rf ~; '`id`$(id)"],
+        ],
+    }
+    curl = shlex.split(as_curl(request, '{"a":"it\'s\n"}'))
+    assert curl == [
+        "curl", "--request", "POST", "--header", "User-Agent: d/1", "--header",
+        "X-Own: a'; rm -rf ~; '`id`$(id)", "--data-binary", "{\"a\":\"it's\n\"}",
+        "https://x.test/a b?c='d'",
+    ]  # fmt: skip
+    verify = shlex.split(as_verify(request, "wms"))
+    assert verify[:6] == ["dispatcher", "verify", "--profile", "wms", "--secret", "$SECRET"]
+    assert verify[6:] == [
+        "--header", "X-Own: a'; rm -rf ~; '`id`$(id)", "--body", "body.json",
+    ]  # fmt: skip
