@@ -171,7 +171,7 @@ def main() -> None:
                 for kind in ("session", "lean"):
                     rounds[kind].append(bare(kind, target, options.events))
                 say(number, rounds)
-            idle = _idle_transactions_per_second(url)
+            idle = _idle_transactions_per_second(url)  # before there is anything to vacuum
         finally:
             daemon.stop()
     ours, session, lean = rounds["ours"], rounds["session"], rounds["lean"]

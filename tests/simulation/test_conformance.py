@@ -1,0 +1,368 @@
+"""The database in memory and Postgres give the same answers to all that the stages ask, test by test.
+
+Without this the simulation would prove something about itself. What differs is not tested here because the
+stages never see it: ids of rows, texts of errors, plans and locks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow, Recorded
+from dispatcher.store.leases import Leases
+from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Outbox
+from dispatcher.store.pool import Database
+from dispatcher.store.routing import EndpointRow, Routing
+from dispatcher.store.statements import statement
+from tests.simulation import stores
+from tests.simulation.database import MemoryDatabase, as_event
+
+EP, SHARD = EndpointId("ep"), 5
+
+
+def _seconds() -> float:
+    return SystemClock.now().timestamp()
+
+
+class Memory:
+    """The tables in memory, without distance."""
+
+    def __init__(self) -> None:
+        self.tables = MemoryDatabase(_seconds)
+        reach = stores.Direct(self.tables)
+        self.outbox: Any = stores.MemoryOutbox(reach)
+        self.deliveries: Any = stores.MemoryDeliveries(reach)
+        self.routing: Any = stores.MemoryRouting(reach)
+        self.leases: Any = stores.MemoryLeases(reach)
+
+    async def insert(self, event_id: str) -> None:
+        self.tables.insert(as_event(event_id, _seconds(), event_type="a.b"))
+
+    async def save_endpoint(self) -> None:
+        self.tables.save_endpoint(
+            EndpointRow(
+                EP, "default", "ep", "https://x.test/", "wms", ["*"], {}, {}, None, None, None, None,
+                None, "active", None, SHARD, None, None, [],
+            )
+        )  # fmt: skip
+
+    async def end_lease(self, incarnation: str) -> None:
+        self.tables.replicas[incarnation].expires_at = _seconds() - 1
+
+    async def cancel(self, delivery_id: DeliveryId) -> None:
+        self.tables.cancel(delivery_id)
+
+    async def resend(self, delivery_id: DeliveryId) -> None:
+        self.tables.resend(delivery_id)
+
+    async def close(self) -> None:
+        """Has nothing open."""
+
+
+class Real:
+    """The store on Postgres."""
+
+    def __init__(self, database: Database, sql: asyncpg.Connection) -> None:
+        self._database = database
+        self._sql = sql
+        self.outbox: Any = Outbox(database)
+        self.deliveries: Any = Deliveries(database)
+        self.routing: Any = Routing(database)
+        self.leases: Any = Leases(database, frozenset({"k1"}))
+
+    async def insert(self, event_id: str) -> None:
+        await self._sql.execute(
+            "INSERT INTO dispatcher.outbox (type, data, id) VALUES ('a.b', '{}', $1)", event_id
+        )
+
+    async def save_endpoint(self) -> None:
+        await self._sql.execute(
+            "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
+            " VALUES ($1, 'default', 'ep', 'https://x.test/', 'wms', '{*}', $2)",
+            EP,
+            SHARD,
+        )
+
+    async def end_lease(self, incarnation: str) -> None:
+        await self._sql.execute(
+            "UPDATE dispatcher.replica SET expires_at = clock_timestamp() - interval '1 s'"
+            " WHERE incarnation = $1",
+            incarnation,
+        )
+
+    async def cancel(self, delivery_id: DeliveryId) -> None:
+        await self._sql.fetchval(statement("delivery_cancel"), delivery_id, "test")
+
+    async def resend(self, delivery_id: DeliveryId) -> None:
+        day = await self._sql.fetchval(
+            "SELECT day FROM dispatcher.delivery WHERE id = $1", delivery_id
+        )
+        await self._sql.fetchval(statement("delivery_resend"), delivery_id, day, EP, "test")
+
+    async def close(self) -> None:
+        await self._sql.close()
+        await self._database.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    made: Memory | Real
+    if request.param == "memory":
+        made = Memory()
+    else:
+        url = request.getfixturevalue("database")
+        database = Database(url, connections_max=3)
+        await database.open()
+        made = Real(database, await asyncpg.connect(url))
+    await made.save_endpoint()
+    yield made
+    await made.close()
+
+
+async def _fan_out(store: Any, *ids: str) -> None:
+    """Takes events through; each becomes one delivery, `wh_` and the event's id."""
+    for event_id in ids:
+        await store.insert(event_id)
+    async with store.outbox.claim(100, 1_000_000) as claim:
+        await claim.write(
+            [BodyRow(claim.day, event.id, "wms", b"{}") for event in claim.events],
+            [
+                DeliveryRow(
+                    DeliveryId(f"wh_{event.id}"), claim.day, event.id, EP, "a.b", "default", "wms", None
+                )
+                for event in claim.events
+            ],
+            [],
+        )  # fmt: skip
+
+
+async def _take(store: Any, incarnation: str = "me") -> int:
+    """Takes every shard; returns the token of the one that matters."""
+    await store.leases.join(incarnation, "name", "1", 60.0)
+    taken: dict[int, int] = await store.leases.take(incarnation, 64)
+    return taken[SHARD]
+
+
+async def _record(
+    store: Any,
+    token: int,
+    name: str,
+    number: int,
+    state: str,
+    *,
+    due: float | None = None,
+    outcome: str = "http_error",
+    trigger: str = "scheduled",
+) -> Recorded:
+    delivery_id = DeliveryId(f"wh_{name}")
+    reason = "schedule_spent" if state == "failed" else None
+    today = SystemClock.now().date()
+    attempt = AttemptRow(
+        today, delivery_id, number, trigger, outcome, None, SystemClock.now(), 0.1, None, None,
+        None, None, False, None, "https://x.test/", 200 if outcome == "ok" else 500, None, None,
+    )  # fmt: skip
+    position = number if trigger == "scheduled" else number - 1
+    move = MoveRow(SHARD, delivery_id, number, state, reason, position, due)
+    recorded: Recorded = await store.deliveries.record([move], [attempt], {SHARD: token})
+    return recorded
+
+
+async def test_a_claim_takes_the_oldest_and_holds_them(store):
+    for name in ("e1", "e2", "e3"):
+        await store.insert(name)
+    assert (await store.outbox.poll()).outbox_waiting
+    async with store.outbox.claim(2, 1_000_000) as first:
+        assert [event.id for event in first.events] == ["e1", "e2"]
+        async with store.outbox.claim(10, 1_000_000) as second:
+            assert [event.id for event in second.events] == ["e3"]
+            await second.write([], [], [])
+        await first.write([], [], [])
+    async with store.outbox.claim(10, 1_000_000) as third:
+        assert third.events == []
+    assert not (await store.outbox.poll()).outbox_waiting
+
+
+async def test_a_claim_that_fails_leaves_its_events(store):
+    await store.insert("e1")
+    with pytest.raises(RuntimeError):
+        async with store.outbox.claim(10, 1_000_000):
+            raise RuntimeError
+    assert await store.outbox.oldest() == "e1"
+    async with store.outbox.claim(10, 1_000_000, "e1") as claim:
+        assert [event.id for event in claim.events] == ["e1"]
+        await claim.write([], [], [])
+    assert await store.outbox.oldest() is None
+
+
+async def test_a_claim_is_bounded_in_bytes_and_takes_one_whatever_its_size(store):
+    for name in ("e1", "e2", "e3"):
+        await store.insert(name)
+    async with store.outbox.claim(10, 3) as claim:
+        assert [event.id for event in claim.events] == ["e1", "e2"]
+        await claim.write([], [], [])
+
+
+async def test_an_event_set_aside_waits_no_longer(store):
+    await store.insert("e1")
+    assert await store.outbox.set_aside("e1")
+    assert not await store.outbox.set_aside("e1")
+    assert await store.outbox.oldest() is None
+
+
+async def test_the_routing_version_moves_with_an_endpoint_and_a_claim_reads_it(store):
+    version, rows = await store.routing.load()
+    assert [row.id for row in rows] == [EP]
+    assert (await store.outbox.poll()).routing_version == version
+    await store.insert("e1")
+    async with store.outbox.claim(10, 1_000_000) as claim:
+        assert claim.routing_version == version
+        await claim.write([], [], [])
+    assert await store.routing.disable(EP, "gone", raises_event=False)
+    assert not await store.routing.disable(EP, "gone", raises_event=False)
+    assert (await store.outbox.poll()).routing_version > version
+
+
+async def test_a_new_delivery_is_due_at_once_and_loads_with_its_body(store):
+    await _fan_out(store, "e1", "e2")
+    window = await store.deliveries.window([EP], 10, 60.0)
+    assert [row.id for row in window] == ["wh_e1", "wh_e2"]
+    assert all(row.due_in_seconds <= 0 for row in window)
+    assert [row.id for row in await store.deliveries.arrivals([EP], 10, 30.0)] == ["wh_e1", "wh_e2"]
+    assert [row.id for row in await store.deliveries.window([EP], 1, 60.0)] == ["wh_e1"]
+    (row,) = await store.deliveries.load([DeliveryId("wh_e2"), DeliveryId("wh_none")])
+    assert (row.body, row.state, row.attempt_count, row.event_id) == (b"{}", "pending", 0, "e2")
+
+
+async def test_a_retry_moves_its_due_time_and_a_success_ends_it(store):
+    token = await _take(store)
+    await _fan_out(store, "e1")
+    assert await _record(store, token, "e1", 1, "retrying", due=30.0) == (frozenset(), frozenset())
+    (row,) = await store.deliveries.window([EP], 10, 60.0)
+    assert 28.0 < row.due_in_seconds <= 30.0
+    assert await store.deliveries.window([EP], 10, 10.0) == []
+    assert await store.deliveries.arrivals([EP], 10, 30.0) == []
+    assert await _record(store, token, "e1", 2, "succeeded", outcome="ok") == (
+        frozenset(),
+        frozenset(),
+    )
+    assert await store.deliveries.load([DeliveryId("wh_e1")]) == []
+
+
+async def test_a_batch_sent_again_changes_nothing(store):
+    token = await _take(store)
+    await _fan_out(store, "e1")
+    await _record(store, token, "e1", 1, "retrying", due=30.0)
+    again = await _record(store, token, "e1", 1, "retrying", due=60.0)
+    assert again.fenced == frozenset()
+    (row,) = await store.deliveries.window([EP], 10, 40.0)
+    assert row.due_in_seconds <= 30.0
+    await _record(store, token, "e1", 2, "failed")
+    assert (await _record(store, token, "e1", 2, "failed")).late == {"wh_e1"}
+
+
+async def test_a_result_under_an_old_token_is_fenced(store):
+    token = await _take(store)
+    await _fan_out(store, "e1")
+    await store.end_lease("me")
+    newer = await _take(store, "other")
+    assert newer > token
+    assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).fenced == {"wh_e1"}
+    assert [row.id for row in await store.deliveries.load([DeliveryId("wh_e1")])] == ["wh_e1"]
+    assert not (await _record(store, newer, "e1", 1, "succeeded", outcome="ok")).fenced
+
+
+async def test_an_attempt_on_a_cancelled_delivery_is_late_and_its_success_counts(store):
+    token = await _take(store)
+    await _fan_out(store, "e1")
+    await store.cancel(DeliveryId("wh_e1"))
+    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    assert (request.kind, request.id) == ("cancel", "wh_e1")
+    await store.deliveries.forget_requests([(DeliveryId("wh_e1"), "cancel")])
+    assert await store.deliveries.requests([SHARD], 10, []) == []
+    assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).late == {"wh_e1"}
+    await store.resend(DeliveryId("wh_e1"))
+    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    assert (request.state, request.reason, request.attempt_count) == ("succeeded", None, 1)
+
+
+async def test_a_resend_waits_until_an_attempt_after_it_settles_it(store):
+    token = await _take(store)
+    await _fan_out(store, "e1")
+    delivery_id = DeliveryId("wh_e1")
+    before = SystemClock.now()
+    await asyncio.sleep(0.002)
+    await store.resend(delivery_id)
+    assert (await store.outbox.poll()).requests_waiting
+    assert await store.deliveries.requests([SHARD], 10, [delivery_id]) == []
+    assert await store.deliveries.requests([SHARD + 1], 10, []) == []
+    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    assert (request.kind, request.body, request.answered) == ("resend", b"{}", False)
+    await store.deliveries.settle_requests([(delivery_id, before, False)])
+    assert await store.deliveries.requests([SHARD], 10, []) != []
+    await store.deliveries.settle_requests([(delivery_id, before, True)])
+    assert await store.deliveries.requests([SHARD], 10, []) == []
+    # A resend that fails leaves the place in the schedule and the due time.
+    await _record(store, token, "e1", 1, "pending", trigger="manual")
+    (row,) = await store.deliveries.load([delivery_id])
+    assert (row.state, row.attempt_count, row.schedule_position) == ("pending", 1, 0)
+
+
+async def test_leases_are_joined_renewed_taken_released_and_buried(store):
+    await store.leases.join("a", "name", "1", 60.0)
+    await store.leases.join("b", "name", "1", 60.0)
+    assert len(await store.leases.take("a", 40)) == 40
+    assert len(await store.leases.take("b", 64)) == 24
+    renewal = await store.leases.renew("a", 60.0)
+    assert (renewal.others_count, len(renewal.tokens), renewal.free_count) == (1, 40, 0)
+    await store.leases.release("a", list(renewal.tokens)[:10])
+    await store.leases.release("b", list(renewal.tokens)[10:20])  # not b's to give back
+    assert (await store.leases.renew("a", 60.0)).free_count == 10
+    ((namesake, renewed_at),) = await store.leases.namesakes("name", "b")
+    assert namesake == "a"
+    await store.leases.renew("a", 60.0)
+    assert not await store.leases.bury("a", renewed_at)
+    ((_, renewed_at),) = await store.leases.namesakes("name", "b")
+    assert await store.leases.bury("a", renewed_at)
+    assert await store.leases.renew("a", 60.0) is None
+    await store.leases.leave("b")
+    assert await store.leases.renew("b", 60.0) is None
+
+
+async def test_a_lease_that_ended_and_that_nobody_took_is_renewed_with_its_tokens(store):
+    token = await _take(store)
+    await store.end_lease("me")
+    assert (await store.leases.renew("me", 60.0)).tokens[SHARD] == token
+
+
+async def test_failures_are_counted_and_forgotten(store):
+    at = SystemClock.now()
+    await store.routing.count_failures([(EP, at, 2)])
+    (health,) = await store.routing.count_failures([(EP, at, 3)])
+    assert (health.endpoint_id, health.failed_attempts) == (EP, 5)
+    await store.routing.clear_failures([EP])
+    (health,) = await store.routing.count_failures([(EP, at, 1)])
+    assert health.failed_attempts == 1
+
+
+async def test_what_will_not_be_sent_is_ended_from_the_start(store):
+    await store.insert("e1")
+    async with store.outbox.claim(10, 1_000_000) as claim:
+        ended = CancelledRow(
+            DeliveryId("wh_e1"),
+            claim.events[0].id,
+            EP,
+            "a.b",
+            "default",
+            "wms",
+            "endpoint_disabled",
+        )
+        await claim.write([BodyRow(claim.day, claim.events[0].id, "wms", b"{}")], [], [ended])
+    assert await store.deliveries.load([DeliveryId("wh_e1")]) == []
+    await store.resend(DeliveryId("wh_e1"))
+    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    assert (request.state, request.reason) == ("cancelled", "endpoint_disabled")
