@@ -149,6 +149,7 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     )
 
 
+@pytest.mark.timeout(400)
 async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql, long_run):
     """F2: results of requests that were in flight when the replica froze are refused once another took over.
 

@@ -98,6 +98,8 @@ async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_aga
     assert daemon.child.poll() is None
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_than_a_poll(
     bench, sql, long_run
 ):

@@ -169,6 +169,7 @@ async def test_a_primary_that_turns_read_only_is_left_until_it_takes_writes_agai
         assert daemon.child.poll() is None
 
 
+@pytest.mark.timeout(400)
 async def test_a_commit_whose_answer_is_lost_is_neither_repeated_nor_forgotten(
     bench, sql, long_run
 ):

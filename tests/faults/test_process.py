@@ -166,6 +166,7 @@ async def test_many_replicas_start_at_once_and_share_out_the_shards(bench, sql, 
     assert connections <= count * (pool + 4 + 1)
 
 
+@pytest.mark.timeout(400)
 async def test_an_outage_that_ends_lets_no_more_through_than_the_limit(bench, sql, long_run):
     """R22: everything that waited is due at once when the receiver is back."""
     events = 5_000 if long_run else 300

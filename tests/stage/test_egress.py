@@ -244,6 +244,7 @@ def by_turns(*replies: Reply) -> Answerer:
     return answer
 
 
+@pytest.mark.timeout(600)
 async def test_a4_rebinding_reaches_nothing(named, long_run):
     rounds = 10_000 if long_run else 500
     # The allowed address stands for the public one that the name shows first.
