@@ -21,6 +21,8 @@ BENCHMARKS = {
     "capacity": "the capacity model: predicts CPU and disk at three sizes, and measures them",
     "indexes": "what the indexes of pages cost each row that is written",
     "pages": "lists and shows on a million deliveries, with every filter",
+    "console": "the console's pages and the API's lists over HTTP, on a million deliveries",
+    "viewers": "what ten people with the live tail open cost a drain",
 }
 
 
