@@ -87,8 +87,11 @@ class Daemon:
         reload: Callable[[], Settings],
         log: Writer | None,
         notifier: Notifier,
+        bound: socket.socket | None = None,
     ) -> None:
         """Checks what can be checked without a database.
+
+        `bound` is served in place of the settings' address where somebody has bound it already.
 
         Raises:
             ConfigurationError: something is missing or wrong; all of it.
@@ -119,6 +122,7 @@ class Daemon:
         self._reload = reload
         self._log = log
         self._notifier = notifier
+        self._bound = bound
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -248,7 +252,7 @@ class Daemon:
     async def _bind(self, server: Server) -> int:
         http = self._settings.http
         try:
-            return await server.start(http.host, http.port)
+            return await server.start(http.host, http.port, self._bound)
         except OSError as error:
             raise ConfigurationError(
                 [f"http.port: cannot listen on {http.host}:{http.port}: {error.strerror}"]

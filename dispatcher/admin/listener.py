@@ -14,6 +14,7 @@ What is always true:
 
 import asyncio
 import logging
+import socket
 from typing import Final, cast
 
 from aiohttp import web
@@ -65,20 +66,26 @@ class Listener:
         )
         self._listening: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, bound: socket.socket | None = None) -> int:
         """Binds and serves; returns the port, which is chosen by the system where it was 0.
+
+        `bound` is served in place of the address where it is given.
 
         Raises:
             OSError: the address is not to be had.
         """
         await self._runner.setup()
-        self._listening = await asyncio.get_running_loop().create_server(
-            lambda: _Doorkeeper(self._runner, self._connections_max),
-            host,
-            port,
-            reuse_address=True,
-            backlog=BACKLOG,
-        )
+        loop = asyncio.get_running_loop()
+
+        def doorkeeper() -> _Doorkeeper:
+            return _Doorkeeper(self._runner, self._connections_max)
+
+        if bound is not None:
+            self._listening = await loop.create_server(doorkeeper, sock=bound, backlog=BACKLOG)
+        else:
+            self._listening = await loop.create_server(
+                doorkeeper, host, port, reuse_address=True, backlog=BACKLOG
+            )
         return int(self._listening.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:

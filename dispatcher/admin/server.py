@@ -6,6 +6,7 @@ replica. Readiness is a write that is possible, intake that turns, and no drain 
 left out while they are not known.
 """
 
+import socket
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -45,13 +46,13 @@ class Server:
         add_console(application, operations, auth, settings)
         self._listener = Listener(application, settings.http.connections_max)
 
-    async def start(self, host: str, port: int) -> int:
-        """Binds and serves; returns the port, which is chosen by the system where it was 0.
+    async def start(self, host: str, port: int, bound: socket.socket | None = None) -> int:
+        """Binds and serves, or serves what is `bound`; returns the port, the system's choice where it was 0.
 
         Raises:
             OSError: the address is not to be had.
         """
-        return await self._listener.start(host, port)
+        return await self._listener.start(host, port, bound)
 
     async def stop(self) -> None:
         """Stops serving."""

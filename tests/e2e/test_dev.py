@@ -166,3 +166,17 @@ def test_a_database_of_ones_own_is_used(tmp_path: Path, make_database: Callable[
         )
         assert finished.returncode == 0, finished.stderr
     assert not (tmp_path / "postgres").exists()
+
+
+def test_two_that_start_at_once_take_different_ports(tmp_path: Path):
+    """Seen: both found the same port free, and the second to bind ended with an error."""
+    with (
+        running(tmp_path / "a", "--no-samples") as one,
+        running(tmp_path / "b", "--no-samples") as two,
+    ):
+        for dev in (one, two):
+            dev.until(r"^end ")
+        found = [orjson.loads((tmp_path / name / "dev.json").read_bytes()) for name in ("a", "b")]
+        assert found[0]["console_url"] != found[1]["console_url"]
+        assert not set(found[0]["receiver_urls"]) & set(found[1]["receiver_urls"])
+        assert [dev.interrupt() for dev in (one, two)] == [0, 0]

@@ -7,6 +7,7 @@ is answered with 401, as a careful receiver would.
 
 import asyncio
 import random
+import socket
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -101,8 +102,10 @@ class Receiver:
         self.repeat_count = 0
         self.invalid_count = 0
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Binds and serves; returns the port.
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, bound: socket.socket | None = None
+    ) -> int:
+        """Binds and serves, or serves what is `bound`; returns the port.
 
         Raises:
             OSError: the address is not to be had.
@@ -114,7 +117,10 @@ class Receiver:
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port, ssl_context=self._tls).start()
+            if bound is not None:
+                await web.SockSite(runner, bound, ssl_context=self._tls).start()
+            else:
+                await web.TCPSite(runner, host, port, ssl_context=self._tls).start()
         except OSError:
             await runner.cleanup()
             raise

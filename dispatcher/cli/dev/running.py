@@ -56,6 +56,8 @@ class Run:
     samples: bool
     seconds: float | None
     own_database: bool
+    listener: socket.socket
+    """Bound already, so that nobody else takes the port that the settings name."""
 
 
 def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
@@ -64,7 +66,9 @@ def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
     def run() -> None:
         try:
             with Home(home_directory(os.environ)) as home, _database(home) as url:
-                uvloop.run(_live(_prepare(config, home, url, seconds=seconds, samples=samples)))
+                prepared = _prepare(config, home, url, seconds=seconds, samples=samples)
+                with prepared.listener:
+                    uvloop.run(_live(prepared))
         except KeyboardInterrupt:
             tell("stopped before it was up")
 
@@ -102,11 +106,12 @@ def _prepare(
         environ["DISPATCHER_DATABASE_URL"] = url
     settings = load_settings(config, environ)
     networks = [str(network) for network in settings.egress.allow_networks]
+    listener = take_port(settings.http.host, settings.http.port, "listener")
     flags: dict[str, Any] = {
         "egress.allow_http": True,
         "egress.allow_networks": [*networks, f"{LOOPBACK}/32", "::1/128"],
         "egress.ca_file": settings.egress.ca_file or str(ca_file),
-        "http.port": free_port(settings.http.host, settings.http.port, "listener"),
+        "http.port": int(listener.getsockname()[1]),
     }
     return Run(
         home=home,
@@ -117,26 +122,30 @@ def _prepare(
         samples=samples,
         seconds=seconds,
         own_database=url is not None,
+        listener=listener,
     )
 
 
-def free_port(host: str, wanted: int, what: str) -> int:
-    """Returns the port that was wanted, or the next one that is free, and says so.
+def take_port(host: str, wanted: int, what: str) -> socket.socket:
+    """Returns a socket that listens on the port that was wanted, or on the next free one, and says so.
+
+    It is held from here on: another `dev` that starts at this moment takes the next.
 
     Raises:
-        DispatcherError: none of the next hundred is.
+        DispatcherError: none of the next hundred is free.
     """
     for port in range(wanted, min(wanted + PORTS_TRIED_MAX, 65_536)):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                probe.listen(1)
-            except OSError:
-                continue
-        if port != wanted:
+        taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((host, port))
+            taken.listen()
+        except OSError:
+            taken.close()
+            continue
+        if wanted not in {0, port}:
             tell(f"port {wanted} is busy: the {what} goes to {port}")
-        return port
+        return taken
     raise DispatcherError(f"no port from {wanted} on is free for the {what}")
 
 
@@ -160,7 +169,11 @@ async def _live(run: Run) -> None:
                 routes = await ensure_endpoints(session.deployment, session.actor, urls, ca_pem)
                 plain.routes = secure.routes = routes
             daemon = Daemon(
-                run.settings, reload=lambda: run.settings, log=writer, notifier=Notifier(None)
+                run.settings,
+                reload=lambda: run.settings,
+                log=writer,
+                notifier=Notifier(None),
+                bound=run.listener,
             )
             await _serve(run, session, daemon, urls, log_path)
         wrong = plain.invalid_count + secure.invalid_count
@@ -174,7 +187,7 @@ async def _live(run: Run) -> None:
 
 
 async def _start(receiver: Receiver, wanted: int) -> int:
-    return await receiver.start(LOOPBACK, free_port(LOOPBACK, wanted, "receiver"))
+    return await receiver.start(bound=take_port(LOOPBACK, wanted, "receiver"))
 
 
 async def _serve(
