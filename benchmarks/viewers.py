@@ -7,6 +7,7 @@ a delivery, daemon and Postgres together; the aim is at most 1.05.
 """
 
 import asyncio
+import contextlib
 import statistics
 import tempfile
 import threading
@@ -51,8 +52,9 @@ async def _view(
 
 
 async def _read(tail: aiohttp.ClientResponse) -> None:
-    async for _ in tail.content.iter_any():
-        pass
+    with contextlib.suppress(aiohttp.ClientError):  # closed under the reader, at the end
+        async for _ in tail.content.iter_any():
+            pass
 
 
 async def _until(ended: asyncio.Event, seconds: float) -> None:

@@ -51,7 +51,7 @@ from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.logs import Writer
-from dispatcher.telemetry.metrics import Metrics
+from dispatcher.telemetry.metrics import TEST_OUTCOME, Metrics
 from dispatcher.telemetry.tracing import Tracing, require_libraries
 
 _log = structlog.get_logger("dispatcher.app")
@@ -216,7 +216,11 @@ class Daemon:
                 clock=self._clock,
             )
             auth = Auth(deployment)
-            operations = Operations.of(deployment, gate)
+            operations = Operations.of(
+                deployment,
+                gate,
+                tested=lambda profile: metrics.attempts.add(profile, TEST_OUTCOME),
+            )
             server = Server(
                 problems=lambda: self._problems(schema),
                 render_metrics=gauges.render,

@@ -174,7 +174,10 @@ def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> 
     """Runs one step on the database and ends the command with the exit code of what became of it."""
 
     async def run() -> None:
-        async with opened(settings_of(context.obj)) as session:
+        settings = settings_of(context.obj)
+        for warning in settings.warnings:
+            tell(f"warning: {warning}")
+        async with opened(settings) as session:
             await step(session)
 
     guarded(lambda: uvloop.run(run()))

@@ -214,7 +214,7 @@ class HttpSettings(Section):
     port: PortNumber = 8080
     connections_max: int = Field(default=256, ge=16, le=100_000)
     trusted_proxies: Networks = ()
-    requests_per_second: float = Field(default=100.0, gt=0, le=100_000, allow_inf_nan=False)
+    requests_per_second: float = Field(default=100.0, ge=1, le=100_000, allow_inf_nan=False)
 
 
 class LogSettings(Section):

@@ -47,6 +47,10 @@ CUSTOM_HEADERS_COUNT_MAX: Final = 50
 CUSTOM_HEADERS_BYTES_MAX: Final = 8_192
 # Subscriptions of one endpoint; `*` and prefixes make longer lists needless.
 SUBSCRIPTION_TYPES_COUNT_MAX: Final = 500
+# The slowest rate of an endpoint, about one request a day; below, a lane would be as good as paused.
+RATE_PER_SECOND_MIN: Final = 0.00001
+# The fastest rate that a limit makes sense for.
+RATE_PER_SECOND_MAX: Final = 100_000.0
 # Alternatives for one name in an endpoint's label filter.
 LABEL_FILTER_VALUES_COUNT_MAX: Final = 100
 

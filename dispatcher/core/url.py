@@ -75,7 +75,9 @@ def canonical_url(
     if scheme not in _DEFAULT_PORTS:
         problems.append(f"must begin with https://, not {shape[1][:16]}://")
     elif https_only and scheme != "https":
-        problems.append("must begin with https:// (http is not allowed here)")
+        problems.append(
+            "must begin with https://: this profile takes nothing else, whatever the settings allow"
+        )
     authority = shape[2]
     if "@" in authority:
         problems.append("must not contain a user name or password")

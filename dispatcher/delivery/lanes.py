@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dispatcher.core.breaker import Breaker, BreakerState
 from dispatcher.core.lane import CROWDED, RELIEVED
+from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
 from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
@@ -407,4 +408,7 @@ class Lanes:
 def _bucket(endpoint: Endpoint) -> TokenBucket | None:
     if endpoint.rate_limit is None:
         return None
-    return TokenBucket(endpoint.rate_limit, max(1, int(endpoint.rate_limit)))
+    # Operations keep these bounds. A row that somebody wrote by hand must cost its own lane only: it
+    # gets the nearest rate, NaN the slowest.
+    rate = min(RATE_PER_SECOND_MAX, max(RATE_PER_SECOND_MIN, endpoint.rate_limit))
+    return TokenBucket(rate, max(1, int(rate)))

@@ -352,3 +352,14 @@ async def test_a_random_load_is_sent_whole_and_once(seed):
         else:
             attempts.end(chance.randrange(len(attempts.running)))
     assert sorted(name for _, name in attempts.started) == sorted(f"wh{n}" for n in range(400))
+
+
+@pytest.mark.parametrize("rate", [5e-324, float("nan"), float("inf")])
+async def test_a_rate_that_somebody_wrote_by_hand_costs_its_own_lane_only(rate: float):
+    """Seen: a rate whose interval is infinite ended the daemon, at each start again."""
+    attempts = Attempts()
+    _follow(attempts, make_endpoint("odd"), make_endpoint("other"))
+    _follow(attempts, make_endpoint("odd", rate_limit=rate), make_endpoint("other"))
+    attempts.offer("odd", "wh1")
+    attempts.offer("other", "wh2")
+    assert ("other", "wh2") in attempts.started

@@ -93,6 +93,16 @@ async def test_what_is_no_certificate_is_a_fault(deployment: Deployment, given: 
     assert list(problems) == ["ca_pem"]
 
 
+@pytest.mark.parametrize(
+    "rate", [0, 5e-324, 0.000009, 100_001, float("nan"), float("inf"), True, "1"]
+)
+async def test_a_rate_that_no_lane_can_keep_is_a_fault(
+    deployment: Deployment, rate: object
+) -> None:
+    problems = await problems_of(Endpoints(deployment).create(ALL, GOOD | {"rate_limit": rate}))
+    assert list(problems) == ["rate_limit"]
+
+
 async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
     fields = {
         "name": " x",

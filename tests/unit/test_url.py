@@ -172,7 +172,7 @@ def test_the_parts_are_what_a_request_needs():
 
 
 def test_http_is_refused_where_https_is_asked_for():
-    with pytest.raises(InvalidRequestError, match="http is not allowed here"):
+    with pytest.raises(InvalidRequestError, match="this profile takes nothing else"):
         canonical_url("http://example.com/", https_only=True)
     assert canonical_url("https://example.com/", https_only=True).scheme == "https"
 

@@ -51,9 +51,9 @@ class EndpointFields(Given):
     ca_pem: str | None = None
     max_concurrency: int | None = Field(default=None, ge=1, le=1000)
     rate_limit: float | None = Field(
-        default=None, gt=0, le=100_000, description="Requests per second."
+        default=None, ge=0.00001, le=100_000, description="Requests per second."
     )
-    timeout_seconds: float | None = Field(default=None, gt=0, le=60)
+    timeout_seconds: float | None = Field(default=None, ge=0.001, le=60)
     retry_schedule_seconds: list[Annotated[float, Field(ge=0, le=604_800)]] | None = Field(
         default=None, max_length=50, description="One delay for each retry; [] means one attempt."
     )
@@ -83,8 +83,8 @@ class EndpointChange(Given):
     labels: LabelFilter = Field(default={})
     ca_pem: str | None = None
     max_concurrency: int | None = Field(default=None, ge=1, le=1000)
-    rate_limit: float | None = Field(default=None, gt=0, le=100_000)
-    timeout_seconds: float | None = Field(default=None, gt=0, le=60)
+    rate_limit: float | None = Field(default=None, ge=0.00001, le=100_000)
+    timeout_seconds: float | None = Field(default=None, ge=0.001, le=60)
     retry_schedule_seconds: list[Annotated[float, Field(ge=0, le=604_800)]] | None = Field(
         default=None, max_length=50
     )

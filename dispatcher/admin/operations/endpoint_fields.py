@@ -12,6 +12,7 @@ from typing import Any, Final
 from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.core.addresses import PortPolicy
 from dispatcher.core.errors import InvalidRequestError, SecretError
+from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
 from dispatcher.core.matching import event_types_problems, label_filter_problems
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import validate_headers
@@ -25,7 +26,7 @@ TENANT_DEFAULT: Final = "default"
 NAME_CHARACTERS_MAX: Final = 128
 CA_PEM_CHARACTERS_MAX: Final = 65_536
 CONCURRENCY_MAX: Final = 1_000
-RATE_MAX: Final = 100_000.0
+TIMEOUT_SECONDS_MIN: Final = 0.001
 TIMEOUT_SECONDS_MAX: Final = 60.0
 RETRIES_MAX: Final = 50
 RETRY_SECONDS_MAX: Final = 7 * 86_400.0
@@ -206,20 +207,22 @@ def _ca_pem_problems(given: object) -> list[Problem]:
 def _number_problems(field: str, given: object) -> list[Problem]:
     if given is None:
         return []
-    bounds: dict[str, tuple[str, float]] = {
-        "max_concurrency": ("must be a whole number from 1 to 1000, or null", CONCURRENCY_MAX),
+    bounds: dict[str, tuple[str, float, float]] = {
+        "max_concurrency": ("must be a whole number from 1 to 1000, or null", 1, CONCURRENCY_MAX),
         "rate_limit": (
-            "must be a number of requests per second above 0, up to 100000, or null",
-            RATE_MAX,
+            "must be a number of requests per second from 0.00001 (about one a day) to 100000, or null",
+            RATE_PER_SECOND_MIN,
+            RATE_PER_SECOND_MAX,
         ),
         "timeout_seconds": (
-            "must be a number of seconds above 0, up to 60, or null",
+            "must be a number of seconds from 0.001 to 60, or null",
+            TIMEOUT_SECONDS_MIN,
             TIMEOUT_SECONDS_MAX,
         ),
     }
-    message, most = bounds[field]
+    message, least, most = bounds[field]
     is_number = isinstance(given, int if field == "max_concurrency" else int | float)
-    if not is_number or isinstance(given, bool) or not 0 < given <= most:  # type: ignore[operator]  # it is a number here
+    if not is_number or isinstance(given, bool) or not least <= given <= most:  # type: ignore[operator]  # it is a number here
         return [(field, message)]
     return []
 

@@ -1,5 +1,6 @@
 """All operations of a deployment in one hand, as API and console take them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,13 +42,15 @@ class Operations:
     """Its `run` is a task of whoever composes."""
 
     @classmethod
-    def of(cls, deployment: Deployment, gate: Gate) -> Self:
-        """Returns the operations of a deployment; test events leave through `gate`."""
+    def of(
+        cls, deployment: Deployment, gate: Gate, tested: Callable[[str], None] = lambda _: None
+    ) -> Self:
+        """Returns the operations of a deployment; test events leave through `gate`, and `tested` hears of each."""
         return cls(
             deployment=deployment,
             endpoints=Endpoints(deployment),
             rotation=Rotation(deployment),
-            trial=Trial(deployment, gate),
+            trial=Trial(deployment, gate, tested),
             deliveries=DeliveryOperations(deployment),
             inspection=Inspection(deployment),
             events=Events(deployment),

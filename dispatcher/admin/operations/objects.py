@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import orjson
 
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.store.history import AttemptDetail, DeliveryDetail, EventDetail
 
 Row = TypeVar("Row")
@@ -97,7 +99,7 @@ def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
         "attempted_at": time_text(attempt.attempted_at),
         "latency_seconds": round(attempt.latency_seconds, 6),
         "response_code": attempt.response_code,
-        "response_body": None if body is None else body.decode("utf-8", "replace"),
+        "response_body": None if body is None else body_text(body),
         "error": attempt.error,
         "url": attempt.url,
     }
@@ -137,6 +139,12 @@ def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None
     if deliveries is not None:
         found["deliveries"] = [delivery_object(delivery) for delivery in deliveries]
     return found
+
+
+def body_text(body: bytes) -> str:
+    """Returns a kept answer as text: bad bytes replaced, a character that the limit cut in two left out."""
+    is_cut = len(body) == RESPONSE_KEPT_BYTES_MAX
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(body, final=not is_cut)
 
 
 def endpoint_etag(endpoint: Object) -> str:

@@ -7,7 +7,7 @@ crash in between leaves no trace.
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -48,10 +48,17 @@ class _Sent(NamedTuple):
 class Trial:
     """Sends test events; needs the gate, and so a running loop."""
 
-    def __init__(self, deployment: Deployment, gate: Gate) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        gate: Gate,
+        tested: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`tested` hears the profile of each attempt that was made."""
         self._deployment = deployment
         self._database = deployment.database
         self._gate = gate
+        self._tested = tested
 
     async def send(
         self,
@@ -92,6 +99,7 @@ class Trial:
         url = canonical_url(row.url, https_only=profile.https_only, allow_ports=ANY_PORT)
         template = request_template(self._deployment, row, profile, url, sealed)
         sent = await self._send(row, profile, url, template, made, delivery_id)
+        self._tested(profile.name)
         succeeded = sent.answer.outcome is Outcome.OK
         delivery = DeliveryDetail(
             delivery_id,
