@@ -31,6 +31,7 @@ _ENDPOINTS_PAGE = statement("endpoints_page")
 _ENDPOINT_INSERT = statement("endpoint_insert")
 _ENDPOINT_UPDATE = statement("endpoint_update")
 _ENDPOINT_PAUSE = statement("endpoint_pause")
+_ENDPOINT_TOUCH = statement("endpoint_touch")
 _ENDPOINT_RESUME = statement("endpoint_resume")
 _ENDPOINT_DELETE = statement("endpoint_delete")
 _ENDPOINTS_OF_TENANT = statement("endpoints_of_tenant")
@@ -160,6 +161,12 @@ async def resume_endpoint(connection: "Reach", endpoint_id: str) -> bool:
     return await connection.execute(_ENDPOINT_RESUME, endpoint_id) != _NO_CHANGE
 
 
+async def touch_endpoint(connection: "Reach", endpoint_id: str) -> datetime:
+    """Gives an endpoint a new version, for a change of its secrets; returns `updated_at`."""
+    at: datetime = await connection.fetchval(_ENDPOINT_TOUCH, endpoint_id)
+    return at
+
+
 async def delete_endpoint(connection: "Reach", endpoint_id: str) -> None:
     """Deletes an endpoint, its secrets and what was asked of its deliveries."""
     await connection.execute(_ENDPOINT_DELETE, endpoint_id)
@@ -188,14 +195,13 @@ async def insert_secret(
     await connection.execute(_SECRET_INSERT, endpoint_id, role, key_id, sealed)
 
 
-async def retire_secret(connection: "Reach", endpoint_id: str, seconds: float) -> datetime | None:
-    """Lets the current secret sign on for so long; returns until when, None where there was none."""
-    until: datetime | None = await connection.fetchval(_SECRET_RETIRE, endpoint_id, seconds)
-    return until
+async def retire_secret(connection: "Reach", endpoint_id: str, seconds: float) -> None:
+    """Lets the current secret sign on for so long."""
+    await connection.execute(_SECRET_RETIRE, endpoint_id, seconds)
 
 
 async def forget_secret(connection: "Reach", endpoint_id: str, role: str) -> None:
-    """Destroys the secret in this role."""
+    """Destroys the secret in this role; `previous` are all of the old ones."""
     await connection.execute(_SECRET_FORGET, endpoint_id, role)
 
 

@@ -110,6 +110,29 @@ async def test_a_secret_is_rotated_staged_switched_and_revealed(api):
     assert {line["actor"] for line in lines} == {"admin-token"}
 
 
+async def test_each_step_of_a_rotation_is_a_new_version_of_the_endpoint(api):
+    made = await api.ask("POST", "/endpoints", GOOD | {"profile": "wms"})
+    path, tags = f"/endpoints/{made.json['id']}", [made.headers["ETag"]]
+    for fields in ({}, {"activate_staged": True}, {"activate": True}):
+        step = await api.ask("POST", f"{path}/rotate-secret", fields)
+        shown = await api.ask("GET", path, headers={"If-None-Match": tags[-1]})
+        assert shown.status == 200
+        assert step.headers.get("ETag", shown.headers["ETag"]) == shown.headers["ETag"]
+        tags.append(shown.headers["ETag"])
+    assert len(set(tags)) == 4
+
+
+async def test_a_rotation_tells_when_the_last_old_secret_stops_and_without_overlap_none_signs(api):
+    path = f"/endpoints/{(await api.ask('POST', '/endpoints', GOOD)).json['id']}"
+    told = []
+    for overlap in (600, 60, 0):
+        rotated = await api.ask("POST", f"{path}/rotate-secret", {"overlap_seconds": overlap})
+        told.append(rotated.json["previous_secret_expires_at"])
+        assert told[-1] == (await api.ask("GET", path)).json["previous_secret_expires_at"]
+    assert told[0] == told[1] is not None, "the first one's overlap still runs"
+    assert told[2] is None
+
+
 async def test_an_event_keeps_its_bytes(api):
     body = f'{{"type":"order.created","data":{THAI} ,"labels":{{"branch":"bkk"}}}}'.encode()
     made = await api.ask("POST", "/events", raw=body)

@@ -343,7 +343,6 @@ def endpoint_object(
 ) -> Object:
     """Returns an endpoint with its secrets masked; one that cannot be opened shows stars alone."""
     opened = {one.role: _opened(one, row.id, keyring) for one in sealed}
-    expiries = [one.expires_at for one in sealed if one.expires_at is not None]
     current = opened.get("current")
     answer: Object = {field: getattr(row, field) for field in EndpointDetail._fields}
     answer["created_at"] = time_text(row.created_at)
@@ -354,8 +353,14 @@ def endpoint_object(
         with contextlib.suppress(SecretError):
             answer["public_key"] = secret.public_key(profile, current)
     answer["staged_secret"] = _masked(opened, "staged")
-    answer["previous_secret_expires_at"] = time_text(max(expiries, default=None))
+    answer["previous_secret_expires_at"] = previous_expiry(sealed)
     return answer
+
+
+def previous_expiry(sealed: Sequence[SealedSecret]) -> str | None:
+    """Returns when the last of the old secrets stops signing; None where there is none."""
+    expiries = [one.expires_at for one in sealed if one.expires_at is not None]
+    return time_text(max(expiries, default=None))
 
 
 def _masked(opened: Mapping[str, Secret | None], role: str) -> str | None:

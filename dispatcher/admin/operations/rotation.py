@@ -2,7 +2,8 @@
 
 Where a format has room for several signatures, the new secret signs beside the old one until the
 overlap ends. Where it has room for one, the new secret is staged first, so that the receiver can
-learn it, and a second call switches.
+learn it, and a second call switches. Each step gives the endpoint a new version (`updated_at`), and
+without an overlap no old secret signs any more, those of earlier rotations included.
 """
 
 import secrets
@@ -10,7 +11,7 @@ from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_fields import secret_problems
-from dispatcher.admin.operations.endpoints import endpoint_object, found, seal
+from dispatcher.admin.operations.endpoints import endpoint_object, found, previous_expiry, seal
 from dispatcher.admin.operations.objects import Object, time_text
 from dispatcher.core import secret
 from dispatcher.core.errors import ConflictError, InvalidRequestError, SecretError
@@ -45,7 +46,7 @@ class Rotation:
         """Gives an endpoint a new secret, made where none is given, and returns it whole.
 
         The answer has `secret`, `public_key`, `state` (`active` or `staged`) and
-        `previous_secret_expires_at`.
+        `previous_secret_expires_at`, when the last of the old secrets stops.
 
         Raises:
             ForbiddenError: the role does not reach. InvalidRequestError: every fault. NotFoundError: no such endpoint.
@@ -68,7 +69,6 @@ class Rotation:
             chosen = Secret(new_secret) if new_secret is not None else None
             chosen = chosen or secret.generate(profile, secrets.token_bytes)
             stages = not profile.several_signatures and not activate
-            expires_at = None
             if stages:
                 await store.forget_secret(connection, endpoint_id, "staged")
             elif profile.several_signatures:
@@ -80,9 +80,10 @@ class Rotation:
                         f"{len(old)} old secrets still sign; wait until {time_text(old[0].expires_at)}"
                     )
                 if overlap:
-                    expires_at = await store.retire_secret(connection, endpoint_id, overlap)
+                    await store.retire_secret(connection, endpoint_id, overlap)
                 else:
                     await store.forget_secret(connection, endpoint_id, "current")
+                    await store.forget_secret(connection, endpoint_id, "previous")
             else:
                 await store.forget_secret(connection, endpoint_id, "current")
                 await store.forget_secret(connection, endpoint_id, "staged")
@@ -90,6 +91,8 @@ class Rotation:
             await store.insert_secret(
                 connection, endpoint_id, role, *seal(keyring, chosen, endpoint_id)
             )
+            held = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            await store.touch_endpoint(connection, endpoint_id)
             action = "endpoint.stage_secret" if stages else "endpoint.rotate_secret"
             await store.write_audit(connection, actor.name, row.tenant, action, endpoint_id, {})
         return {
@@ -97,7 +100,7 @@ class Rotation:
             "secret": chosen.reveal(),
             "public_key": secret.public_key(profile, chosen),
             "state": "staged" if stages else "active",
-            "previous_secret_expires_at": time_text(expires_at),
+            "previous_secret_expires_at": previous_expiry(held),
         }
 
     async def activate_staged(self, actor: Actor, endpoint_id: str) -> Object:
@@ -117,6 +120,7 @@ class Rotation:
                 raise ConflictError("no secret is staged; rotate the secret first")
             await store.forget_secret(connection, endpoint_id, "current")
             await store.activate_secret(connection, endpoint_id)
+            row = row._replace(updated_at=await store.touch_endpoint(connection, endpoint_id))
             await store.write_audit(
                 connection, actor.name, row.tenant, "endpoint.activate_secret", endpoint_id, {}
             )
