@@ -22,6 +22,7 @@ from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
 from tests.support.cluster import Cluster, run_apart
 from tests.support.daemon import Daemon, Receiver
+from tests.support.story import Story
 from tests.support.tools import need
 
 KEY = "k1:" + "QUJD" * 10 + "QUI="
@@ -148,6 +149,11 @@ async def sql(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def story(deployment: Deployment, sql: "asyncpg.Connection[asyncpg.Record]") -> Story:
+    return Story(deployment, sql)
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,17 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
     assert shown["request"]["signed_content"] == f"e1.{shown['request']['timestamp']}.{{}}"
 
 
+async def test_a_failed_test_is_not_said_to_wait_for_a_resend_which_it_cannot_have(
+    deployment: Deployment, story: Story, connection: Any
+) -> None:
+    delivery = await story.delivery(await story.endpoint(), "e1", "failed")
+    await connection.execute("UPDATE dispatcher.delivery_done SET test = true")
+    shown = await Inspection(deployment).delivery(ALL, delivery)
+    assert shown["resend"]["code"] == "test"
+    assert shown["next"]["code"] == "nothing"
+    assert "resend" not in shown["next"]["text"]
+
+
 async def test_who_may_less_sees_less_of_the_request(
     deployment: Deployment,
     story: Story,

@@ -36,6 +36,18 @@ def advice(attempt: Object) -> str | None:
     return f"advice.{outcome}"
 
 
+def afterwards(delivery: Object, resend_code: str, endpoint_state: str | None) -> str | None:
+    """Returns the key of what to do once the advice was followed; None where nothing is left to do by hand."""
+    if delivery["state"] != DeliveryState.FAILED:
+        return None
+    if delivery["test"]:
+        return "advice.then_test"
+    if resend_code != "allowed":
+        return None
+    is_active = endpoint_state == EndpointState.ACTIVE
+    return "advice.then_resend" if is_active else "advice.then_resume"
+
+
 def retry_count(delivery: Object) -> int:
     """Returns the sources' "Retry count": attempts after the first one."""
     return max(0, int(delivery["attempt_count"]) - 1)

@@ -214,6 +214,8 @@ def next_step(delivery: DeliveryDetail, around: Circumstances) -> Step:
             return Step("no_dispatcher", f"a resend was asked for, but {NO_DISPATCHER}")
         return Step("resend_waiting", "one more attempt was asked for and comes at once")
     if delivery.state not in {DeliveryState.PENDING, DeliveryState.RETRYING}:
+        if delivery.test:
+            return Step("nothing", "nothing: a test event has one attempt")
         return Step("nothing", "nothing, unless somebody asks for a resend")
     return _of_endpoint(delivery, around)
 

@@ -129,6 +129,19 @@ class Tokens:
             rows, limit, lambda row: Place(row.created_at, row.id), token_object, scope=scope
         )
 
+    async def show(self, actor: Actor, token_id: str) -> Object:
+        """Returns a token.
+
+        Raises:
+            ForbiddenError: no admin. NotFoundError: there is none of that id in the actor's sight.
+        """
+        actor.require(Role.ADMIN)
+        async with self._database.transaction() as connection:
+            row = await token_store.load_token(connection, token_id, actor.tenant)
+        if row is None:
+            raise NotFoundError(f"there is no token {token_id!r}")
+        return token_object(row)
+
     async def revoke(self, actor: Actor, token_id: str) -> Object:
         """Ends a token for good and returns it; one that was revoked stays as it is.
 

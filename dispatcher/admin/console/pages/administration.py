@@ -91,7 +91,8 @@ async def token_made(visit: Visit) -> web.StreamResponse:
 async def token_asked(visit: Visit) -> web.StreamResponse:
     """Asks before a token is revoked."""
     visit.who.require(Role.ADMIN)
-    return visit.page("token_revoke.html", token_id=visit.part("id"), name=visit.query("name"))
+    token = await visit.operations.tokens.show(visit.who, visit.part("id"))
+    return visit.page("token_revoke.html", token=token)
 
 
 async def token_revoked(visit: Visit) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.filters import DELIVERY_FIELDS, delivery_filter, delivery_id
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.console.words import advice
+from dispatcher.admin.console.words import advice, afterwards
 from dispatcher.admin.operations.deployment import Role
 from dispatcher.admin.operations.objects import Object
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -92,6 +92,9 @@ async def shown(visit: Visit) -> web.StreamResponse:
         delivery=delivery,
         endpoint=looked["endpoint"],
         advice=[advice(one) for one in delivery["attempts"]],
+        afterwards=afterwards(
+            delivery, looked["resend"]["code"], (looked["endpoint"] or {}).get("state")
+        ),
         is_open=delivery["state"] in {DeliveryState.PENDING, DeliveryState.RETRYING},
         body=None if body is None else body[:BODY_CHARACTERS_SHOWN],
         is_cut=body is not None and len(body) > BODY_CHARACTERS_SHOWN,
