@@ -26,7 +26,10 @@ async def attempt(sql: Any, delivery_id: str, code: int) -> None:
     ("change", "then"),
     [
         ("SELECT", "Then resend it: no attempt is left."),
-        ("UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now()", "Then resume the Webhook, and"),
+        (
+            "UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now()",
+            "Then resume the Webhook, and",
+        ),
         ("UPDATE dispatcher.delivery_done SET test = true", "Then send another test:"),
     ],
 )
