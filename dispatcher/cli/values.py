@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +78,7 @@ def text_or_file(text: str, option: str) -> str:
 
 
 def moment(text: str | None, option: str) -> datetime | None:
-    """Returns the time of an RFC 3339 text (UTC where it has no zone), or of `15m`, `2h`, `7d` ago."""
+    """Returns the time of an RFC 3339 text with its zone, or of `15m`, `2h`, `7d` ago."""
     if text is None:
         return None
     span = _span(text)
@@ -86,7 +86,7 @@ def moment(text: str | None, option: str) -> datetime | None:
 
 
 def coming_moment(text: str | None, option: str) -> datetime | None:
-    """Returns the time of an RFC 3339 text (UTC where it has no zone), or of `12h`, `90d` from now."""
+    """Returns the time of an RFC 3339 text with its zone, or of `12h`, `90d` from now."""
     if text is None:
         return None
     span = _span(text)
@@ -106,7 +106,12 @@ def _time(text: str, option: str, meaning: str) -> datetime:
             f"give a time such as 2026-05-29T14:32:11Z, or 15m, 2h, 7d {meaning}, not {text!r}",
             param_hint=option,
         ) from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    if at.tzinfo is None:
+        raise typer.BadParameter(
+            f"give the zone too, as in 2026-05-29T14:32:11Z or +07:00, not {text!r}",
+            param_hint=option,
+        )
+    return at
 
 
 def _now() -> datetime:

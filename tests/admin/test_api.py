@@ -150,6 +150,17 @@ async def test_a_known_id_answers_the_first_event_and_publishes_nothing(api, con
     assert await connection.fetchval("SELECT count(*) FROM dispatcher.outbox") == 1
 
 
+async def test_an_id_of_another_tenant_is_refused_and_its_owner_told_to_who_sees_all(api):
+    first = {"type": "order.created", "data": {}, "id": "order-1", "tenant": "acme"}
+    assert (await api.ask("POST", "/events", first)).status == 201
+    again = await api.ask("POST", "/events", first | {"tenant": "zen"})
+    assert (again.status, "of the tenant acme" in again.json["detail"]) == (409, True)
+    fields = {"name": "zen", "role": "operator", "tenant": "zen"}
+    token = (await api.ask("POST", "/tokens", fields)).json["token"]
+    own = await api.ask("POST", "/events", first | {"tenant": "zen"}, token=token)
+    assert (own.status, "acme" in own.json["detail"]) == (409, False)
+
+
 async def test_an_event_has_all_the_columns_of_the_outbox(api):
     fields = {
         "type": "order.created",
@@ -200,6 +211,7 @@ async def test_a_test_event_answers_with_its_attempt_and_can_be_found(api):
     shown = (await api.ask("GET", path)).json
     assert shown["attempts"] == sent.json["attempts"]
     assert shown["state"] == "failed"
+    assert shown["finished_at"] == sent.json["finished_at"]
     page = await api.ask("GET", f"/deliveries?test=true&endpoint_id={made.json['id']}")
     assert [one["id"] for one in page.json["items"]] == [sent.json["id"]]
     assert (await api.ask("GET", "/deliveries?test=false")).json["items"] == []

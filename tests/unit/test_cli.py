@@ -128,10 +128,13 @@ def test_a_name_given_twice_has_a_list():
         values.single_pairs(["a=1", "a=2"], "--headers")
 
 
-def test_times_are_utc_where_they_have_no_zone():
-    at = values.moment("2026-05-29T14:32:11", "--since")
+def test_times_have_a_zone_or_are_relative():
+    at = values.moment("2026-05-29T14:32:11+07:00", "--since")
     assert at is not None
-    assert at.isoformat() == "2026-05-29T14:32:11+00:00"
+    assert at.isoformat() == "2026-05-29T14:32:11+07:00"
+    for text in ("2026-01-01", "2026-05-29T14:32:11"):
+        with pytest.raises(typer.BadParameter, match="zone"):
+            values.moment(text, "--occurred-at")
     ago = values.moment("2h", "--since")
     assert ago is not None
     assert abs(time.time_ns() / 1e9 - ago.timestamp() - 7200) < 60

@@ -31,6 +31,7 @@ from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.store import admin as store
 from dispatcher.store import history
+from dispatcher.store.history import EventDetail
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
@@ -90,10 +91,11 @@ class Events:
                 ],
             )
             known = await history.find_event(connection, published or event.id or "", tenant)
+            taken = None
+            if known is None and actor.tenant is None:
+                taken = await history.find_event(connection, event.id or "", None)
         if known is None:
-            raise ConflictError(
-                f"the id {event.id!r} is taken, and its event is not to be seen from here"
-            )
+            raise ConflictError(f"the id {event.id!r} is taken by an event {_owner(taken)}")
         return event_object(known), published is not None
 
     async def page(
@@ -193,6 +195,11 @@ class Events:
                 ("occurred_at", "must have a time zone and lie in the years 1970 to 9999")
             )
         return problems
+
+
+def _owner(taken: EventDetail | None) -> str:
+    """Names whose an event is, to those who may know."""
+    return "of another tenant" if taken is None else f"of the tenant {taken.tenant}; give another"
 
 
 def _is_text(text: str) -> bool:

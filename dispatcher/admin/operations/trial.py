@@ -261,4 +261,5 @@ def _values(
         attempt.response_code,
         attempt.response_body,
         attempt.error,
+        delivery.finished_at,
     ]

@@ -3,7 +3,8 @@
 -- Parameters: $1 day; event $2 id, $3 type, $4 tenant, $5 data (JSON text), $6 occurred at; $7 profile, $8 body;
 --   delivery $9 id, $10 endpoint id, $11 state, $12 reason, $13 warnings;
 --   attempt $14 outcome, $15 flags, $16 attempted at, $17 latency, $18 dns, $19 connect, $20 wait, $21 read (seconds),
---   $22 reused, $23 peer, $24 url, $25 response code, $26 response body, $27 error.
+--   $22 reused, $23 peer, $24 url, $25 response code, $26 response body, $27 error;
+--   delivery $28 finished at.
 -- Locks: none but the new rows.
 WITH made AS (
     INSERT INTO dispatcher.event
@@ -15,7 +16,7 @@ WITH made AS (
     INSERT INTO dispatcher.delivery_done
         (id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason, test, attempt_count,
          schedule_position, created_at, finished_at, warnings)
-    VALUES ($9, $1, $2, $10, $3, $4, $7, $11, $12, true, 1, 0, $6, clock_timestamp(), $13)
+    VALUES ($9, $1, $2, $10, $3, $4, $7, $11, $12, true, 1, 0, $6, $28, $13)
 )
 INSERT INTO dispatcher.attempt
     (day, delivery_id, attempt_number, trigger, outcome, flags, attempted_at, latency_seconds, dns_seconds,
