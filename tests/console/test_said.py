@@ -1,5 +1,7 @@
 """What the console says of a delivery, an event or a setting is true of it, in the viewer's language and zone."""
 
+import re
+from html import unescape
 from typing import Any
 
 import pytest
@@ -8,6 +10,14 @@ from tests.console.conftest import Client, Served
 from tests.support.story import ALL, Story
 
 pytestmark = pytest.mark.postgres
+
+RAW_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}")
+
+
+def words_of(text: str) -> str:
+    """Returns what a reader sees of the page's main part, without what stands there as code."""
+    main = text.partition("<main")[2].partition("</main>")[0]
+    return unescape(re.sub(r"<(code|pre)\b.*?</\1>|<[^>]*>", " ", main, flags=re.DOTALL))
 
 
 async def attempt(sql: Any, delivery_id: str, code: int) -> None:
@@ -42,6 +52,7 @@ async def test_what_to_do_about_a_failed_delivery_promises_no_retry(
     english = await admin.get(f"/deliveries/{delivery}")
     assert "retrying goes on" not in english.text
     assert then in english.text
+    assert ("Only a resend" in english.text) == ("test = true" not in change)
     thai = await admin.get(f"/deliveries/{delivery}", Accept_Language="th")
     assert "ระบบจะส่งซ้ำต่อไป" not in thai.text
 
@@ -70,3 +81,53 @@ async def test_the_token_to_revoke_is_named_by_what_is_kept_and_not_by_the_addre
     hidden = await of_acme.get(path)
     assert hidden.status == 404
     assert "of the shop" not in hidden.text
+
+
+async def test_what_became_of_an_event_is_told_in_thai_and_in_the_viewers_zone(
+    admin: Client, story: Story, sql: Any
+) -> None:
+    for name, state in (
+        ("one", "succeeded"),
+        ("two", "failed"),
+        ("three", "cancelled"),
+        ("four", "retrying"),
+        ("five", "pending"),
+    ):
+        await story.delivery(await story.endpoint(f"ร้าน-{name}"), "e1", state)
+    await story.event("e1")
+    await story.endpoint("ร้าน-six", event_types=["stock.*"])
+    await story.endpoint("ร้าน-seven", labels={"shop": ["1", "2"]})
+    await story.endpoint("ร้าน-eight")
+    await story.endpoint("ร้าน-nine")
+    changed = "UPDATE dispatcher.endpoint SET created_at = now() - interval '1 day' WHERE name ~ $1"
+    await sql.execute(changed, "six|seven|nine")
+    admin.headers["Cookie"] = "dispatcher_zone=set:Asia/Bangkok"
+    shown = await admin.get("/events/e1", Accept_Language="th")
+    assert shown.status == 200
+    assert "Asia/Bangkok" in shown.text
+    said = words_of(shown.text)
+    for english in ("attempts", "delivered", "nothing", "subscribes", "endpoint", "dispatcher runs",
+                    "matches", "asks", "resend", "leaves"):  # fmt: skip
+        assert english not in said, english
+    assert RAW_TIME.search(said) is None
+    for thai in ("ส่งสำเร็จในครั้งที่ 1", "ป้ายกำกับที่ต้องการ:", "ประเภทที่สมัครรับ:", "ล้มเหลวแล้ว 1 ครั้ง",
+                 "Webhook สร้างภายหลัง", "Webhook แก้ไขภายหลัง", "ไม่มี dispatcher ทำงานอยู่"):  # fmt: skip
+        assert thai in said, thai
+    assert "<code>stock.*</code>" in shown.text
+    assert "<code>shop=1|2</code>" in shown.text
+
+
+async def test_what_an_attempt_met_is_told_in_thai_and_the_systems_own_words_are_code(
+    admin: Client, story: Story, sql: Any
+) -> None:
+    delivery = await story.delivery(await story.endpoint(), "e1", "retrying")
+    await attempt(sql, delivery, 500)
+    error = "certificate verify failed: self-signed"
+    await sql.execute(
+        "UPDATE dispatcher.attempt SET outcome = 'tls_error', response_code = NULL, error = $1",
+        error,
+    )
+    for path in (f"/deliveries/{delivery}", "/deliveries"):
+        shown = await admin.get(path, Accept_Language="th")
+        assert error in shown.text, path
+        assert error not in words_of(shown.text), path

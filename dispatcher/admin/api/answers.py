@@ -226,11 +226,15 @@ class Verdict(Shown):
     endpoint_id: EndpointId
     endpoint_name: str
     endpoint_state: str
+    event_types: list[str]
+    labels: LabelFilter
     gets_it: bool
     why: str
     explanation: str
     next: str
     next_code: str
+    at: TimeText | None
+    next_at: TimeText | None
     delivery: Delivery | None
 
 

@@ -30,6 +30,10 @@ class Verdict(NamedTuple):
     next: str
     next_code: str = "nothing"
     """Stable; `reasons.py` and this module say which there are."""
+    at: datetime | None = None
+    """When that happened which `why` names: delivered, made later, changed later."""
+    next_at: datetime | None = None
+    """When what comes next is due, where that is known."""
 
 
 class Explanation:
@@ -121,7 +125,13 @@ def judge(
         return Verdict(True, "waiting_in_outbox", explanation, then, "waiting_in_outbox")
     if endpoint.created_at > event.accepted_at:
         at = time_text(endpoint.created_at)
-        return Verdict(False, "created_later", f"the endpoint was made later, at {at}", nothing)
+        return Verdict(
+            False,
+            "created_later",
+            f"the endpoint was made later, at {at}",
+            nothing,
+            at=endpoint.created_at,
+        )
     if matches:
         at = time_text(endpoint.updated_at)
         return Verdict(
@@ -129,6 +139,7 @@ def judge(
             "changed_later",
             f"it matches now, and did not when the event came (changed at {at})",
             nothing,
+            at=endpoint.updated_at,
         )
     return Verdict(False, why, explanation, nothing)
 
@@ -181,7 +192,8 @@ def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Verdict:
         case _:
             assert_never(state)
     gets_it = state is not DeliveryState.CANCELLED
-    return Verdict(gets_it, state, text, step.text, step.code)
+    delivered_at = delivery.finished_at if state is DeliveryState.SUCCEEDED else None
+    return Verdict(gets_it, state, text, step.text, step.code, delivered_at, step.at)
 
 
 def _waiting(delivery: DeliveryDetail) -> str:
@@ -195,6 +207,10 @@ def _object(endpoint: RoutedEndpoint, delivery: DeliveryDetail | None, verdict: 
         "endpoint_id": endpoint.id,
         "endpoint_name": endpoint.name,
         "endpoint_state": "deleted" if endpoint.deleted_at is not None else endpoint.state,
+        "event_types": endpoint.event_types,
+        "labels": endpoint.labels,
         **verdict._asdict(),
+        "at": time_text(verdict.at),
+        "next_at": time_text(verdict.next_at),
         "delivery": None if delivery is None else delivery_object(delivery),
     }
