@@ -2,12 +2,13 @@
 
 `python -m benchmarks viewers [--short] [--events N] [--rounds N] [--json PATH]`. Each round
 drains N events twice with the same daemon: alone, and while ten people have the live tail open and
-each of them opens the overview and the list of deliveries every three seconds. The ratio is of CPU
-a delivery, daemon and Postgres together; the aim is at most 1.05.
+each of them opens a page every ten seconds, the overview and the list of deliveries by turns. The
+ratio is of CPU a delivery, daemon and Postgres together; the aim is at most 1.05.
 """
 
 import asyncio
 import contextlib
+import itertools
 import statistics
 import tempfile
 import threading
@@ -23,12 +24,12 @@ from benchmarks.drain import SETTINGS, Figures, drain, ratio, save_endpoint
 from benchmarks.harness import Dispatcher, Goal, arguments, postgres, receiver, write_results
 
 VIEWERS: Final = 10
-SECONDS_BETWEEN: Final = 3.0
+SECONDS_BETWEEN: Final = 10.0
 GOAL: Final = 1.05
 
 
 async def _view(
-    origin: str, number: int, watching: threading.Barrier, ended: asyncio.Event
+    origin: str, number: int, watching: threading.Semaphore, ended: asyncio.Event
 ) -> None:
     """Is one viewer: a session, a tail that is read, and pages every few seconds."""
     async with aiohttp.ClientSession(
@@ -39,13 +40,14 @@ async def _view(
             if tail.status != 200:
                 raise SystemExit(f"the tail answered {tail.status}")
             reading = asyncio.ensure_future(_read(tail))
-            await asyncio.to_thread(watching.wait)
+            watching.release()
             try:
                 await _until(ended, SECONDS_BETWEEN * number / VIEWERS)
-                while not ended.is_set():
-                    for path in ("/", "/deliveries"):
-                        async with client.get(origin + path) as page:
-                            await page.read()
+                for path in itertools.cycle(("/", "/deliveries")):
+                    if ended.is_set():
+                        break
+                    async with client.get(origin + path) as page:
+                        await page.read()
                     await _until(ended, SECONDS_BETWEEN)
             finally:
                 reading.cancel()
@@ -68,7 +70,7 @@ async def _until(ended: asyncio.Event, seconds: float) -> None:
 @contextmanager
 def viewers(origin: str) -> Iterator[None]:
     """Lets ten people look while the block runs; begins once all their tails are open."""
-    watching = threading.Barrier(VIEWERS + 1)
+    watching = threading.Semaphore(0)
     loop_and_end: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def look() -> None:
@@ -80,7 +82,8 @@ def viewers(origin: str) -> Iterator[None]:
 
     thread = threading.Thread(target=lambda: asyncio.run(look()))
     thread.start()
-    watching.wait(30)
+    if not all(watching.acquire(timeout=30) for _ in range(VIEWERS)):
+        raise SystemExit("the viewers did not come")
     try:
         yield
     finally:
@@ -94,8 +97,8 @@ def main() -> None:
     options = arguments(
         "viewers",
         __doc__,
-        short={"events": 30_000, "rounds": 5},
-        full={"events": 60_000, "rounds": 9},
+        short={"events": 60_000, "rounds": 5},
+        full={"events": 120_000, "rounds": 9},
     )
     alone: list[Figures] = []
     watched: list[Figures] = []
