@@ -74,6 +74,87 @@ async def test_every_field_at_fault_is_told(api):
     assert sorted(refused.faults) == ["event_types", "name", "nmae", "ordering", "url"]
 
 
+OFTEN_WRONG = [
+    ("POST", "/events", {"type": "x"}, ["data", "type"]),
+    (
+        "POST",
+        "/events",
+        {"type": "x", "data": [], "id": "a b", "tenant": "XX", "labels": {"A": 1}, "foo": 1},
+        ["data", "foo", "id", "labels", "labels.A", "tenant", "type"],
+    ),
+    (
+        "POST",
+        "/events",
+        {"type": "a.b", "occurred_at": "1960-01-01T00:00:00Z"},
+        ["data", "occurred_at"],
+    ),
+    (
+        "POST",
+        "/tokens",
+        {"name": "", "role": "root", "tenant": "XX", "expires_at": "2020-01-01T00:00:00Z", "x": 1},
+        ["expires_at", "name", "role", "tenant", "x"],
+    ),
+    (
+        "GET",
+        "/deliveries?limit=0&state=foo&since=x&foo=1",
+        None,
+        ["foo", "limit", "since", "state"],
+    ),
+    (
+        "GET",
+        "/deliveries?limit=501&request_id=x&label=A=1&cursor=zz&state=x",
+        None,
+        ["cursor", "label", "limit", "request_id", "state"],
+    ),
+    ("GET", "/endpoints?state=zz&limit=x", None, ["limit", "state"]),
+    ("GET", "/events?type=a.b&event_type=a.b&limit=0", None, ["event_type", "limit"]),
+    ("GET", "/audit?since=2026-01-01&limit=0&cursor=zz", None, ["cursor", "limit", "since"]),
+    (
+        "POST",
+        "/endpoints/ID/test",
+        {"event_type": "BAD", "data": [], "x": 1},
+        ["data", "event_type", "x"],
+    ),
+    (
+        "POST",
+        "/endpoints/ID/rotate-secret",
+        {"secret": "short", "overlap_seconds": -1, "x": 1},
+        ["overlap_seconds", "secret", "x"],
+    ),
+    (
+        "POST",
+        "/endpoints/ID/rotate-secret",
+        {"activate_staged": True, "secret": "short", "x": 1},
+        ["secret", "x"],
+    ),
+    (
+        "POST",
+        "/deliveries/resend",
+        {
+            "filter": {"labels": {"A": "1"}, "label": ["a=1"], "state": 1},
+            "dry_run": "x",
+            "cursor": "z",
+        },
+        ["cursor", "dry_run", "filter.labels", "filter.state"],
+    ),
+    ("POST", "/deliveries/resend", {"filter": {}, "dry_run": "x"}, ["dry_run", "filter"]),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "fields", "at_fault"), OFTEN_WRONG)
+async def test_all_faults_are_told_at_once_and_in_words_of_ours(
+    api, method, path, fields, at_fault
+):
+    if "ID" in path:
+        made = await api.ask("POST", "/endpoints", GOOD)
+        path = path.replace("ID", made.json["id"])
+    refused = await api.ask(method, path, fields)
+    assert (refused.status, sorted(refused.faults)) == (422, at_fault)
+    for error in refused.json["errors"]:
+        words = ("must ", "is ", "cannot ", "has ", "gives ", "says ", "a secret has ")
+        assert error["message"].startswith(words), error
+
+
 async def test_an_endpoint_is_paused_and_resumed(api):
     path = f"/endpoints/{(await api.ask('POST', '/endpoints', GOOD)).json['id']}"
     assert (await api.ask("POST", f"{path}/pause")).json["state"] == "paused"

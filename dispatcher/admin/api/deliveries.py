@@ -3,7 +3,6 @@
 from dispatcher.admin.api.requests import DeliveriesQuery, Resend
 from dispatcher.admin.api.routes import Answer, Call
 from dispatcher.admin.operations.deliveries import DeliveryFilter
-from dispatcher.core.errors import InvalidRequestError
 
 
 async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:
@@ -54,8 +53,6 @@ async def resend_deliveries(call: Call, fields: Resend) -> Answer:
     are more, go on with `cursor` set to `next_cursor`.
     """
     given = fields.filter
-    if given.label and given.labels:
-        raise InvalidRequestError([("filter.labels", "cannot be given with filter.label")])
     wanted = DeliveryFilter(
         endpoint_id=given.endpoint_id,
         event_id=given.event_id,

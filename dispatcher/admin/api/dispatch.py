@@ -9,6 +9,7 @@ the route's bound; every error is `application/problem+json`; nothing is cached 
 import asyncio
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from dispatcher.admin.api.body import is_text, read_body
 from dispatcher.admin.api.docs import add_docs
-from dispatcher.admin.api.kinds import faults_of
+from dispatcher.admin.api.kinds import NOW, faults_of
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
 from dispatcher.admin.api.routes import PREFIX, Answer, Call, Inputs, Route, inputs_of
 from dispatcher.admin.api.table import ROUTES
@@ -59,7 +60,8 @@ class _Door:
         self._operations = operations
         self._auth = auth
         self._trusted = settings.http.trusted_proxies
-        monotonic = operations.deployment.clock.monotonic
+        self._clock = operations.deployment.clock
+        monotonic = self._clock.monotonic
         rate = settings.http.requests_per_second
         burst = max(1, math.ceil(2 * rate))
         self._by_address = Buckets(rate, burst, monotonic=monotonic)
@@ -100,7 +102,7 @@ class _Door:
             for name in call.names.values():
                 if len(name) > ID_CHARACTERS_MAX or not is_text(name):
                     raise NotFoundError("there is nothing of that id")
-            given = await _given(request, route, inputs, self._turns)
+            given = await _given(request, route, inputs, self._turns, self._clock.now())
             async with asyncio.timeout(route.seconds_max):
                 answer = await route.handler(call, **given)
             return _response(answer, route)
@@ -133,7 +135,7 @@ class _Door:
 
 
 async def _given(
-    request: web.Request, route: Route, inputs: Inputs, turns: Turns
+    request: web.Request, route: Route, inputs: Inputs, turns: Turns, now: datetime
 ) -> dict[str, Any]:
     """Returns the handler's arguments; every fault of query and body is told at once."""
     problems: list[tuple[str, str]] = []
@@ -141,14 +143,14 @@ async def _given(
     query, found = _query_of(request)
     problems += found
     if inputs.query is not None:
-        given["query"] = _validated(inputs.query, query, problems)
+        given["query"] = _validated(inputs.query, query, now, problems)
     else:
         problems += [(name, "is not known here") for name in query]
     if inputs.fields is not None:
         members = dict((await read_body(request, turns, route.bytes_max)).members)
         if not inputs.judged_by_operation:
             if members or inputs.fields_required:
-                given["fields"] = _validated(inputs.fields, members, problems)
+                given["fields"] = _validated(inputs.fields, members, now, problems)
         else:
             given["fields"] = members
     elif request.body_exists and (await read_body(request, turns, route.bytes_max)).members:
@@ -175,10 +177,13 @@ def _query_of(request: web.Request) -> tuple[dict[str, Any], list[tuple[str, str
 
 
 def _validated(
-    model: type[BaseModel], values: Mapping[str, Any], problems: list[tuple[str, str]]
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    now: datetime,
+    problems: list[tuple[str, str]],
 ) -> BaseModel | None:
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context={NOW: now})
     except ValidationError as error:
         problems += faults_of(error)
         return None

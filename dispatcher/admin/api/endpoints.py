@@ -1,9 +1,13 @@
 """Endpoints over HTTP: their fields, states, secrets and test events; versions by ETag."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+from pydantic import ValidationError
 
 from dispatcher.admin.api.body import is_text
+from dispatcher.admin.api.kinds import faults_of
 from dispatcher.admin.api.requests import (
     EndpointChange,
     EndpointsQuery,
@@ -14,6 +18,8 @@ from dispatcher.admin.api.requests import (
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
 from dispatcher.admin.operations.objects import Object, endpoint_etag
 from dispatcher.core.errors import InvalidRequestError, PreconditionFailedError
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 async def list_endpoints(call: Call, query: EndpointsQuery) -> Answer:
@@ -96,7 +102,9 @@ async def resume_endpoint(call: Call) -> Answer:
     return _versioned(await call.operations.endpoints.resume(call.actor, call.id))
 
 
-async def rotate_secret(call: Call, fields: NewSecret = NewSecret()) -> Answer:  # noqa: B008 -- frozen
+async def rotate_secret(
+    call: Call, fields: Annotated[Mapping[str, Any], NewSecret] = _NOTHING
+) -> Answer:
     """Rotate an endpoint's secret.
 
     The answer holds the new secret, whole. Under `standard` and `stripe` the old one signs beside
@@ -104,22 +112,36 @@ async def rotate_secret(call: Call, fields: NewSecret = NewSecret()) -> Answer: 
     and a second call with `activate_staged: true` switches and answers the endpoint's secrets.
     """
     rotation = call.operations.rotation
-    if fields.activate_staged:
-        others = sorted(fields.model_fields_set - {"activate_staged"})
-        if others:
-            raise InvalidRequestError(
-                [(name, "cannot be given with activate_staged") for name in others]
-            )
+    given, faults = _read_new_secret(fields)
+    if given.activate_staged:
+        at_fault = {name for name, _ in faults}
+        faults += [
+            (name, "cannot be given with activate_staged")
+            for name in sorted(given.model_fields_set - {"activate_staged"} - at_fault)
+        ]
+        if faults:
+            raise InvalidRequestError(faults)
         return _versioned(await rotation.activate_staged(call.actor, call.id))
     return Answer(
         await rotation.rotate(
             call.actor,
             call.id,
-            new_secret=fields.secret,
-            overlap_seconds=fields.overlap_seconds,
-            activate=fields.activate,
+            new_secret=given.secret,
+            overlap_seconds=given.overlap_seconds,
+            activate=given.activate,
+            faults=faults,
         )
     )
+
+
+def _read_new_secret(fields: Mapping[str, Any]) -> tuple[NewSecret, list[tuple[str, str]]]:
+    """Returns what is right, and the faults of the rest: only the operation knows a secret's rules."""
+    try:
+        return NewSecret.model_validate(fields), []
+    except ValidationError as error:
+        wrong = {fault["loc"][0] for fault in error.errors()}
+        right = {name: value for name, value in fields.items() if name not in wrong}
+        return NewSecret.model_validate(right), faults_of(error)
 
 
 async def reveal_secret(call: Call) -> Answer:

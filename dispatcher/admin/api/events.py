@@ -4,7 +4,6 @@ from dispatcher.admin.api.requests import EventsQuery, NewEventFields
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
 from dispatcher.admin.operations.events import NewEvent
 from dispatcher.admin.operations.objects import JsonText
-from dispatcher.core.errors import InvalidRequestError
 
 
 async def list_event_types(call: Call) -> Answer:
@@ -30,8 +29,6 @@ async def list_event_types(call: Call) -> Answer:
 
 async def list_events(call: Call, query: EventsQuery) -> Answer:
     """List events, newest first, those that wait in the outbox included."""
-    if query.type is not None and query.event_type is not None:
-        raise InvalidRequestError([("event_type", "cannot be given with type")])
     return Answer(
         await call.operations.events.page(
             call.actor,

@@ -1,11 +1,12 @@
 """Kinds of values in requests and answers: how each is read, and how OpenAPI describes it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,9 +15,14 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 from dispatcher.admin.api.body import is_text
-from dispatcher.admin.operations.objects import JsonText
+from dispatcher.admin.operations.objects import JsonText, limit_problems
+from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
+
+Problems = list[tuple[str, str]]
+_Value = TypeVar("_Value")
 
 _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
@@ -29,6 +35,19 @@ FAULTS: Final = {
     "missing": "is required",
     "extra_forbidden": "is not known here",
     "string_type": "must be a text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:.15g}",
+    "finite_number": "must be a finite number",
+    "int_from_float": "must be a whole number",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
@@ -36,7 +55,11 @@ FAULTS: Final = {
     "list_type": "must be a list",
     "model_type": "must be an object",
 }
-"""What a person reads in place of the validator's own words."""
+"""What a person reads in place of the validator's own words; names in braces are of its context."""
+NOW: Final = "now"
+"""What validators find the time under, in their context."""
+_JUDGED: Final = "judged"
+"""The type of a fault that one of our own rules found; it may hold several."""
 
 
 class Given(BaseModel):
@@ -53,14 +76,47 @@ class Shown(BaseModel):
 
 def faults_of(error: ValidationError) -> list[tuple[str, str]]:
     """Returns every fault as (field, message)."""
-    faults = []
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        path = "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]
-        )
-        message = FAULTS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
-        faults.append((path.removeprefix("."), message))
+    faults: list[tuple[str, str]] = []
+    for fault in error.errors(include_url=False, include_input=False):
+        place, context = fault["loc"], fault.get("ctx", {})
+        if fault["type"] == _JUDGED:
+            faults += [(_path(*place[:-1], path), words) for path, words in context["problems"]]
+            continue
+        words = FAULTS.get(fault["type"])
+        if words is None:
+            words = fault["msg"].removeprefix("Value error, ")
+        elif "expected" in context:
+            words = words.format(expected=context["expected"].replace("'", ""))
+        else:
+            words = words.format(**context)
+        faults.append((_path(*place), words))
     return faults
+
+
+def judged_by(judge: Callable[[Any], Problems]) -> AfterValidator:
+    """Returns a validator that tells all that a rule of the operations finds.
+
+    The operation applies the same rule; here it is told together with what else is wrong with the
+    request. The rule names the field itself.
+    """
+
+    def check(value: _Value) -> _Value:
+        if value is not None:
+            refuse(judge(value))
+        return value
+
+    return AfterValidator(check)
+
+
+def refuse(problems: Problems) -> None:
+    """Fails a validator with these faults, if there are any."""
+    if problems:
+        raise PydanticCustomError(_JUDGED, "see problems", {"problems": problems})
+
+
+def _path(*parts: str | int) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.removeprefix(".")
 
 
 def read_time(value: object) -> datetime:
@@ -98,6 +154,12 @@ def _read_number(value: object) -> int:
     raise ValueError("must be a whole number")
 
 
+def _read_limit(value: object) -> int:
+    number = _read_number(value)
+    refuse(limit_problems(number))
+    return number
+
+
 def _read_labels(value: object) -> dict[str, str]:
     """Reads `name=value`, each name once."""
     found: dict[str, str] = {}
@@ -112,9 +174,11 @@ def _read_labels(value: object) -> dict[str, str]:
 
 
 def _read_object(value: object) -> JsonText:
-    if isinstance(value, JsonText) and value.text[:1] == "{":
-        return value
-    raise ValueError("must be an object")
+    if not isinstance(value, JsonText) or value.text[:1] != "{":
+        raise ValueError("must be an object")
+    if len(value.text.encode()) > EVENT_DATA_BYTES_MAX:
+        raise ValueError(f"must have at most {EVENT_DATA_BYTES_MAX} bytes")
+    return value
 
 
 Time = Annotated[
@@ -129,7 +193,7 @@ Text = Annotated[str, BeforeValidator(_read_text), Field(max_length=256)]
 QueryTruth = Annotated[bool, PlainValidator(_read_truth), WithJsonSchema({"type": "boolean"})]
 QueryLimit = Annotated[
     int,
-    PlainValidator(_read_number),
+    PlainValidator(_read_limit),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
 ]
 QueryLabels = Annotated[

@@ -1,14 +1,25 @@
 """What requests give; OpenAPI is made of these types, and of those in `answers.py`.
 
-Requests that an operation judges itself (an endpoint's fields) are described here and not validated
-here, so that every fault is told in one go.
+Every fault of a request is told in one go, so the rules that an operation has for single fields are
+applied here too (`judged_by`), by the operation's own functions. Requests that an operation judges
+itself (an endpoint's fields) are described here and not validated here.
 """
 
+from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from dispatcher.admin.api.kinds import (
+    NOW,
     DeliveryStateName,
     EndpointStateName,
     Given,
@@ -20,9 +31,34 @@ from dispatcher.admin.api.kinds import (
     RoleName,
     Text,
     Time,
+    judged_by,
+    refuse,
 )
+from dispatcher.admin.operations.deliveries import SAYS_NOTHING
+from dispatcher.admin.operations.delivery_search import request_id_problems
+from dispatcher.admin.operations.endpoint_fields import tenant_problems
+from dispatcher.admin.operations.events import id_problems, occurred_at_problems
+from dispatcher.admin.operations.objects import cursor_problems
+from dispatcher.admin.operations.tokens import NAME_CHARACTERS_MAX, expiry_problems, name_problems
+from dispatcher.admin.operations.trial import test_type_problems
+from dispatcher.core.matching import event_type_problems, labels_problems
 
 Tenant = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$", examples=["default"])]
+Cursor = Annotated[Text, judged_by(cursor_problems)]
+RequestId = Annotated[Text, judged_by(request_id_problems)]
+GivenTenant = Annotated[Text, judged_by(tenant_problems)]
+Labels = Annotated[
+    dict[str, Any],
+    judged_by(labels_problems),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+]
+FilterLabels = Annotated[QueryLabels, judged_by(partial(labels_problems, field="label"))]
+
+
+def _in_the_future(expires_at: datetime, info: ValidationInfo) -> datetime:
+    if info.context is not None:
+        refuse(expiry_problems(expires_at, info.context[NOW]))
+    return expires_at
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
@@ -35,7 +71,7 @@ class PageQuery(Given):
     """A page of a list."""
 
     limit: QueryLimit = 50
-    cursor: Text | None = None
+    cursor: Cursor | None = None
 
 
 class EndpointFields(Given):
@@ -121,20 +157,22 @@ class NewSecret(Given):
 class NewTest(Given):
     """A test event; without a type the first one that the endpoint takes."""
 
-    event_type: Text | None = Field(default=None, examples=["order.created"])
+    event_type: Annotated[Text, judged_by(test_type_problems)] | None = Field(
+        default=None, examples=["order.created"]
+    )
     data: RawObject | None = Field(default=None, description="Left out: the catalogue's sample.")
 
 
 class NewEventFields(Given):
     """An event; `data` keeps its bytes."""
 
-    type: Text = Field(examples=["order.created"])
+    type: Annotated[Text, judged_by(event_type_problems)] = Field(examples=["order.created"])
     data: RawObject = Field(examples=[{"order_id": "ORD-2026-1234"}])
-    id: Text | None = None
-    tenant: Text | None = None
-    occurred_at: Time | None = None
+    id: Annotated[Text, judged_by(id_problems)] | None = None
+    tenant: GivenTenant | None = None
+    occurred_at: Annotated[Time, judged_by(occurred_at_problems)] | None = None
     ordering_key: Text | None = None
-    labels: dict[str, str] | None = None
+    labels: Labels | None = None
     traceparent: Text | None = None
 
 
@@ -145,7 +183,7 @@ class EventsQuery(PageQuery):
     event_type: Text | None = Field(
         default=None, description="The same as type; give one of the two."
     )
-    label: QueryLabels | None = Field(default=None, description="name=value; may be repeated.")
+    label: FilterLabels | None = Field(default=None, description="name=value; may be repeated.")
     tenant: Text | None = None
     test: QueryTruth | None = None
     since: Time | None = None
@@ -154,13 +192,20 @@ class EventsQuery(PageQuery):
         default=None, description="An event's id; name=value; or the value of any label."
     )
 
+    @field_validator("event_type")
+    @classmethod
+    def _one_type(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("type") is not None:
+            raise ValueError("cannot be given with type")
+        return value
+
 
 class DeliveriesFilter(Given):
     """Which deliveries; `since` <= created_at < `until`."""
 
     endpoint_id: Text | None = None
     event_id: Text | None = None
-    request_id: Text | None = Field(default=None, description="The id in a humansoft body.")
+    request_id: RequestId | None = Field(default=None, description="The id in a humansoft body.")
     event_type: Text | None = None
     state: DeliveryStateName | None = None
     tenant: Text | None = None
@@ -175,19 +220,26 @@ class DeliveriesFilter(Given):
 class DeliveriesQuery(DeliveriesFilter):
     """A page of them."""
 
-    label: QueryLabels | None = Field(default=None, description="name=value; may be repeated.")
+    label: FilterLabels | None = Field(default=None, description="name=value; may be repeated.")
     test: QueryTruth | None = None
     limit: QueryLimit = 50
-    cursor: Text | None = None
+    cursor: Cursor | None = None
 
 
 class ResendFilter(DeliveriesFilter):
     """Which deliveries; at least one of these."""
 
-    label: QueryLabels | None = Field(default=None, description="Each name=value, as in a list.")
-    labels: dict[str, str] | None = Field(
+    label: FilterLabels | None = Field(default=None, description="Each name=value, as in a list.")
+    labels: Labels | None = Field(
         default=None, description="The same as an object; give one of the two."
     )
+
+    @field_validator("labels")
+    @classmethod
+    def _one_form(cls, value: Labels | None, info: ValidationInfo) -> Labels | None:
+        if value and info.data.get("label"):
+            raise ValueError("cannot be given with filter.label")
+        return value
 
 
 class Resend(Given):
@@ -195,18 +247,29 @@ class Resend(Given):
 
     filter: ResendFilter
     dry_run: bool = Field(default=False, description="Only count.")
-    cursor: Text | None = Field(default=None, description="The next_cursor of the call before.")
+    cursor: Cursor | None = Field(default=None, description="The next_cursor of the call before.")
+
+    @field_validator("filter")
+    @classmethod
+    def _says_something(cls, value: ResendFilter) -> ResendFilter:
+        if not any(value.model_dump().values()):
+            raise ValueError(SAYS_NOTHING)
+        return value
 
 
 class NewToken(Given):
     """A new token."""
 
-    name: Text = Field(min_length=1, max_length=128, examples=["erp-team"])
+    name: Annotated[
+        Text,
+        judged_by(name_problems),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
+    ] = Field(examples=["erp-team"])
     role: RoleName
-    tenant: Text | None = Field(
+    tenant: GivenTenant | None = Field(
         default=None, description="Left out: your own, or all of them where you have none."
     )
-    expires_at: Time | None = None
+    expires_at: Annotated[Time, AfterValidator(_in_the_future)] | None = None
 
 
 class TokensQuery(PageQuery):

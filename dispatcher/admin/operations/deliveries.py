@@ -36,6 +36,7 @@ RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
 ALL_ENDPOINTS: Final = "*"
 """Whose allowance a bulk resend of no certain endpoint counts against."""
+SAYS_NOTHING: Final = "says nothing: name an endpoint, a state, a time or the like"
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE, Reason.EVENT_ERASED})
 
 
@@ -142,9 +143,7 @@ class DeliveryOperations:
         actor.require(Role.OPERATOR)
         problems = filter_problems(wanted)
         if not wanted.given():
-            problems.append(
-                ("filter", "says nothing: name an endpoint, a state, a time or the like")
-            )
+            problems.append(("filter", SAYS_NOTHING))
         if wanted.test:
             problems.append(("test", "a test event has one attempt; send another test event"))
         if problems:

@@ -280,8 +280,8 @@ def filter_problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
     problems = labels_problems(wanted.labels, "label") if wanted.labels else []
     if wanted.state is not None and wanted.state not in tuple(DeliveryState):
         problems.append(("state", f"must be one of {', '.join(DeliveryState)}"))
-    if wanted.request_id is not None and _REQUEST_ID.fullmatch(wanted.request_id) is None:
-        problems.append(("request_id", "must be a prefix such as req_ and 16 hexadecimal digits"))
+    if wanted.request_id is not None:
+        problems += request_id_problems(wanted.request_id)
     if wanted.search is not None and (
         len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX or not _is_text(wanted.search)
     ):
@@ -299,6 +299,13 @@ def filter_problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
         if at is not None and at.tzinfo is None
     ]
     return problems
+
+
+def request_id_problems(request_id: str) -> list[tuple[str, str]]:
+    """Lists what is wrong with the id of a request."""
+    if _REQUEST_ID.fullmatch(request_id) is None:
+        return [("request_id", "must be a prefix such as req_ and 16 hexadecimal digits")]
+    return []
 
 
 def _is_text(text: str) -> bool:

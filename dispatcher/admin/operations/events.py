@@ -167,15 +167,8 @@ class Events:
         elif (kind := await history.json_kind(self._database, event.data)) != "object":
             found = "this is no JSON" if kind is None else f"not {kind}"
             problems.append(("data", f"must be the text of a JSON object, {found}"))
-        if event.id is not None and _ID.fullmatch(event.id) is None:
-            problems.append(("id", "must be 1 to 64 letters, digits, _ and -"))
-        elif event.id is not None and _RESERVED_ID.fullmatch(event.id):
-            problems.append(
-                (
-                    "id",
-                    "has the form that is made where no id is given; leave it out or give another",
-                )
-            )
+        if event.id is not None:
+            problems += id_problems(event.id)
         if event.tenant is not None:
             problems += tenant_problems(event.tenant)
         if event.labels:
@@ -189,12 +182,27 @@ class Events:
             if text is not None
             and (len(text) > TEXT_CHARACTERS_MAX or "\0" in text or not _is_text(text))
         ]
-        at = event.occurred_at
-        if at is not None and (at.tzinfo is None or at < _EARLIEST):
-            problems.append(
-                ("occurred_at", "must have a time zone and lie in the years 1970 to 9999")
-            )
+        if event.occurred_at is not None:
+            problems += occurred_at_problems(event.occurred_at)
         return problems
+
+
+def id_problems(event_id: str) -> list[tuple[str, str]]:
+    """Lists what is wrong with the id that a producer gives an event."""
+    if _ID.fullmatch(event_id) is None:
+        return [("id", "must be 1 to 64 letters, digits, _ and -")]
+    if _RESERVED_ID.fullmatch(event_id):
+        return [
+            ("id", "has the form that is made where no id is given; leave it out or give another")
+        ]
+    return []
+
+
+def occurred_at_problems(at: datetime) -> list[tuple[str, str]]:
+    """Lists what is wrong with the time of an event."""
+    if at.tzinfo is None or at < _EARLIEST:
+        return [("occurred_at", "must have a time zone and lie in the years 1970 to 9999")]
+    return []
 
 
 def _owner(taken: EventDetail | None) -> str:

@@ -191,6 +191,25 @@ def read_cursor(text: str | None, scope: str = "") -> Place | None:
     """
     if text is None:
         return None
+    place, bound_to = _opened_cursor(text)
+    if bound_to != scope:
+        raise InvalidRequestError(
+            [("cursor", "belongs to a list with another filter; begin with its first page")]
+        )
+    return place
+
+
+def cursor_problems(text: str) -> list[tuple[str, str]]:
+    """Lists what is wrong with a cursor, whatever list it is of."""
+    try:
+        _opened_cursor(text)
+    except InvalidRequestError as error:
+        return error.problems
+    return []
+
+
+def _opened_cursor(text: str) -> tuple[Place, str]:
+    """Returns the place of a cursor and the scope that it is bound to."""
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         decoded = base64.b64decode(padded, b"-_", validate=True).decode()
@@ -200,11 +219,7 @@ def read_cursor(text: str | None, scope: str = "") -> Place | None:
         raise _no_cursor() from None
     if not place.id.isprintable() or write_cursor(place, bound_to) != text:
         raise _no_cursor()
-    if bound_to != scope:
-        raise InvalidRequestError(
-            [("cursor", "belongs to a list with another filter; begin with its first page")]
-        )
-    return place
+    return place, bound_to
 
 
 def _no_cursor() -> InvalidRequestError:

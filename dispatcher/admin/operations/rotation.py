@@ -7,6 +7,7 @@ without an overlap no old secret signs any more, those of earlier rotations incl
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
@@ -42,11 +43,13 @@ class Rotation:
         new_secret: str | None = None,
         overlap_seconds: float | None = None,
         activate: bool | None = None,
+        faults: Sequence[tuple[str, str]] = (),
     ) -> Object:
         """Gives an endpoint a new secret, made where none is given, and returns it whole.
 
         The answer has `secret`, `public_key`, `state` (`active` or `staged`) and
-        `previous_secret_expires_at`, when the last of the old secrets stops.
+        `previous_secret_expires_at`, when the last of the old secrets stops. `faults` are those that
+        the request was found to have before; they are told together with what is found here.
 
         Raises:
             ForbiddenError: the role does not reach. InvalidRequestError: every fault. NotFoundError: no such endpoint.
@@ -61,7 +64,7 @@ class Rotation:
             )
             profile = self._profile(row)
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
-            problems = _problems(profile, new_secret, overlap_seconds, activate)
+            problems = [*faults, *_problems(profile, new_secret, overlap_seconds, activate)]
             if new_secret is not None and self._is_known(new_secret, sealed, endpoint_id):
                 problems.append(("secret", "is one that the endpoint has already"))
             if problems:

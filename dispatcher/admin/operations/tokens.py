@@ -73,10 +73,8 @@ class Tokens:
         """
         actor.require(Role.ADMIN)
         problems = _problems(name, role, tenant)
-        if expires_at is not None and expires_at.tzinfo is None:
-            problems.append(("expires_at", "must have a time zone, as in 2026-05-29T14:32:11Z"))
-        elif expires_at is not None and expires_at <= self._deployment.clock.now():
-            problems.append(("expires_at", "must lie in the future"))
+        if expires_at is not None:
+            problems += expiry_problems(expires_at, self._deployment.clock.now())
         if problems:
             raise InvalidRequestError(problems)
         tenant = allowed_tenant(actor, tenant)
@@ -183,12 +181,26 @@ def token_object(token: TokenDetail) -> Object:
     }
 
 
-def _problems(name: object, role: object, tenant: object) -> list[tuple[str, str]]:
-    problems = []
+def name_problems(name: object) -> list[tuple[str, str]]:
+    """Lists what is wrong with the name of a token."""
     if not isinstance(name, str) or not 1 <= len(name) <= NAME_CHARACTERS_MAX:
-        problems.append(("name", f"must be a text of 1 to {NAME_CHARACTERS_MAX} characters"))
-    elif not name.isprintable() or name != name.strip():
-        problems.append(("name", "must have no control characters, and no space at its ends"))
+        return [("name", f"must be a text of 1 to {NAME_CHARACTERS_MAX} characters")]
+    if not name.isprintable() or name != name.strip():
+        return [("name", "must have no control characters, and no space at its ends")]
+    return []
+
+
+def expiry_problems(expires_at: datetime, now: datetime) -> list[tuple[str, str]]:
+    """Lists what is wrong with the time at which a token ends."""
+    if expires_at.tzinfo is None:
+        return [("expires_at", "must have a time zone, as in 2026-05-29T14:32:11Z")]
+    if expires_at <= now:
+        return [("expires_at", "must lie in the future")]
+    return []
+
+
+def _problems(name: object, role: object, tenant: object) -> list[tuple[str, str]]:
+    problems = name_problems(name)
     if role not in tuple(Role):
         problems.append(("role", f"must be one of {', '.join(Role)}"))
     if tenant is not None:

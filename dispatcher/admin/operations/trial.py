@@ -131,8 +131,8 @@ class Trial:
         self, row: EndpointDetail, profile: Profile, event_type: str | None, data: str | None
     ) -> MadeTestEvent:
         problems: list[tuple[str, str]] = []
-        if event_type is not None and not event_type.startswith(OPERATIONAL_PREFIX):
-            problems += event_type_problems(event_type, "event_type")
+        if event_type is not None:
+            problems += test_type_problems(event_type)
         if data is not None:
             if len(data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
                 problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
@@ -210,6 +210,13 @@ class Trial:
         if isinstance(answer, NotAttempted):
             raise DispatcherError(f"nothing was sent: {answer.reason}")
         return _Sent(answer, attempted_at, clock.monotonic() - started)
+
+
+def test_type_problems(event_type: str) -> list[tuple[str, str]]:
+    """Lists what is wrong with the type of a test event, which may be one of the dispatcher's own."""
+    if event_type.startswith(OPERATIONAL_PREFIX):
+        return []
+    return event_type_problems(event_type, "event_type")
 
 
 def _attempt(row: EndpointDetail, sent: _Sent) -> AttemptDetail:
