@@ -84,13 +84,24 @@ def apply(
         declared = read(file)
         resolve = Resolver(file.parent, os.environ)
         if prune and not dry_run and not yes:
-            plan = await configuration.plan(session.actor, declared, resolve=resolve, prune=True)
+            plan = await configuration.plan(
+                session.actor,
+                declared.endpoints,
+                resolve=resolve,
+                prune=True,
+                problems=declared.problems,
+            )
             names = [f"{one.tenant}/{one.name}" for one in plan if one.action == "delete"]
             if names:
                 question = f"Delete {', '.join(names)}? Their waiting deliveries are cancelled"
                 typer.confirm(escape(question), abort=True, err=True)
         answer = await configuration.apply(
-            session.actor, declared, resolve=resolve, prune=prune, dry_run=dry_run
+            session.actor,
+            declared.endpoints,
+            resolve=resolve,
+            prune=prune,
+            dry_run=dry_run,
+            problems=declared.problems,
         )
         if as_json:
             say_json(answer)

@@ -1,9 +1,10 @@
 """Declarations of endpoints as files: TOML or JSON, told by the name's end; and the secrets they refer to."""
 
+import json  # noqa: TID251 -- orjson does not tell names that are given twice
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -13,8 +14,15 @@ BYTES_MAX: Final = 16_777_216
 KEY: Final = "endpoints"
 
 
-def read(path: Path) -> list[Any]:
-    """Returns the declared endpoints of a file, unjudged.
+class Declaration(NamedTuple):
+    """What a file declares, unjudged, and what is wrong with the file itself: told with what is wrong inside."""
+
+    endpoints: list[Any]
+    problems: list[tuple[str, str]]
+
+
+def read(path: Path) -> Declaration:
+    """Returns the declared endpoints of a file.
 
     Raises:
         InvalidRequestError: the file cannot be read, or is not what its name says.
@@ -25,25 +33,43 @@ def read(path: Path) -> list[Any]:
         raise _wrong(path, f"cannot be read: {error.strerror}") from None
     if len(content) > BYTES_MAX:
         raise _wrong(path, f"has more than {BYTES_MAX} bytes")
+    twice: list[str] = []
     try:
         match path.suffix:
-            case ".toml":
+            case ".toml":  # refuses a name that is given twice by itself
                 document: Any = tomllib.loads(content.decode())
             case ".json":
                 document = orjson.loads(content)
+                twice = _given_twice(content)
             case _:
                 raise _wrong(path, "must end in .toml or .json")
     except (ValueError, RecursionError) as error:  # both parsers' errors are ValueErrors
         raise _wrong(path, f"is not {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(document, dict):
         raise _wrong(path, f"must be an object with the key {KEY}")
-    problems = [(str(path), f"knows no key {key!r}, only {KEY}") for key in document if key != KEY]
+    problems = [(str(path), f"gives {name!r} twice in one object") for name in twice]
+    problems += [(str(path), f"knows no key {key!r}, only {KEY}") for key in document if key != KEY]
     endpoints = document.get(KEY, [])
     if KEY not in document or not isinstance(endpoints, list):
         problems.append((str(path), f"must have the key {KEY}, a list of endpoints"))
-    if problems:
         raise InvalidRequestError(problems)
-    return list(endpoints)
+    return Declaration(list(endpoints), problems)
+
+
+def _given_twice(content: bytes) -> list[str]:
+    """Returns the names that come again in an object of a JSON text: which of the two is meant is anybody's guess."""
+    twice: dict[str, None] = {}
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                twice[name] = None
+            seen.add(name)
+
+    # No digits are turned into a number: only names matter.
+    json.loads(content, object_pairs_hook=look, parse_int=str, parse_float=str)
+    return list(twice)
 
 
 def _wrong(path: Path, message: str) -> InvalidRequestError:

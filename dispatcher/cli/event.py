@@ -222,6 +222,10 @@ def erase(
       dispatcher event erase --label employee=E1234 --yes
     """
     labels = single_pairs(label or [], "--label")
+    if (event_id is None) == (not labels):
+        raise typer.BadParameter(
+            "give the event's id or labels, and not both", param_hint="ID or --label"
+        )
     if not (dry_run or yes):
         what = event_id or "every event with " + ", ".join(label or ())
         typer.confirm(escape(f"Erase {what}, for good?"), abort=True, err=True)

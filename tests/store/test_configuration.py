@@ -79,6 +79,28 @@ async def test_applied_twice_it_changes_nothing_the_second_time(deployment, sql)
     assert await secret_of(deployment, "erp") == SECRETS["env:ERP"]
 
 
+async def test_what_was_made_is_told_with_its_id(deployment):
+    async def ids(**how: Any) -> list[str | None]:
+        answer = await Configuration(deployment).apply(ALL, [ERP], resolve=resolve, **how)
+        return [one["id"] for one in answer["items"]]
+
+    assert await ids(dry_run=True) == [None]
+    made = await ids()
+    (there,) = (await Endpoints(deployment).page(ALL))["items"]
+    assert made == [there["id"]] == await ids()
+
+
+async def test_a_fault_of_the_file_is_told_with_those_of_its_endpoints(deployment):
+    found = [("a.toml", "knows no key 'owner', only endpoints")]
+    with pytest.raises(InvalidRequestError) as caught:
+        await applied(deployment, {"name": "erp"}, problems=found)
+    assert caught.value.problems[0] == found[0]
+    assert "url: is required" in str(caught.value).replace("endpoint 1 ('erp'): ", "")
+    with pytest.raises(InvalidRequestError):
+        await applied(deployment, ERP, problems=found)
+    assert (await Endpoints(deployment).page(ALL))["items"] == []
+
+
 async def test_what_is_exported_applies_without_a_change(deployment):
     await applied(
         deployment, ERP, WMS, {**ERP, "name": "bare", "profile": "wms", "secret": "unsigned"}

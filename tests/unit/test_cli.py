@@ -214,3 +214,11 @@ def test_verify_knows_ed25519(tmp_path: Path, kind: str):
         verified(tmp_path, headers, "--tolerance", "300", profile="standard", secret=secret)[0] == 1
     )
     assert verified(tmp_path, headers, profile="standard", secret=MALFORMED)[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["--yes"], ["evt_1", "--label", "a=b", "--yes"]])
+def test_what_to_erase_is_asked_for_before_any_question(arguments: list[str]):
+    code, output = run("event", "erase", *arguments, stdin=b"n\n")
+    assert code == 2
+    assert "not both" in output
+    assert "for good" not in output

@@ -40,7 +40,28 @@ def test_toml_and_json_by_the_names_end(tmp_path: Path) -> None:
     endpoints = [{"name": "erp", "event_types": ["*"]}]
     (tmp_path / "a.toml").write_text(write_toml(endpoints))
     (tmp_path / "a.json").write_bytes(orjson.dumps({"endpoints": endpoints}))
-    assert read(tmp_path / "a.toml") == read(tmp_path / "a.json") == endpoints
+    assert read(tmp_path / "a.toml") == read(tmp_path / "a.json") == (endpoints, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "messages"),
+    [
+        ("a.toml", b"owner = 1\nteam = 2\nendpoints = [{}]", ["no key 'owner'", "no key 'team'"]),
+        ("a.json", b'{"owner": 1, "endpoints": [{}]}', ["no key 'owner'"]),
+        ("a.json", b'{"endpoints": [1], "endpoints": [{}]}', ["'endpoints' twice"]),
+        ("a.json", b'{"endpoints": [{"url": "a", "url": ' + b"9" * 300 + b"}]}", ["'url' twice"]),
+        ("a.json", b'{"endpoints": [{"headers": {"a": "1", "a": "2"}}]}', ["'a' twice"]),
+    ],
+)
+def test_what_is_wrong_with_the_file_itself_hides_nothing_of_its_endpoints(
+    tmp_path: Path, name: str, content: bytes, messages: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    endpoints, problems = read(tmp_path / name)
+    assert len(endpoints) == 1
+    for (where, said), message in zip(problems, messages, strict=True):
+        assert where == str(tmp_path / name)
+        assert message in said
 
 
 @pytest.mark.parametrize(

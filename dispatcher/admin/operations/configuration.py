@@ -98,8 +98,11 @@ class Configuration:
         resolve: Resolve,
         prune: bool = False,
         dry_run: bool = False,
+        problems: Sequence[Problem] = (),
     ) -> Object:
         """Brings the endpoints in line and returns `items`, one for each endpoint.
+
+        `problems` were found in the declaration's file before; they are told with those found here.
 
         Raises:
             InvalidRequestError: every fault of the declaration; nothing was changed.
@@ -107,11 +110,13 @@ class Configuration:
             ForbiddenError: no admin.
         """
         actor.require(Role.ADMIN)
-        steps = await self.plan(actor, declared, resolve=resolve, prune=prune)
+        steps = await self.plan(actor, declared, resolve=resolve, prune=prune, problems=problems)
+        ids = [None if step.before is None else step.before["id"] for step in steps]
         warnings: list[str] = []
         if not dry_run:
-            for step in steps:
-                warnings += await self._take(actor, step)
+            for index, step in enumerate(steps):
+                ids[index], found = await self._take(actor, step)
+                warnings += found
         return {
             "dry_run": dry_run,
             "items": [
@@ -119,16 +124,22 @@ class Configuration:
                     "action": step.action,
                     "tenant": step.tenant,
                     "name": step.name,
-                    "id": None if step.before is None else step.before["id"],
+                    "id": endpoint_id,
                     "changes": step.changes,
                 }
-                for step in steps
+                for step, endpoint_id in zip(steps, ids, strict=True)
             ],
             "warnings": warnings,
         }
 
     async def plan(
-        self, actor: Actor, declared: Sequence[object], *, resolve: Resolve, prune: bool
+        self,
+        actor: Actor,
+        declared: Sequence[object],
+        *,
+        resolve: Resolve,
+        prune: bool,
+        problems: Sequence[Problem] = (),
     ) -> list[Step]:
         """Returns what applying would do, in order.
 
@@ -136,7 +147,7 @@ class Configuration:
             InvalidRequestError: every fault of the declaration.
         """
         there = await self._all(actor, None)
-        problems: list[Problem] = []
+        problems = list(problems)
         steps: list[Step] = []
         named: dict[tuple[str, str], str] = {}
         for number, one in enumerate(declared, 1):
@@ -233,17 +244,19 @@ class Configuration:
                     return False  # It cannot be read, so it can only be replaced.
         return False
 
-    async def _take(self, actor: Actor, step: Step) -> list[str]:
-        """Makes one endpoint as it is to be; returns warnings."""
+    async def _take(self, actor: Actor, step: Step) -> tuple[str | None, list[str]]:
+        """Makes one endpoint as it is to be; returns its id and warnings."""
         if step.action is Action.CREATE:
             made = await self._endpoints.create(actor, step.fields)
-            return [f"{step.name}: {warning}" for warning in made["warnings"]]
-        if step.before is None or step.action in {Action.UNCHANGED, Action.LEFT}:
-            return []
+            return made["id"], [f"{step.name}: {warning}" for warning in made["warnings"]]
+        if step.before is None:
+            return None, []
+        if step.action in {Action.UNCHANGED, Action.LEFT}:
+            return step.before["id"], []
         endpoint_id, etag = step.before["id"], endpoint_etag(step.before)
         if step.action is Action.DELETE:
             await self._endpoints.delete(actor, endpoint_id, if_match=etag)
-            return []
+            return endpoint_id, []
         warnings: list[str] = []
         if step.fields:
             answer = await self._endpoints.update(actor, endpoint_id, step.fields, if_match=etag)
@@ -256,7 +269,7 @@ class Configuration:
             await self._rotation.rotate(
                 actor, endpoint_id, new_secret=step.secret, activate=activate
             )
-        return warnings
+        return endpoint_id, warnings
 
     async def _all(self, actor: Actor, tenant: str | None) -> dict[tuple[str, str], Object]:
         found: dict[tuple[str, str], Object] = {}
