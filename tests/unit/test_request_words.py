@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from dispatcher.admin.api.kinds import NOW, faults_of
+from dispatcher.admin.api.requests import DeliveriesQuery, NewEventFields, NewToken
 from dispatcher.admin.api.routes import inputs_of
 from dispatcher.admin.api.table import ROUTES
 from dispatcher.admin.operations.objects import JsonText
@@ -41,3 +42,22 @@ def test_no_fault_is_told_in_the_validators_own_words(model: type[BaseModel]) ->
             told |= {words for _, words in faults_of(error)}
     assert told
     assert [words for words in sorted(told) if VALIDATORS_WORDS.search(words)] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "words"),
+    [
+        (DeliveriesQuery, {"endpoint_id": "x" * 300}, "must have at most 256 characters"),
+        (NewEventFields, {"type": "a." + "b" * 300}, "must have at most 128 characters"),
+        (NewEventFields, {"id": "x" * 300}, "must be 1 to 64 letters, digits, _ and -"),
+        (NewToken, {"name": "x" * 300}, "must be a text of 1 to 128 characters"),
+        (NewToken, {"role": "root"}, "must be one of viewer, operator or admin"),
+    ],
+)
+def test_a_bound_that_is_told_is_the_one_that_holds(
+    model: type[BaseModel], given: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(given)
+    (field,) = given
+    assert dict(faults_of(caught.value))[field] == words

@@ -189,7 +189,7 @@ Time = Annotated[
 """A time in a request."""
 TimeText = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time in an answer: RFC 3339 in UTC with microseconds and `Z`."""
-Text = Annotated[str, BeforeValidator(_read_text), Field(max_length=256)]
+Text = Annotated[str, Field(max_length=256), BeforeValidator(_read_text)]
 QueryTruth = Annotated[bool, PlainValidator(_read_truth), WithJsonSchema({"type": "boolean"})]
 QueryLimit = Annotated[
     int,

@@ -41,12 +41,25 @@ from dispatcher.admin.operations.events import id_problems, occurred_at_problems
 from dispatcher.admin.operations.objects import cursor_problems
 from dispatcher.admin.operations.tokens import NAME_CHARACTERS_MAX, expiry_problems, name_problems
 from dispatcher.admin.operations.trial import test_type_problems
+from dispatcher.core.limits import EVENT_TYPE_CHARACTERS_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 
 Tenant = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$", examples=["default"])]
 Cursor = Annotated[Text, judged_by(cursor_problems)]
-RequestId = Annotated[Text, judged_by(request_id_problems)]
-GivenTenant = Annotated[Text, judged_by(tenant_problems)]
+RequestId = Annotated[str, judged_by(request_id_problems)]
+GivenTenant = Annotated[
+    str,
+    judged_by(tenant_problems),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9_-]{1,64}$"}),
+]
+EventId = Annotated[
+    str,
+    judged_by(id_problems),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+]
+_TYPE_SCHEMA = {"type": "string", "maxLength": EVENT_TYPE_CHARACTERS_MAX}
+EventType = Annotated[str, judged_by(event_type_problems), WithJsonSchema(_TYPE_SCHEMA)]
+TestType = Annotated[str, judged_by(test_type_problems), WithJsonSchema(_TYPE_SCHEMA)]
 Labels = Annotated[
     dict[str, Any],
     judged_by(labels_problems),
@@ -157,18 +170,16 @@ class NewSecret(Given):
 class NewTest(Given):
     """A test event; without a type the first one that the endpoint takes."""
 
-    event_type: Annotated[Text, judged_by(test_type_problems)] | None = Field(
-        default=None, examples=["order.created"]
-    )
+    event_type: TestType | None = Field(default=None, examples=["order.created"])
     data: RawObject | None = Field(default=None, description="Left out: the catalogue's sample.")
 
 
 class NewEventFields(Given):
     """An event; `data` keeps its bytes."""
 
-    type: Annotated[Text, judged_by(event_type_problems)] = Field(examples=["order.created"])
+    type: EventType = Field(examples=["order.created"])
     data: RawObject = Field(examples=[{"order_id": "ORD-2026-1234"}])
-    id: Annotated[Text, judged_by(id_problems)] | None = None
+    id: EventId | None = None
     tenant: GivenTenant | None = None
     occurred_at: Annotated[Time, judged_by(occurred_at_problems)] | None = None
     ordering_key: Text | None = None
@@ -261,7 +272,7 @@ class NewToken(Given):
     """A new token."""
 
     name: Annotated[
-        Text,
+        str,
         judged_by(name_problems),
         WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
     ] = Field(examples=["erp-team"])
