@@ -131,3 +131,45 @@ async def test_what_an_attempt_met_is_told_in_thai_and_the_systems_own_words_are
         shown = await admin.get(path, Accept_Language="th")
         assert error in shown.text, path
         assert error not in words_of(shown.text), path
+
+
+async def test_who_is_of_one_tenant_sees_neither_the_database_nor_the_settings(
+    served: Served, admin: Client
+) -> None:
+    of_all = (await admin.get("/system")).text
+    of_acme = await (await served.as_role("admin", "acme")).get("/system")
+    assert of_acme.status == 200
+    for words in ("egress.allow_networks", "PostgreSQL", "delivery_open", "Days of history"):
+        assert words not in of_acme.text, words
+    assert "egress.allow_networks" in of_all
+    assert "PostgreSQL" in of_all
+    assert "shown to those who see all tenants" in of_acme.text
+    assert "shown to those who see all tenants" not in of_all
+
+
+@pytest.mark.parametrize(
+    "path", ["/deliveries?test=maybe", "/events?test=maybe", "/deliveries?state=lost"]
+)
+async def test_a_filter_that_cannot_be_read_is_said_and_finds_nothing(
+    admin: Client, story: Story, path: str
+) -> None:
+    await story.delivery(await story.endpoint(), "e1", "failed")
+    await story.event("e1")
+    shown = await admin.get(path)
+    assert shown.status == 422
+    assert 'id="faults"' in shown.text
+    assert "/events/e1" not in shown.text
+
+
+async def test_a_list_with_a_filter_offers_no_live_tail_that_would_pass_it_by(
+    admin: Client, story: Story
+) -> None:
+    endpoint = await story.endpoint()
+    for path in ("/deliveries", f"/webhooks/{endpoint}/deliveries"):
+        assert 'id="tail"' in (await admin.get(path)).text
+        for query in ("state=failed", "event_type=order.created", "test=no", "q=x"):
+            filtered = (await admin.get(f"{path}?{query}")).text
+            assert 'id="tail"' not in filtered, query
+            assert "clear the filter to watch" in filtered
+    of_one = (await admin.get(f"/deliveries?endpoint_id={endpoint}")).text
+    assert f'data-path="/deliveries/tail?endpoint_id={endpoint}"' in of_one

@@ -121,7 +121,9 @@ async def test_an_open_breaker_is_seen_while_its_replica_lives(
     shown = await System(deployment).show(ALL)
     assert shown["breakers"][0]["endpoint_id"] == endpoint
     assert shown["replicas"][0]["figures"] == {"lanes_count": 7}
-    assert (await System(deployment).show(ACME))["breakers"] == []
+    of_acme = await System(deployment).show(ACME)
+    assert of_acme["breakers"] == of_acme["hot_tables"] == of_acme["partitions"] == []
+    assert of_acme["postgres"] is of_acme["replicas"][0]["figures"] is None
     await connection.execute("UPDATE dispatcher.replica SET expires_at = now() - interval '1 s'")
     assert (await System(deployment).show(ALL))["breakers"] == []
 

@@ -28,7 +28,7 @@ def delivery_filter(
         "endpoint_id": endpoint_id or visit.query("endpoint_id"),
         "event_type": visit.query("event_type"),
         "state": visit.query("state"),
-        "test": _TESTS.get(visit.query("test")),
+        "test": _test(visit, problems),
         "since": read_time(visit, "since", problems),
         "until": read_time(visit, "until", problems),
         "search": visit.query("q"),
@@ -48,11 +48,19 @@ def event_filter(visit: Visit) -> tuple[dict[str, object], dict[str, str]]:
     values: dict[str, object] = {
         "event_type": visit.query("event_type"),
         "search": visit.query("q"),
-        "test": _TESTS.get(visit.query("test")),
+        "test": _test(visit, problems),
         "since": read_time(visit, "since", problems),
         "until": read_time(visit, "until", problems),
     }
     return values, problems
+
+
+def _test(visit: Visit, problems: dict[str, str]) -> bool | None:
+    text = visit.query("test")
+    if text not in _TESTS:
+        problems["test"] = visit.text("filter.test_form")
+        return None
+    return _TESTS[text]
 
 
 def read_time(visit: Visit, name: str, problems: dict[str, str]) -> datetime | None:

@@ -28,17 +28,19 @@ class System:
     async def show(self, actor: Actor) -> Object:
         """Returns replicas, breakers, the backlog, tables, partitions by day, and the database.
 
-        An actor of one tenant sees the breakers and the backlog of that tenant alone.
+        An actor of one tenant sees the breakers and the backlog of that tenant alone, and of the rest
+        which replicas run: figures, tables, partitions and the database are those of all tenants.
         """
+        sees_all = actor.tenant is None
         async with store.reading(self._database) as connection:
             replicas = await pages.read_replicas(connection)
             breakers = await statistics.read_breakers(connection, None, actor.tenant, BREAKERS_MAX)
             now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
-            tables = await pages.read_tables(connection)
+            tables = await pages.read_tables(connection) if sees_all else []
             postgres = await pages.read_postgres(connection)
         return {
             "at": time_text(postgres.now),
-            "replicas": [_replica(row) for row in replicas],
+            "replicas": [_replica(row, has_figures=sees_all) for row in replicas],
             "shards_free_count": postgres.shards_free_count,
             "breakers": [
                 {
@@ -59,11 +61,11 @@ class System:
             },
             "hot_tables": [_table(row) for row in tables if row.name in HOT_TABLES],
             "partitions": _partitions(tables),
-            "postgres": _postgres(postgres),
+            "postgres": _postgres(postgres) if sees_all else None,
         }
 
 
-def _replica(row: ReplicaRow) -> Object:
+def _replica(row: ReplicaRow, *, has_figures: bool) -> Object:
     return {
         "incarnation": row.incarnation,
         "name": row.name,
@@ -73,7 +75,7 @@ def _replica(row: ReplicaRow) -> Object:
         "lease_expires_at": time_text(row.expires_at),
         "shards_count": row.shards_count,
         "figures_at": time_text(row.figures_at),
-        "figures": row.figures,
+        "figures": row.figures if has_figures else None,
     }
 
 

@@ -102,9 +102,10 @@ async def token_revoked(visit: Visit) -> web.StreamResponse:
 
 
 async def system(visit: Visit) -> web.StreamResponse:
-    """Shows replicas, breakers, partitions, the database, and the settings in force."""
+    """Shows replicas and breakers; to who sees all tenants also the database and the settings in force."""
     shown = await visit.operations.system.show(visit.who)
-    return visit.page("system.html", system=shown, settings=_settings(visit))
+    settings = _settings(visit) if visit.who.tenant is None else []
+    return visit.page("system.html", system=shown, settings=settings)
 
 
 def _settings(visit: Visit) -> list[tuple[str, str, bool]]:

@@ -65,11 +65,17 @@ async def _list_page(
         types=tuple(visit.operations.deployment.catalogue.types),
         is_filtered=any(visit.query(name) for name in DELIVERY_FIELDS),
         filter=_carried(visit, endpoint_id),
-        tail_path=f"/deliveries/tail?{urlencode({'endpoint_id': endpoint_id})}"
-        if endpoint_id
-        else "/deliveries/tail",
+        tail_path=_tail_path(visit, endpoint_id),
         **values,
     )
+
+
+def _tail_path(visit: Visit, endpoint_id: str | None) -> str | None:
+    """Returns where the live tail of this list is; None where the filter asks for more than it can judge."""
+    if any(visit.query(name) for name in DELIVERY_FIELDS if name != "endpoint_id"):
+        return None
+    whose = endpoint_id or visit.query("endpoint_id")
+    return "/deliveries/tail" + (f"?{urlencode({'endpoint_id': whose})}" if whose else "")
 
 
 def _carried(visit: Visit, endpoint_id: str | None) -> str:
