@@ -148,7 +148,14 @@ async def test_who_is_of_one_tenant_sees_neither_the_database_nor_the_settings(
 
 
 @pytest.mark.parametrize(
-    "path", ["/deliveries?test=maybe", "/events?test=maybe", "/deliveries?state=lost"]
+    "path",
+    [
+        "/deliveries?test=maybe",
+        "/deliveries?state=lost",
+        "/events?test=maybe",
+        "/events?since=soon",
+        "/activity?since=soon",
+    ],
 )
 async def test_a_filter_that_cannot_be_read_is_said_and_finds_nothing(
     admin: Client, story: Story, path: str
@@ -158,7 +165,8 @@ async def test_a_filter_that_cannot_be_read_is_said_and_finds_nothing(
     shown = await admin.get(path)
     assert shown.status == 422
     assert 'id="faults"' in shown.text
-    assert "/events/e1" not in shown.text
+    for found in ("/events/e1", "endpoint.create", "/webhooks/ep_"):
+        assert found not in shown.text, found
 
 
 async def test_a_list_with_a_filter_offers_no_live_tail_that_would_pass_it_by(

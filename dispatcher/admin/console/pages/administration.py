@@ -19,19 +19,25 @@ _UNSAFE: Final = ("egress.allow_http", "egress.allow_networks", "egress.allow_me
 
 async def activity(visit: Visit) -> web.StreamResponse:
     """Shows who did what, newest first."""
+    visit.who.require(Role.ADMIN)
     problems: dict[str, str] = {}
-    page = await visit.operations.audit.page(
-        visit.who,
-        actor_name=visit.query("by"),
-        action=visit.query("action"),
-        object_id=visit.query("subject"),
-        since=read_time(visit, "since", problems),
-        until=read_time(visit, "until", problems),
-        cursor=visit.query("cursor"),
-    )
+    since = read_time(visit, "since", problems)
+    until = read_time(visit, "until", problems)
+    page: Object = {"items": [], "next_cursor": None}
+    if not problems:
+        page = await visit.operations.audit.page(
+            visit.who,
+            actor_name=visit.query("by"),
+            action=visit.query("action"),
+            object_id=visit.query("subject"),
+            since=since,
+            until=until,
+            cursor=visit.query("cursor"),
+        )
     fields = ("by", "action", "subject", "since", "until")
     return visit.page(
         "activity.html",
+        status=422 if problems else 200,
         page=page,
         problems=problems,
         is_filtered=any(visit.query(name) for name in fields),
