@@ -12,7 +12,7 @@ import pytest
 from dispatcher.core.errors import SchemaError
 from dispatcher.store import migrate as module
 from dispatcher.store.migrate import known, migrate, require
-from tests.support.cluster import run_apart
+from tests.support.cluster import run_apart, worker_name
 from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.postgres
@@ -36,7 +36,8 @@ def statements() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def url_with_pre(cluster) -> Iterator[str]:
     """A database to which this version's `pre` files are applied, and no `post` file."""
-    url = cluster.create("with_pre")
+    name = f"with_pre_{worker_name()}"
+    url = cluster.create(name)
 
     async def fill() -> None:
         connection = await asyncpg.connect(url)
@@ -47,7 +48,7 @@ def url_with_pre(cluster) -> Iterator[str]:
 
     run_apart(fill)
     yield url
-    cluster.drop("with_pre")
+    cluster.drop(name)
 
 
 @pytest.mark.parametrize("name", sorted(statements().keys() - NOT_PREPARED))
