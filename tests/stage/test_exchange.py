@@ -1,6 +1,5 @@
 """What an answer counts as, whatever bytes a receiver sends: rows R1 to R9, R16 and R18."""
 
-import asyncio
 import gzip
 import time
 
@@ -9,7 +8,16 @@ import pytest
 from dispatcher.core import limits
 from dispatcher.core.model import Flag, Outcome
 from dispatcher.delivery.connections import Target
-from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering, answering_once
+from tests.support.raw_receiver import (
+    OK,
+    RawReceiver,
+    Wire,
+    answering,
+    answering_once,
+    dripping,
+    flooding,
+    stalling,
+)
 from tests.support.sending import BODY, Sender
 
 DEADLINE_SECONDS = 0.3
@@ -18,43 +26,6 @@ SLACK_SECONDS = 0.2
 
 def target_of(receiver: RawReceiver) -> Target:
     return Target("http", "127.0.0.1", receiver.port)
-
-
-def flooding(start: bytes, piece: bytes) -> Script:
-    """Answers one request with `start` and then `piece` for as long as anyone reads."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        wire.send(start)
-        while await wire.drain():
-            wire.send(piece)
-
-    return script
-
-
-def stalling(start: bytes) -> Script:
-    """Answers one request with `start` and then nothing, with the connection open."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        wire.send(start)
-        await wire.gone.wait()
-
-    return script
-
-
-def dripping(start: bytes, piece: bytes) -> Script:
-    """Answers one request with `start` and then `piece` every 50 ms."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        wire.send(start)
-        while not wire.gone.is_set():
-            wire.send(piece)
-            # Time is what is tested: a deadline that each byte renews would never come.
-            await asyncio.sleep(0.05)
-
-    return script
 
 
 async def test_the_request_arrives_byte_for_byte(sender: Sender):

@@ -83,6 +83,12 @@ class Wire(asyncio.Protocol):
             self._more.clear()
             await self._more.wait()
 
+    async def received(self, count: int) -> None:
+        """Waits until so many bytes have arrived, whatever they are."""
+        while self.received_count < count and not self.gone.is_set():
+            self._more.clear()
+            await self._more.wait()
+
     def send(self, data: bytes) -> None:
         """Writes exactly these bytes."""
         self._transport.write(data)
@@ -229,5 +235,42 @@ def answering_once(answer: bytes) -> Script:
         if await wire.request() is not None:
             wire.send(answer)
             wire.close()
+
+    return script
+
+
+def flooding(start: bytes, piece: bytes) -> Script:
+    """Answers one request with `start` and then `piece` for as long as anyone reads."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        wire.send(start)
+        while await wire.drain():
+            wire.send(piece)
+
+    return script
+
+
+def stalling(start: bytes) -> Script:
+    """Answers one request with `start` and then nothing, with the connection open."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        wire.send(start)
+        await wire.gone.wait()
+
+    return script
+
+
+def dripping(start: bytes, piece: bytes) -> Script:
+    """Answers one request with `start` and then `piece` every 50 ms."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        wire.send(start)
+        while not wire.gone.is_set():
+            wire.send(piece)
+            # Time is what is tested: a deadline that each byte renews would never come.
+            await asyncio.sleep(0.05)
 
     return script
