@@ -38,6 +38,7 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.egress import self_test
 from dispatcher.delivery.gate import Gate, protected_addresses, trust_problems
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.delivery.shards import new_incarnation
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.runtime.clock import SystemClock
@@ -175,7 +176,7 @@ class Daemon:
                 keyring=keyring_of(settings),
                 metrics=metrics,
                 clock=self._clock,
-                incarnation=f"{name[:40]}-{secrets.token_hex(8)}",
+                incarnation=new_incarnation(name),
                 name=name,
                 version=__version__,
                 tracing=tracing,

@@ -11,7 +11,8 @@ and no request is started once `trusted_seconds` of it have passed; a lost lease
 and is taken again, it never ends the process. Each start is a new incarnation. One that finds its
 own name alive watches for longer than a renewal: if nothing was renewed it is the leftover of a
 crash and is buried (so a restart resumes within seconds), else a second process bears the name, and
-this one joins as one more replica.
+this one joins as one more replica. An incarnation tells which process it is: one whose process has
+provably ended on this very host is buried without the watch. A frozen process has not ended.
 
 With several replicas each takes its fair share and gives back what it holds above it, once nothing
 of it is in flight.
@@ -19,13 +20,14 @@ of it is in flight.
 
 import asyncio
 import random
+import secrets
 from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.runtime import probe
+from dispatcher.runtime import identity, probe
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.leases import Leases
 
@@ -35,6 +37,15 @@ SHARD_COUNT = 64
 NAMESAKE_SECONDS = 2.5
 COMPANY_SECONDS = 30.0
 """How long after its last lease another replica's transactions may still come to light."""
+
+
+def new_incarnation(name: str) -> str:
+    """Returns a name for this start alone, which tells a later one which process it was."""
+    return f"{name[:40]}-{secrets.token_hex(8)}@{identity.mark()}"
+
+
+def _has_ended(incarnation: str) -> bool:
+    return identity.is_gone(incarnation.rpartition("@")[2])
 
 
 class FollowsShards(Protocol):
@@ -124,15 +135,16 @@ class Shards:
     async def _watch_namesakes(self) -> None:
         """Buries what a crash of ours left behind, so that its shards need not run out."""
         seen = await self._leases.namesakes(self._name, self._incarnation)
-        if not seen:
-            return
-        try:
-            async with asyncio.timeout(NAMESAKE_SECONDS):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        if not all(_has_ended(incarnation) for incarnation, _ in seen):
+            try:
+                async with asyncio.timeout(NAMESAKE_SECONDS):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
         for incarnation, renewed_at in seen:
             if await self._leases.bury(incarnation, renewed_at):
+                # What it had sent to Postgres may still commit: deliveries of ours that nobody told us of.
+                self._others_seen_at = self._clock.monotonic()
                 _log.info("lease.taken_over", name=self._name, incarnation=incarnation)
             else:
                 _log.warning("lease.name_in_use", name=self._name, incarnation=incarnation)
