@@ -1,5 +1,6 @@
 """Fan-out: what a claim becomes, what is offered only after its commit, and what one bad event or endpoint costs."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -222,6 +223,17 @@ async def test_a_refused_batch_shrinks_until_the_one_at_fault_is_set_aside_alone
             break
     assert world.aside == ["e17"]
     assert world.committed == 29
+
+
+async def test_control_a_batch_that_is_tried_again_as_it_was_keeps_its_neighbours_for_ever(world):
+    """F10, A26: lost by one bad row are all that share its batch, and all behind it."""
+    world.waiting = [make_event(f"e{n}") for n in range(30)]
+    world.poison = "e17"
+    for _ in range(200):
+        with contextlib.suppress(BatchRefusedError):
+            await world.fanout._through(10)
+    assert world.aside == []
+    assert (world.committed, len(world.waiting)) == (10, 20)
 
 
 @pytest.mark.parametrize(("count", "more"), [(3, True), (2, False)])

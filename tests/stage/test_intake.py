@@ -142,6 +142,20 @@ async def test_without_a_listener_the_poll_finds_what_was_committed(start):
     assert "poll" in world.woken_by
 
 
+async def test_control_without_a_poll_what_a_dead_listener_missed_is_not_found(start):
+    """P3: as the test before, for twenty times its poll."""
+    world = World(poll_seconds=3_600.0)
+    world.alarm.works = False
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+        world.commit()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(20 * 0.05):
+                await heard.wait("intake.asleep", count=2)
+    assert world.waiting == 1
+
+
 async def test_idle_it_asks_once_a_poll_and_no_more(start):
     world = World(poll_seconds=0.05)
     with probe.listen() as heard:

@@ -363,3 +363,61 @@ async def test_a_rate_that_somebody_wrote_by_hand_costs_its_own_lane_only(rate: 
     attempts.offer("odd", "wh1")
     attempts.offer("other", "wh2")
     assert ("other", "wh2") in attempts.started
+
+
+# --- Controls ------------------------------------------------------------------------------------
+
+WITHOUT_BOUND = 1_000_000
+
+
+async def _dead_beside_healthy(*, dead_limit: int) -> Counter[str]:
+    """A dead endpoint with a backlog ahead of twenty healthy ones; returns who holds the permits."""
+    attempts = Attempts(total=50, per_host=50)
+    healthy = [make_endpoint(f"ep{n}") for n in range(20)]
+    _follow(attempts, make_endpoint("dead", max_concurrency=dead_limit), *healthy)
+    for number in range(100):
+        attempts.offer("dead", f"backlog{number}")
+    for n in range(20):
+        attempts.offer(f"ep{n}", f"wh{n}")
+    return attempts.per_endpoint()
+
+
+async def test_r21_control_one_global_semaphore_lets_the_dead_one_hold_every_permit():
+    assert len(await _dead_beside_healthy(dead_limit=10)) == 21
+    assert await _dead_beside_healthy(dead_limit=WITHOUT_BOUND) == {"dead": 50}
+
+
+async def _in_flight_after_an_outage(*, limit: int) -> int:
+    attempts = Attempts(total=WITHOUT_BOUND, per_host=WITHOUT_BOUND)
+    _follow(attempts, make_endpoint(max_concurrency=limit))
+    attempts.may_send = False
+    for number in range(300):
+        attempts.offer("ep", f"wh{number}")
+    attempts.may_send = True
+    attempts.lanes.pump()
+    return attempts.lanes.in_flight
+
+
+async def test_r22_control_releasing_all_that_is_overdue_is_a_flood():
+    assert await _in_flight_after_an_outage(limit=10) == 10
+    assert await _in_flight_after_an_outage(limit=WITHOUT_BOUND) >= 200
+
+
+async def _at_one_victim(*, per_host: int) -> int:
+    attempts = Attempts(total=500, per_host=per_host)
+    endpoints = [
+        make_endpoint(f"ep{n}", max_concurrency=10, host_key=("victim.test", 443))
+        for n in range(100)
+    ]
+    _follow(attempts, *endpoints)
+    for n in range(1_000):
+        attempts.offer(f"ep{n % 100}", f"wh{n}")
+    return attempts.lanes.in_flight
+
+
+async def test_a25_many_endpoints_at_one_host_get_what_one_host_gets():
+    assert await _at_one_victim(per_host=50) == 50
+
+
+async def test_a25_control_limits_of_endpoints_alone_add_up_at_the_victim():
+    assert await _at_one_victim(per_host=WITHOUT_BOUND) == 500

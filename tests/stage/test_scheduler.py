@@ -74,7 +74,10 @@ class FakeStore:
 class Made:
     """A scheduler on real lanes whose attempts are only noted."""
 
-    def __init__(self, *, timers_max: int = 1_000, may_send: bool = True) -> None:
+    def __init__(
+        self, *, timers_max: int = 1_000, may_send: bool = True, clock: ManualClock | None = None
+    ) -> None:
+        """`clock` is the scheduler's alone, where it is to differ from the database's."""
         self.clock = ManualClock()
         self.store = FakeStore(self.clock)
         self.started: list[Any] = []
@@ -94,7 +97,7 @@ class Made:
             self.lanes,
             shards=lambda: [1],
             late_by=self.late.append,
-            clock=self.clock,
+            clock=clock or self.clock,
             horizon_seconds=HORIZON,
             timers_max=timers_max,
         )
@@ -302,3 +305,22 @@ async def test_offering_from_fan_out_meanwhile_is_no_second_attempt(made):
     made.may_send = True
     made.lanes.pump()
     assert [delivery.id for delivery in made.started] == ["wh"]
+
+
+class WallClock(ManualClock):
+    """Known-bad: takes what people read for the time that passes."""
+
+    def monotonic(self) -> float:
+        return self.now().timestamp()
+
+
+@pytest.mark.parametrize("kind", [ManualClock, WallClock])
+async def test_p16_a_wall_clock_that_is_set_back_makes_no_retry_late_but_under_the_control(kind):
+    clock = kind()
+    made = Made(clock=clock)
+    made.store.put("wh", due_in=2.0, attempt_count=1)
+    assert await made.work() == []
+    clock.step_wall(-3_600.0)
+    for one in (clock, made.clock):
+        one.advance(2.1)
+    assert await made.work() == ([] if kind is WallClock else ["wh"])
