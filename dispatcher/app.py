@@ -78,6 +78,28 @@ def keyring_of(settings: Settings) -> Keyring:
     return Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
 
 
+def start_problems(settings: Settings) -> list[str]:
+    """Returns everything that keeps a daemon from starting, of what can be told without a database."""
+    problems: list[str] = []
+    if settings.database_url is None:
+        problems.append(
+            "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
+        )
+    for load in (lambda: keyring_of(settings), lambda: load_profiles(settings.directories_for("profiles")),
+                 lambda: load_catalogue(settings.directories_for("catalogue"))):  # fmt: skip
+        try:
+            load()
+        except ConfigurationError as error:
+            problems += error.problems
+    problems += trust_problems(settings)
+    if settings.tracing.otlp_url:
+        try:
+            require_libraries()
+        except ConfigurationError as error:
+            problems += error.problems
+    return problems
+
+
 class Daemon:
     """One replica; `run` is its life."""
 
@@ -97,23 +119,7 @@ class Daemon:
         Raises:
             ConfigurationError: something is missing or wrong; all of it.
         """
-        problems: list[str] = []
-        if settings.database_url is None:
-            problems.append(
-                "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
-            )
-        for load in (lambda: keyring_of(settings), lambda: load_profiles(settings.directories_for("profiles")),
-                     lambda: load_catalogue(settings.directories_for("catalogue"))):  # fmt: skip
-            try:
-                load()
-            except ConfigurationError as error:
-                problems += error.problems
-        problems += trust_problems(settings)
-        if settings.tracing.otlp_url:
-            try:
-                require_libraries()
-            except ConfigurationError as error:
-                problems += error.problems
+        problems = start_problems(settings)
         if problems or settings.database_url is None:
             raise ConfigurationError(problems)
         self._settings = settings

@@ -9,17 +9,20 @@ What is always true:
   before; otherwise it is closed. A client that drips bytes wins nothing: bytes do not start the
   time anew. A proxy in front must keep idle connections for less than that.
 * A body is never decompressed: a bomb would be, before anybody has looked at its size.
-* What is no HTTP is answered with 400 and leaves no line in the log, which strangers could fill.
+* What is no HTTP is answered with 400 and leaves no line in the log, which strangers could fill. The
+  answer is a problem like any other of the API, and says nothing of what serves.
 """
 
 import asyncio
 import logging
 import socket
+from http import HTTPStatus
 from typing import Final, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from dispatcher.admin.api.problems import problem
 from dispatcher.admin.peers import UNKNOWN, counted_address
 
 HEADERS_SECONDS_MAX: Final = 10.0
@@ -38,8 +41,7 @@ class _OursAlone(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tells whether the record is to be written."""
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
+        return not _is_theirs(record.exc_info[1] if record.exc_info else None)
 
 
 def _logger() -> logging.Logger:
@@ -49,20 +51,41 @@ def _logger() -> logging.Logger:
     return logger
 
 
+UNREADABLE: Final = "the request cannot be read as HTTP/1.1; the connection is closed"
+UNFORESEEN: Final = "something unforeseen went wrong; the log says what"
+
+
+class _Connection(web.RequestHandler):
+    """One connection, as aiohttp serves it; only what it says of errors that reach no handler is ours."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answers with a problem and ends the connection; aiohttp's own answer repeats what was sent and names it."""
+        super().handle_error(request, status, exc, message)  # logs it, and raises where it is late
+        answer = problem(status, UNREADABLE if _is_theirs(exc) else UNFORESEEN)
+        answer.headers["Server"] = "dispatcher"
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        answer.headers["Cache-Control"] = "no-store"
+        answer.force_close()
+        return answer
+
+
+def _is_theirs(error: BaseException | None) -> bool:
+    return isinstance(error, HttpProcessingError)
+
+
 class Listener:
     """Serves an application; `start` binds, `stop` ends it."""
 
     def __init__(self, application: web.Application, connections_max: int) -> None:
         self._connections_max = connections_max
         self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            logger=_logger(),
-            auto_decompress=False,
-            keepalive_timeout=HEADERS_SECONDS_MAX,
-            lingering_time=LINGERING_SECONDS_MAX,
-            shutdown_timeout=SHUTDOWN_SECONDS_MAX,
+            application, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS_MAX
         )
         self._listening: asyncio.Server | None = None
 
@@ -110,7 +133,15 @@ class _Doorkeeper(asyncio.Protocol):
             stream.write(REFUSED)
             stream.close()
             return
-        inside = server()
+        inside = _Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            logger=_logger(),
+            access_log=None,  # type: ignore[arg-type]  # none is written; None is what it tests for
+            auto_decompress=False,
+            keepalive_timeout=HEADERS_SECONDS_MAX,
+            lingering_time=LINGERING_SECONDS_MAX,
+        )
         stream.set_protocol(inside)
         inside.connection_made(stream)
 

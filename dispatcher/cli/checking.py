@@ -1,7 +1,6 @@
 """`dispatcher check`: what is in force and where it came from, and every problem at once."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,13 @@ from pydantic import SecretStr
 
 from dispatcher.cli.migration import connect
 from dispatcher.cli.output import cell, say, say_json
-from dispatcher.cli.session import FAILED, USAGE, effective_environment, guarded
+from dispatcher.cli.session import (
+    FAILED,
+    USAGE,
+    effective_environment,
+    guarded,
+    readable_settings,
+)
 from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
@@ -59,7 +64,7 @@ async def _check(config: Path | None, findings: Findings) -> None:
     except ConfigurationError as error:
         wrong += error.problems
         # The rest is checked with what the environment alone gives, so that no problem hides another.
-        settings = _readable(environ)
+        settings = readable_settings(environ)
     else:
         findings.settings = _in_force(settings)
     findings.warnings += settings.warnings
@@ -77,24 +82,6 @@ async def _check(config: Path | None, findings: Findings) -> None:
     await _check_database(settings, "DISPATCHER_DATABASE_URL", settings.database_url, findings)
     if settings.listen_database_url is not None:
         await _check_reach("DISPATCHER_LISTEN_DATABASE_URL", settings.listen_database_url, findings)
-
-
-def _readable(environ: Mapping[str, str]) -> Settings:
-    """Returns the settings of the special variables alone, those of them that are well-formed."""
-    settings = Settings()
-    for name in (
-        "DISPATCHER_DATABASE_URL",
-        "DISPATCHER_LISTEN_DATABASE_URL",
-        "DISPATCHER_SECRET_KEYS",
-    ):
-        given = {key: environ[key] for key in (name, f"{name}_FILE") if environ.get(key)}
-        try:
-            found = load_settings(None, given, working_directory=Path("/nonexistent"))
-        except ConfigurationError:
-            continue
-        key = name.removeprefix("DISPATCHER_").lower()
-        settings = settings.model_copy(update={key: getattr(found, key)})
-    return settings
 
 
 def _in_force(settings: Settings) -> list[dict[str, Any]]:

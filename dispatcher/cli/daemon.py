@@ -8,9 +8,9 @@ import typer
 import uvloop
 
 from dispatcher import __version__
-from dispatcher.app import Daemon
+from dispatcher.app import Daemon, start_problems
 from dispatcher.cli.output import fail, tell
-from dispatcher.cli.session import FAILED, USAGE
+from dispatcher.cli.session import FAILED, USAGE, readable_settings
 from dispatcher.config.settings import Settings, load_settings
 from dispatcher.core.errors import ConfigurationError, SchemaError
 from dispatcher.runtime.notify import Notifier
@@ -22,7 +22,7 @@ def run(config: Path | None) -> None:
     try:
         settings = load_settings(config, os.environ)
     except ConfigurationError as error:
-        _refuse(error)
+        _refuse(_with_what_is_missing(error))
     writer = logs.configure(form=settings.log.format, level=settings.log.level, version=__version__)
 
     def reload() -> Settings:
@@ -42,6 +42,15 @@ def run(config: Path | None) -> None:
         fail(f"ended by {type(error).__name__}: {error}")
         raise typer.Exit(FAILED) from None
     logs.shut_down()
+
+
+def _with_what_is_missing(error: ConfigurationError) -> ConfigurationError:
+    """Returns the faults of the settings, and what else would keep the daemon from starting once they are mended."""
+    told = {problem.partition(":")[0] for problem in error.problems}
+    others = start_problems(readable_settings(os.environ))
+    return ConfigurationError(
+        [*error.problems, *(one for one in others if one.partition(":")[0] not in told)]
+    )
 
 
 def _refuse(error: ConfigurationError | SchemaError) -> NoReturn:

@@ -220,3 +220,24 @@ def _code_of(run: Callable[[], None]) -> int:
     else:
         return 0
     return FAILED
+
+
+def readable_settings(environ: Mapping[str, str]) -> Settings:
+    """Returns the settings of the special variables alone, those of them that are well-formed.
+
+    For whoever has found the settings as a whole to be wrong, and wants to tell the other problems too.
+    """
+    settings = Settings()
+    for name in (
+        "DISPATCHER_DATABASE_URL",
+        "DISPATCHER_LISTEN_DATABASE_URL",
+        "DISPATCHER_SECRET_KEYS",
+    ):
+        given = {key: environ[key] for key in (name, f"{name}_FILE") if environ.get(key)}
+        try:
+            found = load_settings(None, given, working_directory=Path("/nonexistent"))
+        except ConfigurationError:
+            continue
+        key = name.removeprefix("DISPATCHER_").lower()
+        settings = settings.model_copy(update={key: getattr(found, key)})
+    return settings

@@ -7,6 +7,7 @@ import resource
 import time
 from typing import Self
 
+import orjson
 import pytest
 from aiohttp import web
 
@@ -54,12 +55,16 @@ class Served:
         application = web.Application(client_max_size=MIB)
         application.router.add_get("/", self._greet)
         application.router.add_post("/", self._measure)
+        application.router.add_get("/broken", self._break)
         self._listener = Listener(application, connections_max)
         self._clients: list[Client] = []
         self.port = 0
 
     async def _greet(self, _: web.Request) -> web.Response:
         return web.Response(text="here")
+
+    async def _break(self, _: web.Request) -> web.Response:
+        raise ValueError("of the test")
 
     async def _measure(self, request: web.Request) -> web.Response:
         return web.Response(text=str(len(await request.read())))
@@ -148,14 +153,52 @@ async def test_a_body_of_a_gigabyte_is_refused_without_being_taken():
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
-@pytest.mark.parametrize(
-    "request_", [b"\x1b[31mno http\r\n\r\n", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"]
-)
-async def test_what_is_no_http_is_refused_and_not_logged(caplog, request_):
+UNREADABLE = {
+    "no method": b"\x1b[31mno http\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "a space in a name": b"GET / HTTP/1.1\r\nA b: c\r\n\r\n",
+    "two framings": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+    "no such length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: two\r\n\r\n",
+    "a long line": b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n\r\n",
+    "no such version": b"GET / HTTP/9.9\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_what_is_no_http_gets_a_problem_that_tells_nothing_and_is_not_logged(caplog, name):
     async with Served() as served:
         client = await served.client()
-        assert b" 400 Bad Request" in await client.ask(request_)
+        assert b" 400 Bad Request" in await client.ask(UNREADABLE[name])
+        async with asyncio.timeout(10):
+            answer = await client.reader.read()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    assert b"Server: dispatcher\r\n" in head + b"\r\n"
+    assert b"aiohttp" not in answer
+    assert b"Python" not in answer
+    assert orjson.loads(body) == {
+        "type": "about:blank",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": module.UNREADABLE,
+    }
     assert caplog.records == []
+
+
+async def test_what_nobody_foresaw_is_a_problem_too_and_is_logged(caplog):
+    async with Served() as served:
+        client = await served.client()
+        assert await client.ask(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n") == (
+            b"HTTP/1.1 500 Internal Server Error\r\n"
+        )
+        async with asyncio.timeout(10):
+            answer = await client.reader.read()
+    assert b"application/problem+json" in answer
+    assert b"aiohttp" not in answer
+    assert b"of the test" not in answer
+    assert "of the test" in str(caplog.records[0].exc_info)
 
 
 async def test_a_bomb_is_not_decompressed():

@@ -155,6 +155,7 @@ async def test_who_is_of_one_tenant_sees_neither_the_database_nor_the_settings(
         "/events?test=maybe",
         "/events?since=soon",
         "/activity?since=soon",
+        "/webhooks?state=lost",
     ],
 )
 async def test_a_filter_that_cannot_be_read_is_said_and_finds_nothing(

@@ -195,12 +195,10 @@ async def test_p18_control_a_start_under_one_advisory_lock_waits_for_whoever_sta
     watching = await asyncpg.connect(database)
 
     async def all_wait() -> bool:
-        return (
-            await watching.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            )
-            == count - 1
+        waiting = await watching.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         )
+        return bool(waiting == count - 1)
 
     await until(all_wait, seconds=5, what="the others to stand in line")
     await watching.close()

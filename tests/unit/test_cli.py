@@ -98,6 +98,19 @@ def test_a_wrong_configuration_ends_with_2_and_names_every_fault(command: list[s
     assert "log.level" in told
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    "given", [{}, {"DISPATCHER_DATABASE_URL": "bogus"}, {"DISPATCHER_HTTP__PORT": "x"}]
+)
+def test_what_is_missing_is_told_beside_what_is_wrong(command: str, given: dict[str, str]):
+    finished = process(command, **given)
+    assert finished.returncode == 2
+    told = finished.stdout + finished.stderr
+    for name in ("DISPATCHER_DATABASE_URL: ", "DISPATCHER_SECRET_KEYS: required", *given):
+        assert name in told
+    assert told.count("DISPATCHER_DATABASE_URL: ") == 1
+
+
 def test_a_database_that_is_not_there_ends_with_1():
     finished = process("endpoint", "list", DISPATCHER_DATABASE_URL="postgresql://a@127.0.0.1:1/x")
     assert finished.returncode == 1

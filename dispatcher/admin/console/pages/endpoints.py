@@ -22,19 +22,26 @@ _ACTS: Final = ("pause", "resume", "delete")
 
 
 async def listed(visit: Visit) -> web.StreamResponse:
-    """Shows the endpoints with how each fared in the last day."""
-    page = await visit.operations.endpoints.page(
-        visit.who,
-        state=visit.query("state"),
-        profile=visit.query("profile"),
-        name=visit.query("name"),
-        cursor=visit.query("cursor"),
-    )
+    """Shows the endpoints with how each fared in the last day; none where the filter cannot be read."""
+    problems: dict[str, str] = {}
+    page: Object = {"items": [], "next_cursor": None}
+    try:
+        page = await visit.operations.endpoints.page(
+            visit.who,
+            state=visit.query("state"),
+            profile=visit.query("profile"),
+            name=visit.query("name"),
+            cursor=visit.query("cursor"),
+        )
+    except InvalidRequestError as error:
+        problems = faults_by_field(visit, error.problems)
     figures = await visit.operations.overview.of_endpoints(
         visit.who, [one["id"] for one in page["items"]]
     )
     return visit.page(
         "endpoints.html",
+        status=422 if problems else 200,
+        problems=problems,
         page=page,
         figures=figures,
         sparks={name: _spark(one) for name, one in figures.items()},
