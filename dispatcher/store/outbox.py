@@ -5,9 +5,12 @@
 What is always true: an event has left the outbox exactly when its bodies and deliveries exist. A
 crash, a slow or a lost Postgres before COMMIT leaves the event in the outbox for whoever claims
 next; after it, the deliveries are there for whoever owns their endpoints. If COMMIT itself is cut
-off, either may be; nothing in memory is believed until the database says so again.
+off, either may be; nothing in memory is believed until the database says so again. While dead rows
+that vacuum may not clear are in the way, looks begin at a floor (`core/floor.py`), and all of it is
+looked at each few seconds.
 """
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date, datetime
@@ -17,6 +20,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.floor import Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
@@ -133,12 +137,17 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._floor = Floor()
 
     async def poll(self) -> Poll:
         """Looks whether there is anything to do."""
-        row = await self._database.fetch_row(_POLL)
+        floor = self._floor.for_look(time.monotonic())
+        row = await self._database.fetch_row(_POLL, floor)
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
-        return Poll(*row)
+        poll = Poll(row[0], row[1], row[2])
+        if floor == 0:
+            self._floor.looked(time.monotonic(), seconds=row[3], found=poll.outbox_waiting)
+        return poll
 
     @asynccontextmanager
     async def claim(
@@ -172,16 +181,25 @@ class Outbox:
     async def _claim(
         self, events_max: int, bytes_max: int, event_id: str | None
     ) -> AsyncIterator[Claim]:
-        async with self._database.transaction() as connection:
-            rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id)
-            events = [
-                Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7])
-                for r in rows
-            ]
-            if rows:
-                yield Claim(connection, events, rows[0][8], rows[0][9])
-            else:
-                yield Claim(connection, events, None, 0)
+        floor = self._floor.for_claim() if event_id is None else 0
+        try:
+            async with self._database.transaction() as connection:
+                rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id, floor)
+                events = [
+                    Event(
+                        r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7]
+                    )
+                    for r in rows
+                ]
+                if rows:
+                    yield Claim(connection, events, rows[0][8], rows[0][9])
+                else:
+                    yield Claim(connection, events, None, 0)
+        except BaseException:
+            self._floor.failed()
+            raise
+        if rows and event_id is None:
+            self._floor.claimed(time.monotonic(), rows[-1][10])
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
         """Forgets ids that producers gave more than `days` ago; returns how many."""

@@ -106,7 +106,7 @@ def explain(url: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("generic", [False, True])
 async def test_a_claim_reads_what_it_takes(explain, generic):
-    plan = await explain("outbox_claim", 500, 16_000_000, None, generic=generic)
+    plan = await explain("outbox_claim", 500, 16_000_000, None, 0, generic=generic)
     assert plan.uses("outbox_waiting")
     assert "outbox" not in plan.scanned
     assert plan.rows_max <= 2_000
@@ -115,7 +115,7 @@ async def test_a_claim_reads_what_it_takes(explain, generic):
 
 @pytest.mark.parametrize("generic", [False, True])
 async def test_a_poll_looks_at_one_row(explain, generic):
-    plan = await explain("poll", generic=generic)
+    plan = await explain("poll", 0, generic=generic)
     assert plan.uses("outbox_waiting")
     assert plan.rows_max <= 2
     assert plan.buffers <= 50
@@ -211,6 +211,7 @@ async def test_a_claim_that_sorts_the_whole_backlog_would_be_seen(url):
             500,
             16_000_000,
             None,
+            0,
         )
         await connection.execute("ROLLBACK")
     finally:

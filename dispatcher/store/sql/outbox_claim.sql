@@ -1,10 +1,10 @@
 -- Takes the oldest waiting events out of the outbox and makes them history, in one statement.
 --
 -- Parameters: $1 events at most, $2 bytes of data at most (one event is taken whatever its size),
---   $3 the one event to take (NULL: the oldest ones).
+--   $3 the one event to take (NULL: the oldest ones), $4 the position to begin at (0: all; see core/floor.py).
 -- Index: outbox_waiting. Locks: the rows taken; rows that another replica holds are skipped.
 -- By row state, never by a cursor on position: commits come out of order, and a cursor loses what commits
--- behind it. The two last columns stand in the first row alone. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
+-- behind it. The two columns before the last stand in the first row alone. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
 -- that a second insert of one is refused for as long as it must be.
 -- A malformed traceparent (W3C) is dropped here. The routing version is read in this statement's snapshot: an endpoint saved before an event's commit is in it.
 WITH waiting AS MATERIALIZED (
@@ -13,7 +13,7 @@ WITH waiting AS MATERIALIZED (
                AS traceparent,
            id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
     FROM dispatcher.outbox
-    WHERE consumed_at IS NULL AND ($3::text IS NULL OR id = $3)
+    WHERE consumed_at IS NULL AND position >= $4 AND ($3::text IS NULL OR id = $3)
     ORDER BY position
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -38,6 +38,7 @@ WITH waiting AS MATERIALIZED (
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
        CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent,
        CASE WHEN bytes_before = 0 THEN now() END AS accepted_at,
-       CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version
+       CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version,
+       position
 FROM taken
 ORDER BY position

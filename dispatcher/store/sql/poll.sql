@@ -1,5 +1,7 @@
 -- What changed since the last look: one row, one statement a second is all an idle dispatcher asks.
--- Parameters: none. Index: outbox_waiting. Locks: none.
+-- Parameters: $1 the position to begin at (0: all; see core/floor.py). Index: outbox_waiting. Locks: none.
+-- The last column is how long the ones before it took: what is to its left is worked out first.
 SELECT (SELECT version FROM dispatcher.routing) AS routing_version,
-       EXISTS (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL) AS outbox_waiting,
-       EXISTS (SELECT FROM dispatcher.delivery_request) AS requests_waiting
+       EXISTS (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL AND position >= $1) AS outbox_waiting,
+       EXISTS (SELECT FROM dispatcher.delivery_request) AS requests_waiting,
+       extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS took_seconds
