@@ -353,8 +353,7 @@ class MemoryDatabase:
                 continue
             answered = any(
                 a.outcome == "ok"
-                and a.attempted_at
-                <= datetime.fromtimestamp(asked.requested_at, UTC)
+                and datetime.fromtimestamp(asked.requested_at, UTC)
                 <= a.attempted_at + timedelta(seconds=a.latency_seconds + 0.1)
                 for a in self.attempts_of(delivery_id)
             )

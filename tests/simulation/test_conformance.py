@@ -312,6 +312,20 @@ async def test_a_resend_waits_until_an_attempt_after_it_settles_it(store):
     assert (row.state, row.attempt_count, row.schedule_position) == ("pending", 1, 0)
 
 
+@pytest.mark.parametrize(("outcome", "answered"), [("ok", True), ("http_error", False)])
+async def test_a_scheduled_attempt_that_began_after_a_resend_was_asked_for_answers_it_by_success(
+    store, outcome, answered
+):
+    """Else a person who asked a moment before the schedule's own success would see one attempt too many."""
+    token = await _take(store)
+    await _fan_out(store, "e1")
+    await store.resend(DeliveryId("wh_e1"))
+    state = "succeeded" if answered else "retrying"
+    await _record(store, token, "e1", 1, state, outcome=outcome)
+    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    assert request.answered is answered
+
+
 async def test_leases_are_joined_renewed_taken_released_and_buried(store):
     await store.leases.join("a", "name", "1", 60.0)
     await store.leases.join("b", "name", "1", 60.0)

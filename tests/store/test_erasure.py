@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from dispatcher.admin.operations.deliveries import DeliveryOperations
+from dispatcher.admin.operations.delivery_search import DeliveryFilter
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.erasure import Erasure
 from dispatcher.admin.operations.events import Events
@@ -194,6 +195,19 @@ async def test_an_erased_delivery_cannot_be_resent(deployment, sql):
     for name in (DONE, OPEN):
         with pytest.raises(ConflictError, match="nothing to send"):
             await DeliveryOperations(deployment).resend(ALL, name)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_bulk_resend_counts_and_asks_for_nothing_that_was_erased(deployment, sql, dry_run):
+    await deliver(sql, "evt_2026_000001")
+    await Erasure(deployment).erase(ALL, event_id="evt_2026_000001")
+    operations = DeliveryOperations(deployment)
+    wanted = DeliveryFilter(event_id="evt_2026_000001")
+    assert len((await operations.page(ALL, wanted))["items"]) == 2
+    answer = await operations.resend_matching(ALL, wanted, dry_run=dry_run)
+    assert (answer["count"], answer["capped"]) == (0, False)
+    asked = "SELECT count(*) FROM dispatcher.delivery_request WHERE kind = 'resend'"
+    assert await sql.fetchval(asked) == 0
 
 
 async def test_what_is_answered_to_an_attempt_in_flight_is_not_kept(deployment, sql, pool):

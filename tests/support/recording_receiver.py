@@ -9,7 +9,8 @@ A line on standard input sets how paths behave, `{"/hook": {"statuses": [500, 20
 "delay_seconds": [0.0, 0.1], "secret": "..."}}`, and is answered with `ok`. `statuses` are taken in turn
 by the attempts of one event, the last one for all that follow; `share` is the share of events to which
 they apply, the others succeed. A status of 0 is never answered until the path's behaviour is set anew
-with a status for it. It verifies signatures with nothing but the standard library.
+with a status for it. It verifies signatures with nothing but the standard library; `secret` may be a
+list, and the line says by `keys` which of them, by number, a request verifies with.
 """
 
 import asyncio
@@ -33,27 +34,39 @@ EVENT_ID = re.compile(rb'^\{"id":"([^"]+)"')
 REQUEST_ID = re.compile(rb'^\{"request_id":"([^"]+)"')
 
 
-def signature_verdict(headers: dict[bytes, bytes], body: bytes, secret: str) -> str:
-    """Returns `good`, `bad` or `none`; which profile it is shows in the headers."""
-    if b"x-wms-signature" in headers:
-        digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        return _verdict(headers[b"x-wms-signature"], b"sha256=" + digest.encode())
-    if b"x-webhook-signature" in headers:
-        content = headers.get(b"x-webhook-timestamp", b"") + b"." + body
-        digest = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
-        return _verdict(headers[b"x-webhook-signature"], b"sha256=" + digest.encode())
-    if b"webhook-signature" in headers:
-        content = b".".join(
-            (headers.get(b"webhook-id", b""), headers.get(b"webhook-timestamp", b""), body)
-        )
-        key = base64.b64decode(secret.removeprefix("whsec_"))
-        digest = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
-        return _verdict(headers[b"webhook-signature"], b"v1," + digest.encode())
-    return "none"
+def verifying(headers: dict[bytes, bytes], body: bytes, secrets: list[str]) -> list[int] | None:
+    """Returns which of the secrets the request verifies with; None where it is not signed."""
+    for header, make in (
+        (b"x-wms-signature", _wms),
+        (b"x-webhook-signature", _humansoft),
+        (b"webhook-signature", _standard),
+    ):
+        if header in headers:
+            given = headers[header].split(b" ")
+            wanted = [make(headers, body, secret) for secret in secrets]
+            return [
+                number
+                for number, one in enumerate(wanted)
+                if any(hmac.compare_digest(one, other) for other in given)
+            ]
+    return None
 
 
-def _verdict(given: bytes, wanted: bytes) -> str:
-    return "good" if hmac.compare_digest(given, wanted) else "bad"
+def _wms(_: dict[bytes, bytes], body: bytes, secret: str) -> bytes:
+    return b"sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode()
+
+
+def _humansoft(headers: dict[bytes, bytes], body: bytes, secret: str) -> bytes:
+    content = headers.get(b"x-webhook-timestamp", b"") + b"." + body
+    return b"sha256=" + hmac.new(secret.encode(), content, hashlib.sha256).hexdigest().encode()
+
+
+def _standard(headers: dict[bytes, bytes], body: bytes, secret: str) -> bytes:
+    content = b".".join(
+        (headers.get(b"webhook-id", b""), headers.get(b"webhook-timestamp", b""), body)
+    )
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    return b"v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest())
 
 
 class Book:
@@ -123,6 +136,8 @@ class Connection(asyncio.Protocol):
         if event_id is None:
             found = EVENT_ID.match(body) or REQUEST_ID.match(body)
             event_id = found[1] if found else b""
+        known = behaviour.get("secret", "")
+        keys = verifying(headers, body, known if isinstance(known, list) else [known])
         self._book.write(
             kind="request",
             connection=self._name,
@@ -132,7 +147,8 @@ class Connection(asyncio.Protocol):
             event_id=event_id.decode(),
             delivery_id=headers.get(b"x-webhook-id", b"").decode(),
             sha256=hashlib.sha256(body).hexdigest(),
-            signature=signature_verdict(headers, body, behaviour.get("secret", "")),
+            signature="none" if keys is None else "good" if keys else "bad",
+            keys=keys,
             signature_text=next(
                 (v.decode() for k, v in headers.items() if k.endswith(b"-signature")), ""
             ),

@@ -1,5 +1,5 @@
--- The resends that wait, with all an attempt needs, and the cancellations to forget. One that was asked for while
--- an attempt was in flight is answered if that attempt succeeded.
+-- The resends that wait, with all an attempt needs, and the cancellations to forget. One is answered if an attempt
+-- succeeded that was in flight when it was asked for, or began after that by schedule, before anybody saw the request.
 --
 -- Parameters: $1 shards, $2 rows at most, $3 delivery ids that are in flight (their resend comes after).
 -- Index: delivery_request_pkey, the deliveries' keys. Locks: none.
@@ -7,8 +7,7 @@ SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, d.endpoint_id, d.
        d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent,
        EXISTS (SELECT FROM dispatcher.attempt AS a
                WHERE a.day = r.day AND a.delivery_id = r.delivery_id AND a.outcome = 'ok'
-                 AND r.requested_at BETWEEN a.attempted_at
-                     AND a.attempted_at + make_interval(secs => a.latency_seconds + 0.1)) AS answered
+                 AND r.requested_at <= a.attempted_at + make_interval(secs => a.latency_seconds + 0.1)) AS answered
 FROM dispatcher.delivery_request AS r
 JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
 LEFT JOIN LATERAL (

@@ -1,0 +1,95 @@
+"""A18: ciphertext swapped between rows, cut and flipped in Postgres; what no longer opens disables its endpoint alone.
+
+While the daemon runs, and again when it starts with such rows. The control is a keyring without associated data:
+it opens what was swapped, so that one customer's receiver could be made to verify another's requests.
+"""
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dispatcher.core.errors import SecretError
+from dispatcher.core.sealing import NONCE_BYTES, Keyring
+from tests.support.checker import Subscriber
+from tests.support.daemon import KEY, STANDARD_SECRET, add_endpoint, quiet, until
+from tests.support.ledger import Plan
+
+SPOILT = {
+    "ep_swapped_1": "SELECT sealed FROM dispatcher.endpoint_secret WHERE endpoint_id = 'ep_swapped_2'",
+    "ep_swapped_2": "SELECT sealed FROM dispatcher.endpoint_secret WHERE endpoint_id = 'ep_swapped_1'",
+    "ep_cut": "SELECT substr(sealed, 1, length(sealed) - 1) FROM dispatcher.endpoint_secret"
+    " WHERE endpoint_id = 'ep_cut'",
+    "ep_emptied": "SELECT ''::bytea",
+    "ep_flipped": "SELECT set_byte(sealed, 20, get_byte(sealed, 20) # 1) FROM dispatcher.endpoint_secret"
+    " WHERE endpoint_id = 'ep_flipped'",
+}
+EVENTS = 40
+
+
+@pytest.mark.postgres
+@pytest.mark.e2e
+@pytest.mark.slow
+async def test_a_secret_that_was_tampered_with_disables_its_endpoint_and_no_other(bench, sql):
+    receiver = bench.receiver
+    names = [*SPOILT, "ep_sound"]
+    receiver.behave(**{name: {"secret": STANDARD_SECRET} for name in names})
+    for name in names:
+        await add_endpoint(sql, name, receiver.url(f"/{name}"))
+    daemon = await bench.daemon().started()
+    await bench.produced(Plan(url=bench.url, prefix="before", events_count=10))
+    await quiet(bench.url, seconds=10)
+    spoilt = {name: await sql.fetchval(query) for name, query in SPOILT.items()}
+    for name, sealed in spoilt.items():
+        await sql.execute(
+            "UPDATE dispatcher.endpoint_secret SET sealed = $2 WHERE endpoint_id = $1", name, sealed
+        )
+    states = "SELECT id, state, reason FROM dispatcher.endpoint ORDER BY id"
+    wanted = sorted(
+        [
+            *((name, "disabled", "secret_unreadable") for name in SPOILT),
+            ("ep_sound", "active", None),
+        ]
+    )
+
+    async def disabled() -> bool:
+        return [tuple(row) for row in await sql.fetch(states)] == wanted
+
+    await until(disabled, seconds=15, what="each spoilt row to be noticed, and no other")
+    seen = {name: receiver.count("request", f"/{name}") for name in SPOILT}
+    await bench.produced(Plan(url=bench.url, prefix="after", events_count=EVENTS))
+    await quiet(bench.url, seconds=10)
+    assert daemon.child.poll() is None
+    daemon.stop()
+    # What was there before it started costs no more.
+    await sql.execute("UPDATE dispatcher.endpoint SET state = 'active', reason = NULL")
+    again = await bench.daemon(name="again").started()
+    await until(disabled, seconds=15, what="each spoilt row to be noticed at a start")
+    await bench.produced(Plan(url=bench.url, prefix="again", events_count=EVENTS))
+    await quiet(bench.url, seconds=10)
+    assert again.child.poll() is None
+    assert {name: receiver.count("request", f"/{name}") for name in SPOILT} == seen
+    cancelled = await sql.fetch(
+        "SELECT DISTINCT reason FROM dispatcher.delivery WHERE state = 'cancelled'"
+    )
+    assert {row[0] for row in cancelled} <= {"endpoint_disabled", "secret_unreadable"}
+    await bench.report("A18", [Subscriber(name, f"/{name}") for name in names])
+
+
+def test_control_a_seal_that_is_not_bound_to_its_row_opens_in_another():
+    """Counted: of two swapped secrets, how many open under the other's name."""
+    cipher, ours = AESGCM(KEY), Keyring({"k1": KEY})
+    owners = ("ep_1", "ep_2")
+    nonces = dict(zip(owners, (b"1" * NONCE_BYTES, b"2" * NONCE_BYTES), strict=True))
+    unbound = {owner: cipher.encrypt(nonces[owner], owner.encode(), None) for owner in owners}
+    bound = {owner: ours.seal(owner, owner=owner, nonce=nonces[owner]) for owner in owners}
+    opened = {"theirs": 0, "ours": 0}
+    for owner, other in (owners, owners[::-1]):
+        try:
+            opened["theirs"] += cipher.decrypt(nonces[other], unbound[other], None) != b""
+        except InvalidTag:
+            opened["theirs"] += 0
+        try:
+            opened["ours"] += ours.open(bound[other], owner=owner, key_id="k1") != ""
+        except SecretError:
+            opened["ours"] += 0
+    assert opened == {"theirs": 2, "ours": 0}
