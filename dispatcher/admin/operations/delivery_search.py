@@ -7,7 +7,7 @@ them soon, and it begins at the newest of them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,6 +32,8 @@ _REQUEST_ID: Final = re.compile(r"([a-z0-9]+_)?([0-9a-f]{16})")
 _LABEL: Final = re.compile(r"([a-z0-9_.-]{1,64})=(.+)", re.DOTALL)
 EVENTS_MAX: Final = 1_000
 """Events that a label may have for their deliveries to be read one by one: some 5 µs each."""
+EVENTS_FIRST: Final = 100
+"""Of those, how many are looked at first: each costs four pages of the index, and a page shows fifty deliveries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +127,13 @@ class DeliverySearch:
                 [labels, value_path, tenant, wanted.since, wanted.until, at_most, EVENTS_MAX + 1],
             )
             if len(found) <= EVENTS_MAX:
-                keys = [key for key, _ in found]
-                return await _of_events(connection, keys, None, tenant, wanted, place, rows_max)
+                rows: list[DeliveryDetail] = []
+                for keys in _in_two_parts(found):
+                    missing = rows_max - len(rows)
+                    rows += await _of_events(connection, keys, None, tenant, wanted, place, missing)
+                    if len(rows) == rows_max:
+                        break
+                return rows
             newest = found[0][1] + timedelta(microseconds=1)
             wanted = replace(wanted, until=min(newest, wanted.until or newest))
         return await history.page_of_deliveries(
@@ -242,6 +249,20 @@ def _is_within(event: EventDetail, wanted: DeliveryFilter, place: Place | None) 
 def _value_path(value: str) -> str:
     """Returns the JSON path that labels fulfil of which one has this value."""
     return f"$.* ? (@ == {orjson.dumps(value).decode()})"
+
+
+def _in_two_parts(found: Sequence[tuple[EventKey, datetime]]) -> Iterator[list[EventKey]]:
+    """Yields the newest events, and then the others: a page is mostly full before those are read.
+
+    Deliveries are made in the moment in which their event is accepted, so those of the second part are
+    older than all of the first; events of one moment are therefore kept together.
+    """
+    end = min(EVENTS_FIRST, len(found))
+    while 0 < end < len(found) and found[end][1] == found[end - 1][1]:
+        end += 1
+    for part in (found[:end], found[end:]):
+        if part:
+            yield [key for key, _ in part]
 
 
 async def _of_events(
