@@ -343,6 +343,8 @@ class Daemon:
             problems.append("the database has not been reached yet")
         elif not pipeline.is_alive(self._clock.monotonic(), TURNED_SECONDS_MAX):
             problems.append("intake has not turned of late")
+        elif not pipeline.takes_in(self._clock.monotonic(), TURNED_SECONDS_MAX):
+            problems.append("the outbox cannot be read: see intake.waits in the log")
         if not await schema.is_writable():
             problems.append("the database cannot be written to")
         return problems

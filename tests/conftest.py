@@ -72,6 +72,14 @@ def pytest_configure(config: pytest.Config) -> None:
         _start_owned(config)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives the long forms that may not run side by side to one worker; the others go to the other one."""
+    if config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("alone"):
+                item.add_marker(pytest.mark.xdist_group("alone"))
+
+
 def _drop(_logger: object, _method: str, _event: object) -> str:
     raise structlog.DropEvent
 

@@ -97,7 +97,9 @@ class Intake:
         self._measured_count = 0
         self._polled_at = 0.0
         self.turned_at = clock.monotonic()
-        """When the loop last went round, or waited within its bounds; readiness looks at it."""
+        """When the loop last went round, or waited within its bounds; readiness and the watchdog look at it."""
+        self.looked_at = self.turned_at
+        """When Postgres last let it look at the outbox; readiness looks at it, the watchdog does not."""
 
     def stop(self) -> None:
         """Claims no more; `run` ends after the batch it is at."""
@@ -131,6 +133,7 @@ class Intake:
         if now - self._polled_at >= self._poll_seconds:
             self._polled_at = now
             poll = await self._poll()
+            self.looked_at = self._clock.monotonic()
             await self._polled(poll)
             waiting = poll.outbox_waiting
         if waiting and await self._drain():
@@ -153,6 +156,7 @@ class Intake:
                 except TimeoutError:
                     pass
             taken = await self._take()
+            self.looked_at = self._clock.monotonic()
             events_count = sum(one.events_count for one in taken)
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:

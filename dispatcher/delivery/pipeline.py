@@ -300,6 +300,10 @@ class Pipeline:
         """Tells whether intake has turned of late: claimed, polled, or waited within its bounds."""
         return now - self.intake.turned_at < within_seconds
 
+    def takes_in(self, now: float, within_seconds: float) -> bool:
+        """Tells whether Postgres let intake look at the outbox of late; a restart would not mend it."""
+        return now - self.intake.looked_at < within_seconds
+
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:
     """Waits for an event; tells whether it came in time."""

@@ -30,6 +30,7 @@ RECORDER_PENDING_MAX = 100
 TAKEOVER_SECONDS_MAX = 15.0
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(2_400)
 async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_seconds(

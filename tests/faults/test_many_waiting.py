@@ -95,6 +95,7 @@ async def _ready(daemon: Daemon) -> None:
     await until(ready, seconds=20, what="ready")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_start_before_many_retries_sends_at_once_and_holds_its_window_alone(

@@ -46,6 +46,7 @@ def _plan(url: str, events_count: int, delay_seconds_max: float) -> Plan:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
 async def test_commits_out_of_order_lose_nothing_and_delay_nobody_else(bench, sql, long_run):

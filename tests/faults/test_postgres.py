@@ -55,6 +55,7 @@ async def _endpoint(bench: Bench, **columns: Any) -> None:
         await connection.close()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
 async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_again_at_once(
@@ -164,6 +165,39 @@ async def test_a_database_without_the_schema_ends_the_start_with_2(make_database
     daemon = make_bench(make_database(migrated=False)).daemon()
     assert await daemon.ended(15) == 2
     assert "dispatcher migrate" in daemon.log_path.read_text()
+
+
+@pytest.mark.slow
+async def test_claims_that_hang_make_it_not_ready_while_its_lease_is_renewed(bench, sql, database):
+    """F6: the process is well, renews its lease and answers, and takes nothing in: whoever balances load must know."""
+    bench.receiver.behave(hook={"secret": STANDARD_SECRET})
+    await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"))
+    daemon = await bench.daemon().started()
+    answers: dict[str, tuple[int, str]] = {}
+
+    async def has_status(status: int) -> bool:
+        answers["last"] = await daemon.get("/readyz")
+        return answers["last"][0] == status
+
+    await until(lambda: has_status(200), seconds=10, what="ready")
+    other = await asyncpg.connect(database)
+    await other.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
+    began = time.monotonic()
+    await until(lambda: has_status(503), seconds=30, what="not ready", pause=0.5)
+    not_ready_seconds = time.monotonic() - began
+    assert "outbox" in answers["last"][1]
+    assert (await daemon.get("/livez"))[0] == 200, "a restart would not help"
+    assert await sql.fetchval(
+        "SELECT renewed_at > clock_timestamp() - interval '5 seconds' FROM dispatcher.replica"
+    )
+    await other.execute("COMMIT")
+    await other.close()
+    await until(lambda: has_status(200), seconds=10, what="ready again")
+    await bench.produced(Plan(url=bench.url, events_count=10))
+    await quiet(bench.url, seconds=10)
+    await bench.report(
+        "F6", [Subscriber("ep_x", "/hook")], not_ready_after_seconds=round(not_ready_seconds, 1)
+    )
 
 
 async def test_a_locked_table_and_a_deadlocked_statement_are_waited_out(bench, sql, database):

@@ -15,6 +15,7 @@ from tests.support.ledger import Plan
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 CONCURRENCY = 10
+DATABASE_CONNECTIONS_MAX = 8
 
 
 async def test_a_process_that_stood_still_past_its_lease_takes_it_again(bench, sql):
@@ -127,6 +128,7 @@ async def test_a_wall_clock_that_jumps_moves_no_attempt(bench, sql, tmp_path, st
     assert signed == {0}, "wms signs no timestamp"
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_many_replicas_start_at_once_and_share_out_the_shards(bench, sql, long_run):
@@ -166,6 +168,7 @@ async def test_many_replicas_start_at_once_and_share_out_the_shards(bench, sql, 
     assert connections <= count * (pool + 4 + 1)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 async def test_an_outage_that_ends_lets_no_more_through_than_the_limit(bench, sql, long_run):
     """R22: everything that waited is due at once when the receiver is back."""
@@ -197,3 +200,34 @@ async def test_an_outage_that_ends_lets_no_more_through_than_the_limit(bench, sq
         most = max(most, open_now)
     await bench.report("R22", [Subscriber("ep_x", "/hook", attempts_max=61)], in_flight_max=most)
     assert most <= CONCURRENCY
+
+
+async def test_ten_thousand_requests_by_name_leave_as_many_descriptors_as_the_first(
+    bench, sql, long_run
+):
+    """R24: one resolver and one connector a process; ten thousand with `--long`, five hundred without."""
+    events = 10_000 if long_run else 500
+    receiver = bench.receiver
+    receiver.behave(hook={"secret": STANDARD_SECRET})
+    url = receiver.url("/hook").replace("127.0.0.1", "localhost")
+    await add_endpoint(sql, "ep_x", url, max_concurrency=CONCURRENCY)
+    daemon = await bench.daemon(EGRESS__ALLOW_NETWORKS='["127.0.0.0/8", "::1/128"]').started()
+
+    def descriptors() -> int:
+        return sum(1 for _ in Path(f"/proc/{daemon.child.pid}/fd").iterdir())
+
+    await bench.produced(Plan(url=bench.url, events_count=50, prefix="first"))
+    await quiet(bench.url, seconds=30)
+    before = descriptors()
+    await bench.produced(Plan(url=bench.url, events_count=events, writers=4), seconds=120)
+    await quiet(bench.url, seconds=60)
+    after = descriptors()
+    opened = await daemon.metric("dispatcher_connections_opened_total")
+    await bench.report(
+        "R24",
+        [Subscriber("ep_x", "/hook")],
+        descriptors=[before, after],
+        connections_opened=opened,
+    )
+    assert after <= before + CONCURRENCY + DATABASE_CONNECTIONS_MAX
+    assert opened <= events / 10, "connections are not used again"

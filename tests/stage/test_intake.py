@@ -215,3 +215,43 @@ async def test_stopping_wakes_it_and_claims_nothing_more(start):
     claims = len(world.claims)
     await asyncio.sleep(0)
     assert len(world.claims) == claims
+
+
+async def test_a_claim_that_never_ends_stops_what_the_watchdog_looks_at(start):
+    """F6: hung within, it is seen by the time at which it last went round; refused again and again, by another."""
+    world = World()
+    hung, let_go = asyncio.Event(), asyncio.Event()
+
+    async def hang(events_max: int) -> Taken:
+        del events_max
+        hung.set()
+        await let_go.wait()
+        return Taken(0, more=False)
+
+    world.intake._fanout = hang
+    world.waiting = 1
+    await start(world)
+    await hung.wait()
+    turned_at, looked_at = world.intake.turned_at, world.intake.looked_at
+    await asyncio.sleep(0.05)
+    assert world.intake.turned_at == turned_at
+    assert world.intake.looked_at == looked_at
+    let_go.set()
+
+
+async def test_what_is_refused_again_and_again_turns_and_takes_nothing_in(start):
+    world = World(poll_seconds=0.0)
+    polled = asyncio.Event()
+
+    async def refuse() -> Poll:
+        if world.polls:
+            polled.set()
+        world.polls += 1
+        raise StoreUnavailableError("locked")
+
+    world.intake._poll = refuse
+    looked_at, turned_at = world.intake.looked_at, world.intake.turned_at
+    await start(world)
+    await polled.wait()
+    assert world.intake.looked_at == looked_at
+    assert world.intake.turned_at > turned_at
