@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from dispatcher.admin.console import site
 from dispatcher.admin.console.guard import POLICY
 from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
 from dispatcher.core.errors import StoreUnavailableError
-from tests.console.conftest import ALL, Client, Served
+from tests.console.conftest import ADMIN_TOKEN, ALL, Client, Served
 from tests.support.daemon import free_port
 
 pytestmark = pytest.mark.postgres
@@ -284,6 +285,38 @@ async def test_a_change_needs_the_sessions_token_and_a_page_of_ours(
     assert answer.status == status
     state = (await served.operations.endpoints.show(ALL, endpoint["id"]))["state"]
     assert state == ("paused" if status == 303 else "active")
+
+
+async def test_control_without_the_look_at_where_a_form_comes_from_another_site_pauses_an_endpoint(
+    served: Served, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A21, counted in changes: the browser sends the session's cookie along, whoever made the form."""
+    endpoint = await made(served)
+    path = f"/webhooks/{endpoint['id']}/pause"
+
+    async def changes() -> int:
+        await admin.post(path, {"csrf": "guessed"}, Sec_Fetch_Site="cross-site")
+        shown = await served.operations.endpoints.show(ALL, endpoint["id"])
+        return int(shown["state"] == "paused")
+
+    assert await changes() == 0
+    monkeypatch.setattr(site, "comes_from_us", lambda _: True)
+    assert await changes() == 0, "the session's token is asked for as well"
+    monkeypatch.setattr(site, "same_token", lambda *_: True)
+    assert await changes() == 1
+
+
+@pytest.mark.parametrize("is_here", [True, False], ids=["loopback", "elsewhere"])
+async def test_the_sessions_cookie_is_kept_from_scripts_other_sites_and_plain_lines(
+    served: Served, monkeypatch: pytest.MonkeyPatch, is_here: bool
+) -> None:
+    monkeypatch.setattr("dispatcher.admin.peers.is_loopback", lambda *_: is_here)
+    answer = await served.client().post("/sign-in", {"token": ADMIN_TOKEN, "next": "/"})
+    name, _, rest = answer.headers["Set-Cookie"].partition("=")
+    attributes = {part.strip() for part in rest.split(";")[1:]}
+    assert attributes >= {"HttpOnly", "Path=/", "SameSite=Lax"}
+    assert not any(part.startswith("Domain") for part in attributes)
+    assert ("Secure" in attributes, name.startswith("__Host-")) == (not is_here, not is_here)
 
 
 async def test_another_sessions_token_does_not_do(served: Served, admin: Client) -> None:

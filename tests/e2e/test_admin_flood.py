@@ -145,5 +145,5 @@ async def test_a_flood_is_refused_and_deliveries_go_on(bench, sql, long_run):
         flood_p99_seconds=round(p99(busy), 3),
         statuses={str(status): count for status, count in refused.items()},
     )
-    # A fifth more, and what a machine that runs the flood and other tests too takes for that.
-    assert p99(busy) <= 1.2 * p99(calm) + 1.0
+    # A fifth more, and what a machine that runs the flood (and in the short form other tests) takes for that.
+    assert p99(busy) <= 1.2 * p99(calm) + (0.05 if long_run else 1.0)

@@ -261,3 +261,20 @@ async def test_a_deep_page_of_a_common_label_reads_little_at_any_hour(
     found, read, _ = await ask(url, wanted, Place(at, ""))
     assert found == [row["id"] for row in want]
     assert read.buffers() <= BUFFERS_MAX
+
+
+async def test_control_a_page_by_offset_reads_what_it_skips(history: tuple[str, Seeded]) -> None:
+    """A23: as deep as one can ask; the same page by its place reads a tenth at most."""
+    url, _ = history
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET enable_seqscan = off")
+        read = Explaining(connection)
+        skipped = (
+            "SELECT id, created_at FROM dispatcher.delivery_done ORDER BY created_at DESC, id DESC"
+        )
+        last = await read.fetchrow(skipped + " OFFSET 50000 LIMIT 1")
+    finally:
+        await connection.close()
+    _, by_place, _ = await ask(url, {}, Place(last["created_at"], last["id"]))
+    assert by_place.buffers() * 10 <= read.buffers()
