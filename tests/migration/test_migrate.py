@@ -9,6 +9,7 @@ import pytest
 from dispatcher.core.errors import SchemaError
 from dispatcher.store import migrate as module
 from dispatcher.store.migrate import has_notify, known, migrate, pending, require, set_notify
+from tests.support.daemon import until
 
 pytestmark = pytest.mark.postgres
 
@@ -143,6 +144,38 @@ async def test_a_lock_that_is_held_is_waited_for_with_a_bound(make_database, mon
     finally:
         await connection.close()
         await holder.close()
+
+
+@pytest.mark.parametrize("is_bad", [False, True], ids=["ours", "known-bad"])
+async def test_control_a_migration_without_lock_timeout_makes_readers_wait_for_whoever_it_waits_for(
+    make_database, monkeypatch, is_bad
+):
+    """F9: a long transaction reads; the migration stands in line behind it, and readers behind the migration."""
+    change = "ALTER TABLE dispatcher.outbox ADD late int"
+    files = [*known(), module.Migration("9999_pre_late", "pre", change, "x")]
+    url = make_database()
+    monkeypatch.setattr(module, "known", lambda: files)
+    connections = [await asyncpg.connect(url) for _ in range(4)]
+    migrating, holder, reader, watching = connections
+    await holder.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS SHARE MODE")
+    running = asyncio.get_running_loop().create_task(
+        migrating.execute(change) if is_bad else migrate(migrating)
+    )
+
+    async def stands_in_line() -> bool:
+        return bool(await watching.fetchval("SELECT bool_or(NOT granted) FROM pg_locks"))
+
+    await until(stands_in_line, seconds=5, what="the migration to wait")
+    reading = asyncio.get_running_loop().create_task(
+        reader.fetchval("SELECT count(*) FROM dispatcher.outbox")
+    )
+    await asyncio.wait([reading], timeout=1.0)
+    assert reading.done() is not is_bad
+    await holder.execute("COMMIT")
+    await asyncio.wait([running, reading])
+    assert (running.exception(), reading.exception()) == (None, None)
+    for connection in connections:
+        await connection.close()
 
 
 async def test_the_wake_up_call_is_attached_and_dropped(sql):

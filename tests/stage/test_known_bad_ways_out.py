@@ -1,4 +1,4 @@
-"""The controls of A3, A6 to A9, A24, R15, R17, R23: a way out that is wrong in one point reaches too far, or waits.
+"""The controls of A3, A6 to A9, A24, R15, R17, R23, R24: a way out that is wrong in one point reaches too far, or waits.
 
 Each plays one name server or receiver against the known-bad way and against ours; counted is what the
 receiver saw, or the time.
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -274,3 +275,32 @@ async def test_r23_control_the_default_resolver_makes_a_quick_name_wait_for_slow
         attempts = [starts(Target("http", name, 9))[1] for name in names]
         assert await took(sender.result(Target("http", "quick.test", 9))) < QUICK_SECONDS_MAX
         await asyncio.wait(attempts)
+
+
+def descriptor_count() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_r24_control_a_resolver_for_each_request_leaves_descriptors_behind():
+    """Counted: descriptors that are open after thirty requests by name, beyond those of the first."""
+    async with FakeDns(lambda _name, _kind: Reply(("127.0.0.1",))) as dns:
+        lookups: list[AresLookup] = []
+
+        async def theirs(number: int) -> None:
+            lookups.append(AresLookup([dns.address]))
+            assert (await lookups[-1].ask(f"n{number}.test")).addresses == ("127.0.0.1",)
+
+        one = AresLookup([dns.address])
+        ours = Resolver(one, spawn=spawn, monotonic=time.monotonic)
+        left = {}
+        for name, ask in (("ours", lambda n: ours.look_up(f"n{n}.test")), ("theirs", theirs)):
+            await ask(0)
+            before = descriptor_count()
+            for number in range(1, 31):
+                await ask(number)
+            left[name] = descriptor_count() - before
+        for lookup in lookups:
+            await lookup.aclose()
+        await ours.aclose()
+    assert left["ours"] <= 1
+    assert left["theirs"] >= 30

@@ -75,7 +75,12 @@ class Made:
     """A scheduler on real lanes whose attempts are only noted."""
 
     def __init__(
-        self, *, timers_max: int = 1_000, may_send: bool = True, clock: ManualClock | None = None
+        self,
+        *,
+        timers_max: int = 1_000,
+        may_send: bool = True,
+        clock: ManualClock | None = None,
+        horizon_seconds: float = HORIZON,
     ) -> None:
         """`clock` is the scheduler's alone, where it is to differ from the database's."""
         self.clock = ManualClock()
@@ -98,7 +103,7 @@ class Made:
             shards=lambda: [1],
             late_by=self.late.append,
             clock=clock or self.clock,
-            horizon_seconds=HORIZON,
+            horizon_seconds=horizon_seconds,
             timers_max=timers_max,
         )
         endpoint = make_endpoint("ep", max_concurrency=50)
@@ -324,3 +329,23 @@ async def test_p16_a_wall_clock_that_is_set_back_makes_no_retry_late_but_under_t
     for one in (clock, made.clock):
         one.advance(2.1)
     assert await made.work() == ([] if kind is WallClock else ["wh"])
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{}, {"timers_max": 10**9, "horizon_seconds": 10**6}],
+    ids=["ours", "known-bad"],
+)
+async def test_p17_a_start_holds_its_window_alone_but_under_the_control_all_that_waits(
+    bounds: dict[str, Any],
+):
+    """Retries of a day, one a minute; the known-bad start loads whatever there is."""
+    made = Made(**bounds)
+    for number in range(1_440):
+        made.store.put(f"wh{number}", due_in=60.0 * (number + 1), attempt_count=1)
+    await made.work()
+    held = len(made.lanes.held)
+    if bounds:
+        assert held == 1_440
+    else:
+        assert held <= HORIZON / 60.0

@@ -1,4 +1,4 @@
-"""The controls of F4, P4, P5, P9, P18: what is wrong in how one stands with Postgres, and what it costs.
+"""The controls of F4, P4, P5, P9, P10, P18: what is wrong in how one stands with Postgres, and what it costs.
 
 On the real server; a link that swallows everything stands for a network that went silent.
 """
@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.store import listener as listener_module
+from dispatcher.store import pool as pool_module
 from dispatcher.store.leases import Leases
 from dispatcher.store.listener import Listener
 from dispatcher.store.pool import Database, _throw_away
@@ -161,6 +163,36 @@ async def test_p9_control_a_polite_close_waits_for_a_server_that_says_nothing(
     with contextlib.suppress(asyncio.CancelledError, TimeoutError):
         await closing
     polite.terminate()
+
+
+# --- P10: a server that turned read-only -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_bad", [False, True], ids=["ours", "known-bad"])
+async def test_p10_control_a_pool_that_takes_read_only_for_an_ordinary_error_stays_with_the_old_server(
+    database: str, monkeypatch: pytest.MonkeyPatch, is_bad: bool
+):
+    """Counted: writes of ten that fail after a session turned read-only, while others would take them."""
+    if is_bad:
+        passing = tuple(
+            kind for kind in pool_module._PASSING if kind is not asyncpg.ReadOnlySQLTransactionError
+        )
+        monkeypatch.setattr(pool_module, "_PASSING", passing)
+    pool = Database(database, connections_max=1)
+    await pool.open()
+    await pool.execute("SET default_transaction_read_only = on")
+    failed = healthy = 0
+    for number in range(10):
+        healthy += await pool.fetch_value("SELECT 1")
+        try:
+            await pool.execute(
+                "INSERT INTO dispatcher.outbox (type, data) VALUES ('a.b', $1)", f'{{"n":{number}}}'
+            )
+        except (StoreUnavailableError, asyncpg.PostgresError):
+            failed += 1
+    await pool.close()
+    assert failed == (10 if is_bad else 1)
+    assert healthy == 10, "SELECT 1 as a sign of health would have said so"
 
 
 # --- P18: many at once ----------------------------------------------------------------------------

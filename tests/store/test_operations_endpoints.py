@@ -350,6 +350,25 @@ async def test_a_test_event_is_signed_sent_and_recorded(
     )
 
 
+async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
+    deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """A24: the row is written by hand, since no operation would have saved such a URL."""
+    receiver = Receiver(Route())
+    port = await receiver.start()
+    try:
+        made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
+        url = f"http://127.0.0.2:{port}/"
+        await connection.execute("UPDATE dispatcher.endpoint SET url = $1", url)
+        async with opened_gate(deployment.settings) as gate:
+            answer = await Trial(deployment, gate).send(ALL, made["id"])
+    finally:
+        await receiver.stop()
+    assert answer["attempts"][0]["outcome"] == "blocked_address"
+    assert not receiver.received
+    assert (await audited(connection))[-1] == "endpoint.test"
+
+
 async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> None:
     receiver = Receiver(Route(behaviour=Behaviour(status=410)))
     port = await receiver.start()
