@@ -1,4 +1,4 @@
-"""The controls of A3, A6 to A9, A24, R15, R17, R23, R24: a way out that is wrong in one point reaches too far, or waits.
+"""The controls of A3, A6-A9, A24, R15, R17, R23, R24: a way out that is wrong in one point reaches too far, or waits.
 
 Each plays one name server or receiver against the known-bad way and against ours; counted is what the
 receiver saw, or the time.
