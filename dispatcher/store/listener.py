@@ -10,6 +10,7 @@ connection dies, the lock goes with it, producers fall silent, and polling finds
 """
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -54,7 +55,8 @@ class Listener:
     def __init__(self, url: str, *, control: Callable[[str], None], name: str) -> None:
         self._url = url
         self._control = control
-        self._proof_channel = f"dispatcher_proof_{name}"
+        # Postgres refuses to notify a channel of more than 63 bytes; names and incarnations may be longer.
+        self._proof_channel = f"dispatcher_proof_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         self._connection: Connection[Record] | None = None
         self._proof = asyncio.Event()
         self._stopping = asyncio.Event()

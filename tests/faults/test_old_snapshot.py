@@ -66,6 +66,10 @@ class ClaimTimes:
         self._log = log
         self._offset = 0
 
+    def skip(self) -> None:
+        """Leaves out what was logged until now."""
+        self._offset = self._log.stat().st_size
+
     def p99_since_last(self) -> tuple[float, int]:
         """Returns the 99th percentile in milliseconds of what was logged since, and of how many claims that is."""
         with self._log.open("rb") as file:
@@ -108,7 +112,7 @@ async def test_a_held_snapshot_without_vacuum_leaves_claims_as_quick_as_before(
         )
     )
     await bench.receiver.received(EVENTS_PER_SECOND, kind="answer", seconds=30)
-    claims.p99_since_last()
+    claims.skip()
     await asyncio.sleep(before_seconds)  # the load's own time: what is measured is its claims
     baseline, baseline_count = claims.p99_since_last()
     for table in ("outbox", "delivery_open"):
@@ -120,7 +124,7 @@ async def test_a_held_snapshot_without_vacuum_leaves_claims_as_quick_as_before(
     if not long_run:
         await sql.execute(_DEAD_ROWS)
     await asyncio.sleep(held_seconds / 2)
-    claims.p99_since_last()
+    claims.skip()
     await asyncio.sleep(held_seconds / 2)
     held, held_count = claims.p99_since_last()
     backlog = await sql.fetchval("SELECT count(*) FROM dispatcher.outbox WHERE consumed_at IS NULL")

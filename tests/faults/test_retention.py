@@ -90,6 +90,8 @@ async def drained(bench, sql, prefix: str, events: int) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(900)
 async def test_old_days_are_dropped_while_deliveries_flow(make_bench, fresh_database, long_run):
     """Long: ten million deliveries in ten days, a drain at 0.9 of its speed without, no lock wait over a second."""
     days, rows, events, rounds = (10, 1_000_000, 20_000, 3) if long_run else (3, 2_000, 300, 1)
