@@ -1,11 +1,10 @@
 """A replica with a long name never heard a NOTIFY: its channel of proof was longer than Postgres allows."""
 
-import asyncio
-
 import pytest
 
 from dispatcher.runtime import probe
 from dispatcher.store.listener import Listener
+from tests.support.sending import spawn
 
 pytestmark = pytest.mark.postgres
 
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.postgres
 async def test_a_listener_with_a_long_name_comes_up(database):
     listener = Listener(database, control=lambda _: None, name="r" * 200)
     with probe.listen() as heard:
-        running = asyncio.create_task(listener.run())
+        running = spawn(listener.run())
         try:
             await heard.wait("listener.up")
             assert listener.is_up
