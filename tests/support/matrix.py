@@ -55,7 +55,7 @@ def table(rows: list[Row]) -> str:
         parts.append(
             "control: " + ", ".join(f"`{_short(test)}`" for test in row.controls)
             if row.controls
-            else ""
+            else f"no control: {row.without_control}"
         )
         parts.append(row.without_test)
         shown = "; ".join(part for part in parts if part)
