@@ -4,6 +4,8 @@ While the daemon runs, and again when it starts with such rows. The control is a
 it opens what was swapped, so that one customer's receiver could be made to verify another's requests.
 """
 
+import signal
+
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -59,7 +61,8 @@ async def test_a_secret_that_was_tampered_with_disables_its_endpoint_and_no_othe
     await bench.produced(Plan(url=bench.url, prefix="after", events_count=EVENTS))
     await quiet(bench.url, seconds=10)
     assert daemon.child.poll() is None
-    daemon.stop()
+    daemon.kill(signal.SIGTERM)
+    assert await daemon.ended(10) == 0
     # What was there before it started costs no more.
     await sql.execute("UPDATE dispatcher.endpoint SET state = 'active', reason = NULL")
     again = await bench.daemon(name="again").started()

@@ -1,5 +1,6 @@
 """Log lines: one record is one line, secrets never show, and nobody waits for a reader."""
 
+import contextlib
 import dataclasses
 import fcntl
 import io
@@ -276,6 +277,31 @@ def test_a_stream_that_nobody_reads_stops_nothing_and_lines_are_counted():
         log._thread.join(5)
         os.close(writer)
     assert not log._thread.is_alive()
+
+
+def test_control_a_log_that_writes_straight_to_the_stream_stands_still_with_it():
+    """F5, counted in lines: two thousand are handed over at once, or as many as the pipe holds and no more."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    handed_over = 0
+
+    def straight() -> None:
+        nonlocal handed_over
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(2_000):
+                os.write(writer, b"x" * 1_023 + b"\n")
+                handed_over += 1
+
+    thread = threading.Thread(target=straight)
+    thread.start()
+    try:
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert handed_over == 4
+    finally:
+        os.close(reader)
+        thread.join(5)
+        os.close(writer)
 
 
 def test_every_line_is_written_or_counted_when_the_reader_goes_away():
