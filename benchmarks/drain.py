@@ -41,10 +41,7 @@ SETTINGS = {
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_HOST": str(IN_FLIGHT),
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_ENDPOINT": str(IN_FLIGHT),
 }
-STATEMENTS_PER_TRANSACTION_MAX = 5
-"""A claim has five, its BEGIN and COMMIT included; a recording four; what an idle daemon asks, one."""
 IDLE_SECONDS = 20
-"""Idle sessions hand in their statistics every ten seconds."""
 Figures = dict[str, float]
 
 
@@ -60,15 +57,15 @@ def bare(kind: str, target: Receiver, requests: int, *ca_file: str) -> Figures:
     }
 
 
-_TRANSACTIONS = (
-    "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-)
+_STATEMENTS = """SELECT sum(calls) FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid
+WHERE d.datname = current_database()"""
+"""Every statement that Postgres was given, BEGIN, COMMIT and COPY included, this question not yet."""
 
 
 async def _commit(
     url: str, events: int, read: Callable[[], list[float]]
 ) -> tuple[list[float], int]:
-    """Commits events; returns what `read` said and the database's transactions just before the commit.
+    """Commits events; returns what `read` said and how many statements there were, the commit included.
 
     Inserting is the producer's work: only what comes after it counts.
     """
@@ -77,14 +74,14 @@ async def _commit(
         await insert_events(connection, events)
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         readings = read()
-        transactions = int(await connection.fetchval(_TRANSACTIONS))
+        statements = int(await connection.fetchval(_STATEMENTS))
     await connection.close()
-    return readings, transactions
+    return readings, statements + 2  # the question, and COMMIT
 
 
-async def _transactions(url: str) -> int:
+async def _statements(url: str) -> int:
     connection = await asyncpg.connect(url)
-    count = int(await connection.fetchval(_TRANSACTIONS))
+    count = int(await connection.fetchval(_STATEMENTS))
     await connection.close()
     return count
 
@@ -105,26 +102,25 @@ def drain(
     def read() -> list[float]:
         return [sum(map(cpu_seconds, ids)), cpu_seconds(postgres_id)]
 
-    first, transactions = asyncio.run(_commit(url, events, read))
+    first, statements = asyncio.run(_commit(url, events, read))
     started = time.perf_counter()
     wait_delivered(daemons, target, before, count)
     elapsed = time.perf_counter() - started
     last = read()
-    time.sleep(1.1)  # the statistics are flushed once a second
     return {
         "rate": count / elapsed,
         "cpu_us": (last[0] - first[0]) / count * 1e6,
         "postgres_us": (last[1] - first[1]) / count * 1e6,
-        "transactions_per_delivery": (asyncio.run(_transactions(url)) - transactions) / count,
+        "statements_per_delivery": (asyncio.run(_statements(url)) - statements) / count,
     }
 
 
-def _idle_transactions_per_second(url: str) -> float:
-    """Returns how many transactions a second a daemon with nothing to do makes; looking is one of ours."""
+def _idle_statements_per_second(url: str) -> float:
+    """Returns how many statements a second a daemon with nothing to do makes; looking is one of ours."""
     time.sleep(3)
-    before = asyncio.run(_transactions(url))
+    before = asyncio.run(_statements(url))
     time.sleep(IDLE_SECONDS)
-    return (asyncio.run(_transactions(url)) - before - 1) / IDLE_SECONDS
+    return (asyncio.run(_statements(url)) - before - 1) / IDLE_SECONDS
 
 
 async def save_endpoint(url: str, target: Receiver, name: str = "drain") -> None:
@@ -171,7 +167,7 @@ def main() -> None:
                 for kind in ("session", "lean"):
                     rounds[kind].append(bare(kind, target, options.events))
                 say(number, rounds)
-            idle = _idle_transactions_per_second(url)  # before there is anything to vacuum
+            idle = _idle_statements_per_second(url)  # before there is anything to vacuum
         finally:
             daemon.stop()
     ours, session, lean = rounds["ours"], rounds["session"], rounds["lean"]
@@ -194,12 +190,8 @@ def main() -> None:
                 [one["cpu_us"] for one in both], at_least=False,
             ),
             Goal(
-                2, "SQL statements a delivery, at most", 0.02,
-                [
-                    one["transactions_per_delivery"] * STATEMENTS_PER_TRANSACTION_MAX
-                    for one in ours
-                ],
-                at_least=False,
+                2, "SQL statements a delivery", 0.02,
+                [one["statements_per_delivery"] for one in ours], at_least=False,
             ),
             Goal(2, "SQL statements a second when idle", 3, [idle], at_least=False),
         ],

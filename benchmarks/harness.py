@@ -84,7 +84,11 @@ def postgres() -> Iterator[tuple[Postgres, str]]:
         server = Postgres(
             Path(directory) / "pg",
             durable=True,
-            settings={"shared_buffers": "512MB", "max_wal_size": "4GB"},
+            settings={
+                "shared_buffers": "512MB",
+                "max_wal_size": "4GB",
+                "shared_preload_libraries": "pg_stat_statements",
+            },
         )
         server.start()
         try:
@@ -107,6 +111,7 @@ async def _prepare(server: Postgres) -> str:
     connection = await asyncpg.connect(url)
     await migrate(connection)
     await set_notify(connection, wanted=True)
+    await connection.execute("CREATE EXTENSION pg_stat_statements")
     await connection.close()
     return url
 

@@ -222,14 +222,16 @@ class Bench:
         ]  # fmt: skip
         self.fanout = Fanout(
             cast("Any", _Outbox(events)), _Routing(self.endpoint),
-            lanes=cast("Any", self), fanned_out=lambda _: None, set_aside=lambda: None, batch_bytes_max=1 << 24,
+            lanes=cast("Any", self), fanned_out=lambda _: None, set_aside=lambda: None,
+            incarnation="bench", batch_bytes_max=1 << 24,
         )  # fmt: skip
 
     def _start(self, lane: EndpointLane, delivery: Delivery) -> None:
         self.sender.start(lane, delivery)
 
-    def reserve(self, deliveries: NewDeliveries) -> None:
+    def reserve(self, _: NewDeliveries) -> bool:
         """Stands in for lanes: what is not committed yet."""
+        return True
 
     def unreserve(self, deliveries: NewDeliveries) -> None:
         """Stands in for lanes: a commit that failed."""

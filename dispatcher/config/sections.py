@@ -110,7 +110,7 @@ class IntakeSettings(Section):
 
     notify: bool = True
     poll_seconds: Seconds = 1.0
-    batch_events: int = Field(default=1000, ge=1, le=5_000)
+    batch_events: int = Field(default=1200, ge=1, le=5_000)
 
 
 class FanoutSettings(Section):
@@ -162,7 +162,7 @@ class EgressSettings(Section):
 class RecorderSettings(Section):
     """How results are committed together."""
 
-    batch_rows: int = Field(default=500, ge=1, le=5_000)
+    batch_rows: int = Field(default=1000, ge=1, le=5_000)
     flush_milliseconds: int = Field(default=40, ge=1, le=50)
     pending_max: int = Field(default=5_000, ge=1, le=100_000)
 

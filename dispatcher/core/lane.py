@@ -125,8 +125,12 @@ class Lane(Generic[Work]):
             self.more_at is not None
             and self.more_at <= now
             and self.is_open
-            and len(self.ready) <= self.window // 4
+            and not self.has_plenty()
         )
+
+    def has_plenty(self) -> bool:
+        """Tells whether what is ready will last for a while."""
+        return len(self.ready) > self.window // 4
 
     def finish(self) -> None:
         """Gives a permit back."""

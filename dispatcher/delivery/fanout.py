@@ -77,6 +77,7 @@ class Fanout:
         lanes: TakesNewDeliveries,
         fanned_out: Callable[[list[Event]], None],
         set_aside: Callable[[], None],
+        incarnation: str,
         batch_bytes_max: int,
     ) -> None:
         self._outbox = outbox
@@ -84,6 +85,7 @@ class Fanout:
         self._lanes = lanes
         self._fanned_out = fanned_out
         self._set_aside = set_aside
+        self._incarnation = incarnation
         self._batch_bytes_max = batch_bytes_max
         self._events_max = BATCH_EVENTS_MAX
         """Less than that for a while after a batch was refused."""
@@ -145,7 +147,8 @@ class Fanout:
                         batch.add(event, endpoint)
                 await batch.write()
                 new = batch.deliveries
-                self._lanes.reserve(new)
+                if not self._lanes.reserve(new):
+                    await claim.announce(self._incarnation)
         except BaseException:
             self._lanes.unreserve(new)
             raise

@@ -180,17 +180,23 @@ class Lanes:
             self._enqueue(lane)
         return True
 
-    def reserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> None:
+    def reserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> bool:
         """Counts deliveries as in memory before they are committed, so that nobody else brings them meanwhile.
+
+        Returns whether all are for lanes of ours, rather than of another replica's.
 
         Their COMMIT may take effect long before its answer comes back. Without this the scheduler could
         find one in Postgres, send it and record it, and fan-out's own copy would be sent once more.
         """
+        all_ours = True
         for endpoint_id, delivery in deliveries:
             lane = self.lanes.get(endpoint_id)
-            if lane is not None and lane.is_open:
+            if lane is None:
+                all_ours = False
+            elif lane.is_open:
                 self.hold(delivery.id, lane)
                 self._reserved.add(delivery.id)
+        return all_ours
 
     def offer_reserved(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Takes a delivery that is committed now and was reserved before, or leaves it to Postgres; tells which."""

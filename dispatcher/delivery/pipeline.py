@@ -132,7 +132,12 @@ class Pipeline:
             timers_max=delivery.wheel_timers_max,
         )
         self.lanes.refill_wanted = self.scheduler.wake
-        self.listener = Listener(listen_url, control=self._look_now, name=incarnation)
+        self.listener = Listener(
+            listen_url,
+            control=self._look_now,
+            arrived=self.scheduler.look_for_arrivals,
+            name=incarnation,
+        )
         outbox = Outbox(database)
         self._fanout = Fanout(
             outbox,
@@ -140,6 +145,7 @@ class Pipeline:
             lanes=self.lanes,
             fanned_out=self._fanned_out,
             set_aside=metrics.events_set_aside.add,
+            incarnation=incarnation,
             batch_bytes_max=settings.fanout.batch_bytes_max,
         )
         self.intake = Intake(

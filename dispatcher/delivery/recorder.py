@@ -39,7 +39,7 @@ _log = structlog.get_logger("dispatcher.delivery.recorder")
 Value = TypeVar("Value")
 
 BACKOFF_SECONDS_MAX = 2.0
-BATCHES_AT_ONCE = 4
+BATCHES_AT_ONCE = 2
 
 
 class StoresResults(Protocol):

@@ -40,6 +40,8 @@ BACKOFF_SECONDS_MAX = 2.0
 TICK_SECONDS = 0.25
 ARRIVAL_SECONDS = 30.0
 """How much later than its due time a new delivery may come to light: its transaction, and clocks."""
+ARRIVALS_APART_SECONDS = 0.05
+"""How far apart arrivals are looked for, however often another replica announces some."""
 DUE_SECONDS = 0.001
 """What is due within this is due: the wheel's tick."""
 
@@ -138,6 +140,7 @@ class Scheduler:
         self._requests_wanted = False
         self._arrivals_wanted = False
         self._arrivals_seen_at = self._clock.monotonic()
+        self._arrivals_next_at = 0.0
         self._horizon_moves_at = 0.0
         self._ticks_at = 0.0
 
@@ -260,11 +263,11 @@ class Scheduler:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
                 self._woken.set()
-            now = self._clock.monotonic()
+            wakes_at = min(self._ticks_at, self._horizon_moves_at)
+            if self._arrivals_wanted:
+                wakes_at = min(wakes_at, self._arrivals_next_at)
             try:
-                async with asyncio.timeout(
-                    max(0.001, min(self._ticks_at, self._horizon_moves_at) - now)
-                ):
+                async with asyncio.timeout(max(0.001, wakes_at - self._clock.monotonic())):
                     await self._woken.wait()
             except TimeoutError:
                 continue
@@ -284,8 +287,8 @@ class Scheduler:
             await self._load_due()
         if self._requests_wanted:
             await self._load_requests()
-        if self._arrivals_wanted:
-            await self._load_arrivals()
+        if self._arrivals_wanted and now >= self._arrivals_next_at:
+            await self._load_arrivals(now)
         while self._windows_wanted and not self._stopping:
             await self._load_window()
             if self._due:
@@ -321,14 +324,22 @@ class Scheduler:
         self._arm()
         probe.hit("scheduler.loaded", deliveries=len(loaded))
 
-    async def _load_arrivals(self) -> None:
-        """Takes up new deliveries that another replica made; lanes with more in Postgres come to theirs anyway."""
+    async def _load_arrivals(self, now: float) -> None:
+        """Takes up new deliveries that another replica made.
+
+        Lanes that know of more in Postgres come to theirs anyway, and so will those that have enough
+        ready: they only learn that there may be more.
+        """
         self._arrivals_wanted = False
-        now = self._clock.monotonic()
+        self._arrivals_next_at = now + ARRIVALS_APART_SECONDS
         back_seconds = now - self._arrivals_seen_at + ARRIVAL_SECONDS
-        lanes = [
-            lane for lane in self._lanes.lanes.values() if lane.is_open and lane.more_at is None
-        ]
+        lanes: list[EndpointLane] = []
+        for ours in self._lanes.lanes.values():
+            if ours.is_open and ours.more_at is None:
+                if ours.has_plenty():
+                    ours.turn_away(0.0)
+                else:
+                    lanes.append(ours)
         if lanes:
             rows_max = max(lane.held_count for lane in lanes) + WINDOW_ROWS_MIN
             counts: Counter[EndpointId] = Counter()

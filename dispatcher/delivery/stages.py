@@ -70,8 +70,8 @@ NewDeliveries = Sequence[tuple[EndpointId, Delivery]]
 class TakesNewDeliveries(Protocol):
     """Lanes, as fan-out sees them: what is about to be committed is reserved, then offered."""
 
-    def reserve(self, deliveries: NewDeliveries) -> None:
-        """Keeps others from bringing these until they are offered."""
+    def reserve(self, deliveries: NewDeliveries) -> bool:
+        """Keeps others from bringing these until they are offered; tells whether all are for lanes of ours."""
         ...
 
     def offer_reserved(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:

@@ -33,6 +33,7 @@ _BACKEND = statement("backend_pid")
 
 CHANNEL_EVENTS = "dispatcher_outbox"
 CHANNEL_CONTROL = "dispatcher_control"
+CHANNEL_ARRIVED = "dispatcher_arrived"
 
 PROVE_SECONDS = 4.0
 ANSWER_SECONDS_MAX = 2.0
@@ -52,9 +53,19 @@ _FAULTS = (
 class Listener:
     """Sets `woken` when events were announced; works on without a connection, where nothing is ever heard."""
 
-    def __init__(self, url: str, *, control: Callable[[str], None], name: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        control: Callable[[str], None],
+        arrived: Callable[[], None],
+        name: str,
+    ) -> None:
+        """`control` gets what changed; `arrived` hears that another replica made deliveries of ours."""
         self._url = url
         self._control = control
+        self._arrived = arrived
+        self._name = name
         # Postgres refuses to notify a channel of more than 63 bytes; names and incarnations may be longer.
         self._proof_channel = f"dispatcher_proof_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         self._connection: Connection[Record] | None = None
@@ -109,6 +120,7 @@ class Listener:
             )
         await connection.add_listener(CHANNEL_EVENTS, self._heard_event)
         await connection.add_listener(CHANNEL_CONTROL, self._heard_control)
+        await connection.add_listener(CHANNEL_ARRIVED, self._heard_arrived)
         await connection.add_listener(self._proof_channel, self._heard_proof)
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
@@ -148,6 +160,10 @@ class Listener:
 
     def _heard_control(self, *heard: object) -> None:
         self._control(str(heard[-1]))  # the payload
+
+    def _heard_arrived(self, *heard: object) -> None:
+        if heard[-1] != self._name:
+            self._arrived()
 
     def _heard_proof(self, *_: object) -> None:
         self._proof.set()

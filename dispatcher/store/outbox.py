@@ -34,6 +34,7 @@ _POLL = statement("poll")
 _OLDEST = statement("outbox_oldest")
 _SET_ASIDE = statement("outbox_set_aside")
 _FORGET = statement("outbox_forget_tombstones")
+_ANNOUNCE = statement("arrivals_notify")
 
 
 class BodyRow(NamedTuple):
@@ -115,6 +116,10 @@ class Claim:
             await self._connection.execute(
                 _CANCEL, self.day, self.accepted_at, *columns(cancelled, 7)
             )
+
+    async def announce(self, incarnation: str) -> None:
+        """Tells the other replicas, once this commits, that there is something for them."""
+        await self._connection.execute(_ANNOUNCE, incarnation)
 
 
 def _is_about_the_rows(error: asyncpg.PostgresError) -> bool:

@@ -25,7 +25,9 @@ class Ended:
 
 
 async def test_a_question_that_asyncpg_cannot_ask_any_more_is_answered_no():
-    listener = Listener("postgresql://unused/", control=lambda _: None, name="test")
+    listener = Listener(
+        "postgresql://unused/", control=lambda _: None, arrived=lambda: None, name="test"
+    )
     connection: Any = Ended()
     listener._connection = connection
     listener.is_up = True

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.postgres
 
 
 async def test_a_listener_with_a_long_name_comes_up(database):
-    listener = Listener(database, control=lambda _: None, name="r" * 200)
+    listener = Listener(database, control=lambda _: None, arrived=lambda: None, name="r" * 200)
     with probe.listen() as heard:
         running = spawn(listener.run())
         try:

@@ -81,6 +81,7 @@ class Transaction:
     bodies: list[BodyRow] = field(default_factory=list)
     deliveries: list[DeliveryRow] = field(default_factory=list)
     cancelled: list[CancelledRow] = field(default_factory=list)
+    announced_by: str | None = None
 
 
 @dataclass(slots=True)
@@ -116,6 +117,8 @@ class MemoryDatabase:
         self.asleep: object = None
         self.recorded: Callable[[AttemptRow, int, int], None] = lambda *_: None
         """Hears of each attempt that was recorded: its shard and the token that it came under."""
+        self.announced: Callable[[str], None] = lambda _: None
+        """Hears of each commit that a replica announced to the others."""
         self.refused: Callable[[DeliveryId, int], None] = lambda *_: None
         """Hears of each attempt that was fenced off."""
 
@@ -229,6 +232,8 @@ class MemoryDatabase:
                 ended.id, day, ended.event_id, ended.endpoint_id, ended.event_type, ended.tenant,
                 ended.profile, "cancelled", at, ended.reason,
             )  # fmt: skip
+        if transaction.announced_by is not None:
+            self.announced(transaction.announced_by)
 
     def end(self, transaction: Transaction) -> None:
         """Rolls back, unless it is over."""

@@ -111,8 +111,9 @@ def _boot_loads_nothing() -> Patches:
 def _copy_of_fan_out_unguarded() -> Patches:
     """Fan-out offers its copy after the commit, whatever became of the delivery meanwhile (it was so)."""
 
-    def reserve(self: Lanes, deliveries: object) -> None:
+    def reserve(self: Lanes, deliveries: object) -> bool:
         del self, deliveries
+        return True
 
     return [(Lanes, "reserve", reserve), (Lanes, "offer_reserved", Lanes.offer)]
 

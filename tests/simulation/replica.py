@@ -134,9 +134,15 @@ class SimulatedReplica:
 class SimulatedListener:
     """The LISTEN connection: hears commits while it is up and somebody asked for them."""
 
-    def __init__(self, reach: SimulatedReplica, control: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reach: SimulatedReplica,
+        control: Callable[[], None],
+        arrived: Callable[[], None],
+    ) -> None:
         self._replica = reach
         self.control = control
+        self.arrived = arrived
         self.woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self.is_asleep = False
@@ -227,9 +233,13 @@ class SimulatedConnections:
 
 
 def make_listener(
-    replica: SimulatedReplica, *, control: Callable[[], None], name: str
+    replica: SimulatedReplica,
+    *,
+    control: Callable[[], None],
+    arrived: Callable[[], None],
+    name: str,
 ) -> SimulatedListener:
     """Takes the place of the class that the pipeline calls."""
     del name
-    replica.listener = SimulatedListener(replica, control)
+    replica.listener = SimulatedListener(replica, control, arrived)
     return replica.listener

@@ -89,6 +89,12 @@ class MemoryClaim:
             lambda: tables.write(self._transaction, bodies, deliveries, cancelled)
         )
 
+    async def announce(self, incarnation: str) -> None:
+        def statement() -> None:
+            self._transaction.announced_by = incarnation
+
+        await self._reach.ask(statement)
+
 
 class MemoryOutbox:
     """The outbox as intake and fan-out see it."""

@@ -64,6 +64,7 @@ class World:
         self.now = 100.0
         self.tables = MemoryDatabase(lambda: EPOCH + self.now)
         self.tables.recorded = self._recorded
+        self.tables.announced = self._announce
         self.tables.refused = lambda delivery_id, number: self.accounted.add((delivery_id, number))
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -280,6 +281,14 @@ class World:
         if isinstance(sleeper, SimulatedListener) and not is_lost:
             replica = sleeper._replica
             self.after(self.distance(), lambda: self._tell(replica, sleeper.woken.set))
+
+    def _announce(self, incarnation: str) -> None:
+        """Tells the other replicas of deliveries that may be theirs, or loses that for each of them."""
+        for replica in self.replicas:
+            listener = replica.listener
+            is_lost = not self.is_calm and self.random.random() < self.rules.notify_lost
+            if listener is not None and replica.incarnation != incarnation and not is_lost:
+                self.after(self.distance(), partial(self._tell, replica, listener.arrived))
 
     # --- receivers ---
 

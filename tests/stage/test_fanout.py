@@ -28,9 +28,13 @@ class FakeClaim:
         self.routing_version = routing_version
         self.accepted_at = AT
         self.day = AT.date()
+        self.announced_by: str | None = None
 
     async def write(self, bodies: Any, deliveries: Any, cancelled: Any) -> None:
         self.bodies, self.deliveries, self.cancelled = bodies, deliveries, cancelled
+
+    async def announce(self, incarnation: str) -> None:
+        self.announced_by = incarnation
 
 
 class World:
@@ -49,6 +53,7 @@ class World:
         self.fail_commit = False
         self.poison = ""
         self.aside: list[str] = []
+        self.theirs: set[str] = set()
         fake: Any = self
         self.fanout = Fanout(
             fake,
@@ -56,6 +61,7 @@ class World:
             lanes=fake,
             fanned_out=lambda _: None,
             set_aside=lambda: None,
+            incarnation="ours",
             batch_bytes_max=1_000_000,
         )
 
@@ -94,8 +100,9 @@ class World:
         return True
 
     # Lanes.
-    def reserve(self, deliveries: Sequence[Any]) -> None:
+    def reserve(self, deliveries: Sequence[Any]) -> bool:
         self.reserved += [delivery.id for _, delivery in deliveries]
+        return self.theirs.isdisjoint(endpoint_id for endpoint_id, _ in deliveries)
 
     def unreserve(self, deliveries: Sequence[Any]) -> None:
         for _, delivery in deliveries:
@@ -145,6 +152,14 @@ async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile
     ids = [row.id for row in claim.deliveries]
     assert ids == sorted(ids), "deliveries of one moment are loaded in the order of their events"
     assert len(set(ids)) == 6
+
+
+async def test_what_is_for_another_replica_is_announced_within_its_commit(world):
+    world.waiting = [make_event("e1"), make_event("e2")]
+    await world.fanout(1)
+    world.theirs = {"wms"}
+    await world.fanout(1)
+    assert [claim.announced_by for claim in world.claims] == [None, "ours"]
 
 
 async def test_nothing_is_offered_when_the_commit_fails(world):

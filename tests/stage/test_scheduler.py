@@ -7,7 +7,7 @@ import pytest
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryState, Outcome, Trigger
 from dispatcher.delivery.lanes import Lanes
-from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.delivery.scheduler import ARRIVALS_APART_SECONDS, Scheduler
 from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
 from tests.support.clock import ManualClock
 from tests.support.deliveries import AT, DAY, make_delivery, make_endpoint, make_result
@@ -239,6 +239,30 @@ async def test_arrivals_of_other_replicas_are_sent_and_looked_for_without_a_gap(
     await made.work()
     back = [asked[1] for asked in made.store.asked if asked[0] == "arrivals"]
     assert back[-1] >= 130.0
+
+
+async def test_announced_arrivals_are_looked_for_apart_and_none_is_forgotten(made):
+    await made.work()
+    made.store.put("first", -0.5)
+    made.scheduler.look_for_arrivals()
+    assert await made.work() == ["first"]
+    made.store.put("second", 0.0)
+    made.scheduler.look_for_arrivals()
+    assert await made.work() == []
+    made.clock.advance(ARRIVALS_APART_SECONDS)
+    assert await made.work() == ["second"]
+
+
+async def test_a_lane_with_plenty_comes_to_its_arrivals_later(made):
+    await made.work()
+    made.lane.window = 4
+    made.lane.ready.extend(make_delivery(f"wh{n}") for n in range(2))
+    made.lane.limit = 0
+    made.store.put("theirs", -0.5)
+    made.scheduler.look_for_arrivals()
+    await made.work()
+    assert [asked[0] for asked in made.store.asked].count("arrivals") == 0
+    assert made.lane.more_at == 0.0, "it is refilled when it runs low"
 
 
 async def test_a_delivery_in_the_line_twice_is_offered_once():

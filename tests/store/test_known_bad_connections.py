@@ -85,7 +85,9 @@ async def test_p4_control_a_listener_without_a_round_trip_believes_in_a_dead_lin
 ):
     monkeypatch.setattr(listener_module, "PROVE_SECONDS", 0.1)
     monkeypatch.setattr(listener_module, "ANSWER_SECONDS_MAX", 0.2)
-    ours = Listener(through(link, database), control=lambda _: None, name="p4")
+    ours = Listener(
+        through(link, database), control=lambda _: None, arrived=lambda: None, name="p4"
+    )
     running = asyncio.get_running_loop().create_task(ours.run())
 
     async def is_up() -> bool:
