@@ -265,6 +265,11 @@ class Dispatcher:
         """Returns how many deliveries it has brought to an end and recorded."""
         return self.metric("dispatcher_deliveries_total")
 
+    def cut_log(self, bytes_max: int) -> None:
+        """Empties the log once it is longer; the daemon goes on at its new end."""
+        if os.fstat(self._log.fileno()).st_size > bytes_max:
+            self._log.truncate(0)
+
     def stop(self) -> None:
         """Drains it."""
         if self.process is not None:

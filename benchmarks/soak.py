@@ -1,16 +1,19 @@
 """Goal 9, over time: a steady load with failures, slow receivers and an endpoint that flaps.
 
 `python -m benchmarks soak [--short] [--minutes N] [--rate N] [--json PATH]`. The load is 80 % of
-what the same daemon drained just before, or `--rate` events/s (an hour at the full rate writes some
-hundred gigabytes). Of twenty endpoints one is slow (it answers after a second), one flaps (30 s of 200,
-30 s of 503), and one event in a hundred is answered with 503. Every few seconds: memory of the
-daemon, dead and live rows of the hot tables, what waits, latency and lateness of these seconds.
-Memory, dead rows and what waits must not grow; the last third is compared with the second.
+what the same daemon drained just before, or `--rate` events/s. A delivery leaves 2.3 KB of history,
+so that an hour writes some fifty gigabytes; the log is cut at a gigabyte, and the load ends early,
+and says so, when the disk is nearly full. Of twenty endpoints one is slow (it answers after a
+second), one flaps (30 s of 200, 30 s of 503), and one event in a hundred is answered with 503.
+Every few seconds: memory of the daemon, dead and live rows of the hot tables, what waits, latency
+and lateness of these seconds. Memory, dead rows and what waits must not grow; the last third is
+compared with the second.
 """
 
 import asyncio
 import itertools
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,6 +43,8 @@ from benchmarks.plots import lines
 EVERY_SECONDS = 5.0
 KINDS = (*["ok"] * 17, "ok", "slow", "flap")
 WARM_EVENTS = 5_000
+LOG_BYTES_MAX = 2**30
+FREE_BYTES_MIN = 8 * 2**30
 _ROWS = """
 SELECT (SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname IN ('outbox', 'delivery_open'))::int AS dead_rows,
        (SELECT count(*) FROM dispatcher.outbox)::int + (SELECT count(*) FROM dispatcher.delivery_open)::int AS waiting
@@ -63,12 +68,12 @@ async def _endpoints(url: str, port: int) -> None:
     await connection.close()
 
 
-async def _feed(url: str, rate: float, until: float) -> None:
+async def _feed(url: str, rate: float, until: float, full: asyncio.Event) -> None:
     """Commits events at a rate, one type after the other, twenty times a second."""
     connection = await asyncpg.connect(url)
     number = 0
     started, inserted = time.monotonic(), 0
-    while time.monotonic() < until:
+    while time.monotonic() < until and not full.is_set():
         due = int((time.monotonic() - started) * rate) - inserted
         if due > 0:
             # One in twenty goes to each endpoint; the slow one gets few, for it takes ten a second.
@@ -82,14 +87,25 @@ async def _feed(url: str, rate: float, until: float) -> None:
 
 
 async def _sample(
-    url: str, daemon: Dispatcher, started: float, until: float
+    url: str,
+    daemon: Dispatcher,
+    data_directory: Path,
+    started: float,
+    until: float,
+    full: asyncio.Event,
 ) -> list[dict[str, float]]:
     connection = await asyncpg.connect(url)
     process_id = daemon.process.pid if daemon.process is not None else 0
     samples: list[dict[str, float]] = []
     delivered, at = daemon.delivered(), time.monotonic()
-    while time.monotonic() < until:
+    while time.monotonic() < until and not full.is_set():
         await asyncio.sleep(EVERY_SECONDS)
+        daemon.cut_log(LOG_BYTES_MAX)
+        if shutil.disk_usage(data_directory).free < FREE_BYTES_MIN:
+            print(
+                f"the disk is nearly full: ended after {(time.monotonic() - started) / 60:.0f} min"
+            )
+            full.set()
         row = await connection.fetchrow(_ROWS)
         now_delivered, now = daemon.delivered(), time.monotonic()
         latency_sum = daemon.metric("dispatcher_delivery_latency_seconds_sum")
@@ -124,13 +140,14 @@ def _means(samples: list[dict[str, float]], name: str) -> list[float]:
 
 
 async def _load(
-    url: str, daemon: Dispatcher, rate: float, seconds: float
+    url: str, daemon: Dispatcher, data_directory: Path, rate: float, seconds: float
 ) -> list[dict[str, float]]:
     started = time.monotonic()
     until = started + seconds
+    full = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(url, rate, until))
-        sampling = group.create_task(_sample(url, daemon, started, until))
+        group.create_task(_feed(url, rate, until, full))
+        sampling = group.create_task(_sample(url, daemon, data_directory, started, until, full))
     return sampling.result()
 
 
@@ -159,7 +176,7 @@ def main() -> None:
     sink = subprocess.Popen(command, cwd=ROOT)
     try:
         wait_for(lambda: accepts(port), 10)
-        with postgres() as (_, url), tempfile.TemporaryDirectory() as name:
+        with postgres() as (server, url), tempfile.TemporaryDirectory() as name:
             asyncio.run(_endpoints(url, port))
             daemon = Dispatcher(url, Path(name))
             daemon.start()
@@ -167,7 +184,8 @@ def main() -> None:
                 drain_rate = _drain_rate(url, daemon)
                 rate = options.rate or 0.8 * drain_rate
                 print(f"{rate:,.0f} events/s for {options.minutes} minutes", flush=True)
-                samples = asyncio.run(_load(url, daemon, rate, options.minutes * 60))
+                data = server.moved_to or server.data_directory
+                samples = asyncio.run(_load(url, daemon, data, rate, options.minutes * 60))
             finally:
                 daemon.stop()
     finally:
