@@ -120,6 +120,41 @@ async def test_a_body_beyond_its_routes_bound_is_refused_before_it_is_read(
     assert sent < 16 * MIB
 
 
+EXPECTATIONS = {
+    "asked for": ("100-continue", "TOKEN", 40, [b"100", b"201"]),
+    "asked for, whatever the case": ("100-Continue", "TOKEN", 40, [b"100", b"201"]),
+    "without a token": ("100-continue", "wrong", 40, [b"401"]),
+    "too large": ("100-continue", "TOKEN", 2**31, [b"413"]),
+    "of no meaning": ("nonsense", "TOKEN", 40, [b"201"]),
+    "of no meaning, without a token": ("nonsense", "wrong", 40, [b"401"]),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTATIONS)
+async def test_a_body_is_asked_for_once_token_and_size_are_good(api, name):
+    expect, token, size, wanted = EXPECTATIONS[name]
+    body = b'{"type":"order.created","data":{"a":12}}'
+    assert len(body) == 40
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(
+        f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nExpect: {expect}\r\n"
+        f"Authorization: Bearer {token.replace('TOKEN', api.token)}\r\n"
+        "Content-Type: application/json\r\n\r\n".encode()
+    )
+    if b"100" not in wanted and size == len(body):
+        writer.write(body)
+    statuses: list[bytes] = []
+    async with asyncio.timeout(5):
+        while len(statuses) < len(wanted):
+            head = await reader.readuntil(b"\r\n\r\n")
+            statuses.append(head.split()[1])
+            if statuses == [b"100"]:
+                writer.write(body)
+    writer.transport.abort()
+    assert statuses == wanted
+    assert statuses[-1] == b"201" or b"Content-Type: application/problem+json" in head
+
+
 async def test_data_beyond_its_bound_is_a_fault_of_the_field(api):
     body = b'{"type":"order.created","data":{"a":"' + b"x" * MIB + b'"}}'
     reply = await api.ask("POST", "/events", raw=body)

@@ -46,9 +46,9 @@ def add_api(app: web.Application, operations: Operations, auth: Auth, settings: 
     for route in ROUTES:
         handler = door.handler_of(route)
         if route.method == hdrs.METH_GET:
-            api.router.add_get(route.path, handler)  # and HEAD
+            api.router.add_get(route.path, handler, expect_handler=_expected)  # and HEAD
         else:
-            api.router.add_route(route.method, route.path, handler)
+            api.router.add_route(route.method, route.path, handler, expect_handler=_expected)
     app.add_subapp(PREFIX, api)
     add_docs(app)
 
@@ -199,6 +199,13 @@ def _response(answer: Answer, route: Route) -> web.Response:
         content_type="application/json",
         headers=answer.headers,
     )
+
+
+async def _expected(_: web.Request) -> None:
+    """Leaves `Expect: 100-continue` to whoever reads the body, and passes over any other.
+
+    aiohttp would ask for the body, or refuse in words of its own, before anybody looked at the token.
+    """
 
 
 def _options(request: web.Request) -> web.Response:
