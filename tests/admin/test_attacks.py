@@ -144,6 +144,7 @@ async def test_a_body_is_asked_for_once_token_and_size_are_good(api, name):
     if b"100" not in wanted and size == len(body):
         writer.write(body)
     statuses: list[bytes] = []
+    head = b""
     async with asyncio.timeout(5):
         while len(statuses) < len(wanted):
             head = await reader.readuntil(b"\r\n\r\n")
