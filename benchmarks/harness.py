@@ -98,16 +98,17 @@ def postgres() -> Iterator[tuple[Postgres, str]]:
                     check=True,
                     stdout=subprocess.DEVNULL,
                 )
-            yield server, asyncio.run(_prepare(server))
+            yield server, asyncio.run(prepare_database(server))
         finally:
             server.stop()
 
 
-async def _prepare(server: Postgres) -> str:
+async def prepare_database(server: Postgres, name: str = "bench") -> str:
+    """Makes a database, migrates it, and returns its URL."""
     connection = await asyncpg.connect(server.dsn)
-    await connection.execute("CREATE DATABASE bench")
+    await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
-    url = server.dsn_for("bench")
+    url = server.dsn_for(name)
     connection = await asyncpg.connect(url)
     await migrate(connection)
     await set_notify(connection, wanted=True)

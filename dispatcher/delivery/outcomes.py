@@ -42,6 +42,8 @@ class Outcomes:
                     )
             results = [result for result in results if result.delivery.id not in fenced]
         self._count(results)
+        if not logs.takes_wide():
+            return
         if not logs.takes_members():
             for result in results:
                 logs.wide("delivery.attempted", self._fields(result))

@@ -318,10 +318,16 @@ def wide(event_name: str, fields: dict[str, Any]) -> None:
     )
 
 
+def takes_wide() -> bool:
+    """Tells whether `wide` would write anything: INFO is wanted."""
+    state = _state
+    return state is not None and state.level <= logging.INFO
+
+
 def takes_members() -> bool:
     """Tells whether `wide_members` may take the place of `wide`: lines are JSON, and INFO is wanted."""
     state = _state
-    return state is not None and state.render is _json_line and state.level <= logging.INFO
+    return state is not None and state.render is _json_line and takes_wide()
 
 
 def wide_members(event_name: str, lines: Sequence[str]) -> None:

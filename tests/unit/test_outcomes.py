@@ -22,12 +22,12 @@ from tests.support.deliveries import make_delivery, make_endpoint, make_result
 class Log:
     """The log of this test, read back."""
 
-    def __init__(self, form: str) -> None:
+    def __init__(self, form: str, level: str = "info") -> None:
         self._reader, self._writer = os.pipe()
         self._parts: list[bytes] = []
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
-        logs.configure(form=form, level="info", version="9", descriptor=self._writer)
+        logs.configure(form=form, level=level, version="9", descriptor=self._writer)
 
     def _read(self) -> None:
         while data := os.read(self._reader, 65_536):
@@ -79,6 +79,15 @@ def test_a_quick_line_has_the_members_of_a_careful_one_in_their_order():
     assert record["event.name"] == "delivery.attempted"
     wanted = orjson.loads(orjson.dumps(outcomes._fields(result)))
     assert list(record.items())[4:] == list(wanted.items())
+
+
+def test_lines_that_nobody_wants_are_not_made(monkeypatch):
+    outcomes, metrics = make_outcomes()
+    log = Log("json", "warning")
+    monkeypatch.setattr(outcomes, "_fields", lambda result: pytest.fail(f"made one of {result}"))
+    outcomes.tell([success("a"), failure("b")], frozenset())
+    assert log.lines() == []
+    assert b'outcome="ok"' in metrics.render()
 
 
 def test_lines_stand_in_the_order_in_which_attempts_ended():
