@@ -13,7 +13,9 @@ a crash, and nothing has to.
 """
 
 DEAR_SECONDS = 0.003
-"""A look at everything that takes longer is dear: some thousand dead rows, or more."""
+"""A look at everything that takes longer may be dear: some thousand dead rows, or more."""
+DEAD_ROWS_MIN = 5_000
+"""With fewer it is the machine that is slow, and a floor would save nothing."""
 DEAR_LOOKS = 2
 """In a row: a single one is the machine's doing."""
 WHOLE_SECONDS_MIN = 3.0
@@ -39,9 +41,10 @@ class Floor:
         """Returns where a look begins; 0: at everything, which `looked` has to be told of."""
         return 0 if now >= self._whole_at else self._floor
 
-    def looked(self, now: float, *, seconds: float, found: bool) -> None:
-        """Takes how long a look at everything took, and whether anything waited."""
-        self._dear_count = self._dear_count + 1 if seconds > DEAR_SECONDS else 0
+    def looked(self, now: float, *, seconds: float, dead_rows: int, found: bool) -> None:
+        """Takes how long a look at everything took, what may have been in its way, and whether anything waited."""
+        is_dear = seconds > DEAR_SECONDS and dead_rows >= DEAD_ROWS_MIN
+        self._dear_count = self._dear_count + 1 if is_dear else 0
         self._whole_at = now
         if self._is_dear():
             self._claim_whole = found

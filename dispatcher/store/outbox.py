@@ -151,7 +151,9 @@ class Outbox:
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
         poll = Poll(row[0], row[1], row[2])
         if floor == 0:
-            self._floor.looked(time.monotonic(), seconds=row[3], found=poll.outbox_waiting)
+            self._floor.looked(
+                time.monotonic(), seconds=row[3], dead_rows=row[4], found=poll.outbox_waiting
+            )
         return poll
 
     @asynccontextmanager
