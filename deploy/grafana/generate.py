@@ -319,6 +319,12 @@ INSIDE = [
                 [Query(database("dead_rows", by="table"), "{{table}}")],
             ),
             Panel(
+                "Queue of notifications",
+                "Filled share; above 0.1 is an alert, from 0.5 on events wait for the poll.",
+                [Query(database("notify_queue_usage_ratio"))],
+                "percentunit",
+            ),
+            Panel(
                 "Days that history is ready for",
                 "Below three is an alert.",
                 [Query(f"min({name('history_partitions_ahead')})")],

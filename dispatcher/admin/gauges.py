@@ -70,6 +70,7 @@ class Gauges:
             metrics.endpoints,
             metrics.history_partitions_ahead,
             metrics.dead_rows,
+            metrics.notify_queue_usage,
             metrics.database_clock_difference,
         )
         asked_at = self._clock.now()
@@ -93,6 +94,7 @@ class Gauges:
         metrics.history_partitions_ahead.set(row["history_partitions_ahead"])
         for table, count in orjson.loads(row["dead_rows"]).items():
             metrics.dead_rows.set(count, table)
+        metrics.notify_queue_usage.set(row["notify_queue_usage"])
         self._compare_clocks(asked_at, row["now"])
 
     def _compare_clocks(self, asked_at: datetime, database_now: datetime) -> None:

@@ -38,6 +38,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `history_oldest_seconds` | gauge | table | age of the oldest of them, *database* | |
 | `history_partitions_kept` | gauge | | days past retention, kept for unfinished deliveries, *database* | yes |
 | `dead_rows` | gauge | table | rows of a hot table that wait for vacuum, *database* | yes |
+| `notify_queue_usage_ratio` | gauge | | filled share of Postgres's queue of notifications, 0 to 1, *database* | yes |
 | `database_clock_difference_seconds` | gauge | | this machine's clock less the database's | yes |
 | `breakers_open` | gauge | | endpoints of this replica whose breaker is open | |
 | `listener_up` | gauge | | 1 while the LISTEN connection is proven alive, else 0 | yes |
@@ -367,6 +368,9 @@ class Metrics(Collector):
         )
         self.dead_rows = make(
             "dead_rows", "Rows of a hot table that wait for vacuum.", table=HOT_TABLES
+        )
+        self.notify_queue_usage = make(
+            "notify_queue_usage_ratio", "Filled share of Postgres's queue of notifications."
         )
         self.database_clock_difference = make(
             "database_clock_difference_seconds", "This machine's clock less the database's."

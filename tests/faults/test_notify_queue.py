@@ -14,7 +14,7 @@ from dispatcher.cli.dev.postgres import Postgres, PostgresError
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.bench import Bench
 from tests.support.checker import Subscriber
-from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet
+from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 PAGES = 64
 """The least that Postgres allows: half a mebibyte. By default it is 8 GiB."""
 SETTING_SINCE = 17
+ALERT_RATIO = 0.1
+"""Above it `DispatcherNotifyQueueFills` fires."""
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ async def test_a_full_queue_of_notifications_fails_no_producer_and_delays_by_a_p
     bench = make_bench(url)
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"))
-    await bench.daemon().started()
+    daemon = await bench.daemon().started()
     await stuck.execute("LISTEN filler")
     await stuck.execute("BEGIN")
     await stuck.fetchval("SELECT 1")
@@ -76,13 +78,21 @@ async def test_a_full_queue_of_notifications_fails_no_producer_and_delays_by_a_p
     longest = await sql.fetchval(
         "SELECT max(extract(epoch FROM accepted_at - inserted_at))::float8 FROM dispatcher.event"
     )
+    gauge = await daemon.metric("dispatcher_notify_queue_usage_ratio")
     await bench.report(
         "P6",
         [Subscriber("ep_x", "/hook")],
         queue_usage=round(usage, 2),
+        queue_usage_gauge=round(gauge, 2),
         notified_until_full=notified,
         pick_up_seconds_max=round(longest, 2),
     )
     assert longest <= 2.5
+    assert gauge > ALERT_RATIO, "no alert would tell"
     await stuck.close()
+
+    async def is_free() -> bool:
+        return await daemon.metric("dispatcher_notify_queue_usage_ratio") < ALERT_RATIO
+
+    await until(is_free, seconds=15, what="the gauge to fall once the listener is gone")
     await sql.close()

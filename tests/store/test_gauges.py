@@ -90,6 +90,10 @@ async def test_each_hot_table_has_its_dead_rows(pool, sql):
     assert (await scrape(pool)).dead_rows.values["outbox",] == 40
 
 
+async def test_the_queue_of_notifications_is_a_share(pool):
+    assert 0 <= (await scrape(pool)).notify_queue_usage.values[()] < 1
+
+
 @pytest.mark.parametrize(("wrong", "least", "most"), [(0, 0, 0), (90, 88, 90), (-90, -90, -88)])
 async def test_the_clocks_difference_has_its_sign_and_leaves_the_way_out(pool, wrong, least, most):
     found = (await scrape(pool, wrong)).database_clock_difference.values[()]

@@ -4,6 +4,7 @@
 -- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing; endpoints
 -- whose open breaker a living replica has published are left out, by every replica alike.
 -- Days ahead: looked up by name, since upkeep names partitions so; stops counting where any of the four lacks one.
+-- The notification queue is the whole server's: read from shared memory, so any role may and it costs nothing.
 -- Counts above 100,000 are the planner's estimate: exact counting would read every waiting row at each scrape.
 WITH deferred AS MATERIALIZED (
     SELECT b.endpoint_id
@@ -44,4 +45,5 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
         WHERE ready) / 4 AS history_partitions_ahead,
        (SELECT json_object_agg(s.relname, s.n_dead_tup)::text FROM pg_stat_user_tables AS s
         WHERE s.schemaname = 'dispatcher' AND s.relname IN ('outbox', 'delivery_open')) AS dead_rows,
+       pg_notification_queue_usage() AS notify_queue_usage,
        clock_timestamp() AS now
