@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.checker import Subscriber
+from tests.support.checker import Subscriber, read_receiver, repeats_without_a_kill
 from tests.support.daemon import (
     STANDARD_SECRET,
     WMS_SECRET,
@@ -97,9 +97,11 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
     recoveries: list[float] = []
     outages: list[float] = []
     takeovers: list[float] = []
+    kills_at: list[float] = []
     for number in range(1, kills + 1):
         await asyncio.sleep(chance.uniform(0.2, 5.0 if long_run else 1.0))  # the moment of the kill
         name = chance.choice(sorted(daemons))
+        kills_at.append(time.monotonic())
         daemons[name].kill()
         await daemons[name].ended(5)
         seen = {path: receiver.count("request", path) for path in ("/steady", "/flaky")}
@@ -121,6 +123,7 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
         await producer.ended(5)
     await quiet(bench.url, seconds=120)
     unrecorded = await _without_result(sql, receiver)
+    unexplained = repeats_without_a_kill(read_receiver(receiver.record)[1], kills_at)
     await bench.report(
         "F1-F4",
         [
@@ -138,7 +141,9 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
         outage_seconds_max=max(outages),
         outage_seconds_median=sorted(outages)[len(outages) // 2],
         takeover_seconds=takeovers,
+        repeats_without_a_kill=len(unexplained),
     )
+    assert unexplained == [], "a delivery was repeated more often than its sender was killed"
     assert max(recoveries) <= RECOVERY_SECONDS_MAX, recoveries
     assert max(outages + takeovers) <= TAKEOVER_SECONDS_MAX, (outages, takeovers)
 

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ import orjson
 from tests.support.ledger import Intent
 
 NAMES_SHOWN = 5
+UNREAD_SECONDS_MAX = 0.5
+"""So long after its sender was killed the receiver may still find a request in its socket."""
 
 
 class Subscriber(NamedTuple):
@@ -52,6 +55,8 @@ class Answered(NamedTuple):
     path: str
     marker: str
     status: int
+    asked_at: float = 0.0
+    """When its request was complete, by the monotonic clock of the machine."""
 
 
 class DeliveryFact(NamedTuple):
@@ -104,12 +109,17 @@ class Report:
 def read_receiver(path: Path) -> tuple[list[Seen], list[Answered]]:
     """Returns what the receiver's log says."""
     seen, answered = [], []
+    asked_at: dict[tuple[str, int], float] = {}
     for line in path.read_bytes().splitlines():
         entry: dict[str, Any] = orjson.loads(line)
         if entry["kind"] == "request":
             seen.append(Seen(*(entry[name] for name in Seen._fields)))
+            asked_at[entry["connection"], entry["number"]] = entry["at"]
         else:
-            answered.append(Answered(entry["path"], entry["marker"], entry["status"]))
+            request = (entry["connection"], entry["number"])
+            answered.append(
+                Answered(entry["path"], entry["marker"], entry["status"], asked_at[request])
+            )
     return seen, answered
 
 
@@ -173,6 +183,28 @@ def check(
     for (path, marker), count in successes.items():
         report.dup.extend([f"{path} {marker}"] * (count - 1))
     return report
+
+
+def repeats_without_a_kill(answered: Sequence[Answered], kills_at: Sequence[float]) -> list[str]:
+    """Returns each repeat of a 2xx that has no kill of its own between the two requests.
+
+    So a delivery is repeated once for each kill at most, and only by a kill that can have caused it.
+    """
+    asked: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for answer in answered:
+        if 200 <= answer.status <= 299:
+            asked[answer.path, answer.marker].append(answer.asked_at)
+    unexplained = []
+    for (path, marker), moments in asked.items():
+        moments.sort()
+        unused = sorted(kills_at)
+        for first, second in pairwise(moments):
+            own = [at for at in unused if first - UNREAD_SECONDS_MAX <= at <= second]
+            if own:
+                unused = [at for at in unused if at > own[0]]
+            else:
+                unexplained.append(f"{path} {marker}")
+    return unexplained
 
 
 def _judge_pair(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import orjson
 import pytest
 
 from tests.support.checker import (
@@ -12,6 +13,8 @@ from tests.support.checker import (
     Seen,
     Subscriber,
     check,
+    read_receiver,
+    repeats_without_a_kill,
 )
 from tests.support.ledger import Intent
 
@@ -109,6 +112,53 @@ def test_a_doubled_answer_is_a_dup_and_its_request_unrecorded(logs):
     assert only(report, dup=["/a m1"], unrecorded=["/a m1"])
     assert report.problems(dup=1, unrecorded=1) == []
     assert report.problems(unrecorded=1) == ["dup 1 > 0: /a m1"]
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "kills_at", "unexplained"),
+    [
+        ([10.0, 14.0], [12.0], 0),
+        ([10.0, 14.0, 18.0], [12.0, 16.0], 0),
+        ([10.0, 14.0], [9.9], 0),  # killed before the receiver had read it
+        ([10.0, 14.0], [], 1),
+        ([10.0, 14.0], [8.0, 15.0], 1),
+        ([10.0, 14.0, 14.1], [12.0], 1),
+        ([10.0, 10.1, 14.0], [12.0, 13.0], 1),
+    ],
+)
+def test_each_kill_explains_one_repeat_of_a_delivery_between_the_two_requests(
+    asked_at, kills_at, unexplained
+):
+    answered = [Answered("/a", "m1", 200, at) for at in asked_at]
+    bystanders = [Answered("/a", "m2", 200, 10.0), Answered("/b", "m1", 200, 11.0)]
+    refused = [Answered("/b", "m1", 503, 10.5)]
+    found = repeats_without_a_kill([*answered, *bystanders, *refused], kills_at)
+    assert found == ["/a m1"] * unexplained
+
+
+def test_a_forged_log_is_read_with_the_moment_of_each_request(tmp_path):
+    request = {
+        "kind": "request",
+        "path": "/a",
+        "marker": "m1",
+        "event_id": "evt1",
+        "delivery_id": "wh1",
+        "sha256": "sha1",
+        "signature": "good",
+    }
+    answer = {"kind": "answer", "path": "/a", "marker": "m1", "status": 200}
+    lines = [
+        {**request, "connection": "c1", "number": 1, "at": 1.0},
+        {**request, "connection": "c1", "number": 2, "at": 2.0},
+        {**answer, "connection": "c1", "number": 2, "at": 2.5},
+        {**answer, "connection": "c1", "number": 1, "at": 3.5},
+    ]
+    log = tmp_path / "receiver.jsonl"
+    log.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    _, answered = read_receiver(log)
+    assert [answer.asked_at for answer in answered] == [2.0, 1.0]
+    assert repeats_without_a_kill(answered, kills_at=[]) == ["/a m1"]
+    assert repeats_without_a_kill(answered, kills_at=[1.5]) == []
 
 
 def test_a_success_row_that_the_receiver_knows_nothing_of_is_a_ghost(logs):
