@@ -169,7 +169,12 @@ class Daemon:
         tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
         async with TaskSet("dispatcher") as tasks:
             gate = Gate(settings, tasks, self._clock, protected=protected_addresses(settings))
-            for warning in (*settings.warnings, *gate.policy.warnings):
+            narrow = gate.descriptors.warning
+            for warning in (
+                *settings.warnings,
+                *gate.policy.warnings,
+                *([narrow] if narrow else []),
+            ):
                 _log.warning("configuration.warning", warning=warning)
             await self_test()
             pipeline = self._pipeline = Pipeline(

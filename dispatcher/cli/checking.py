@@ -25,7 +25,7 @@ from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.gate import trust_problems
+from dispatcher.delivery.gate import descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
 
@@ -138,6 +138,12 @@ def _check_files(settings: Settings, findings: Findings) -> None:
     except ConfigurationError as error:
         wrong += error.problems
     wrong += trust_problems(settings)
+    descriptors = descriptors_for(settings)
+    findings.facts["file_descriptors_max"] = descriptors.limit
+    if descriptors.warning is not None:
+        findings.warnings.append(
+            f"of this shell, which need not be the service's: {descriptors.warning}"
+        )
 
 
 async def _check_reach(variable: str, url: SecretStr, findings: Findings) -> None:

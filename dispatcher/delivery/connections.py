@@ -19,7 +19,8 @@ When things go wrong. A reused connection that dies before the first byte of an 
 fresh connection in the same attempt: the receiver closed it while idle, which no probe can exclude
 (R11). A receiver that does so again and again has keep-alive switched off for a while. A receiver
 that speaks before it is asked loses that connection, once. Running out of descriptors, ports or
-buffers is ours to bear: `done` gets `NotAttempted`, and nothing is spent (F7).
+buffers is ours to bear: `done` gets `NotAttempted`, and nothing is spent (F7). Near the limit of
+descriptors an idle connection makes room for each new one.
 """
 
 import asyncio
@@ -162,13 +163,18 @@ class Connections:
         monotonic: Callable[[], float] = time.monotonic,
         idle_seconds_max: float = IDLE_SECONDS_MAX,
         age_seconds_max: float = AGE_SECONDS_MAX,
+        open_count_max: int | None = None,
     ) -> None:
-        """`spawn` makes the tasks that open connections; needs the running loop."""
+        """`spawn` makes the tasks that open connections; needs the running loop.
+
+        From `open_count_max` connections on, an idle one makes room for each that is opened.
+        """
         self._egress = egress
         self._spawn = spawn
         self._monotonic = monotonic
         self._idle_seconds_max = idle_seconds_max
         self._age_seconds_max = age_seconds_max
+        self._open_count_max = open_count_max
         self._loop = asyncio.get_running_loop()
         self._in_flight: set[Exchange] = set()
         self._open: dict[Connection, Target] = {}
@@ -301,11 +307,27 @@ class Connections:
 
     def _open_for(self, exchange: Exchange, now: float) -> None:
         exchange.connection = None
+        if (
+            self._open_count_max is not None
+            and len(self._open) + len(self._opening) >= self._open_count_max
+        ):
+            self._make_room()
         exchange.limit_at = min(exchange.deadline, now + limits.CONNECT_SECONDS_MAX)
         exchange.dial = Dial(now, is_tls=exchange.target.address.tls is not None)
         task = exchange.task = self._spawn(self._open_and_begin(exchange, exchange.dial))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+
+    def _make_room(self) -> None:
+        """Ends the idle connection that was opened first, whoever's it is."""
+        for connection, owner in self._open.items():
+            if not connection.is_busy and connection.is_kept:
+                # It is lost a turn of the loop later, and must not be taken for idle until then.
+                connection.is_kept = False
+                connection.abort()
+                if connection in owner.idle:
+                    owner.idle.remove(connection)
+                return
 
     async def _open_and_begin(self, exchange: Exchange, dial: Dial) -> None:
         try:

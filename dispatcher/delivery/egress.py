@@ -23,6 +23,7 @@ import asyncio
 import contextvars
 import errno
 import math
+import os
 import socket
 import ssl
 import time
@@ -177,13 +178,16 @@ class Egress:
         resolver: Resolver | None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        first_kept_descriptor: int | None = None,
     ) -> None:
         """Needs the running loop, as aiohttp's connector does.
 
         `policy` may be replaced; idle connections are for the pool to drop. Without a resolver only
-        literal addresses can be opened.
+        literal addresses can be opened. No socket keeps a descriptor from `first_kept_descriptor`
+        on: those are for the listener and the database.
         """
         self.policy = policy
+        self._first_kept_descriptor = first_kept_descriptor
         self._resolver = resolver
         self._monotonic = monotonic
         self._connector = aiohttp.TCPConnector(
@@ -250,13 +254,21 @@ class Egress:
             # An OSError: any other type leaves aiohappyeyeballs as an IndexError (measured).
             raise BlockedAddressError(host, rule)
         try:
-            made = socket.socket(family, kind, protocol)
+            made = self._take_descriptor(family, kind, protocol)
         except OSError as fault:
             if dial is not None:
                 dial.local_errno = fault.errno
             raise
         if dial is not None:
             dial.dials(made, host)
+        return made
+
+    def _take_descriptor(self, family: int, kind: int, protocol: int) -> socket.socket:
+        """Makes a socket; the kernel gives the lowest free number, so a kept one means that none is left for us."""
+        made = socket.socket(family, kind, protocol)
+        if self._first_kept_descriptor is not None and made.fileno() >= self._first_kept_descriptor:
+            made.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return made
 
 

@@ -14,6 +14,7 @@ from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.connections import Connections, Target
+from dispatcher.delivery.descriptors import Descriptors, limit_in_force, share_out
 from dispatcher.delivery.egress import Egress, make_tls_context
 from dispatcher.delivery.resolver import AresLookup, Resolver, ThreadedLookup
 from dispatcher.runtime.clock import Clock
@@ -48,12 +49,19 @@ class Gate:
             spawn=lambda coroutine: tasks.spawn("resolve", coroutine),
             monotonic=clock.monotonic,
         )
-        self.egress = Egress(self.policy, self.resolver, monotonic=clock.monotonic)
+        self.descriptors = descriptors_for(settings)
+        self.egress = Egress(
+            self.policy,
+            self.resolver,
+            monotonic=clock.monotonic,
+            first_kept_descriptor=self.descriptors.first_kept,
+        )
         self.connections = Connections(
             self.egress,
             spawn=lambda coroutine: tasks.spawn("connect", coroutine),
             monotonic=clock.monotonic,
             idle_seconds_max=egress.keep_alive_seconds,
+            open_count_max=self.descriptors.sockets_max,
         )
 
     def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
@@ -73,6 +81,16 @@ class Gate:
         """Aborts every connection."""
         await self.connections.aclose()
         await self.egress.aclose()
+
+
+def descriptors_for(settings: Settings) -> Descriptors:
+    """Returns how this process shares out its file descriptors."""
+    return share_out(
+        limit_in_force(),
+        concurrency_total=settings.delivery.concurrency_total,
+        pool_size=settings.database.pool_size,
+        listener_connections=settings.http.connections_max,
+    )
 
 
 def trust_problems(settings: Settings) -> list[str]:

@@ -89,7 +89,7 @@ class Pipeline:
             start=self._start,
             may_send=self._may_send,
             make_breaker=Breaker,
-            total=delivery.concurrency_total,
+            total=min(delivery.concurrency_total, gate.descriptors.sockets_max),
             per_host=delivery.concurrency_per_host,
             bodies_bytes_max=delivery.bodies_bytes_max,
             clock=clock,

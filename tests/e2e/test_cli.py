@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -210,6 +211,17 @@ def test_check_finds_a_migrated_database_good(make_database: Callable[..., str])
     found = orjson.loads(after.stdout)
     assert found["problems"] == found["configuration_problems"] == []
     assert KEY.split(":")[1] not in after.stdout
+
+
+def test_check_tells_a_limit_of_descriptors_that_is_too_small_for_the_settings(run: Run):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        found = orjson.loads(run("check", "--json").stdout)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert found["file_descriptors_max"] == 512
+    assert any("fewer than delivery.concurrency_total" in one for one in found["warnings"])
 
 
 def examples() -> list[str]:

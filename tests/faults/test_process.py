@@ -1,5 +1,6 @@
 """The process itself in trouble: stopped past its lease, out of descriptors, its clock moved, many of it."""
 
+import asyncio
 import shutil
 import signal
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.delivery.descriptors import share_out
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, WMS_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan
@@ -51,37 +53,61 @@ async def test_a_process_that_stood_still_past_its_lease_takes_it_again(bench, s
     )
 
 
-async def test_running_out_of_descriptors_spends_no_attempt(bench, sql):
-    """F7: more endpoints that hold a connection open than there are descriptors."""
+async def test_running_out_of_descriptors_spends_no_attempt_and_starves_nobody(bench, sql):
+    """F7: receivers hold every connection that fits; listener and database go on, and connect anew."""
     endpoints, descriptors = 60, 64
     receiver = bench.receiver
     program = shutil.which("prlimit")
     if program is None:
         pytest.skip("prlimit is not installed")
-    for number in range(endpoints):
-        receiver.behave(
-            **{f"hook{number}": {"secret": STANDARD_SECRET, "delay_seconds": [0.2, 0.4]}}
-        )
-        await add_endpoint(sql, f"ep_{number}", receiver.url(f"/hook{number}"), max_concurrency=5)
+    answers = {"secret": STANDARD_SECRET, "delay_seconds": [0.01, 0.1]}
+    names = [f"hook{number}" for number in range(endpoints)]
+    receiver.behave(**dict.fromkeys(names, answers | {"statuses": [0]}))
+    for number, name in enumerate(names):
+        await add_endpoint(sql, f"ep_{number}", receiver.url(f"/{name}"), max_concurrency=5)
     daemon = await bench.daemon(
         prefix=[program, f"--nofile={descriptors}:{descriptors}"],
         DELIVERY__CONCURRENCY_PER_HOST="300",
     ).started()
+    (warning,) = daemon.lines("configuration.warning")
+    assert f"the limit of file descriptors is {descriptors}" in warning["warning"]
+    fit = share_out(
+        descriptors, concurrency_total=500, pool_size=10, listener_connections=256
+    ).sockets_max
     await bench.produced(Plan(url=bench.url, events_count=4))
-    await quiet(bench.url, seconds=60)
-    failed = await sql.fetch(
-        "SELECT outcome, error, count(*) FROM dispatcher.attempt WHERE outcome <> 'ok' GROUP BY 1, 2"
+    await receiver.received(fit, kind="request")
+    began_at = time.monotonic()
+    async with asyncio.TaskGroup() as crowd:
+        asking = [crowd.create_task(daemon.get("/livez")) for _ in range(8)]
+    longest_seconds = time.monotonic() - began_at
+    await sql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'dispatcher%'"
+        " AND datname = current_database()"
     )
-    assert not failed
-    assert daemon.lines("delivery.not_attempted"), "the descriptors sufficed: this proves nothing"
 
     async def ready() -> bool:
         return bool((await daemon.get("/readyz"))[0] == 200)
 
-    await until(ready, seconds=10, what="ready, once idle connections are closed")
-    await bench.report(
-        "F7", [Subscriber(f"ep_{number}", f"/hook{number}") for number in range(endpoints)]
+    await until(ready, seconds=10, what="the database, reached anew while all else is held")
+    held = receiver.count("request")
+    receiver.behave(**dict.fromkeys(names, answers | {"statuses": [200]}))
+    await quiet(bench.url, seconds=60)
+    failed = await sql.fetch(
+        "SELECT outcome, error, count(*) FROM dispatcher.attempt WHERE outcome <> 'ok' GROUP BY 1, 2"
     )
+    await bench.report(
+        "F7",
+        [Subscriber(f"ep_{number}", f"/{name}") for number, name in enumerate(names)],
+        descriptors=descriptors,
+        requests_held=held,
+        longest_answer_seconds=round(longest_seconds, 2),
+        not_attempted=len(daemon.lines("delivery.not_attempted")),
+    )
+    assert not failed
+    assert [one.result()[0] for one in asking] == [200] * 8
+    assert longest_seconds < 2.0
+    assert held == fit, "what fits is not what was sent"
+    assert await ready()
 
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)

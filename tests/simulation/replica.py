@@ -71,6 +71,7 @@ class SimulatedReplica:
             connections=SimulatedConnections(self),
             make_target=self._target,
             policy=SimpleNamespace(allow_ports=DEFAULT_PORTS),
+            descriptors=SimpleNamespace(sockets_max=10_000),
         )
         self.pipeline = Pipeline(
             settings=SETTINGS,

@@ -14,9 +14,10 @@ import aiohttp
 import pytest
 
 from dispatcher.core import limits
+from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.model import Answer, Flag, Outcome
 from dispatcher.delivery.connections import Connections, NotAttempted, Target
-from dispatcher.delivery.egress import make_tls_context
+from dispatcher.delivery.egress import Egress, make_tls_context
 from dispatcher.delivery.exchange import Connection
 from tests.support.certificates import Authority
 from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering
@@ -502,6 +503,45 @@ async def test_f7_running_out_of_descriptors_is_no_attempt(
             result = await sender.result(target)
         assert result == NotAttempted("Too many open files")
         assert (await sender.answer(target)).outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["ours", "control"])
+async def test_f7_sockets_to_receivers_leave_the_kept_descriptors_free(
+    policy: AddressPolicy, *, is_kept: bool
+):
+    async with RawReceiver(answering(OK)) as receiver:
+        # The first socket would be given this number: the range below is taken.
+        with socket.socket() as free:
+            first_kept = free.fileno()
+        egress = Egress(policy, None, first_kept_descriptor=first_kept if is_kept else None)
+        pool = Connections(egress, spawn=spawn)
+        result = await Sender(egress, pool).result(target_of(receiver))
+        await pool.aclose()
+        await egress.aclose()
+        if is_kept:
+            assert result == NotAttempted("Too many open files")
+        else:
+            assert isinstance(result, Answer)
+            assert result.outcome is Outcome.OK
+
+
+async def test_f7_at_the_bound_an_idle_connection_makes_room_for_another_receiver(
+    sender: Sender,
+):
+    pool = Connections(sender.egress, spawn=spawn, open_count_max=2)
+    sending = Sender(sender.egress, pool)
+    async with (
+        RawReceiver(answering(OK)) as first,
+        RawReceiver(answering(OK)) as second,
+        RawReceiver(answering(OK)) as third,
+    ):
+        targets = [target_of(receiver) for receiver in (first, second, third)]
+        for target in targets:
+            assert (await sending.answer(target)).outcome is Outcome.OK
+        await first.wires[0].gone.wait()
+        assert [len(target.idle) for target in targets] == [0, 1, 1]
+        assert pool.open_count == 2
+        await pool.aclose()
 
 
 async def test_a_refused_port_is_a_connect_error_that_names_the_address(sender: Sender):
