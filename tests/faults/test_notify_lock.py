@@ -61,7 +61,7 @@ async def test_producers_are_not_slowed_by_the_commit_lock_and_under_the_control
     say: Callable[[str], None],
 ) -> None:
     """P7: on a cluster that flushes each commit, as theirs do; the cases take turns in each round."""
-    with own_cluster(durable=True) as server:
+    with own_cluster(fsync="on", full_page_writes="on") as server:
         url = await prepare(await asyncio.to_thread(server.start))
         async with contextlib.AsyncExitStack() as open_connections:
             writers = []

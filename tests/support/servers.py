@@ -33,14 +33,12 @@ def folder_for(name: str) -> Path:
 
 
 @contextmanager
-def own_cluster(
-    *, data: Path | None = None, durable: bool = False, **settings: str
-) -> Iterator[Postgres]:
-    """Yields a cluster of the test's own, not started yet; `durable` lets it flush to the disk as a real one does."""
+def own_cluster(*, data: Path | None = None, **settings: str) -> Iterator[Postgres]:
+    """Yields a cluster of the test's own, not started yet."""
     folder = folder_for("fault") if data is None else None
     where = folder / "data" if folder is not None else data
     assert where is not None
-    postgres = Postgres(where, durable=durable, settings={"synchronous_commit": "on", **settings})
+    postgres = Postgres(where, durable=False, settings={"synchronous_commit": "on", **settings})
     try:
         yield postgres
     finally:
