@@ -1,6 +1,7 @@
 """The network link under the LISTEN connection goes down, and nobody is told."""
 
 import asyncio
+import contextlib
 import time
 
 import asyncpg
@@ -27,11 +28,13 @@ async def test_a_link_that_goes_down_under_listen_is_noticed_and_polling_goes_on
     await set_notify(sql, wanted=True)
     heard: list[object] = []
     told = asyncio.Event()
-    witness = await asyncpg.connect(bench.url)
-    with far_database(bench.url, bench.folder) as far:
+    with far_database(bench.url, bench.folder) as far, contextlib.ExitStack() as ending:
+        witness = await asyncpg.connect(bench.url)
+        ending.callback(witness.terminate)
         daemon = await bench.daemon(LISTEN_DATABASE_URL=far.url).started()
         await daemon.said("listener.up")
         control = await asyncpg.connect(far.url)
+        ending.callback(control.terminate)
         await control.add_listener("p4", lambda *call: heard.append(call))
         far.set_link("down")
         down_at = time.monotonic()
@@ -48,8 +51,6 @@ async def test_a_link_that_goes_down_under_listen_is_noticed_and_polling_goes_on
         assert heard == []
         far.set_link("up")
         await daemon.said("listener.up", count=2, seconds=30)
-        control.terminate()
-    await witness.close()
     waited = await sql.fetchval(
         "SELECT max(extract(epoch FROM accepted_at - inserted_at))::float8 FROM dispatcher.event"
     )

@@ -58,11 +58,11 @@ def far_database(url: str, folder: Path) -> Iterator[FarDatabase]:
         cwd=folder,
         prefix=[str(shutil.which("unshare")), "--net"],
     )
+    near = f"dv{relay.child.pid}"
     try:
         assert relay.child.stdout is not None
         if relay.child.stdout.readline() != b"ready\n":
             pytest.skip("network namespaces are not allowed here")
-        near = f"dv{relay.child.pid}"
         pid = str(relay.child.pid)
         _run("ip", "link", "add", near, "type", "veth", "peer", "name", "far", "netns", pid)
         _run("ip", "address", "add", f"{NEAR}/30", "dev", near)
@@ -72,6 +72,8 @@ def far_database(url: str, folder: Path) -> Iterator[FarDatabase]:
         found.set_link("up")
         yield found
     finally:
+        # The kernel takes a namespace down some seconds after its last process; till then its route would stay.
+        subprocess.run(["ip", "link", "delete", near], check=False, capture_output=True, timeout=10)  # noqa: S607 -- found above
         relay.stop()
 
 
