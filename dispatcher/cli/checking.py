@@ -26,8 +26,10 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.gate import descriptors_for, trust_problems
+from dispatcher.delivery.routing import row_faults
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
+from dispatcher.store.routing import saved_endpoints
 
 CLOCK_SECONDS_MAX: Final = 30.0
 VERSIONS: Final = range(15, 19)
@@ -210,6 +212,11 @@ async def _check_schema(
         keyring = Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
         findings.configuration_problems += keyring.problems(await checks.sealed_secrets(connection))
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
+    problems += [
+        f"endpoint {row.id}: {fault}"
+        for row in await saved_endpoints(connection)
+        for fault in row_faults(row)
+    ]
     problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
     problems += [
         f"{one}; run: dispatcher migrate" for one in await migrate.producers_problems(connection)

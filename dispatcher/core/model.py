@@ -79,6 +79,7 @@ class Reason(StrEnum):
     INVALID_HEADERS = "invalid_headers"
     INVALID_URL = "invalid_url"
     INVALID_CA_PEM = "invalid_ca_pem"
+    INVALID_SETTINGS = "invalid_settings"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 -- a reason, not a secret
     FAILING_TOO_LONG = "failing_too_long"
 

@@ -40,14 +40,19 @@ def validate_headers(headers: Mapping[str, str], profile: Profile) -> list[tuple
     problems.extend(
         (f"headers.{name}", "is set by the dispatcher itself")
         for name in headers
-        if name.lower() in ours
+        if _folded(name) in ours
     )
     return problems
 
 
 def _our_names(profile: Profile) -> set[str]:
-    names = {field.name.lower() for field in profile.headers}
-    return names | {profile.signature.header.lower()} | RESERVED_HEADERS
+    names = {_folded(field.name) for field in profile.headers}
+    return names | {_folded(profile.signature.header)} | RESERVED_HEADERS
+
+
+def _folded(name: str) -> str:
+    """Returns a header's name as receivers may come to see it: CGI and WSGI make one of `-` and `_`."""
+    return name.lower().replace("_", "-")
 
 
 def _malformed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -137,7 +142,7 @@ class RequestTemplate:
         self._after = "".join(
             f"\r\n{name}: {value}"
             for name, value in custom_headers.items()
-            if name.lower() not in ours
+            if _folded(name) not in ours
         )
 
     def head(

@@ -10,9 +10,10 @@ that cannot be recorded are not made.
 When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the
 statement is idempotent, so a commit whose answer was lost does no harm. A batch that Postgres
 refuses for its contents is halved until the one row at fault is found; that one is recorded without
-what the receiver had a hand in, and its neighbours as they are. (If that is refused too, the delivery
-stays open in the database, and the log says so.) On shutdown the last flush is
-awaited, up to a bound.
+what the receiver had a hand in, and its neighbours as they are. If that is refused too, the delivery
+stays open in the database, the log says so, and this process touches it no more. What Postgres
+refuses for another cause (a missing partition or privilege) is waited out like an outage. On shutdown
+the last flush is awaited, up to a bound.
 """
 
 import asyncio
@@ -204,9 +205,10 @@ class Recorder:
                 await self._record(group, tokens, _bare(attempts[0], error))
                 return
             if len(group) == 1:
-                # Not even what we made ourselves is taken: it stays open, for a person to look at.
+                # Not even what we made ourselves is taken. It stays open, and memory goes on taking it
+                # for being recorded: this process, at least, sends it no second time.
+                _log.error("recorder.set_aside", delivery_id=group[0].delivery.id, error=str(error))
                 self._flushing -= 1
-                self._settled(group, frozenset([group[0].delivery.id]))
                 return
             half = len(group) // 2
             await self._record(group[:half], tokens)

@@ -18,6 +18,7 @@ from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.profile import Profile
+from dispatcher.core.readable import faults
 from dispatcher.core.request import RequestTemplate, validate_headers
 from dispatcher.core.sealing import Keyring
 from dispatcher.core.secret import Secret
@@ -135,7 +136,14 @@ class RoutingTable:
         profile = self._profiles.get(row.profile)
         problem = None if profile is not None else Reason.UNKNOWN_PROFILE
         url = template = None
-        if profile is not None:
+        unreadable = row_faults(row)
+        if unreadable:
+            problem = Reason.INVALID_SETTINGS
+            _log.error(
+                "endpoint.unusable", endpoint_id=row.id, reason=problem, error="; ".join(unreadable)
+            )
+            row = _without_what_cannot_be_read(row)
+        elif profile is not None:
             try:
                 url = canonical_url(
                     row.url, https_only=profile.https_only, allow_ports=self._allow_ports
@@ -222,6 +230,26 @@ class RoutingTable:
             custom_headers=row.headers,
             signer=Signer(profile, secrets) if secrets else None,
         )
+
+
+def row_faults(row: EndpointRow) -> list[str]:
+    """Returns what of a row cannot be read; none is good."""
+    return faults(
+        event_types=row.event_types,
+        labels=row.labels,
+        headers=row.headers,
+        retry_schedule_seconds=row.retry_schedule_seconds,
+    )
+
+
+def _without_what_cannot_be_read(row: EndpointRow) -> EndpointRow:
+    """Returns a row that is matched by the types that can be read, so that what is cancelled can be seen."""
+    return row._replace(
+        event_types=[str(one) for one in row.event_types if one],
+        labels={},
+        headers={},
+        retry_schedule_seconds=None,
+    )
 
 
 def _retry_policy(row: EndpointRow, profile: Profile | None) -> RetryPolicy:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import asyncpg
 
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
-from dispatcher.store.pool import Database, columns
+from dispatcher.store.pool import Database, columns, is_about_rows
 from dispatcher.store.statements import statement
 
 _RECORD = statement("results_record")
@@ -137,6 +138,16 @@ class Deliveries:
             StoreUnavailableError: perhaps recorded, perhaps not; send the same batch again.
             asyncpg.PostgresError: one of the rows is at fault.
         """
+        try:
+            return await self._record(moves, attempts, tokens)
+        except asyncpg.PostgresError as error:
+            if is_about_rows(error):
+                raise
+            raise StoreUnavailableError(f"results cannot be recorded: {error}") from error
+
+    async def _record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
         async with self._database.transaction() as connection:
             left = await connection.fetch(
                 _RECORD, list(tokens), list(tokens.values()), *columns(moves, 7)

@@ -22,7 +22,7 @@ import orjson
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.floor import Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
-from dispatcher.store.pool import Database, columns
+from dispatcher.store.pool import Database, columns, is_about_rows
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -122,13 +122,6 @@ class Claim:
         await self._connection.execute(_ANNOUNCE, incarnation)
 
 
-def _is_about_the_rows(error: asyncpg.PostgresError) -> bool:
-    """Tells whether the events' own contents are at fault: bad data, or a named rule that they break."""
-    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        return error.constraint_name is not None  # a row without a partition breaks no named rule
-    return isinstance(error, asyncpg.DataError)
-
-
 class Poll(NamedTuple):
     """What may have changed since the last look."""
 
@@ -170,7 +163,7 @@ class Outbox:
             async with self._claim(events_max, bytes_max, event_id) as claim:
                 yield claim
         except asyncpg.PostgresError as error:
-            if _is_about_the_rows(error):
+            if is_about_rows(error):
                 raise BatchRefusedError(str(error)) from error
             # A missing partition, privilege or column: no event's fault, and mended by a person.
             raise StoreUnavailableError(f"events cannot be taken in: {error}") from error

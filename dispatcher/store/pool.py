@@ -214,6 +214,17 @@ def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
     )
 
 
+def is_about_rows(error: asyncpg.PostgresError) -> bool:
+    """Tells whether the contents of rows are at fault: bad data, or a named rule that they break.
+
+    What else Postgres refuses (a missing partition, privilege or column) is no row's fault, and is
+    mended by a person.
+    """
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        return error.constraint_name is not None  # a row without a partition breaks no named rule
+    return isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError)
+
+
 def _throw_away(connection: "Reach") -> None:
     """Ends a connection at once; one that has ended by itself is left alone."""
     with contextlib.suppress(asyncpg.InterfaceError):

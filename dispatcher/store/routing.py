@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from dispatcher.core.model import EndpointId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from dispatcher.store.pool import Reach
 
 _LOAD = statement("routing_load")
 _VERSION = statement("routing_version")
@@ -61,6 +66,26 @@ class Health(NamedTuple):
     warned_percent: int
 
 
+def _rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
+    return [
+        EndpointRow._make(
+            (
+                *row[:6],  # the statement's order is the type's
+                orjson.loads(row["labels"]),
+                orjson.loads(row["headers"]),
+                *row[8:18],
+                [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
+            )
+        )
+        for row in records
+    ]
+
+
+async def saved_endpoints(connection: "Reach") -> list[EndpointRow]:
+    """Returns every endpoint, for a check that has a connection of its own."""
+    return _rows(await connection.fetch(_LOAD))
+
+
 class Routing:
     """The routing tables, as fan-out and recorder see them."""
 
@@ -70,22 +95,7 @@ class Routing:
     async def load(self) -> tuple[int, list[EndpointRow]]:
         """Returns the routing version and every endpoint; the endpoints may be newer than the version, never older."""
         version = int(await self._database.fetch_value(_VERSION))
-        rows = await self._database.fetch(_LOAD)
-        return (
-            version,
-            [
-                EndpointRow._make(
-                    (
-                        *row[:6],  # the statement's order is the type's
-                        orjson.loads(row["labels"]),
-                        orjson.loads(row["headers"]),
-                        *row[8:18],
-                        [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
-                    )
-                )
-                for row in rows
-            ],
-        )
+        return version, _rows(await self._database.fetch(_LOAD))
 
     async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
         """Disables an active endpoint, and says so in an event if asked; returns whether it was active."""

@@ -293,3 +293,43 @@ async def test_an_endpoint_that_cannot_be_sent_to_costs_only_its_own_deliveries(
         [Subscriber("ep_good", "/good")]
         + [Subscriber(f"ep_{name}", "/bad") for name in ("profile", "header", "url", "secret")],
     )
+
+
+async def test_a_row_of_the_wrong_types_costs_only_its_own_deliveries(bench, sql):
+    """F10: JSON and arrays let in what no interface of ours would; each of these once ended the daemon."""
+    receiver = bench.receiver
+    receiver.behave(good={"secret": STANDARD_SECRET}, odd={"statuses": [500]})
+    await add_endpoint(sql, "ep_good", receiver.url("/good"))
+    odd = {
+        "header_number": {"headers": '{"X-A": 5}'},
+        "header_null": {"headers": '{"X-A": null}'},
+        "header_list": {"headers": '{"X-A": ["b"]}'},
+        "label_number": {"labels": '{"a": 5}'},
+        "label_deep": {"labels": '{"a": [["b"]]}'},
+        "types_null": {"event_types": ["order.created", None]},
+        "delay_infinite": {"retry_schedule_seconds": [float("inf")]},
+        "delay_nan": {"retry_schedule_seconds": [float("nan")]},
+        "delay_null": {"retry_schedule_seconds": [None]},
+        "delay_huge": {"retry_schedule_seconds": [1e300]},
+        "delay_deep": {"retry_schedule_seconds": [[1.0, 2.0], [3.0, 4.0]]},
+        "delay_before": {"retry_schedule_seconds": [-1.0]},
+    }
+    for name, columns in odd.items():
+        await add_endpoint(sql, f"ep_{name}", receiver.url("/odd"), **columns)
+    daemon = await bench.daemon().started()
+    await bench.produced(Plan(url=bench.url, events_count=5))
+    await quiet(bench.url, seconds=10)
+    found = await sql.fetch(
+        "SELECT endpoint_id, state, reason, count(*) FROM dispatcher.delivery GROUP BY 1, 2, 3 ORDER BY 1"
+    )
+    assert [tuple(row) for row in found] == sorted(
+        [
+            ("ep_good", "succeeded", None, 5),
+            *((f"ep_{name}", "cancelled", "invalid_settings", 5) for name in odd),
+        ]
+    )
+    assert daemon.child.poll() is None
+    await bench.report(
+        "F10",
+        [Subscriber("ep_good", "/good"), *(Subscriber(f"ep_{name}", "/odd") for name in odd)],
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
 from dispatcher.store.pool import Database
@@ -185,6 +186,19 @@ async def test_a_row_that_postgres_refuses_takes_its_whole_batch_with_it(sql, de
         await _record(deliveries, good, (bad[0], bad[1]._replace(outcome="nonsense")))
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 2
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+
+
+async def test_what_is_no_rows_fault_is_waited_out(sql, deliveries):
+    """A day without its partition: refused row by row, each would be sent again and again."""
+    await _open(sql, 1)
+    result = await _result(sql, 1)
+    day = await sql.fetchval("SELECT to_char(day, 'YYYYMMDD') FROM dispatcher.delivery_open")
+    await sql.execute(f"DROP TABLE dispatcher.attempt_{day}")
+    with pytest.raises(StoreUnavailableError, match="no partition"):
+        await _record(deliveries, result)
+    await sql.execute("SELECT dispatcher.make_partitions(1)")
+    await _record(deliveries, result)
+    assert (await _row(sql))["state"] == "succeeded"
 
 
 async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(sql, deliveries):

@@ -140,6 +140,9 @@ _REASONS: Final[dict[str, Words]] = {
     Reason.INVALID_CA_PEM: Words(
         "invalid_ca_pem", "the endpoint's certificates cannot be read", "correct them, then resend"
     ),
+    Reason.INVALID_SETTINGS: Words(
+        "invalid_settings", "the endpoint's row cannot be read", "correct it, then resend"
+    ),
     Reason.SECRET_UNREADABLE: Words(
         "secret_unreadable",
         "the endpoint's secret cannot be decrypted",

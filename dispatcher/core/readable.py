@@ -1,0 +1,46 @@
+"""What an endpoint's row holds that nobody could have saved: values of types that the columns let in.
+
+Operations refuse such values. The columns cannot: `headers` and `labels` are JSON, arrays take NULL
+and nest, a delay may be Infinity. A row that somebody wrote by hand must cost its own deliveries
+only, so whoever reads rows asks here first and uses none of what was found.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+DELAY_SECONDS_MAX: Final = 366 * 86_400.0
+"""Longer than what operations allow: a person may mean a year, and nobody means 1e300."""
+
+
+def faults(
+    *,
+    event_types: Sequence[object],
+    labels: object,
+    headers: object,
+    retry_schedule_seconds: object,
+) -> list[str]:
+    """Returns what cannot be read, as `<column> <what is wrong>`; none is good."""
+    found = []
+    if not all(isinstance(one, str) for one in event_types):
+        found.append("event_types holds something that is no text")
+    if not isinstance(labels, dict) or not all(map(_is_label, labels.values())):
+        found.append("labels holds something that is neither a text nor a list of texts")
+    if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
+        found.append("headers holds something that is no text")
+    if retry_schedule_seconds is not None and not _is_schedule(retry_schedule_seconds):
+        found.append("retry_schedule_seconds holds something that is no delay of 0 s to a year")
+    return found
+
+
+def _is_label(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, str) for one in value)
+    return isinstance(value, str)
+
+
+def _is_schedule(value: object) -> bool:
+    return isinstance(value, Sequence) and all(
+        isinstance(one, int | float) and math.isfinite(one) and 0 <= one <= DELAY_SECONDS_MAX
+        for one in value
+    )
