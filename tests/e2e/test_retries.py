@@ -300,7 +300,7 @@ async def test_a_row_of_the_wrong_types_costs_only_its_own_deliveries(bench, sql
     receiver = bench.receiver
     receiver.behave(good={"secret": STANDARD_SECRET}, odd={"statuses": [500]})
     await add_endpoint(sql, "ep_good", receiver.url("/good"))
-    odd = {
+    odd: dict[str, dict[str, Any]] = {
         "header_number": {"headers": '{"X-A": 5}'},
         "header_null": {"headers": '{"X-A": null}'},
         "header_list": {"headers": '{"X-A": ["b"]}'},
