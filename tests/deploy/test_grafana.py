@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.grafana.generate import WIDTH, dashboards
 from dispatcher.telemetry import metrics
-from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet
+from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan
 from tests.support.tools import need
 
@@ -92,6 +92,11 @@ async def test_every_query_has_an_answer_from_a_real_scrape(bench, sql, tmp_path
     daemon = await bench.daemon(METRICS__PER_ENDPOINT="true").started()
     await bench.produced(Plan(url=bench.url, events_count=3))
     await quiet(bench.url, seconds=15)
+
+    async def beat() -> bool:
+        return "\ndispatcher_event_loop_lag_seconds " in (await daemon.get("/metrics"))[1]
+
+    await until(beat, seconds=15, what="the first look at the event loop's lag")
     status, text = await daemon.get("/metrics")
     assert status == 200
     # The scrape's counters stand still, so what shows growth alone is asked without that.

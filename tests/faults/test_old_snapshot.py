@@ -70,15 +70,15 @@ class ClaimTimes:
         """Leaves out what was logged until now."""
         self._offset = self._log.stat().st_size
 
-    def p99_since_last(self) -> tuple[float, int]:
-        """Returns the 99th percentile in milliseconds of what was logged since, and of how many claims that is."""
+    def since_last(self, share: float) -> tuple[float, int]:
+        """Returns what this share of the claims logged since took at most, in milliseconds, and how many they are."""
         with self._log.open("rb") as file:
             file.seek(self._offset)
             text = file.read()
             self._offset = file.tell()
         times = sorted(float(found) for found in _LOGGED.findall(text))
         assert len(times) >= 30, "too few claims were logged to judge by"
-        return times[int(len(times) * 0.99)], len(times)
+        return times[int(len(times) * share)], len(times)
 
 
 @pytest.mark.alone
@@ -89,9 +89,11 @@ async def test_a_held_snapshot_without_vacuum_leaves_claims_as_quick_as_before(
 ) -> None:
     """P12, P13: fifteen minutes with `--long`; without, eight seconds and the dead rows of a minute made at once.
 
-    What is judged is the second half: the first is for the daemon to notice.
+    What is judged is the second half: the first is for the daemon to notice. It is the p99 with
+    `--long`, and the median of the few claims without: a busy machine alone makes one in a hundred slow.
     """
     before_seconds, held_seconds = (30.0, 900.0) if long_run else (4.0, 8.0)
+    share = 0.99 if long_run else 0.5
     url = await asyncio.to_thread(server.start)
     assert server.socket_directory is not None
     claims = ClaimTimes(server.socket_directory / "server.log")
@@ -114,7 +116,7 @@ async def test_a_held_snapshot_without_vacuum_leaves_claims_as_quick_as_before(
     await bench.receiver.received(EVENTS_PER_SECOND, kind="answer", seconds=30)
     claims.skip()
     await asyncio.sleep(before_seconds)  # the load's own time: what is measured is its claims
-    baseline, baseline_count = claims.p99_since_last()
+    baseline, baseline_count = claims.since_last(share)
     for table in ("outbox", "delivery_open"):
         await sql.execute(f"ALTER TABLE dispatcher.{table} SET (autovacuum_enabled = false)")
     holder = await asyncpg.connect(url)
@@ -126,7 +128,7 @@ async def test_a_held_snapshot_without_vacuum_leaves_claims_as_quick_as_before(
     await asyncio.sleep(held_seconds / 2)
     claims.skip()
     await asyncio.sleep(held_seconds / 2)
-    held, held_count = claims.p99_since_last()
+    held, held_count = claims.since_last(share)
     backlog = await sql.fetchval("SELECT count(*) FROM dispatcher.outbox WHERE consumed_at IS NULL")
     held_for = time.monotonic() - held_at
     dead: dict[str, float] = {}
@@ -148,7 +150,7 @@ async def test_a_held_snapshot_without_vacuum_leaves_claims_as_quick_as_before(
         held_seconds=round(held_for, 1),
         dead_rows=dead["rows"],
         backlog_events=backlog,
-        claim_p99_milliseconds={"before": baseline, "held": held},
+        claim_milliseconds={"share": share, "before": baseline, "held": held},
         claims_logged=[baseline_count, held_count],
     )
     assert backlog <= EVENTS_PER_SECOND, "more than a second's events wait"
