@@ -67,14 +67,14 @@ def publish(
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.events import Events, NewEvent
         from dispatcher.core.errors import InvalidRequestError
+        from dispatcher.core.matching import event_type_problems
 
         body = text
         if body is None:
             known = session.deployment.catalogue.types.get(event_type)
             if known is None:
-                raise InvalidRequestError(
-                    [("data", f"is needed: the catalogue has no sample of {event_type}")]
-                )
+                missing = ("data", f"is needed: the catalogue has no sample of {event_type}")
+                raise InvalidRequestError([*event_type_problems(event_type), missing])
             body = known.sample
         event = NewEvent(
             type=event_type,

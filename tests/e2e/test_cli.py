@@ -1,5 +1,6 @@
 """Commands as processes on the real database: exit codes, JSON, and that every example of the help works."""
 
+import asyncio
 import os
 import re
 import resource
@@ -9,8 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
+
+from tests.support.daemon import add_endpoint
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -112,6 +116,13 @@ def test_faults_are_told_on_standard_error(run: Run):
     assert "event_types[0]: " in finished.stderr
 
 
+def test_a_type_that_is_none_is_told_whether_or_not_there_are_data(run: Run):
+    for data in ([], ["--data", "{}"]):
+        finished = run("event", "publish", "Bad Type", *data)
+        assert (finished.returncode, finished.stdout) == (2, "")
+        assert "type: " in finished.stderr
+
+
 def test_an_event_is_published_shown_and_explained(run: Run):
     made = answer(
         run(
@@ -211,6 +222,23 @@ def test_check_finds_a_migrated_database_good(make_database: Callable[..., str])
     found = orjson.loads(after.stdout)
     assert found["problems"] == found["configuration_problems"] == []
     assert KEY.split(":")[1] not in after.stdout
+
+
+async def test_check_names_an_endpoint_whose_row_cannot_be_read(
+    make_database: Callable[..., str],
+):
+    url = make_database()
+    connection = await asyncpg.connect(url)
+    await add_endpoint(
+        connection, "ep_odd", "https://x.example/", secret=None, headers='{"X-A": 5}'
+    )
+    await connection.close()
+    found = await asyncio.to_thread(runner(url), "check", "--json")
+    assert found.returncode == 1
+    assert (
+        "endpoint ep_odd: headers holds something that is no text"
+        in (orjson.loads(found.stdout)["problems"])
+    )
 
 
 def test_check_tells_a_limit_of_descriptors_that_is_too_small_for_the_settings(run: Run):
