@@ -25,8 +25,10 @@ class Descriptors(NamedTuple):
     """RLIMIT_NOFILE as it is in force."""
     first_kept: int
     """Sockets to receivers have numbers below this."""
+    connections_max: int
+    """So many of them fit below, beside what is open anyway: busy and idle ones."""
     sockets_max: int
-    """So many of them fit below, beside what is open anyway."""
+    """So many attempts may be in flight: what fits, and what the settings allow."""
     needed: int
     """With this limit all attempts that the settings allow would fit."""
 
@@ -49,8 +51,8 @@ def share_out(
     needed = concurrency_total + pool_size + _OPEN_ANYWAY + kept
     # Only where all fits is the whole of it kept; else a quarter, and deliveries get the rest.
     first_kept = limit - (kept if limit >= needed else min(kept, limit // 4))
-    below = first_kept - _OPEN_ANYWAY - pool_size
-    return Descriptors(limit, first_kept, max(1, min(concurrency_total, below)), needed)
+    below = max(1, first_kept - _OPEN_ANYWAY - pool_size)
+    return Descriptors(limit, first_kept, below, min(concurrency_total, below), needed)
 
 
 def limit_in_force() -> int:

@@ -61,7 +61,7 @@ class Gate:
             spawn=lambda coroutine: tasks.spawn("connect", coroutine),
             monotonic=clock.monotonic,
             idle_seconds_max=egress.keep_alive_seconds,
-            open_count_max=self.descriptors.sockets_max,
+            open_count_max=self.descriptors.connections_max,
         )
 
     def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:

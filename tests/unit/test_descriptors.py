@@ -19,7 +19,7 @@ def test_something_is_kept_something_can_be_sent_and_a_warning_tells_when_not_al
         limit, concurrency_total=total, pool_size=pool, listener_connections=listener
     )
     assert limit - shared.first_kept >= 12
-    assert 1 <= shared.sockets_max <= total
+    assert 1 <= shared.sockets_max <= min(total, shared.connections_max)
     assert (shared.warning is None) == (limit >= shared.needed)
     if shared.warning is None:
         assert shared.sockets_max == total
@@ -38,3 +38,9 @@ def test_the_warning_names_the_limit_what_fits_and_what_would_do():
 def test_the_shipped_settings_fit_under_a_limit_of_1024():
     shared = share_out(1_024, concurrency_total=500, pool_size=10, listener_connections=256)
     assert shared.warning is None
+
+
+def test_idle_connections_to_many_receivers_may_be_more_than_the_attempts_in_flight():
+    shared = share_out(65_536, concurrency_total=500, pool_size=10, listener_connections=256)
+    assert shared.sockets_max == 500
+    assert shared.connections_max > 60_000
