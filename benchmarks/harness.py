@@ -252,13 +252,17 @@ class Dispatcher:
             )
         return process.pid
 
+    def metrics(self) -> list[str]:
+        """Returns the lines of a scrape."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+        return text.splitlines()
+
     def metric(self, name: str) -> float:
         """Returns the sum of a metric's series."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
         return sum(
             float(line.rpartition(" ")[2])
-            for line in lines
+            for line in self.metrics()
             if line.startswith((name + " ", name + "{"))
         )
 
@@ -313,12 +317,15 @@ async def add_endpoint(
 
 
 async def insert_events(
-    connection: "asyncpg.Connection[asyncpg.Record]", count: int, event_type: str = "order.created"
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    count: int,
+    event_type: str = "order.created",
+    data: str = BODY_DATA,
 ) -> None:
-    """Inserts so many events of about 500 bytes, in one transaction."""
+    """Inserts so many events, of about 500 bytes if nothing else is said, in one transaction."""
     await connection.execute(
         "INSERT INTO dispatcher.outbox (type, data) SELECT $2, $3::json FROM generate_series(1, $1::int)",
-        count, event_type, BODY_DATA,
+        count, event_type, data,
     )  # fmt: skip
 
 
