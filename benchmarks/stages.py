@@ -25,9 +25,7 @@ from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
-from dispatcher.delivery.connections import Connections, Target
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.exchange import Connection
 from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.outcomes import Outcomes
@@ -36,6 +34,8 @@ from dispatcher.delivery.scheduler import Scheduler
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane, NewDeliveries
 from dispatcher.delivery.tally import Tally
+from dispatcher.outbound.connection import Connection
+from dispatcher.outbound.pool import Connections, Target
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Recorded
 from dispatcher.telemetry import logs

@@ -35,12 +35,12 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.egress import self_test
-from dispatcher.delivery.gate import Gate, protected_addresses, trust_problems
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import new_incarnation
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
+from dispatcher.outbound.client import Gate, protected_addresses, trust_problems
+from dispatcher.outbound.dialer import self_test
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet

@@ -25,8 +25,8 @@ from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.gate import descriptors_for, trust_problems
 from dispatcher.delivery.routing import row_faults
+from dispatcher.outbound.client import descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
 from dispatcher.store.routing import saved_endpoints

@@ -32,7 +32,7 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     SchemaError,
 )
-from dispatcher.delivery.gate import Gate, protected_addresses
+from dispatcher.outbound.client import Gate, protected_addresses
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.pool import Database

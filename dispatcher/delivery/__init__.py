@@ -22,6 +22,8 @@
   what waits.
 * **shards** is the right to send: a lease, and the endpoints that are ours under it.
 
+The HTTP client is `dispatcher/outbound`, which knows no delivery.
+
 What is always true: Postgres first, memory second. Wheel, lanes and NOTIFY are caches; a start is
 "load the next window". No transaction is open while a request is. Nothing waits inside a held
 permit but the receiver. An attempt is complete or does not exist. Every queue has a size and every

@@ -14,7 +14,7 @@ from dispatcher.core.model import EndpointId, EndpointState, Reason
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
-from dispatcher.delivery.connections import Target
+from dispatcher.outbound.pool import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,9 +10,7 @@ from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.connections import Connections
 from dispatcher.delivery.fanout import Fanout, TakenThrough
-from dispatcher.delivery.gate import Gate
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.outcomes import Outcomes
@@ -24,6 +22,8 @@ from dispatcher.delivery.shards import Shards
 from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
 from dispatcher.delivery.tally import Tally
 from dispatcher.delivery.traces import Traces
+from dispatcher.outbound.client import Gate
+from dispatcher.outbound.pool import Connections
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries

@@ -24,8 +24,8 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl, canonical_url
-from dispatcher.delivery.connections import Target
 from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.outbound.pool import Target
 from dispatcher.store.routing import EndpointRow, Routing
 
 _log = structlog.get_logger("dispatcher.delivery.routing")

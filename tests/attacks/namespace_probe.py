@@ -15,9 +15,9 @@ import orjson
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.url import canonical_url
-from dispatcher.delivery.connections import Connections, Target
-from dispatcher.delivery.egress import Egress
-from dispatcher.delivery.resolver import AresLookup, Resolver
+from dispatcher.outbound.dialer import Egress
+from dispatcher.outbound.pool import Connections, Target
+from dispatcher.outbound.resolver import AresLookup, Resolver
 from tests.support.sending import Sender, spawn
 
 PORT = 8080

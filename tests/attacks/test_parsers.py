@@ -19,7 +19,7 @@ from dispatcher.core.errors import ConfigurationError, InvalidRequestError, Secr
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.profile_parser import parse
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.answers import AnswerReader
+from dispatcher.outbound.response_parser import AnswerReader
 
 TOKENS = st.sampled_from(
     [

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from dispatcher.core.model import Outcome
-from dispatcher.delivery.connections import Target
+from dispatcher.outbound.pool import Target
 from tests.support.hostile_receivers import HEAD, HOSTILE
 from tests.support.raw_receiver import OK, RawReceiver, Wire, answering
 from tests.support.sending import Sender

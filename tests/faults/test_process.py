@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.delivery.descriptors import share_out
+from dispatcher.outbound.descriptor_limits import share_out
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, WMS_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan

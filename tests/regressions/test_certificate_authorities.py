@@ -3,7 +3,7 @@
 import pytest
 
 from dispatcher.config.settings import load_settings
-from dispatcher.delivery.gate import trust_problems
+from dispatcher.outbound.client import trust_problems
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import Answer, DeliveryId, EndpointId, Outcome, Trigger
-from dispatcher.delivery.connections import NotAttempted
 from dispatcher.delivery.stages import Delivery
+from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store.deliveries import AttemptRow
 from tests.simulation.database import MemoryDatabase, Transaction
 from tests.simulation.replica import Exchange, Sent, SimulatedListener, SimulatedReplica

@@ -8,9 +8,9 @@ import pytest
 import uvloop
 
 from dispatcher.core.addresses import AddressPolicy
-from dispatcher.delivery.connections import Connections
-from dispatcher.delivery.egress import Egress
-from dispatcher.delivery.resolver import AresLookup, Resolver
+from dispatcher.outbound.dialer import Egress
+from dispatcher.outbound.pool import Connections
+from dispatcher.outbound.resolver import AresLookup, Resolver
 from tests.support.certificates import Authority
 from tests.support.sending import Sender, spawn
 

@@ -16,11 +16,11 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.model import Outcome
 from dispatcher.core.url import canonical_url
-from dispatcher.delivery import egress as egress_module
-from dispatcher.delivery import resolver as resolver_module
-from dispatcher.delivery.connections import Connections, Target
-from dispatcher.delivery.egress import Egress, SelfTestError, make_tls_context, self_test
-from dispatcher.delivery.resolver import (
+from dispatcher.outbound import dialer as egress_module
+from dispatcher.outbound import resolver as resolver_module
+from dispatcher.outbound.dialer import Egress, SelfTestError, make_tls_context, self_test
+from dispatcher.outbound.pool import Connections, Target
+from dispatcher.outbound.resolver import (
     AresLookup,
     NameLookupError,
     Resolver,

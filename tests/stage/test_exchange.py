@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.core import limits
 from dispatcher.core.model import Flag, Outcome
-from dispatcher.delivery.connections import Target
+from dispatcher.outbound.pool import Target
 from tests.support.raw_receiver import (
     OK,
     RawReceiver,

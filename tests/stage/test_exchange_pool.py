@@ -16,9 +16,9 @@ import pytest
 from dispatcher.core import limits
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.model import Answer, Flag, Outcome
-from dispatcher.delivery.connections import Connections, NotAttempted, Target
-from dispatcher.delivery.egress import Egress, make_tls_context
-from dispatcher.delivery.exchange import Connection
+from dispatcher.outbound.connection import Connection
+from dispatcher.outbound.dialer import Egress, make_tls_context
+from dispatcher.outbound.pool import Connections, NotAttempted, Target
 from tests.support.certificates import Authority
 from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering
 from tests.support.sending import Sender, spawn
@@ -499,7 +499,7 @@ async def test_f7_running_out_of_descriptors_is_no_attempt(
             def refuse(*_: object) -> socket.socket:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-            patched.setattr("dispatcher.delivery.egress.socket.socket", refuse)
+            patched.setattr("dispatcher.outbound.dialer.socket.socket", refuse)
             result = await sender.result(target)
         assert result == NotAttempted("Too many open files")
         assert (await sender.answer(target)).outcome is Outcome.OK

@@ -14,8 +14,8 @@ import pytest
 
 from dispatcher.core import limits
 from dispatcher.core.model import Outcome
-from dispatcher.delivery.connections import Target
-from dispatcher.delivery.exchange import Connection
+from dispatcher.outbound.connection import Connection
+from dispatcher.outbound.pool import Target
 from tests.support.known_bad import REQUEST, Seen, connected, reads_on, status_by_its_number
 from tests.support.raw_receiver import (
     OK,

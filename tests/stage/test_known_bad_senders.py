@@ -15,9 +15,9 @@ from dispatcher.core.model import Answer, Outcome
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
-from dispatcher.delivery.connections import Connections, Exchange, NotAttempted, Target
 from dispatcher.delivery.sender import Sender as ProductSender
 from dispatcher.delivery.stages import AttemptResult, EndpointLane
+from dispatcher.outbound.pool import Connections, Exchange, NotAttempted, Target
 from dispatcher.runtime.clock import SystemClock
 from tests.support.deliveries import make_delivery, make_endpoint
 from tests.support.raw_receiver import OK, RawReceiver, Wire, answering
@@ -108,7 +108,7 @@ async def test_f7_descriptors_that_ran_out_are_charged_by_the_control_alone(
     async with RawReceiver(answering(OK)) as receiver:
         sending = Sending(ProductSender, pool, receiver.port)
         with monkeypatch.context() as patched:
-            patched.setattr("dispatcher.delivery.egress.socket.socket", refuse)
+            patched.setattr("dispatcher.outbound.dialer.socket.socket", refuse)
             sending.start()
             await sending.sender.idle.wait()
         assert receiver.connection_count == 0

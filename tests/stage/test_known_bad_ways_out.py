@@ -26,9 +26,9 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.model import Outcome
 from dispatcher.core.url import canonical_url
-from dispatcher.delivery.connections import Connections, Target
-from dispatcher.delivery.egress import Egress, make_tls_context
-from dispatcher.delivery.resolver import AresLookup, Resolver, ThreadedLookup
+from dispatcher.outbound.dialer import Egress, make_tls_context
+from dispatcher.outbound.pool import Connections, Target
+from dispatcher.outbound.resolver import AresLookup, Resolver, ThreadedLookup
 from tests.support.certificates import Authority
 from tests.support.fake_dns import Answerer, FakeDns, Reply
 from tests.support.raw_receiver import OK, RawReceiver, answering

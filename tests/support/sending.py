@@ -5,8 +5,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from dispatcher.core.model import Answer
-from dispatcher.delivery.connections import Connections, Exchange, NotAttempted, Target
-from dispatcher.delivery.egress import Egress
+from dispatcher.outbound.dialer import Egress
+from dispatcher.outbound.pool import Connections, Exchange, NotAttempted, Target
 
 BODY = b'{"type":"order.created"}'
 

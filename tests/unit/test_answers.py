@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dispatcher.core import limits
 from dispatcher.core.model import Flag
-from dispatcher.delivery.answers import AnswerReader
+from dispatcher.outbound.response_parser import AnswerReader
 
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",

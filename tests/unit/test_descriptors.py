@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.delivery.descriptors import share_out
+from dispatcher.outbound.descriptor_limits import share_out
 
 
 @given(

@@ -18,7 +18,7 @@ from dispatcher.admin.operations.system import System
 from dispatcher.admin.operations.tail import Tail
 from dispatcher.admin.operations.tokens import Tokens
 from dispatcher.admin.operations.trial import Trial
-from dispatcher.delivery.gate import Gate
+from dispatcher.outbound.client import Gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

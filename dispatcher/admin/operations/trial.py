@@ -29,8 +29,8 @@ from dispatcher.core.model import Answer, Outcome, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.url import CanonicalUrl, canonical_url
-from dispatcher.delivery.connections import NotAttempted
-from dispatcher.delivery.gate import Gate
+from dispatcher.outbound.client import Gate
+from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail

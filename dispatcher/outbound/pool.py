@@ -32,7 +32,8 @@ from typing import Any, Final, NamedTuple
 
 from dispatcher.core import limits
 from dispatcher.core.model import Answer, Outcome, Phases
-from dispatcher.delivery.egress import (
+from dispatcher.outbound.connection import Connection
+from dispatcher.outbound.dialer import (
     HUNG_UP_EARLY,
     SPOKE_EARLY,
     Address,
@@ -42,7 +43,6 @@ from dispatcher.delivery.egress import (
     LocalResourceError,
     TooEarlyError,
 )
-from dispatcher.delivery.exchange import Connection
 
 # A deadline is met within this and one turn of the loop.
 _SWEEP_SECONDS: Final = 0.05

@@ -38,7 +38,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import BlockedAddressError, DispatcherError
 from dispatcher.core.model import Outcome
-from dispatcher.delivery.resolver import ADDRESSES_MAX, NameLookupError, Resolver
+from dispatcher.outbound.resolver import ADDRESSES_MAX, NameLookupError, Resolver
 
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)

@@ -32,7 +32,7 @@ from typing import Final, Protocol, cast
 
 from dispatcher.core.model import Answer, Flag, Outcome, Phases
 from dispatcher.core.outcome import judge_status
-from dispatcher.delivery.answers import AnswerReader
+from dispatcher.outbound.response_parser import AnswerReader
 
 # Larger requests are written piece by piece, so that TLS never encrypts a whole body into memory.
 _PIECE_BYTES: Final = 65_536

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.url import CanonicalUrl
-from dispatcher.delivery.connections import Connections, Target
-from dispatcher.delivery.descriptors import Descriptors, limit_in_force, share_out
-from dispatcher.delivery.egress import Egress, make_tls_context
-from dispatcher.delivery.resolver import AresLookup, Resolver, ThreadedLookup
+from dispatcher.outbound.descriptor_limits import Descriptors, limit_in_force, share_out
+from dispatcher.outbound.dialer import Egress, make_tls_context
+from dispatcher.outbound.pool import Connections, Target
+from dispatcher.outbound.resolver import AresLookup, Resolver, ThreadedLookup
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 
