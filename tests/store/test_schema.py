@@ -62,6 +62,15 @@ async def test_partitions_are_made_ahead_once_and_take_rows_of_their_day(schema,
         )
 
 
+async def test_every_function_pins_its_search_path(sql):
+    """A function without it resolves names in the schemas of its caller, who may be a producer."""
+    loose = await sql.fetch(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'dispatcher'::regnamespace"
+        " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
+    )
+    assert loose == []
+
+
 async def test_every_change_of_an_endpoint_or_a_secret_raises_the_routing_version(sql):
     version = await sql.fetchval("SELECT version FROM dispatcher.routing")
     for change in (
