@@ -17,11 +17,11 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import orjson
 from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
 
+from dispatcher.config.database_url import UrlSource, parse_database_url
 from dispatcher.config.sections import (
     DatabaseSettings,
     DeliverySettings,
@@ -91,6 +91,9 @@ class Settings(Sections):
     database_url: SecretStr | None = None
     listen_database_url: SecretStr | None = None
     """For LISTEN, behind a transaction pooler; None: the same as `database_url`."""
+    database_url_file: Path | None = None
+    """The file of `database_url`, which is read again for each new connection."""
+    listen_database_url_file: Path | None = None
     admin_token: SecretStr | None = None
     secret_keys: tuple[SecretKey, ...] = ()
     """The first one encrypts, all decrypt."""
@@ -99,6 +102,24 @@ class Settings(Sections):
     """Where each value that is not a default came from, by key path or variable."""
     warnings: tuple[str, ...] = ()
     """What is odd but no fault, to be logged once at start."""
+
+    def database_source(self) -> UrlSource | None:
+        """Returns where connections find the database; None if no URL is set."""
+        if self.database_url is None:
+            return None
+        return UrlSource(self.database_url.get_secret_value(), self.database_url_file)
+
+    def listen_source(self) -> UrlSource | None:
+        """Returns where the LISTEN connection finds the database, the same one unless a URL of its own is set."""
+        if self.listen_database_url is None:
+            return self.database_source()
+        return UrlSource(self.listen_database_url.get_secret_value(), self.listen_database_url_file)
+
+    def database_addresses(self) -> list[tuple[str, int]]:
+        """Returns every (host or address, port) of the database URLs, for the egress guard to protect."""
+        sources = [self.database_source(), self.listen_source()]
+        places = [place for source in sources if source for place in source.first.addresses()]
+        return list(dict.fromkeys(places))
 
     def directories_for(self, name: str) -> list[Path]:
         """Returns the folders for `profiles` or `catalogue`: the shipped one, then ours to add."""
@@ -265,9 +286,10 @@ def _read_specials(environ: Mapping[str, str], gathering: _Gathering) -> None:
         text = _special_text(variable, environ, gathering)
         if text is None:
             continue
+        problem: str | None = None
         if variable.endswith("DATABASE_URL"):
             value: Any = SecretStr(text)
-            problem = _url_problem(text)
+            _read_database_url(variable, text, environ, gathering)
         elif variable == "DISPATCHER_ADMIN_TOKEN":
             value = SecretStr(text)
             problem = _token_problem(text)
@@ -299,19 +321,19 @@ def _special_text(variable: str, environ: Mapping[str, str], gathering: _Gatheri
     return text
 
 
-def _url_problem(text: str) -> str | None:
-    """Says what is wrong with a database URL, without repeating it: it may hold a password."""
-    advice = "give postgresql://user:password@host:5432/database"
+def _read_database_url(
+    variable: str, text: str, environ: Mapping[str, str], gathering: _Gathering
+) -> None:
+    """Validates a database URL without repeating it: it may hold a password."""
     try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return f"malformed URL; {advice}"
-    if parts.scheme not in {"postgres", "postgresql"}:
-        return f"it does not begin with postgresql://; {advice}"
-    if re.search(r"[\x00-\x20\x7f]", text) or port == 0:
-        return f"malformed URL; {advice}"
-    return None
+        parsed = parse_database_url(text, environ)
+    except ConfigurationError as error:
+        gathering.problems += [f"{variable}: {problem}" for problem in error.problems]
+        return
+    gathering.warnings += [f"{variable}: {warning}" for warning in parsed.warnings]
+    if environ.get(f"{variable}_FILE"):
+        key = variable.removeprefix(PREFIX).lower()
+        gathering.specials[f"{key}_file"] = Path(environ[f"{variable}_FILE"])
 
 
 def _token_problem(text: str) -> str | None:
