@@ -28,12 +28,12 @@ from dispatcher.core.signing import Signer
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.lanes import Lanes
-from dispatcher.delivery.outcomes import Outcomes
 from dispatcher.delivery.recorder import Recorder
+from dispatcher.delivery.reporting.attempt_log import AttemptLog
+from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
 from dispatcher.delivery.scheduler import Scheduler
 from dispatcher.delivery.sender import Sender
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane, NewDeliveries
-from dispatcher.delivery.tally import Tally
+from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane, NewDeliveries
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.runtime.clock import SystemClock
@@ -204,10 +204,10 @@ class Bench:
             horizon_seconds=600.0, timers_max=1000,
         )  # fmt: skip
         metrics = Metrics(version="1", profiles=["standard"])
-        self.tally = Tally(
+        self.tally = TrafficCounts(
             cast("Any", None), incarnation="i", breakers=dict, figures=dict, clock=clock
         )
-        self.outcomes = Outcomes(metrics, self.tally, replica="replica", per_endpoint=False)
+        self.outcomes = AttemptLog(metrics, self.tally, replica="replica", per_endpoint=False)
         self.recorder = Recorder(
             cast("Any", _Store()), cast("Any", None),
             settled=lambda results, _: self._settled.extend(results), flushed=lambda *_: None, clock=clock,

@@ -9,7 +9,6 @@ starts it again: a daemon that lives on with a dead part would look healthy and 
 import asyncio
 import gc
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Callable
@@ -19,7 +18,6 @@ import structlog
 
 from dispatcher import __version__
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.gauges import Gauges
 from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
@@ -35,12 +33,14 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
+from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import new_incarnation
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import Gate, protected_addresses, trust_problems
 from dispatcher.outbound.dialer import self_test
+from dispatcher.runtime.backoff import Backoff
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
@@ -61,7 +61,7 @@ TURNED_SECONDS_MAX = 20.0
 """Intake that has not gone round for so long is stuck: not ready, and the watchdog is no longer fed."""
 ADMIN_CONNECTIONS_MAX = 4
 """API and console have connections of their own: slow pages never starve delivery."""
-SCHEMA_SECONDS_BETWEEN = 1.0
+SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX = 0.5, 2.0
 BEAT_SECONDS = 0.5
 
 
@@ -276,6 +276,7 @@ class Daemon:
 
     async def _wait_for_schema(self, schema: Schema) -> bool:
         """Waits for a database that can be reached; a schema that does not fit is an error at once."""
+        backoff = Backoff(SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX)
         while not self._stop.is_set():
             try:
                 await schema.require()
@@ -284,13 +285,7 @@ class Daemon:
             else:
                 self._schema_fits = True
                 return True
-            try:
-                async with asyncio.timeout(
-                    SCHEMA_SECONDS_BETWEEN * (0.5 + secrets.randbelow(1000) / 1000)
-                ):
-                    await self._stop.wait()
-            except TimeoutError:
-                continue
+            await backoff.pause(self._stop)
         return False
 
     async def _prepare(self, schema: Schema, routing: Routing) -> None:

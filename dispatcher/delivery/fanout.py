@@ -16,8 +16,7 @@ leaves the events in the outbox; after it, the deliveries are loaded by whoever 
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
@@ -27,7 +26,8 @@ from dispatcher.core.ids import delivery_ids
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.stages import Delivery, RoutesEvents, TakesNewDeliveries
+from dispatcher.delivery.ports import OutboxStore
+from dispatcher.delivery.types import Delivery, RoutesEvents, TakesNewDeliveries
 from dispatcher.runtime import probe
 from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
 
@@ -39,24 +39,6 @@ BATCH_DELIVERIES_MAX = 5_000
 """About what one transaction writes, judged by the batch before: events times their endpoints."""
 LARGE_CHARACTERS = 65_536
 """Larger data are rewritten for JavaScript in a thread: a hostile megabyte takes half a second."""
-
-
-class ClaimsEvents(Protocol):
-    """The outbox, as fan-out sees it."""
-
-    def claim(
-        self, events_max: int, bytes_max: int, event_id: str | None = None
-    ) -> AbstractAsyncContextManager[Claim]:
-        """Yields a claim; what was written to it is committed when the block ends well."""
-        ...
-
-    async def oldest(self) -> str | None:
-        """Returns the id of the oldest waiting event."""
-        ...
-
-    async def set_aside(self, event_id: str) -> bool:
-        """Takes a waiting event out of the way; tells whether it still waited."""
-        ...
 
 
 class TakenThrough(NamedTuple):
@@ -71,7 +53,7 @@ class Fanout:
 
     def __init__(
         self,
-        outbox: ClaimsEvents,
+        outbox: OutboxStore,
         routing: RoutesEvents,
         *,
         lanes: TakesNewDeliveries,

@@ -21,13 +21,14 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery.ports import EventSignal
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Backoff
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.outbox import Poll
 
 _log = structlog.get_logger("dispatcher.delivery.intake")
 
-BACKOFF_SECONDS_MAX = 2.0
 LINGER_SECONDS = 0.1
 """How long an empty outbox is looked at again and again after a busy time, before intake goes to sleep."""
 LOOK_AGAIN_SECONDS = 0.004
@@ -51,21 +52,6 @@ class Taken(Protocol):
         ...
 
 
-class Alarm(Protocol):
-    """The LISTEN connection, as intake sees it."""
-
-    woken: asyncio.Event
-    is_asleep: bool
-
-    async def sleep(self) -> bool:
-        """Asks producers to announce their commits; returns whether they did not until now."""
-        ...
-
-    async def wake(self) -> None:
-        """Lets producers commit in silence."""
-        ...
-
-
 class Intake:
     """The pace of fan-out; `run` is its only task."""
 
@@ -73,7 +59,7 @@ class Intake:
         self,
         fanout: Callable[[int], Awaitable[Taken]],
         poll: Callable[[], Awaitable[Poll]],
-        alarm: Alarm,
+        alarm: EventSignal,
         *,
         room: asyncio.Event,
         polled: Callable[[Poll], Awaitable[None]],
@@ -109,16 +95,15 @@ class Intake:
 
     async def run(self) -> None:
         """Takes events through until stopped."""
-        pause = 0.05
+        backoff = Backoff()
         while not self._stopping:
             self.turned_at = self._clock.monotonic()
             try:
                 await self._turn()
-                pause = 0.05
+                backoff.reset()
             except StoreUnavailableError as error:
                 _log.warning("intake.waits", error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
-                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+                await backoff.pause()
 
     def look_now(self) -> None:
         """Makes intake poll at once: something other than an event was announced."""

@@ -24,7 +24,7 @@ from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
 from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.stages import Delivery, EndpointLane, StartAttempt
+from dispatcher.delivery.types import Delivery, EndpointLane, StartAttempt
 from dispatcher.runtime.clock import Clock
 
 

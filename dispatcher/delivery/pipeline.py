@@ -13,15 +13,15 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.fanout import Fanout, TakenThrough
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.lanes import Lanes
-from dispatcher.delivery.outcomes import Outcomes
 from dispatcher.delivery.recorder import Recorder
+from dispatcher.delivery.reporting.attempt_log import AttemptLog
+from dispatcher.delivery.reporting.spans import Spans
+from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.scheduler import Scheduler
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.shards import Shards
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
-from dispatcher.delivery.tally import Tally
-from dispatcher.delivery.traces import Traces
+from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane
 from dispatcher.outbound.client import Gate
 from dispatcher.outbound.pool import Connections
 from dispatcher.runtime.clock import Clock
@@ -65,7 +65,7 @@ class Pipeline:
         version: str,
         tracing: Tracing | None = None,
     ) -> None:
-        self._traces = None if tracing is None else Traces(tracing, clock)
+        self._traces = None if tracing is None else Spans(tracing, clock)
         self._metrics = metrics
         self._event_types = event_types
         self._clock = clock
@@ -159,14 +159,14 @@ class Pipeline:
             batch_events_max=settings.intake.batch_events,
             poll_seconds=settings.intake.poll_seconds,
         )
-        self.tally = Tally(
+        self.tally = TrafficCounts(
             Statistics(database),
             incarnation=incarnation,
             breakers=self.lanes.open_breakers,
             figures=self._figures,
             clock=clock,
         )
-        self._outcomes = Outcomes(
+        self._outcomes = AttemptLog(
             metrics, self.tally, replica=name, per_endpoint=settings.metrics.per_endpoint
         )
         # Through a transaction pooler LISTEN and the lock would stay behind on somebody's connection.

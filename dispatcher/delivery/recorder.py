@@ -17,20 +17,20 @@ the last flush is awaited, up to a bound.
 """
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import is_to_be_disabled, passed_threshold
 from dispatcher.core.matching import is_operational
-from dispatcher.core.model import DeliveryId, EndpointId, Outcome, Reason, Trigger
-from dispatcher.delivery.stages import AttemptResult, Settled
+from dispatcher.core.model import EndpointId, Outcome, Reason, Trigger
+from dispatcher.delivery.ports import DeliveryStore, EndpointStore
+from dispatcher.delivery.types import AttemptResult, Settled
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import retry
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.deliveries import AttemptRow, MoveRow, Recorded
 from dispatcher.store.routing import Health
@@ -39,44 +39,7 @@ _log = structlog.get_logger("dispatcher.delivery.recorder")
 
 Value = TypeVar("Value")
 
-BACKOFF_SECONDS_MAX = 2.0
 BATCHES_AT_ONCE = 2
-
-
-class StoresResults(Protocol):
-    """The deliveries' store, as the recorder sees it."""
-
-    async def record(
-        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
-    ) -> Recorded:
-        """Records a batch, all or nothing."""
-        ...
-
-    async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
-        """Takes away the resend requests that these attempts have answered."""
-        ...
-
-
-class StoresHealth(Protocol):
-    """The endpoints' store, as the recorder sees it."""
-
-    async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
-        """Disables an endpoint, with or without an event that says so."""
-        ...
-
-    async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
-        """Raises the event that an endpoint has been failing for that share of the time it is given."""
-        ...
-
-    async def count_failures(
-        self, failures: Sequence[tuple[EndpointId, datetime, int]]
-    ) -> list[Health]:
-        """Counts failed attempts."""
-        ...
-
-    async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
-        """Forgets failures."""
-        ...
 
 
 class Recorder:
@@ -84,8 +47,8 @@ class Recorder:
 
     def __init__(
         self,
-        store: StoresResults,
-        health: StoresHealth,
+        store: DeliveryStore,
+        health: EndpointStore,
         *,
         settled: Settled,
         flushed: Callable[[int, float], None],
@@ -224,14 +187,13 @@ class Recorder:
         self, action: Callable[[], Awaitable[Value]], results_count: int
     ) -> Value:
         """Repeats an idempotent action, with backoff, until Postgres has done it."""
-        pause = 0.05
-        while True:
-            try:
-                return await action()
-            except StoreUnavailableError as error:
-                _log.warning("recorder.waits", results=results_count, error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
-                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+        return await retry(
+            action,
+            on=StoreUnavailableError,
+            failed=lambda error: _log.warning(
+                "recorder.waits", results=results_count, error=str(error)
+            ),
+        )
 
     def _move(self, result: AttemptResult) -> MoveRow:
         decision = result.decision

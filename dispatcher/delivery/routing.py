@@ -25,8 +25,9 @@ from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.ports import EndpointStore
 from dispatcher.outbound.pool import Target
-from dispatcher.store.routing import EndpointRow, Routing
+from dispatcher.store.routing import EndpointRow
 
 _log = structlog.get_logger("dispatcher.delivery.routing")
 
@@ -44,7 +45,7 @@ class RoutingTable:
 
     def __init__(
         self,
-        store: Routing,
+        store: EndpointStore,
         *,
         profiles: Mapping[str, Profile],
         keyring: Keyring,

@@ -16,9 +16,8 @@ or many endpoints at once.
 """
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -26,17 +25,18 @@ import structlog
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Outcome, Reason, Trigger
 from dispatcher.core.wheel import Wheel
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.ports import DeliveryStore
+from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Backoff
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
+from dispatcher.store.deliveries import LoadedRow, RequestRow
 
 _log = structlog.get_logger("dispatcher.delivery.scheduler")
 
 ENDPOINTS_PER_WINDOW = 200
 LOAD_ROWS_MAX = 500
 WINDOW_ROWS_MIN = 100
-BACKOFF_SECONDS_MAX = 2.0
 TICK_SECONDS = 0.25
 ARRIVAL_SECONDS = 30.0
 """How much later than its due time a new delivery may come to light: its transaction, and clocks."""
@@ -44,36 +44,6 @@ ARRIVALS_APART_SECONDS = 0.05
 """How far apart arrivals are looked for, however often another replica announces some."""
 DUE_SECONDS = 0.001
 """What is due within this is due: the wheel's tick."""
-
-
-class LoadsDeliveries(Protocol):
-    """The deliveries' store, as the scheduler sees it."""
-
-    async def window(
-        self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
-    ) -> list[WindowRow]:
-        """Returns the next due deliveries of each endpoint."""
-        ...
-
-    async def arrivals(
-        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
-    ) -> list[WindowRow]:
-        """Returns what became due of late."""
-        ...
-
-    async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
-        """Returns those that are still open, with all that an attempt needs."""
-        ...
-
-    async def requests(
-        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
-    ) -> list[RequestRow]:
-        """Returns what people asked for."""
-        ...
-
-    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
-        """Takes away requests that were acted on."""
-        ...
 
 
 class HoldsDeliveries(Protocol):
@@ -114,7 +84,7 @@ class Scheduler:
 
     def __init__(
         self,
-        store: LoadsDeliveries,
+        store: DeliveryStore,
         lanes: HoldsDeliveries,
         *,
         shards: Callable[[], Iterable[int]],
@@ -253,15 +223,14 @@ class Scheduler:
 
     async def run(self) -> None:
         """Loads what is due and what lanes need until stopped."""
-        pause = 0.05
+        backoff = Backoff()
         while not self._stopping:
             try:
                 await self._work()
-                pause = 0.05
+                backoff.reset()
             except StoreUnavailableError as error:
                 _log.warning("scheduler.waits", error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
-                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+                await backoff.pause()
                 self._woken.set()
             wakes_at = min(self._ticks_at, self._horizon_moves_at)
             if self._arrivals_wanted:

@@ -23,7 +23,7 @@ from dispatcher.core.model import Answer, DeliveryId, Outcome
 from dispatcher.core.outcome import Decision, decide, decide_success, honours_retry_after
 from dispatcher.core.retry import parse_retry_after
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane
 from dispatcher.outbound.pool import Connections, Exchange, NotAttempted
 from dispatcher.runtime.clock import Clock
 

@@ -27,9 +27,9 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery.ports import LeaseStore
 from dispatcher.runtime import identity, probe
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.leases import Leases
 
 _log = structlog.get_logger("dispatcher.delivery.shards")
 
@@ -61,7 +61,7 @@ class Shards:
 
     def __init__(
         self,
-        leases: Leases,
+        leases: LeaseStore,
         *,
         incarnation: str,
         name: str,

@@ -11,7 +11,6 @@ connection dies, the lock goes with it, producers fall silent, and polling finds
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ import asyncpg
 import structlog
 
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Backoff
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -84,24 +84,16 @@ class Listener:
 
     async def run(self) -> None:
         """Listens, and connects again whenever that fails, until stopped."""
-        pause = 0.1
+        backoff = Backoff(0.1, BACKOFF_SECONDS_MAX)
         while not self._stopping.is_set():
             try:
                 await self._listen()
-                pause = 0.1
+                backoff.reset()
             except _FAULTS as error:
                 _log.warning("listener.down", error=str(error) or type(error).__name__)
             finally:
                 self._drop()
-            await self._pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 -- keeps replicas apart
-            pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+            await backoff.pause(self._stopping)
 
     async def _listen(self) -> None:
         """Listens on one connection until it fails a proof."""

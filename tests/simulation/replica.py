@@ -16,7 +16,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import Answer, EndpointId
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.pipeline import Pipeline
-from dispatcher.delivery.stages import Delivery
+from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted, Target
 from dispatcher.runtime.tasks import TaskSet
 from tests.simulation.database import Transaction

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import Answer, DeliveryId, EndpointId, Outcome, Trigger
-from dispatcher.delivery.stages import Delivery
+from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store.deliveries import AttemptRow
 from tests.simulation.database import MemoryDatabase, Transaction

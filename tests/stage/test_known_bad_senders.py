@@ -16,7 +16,7 @@ from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.delivery.sender import Sender as ProductSender
-from dispatcher.delivery.stages import AttemptResult, EndpointLane
+from dispatcher.delivery.types import AttemptResult, EndpointLane
 from dispatcher.outbound.pool import Connections, Exchange, NotAttempted, Target
 from dispatcher.runtime.clock import SystemClock
 from tests.support.deliveries import make_delivery, make_endpoint

@@ -81,12 +81,13 @@ class Made:
         pending_rows_max: int = 1_000,
         flush_seconds: float = 0.001,
     ) -> None:
-        self.store = FakeStore()
+        store: Any = FakeStore()
+        self.store: FakeStore = store
         self.told: list[str] = []
         self.fenced: list[str] = []
         self.recorder = Recorder(
-            self.store,
-            self.store,
+            store,
+            store,
             settled=self._settled,
             flushed=lambda *_: None,
             clock=ManualClock(),

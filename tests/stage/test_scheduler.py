@@ -84,7 +84,8 @@ class Made:
     ) -> None:
         """`clock` is the scheduler's alone, where it is to differ from the database's."""
         self.clock = ManualClock()
-        self.store = FakeStore(self.clock)
+        store: Any = FakeStore(self.clock)
+        self.store: FakeStore = store
         self.started: list[Any] = []
         self.may_send = may_send
         self.lanes = Lanes(
@@ -98,7 +99,7 @@ class Made:
         )
         self.late: list[float] = []
         self.scheduler = Scheduler(
-            self.store,
+            store,
             self.lanes,
             shards=lambda: [1],
             late_by=self.late.append,

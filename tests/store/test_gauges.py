@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.admin.gauges import Gauges
+from dispatcher.delivery.gauges import Gauges
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.pool import Database

@@ -15,7 +15,7 @@ from dispatcher.core.model import (
 )
 from dispatcher.core.outcome import Decision, RetryPolicy
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.stages import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = date(2026, 11, 23)

@@ -13,7 +13,7 @@ that, and a second record of every attempt would cost what the first one does.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -21,12 +21,13 @@ from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
-from dispatcher.delivery.stages import AttemptResult
+from dispatcher.delivery.ports import StatisticsStore
+from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.statistics import BreakerRow, TrafficRow, tenant_subject
 
-_log = structlog.get_logger("dispatcher.delivery.tally")
+_log = structlog.get_logger("dispatcher.delivery.reporting.traffic_counts")
 
 FLUSH_SECONDS: Final = 5.0
 FIGURES_SECONDS_MAX: Final = 30.0
@@ -48,28 +49,12 @@ GROUPS: Final[Mapping[Outcome, int]] = {
 }
 
 
-class KeepsStatistics(Protocol):
-    """The statistics' store, as the tally sees it."""
-
-    async def add(self, rows: Sequence[TrafficRow]) -> None:
-        """Adds counts."""
-        ...
-
-    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
-        """Says which breakers are not closed."""
-        ...
-
-    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
-        """Says what is in memory."""
-        ...
-
-
 OpenBreakers = Mapping[EndpointId, tuple[BreakerState, float | None]]
 """The breakers that are not closed: state, and the monotonic moment of the next probe (None: under way)."""
 
 
 class Counts:
-    """What one endpoint's attempts came to since the last flush; written by `Tally.add` alone."""
+    """What one endpoint's attempts came to since the last flush; written by `TrafficCounts.add` alone."""
 
     __slots__ = (
         "failed_count",
@@ -93,12 +78,12 @@ class Counts:
         self.last_answer = first.answer
 
 
-class Tally:
+class TrafficCounts:
     """The counts, and the loop that writes them; all on the event loop's thread."""
 
     def __init__(
         self,
-        store: KeepsStatistics,
+        store: StatisticsStore,
         *,
         incarnation: str,
         breakers: Callable[[], OpenBreakers],
@@ -153,9 +138,9 @@ class Tally:
                 try:
                     await self.flush()
                 except StoreUnavailableError as error:
-                    _log.warning("tally.waits", error=str(error))
+                    _log.warning("traffic.waits", error=str(error))
                 except BatchRefusedError as error:
-                    _log.error("tally.refused", error=str(error))
+                    _log.error("traffic.refused", error=str(error))
         finally:
             self.ended.set()
 
@@ -184,7 +169,7 @@ class Tally:
         if figures != self._shown or now - self._shown_at >= FIGURES_SECONDS_MAX:
             await self._store.publish_figures(self._incarnation, figures)
             self._shown, self._shown_at = figures, now
-        probe.hit("tally.flushed")
+        probe.hit("traffic.flushed")
 
     def _keep(self, counts: Mapping[EndpointId, Counts]) -> None:
         """Puts counts that were not written back to those that came meanwhile."""

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from dispatcher.core.model import DeliveryId, Event, Outcome
-from dispatcher.delivery.stages import AttemptResult
+from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime.clock import Clock
 from dispatcher.telemetry.tracing import Tracing
 
 
-class Traces:
+class Spans:
     """Turns events and results into spans; what has no traceparent costs one look."""
 
     def __init__(self, tracing: Tracing, clock: Clock) -> None:

@@ -9,8 +9,8 @@ from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
-from dispatcher.delivery import tally as module
-from dispatcher.delivery.tally import OpenBreakers, Tally
+from dispatcher.delivery.reporting import traffic_counts as module
+from dispatcher.delivery.reporting.traffic_counts import OpenBreakers, TrafficCounts
 from dispatcher.runtime import probe
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.statistics import BreakerRow, TrafficRow
@@ -50,7 +50,7 @@ class World:
         self.store, self.clock = Store(), ManualClock()
         self.breakers: OpenBreakers = {}
         self.figures: dict[str, object] = {"lanes_count": 1}
-        self.tally = Tally(
+        self.tally = TrafficCounts(
             self.store,
             incarnation="one",
             breakers=lambda: self.breakers,
@@ -148,7 +148,7 @@ async def test_counts_that_postgres_refuses_end_nothing_and_are_not_sent_again(
             world.tally.stop()
             running = tasks.spawn("tally", world.tally.run())
             await running
-            assert heard.of("tally.flushed") == []
+            assert heard.of("traffic.flushed") == []
     world.store.refuses = False
     world.attempt("b")
     await world.tally.flush()
@@ -174,7 +174,7 @@ async def test_the_last_counts_are_written_on_the_way_down(world: World) -> None
             tasks.spawn("tally", world.tally.run())
             world.attempt("a")
             world.tally.stop()
-            await heard.wait("tally.flushed")
+            await heard.wait("traffic.flushed")
             await world.tally.ended.wait()
     assert world.subject("a").ok_count == 1
 

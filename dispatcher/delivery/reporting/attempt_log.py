@@ -10,8 +10,8 @@ import orjson
 
 from dispatcher.core.model import DeliveryId, DeliveryState, Outcome
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.stages import AttemptResult
-from dispatcher.delivery.tally import Tally
+from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
+from dispatcher.delivery.types import AttemptResult
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 
@@ -20,10 +20,12 @@ _TEXTS_MAX: Final = 1_000
 """Endpoints, as they once were, whose part of a line is kept; beyond it all are forgotten and made anew."""
 
 
-class Outcomes:
+class AttemptLog:
     """Turns results into counts and lines, a committed batch at a time."""
 
-    def __init__(self, metrics: Metrics, tally: Tally, *, replica: str, per_endpoint: bool) -> None:
+    def __init__(
+        self, metrics: Metrics, tally: TrafficCounts, *, replica: str, per_endpoint: bool
+    ) -> None:
         self._metrics = metrics
         self._tally = tally
         self._replica = replica

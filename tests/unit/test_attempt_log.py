@@ -10,9 +10,9 @@ import pytest
 
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryState, Outcome
-from dispatcher.delivery.outcomes import Outcomes
-from dispatcher.delivery.stages import AttemptResult, EndpointLane
-from dispatcher.delivery.tally import Tally
+from dispatcher.delivery.reporting.attempt_log import AttemptLog
+from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
+from dispatcher.delivery.types import AttemptResult, EndpointLane
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
@@ -47,16 +47,16 @@ def _shut_down() -> Iterator[None]:
     logs.shut_down()
 
 
-def make_outcomes(replica: str = "one") -> tuple[Outcomes, Metrics]:
+def make_outcomes(replica: str = "one") -> tuple[AttemptLog, Metrics]:
     metrics = Metrics(version="9", profiles=["standard"])
-    tally = Tally(
+    tally = TrafficCounts(
         None,  # type: ignore[arg-type]  # nothing is flushed here
         incarnation="i",
         breakers=dict,
         figures=dict,
         clock=SystemClock(),
     )
-    return Outcomes(metrics, tally, replica=replica, per_endpoint=False), metrics
+    return AttemptLog(metrics, tally, replica=replica, per_endpoint=False), metrics
 
 
 def success(name: str, **changes: Any) -> AttemptResult:

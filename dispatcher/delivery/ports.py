@@ -1,0 +1,177 @@
+"""The stores as the delivery path uses them: one Protocol per store.
+
+`dispatcher/store` implements them on Postgres, `tests/simulation/stores.py` in memory; one
+conformance suite holds both to the same behaviour. Every method may raise `StoreUnavailableError`:
+the statement may have run, or not.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.store.deliveries import (
+    AttemptRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
+from dispatcher.store.leases import Renewal
+from dispatcher.store.outbox import Claim, Poll
+from dispatcher.store.routing import EndpointRow, Health
+from dispatcher.store.statistics import BreakerRow, TrafficRow
+
+
+class OutboxStore(Protocol):
+    """Events that producers committed and that are not fanned out yet."""
+
+    async def poll(self) -> Poll:
+        """Return what may have changed since the last poll."""
+        ...
+
+    def claim(
+        self, events_max: int, bytes_max: int, event_id: str | None = None
+    ) -> AbstractAsyncContextManager[Claim]:
+        """Yield a claim; what was written to it is committed when the block ends well."""
+        ...
+
+    async def oldest(self) -> str | None:
+        """Return the id of the oldest waiting event."""
+        ...
+
+    async def set_aside(self, event_id: str) -> bool:
+        """Quarantine a waiting event; return whether it was still waiting."""
+        ...
+
+
+class DeliveryStore(Protocol):
+    """Open deliveries, their attempts, and requests to resend or cancel them."""
+
+    async def window(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
+    ) -> list[WindowRow]:
+        """Return the next due deliveries of each endpoint."""
+        ...
+
+    async def arrivals(
+        self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
+    ) -> list[WindowRow]:
+        """Return the deliveries that became due within the last `back_seconds`."""
+        ...
+
+    async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
+        """Return those that are still open, with everything that an attempt needs."""
+        ...
+
+    async def requests(
+        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        """Return requests for deliveries in these shards, except those in flight."""
+        ...
+
+    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        """Delete requests (id, kind) that were acted on."""
+        ...
+
+    async def record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
+        """Record a batch, all or nothing."""
+        ...
+
+    async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
+        """Delete the resend requests that these attempts have answered."""
+        ...
+
+
+class EndpointStore(Protocol):
+    """Endpoints as rows, and their health."""
+
+    async def load(self) -> tuple[int, list[EndpointRow]]:
+        """Return the routing version and every endpoint, which may be newer but never older."""
+        ...
+
+    async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
+        """Disable an active endpoint; return whether it was active."""
+        ...
+
+    async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
+        """Raise the event that an endpoint has been failing for that share of the time it is given."""
+        ...
+
+    async def count_failures(
+        self, failures: Sequence[tuple[EndpointId, datetime, int]]
+    ) -> list[Health]:
+        """Add failed attempts (endpoint, time of the first, count); return the health since."""
+        ...
+
+    async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        """Clear the failures of endpoints that have succeeded again."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """The rows of replicas and shards."""
+
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
+        """Insert this incarnation, if it is not there."""
+        ...
+
+    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
+        """Return other living incarnations of this name, and when each last renewed its lease."""
+        ...
+
+    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+        """Expire an incarnation that has not renewed since; return whether that was so."""
+        ...
+
+    async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
+        """Renew the lease; None if the incarnation was expired and has to join again."""
+        ...
+
+    async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
+        """Take shards without a living owner; return shard to token."""
+        ...
+
+    async def release(self, incarnation: str, shards: Sequence[int]) -> None:
+        """Release shards."""
+        ...
+
+    async def leave(self, incarnation: str) -> None:
+        """Delete the incarnation's row."""
+        ...
+
+
+class StatisticsStore(Protocol):
+    """Traffic counters, published breakers and figures of replicas."""
+
+    async def add(self, rows: Sequence[TrafficRow]) -> None:
+        """Add counts."""
+        ...
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
+        """Replace the rows of this replica's breakers that are not closed."""
+        ...
+
+    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
+        """Replace this replica's figures."""
+        ...
+
+
+class EventSignal(Protocol):
+    """The LISTEN connection, as intake uses it."""
+
+    woken: asyncio.Event
+    is_asleep: bool
+
+    async def sleep(self) -> bool:
+        """Make producers announce their commits; return whether they did not before."""
+        ...
+
+    async def wake(self) -> None:
+        """Let producers commit without announcing it."""
+        ...

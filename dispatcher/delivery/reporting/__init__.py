@@ -1,0 +1,1 @@
+"""Reports what was committed: log lines, counters and spans; nothing that delivers reads them."""
