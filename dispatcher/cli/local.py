@@ -118,25 +118,32 @@ def listen(
 
 
 def verify(
-    profile: Annotated[str, typer.Option(help="wms, humansoft, standard, github or stripe.")],
+    context: typer.Context,
+    profile: Annotated[
+        str, typer.Option(help="The endpoint's profile, such as wms, humansoft or standard.")
+    ],
     secret: Annotated[
         list[str],
-        typer.Option(metavar="SECRET", help="A secret, or whpk_ public key. May be repeated."),
+        typer.Option(metavar="SECRET", help="A secret or whpk_ public key. May be repeated."),
     ],
     header: Annotated[
         list[str],
         typer.Option(metavar="'NAME: VALUE'", help="A header as received. May be repeated."),
     ],
     body: Annotated[str, typer.Option(metavar="FILE|-", help="The body's bytes as received.")],
+    computed: Annotated[
+        str | None,
+        typer.Option(metavar="SIGNATURE", help="The signature that the receiver's code computed."),
+    ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Also refuse a signed time further away than this."),
+        typer.Option(metavar="SECONDS", help="Reject a signed timestamp further away than this."),
     ] = None,
 ) -> None:
-    """Check a captured request: was it signed with this secret?
+    """Verify a captured request offline and name the mistake if the signature is not valid.
 
-    Ends with 0 if it was, with 1 if not. A captured request is old, so its time is told and not judged unless you
-    give a tolerance.
+    Exits with 0 if the signature is valid and with 1 if it is not. The age of the request is checked only with
+    --tolerance. With --computed, the mistake in the receiver's own calculation is named, too.
 
     For example:
 
@@ -146,5 +153,11 @@ def verify(
     from dispatcher.cli.dev import verifying
 
     verifying.verify(
-        profile=profile, secrets=secret, headers=header, body=body, tolerance=tolerance
+        config=context.obj,
+        profile=profile,
+        secrets=secret,
+        headers=header,
+        body=body,
+        tolerance=tolerance,
+        computed=computed,
     )

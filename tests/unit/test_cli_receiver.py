@@ -49,7 +49,7 @@ async def test_it_knows_the_format_by_its_header_and_refuses_a_wrong_signature(s
     assert (await post(url))[0] == 200
     assert (await post(url, secret=OTHER))[0] == 401
     assert [one.profile for one in receiver.received] == ["wms", "wms"]
-    assert [one.verdict.split(":")[0] for one in receiver.received] == ["valid", "wrong_signature"]
+    assert [one.verdict.split(":")[0] for one in receiver.received] == ["valid", "wrong_secret"]
     assert receiver.invalid_count == 1
 
 

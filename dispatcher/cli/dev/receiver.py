@@ -19,9 +19,12 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from dispatcher.cli.dev.signatures import profile_of, verify_any
+from dispatcher.cli.dev.diagnosing import diagnose_secrets, profile_of_headers
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.settings import Settings
+from dispatcher.core.diagnosis import Request
+from dispatcher.core.profile import Profile
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.verify import VerificationError
 
 BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 KEPT_REQUESTS_MAX: Final = 1_000
@@ -97,6 +100,9 @@ class Receiver:
         self._runner: web.AppRunner | None = None
         self._client: aiohttp.ClientSession | None = None
         self._arrived = asyncio.Event()
+        self._profiles: Mapping[str, Profile] = load_profiles(
+            Settings().directories_for("profiles")
+        ).profiles
         self.received: deque[Received] = deque(maxlen=KEPT_REQUESTS_MAX)
         self.count = 0
         self.repeat_count = 0
@@ -150,8 +156,8 @@ class Receiver:
         body = await request.read()
         route = self.routes.get(request.path, self._route)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        profile = route.profile or profile_of(headers)
-        verdict = _verdict(headers, body, profile, route.secrets)
+        profile = route.profile or profile_of_headers(headers, self._profiles)
+        verdict = self._verify(request, body, profile, route.secrets)
         delivery_id = _delivery_id(headers, body, profile)
         is_repeat = self._is_repeat(request.path, delivery_id)
         behaviour = route.behaviour
@@ -176,6 +182,24 @@ class Receiver:
             )
         )
         return response or await self._answer(request, behaviour, status)
+
+    def _verify(
+        self, request: web.Request, body: bytes, profile: str | None, secrets: Sequence[str]
+    ) -> str:
+        """Return `valid`, `unverified`, or the code of the mistake and its message."""
+        if not secrets:
+            return "unverified"
+        if profile is None or profile not in self._profiles:
+            return "no signature of a known format"
+        headers = {name.lower(): request.headers.getall(name) for name in request.headers}
+        finding = diagnose_secrets(
+            Request(headers, body),
+            secrets,
+            profile=self._profiles[profile],
+            profiles=self._profiles,
+            tolerance_seconds=TOLERANCE_SECONDS,
+        )
+        return "valid" if finding.code == "valid" else f"{finding.code}: {finding.message}"
 
     def _is_repeat(self, path: str, delivery_id: str | None) -> bool:
         if delivery_id is None:
@@ -252,25 +276,6 @@ class Receiver:
                 return web.Response(status=answer.status, body=text, headers={"Content-Type": kind})
         except (aiohttp.ClientError, TimeoutError) as error:
             return web.Response(status=502, text=f"{url}: {str(error) or type(error).__name__}\n")
-
-
-def _verdict(
-    headers: Mapping[str, str], body: bytes, profile: str | None, secrets: Sequence[str]
-) -> str:
-    if not secrets or profile is None:
-        return "unverified" if not secrets else "no signature of a known format"
-    try:
-        verify_any(
-            headers,
-            body,
-            secrets,
-            profile=profile,
-            tolerance=TOLERANCE_SECONDS,
-            now=SystemClock.now().timestamp(),
-        )
-    except VerificationError as error:
-        return f"{error.reason}: {error}"
-    return "valid"
 
 
 def _delivery_id(headers: Mapping[str, str], body: bytes, profile: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`dispatcher verify`: checks a captured request offline."""
+"""`dispatcher verify`: checks a captured request offline and names the mistake."""
 
 import math
 import sys
@@ -7,51 +7,74 @@ from pathlib import Path
 
 import typer
 
-from dispatcher.cli.dev.signatures import SIGNATURE_HEADERS, signed_at, verify_any
+from dispatcher.cli.dev.diagnosing import VALID, diagnose_secrets
 from dispatcher.cli.output import fail, say, tell
-from dispatcher.runtime.clock import SystemClock
-from dispatcher.verify import VerificationError
+from dispatcher.config.profiles import load_profiles
+from dispatcher.config.settings import Settings
+from dispatcher.core.diagnosis import Request
+from dispatcher.core.errors import ConfigurationError
+from dispatcher.core.profile import Profile
+
+_UNUSABLE = frozenset({"secret_missing", "secret_malformed"})
+"""Nothing can be verified with what was given: a usage error."""
 
 
 def verify(
     *,
+    config: Path | None,
     profile: str,
     secrets: Sequence[str],
     headers: Sequence[str],
     body: str,
     tolerance: float | None,
+    computed: str | None,
 ) -> None:
-    """Prints the verdict and ends with 0 (valid), 1 (not) or 2 (it cannot be told with what was given)."""
-    if profile not in SIGNATURE_HEADERS:
+    """Print the finding and exit with 0 (valid), 1 (not valid) or 2 (not decidable)."""
+    profiles = _load_profiles(config)
+    if profile not in profiles:
         raise typer.BadParameter(
-            f"must be one of {', '.join(SIGNATURE_HEADERS)}", param_hint="--profile"
+            f"must be one of {', '.join(sorted(profiles))}", param_hint="--profile"
         )
-    found: dict[str, str] = {}
-    for text in headers:
+    request = Request(_parse_headers(headers), _read_body(body))
+    finding = diagnose_secrets(
+        request,
+        secrets,
+        profile=profiles[profile],
+        profiles=profiles,
+        tolerance_seconds=math.inf if tolerance is None else tolerance,
+        computed=computed,
+    )
+    if finding.code != VALID:
+        fail(f"not valid ({finding.code}): {finding.message}")
+        tell(finding.fix)
+        raise typer.Exit(2 if finding.code in _UNUSABLE else 1)
+    say(VALID)
+    if computed is None:
+        tell(finding.fix)
+
+
+def _load_profiles(config: Path | None) -> dict[str, Profile]:
+    """Return the shipped profiles and those beside the configuration file, which is not read."""
+    try:
+        return load_profiles(Settings(config_path=config).directories_for("profiles")).profiles
+    except ConfigurationError as error:
+        raise typer.BadParameter("; ".join(error.problems), param_hint="--config") from None
+
+
+def _parse_headers(texts: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text in texts:
         name, separator, value = text.partition(":")
         if not separator or not name.strip():
             raise typer.BadParameter(f"give 'Name: value', not {text!r}", param_hint="--header")
-        found[name.strip().lower()] = value.strip()
+        found.setdefault(name.strip().lower(), []).append(value.strip())
+    return found
+
+
+def _read_body(body: str) -> bytes:
     try:
-        content = sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
+        return sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
     except OSError as error:
         raise typer.BadParameter(
             f"{body} cannot be read: {error.strerror}", param_hint="--body"
         ) from None
-    now = SystemClock.now().timestamp()
-    try:
-        verify_any(
-            found,
-            content,
-            secrets,
-            profile=profile,
-            tolerance=math.inf if tolerance is None else tolerance,
-            now=now,
-        )
-    except VerificationError as error:
-        fail(f"not valid ({error.reason}): {error}")
-        raise typer.Exit(2 if error.reason == "unusable_secret" else 1) from None
-    say("valid")
-    at = signed_at(found, profile)
-    if at is not None and tolerance is None:
-        tell(f"signed {now - at:.0f} s ago; receivers commonly refuse more than 300 s")
