@@ -267,12 +267,7 @@ class Daemon:
 
     async def _bind(self, server: Server) -> int:
         http = self._settings.http
-        try:
-            return await server.start(http.host, http.port, self._bound)
-        except OSError as error:
-            raise ConfigurationError(
-                [f"http.port: cannot listen on {http.host}:{http.port}: {error.strerror}"]
-            ) from error
+        return await server.start(http.host, http.port, self._bound)
 
     async def _wait_for_schema(self, schema: Schema) -> bool:
         """Waits for a database that can be reached; a schema that does not fit is an error at once."""

@@ -48,6 +48,16 @@ def counted_address(text: str) -> str:
         return UNKNOWN
 
 
+def is_trusted_address(text: str, trusted: Sequence[Network]) -> bool:
+    """Return whether a socket's address is a trusted proxy's."""
+    if not trusted:
+        return False
+    try:
+        return _is_trusted(_plain(text), trusted)
+    except ValueError:
+        return False
+
+
 def is_encrypted(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
     """Returns whether it came over TLS, to us or to a trusted proxy."""
     if request.secure:

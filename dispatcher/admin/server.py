@@ -1,13 +1,17 @@
-"""The one HTTP listener: liveness, readiness, metrics, the API and the console.
+"""The HTTP server: liveness, readiness, metrics, the API and the console.
 
-Liveness is the event loop alone: that it answers at all. A database outage must not restart every
+Liveness is the event loop alone: that it responds at all. A database outage must not restart every
 replica. Readiness is a write that is possible, intake that turns, and no drain under way.
-`/metrics` is answered from memory; the figures of the whole database are refreshed behind it, and
+`/metrics` is served from memory; the figures of the whole database are refreshed behind it, and
 left out while they are not known.
+
+With `http.probe_port` the three have that port, and `http.port` does not serve them. Without it they
+share `http.port`, whose reserved seats keep them reachable when the listener is full.
 """
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import orjson
 from aiohttp import web
@@ -15,9 +19,10 @@ from aiohttp import web
 from dispatcher.admin.api.dispatch import add_api
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
-from dispatcher.admin.listener import Listener
+from dispatcher.admin.listener import HttpListener, ProbeListener
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
+from dispatcher.core.errors import ConfigurationError
 
 READY_TEXT = "ready"
 BODY_BYTES_MAX = 1024 * 1024
@@ -39,24 +44,46 @@ class Server:
         self._render_metrics = render_metrics
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.on_response_prepare.append(_protect)
+        probes = web.Application(client_max_size=0)
+        probes.on_response_prepare.append(_protect)
+        probes.on_response_prepare.append(_close_after)
+        self._add_probes(probes)
+        http = settings.http
+        self._probe_port = http.probe_port
+        self._probe_listener = ProbeListener(probes) if http.probe_port else None
+        if self._probe_listener is None:
+            self._add_probes(application)
+        add_api(application, operations, auth, settings)
+        add_console(application, operations, auth, settings)
+        self._listener = HttpListener(
+            application,
+            http.connections_max,
+            probes=probes if self._probe_listener is None else None,
+            trusted=http.trusted_proxies,
+        )
+
+    def _add_probes(self, application: web.Application) -> None:
         application.router.add_get("/livez", self._live)
         application.router.add_get("/readyz", self._ready)
         application.router.add_get("/metrics", self._metrics)
-        add_api(application, operations, auth, settings)
-        add_console(application, operations, auth, settings)
-        self._listener = Listener(application, settings.http.connections_max)
 
     async def start(self, host: str, port: int, bound: socket.socket | None = None) -> int:
-        """Binds and serves, or serves what is `bound`; returns the port, the system's choice where it was 0.
+        """Bind and serve, or serve what is `bound`; return the port, the system's choice where it was 0.
 
         Raises:
-            OSError: the address is not to be had.
+            ConfigurationError: an address is not available; the message names the setting.
         """
-        return await self._listener.start(host, port, bound)
+        if self._probe_listener is not None:
+            with _named("http.probe_port", host, self._probe_port):
+                await self._probe_listener.start(host, self._probe_port)
+        with _named("http.port", host, port):
+            return await self._listener.start(host, port, bound)
 
     async def stop(self) -> None:
-        """Stops serving."""
+        """Stop serving."""
         await self._listener.stop()
+        if self._probe_listener is not None:
+            await self._probe_listener.stop()
 
     async def _live(self, _: web.Request) -> web.Response:
         return _json({"status": "alive"})
@@ -72,6 +99,23 @@ class Server:
             body=await self._render_metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
+
+
+@contextmanager
+def _named(setting: str, host: str, port: int) -> Iterator[None]:
+    """Name the setting whose address is not available."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            [f"{setting}: cannot listen on {host}:{port}: {error.strerror}"]
+        ) from error
+
+
+async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
+    """End the connection with its response: a seat serves one request."""
+    response.force_close()
+    response.headers["Connection"] = "close"
 
 
 async def _protect(_: web.Request, response: web.StreamResponse) -> None:

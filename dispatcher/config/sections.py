@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 
 Network = IPv4Network | IPv6Network
 
+RESERVED_SEATS = 32
+"""Connections beyond `http.connections_max` that are kept for probes; each is a descriptor too."""
+
 _PORT_MAX = 65_535
 _SECONDS_MAX = 86_400.0
 _DAYS_MAX = 3_650
@@ -208,13 +211,20 @@ class RetentionSettings(Section):
 
 
 class HttpSettings(Section):
-    """The one listener: console, API, probes and metrics."""
+    """The listeners: console and API; probes and metrics, on a port of their own if there is one."""
 
     host: HostName = "127.0.0.1"
     port: PortNumber = 8080
+    probe_port: PortNumber = 0
     connections_max: int = Field(default=256, ge=16, le=100_000)
     trusted_proxies: Networks = ()
     requests_per_second: float = Field(default=100.0, ge=1, le=100_000, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.probe_port and self.probe_port == self.port:
+            raise ValueError("probe_port is the same as port. Choose another, or 0 for none.")
+        return self
 
 
 class LogSettings(Section):

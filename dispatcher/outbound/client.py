@@ -10,6 +10,7 @@ from ssl import SSLContext, SSLError
 from typing import Any
 from urllib.parse import urlsplit
 
+from dispatcher.config.sections import RESERVED_SEATS
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.url import CanonicalUrl
@@ -89,7 +90,7 @@ def descriptors_for(settings: Settings) -> Descriptors:
         limit_in_force(),
         concurrency_total=settings.delivery.concurrency_total,
         pool_size=settings.database.pool_size,
-        listener_connections=settings.http.connections_max,
+        listener_connections=settings.http.connections_max + RESERVED_SEATS,
     )
 
 
@@ -111,8 +112,9 @@ def trust_problems(settings: Settings) -> list[str]:
 
 
 def protected_addresses(settings: Settings) -> list[tuple[str, int]]:
-    """Returns the addresses and ports that no endpoint may reach: our own listener's and the database's."""
-    places = [(settings.http.host, settings.http.port)]
+    """Returns the addresses and ports that no endpoint may reach: our own listeners' and the database's."""
+    http = settings.http
+    places = [(http.host, http.port), (http.host, http.probe_port)]
     for secret in (settings.database_url, settings.listen_database_url):
         if secret is not None:
             parts = urlsplit(secret.get_secret_value())

@@ -92,10 +92,12 @@ def _health_command(instructions: list[tuple[str, str]], python: str) -> list[st
 @pytest.mark.postgres
 @pytest.mark.e2e
 async def test_the_health_check_tells_a_living_daemon_from_none(bench, instructions):
-    daemon = await bench.daemon().started()
+    probe_port = free_port()
+    daemon = await bench.daemon(HTTP__PROBE_PORT=str(probe_port)).started()
+    assert (await daemon.get("/livez"))[0] == 404, "the probes have a port of their own"
     command = _health_command(instructions, beside_python("python"))
-    for port, code in ((daemon.port, 0), (free_port(), 1)):
-        environ = {"PATH": os.environ["PATH"], "DISPATCHER_HTTP__PORT": str(port)}
+    for port, code in ((probe_port, 0), (free_port(), 1)):
+        environ = {"PATH": os.environ["PATH"], "DISPATCHER_HTTP__PROBE_PORT": str(port)}
         child = await asyncio.create_subprocess_exec(
             *command, env=environ, stderr=subprocess.DEVNULL
         )

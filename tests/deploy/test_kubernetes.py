@@ -137,8 +137,10 @@ def test_the_grace_is_longer_than_the_drain_and_the_probes_are_the_daemons(manif
     assert pod["terminationGracePeriodSeconds"] >= DeliverySettings().drain_seconds + 10
     container = pod["containers"][0]
     assert "lifecycle" not in container
-    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
-    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "probes"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "probes"}
+    assert {"name": "probes", "containerPort": 18080} in container["ports"]
+    assert {"name": "DISPATCHER_HTTP__PROBE_PORT", "value": "18080"} in container["env"]
 
 
 def test_settings_and_secrets_are_what_the_program_reads(manifests, tmp_path):
@@ -148,7 +150,10 @@ def test_settings_and_secrets_are_what_the_program_reads(manifests, tmp_path):
     settings = load_settings(config_path=file, environ={})
     assert settings.http.host == "0.0.0.0"  # noqa: S104 -- a pod's own address is not known before
     secret = set(manifests["Secret", "dispatcher"]["stringData"])
-    known = {f"{name}_FILE" for name in SPECIALS} | {"DISPATCHER_CONFIG"}
+    known = {f"{name}_FILE" for name in SPECIALS} | {
+        "DISPATCHER_CONFIG",
+        "DISPATCHER_HTTP__PROBE_PORT",
+    }
     for pod in pods(manifests):
         variables = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
         assert set(variables) <= known

@@ -4,6 +4,7 @@ What always holds: whatever a page shows goes through a template that escapes it
 texts, of bounded number and size (the server bounds the body); a redirect leads to a page of ours.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 THEMES: Final = ("auto", "light", "dark")
 NOTE_COOKIE: Final = "dispatcher_note"
 _FIELDS_MAX: Final = 500
+STRANGERS_BYTES_MAX: Final = 8192
+"""A form without a session: a token and a choice fit many times over."""
+STRANGERS_SECONDS_MAX: Final = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,14 +80,22 @@ class Visit:
         return value
 
     async def read_form(self) -> None:
-        """Reads the fields of a form.
+        """Read the fields of a form; without a session at most 8 KiB, within 5 s.
 
         Raises:
-            web.HTTPException: the body is too large, or no form.
+            web.HTTPException: the body is too large, too slow, or no form.
         """
         if self.request.content_type != "application/x-www-form-urlencoded":
             raise web.HTTPUnsupportedMediaType
-        given = await self.request.post()
+        if self.actor is not None:
+            given = await self.request.post()
+        else:
+            try:
+                async with asyncio.timeout(STRANGERS_SECONDS_MAX):
+                    small = self.request.clone(client_max_size=STRANGERS_BYTES_MAX)
+                    given = await small.post()
+            except TimeoutError:
+                raise web.HTTPRequestTimeout from None
         if len(given) > _FIELDS_MAX:
             raise web.HTTPRequestEntityTooLarge(max_size=_FIELDS_MAX, actual_size=len(given))
         texts = [(name, value) for name, value in given.items() if isinstance(value, str)]

@@ -137,6 +137,8 @@ def take_port(host: str, wanted: int, what: str) -> socket.socket:
     for port in range(wanted, min(wanted + PORTS_TRIED_MAX, 65_536)):
         taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         try:
             taken.bind((host, port))
             taken.listen()
