@@ -1,0 +1,180 @@
+"""Everything that people read is written in the field's terms: a list of words to avoid, with what to write instead.
+
+Read are: Markdown (without code), docstrings and comments of the package, comments of SQL and TOML,
+alert rules, and the console's English texts. `prose_pending.txt` lists files that were written
+before the rule; it only gets shorter: a file that has become clean must leave it.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PENDING = Path(__file__).with_name("prose_pending.txt")
+
+
+class Rule(NamedTuple):
+    """A word or phrase to avoid, and what to write."""
+
+    pattern: str
+    instead: str
+
+
+RULES = [
+    Rule(r"(?:says?|said|tells?|told|telling)", "return, log, report, print, show: programs do not talk"),
+    Rule(r"(?:hears?|heard|believes?|believed)", "receive, read, trust: programs do not hear or believe"),
+    Rule(r"(?:nobody|somebody|anybody|whoever|someone)", "name the component or the person"),
+    Rule(
+        r"what(?:ever)? (?:waits?|comes?|went|goes|stands|holds|happened|is (?:due|new|left|ours|kept|there|sent))",
+        "name the thing: waiting deliveries, due retries",
+    ),
+    Rule(r"mend(?:s|ed|ing)?", "fix"),
+    Rule(r"anew", "again"),
+    Rule(r"(?:dear|dearer)", "expensive"),
+    Rule(r"for good", "permanently"),
+    Rule(r"besides?", "next to, also"),
+    Rule(r"of late", "recently"),
+    Rule(r"(?:lest|whence|hence)", "so that … not, from where, therefore"),
+    Rule(r"judg(?:e|ed|es|ing)", "validate, evaluate, decide"),
+    Rule(r"at fault", "invalid"),
+    Rule(r"set(?:s|ting)? aside", "quarantine"),
+    Rule(r"(?:taken|takes|take) (?:in|through)", "ingest, claim, fan out"),
+    Rule(r"bur(?:y|ied|ies)", "expire"),
+    Rule(r"way out", "egress, client"),
+    Rule(r"seal(?:ed|s|ing)?", "encrypt"),
+    Rule(r"tall(?:y|ied|ies)", "traffic counters"),
+    Rule(r"glance", "batch lookup"),
+    Rule(r"(?:an?|the|its|their|no|each|every|last) answers?", "response"),
+    Rule(r"answer(?:ed|s|ing)? (?:with|\d)", "respond, return"),
+    Rule(r"told apart", "distinguished"),
+    Rule(r"in words", "human-readable"),
+    Rule(r"lies in", "is in"),
+]  # fmt: skip
+COMPILED = [
+    (re.compile(rf"(?<![\w`-]){rule.pattern}(?![\w`-])", re.IGNORECASE), rule) for rule in RULES
+]
+FENCED = re.compile(r"^ *(```|~~~).*?^ *\1", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"``.+?``|`[^`\n]*`|\]\([^)\s]*\)|<[^>\n]*>")
+
+
+def _blank(match: re.Match[str]) -> str:
+    """Return the line breaks of what is cut out, so that line numbers stay right."""
+    return "\n" * match[0].count("\n") or " "
+
+
+def read_markdown(text: str) -> str:
+    return CODE.sub(_blank, FENCED.sub(_blank, text))
+
+
+def read_python(text: str) -> str:
+    lines = [""] * (text.count("\n") + 2)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            value = node.value.value
+            if isinstance(value, str):
+                for offset, line in enumerate(value.splitlines()):
+                    lines[node.lineno - 1 + offset] += " " + line
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] += " " + token.string.lstrip("#")
+    return CODE.sub(_blank, "\n".join(lines))
+
+
+def read_comments(mark: str, text: str) -> str:
+    found = (line.partition(mark)[2] for line in text.splitlines())
+    return CODE.sub(_blank, "\n".join(found))
+
+
+def read_texts(text: str) -> str:
+    return CODE.sub(_blank, "\n".join(str(value) for value in orjson.loads(text).values()))
+
+
+def read(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    match path.suffix:
+        case ".py":
+            return read_python(text)
+        case ".sql":
+            return read_comments("--", text)
+        case ".toml":
+            return read_comments("#", text)
+        case ".json":
+            return read_texts(text)
+        case _:
+            return read_markdown(text)
+
+
+def paths() -> Iterator[Path]:
+    yield from sorted(CHECKOUT.glob("*.md"))
+    for pattern in (
+        "docs/**/*.md",
+        "benchmarks/*.md",
+        "dispatcher/**/*.py",
+        "dispatcher/**/*.sql",
+        "dispatcher/**/en.json",
+        "config/**/*.toml",
+        "deploy/**/*rules*.y*ml",
+        "tests/*.md",
+    ):
+        yield from sorted(CHECKOUT.glob(pattern))
+
+
+def findings(path: Path) -> list[str]:
+    found = []
+    for number, line in enumerate(read(path).splitlines(), 1):
+        for pattern, rule in COMPILED:
+            match = pattern.search(line)
+            if match is not None:
+                name = path.relative_to(CHECKOUT)
+                found.append(f"{name}:{number}: {match[0]!r}: write {rule.instead}")
+    return found
+
+
+PATHS = list(paths())
+WAITING = set(PENDING.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_prose_uses_the_fields_terms(path: Path):
+    found = findings(path)
+    if str(path.relative_to(CHECKOUT)) in WAITING:
+        assert found, f"{path.name} is clean now: take it out of {PENDING.name}"
+    else:
+        assert found == []
+
+
+def test_pending_files_exist():
+    assert {str(path.relative_to(CHECKOUT)) for path in PATHS} >= WAITING
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (".md", "Nobody waits.\n"),
+        (".py", '"""It tells the time."""\n'),
+        (".py", "x = 1  # judged twice\n"),
+        (".sql", "-- what waits is read\nSELECT 1\n"),
+        (".toml", "# sealed\nx = 1\n"),
+        (".json", '{"key": "It was mended."}'),
+    ],
+)
+def test_lint_finds_a_word_in_each_kind_of_file(suffix: str, text: str, tmp_path: Path):
+    file = tmp_path / f"text{suffix}"
+    file.write_text(text, encoding="utf-8")
+    assert any(pattern.search(read(file)) for pattern, _ in COMPILED)
+
+
+def test_lint_skips_code():
+    assert not any(p.search(read_markdown("```\nnobody\n```\n`somebody`\n")) for p, _ in COMPILED)
+
+
+if __name__ == "__main__":
+    for each in PATHS:
+        print("\n".join(findings(each)), end="\n" * bool(findings(each)))  # noqa: T201 -- a command
