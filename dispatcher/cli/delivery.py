@@ -119,7 +119,7 @@ def page(
 def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
     """Show a delivery with its attempts, why it is where it is, and what comes next.
 
-    Example:  dispatcher delivery show wh_abgvk5rwyd7yxoflpnizx7eoxe
+    Example:  dispatcher delivery show wh_01kat9zma1gk18t0mvx8z4q6re
     """
 
     def human(answer: Mapping[str, Any]) -> None:
@@ -188,7 +188,7 @@ def resend(
     now and keeps its place in the schedule. A filter is counted first, and you are asked.
 
     Examples:
-      dispatcher delivery resend wh_abgvk5rwyd7yxoflpnizx7eoxe
+      dispatcher delivery resend wh_01kat9zma1gk18t0mvx8z4q6re
 
       dispatcher delivery resend --state failed --since 2h --dry-run
     """
@@ -270,7 +270,7 @@ def cancel(
 ) -> None:
     """End a delivery that waits; it can be resent later.
 
-    Example:  dispatcher delivery cancel wh_abgvk5rwyd7yxoflpnizx7eoxe --yes
+    Example:  dispatcher delivery cancel wh_01kat9zma1gk18t0mvx8z4q6re --yes
     """
     if not yes:
         typer.confirm(f"Cancel {delivery_id}?", abort=True, err=True)

@@ -230,7 +230,7 @@ def page(
 def show(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
     """Show an endpoint; its secret is masked.
 
-    Example:  dispatcher endpoint show ep_abgvk5rwyd7yxoflpnizx7eoxe
+    Example:  dispatcher endpoint show ep_01kat9zma1e4gbryhh3m9dq2yw
     """
 
     async def step(session: "Session") -> None:
@@ -263,9 +263,9 @@ def update(
     """Change what is given; lists and maps are replaced whole, `none` brings a limit back to its default.
 
     Examples:
-      dispatcher endpoint update ep_abgvk5rwyd7yxoflpnizx7eoxe --url https://example.com/new
+      dispatcher endpoint update ep_01kat9zma1e4gbryhh3m9dq2yw --url https://example.com/new
 
-      dispatcher endpoint update ep_abgvk5rwyd7yxoflpnizx7eoxe --rate-limit 5 --timeout-seconds none
+      dispatcher endpoint update ep_01kat9zma1e4gbryhh3m9dq2yw --rate-limit 5 --timeout-seconds none
     """
     fields = _fields(
         name=name,
@@ -297,7 +297,7 @@ def update(
 def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
     """Delete an endpoint: what waits is cancelled, its secret destroyed; its history stays readable.
 
-    Example:  dispatcher endpoint delete ep_abgvk5rwyd7yxoflpnizx7eoxe --yes
+    Example:  dispatcher endpoint delete ep_01kat9zma1e4gbryhh3m9dq2yw --yes
     """
     if not yes:
         typer.confirm(
@@ -317,7 +317,7 @@ def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
 def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
     """Hold an endpoint's deliveries until it is resumed.
 
-    Example:  dispatcher endpoint pause ep_abgvk5rwyd7yxoflpnizx7eoxe
+    Example:  dispatcher endpoint pause ep_01kat9zma1e4gbryhh3m9dq2yw
     """
 
     async def step(session: "Session") -> None:
@@ -334,7 +334,7 @@ def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> Non
 def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
     """Make a paused or disabled endpoint active; what waits is sent, oldest first.
 
-    Example:  dispatcher endpoint resume ep_abgvk5rwyd7yxoflpnizx7eoxe
+    Example:  dispatcher endpoint resume ep_01kat9zma1e4gbryhh3m9dq2yw
     """
 
     async def step(session: "Session") -> None:
@@ -375,9 +375,9 @@ def rotate_secret(
     humansoft there is room for one: the new secret is staged, you give it to the receiver, and switch.
 
     Examples:
-      dispatcher endpoint rotate-secret ep_abgvk5rwyd7yxoflpnizx7eoxe
+      dispatcher endpoint rotate-secret ep_01kat9zma1e4gbryhh3m9dq2yw
 
-      dispatcher endpoint rotate-secret ep_abgvk5rwyd7yxoflpnizx7eoxe --activate-staged
+      dispatcher endpoint rotate-secret ep_01kat9zma1e4gbryhh3m9dq2yw --activate-staged
     """
     if activate_staged and (
         secret is not None or overlap_seconds is not None or activate is not None
@@ -411,7 +411,7 @@ def rotate_secret(
 def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
     """Show an endpoint's secret whole; that it was asked for goes to the audit log.
 
-    Example:  dispatcher endpoint secret ep_abgvk5rwyd7yxoflpnizx7eoxe
+    Example:  dispatcher endpoint secret ep_01kat9zma1e4gbryhh3m9dq2yw
     """
 
     async def step(session: "Session") -> None:
@@ -448,9 +448,9 @@ def send_test(
     Ends with 1 if the receiver did not answer with success.
 
     Examples:
-      dispatcher endpoint test ep_abgvk5rwyd7yxoflpnizx7eoxe
+      dispatcher endpoint test ep_01kat9zma1e4gbryhh3m9dq2yw
 
-      dispatcher endpoint test ep_abgvk5rwyd7yxoflpnizx7eoxe --event-type order.created --data '{"order_id": "1"}'
+      dispatcher endpoint test ep_01kat9zma1e4gbryhh3m9dq2yw --event-type order.created --data '{"order_id": "1"}'
     """
     text = None if data is None else text_or_file(data, "--data")
 

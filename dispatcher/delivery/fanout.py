@@ -14,7 +14,6 @@ leaves the events in the outbox; after it, the deliveries are loaded by whoever 
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import structlog
 
 from dispatcher.core.envelope import Encoded, encode
 from dispatcher.core.errors import BatchRefusedError, EncodingError
-from dispatcher.core.ids import delivery_ids
+from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, event_bits
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
@@ -33,7 +32,6 @@ from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
 
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
-_RANDOM_BYTES_PER_ID = 10
 BATCH_EVENTS_MAX = 5_000
 BATCH_DELIVERIES_MAX = 5_000
 """About what one transaction writes, judged by the batch before: events times their endpoints."""
@@ -199,14 +197,19 @@ class _Batch:
 
     async def write(self) -> None:
         """Writes all rows within the claim's transaction."""
-        count = len(self._targets)
-        day, accepted_at = self._claim.day, self._claim.accepted_at
-        # Sorted, so that deliveries due in the same moment are loaded in the order of their events.
-        ids = sorted(
-            delivery_ids(
-                int(accepted_at.timestamp() * 1000), os.urandom(_RANDOM_BYTES_PER_ID * count), count
-            )
-        )
+        day = self._claim.day
+        unix_ms: list[int] = []
+        bits: list[int] = []
+        hashed: Event | None = None
+        event_ms = event_hash = 0
+        for event, endpoint, _, _ in self._targets:  # an event's endpoints follow each other
+            if event is not hashed:
+                hashed = event
+                event_ms = delivery_unix_ms(event.inserted_at, day)
+                event_hash = event_bits(event.id)
+            unix_ms.append(event_ms)
+            bits.append(event_hash ^ endpoint_bits(endpoint.id))
+        ids = delivery_ids(unix_ms, bits)
         rows: list[DeliveryRow] = []
         cancelled: list[CancelledRow] = []
         for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):

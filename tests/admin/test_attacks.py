@@ -193,7 +193,7 @@ STRANGE_PATHS = [
     "/endpoints/ep_%ED%A0%80",
     "/events/%FF",
     "/deliveries/wh_" + "z" * 4000,
-    "/deliveries/wh_77777777777777777777777777",
+    "/deliveries/wh_7zzzzzzzzzh77777777777777z",
     "/events/..%2F..%2Fetc%2Fpasswd",
     "/endpoints/' OR 1=1 --",
     "/nothing",

@@ -1,6 +1,5 @@
 """A20: tenant x id x route, role x route, no token x route; the routes are found by walking the router."""
 
-import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -76,9 +75,7 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     token = await api.operations.tokens.create(actor, name="theirs", role="viewer")
     now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
     event = f"evt-{tenant}"
-    delivery = ids.delivery_ids(
-        int(now.timestamp() * 1000), secrets.token_bytes(ids.RANDOMNESS_BYTES), 1
-    )[0]
+    delivery = ids.delivery_id(ids.delivery_unix_ms(now, now.date()), event, endpoint["id"])
     await sql.execute(
         "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)"
         " VALUES ($1, $2, 'order.created', $3, '{}', $4, '{}', $4, $4)",

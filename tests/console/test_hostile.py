@@ -1,7 +1,6 @@
 """Two hundred hostile payloads in every displayed field: each is shown as text, none runs, nothing is fetched."""
 
 import hashlib
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +48,11 @@ LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/tokens")
 @pytest.fixture(scope="module")
 def filled(living: Living) -> list[str]:
     """Puts the payloads past every check, straight into the tables; returns the ids of two deliveries."""
-    delivery_ids = ids.delivery_ids(
-        int(time.time() * 1000),  # noqa: TID251 -- the day of today's partition
-        secrets.token_bytes(ids.RANDOMNESS_BYTES * (len(PAYLOADS) + 1)),
-        len(PAYLOADS) + 1,
-    )
+    unix_ms = int(time.time() * 1000)  # noqa: TID251 -- the day of today's partition
+    delivery_ids = [
+        ids.delivery_id(unix_ms, f"hostile-{number}", "ep_hostile")
+        for number in range(len(PAYLOADS) + 1)
+    ]
 
     async def fill() -> None:
         connection = await asyncpg.connect(living.url)

@@ -3,10 +3,12 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from dispatcher.core import ids
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
 from dispatcher.delivery.fanout import Fanout
@@ -16,8 +18,8 @@ from tests.wire.vectors import PROFILES
 STANDARD, WMS = PROFILES["standard"], PROFILES["wms"]
 
 
-def make_event(name: str, data: str = '{"a": 1}') -> Event:
-    return Event(EventId(name), "order.created", data, "default", AT, AT, {}, None)
+def make_event(name: str, data: str = '{"a": 1}', at: datetime = AT) -> Event:
+    return Event(EventId(name), "order.created", data, "default", at, at, {}, None)
 
 
 class FakeClaim:
@@ -137,7 +139,7 @@ def world() -> Routing:
 
 
 async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile(world):
-    world.waiting = [make_event("e1"), make_event("e2")]
+    world.waiting = [make_event("e1"), make_event("e2", at=AT + timedelta(milliseconds=1))]
     taken = await world.fanout(100)
     assert (taken.events_count, taken.more) == (2, False)
     claim = world.claims[0]
@@ -149,9 +151,11 @@ async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile
         ("e2", "wms"),
     ]
     assert world.offered == [(e, n) for n in ("e1", "e2") for e in ("std1", "std2", "wms")]
-    ids = [row.id for row in claim.deliveries]
-    assert ids == sorted(ids), "deliveries of one moment are loaded in the order of their events"
-    assert len(set(ids)) == 6
+    made = [row.id for row in claim.deliveries]
+    assert [made.index(i) // 3 for i in sorted(made)] == [0, 0, 0, 1, 1, 1], (
+        "in the order of events"
+    )
+    assert len(set(made)) == 6
 
 
 async def test_what_is_for_another_replica_is_announced_within_its_commit(world):
@@ -255,3 +259,12 @@ async def test_control_a_batch_that_is_tried_again_as_it_was_keeps_its_neighbour
 async def test_a_batch_that_was_cut_says_so(world, count, more):
     world.waiting = [make_event(f"e{n}") for n in range(count)]
     assert (await world.fanout(3)).more is more
+
+
+async def test_fanout_repeated_makes_the_same_delivery_ids(world):
+    for _ in range(2):
+        world.waiting = [make_event("e1"), make_event("e2", at=AT - timedelta(days=3))]
+        await world.fanout(100)
+    first, second = world.claims
+    assert [row.id for row in first.deliveries] == [row.id for row in second.deliveries]
+    assert {ids.day_of(row.id) for row in first.deliveries} == {AT.date()}

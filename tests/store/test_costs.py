@@ -1,6 +1,5 @@
 """What a delivery costs Postgres in statements: exact, whatever the machine does."""
 
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.core.ids import delivery_ids
+from dispatcher.core.ids import delivery_id
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
 from dispatcher.store.outbox import BodyRow, DeliveryRow, Outbox
@@ -67,12 +66,18 @@ async def fan_out(url: str, pool: CountingDatabase) -> list[DeliveryRow]:
     await sql.execute("UPDATE dispatcher.shard SET owner = 'me', token = 7 WHERE shard = 5")
     await sql.close()
     async with Outbox(pool).claim(BATCH, 1 << 24) as claim:
-        ids = delivery_ids(1_790_000_000_000, os.urandom(10 * BATCH), BATCH)
         rows = [
             DeliveryRow(
-                i, claim.day, event.id, EndpointId("ep"), event.type, "default", "wms", None
+                delivery_id(1_790_000_000_000, event.id, "ep"),
+                claim.day,
+                event.id,
+                EndpointId("ep"),
+                event.type,
+                "default",
+                "wms",
+                None,
             )
-            for i, event in zip(ids, claim.events, strict=True)
+            for event in claim.events
         ]
         bodies = [BodyRow(claim.day, event.id, "wms", b"{}") for event in claim.events]
         await claim.write(bodies, rows, [])

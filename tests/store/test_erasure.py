@@ -34,7 +34,7 @@ SHARD = 5
 
 def _delivery_ids() -> list[str]:
     unix_ms = int(SystemClock.now().timestamp() * 1000)
-    return [ids.new_id(ids.DELIVERY_PREFIX, unix_ms, bytes([n]) * 10) for n in range(4)]
+    return [str(ids.delivery_id(unix_ms, f"event-{n}", "ep_1")) for n in range(4)]
 
 
 DONE, OPEN, OTHER_DONE, OTHER_OPEN = _delivery_ids()

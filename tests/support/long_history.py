@@ -137,7 +137,7 @@ async def seed_backlog(connection: "asyncpg.Connection[Any]", deliveries: int) -
         endpoint, event_id = _endpoint(chance, number), f"waiting-{number}"
         kind, tenant = _type(chance, 9, 30, number), _tenant(endpoint)
         labels = "{}" if number % 3 else f'{{"warehouse": "{WAREHOUSES[number % 7 % 3]}"}}'
-        (delivery_id,) = ids.delivery_ids(unix_ms, chance.randbytes(ids.RANDOMNESS_BYTES), 1)
+        delivery_id = ids.delivery_id(unix_ms, event_id, endpoint_id(endpoint))
         events.append((now.date(), event_id, kind, tenant, "{}", at, labels, at, at))
         rows.append(
             (
@@ -226,7 +226,6 @@ class _Day:
         self.requested = ""
         """An event with a request id, the last of the day."""
         day, step = start.date(), (end - start) / max(1, count)
-        randomness = chance.randbytes(ids.RANDOMNESS_BYTES * count)
         for place in range(0, count, FAN_OUT):
             at = start + step * place
             first = _endpoint(chance, index * count + place)
@@ -245,13 +244,11 @@ class _Day:
                 if profile == "humansoft":
                     self.requested = event_id
             for offset, endpoint in enumerate(endpoints):
-                span = slice(
-                    ids.RANDOMNESS_BYTES * (place + offset),
-                    ids.RANDOMNESS_BYTES * (place + offset + 1),
-                )
                 if place + offset >= count:
                     break
-                (delivery_id,) = ids.delivery_ids(int(at.timestamp() * 1000), randomness[span], 1)
+                delivery_id = ids.delivery_id(
+                    ids.delivery_unix_ms(at, day), event_id, endpoint_id(endpoint)
+                )
                 state, reason, attempts = _end(chance)
                 self.delivery_done.append(
                     (

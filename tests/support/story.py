@@ -52,9 +52,8 @@ class Story:
         self._count += 1
         await self.body(event_id, profile)
         at = self.now - timedelta(seconds=100 - self._count)
-        delivery_id = ids.delivery_ids(
-            int(at.timestamp() * 1000), self._count.to_bytes(10, "big"), 1
-        )[0]
+        unix_ms = ids.delivery_unix_ms(at, self.now.date()) + self._count
+        delivery_id = ids.delivery_id(unix_ms, event_id, endpoint_id)
         values = [delivery_id, self.now.date(), event_id, endpoint_id, state, at, profile]
         if state in {"pending", "retrying"}:
             await self._connection.execute(

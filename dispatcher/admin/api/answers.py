@@ -13,8 +13,8 @@ from dispatcher.admin.api.kinds import (
     TimeText,
 )
 
-EndpointId = Annotated[str, Field(examples=["ep_abgvk5rwyd7yxoflpnizx7eoxe"])]
-DeliveryId = Annotated[str, Field(examples=["wh_abgvk5rwyd7yxoflpnizx7eoxe"])]
+EndpointId = Annotated[str, Field(examples=["ep_01kat9zma1e4gbryhh3m9dq2yw"])]
+DeliveryId = Annotated[str, Field(examples=["wh_01kat9zma1gk18t0mvx8z4q6re"])]
 EventId = Annotated[str, Field(examples=["evt_2026_001234"])]
 
 

@@ -91,11 +91,9 @@ class Trial:
                 f"the profile {row.profile} of this endpoint is not configured any more"
             )
         made = await self._make(row, profile, event_type, data)
-        delivery_id = ids.delivery_ids(
-            int(made.event.inserted_at.timestamp() * 1000),
-            secrets.token_bytes(ids.RANDOMNESS_BYTES),
-            1,
-        )[0]
+        inserted_at = made.event.inserted_at
+        unix_ms = ids.delivery_unix_ms(inserted_at, inserted_at.date())
+        delivery_id = ids.delivery_id(unix_ms, made.event.id, row.id)
         url = canonical_url(row.url, https_only=profile.https_only, allow_ports=ANY_PORT)
         template = request_template(self._deployment, row, profile, url, sealed)
         sent = await self._send(row, profile, url, template, made, delivery_id)
