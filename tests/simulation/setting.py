@@ -1,12 +1,9 @@
 """What every simulated replica shares: settings, profiles, keys, and the stores put in Postgres' place."""
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any, Final
-from unittest.mock import patch
 
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import load_settings
@@ -35,14 +32,12 @@ METRICS: Final = Metrics(version="simulated", profiles=PROFILES)
 
 @contextmanager
 def simulated_stores(**replacements: Any) -> Iterator[None]:
-    """Gives the pipeline these classes in place of the store's, and repeatable chance."""
+    """Gives the pipeline these classes in place of the store's."""
     before = {name: getattr(pipeline, name) for name in replacements}
     for name, replacement in replacements.items():
         setattr(pipeline, name, replacement)
-    chance = SimpleNamespace(urandom=random.randbytes)
     try:
-        with patch("dispatcher.delivery.fanout.os", chance):
-            yield
+        yield
     finally:
         for name, original in before.items():
             setattr(pipeline, name, original)
