@@ -9,8 +9,8 @@ What is always true.
 
 * `done` is called exactly once for an attempt, never inside `send`, and never after `cancel`: a
   cancelled attempt is not an attempt. It must not raise.
-* One deadline covers look-up, connect, TLS, writing, waiting and reading, and is met within 0.2 s;
-  opening a connection has its own, shorter one. Nothing extends them, a fresh try included.
+* One deadline, the endpoint's own timeout, covers look-up, connect, TLS, writing, waiting and
+  reading, and is met within 0.2 s. Nothing extends it, a fresh try included.
 * An idle list belongs to one target. A connection is kept only after a flawless exchange, and used
   again only when it is young, not idle for long and the probe finds nothing to read on it.
 * What ends, for whatever reason, is aborted; `aclose` returns when every connection is gone.
@@ -30,7 +30,6 @@ from collections.abc import Callable, Coroutine
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
 
-from dispatcher.core import limits
 from dispatcher.core.model import Answer, Outcome, Phases
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.dialer import (
@@ -107,7 +106,6 @@ class Exchange:
         "done",
         "head",
         "is_second_dial",
-        "limit_at",
         "started_at",
         "target",
         "task",
@@ -128,7 +126,7 @@ class Exchange:
         self.head = head
         self.body = body
         self.started_at = started_at
-        self.deadline = self.limit_at = deadline
+        self.deadline = deadline
         self.done = done
         self.connection: Connection | None = None
         self.dial: Dial | None = None
@@ -312,7 +310,6 @@ class Connections:
             and len(self._open) + len(self._opening) >= self._open_count_max
         ):
             self._make_room()
-        exchange.limit_at = min(exchange.deadline, now + limits.CONNECT_SECONDS_MAX)
         exchange.dial = Dial(now, is_tls=exchange.target.address.tls is not None)
         task = exchange.task = self._spawn(self._open_and_begin(exchange, exchange.dial))
         self._opening.add(task)
@@ -369,7 +366,6 @@ class Connections:
             self._try_another(exchange, early, connection.peer)
         else:
             exchange.connection = connection
-            exchange.limit_at = exchange.deadline
             connection.begin(exchange, self._monotonic())
 
     def _try_another(self, exchange: Exchange, fault: TooEarlyError, peer: str | None) -> None:
@@ -401,7 +397,7 @@ class Connections:
             return
         dial, task = exchange.dial, exchange.task
         standing = "nothing was sent" if dial is None else dial.standing()
-        seconds = exchange.limit_at - exchange.started_at
+        seconds = exchange.deadline - exchange.started_at
         if task is not None:
             task.cancel()
         self._conclude(
@@ -433,7 +429,7 @@ class Connections:
     def _sweep(self) -> None:
         self._timer = None
         now = self._monotonic()
-        for exchange in [one for one in self._in_flight if one.limit_at <= now]:
+        for exchange in [one for one in self._in_flight if one.deadline <= now]:
             # The `done` of one may have cancelled another.
             if exchange in self._in_flight:
                 self._expire(exchange)

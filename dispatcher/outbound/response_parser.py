@@ -3,6 +3,10 @@
 What it is. The half of an exchange that touches no socket: bytes go into `feed`, and its fields say
 what has come so far. It belongs to one connection, because the parser does.
 
+The parser alone would also accept RTSP, ICE, HTTP/0.9 and HTTP/2.0, so the status line of every head
+is matched again here. Repeated `Content-Length` headers that agree (RFC 9112, section 6.3) are
+merged before the parser reads them; such a head is buffered until it is complete.
+
 What is always true. `status` is set exactly when the head of a final answer is complete, and never
 changes afterwards: a status that was seen cannot be lost to what follows it (a body after 204,
 surplus bytes, a broken chunk; R8, R9). Head, header line, header count, interim answers, body and
@@ -10,6 +14,7 @@ raw bytes are capped, and `feed` says so at once, so that the connection reads n
 is decompressed. Of a success no body is kept; of a failure the first bytes are.
 """
 
+import re
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -24,6 +29,18 @@ _SUCCESS: Final = range(200, 300)
 _KNOWN: Final = range(200, 600)
 _TLS_ALERT: Final = b"\x15\x03"
 _HEADER_CHARACTERS_MAX: Final = 2_048
+# The only two versions whose meaning of a status this client knows; a phrase is optional.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\x00\r\n]*)?\r?\n")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_CONTENT_LENGTH_LINE: Final = re.compile(
+    rb"^content-length[ \t]*:([^\r\n]*)\r?\n(?![ \t])", re.IGNORECASE | re.MULTILINE
+)
+_CONTENT_LENGTH_NAME: Final = re.compile(rb"^content-length[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_DIGITS: Final = re.compile(rb"[0-9]+")
+# Everything else of a head has no meaning for a delivery, so only these are kept.
+_KEPT_HEADERS: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"retry-after", b"location"}
+)
 
 
 class _CapError(Exception):
@@ -40,12 +57,16 @@ class AnswerReader:
     __slots__ = (
         "_body_bytes",
         "_body_parts",
+        "_buffer",
         "_head_from",
+        "_head_parts",
+        "_head_start",
         "_header_bytes",
         "_header_count",
         "_headers",
         "_interim_count",
         "_is_complete",
+        "_length_error",
         "_parser",
         "error",
         "flag",
@@ -55,14 +76,18 @@ class AnswerReader:
     )
 
     def __init__(self) -> None:
-        self._parser = HttpResponseParser(self)
+        self._parser = self._make_parser()
+        self.begin()
+
+    def _make_parser(self) -> HttpResponseParser:
+        parser = HttpResponseParser(self)
         # What aiohttp allows too: bare LF, a space before the colon, folded lines (measured).
-        self._parser.set_dangerous_leniencies(
+        parser.set_dangerous_leniencies(
             lenient_headers=True,
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
-        self.begin()
+        return parser
 
     def begin(self) -> None:
         """Forgets the answer before; the parser goes on where that one ended."""
@@ -72,8 +97,14 @@ class AnswerReader:
         self.error = ""
         self.is_keep_alive = False
         self._is_complete = False
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[bytes, bytes] = {}
         self._header_count = self._header_bytes = self._head_from = 0
+        # The bytes of the head, as they were received, and where the current head starts in them.
+        self._head_parts: list[bytes] = []
+        self._head_start = 0
+        # A head whose Content-Length headers are merged once it is complete.
+        self._buffer: bytearray | None = None
+        self._length_error = ""
         self._interim_count = 0
         self._body_bytes = 0
         self._body_parts: list[bytes] = []
@@ -85,6 +116,13 @@ class AnswerReader:
         words why there is none.
         """
         self.raw_bytes += len(data)
+        if self._buffer is not None:
+            return self._feed_buffer(data)
+        return self._feed_parser(data)
+
+    def _feed_parser(self, data: bytes) -> bool:
+        if not self.status:
+            self._head_parts.append(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -92,10 +130,13 @@ class AnswerReader:
             self.is_keep_alive = False
             return True
         except HttpParserError as fault:
+            if self._may_have_repeated_length(fault):
+                return self._feed_buffer(b"")
             self._broke(data, fault)
             return True
-        if self._is_complete:
-            return True
+        return self._is_complete or self._is_over_cap()
+
+    def _is_over_cap(self) -> bool:
         if self.raw_bytes > limits.RAW_BYTES_MAX:
             return self._capped(f"the answer took more than {limits.RAW_BYTES_MAX} bytes")
         if not self.status and self.raw_bytes - self._head_from > limits.HEAD_BYTES_MAX:
@@ -113,10 +154,8 @@ class AnswerReader:
 
     def header(self, wanted: bytes) -> str | None:
         """Returns the first header of this lower-case name, cut to what is worth showing."""
-        for name, value in self._headers:
-            if name.lower() == wanted:
-                return value[:_HEADER_CHARACTERS_MAX].decode("latin-1").strip()
-        return None
+        value = self._headers.get(wanted)
+        return None if value is None else value.decode("latin-1").strip()
 
     # --- What the parser calls --------------------------------------------------------------------
 
@@ -136,12 +175,18 @@ class AnswerReader:
             raise _CapError(f"the answer has more than {limits.HEADER_COUNT_MAX} headers")
         if self._header_bytes > limits.HEAD_BYTES_MAX:
             raise _CapError(f"the answer's headers have more than {limits.HEAD_BYTES_MAX} bytes")
-        # With the status known this is a trailer, which nobody asked for.
-        if not self.status and self._header_bytes <= limits.HEADERS_KEPT_BYTES_MAX:
-            self._headers.append((name, value))
+        # With the status known this is a trailer, which no request asked for.
+        if not self.status:
+            lower = name.lower()
+            if lower in _KEPT_HEADERS:
+                self._headers.setdefault(lower, value[:_HEADER_CHARACTERS_MAX])
 
     def on_headers_complete(self) -> None:
         """Takes a final status, passes over an interim one."""
+        parts = self._head_parts
+        head = parts[0] if len(parts) == 1 else b"".join(parts)
+        if _STATUS_LINE.match(head, self._head_start) is None:
+            raise _CapError("the response does not start with a status line of HTTP/1.0 or HTTP/1.1")
         status = self._parser.get_status_code()
         if status in _INTERIM and status != _SWITCHING_PROTOCOLS:
             self._interim_count += 1
@@ -150,10 +195,13 @@ class AnswerReader:
             self._headers.clear()
             self._header_count = self._header_bytes = 0
             self._head_from = self.raw_bytes
+            end = _HEAD_END.search(head, self._head_start)
+            self._head_start = len(head) if end is None else end.end()
         elif status < _INTERIM.start:
             raise _CapError(f"the answer's status is {status}, which is none")
         else:
             self.status = status
+            self._head_parts = []
 
     def on_body(self, data: bytes) -> None:
         """Keeps the beginning of a failure's body, and ends a long one."""
@@ -175,6 +223,41 @@ class AnswerReader:
                 and self.status in _KNOWN
                 and parser.get_http_version() == "1.1"
             )
+
+    # --- Repeated Content-Length headers ----------------------------------------------------------
+
+    def _may_have_repeated_length(self, fault: HttpParserError) -> bool:
+        """Return whether the parser stopped at a `Content-Length`, and switch to buffering if so."""
+        if self.status or "Content-Length" not in str(fault):
+            return False
+        # A cap raised in a callback is the context of the parser's own error.
+        if isinstance(fault.__context__, _CapError):
+            return False
+        self._length_error = f"the answer is not HTTP/1.1: {fault}"
+        self._buffer = bytearray(b"".join(self._head_parts)[self._head_start :])
+        return True
+
+    def _feed_buffer(self, data: bytes) -> bool:
+        """Buffer a head until it is complete, merge its lengths, and parse it from the start."""
+        buffer = self._buffer
+        assert buffer is not None  # noqa: S101 -- the callers have checked it
+        # The end may lie across two pieces. At the first call all of the buffer is new.
+        seen = max(0, len(buffer) - 3) if data else 0
+        buffer += data
+        end = _HEAD_END.search(buffer, seen)
+        if end is None:
+            return self._is_over_cap()
+        merged = _with_one_length(bytes(buffer[: end.end()]))
+        if merged is None:
+            self.error = self._length_error
+            return True
+        rest = bytes(buffer[end.end() :])
+        self._buffer = None
+        self._head_parts, self._head_start = [], 0
+        self._headers.clear()
+        self._header_count = self._header_bytes = 0
+        self._parser = self._make_parser()
+        return self._feed_parser(merged + rest)
 
     # --- How an answer goes wrong -----------------------------------------------------------------
 
@@ -201,5 +284,22 @@ class AnswerReader:
         return True
 
     def _is_delimited_by_close(self) -> bool:
-        names = {name.lower() for name, _ in self._headers}
-        return names.isdisjoint((b"content-length", b"transfer-encoding"))
+        return self._headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
+
+
+def _with_one_length(head: bytes) -> bytes | None:
+    """Return a head with its repeated, identical lengths as one; None if they differ or are none."""
+    lines = list(_CONTENT_LENGTH_LINE.finditer(head))
+    values = [value.strip(b" \t") for line in lines for value in line[1].split(b",")]
+    if (
+        len(values) < 2  # noqa: PLR2004 -- one value was the parser's to accept
+        or len(set(values)) > 1
+        or _DIGITS.fullmatch(values[0]) is None
+        # A name that the pattern of a whole line did not match: its value continues on another line.
+        or len(lines) != len(_CONTENT_LENGTH_NAME.findall(head))
+    ):
+        return None
+    first, *others = lines
+    for line in reversed(others):
+        head = head[: line.start()] + head[line.end() :]
+    return head[: first.start(1)] + b" " + values[0] + head[first.end(1) :]

@@ -167,6 +167,38 @@ async def test_retry_after_is_handed_on_unjudged(sender: Sender):
     assert (answer.outcome, answer.retry_after) == (Outcome.THROTTLED, "9e99")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"X: " + b"y" * 65_000 + b"\r\nContent-Length: 2\r\n", id="long line"),
+        pytest.param(b"X: " + b"y" * 65_531 + b"\r\nContent-Length: 2\r\n", id="65536 bytes"),
+        pytest.param(b"Content-Length: 2\r\nContent-Length: 2\r\n", id="repeated"),
+        pytest.param(b"content-length: 2\r\nX: y\r\nCONTENT-LENGTH : 2\r\n", id="other case"),
+        pytest.param(b"Content-Length: 2, 2\r\n", id="list"),
+        pytest.param(b"Content-Length: 2\r\n" * 3, id="three times"),
+        pytest.param(b"Content-Length: 2\nContent-Length: 2\n", id="bare LF"),
+    ],
+)
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
+async def test_a_long_line_or_a_repeated_length_is_a_success(
+    sender: Sender, head: bytes, interim: bytes
+):
+    response = interim + b"HTTP/1.1 200 OK\r\n" + head + b"\r\nok"
+    async with RawReceiver(answering(response)) as receiver:
+        target = target_of(receiver)
+        for _ in range(3):
+            result = await sender.answer(target)
+            assert (result.outcome, result.flags) == (Outcome.OK, ())
+    assert receiver.connection_count == 1
+
+
+async def test_a_retry_after_behind_a_long_line_is_honoured(sender: Sender):
+    head = b"HTTP/1.1 429 Slow\r\nX: " + b"y" * 60_000 + b"\r\nRetry-After: 7\r\n"
+    async with RawReceiver(answering(head + b"Content-Length: 0\r\n\r\n")) as receiver:
+        answer = await sender.answer(target_of(receiver))
+    assert (answer.outcome, answer.retry_after) == (Outcome.THROTTLED, "7")
+
+
 # --- R1, R2: drips -------------------------------------------------------------------------------
 
 
@@ -246,13 +278,13 @@ async def test_r4_a_gzip_bomb_stays_raw(sender: Sender):
             b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 4096, "more than 128 headers", id="R5 n"
         ),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\nX: " + b"y" * 9000 + b"\r\nZ: z\r\n",
+            b"HTTP/1.1 200 OK\r\nX: " + b"y" * 65_532 + b"\r\nZ: z\r\n",
             b"",
             "a header line",
-            id="R5 8190",
+            id="R5 64 KiB",
         ),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 7000 + b"\r\n") * 5, b"", "bytes", id="R5 sum"
+            b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 20_000 + b"\r\n") * 5, b"", "bytes", id="R5 sum"
         ),
         pytest.param(b"HTTP/1.1 200 ", b"O" * 65536, "head has more than", id="R5 reason"),
         pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "interim", id="R7"),
@@ -361,6 +393,24 @@ async def test_r16_a_redirect_is_a_failure_that_shows_where_to(sender: Sender, s
         pytest.param(
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", id="two lengths"
         ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok", id="a list of two lengths"
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 02\r\n\r\nok", id="02"
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n 3\r\n\r\nok",
+            id="a repeated length that is folded",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\nContent-Length: x\r\n\r\nok", id="no digits"
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="repeated length and chunked",
+        ),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", id="negative length"),
         pytest.param(b"HTTP/2 200\r\nContent-Length: 0\r\n\r\n", id="HTTP/2 line"),
         pytest.param(b"HTTP/1.1 0 OK\r\n\r\n", id="status 0"),
@@ -378,6 +428,61 @@ async def test_r18_what_is_not_http_is_a_protocol_error(sender: Sender, answer: 
             result = await sender.answer(target)
             assert (result.outcome, result.status) == (Outcome.PROTOCOL_ERROR, None)
     assert receiver.connection_count == 2
+
+
+STATUS_LINES_OF_NO_SUCCESS = [
+    b"RTSP/1.0 200 OK",
+    b"ICE/1.0 200 OK",
+    b"HTTP/0.9 200 OK",
+    b"HTTP/1.2 200 OK",
+    b"HTTP/2.0 200 OK",
+    b"HTTP/2 200 OK",
+    b"HTTP/3.0 200 OK",
+    b"HTTP/1 200 OK",
+    b"HTTP/1.10 200 OK",
+    b"HTTP/01.1 200 OK",
+    b"http/1.1 200 OK",
+    b"HTTP/1.1 2000 OK",
+    b"HTTP/1.1 0200 OK",
+    b"HTTP/1.1 20 OK",
+    b"HTTP/1.1 +20 OK",
+    b"HTTP/1.1 200OK",
+    b"HTTP/1.1200 OK",
+    b"HTTP/1.1  200 OK",
+    b"HTTP/1.1\t200 OK",
+    b"HTTP/1.1 200 O\rK",
+    b"HTTP/1.1 200 O\x00K",
+    b"HTTP/1.1 200 OK\r\n folded",
+    b"200 OK",
+    b" HTTP/1.1 200 OK",
+    b"\r\nHTTP/1.1 200 OK",
+    b"\nHTTP/1.1 200 OK",
+    b"\xef\xbb\xbfHTTP/1.1 200 OK",
+    b"garbage HTTP/1.1 200 OK",
+    b"garbage\r\nHTTP/1.1 200 OK",
+]
+
+
+@pytest.mark.parametrize("line", STATUS_LINES_OF_NO_SUCCESS)
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early\nLink: x\n\n"],
+    ids=["first", "after 100", "after 103"],
+)
+async def test_r18_only_http_1_0_and_1_1_can_succeed(sender: Sender, before: bytes, line: bytes):
+    response = before + line + b"\r\nContent-Length: 2\r\n\r\nok"
+    async with RawReceiver(answering_once(response)) as receiver:
+        answer = await sender.answer(target_of(receiver))
+    assert (answer.outcome, answer.status) == (Outcome.PROTOCOL_ERROR, None)
+
+
+@pytest.mark.parametrize("line", [b"HTTP/1.1 101 Switching", b"RTSP/1.0 101 Switching"])
+async def test_r18_a_switch_of_protocols_hides_no_success(sender: Sender, line: bytes):
+    switch = line + b"\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    async with RawReceiver(answering_once(switch + OK)) as receiver:
+        answer = await sender.answer(target_of(receiver))
+    assert answer.outcome in (Outcome.HTTP_ERROR, Outcome.PROTOCOL_ERROR)
+    assert answer.status in (101, None)
 
 
 async def test_r18_an_interim_answer_alone_is_no_answer(sender: Sender):

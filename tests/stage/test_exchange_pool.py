@@ -13,13 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dispatcher.core import limits
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.model import Answer, Flag, Outcome
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.dialer import Egress, make_tls_context
 from dispatcher.outbound.pool import Connections, NotAttempted, Target
 from tests.support.certificates import Authority
+from tests.support.clock import ManualClock
 from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering
 from tests.support.sending import Sender, spawn
 
@@ -552,22 +552,63 @@ async def test_a_refused_port_is_a_connect_error_that_names_the_address(sender: 
     assert "127.0.0.1 cannot be reached" in (answer.error or "")
 
 
-async def test_r15_opening_has_a_bound_of_its_own(
-    sender: Sender, authority: Authority, monkeypatch: pytest.MonkeyPatch
+async def test_r15_opening_ends_at_the_timeout_of_the_attempt(
+    sender: Sender, authority: Authority
 ):
-    monkeypatch.setattr(limits, "CONNECT_SECONDS_MAX", 0.2)
-
     async def script(wire: Wire) -> None:
         await wire.gone.wait()
 
     # A plain listener never answers a TLS greeting.
     async with RawReceiver(script) as receiver:
         began_at = time.monotonic()
-        answer = await sender.answer(tls_target_of(receiver, authority), timeout_seconds=30.0)
+        answer = await sender.answer(tls_target_of(receiver, authority), timeout_seconds=0.2)
         assert time.monotonic() - began_at < 0.4
         await receiver.wires[0].gone.wait()
     assert answer.outcome is Outcome.TIMEOUT
     assert answer.error == "127.0.0.1 did not finish the TLS handshake within 0.2 s"
+
+
+async def test_r15_a_slow_handshake_within_the_timeout_succeeds(
+    sender: Sender, authority: Authority
+):
+    """Opening once ended after 5 s, whatever the endpoint's timeout was."""
+    clock = ManualClock()
+    pool = Connections(sender.egress, spawn=spawn, monotonic=clock.monotonic)
+    greeted, go_on = asyncio.Event(), asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeting = await reader.read(65_536)
+        greeted.set()
+        await go_on.wait()
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", receiver.port)
+        up_writer.write(greeting)
+        await asyncio.gather(_copy(reader, up_writer), _copy(up_reader, writer))
+
+    tls = authority.server_context("127.0.0.1")
+    async with (
+        RawReceiver(answering(OK), tls=tls) as receiver,
+        await asyncio.start_server(relay, "127.0.0.1", 0) as slow,
+    ):
+        context = make_tls_context(ca_pem=authority.pem)
+        port = slow.sockets[0].getsockname()[1]
+        target = Target("https", "127.0.0.1", port, tls=context)
+        _, result = Sender(sender.egress, pool).start(target, timeout_seconds=20.0)
+        await greeted.wait()
+        clock.advance(10.0)
+        # Two sweeps of the deadlines.
+        await asyncio.sleep(0.12)
+        assert not result.done()
+        go_on.set()
+        answer = await result
+        await pool.aclose()
+    assert isinstance(answer, Answer)
+    assert answer.outcome is Outcome.OK
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+    writer.close()
 
 
 def test_a_target_over_https_needs_a_context():

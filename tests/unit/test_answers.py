@@ -21,8 +21,12 @@ ANSWERS = [
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
     b"HTTP/2 200\r\n\r\n",
+    b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 103 E\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: y\r\ncontent-length:2\r\n\r\nokHTTP/1.1",
     b"HTTP/1.1 500 No\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000,
-    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 9000 + b"\r\nZ: z\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 65_533 + b"\r\nZ: z\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 129 + b"\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\n" * 17,
 ]
