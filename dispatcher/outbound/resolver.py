@@ -35,6 +35,14 @@ ADDRESSES_MAX: Final = 16
 # An answer is at most this much older than its clamped life says.
 CHANNEL_SECONDS_MAX: Final = 60.0
 _NAMES_KEPT_MAX: Final = 10_000
+# c-ares waits for five times the latency of earlier responses, at least 0.25 s, and ignores a late
+# response. The waits double with each try, less up to half of each as jitter: four tries take 2 to 4 s.
+_TRIES: Final = 4
+_TRY_SECONDS: Final = 1.0
+# A query that is older than the shortest wait is sent again by a channel that has measured nothing.
+_PATIENT_AFTER_SECONDS: Final = 0.25
+# Each such channel has a thread of its own.
+_PATIENT_CHANNELS_MAX: Final = 8
 _THREADS_MAX: Final = 16
 _ABSENT: Final = frozenset({pycares.errno.ARES_ENOTFOUND, pycares.errno.ARES_ENODATA})
 _ABSENT_SYSTEM: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
@@ -78,6 +86,10 @@ class AresLookup:
     c-ares keeps answers for up to an hour by itself, and nothing in its binding switches that off:
     so the channel is renewed every minute, and the one before it lives until the next renewal, for
     the questions that are still open on it.
+
+    c-ares also shortens its timeout once responses have been fast, and nothing in its binding
+    switches that off either: a name that took 0.8 s failed after 0.6 s. A query without a response
+    after 0.25 s is therefore repeated on a fresh channel, which waits for as long as we do.
     """
 
     def __init__(
@@ -89,24 +101,46 @@ class AresLookup:
         self._current = self._make()
         self._before: aiodns.DNSResolver | None = None
         self._made_at = asyncio.get_running_loop().time()
+        self._patient_count = 0
 
     async def ask(self, host: str) -> Found:
         """Asks for A and AAAA at once."""
         if asyncio.get_running_loop().time() - self._made_at >= self._renew_seconds:
             await self._renew()
+        first = asyncio.ensure_future(_query(self._current, host))
+        tasks = {first}
         try:
-            answer = await self._current.getaddrinfo(
-                host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM
-            )
-        except (aiodns.error.DNSError, UnicodeError) as fault:
-            raise NameLookupError(
-                str(fault.args[-1]) if fault.args else "the look-up failed",
-                is_absent=bool(fault.args) and fault.args[0] in _ABSENT,
-            ) from fault
-        return Found(
-            tuple(dict.fromkeys(_text(node.addr[0]) for node in answer.nodes)),
-            min((float(node.ttl) for node in answer.nodes), default=0.0),
+            await asyncio.wait(tasks, timeout=_PATIENT_AFTER_SECONDS)
+            if not first.done() and self._patient_count < _PATIENT_CHANNELS_MAX:
+                self._patient_count += 1
+                patient = asyncio.ensure_future(self._query_patiently(host))
+                patient.add_done_callback(self._patient_ended)
+                tasks.add(patient)
+            while True:
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                # Addresses first, then a server's "no such name"; any other failure decides only
+                # when no query is left.
+                for task in sorted(done, key=lambda one: one.exception() is not None):
+                    fault = task.exception()
+                    if fault is None or not tasks or getattr(fault, "is_absent", False):
+                        return task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _patient_ended(self, _: "asyncio.Task[Found]") -> None:
+        # Here and not in the coroutine: one that is cancelled before its start never runs.
+        self._patient_count -= 1
+
+    async def _query_patiently(self, host: str) -> Found:
+        """Query on a channel without earlier measurements, so that its timeout is the configured one."""
+        channel = aiodns.DNSResolver(
+            nameservers=self._servers or None, timeout=DNS_SECONDS_MAX, tries=1
         )
+        try:
+            return await _query(channel, host)
+        finally:
+            await channel.close()
 
     async def aclose(self) -> None:
         """Closes the c-ares channels."""
@@ -115,13 +149,42 @@ class AresLookup:
             await self._before.close()
 
     def _make(self) -> aiodns.DNSResolver:
-        return aiodns.DNSResolver(nameservers=self._servers or None, timeout=1.0, tries=2)
+        return aiodns.DNSResolver(
+            nameservers=self._servers or None, timeout=_TRY_SECONDS, tries=_TRIES
+        )
 
     async def _renew(self) -> None:
         retired, self._before, self._current = self._before, self._current, self._make()
         self._made_at = asyncio.get_running_loop().time()
         if retired is not None:
             await retired.close()
+
+
+def _query(channel: aiodns.DNSResolver, host: str) -> Coroutine[Any, Any, Found]:
+    """Send the queries for A and AAAA records at once, and return what awaits the responses.
+
+    Raises:
+        NameLookupError: the name cannot be encoded.
+    """
+    try:
+        response = channel.getaddrinfo(host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
+    except UnicodeError as fault:
+        raise NameLookupError(str(fault)) from fault
+    return _found(response)
+
+
+async def _found(response: Awaitable[Any]) -> Found:
+    try:
+        answer = await response
+    except (aiodns.error.DNSError, UnicodeError) as fault:
+        raise NameLookupError(
+            str(fault.args[-1]) if fault.args else "the look-up failed",
+            is_absent=bool(fault.args) and fault.args[0] in _ABSENT,
+        ) from fault
+    return Found(
+        tuple(dict.fromkeys(_text(node.addr[0]) for node in answer.nodes)),
+        min((float(node.ttl) for node in answer.nodes), default=0.0),
+    )
 
 
 def _text(address: bytes | str) -> str:

@@ -186,7 +186,9 @@ class AnswerReader:
         parts = self._head_parts
         head = parts[0] if len(parts) == 1 else b"".join(parts)
         if _STATUS_LINE.match(head, self._head_start) is None:
-            raise _CapError("the response does not start with a status line of HTTP/1.0 or HTTP/1.1")
+            raise _CapError(
+                "the response does not start with a status line of HTTP/1.0 or HTTP/1.1"
+            )
         status = self._parser.get_status_code()
         if status in _INTERIM and status != _SWITCHING_PROTOCOLS:
             self._interim_count += 1

@@ -3,10 +3,13 @@
 # ruff: noqa: RUF001, S104 -- the odd characters and addresses are what is tested
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
+import aiodns
 import aiohttp
 import pytest
 from aiohttp import http_parser
@@ -282,6 +285,55 @@ async def test_r15_a_dead_ipv6_address_does_not_hold_up_a_good_ipv4_one(named):
         assert time.monotonic() - began_at < 1.0
         await setup.sender.pool.aclose()
     assert (answer.outcome, answer.peer) == (Outcome.OK, "127.0.0.1")
+
+
+# --- DNS that is slow ----------------------------------------------------------------------------
+
+
+def _slow_by_name(name: str, _kind: int) -> Reply:
+    delay = float(name.split("-")[1].split(".")[0]) / 1000 if name.startswith("slow") else 0.0
+    return Reply(("127.0.0.1",), delay_seconds=delay)
+
+
+async def test_r23_a_slow_name_resolves_after_many_fast_ones():
+    async with FakeDns(_slow_by_name) as dns:
+        lookup = AresLookup([dns.address])
+        resolver = Resolver(lookup, spawn=spawn, monotonic=time.monotonic)
+        for number in range(30):
+            await resolver.look_up(f"plain{number}.test")
+        names = ["slow-400.test", "slow-800.test", "slow-1500.test", "slow-2000.test"]
+        found = await asyncio.gather(*map(resolver.look_up, names), return_exceptions=True)
+        await resolver.aclose()
+    assert found == [("127.0.0.1",)] * len(names)
+
+
+async def test_r23_control_the_timeout_of_c_ares_shrinks_with_fast_responses():
+    async with FakeDns(_slow_by_name) as dns:
+        channel = aiodns.DNSResolver(nameservers=[dns.address], timeout=1.0, tries=2)
+        for number in range(30):
+            await channel.getaddrinfo(f"plain{number}.test", family=socket.AF_INET)
+        began_at = time.monotonic()
+        with pytest.raises(aiodns.error.DNSError, match="Timeout"):
+            await channel.getaddrinfo("slow-1500.test", family=socket.AF_INET)
+        assert time.monotonic() - began_at < 1.5
+        await channel.close()
+
+
+async def test_many_slow_names_use_a_bounded_number_of_threads():
+    async with FakeDns(lambda _name, _kind: None) as dns:
+        lookup = AresLookup([dns.address])
+        before = threading_count()
+        asking = [asyncio.ensure_future(lookup.ask(f"silent{number}.test")) for number in range(60)]
+        await asyncio.sleep(0.5)  # longer than the wait before a query is repeated
+        assert threading_count() - before <= 12
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await lookup.aclose()
+
+
+def threading_count() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 # --- DNS in trouble ------------------------------------------------------------------------------

@@ -284,7 +284,10 @@ async def test_r4_a_gzip_bomb_stays_raw(sender: Sender):
             id="R5 64 KiB",
         ),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 20_000 + b"\r\n") * 5, b"", "bytes", id="R5 sum"
+            b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"y" * 20_000 + b"\r\n") * 5,
+            b"",
+            "bytes",
+            id="R5 sum",
         ),
         pytest.param(b"HTTP/1.1 200 ", b"O" * 65536, "head has more than", id="R5 reason"),
         pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "interim", id="R7"),

@@ -552,9 +552,7 @@ async def test_a_refused_port_is_a_connect_error_that_names_the_address(sender: 
     assert "127.0.0.1 cannot be reached" in (answer.error or "")
 
 
-async def test_r15_opening_ends_at_the_timeout_of_the_attempt(
-    sender: Sender, authority: Authority
-):
+async def test_r15_opening_ends_at_the_timeout_of_the_attempt(sender: Sender, authority: Authority):
     async def script(wire: Wire) -> None:
         await wire.gone.wait()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
+from httptools import HttpResponseParser
 
 from dispatcher.core import limits
 from dispatcher.core.model import Outcome
@@ -313,3 +314,25 @@ async def test_r16_control_a_client_that_follows_redirects_asks_inside(sender: S
             assert (ours.status, len(inside.requests)) == (status, 0)
             assert await session_answers(receiver.port, 1) == [200], "a failure became a success"
             assert len(inside.requests) == 1
+
+
+class _StatusOnly:
+    """The callbacks of a reader that relies on the parser for the status line."""
+
+    def __init__(self) -> None:
+        self.parser = HttpResponseParser(self)
+        self.status = 0
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+
+
+@pytest.mark.parametrize("version", [b"RTSP/1.0", b"ICE/1.0", b"HTTP/0.9", b"HTTP/2.0"])
+async def test_r18_control_the_parser_alone_accepts_other_protocols(sender: Sender, version: bytes):
+    response = version + b" 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    known_bad = _StatusOnly()
+    known_bad.parser.feed_data(response)
+    assert known_bad.status == 200
+    async with RawReceiver(answering_once(response)) as receiver:
+        ours = await sender.answer(target_of(receiver))
+    assert ours.outcome is Outcome.PROTOCOL_ERROR

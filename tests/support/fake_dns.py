@@ -25,6 +25,8 @@ class Reply(NamedTuple):
     code: int = 0
     alias: str | None = None
     """A CNAME that the name points to, ahead of the addresses."""
+    delay_seconds: float = 0.0
+    """How long the server takes for each query."""
 
 
 Answerer = Callable[[str, int], Reply | None]
@@ -84,7 +86,17 @@ class FakeDns(asyncio.DatagramProtocol):
                 records += owner + struct.pack("!HHIH", kind, 1, reply.ttl, len(packed)) + packed
                 count += 1
         head = struct.pack("!6H", number, 0x8180 | reply.code, 1, count, 0, 0)
-        self._transport.sendto(head + data[12 : end + 4] + records, addr)
+        packet = head + data[12 : end + 4] + records
+        if reply.delay_seconds:
+            asyncio.get_running_loop().call_later(
+                reply.delay_seconds, self._send_late, packet, addr
+            )
+        else:
+            self._transport.sendto(packet, addr)
+
+    def _send_late(self, packet: bytes, addr: tuple[str, int]) -> None:
+        if not self._transport.is_closing():
+            self._transport.sendto(packet, addr)
 
 
 def _name_at(data: bytes, start: int) -> tuple[str, int]:
