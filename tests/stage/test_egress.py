@@ -291,7 +291,8 @@ async def test_r15_a_dead_ipv6_address_does_not_hold_up_a_good_ipv4_one(named):
 
 
 def _slow_by_name(name: str, _kind: int) -> Reply:
-    delay = float(name.split("-")[1].split(".")[0]) / 1000 if name.startswith("slow") else 0.0
+    kind, _, rest = name.removesuffix(".test").partition("-")
+    delay = float(rest) / 1000 if kind == "slow" else 0.0
     return Reply(("127.0.0.1",), delay_seconds=delay)
 
 
@@ -302,9 +303,10 @@ async def test_r23_a_slow_name_resolves_after_many_fast_ones():
         for number in range(30):
             await resolver.look_up(f"plain{number}.test")
         names = ["slow-400.test", "slow-800.test", "slow-1500.test", "slow-2000.test"]
-        found = await asyncio.gather(*map(resolver.look_up, names), return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            found = [group.create_task(resolver.look_up(name)) for name in names]
         await resolver.aclose()
-    assert found == [("127.0.0.1",)] * len(names)
+    assert [task.result() for task in found] == [("127.0.0.1",)] * len(names)
 
 
 async def test_r23_control_the_timeout_of_c_ares_shrinks_with_fast_responses():
@@ -328,7 +330,7 @@ async def test_many_slow_names_use_a_bounded_number_of_threads():
         assert threading_count() - before <= 12
         for task in asking:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.wait(asking)
         await lookup.aclose()
 
 

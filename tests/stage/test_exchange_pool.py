@@ -580,7 +580,9 @@ async def test_r15_a_slow_handshake_within_the_timeout_succeeds(
         await go_on.wait()
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", receiver.port)
         up_writer.write(greeting)
-        await asyncio.gather(_copy(reader, up_writer), _copy(up_reader, writer))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_copy(reader, up_writer))
+            group.create_task(_copy(up_reader, writer))
 
     tls = authority.server_context("127.0.0.1")
     async with (
