@@ -35,7 +35,7 @@ _TIMESTAMP_DIGITS_MAX = 12
 class VerificationError(Exception):
     """The request is not to be trusted. `reason` is one of the words below, the text explains it.
 
-    missing_header, malformed_header, wrong_time, wrong_signature: the request is at fault;
+    missing_header, malformed_header, wrong_time, wrong_signature: the request is invalid;
     unusable_secret, unknown_profile: the call is.
     """
 
@@ -47,10 +47,10 @@ class VerificationError(Exception):
 class _Format(NamedTuple):
     signature_header: str
     signed_headers: tuple[str, ...]
-    """What stands before the body in the signed content, each with a full stop behind it."""
+    """The headers whose values precede the body in the signed content, each followed by a full stop."""
     timestamp_header: str | None
     prefix: str
-    """What stands before each signature."""
+    """The prefix of each signature."""
 
 
 _STANDARD = _Format(
@@ -82,7 +82,7 @@ def verify(
     stands in for the clock.
 
     Raises:
-        VerificationError: it was not, or it cannot be told.
+        VerificationError: it was not, or that cannot be decided.
     """
     form = _FORMATS.get(profile)
     if form is None:
@@ -91,7 +91,7 @@ def verify(
         raise TypeError("body must be the bytes as received: a parsed body cannot be verified")
     secrets = [secrets] if isinstance(secrets, str) else list(secrets)
     if not secrets or not all(secrets):
-        # Anybody can sign with an empty key, such as an unset variable gives.
+        # Everyone can sign with an empty key, such as an unset variable gives.
         raise VerificationError("unusable_secret", "there is no secret, or an empty one")
     keys = [_key(secret, profile) for secret in secrets]
     found = _lower_names(headers)
@@ -177,7 +177,7 @@ def _check_signatures(received: list[str], expected: list[str], *, only_ed25519:
     if only_ed25519:
         message = "the request is signed with ed25519, which needs a library such as cryptography"
         raise VerificationError("unusable_secret", message)
-    # Every pair is compared, so that the time taken tells nothing about which one matched.
+    # Every pair is compared, so that the time taken reveals nothing about which one matched.
     matches = [
         hmac.compare_digest(theirs.encode("utf-8", "replace"), ours.encode())
         for theirs in received

@@ -298,7 +298,7 @@ class UrlSource:
         """Return the URL with the credentials that the file holds now. Blocks for one small read.
 
         A file that is absent or invalid for the moment leaves the credentials as they were, and
-        `warn` receives the reason: whoever rotates them may be writing the file just now.
+        `warn` receives the reason: the tool that rotates them may be writing the file at that moment.
         """
         if self.path is None:
             return self._first

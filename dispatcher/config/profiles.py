@@ -1,4 +1,4 @@
-"""Loads profiles: the shipped ones, then those beside the deployment's configuration."""
+"""Loads profiles: the shipped ones, then those next to the deployment's configuration."""
 
 import tomllib
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ The file is the one given, else `DISPATCHER_CONFIG`, else `./config/dispatcher.t
 what is not a text is written there as in JSON. Four values come from the environment alone and may
 lie in a file named by `<VARIABLE>_FILE`: two database URLs, the admin token and the secret keys.
 
-What is always true: every fault is told at once, each with its key path, where the value came from
+What is always true: all errors are reported together, each with its key path, where the value came from
 and what would be right; a secret never appears in such a text nor in a `repr`; an unknown key, in
 the file or with `__`, is a fault; a settings object never changes.
 """
@@ -58,7 +58,7 @@ _SHOWN_CHARACTERS: Final = 60
 
 
 class SecretKey(NamedTuple):
-    """A key that secrets at rest are encrypted with; `id` is stored beside the ciphertext."""
+    """A key that secrets at rest are encrypted with; `id` is stored next to the ciphertext."""
 
     id: str
     key: SecretBytes
@@ -346,7 +346,7 @@ def _token_problem(text: str) -> str | None:
 
 
 def _secret_keys(text: str) -> tuple[tuple[SecretKey, ...], str | None]:
-    """Parses `<id>:<base64 of 32 bytes>[,...]`; the problem tells an entry's number, no text."""
+    """Parses `<id>:<base64 of 32 bytes>[,...]`; the problem names an entry by its number, never by its text."""
     keys: list[SecretKey] = []
     for number, entry in enumerate(text.split(","), start=1):
         key_id, separator, encoded = entry.strip().partition(":")

@@ -8,7 +8,7 @@ import dispatcher
 def shipped_config_directory() -> Path:
     """Returns the folder with `dispatcher.toml`, `profiles/` and `catalogue/`.
 
-    In a wheel it lies inside the package; in a checkout beside it.
+    In a wheel it is inside the package, in a checkout next to it.
     """
     package = Path(dispatcher.__file__).resolve().parent
     installed = package / "_shipped_config"

@@ -1,20 +1,20 @@
-"""Judges where a request may go: the deny table, the allow-list, the ports; one verdict an address.
+"""Decides where a request may go: the deny table, the allow-list, the ports; one verdict per address.
 
 The order of the rules is the policy, and each rule wins over the ones below it:
 
-1. what is denied whatever the settings say: the unspecified addresses, and the pairs of address and
+1. what is denied regardless of the settings: the unspecified addresses, and the pairs of address and
    port that are ourselves (our listener, the database);
 2. the port;
 3. cloud metadata services, unless `allow_metadata` is set, and then they still need rule 4;
 4. `allow_networks`, by CIDR;
 5. an IPv6 address that carries an IPv4 address: denied in every form, a public one too, because a
-   gateway between may deliver it anywhere; whoever has such a gateway names its prefix under
-   rule 4, and then the IPv4 address inside is judged by these rules as well;
+   gateway between may deliver it anywhere; a deployment with such a gateway names its prefix under
+   rule 4, and then the IPv4 address inside is checked by these rules as well;
 6. the deny table: special-purpose and multicast ranges of both families;
 7. IPv6 outside global unicast (2000::/3).
 
 `ipaddress.is_global` is not asked: it calls NAT64, `::a.b.c.d`, fec0::1 and multicast addresses
-global (measured on Python 3.11 to 3.13), and its answers change between versions.
+global (measured on Python 3.11 to 3.13), and its results change between versions.
 
 Sources: the IANA special-purpose registries (RFC 6890), RFC 4291, 4380, 5214, 6052, 8215.
 """
@@ -176,7 +176,7 @@ class PortPolicy:
         return cls(frozenset(single), tuple(ranges))
 
     def allows(self, port: int) -> bool:
-        """Tells whether a request may go to this port."""
+        """Return whether a request may go to this port."""
         if port in self.single:
             return True
         if port in DATABASE_PORTS:
@@ -198,7 +198,7 @@ class AddressPolicy:
     """The egress policy of a deployment; immutable, so that a new policy means new connections.
 
     `deny_endpoints` are pairs of address and port that are us: an unspecified address there (a
-    listener on all interfaces) denies that port on every loopback address, and whoever knows the
+    listener on all interfaces) denies that port on every loopback address, and a person who knows the
     interfaces' addresses lists them too.
     """
 
@@ -249,7 +249,7 @@ class AddressPolicy:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What an operator should be told of this policy at start, loudly."""
+        """Return the warnings about this policy that are logged at start."""
         told = [
             f"egress.allow_networks contains {network}: every IPv{network.version} address is open "
             "to whoever may save an endpoint, internal services included"
@@ -353,4 +353,4 @@ RULES: Final = frozenset(
         "unreadable",
     }
 )
-"""Every answer that `judge` can give: the values of a metric's label."""
+"""Every verdict that `judge` can return: the values of a metric's label."""

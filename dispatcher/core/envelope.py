@@ -2,7 +2,7 @@
 
 An encoder is compiled per profile: the literal text between the values becomes one format, the
 values become one function each. It adds no space, keeps the profile's order of members, and puts
-the producer's data in as it was written, or as JavaScript would write it where the profile says so.
+the producer's data in as it was written, or as JavaScript would write it where the profile asks for it.
 
 What always holds: equal event and profile give equal bytes, whatever the day; what cannot be
 encoded raises `EncodingError` with a reason fit for an operator, and nothing else is raised. The

@@ -14,7 +14,7 @@ class ConfigurationError(DispatcherError):
 
 
 class SchemaError(DispatcherError):
-    """The database's schema is absent, too old or too new for this version; the text says which."""
+    """The database's schema is absent, too old or too new for this version; the message names the case."""
 
 
 class ProfileError(DispatcherError):
@@ -51,11 +51,11 @@ class NotFoundError(DispatcherError):
 
 
 class ConflictError(DispatcherError):
-    """The request contradicts the present state; the text says how."""
+    """The request contradicts the present state; the message names the conflict."""
 
 
 class ForbiddenError(DispatcherError):
-    """The role of whoever asks does not reach; the text says which role does."""
+    """The caller's role is not sufficient; the message names the role that is."""
 
 
 class PreconditionFailedError(DispatcherError):

@@ -1,4 +1,4 @@
-"""How near an endpoint that keeps failing is to being disabled, and what is said of it on the way."""
+"""How near an endpoint that keeps failing is to being disabled, and which warnings are raised before that."""
 
 from typing import Final
 
@@ -21,6 +21,6 @@ def is_to_be_disabled(
 ) -> bool:
     """Answers whether an endpoint has failed for long enough and often enough.
 
-    Both, so that a quiet endpoint is not judged by two requests.
+    Both, so that a quiet endpoint is not disabled after two requests.
     """
     return failing_seconds >= disabled_after_seconds and failed_attempts >= failed_attempts_min

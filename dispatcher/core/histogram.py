@@ -32,7 +32,7 @@ def add_up(many: Iterable[Sequence[int]]) -> list[int]:
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """Returns the latency that this share (0 to 1) of all lie below; None where nothing was counted.
 
-    Within a count latencies are taken as evenly spread. Those beyond the last bound are said to be
+    Within a count latencies are taken as evenly spread. Those beyond the last bound are reported as
     as long as it.
     """
     total = sum(counts)

@@ -1,6 +1,6 @@
 r"""JSON text to exactly the bytes of JavaScript's `JSON.stringify(JSON.parse(text))`.
 
-The Humansoft document tells receivers to verify a signature over `JSON.stringify(req.body)`, that
+The Humansoft document asks receivers to verify a signature over `JSON.stringify(req.body)`, that
 is over a body which JavaScript has parsed and written again. Such a receiver agrees with us only
 about bodies that this round trip leaves as they are, so bodies under that profile are put through
 it here, once, before they are signed.
@@ -12,7 +12,7 @@ What always holds:
 * Object members stand in JavaScript's order: canonical array indexes ascending, then the rest as
   first seen; the last of duplicate keys gives the value, the first the place.
 * A number is what ECMAScript's Number::toString gives for the nearest double. `number_changed`
-  says whether that differs in value from what was written: `12.0` to `12` does not,
+  reports whether that differs in value from the original: `12.0` to `12` does not,
   `12345678901234567890` does, and so does `1e400`, which becomes `null`.
 
 There are two ways. The general one reads the text token by token without recursion, so depth costs
@@ -55,7 +55,7 @@ def stringify(text: str) -> Rewritten:
         try:
             return Rewritten(orjson.dumps(orjson.loads(text)), number_changed=False)
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-            # Faulty, or deeper than orjson goes. The general way tells which.
+            # Faulty, or deeper than orjson goes. The general parser finds out which.
             pass
     rewritten, number_changed = _rewrite(text)
     try:

@@ -1,6 +1,6 @@
 """Every bound of the dispatcher, with its unit in its name and its reason above it.
 
-A bound that a deployment may choose is a setting, not a line here; what stands here is fixed.
+A bound that a deployment may choose is a setting, not a line here; these bounds are fixed.
 """
 
 from typing import Final
@@ -55,5 +55,5 @@ LABEL_FILTER_VALUES_COUNT_MAX: Final = 100
 ROUTE_CACHE_ENTRIES_MAX: Final = 10_000
 # Endpoints named by all remembered routes together: 8 MB of references.
 ROUTE_CACHE_REFERENCES_MAX: Final = 1_000_000
-# Failed deliveries that a breaker tells apart, the latest ones; it needs ten to open.
+# Failed deliveries that a breaker distinguishes, the latest ones; it needs ten to open.
 BREAKER_DELIVERIES_MAX: Final = 64

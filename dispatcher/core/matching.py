@@ -5,7 +5,7 @@ depth) and `*`, which leaves out the dispatcher's own events and `test.ping`. A 
 labels and the values they may have; all of its names must match. An event goes to endpoints of its
 own tenant only.
 
-The router is built anew from each routing snapshot and never changed. It finds candidates by name
+The router is rebuilt from each routing snapshot and never changed. It finds candidates by name
 and by each dotted prefix of the name, so that a type costs what it matches and not what there is;
 what it found it remembers, within bounds, since type names come from outside.
 """
@@ -20,7 +20,7 @@ from dispatcher.core.errors import InvalidRequestError
 
 LabelFilter = Mapping[str, str | list[str]]
 Problem = tuple[str, str]
-"""The field at fault and what is wrong with it."""
+"""The invalid field and the problem with it."""
 
 OPERATIONAL_PREFIX: Final = "dispatcher."
 TEST_PING_TYPE: Final = "test.ping"

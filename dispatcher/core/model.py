@@ -56,7 +56,7 @@ class Outcome(StrEnum):
 
 
 class Flag(StrEnum):
-    """What was odd about an answer that still counted."""
+    """What was unusual about a response that still counted."""
 
     SLOPPY = "sloppy"
     BODY_TRUNCATED = "body_truncated"
@@ -104,14 +104,14 @@ class Phases(NamedTuple):
 
     dns: float | None = None
     connect: float | None = None
-    """TCP and TLS together where the library does not tell them apart."""
+    """TCP and TLS together where the library does not report them separately."""
     wait: float | None = None
-    """From the request written to the first byte of the answer."""
+    """From the request written to the first byte of the response."""
     read: float | None = None
 
 
 class Answer(NamedTuple):
-    """What one HTTP exchange came to: always complete, whatever happened on the wire."""
+    """What one HTTP exchange came to: always complete, regardless of the errors on the wire."""
 
     outcome: Outcome
     status: int | None = None
@@ -122,7 +122,7 @@ class Answer(NamedTuple):
     """The header's text, unjudged."""
     location: str | None = None
     error: str | None = None
-    """For people: what went wrong, in words."""
+    """A human-readable description of the error."""
     peer: str | None = None
     """The numeric address that was dialled."""
     reused: bool = False

@@ -47,7 +47,7 @@ class RetryPolicy:
 
 
 def judge_status(status: int) -> Outcome:
-    """Returns the outcome of an answer with this final status.
+    """Return the outcome of a response with this final status.
 
     Only 2xx is success. Redirects are not followed, and 101, other final 1xx and numbers that HTTP
     does not have are errors like 4xx and 5xx. The profile decides what 410 leads to.
@@ -62,7 +62,7 @@ def judge_status(status: int) -> Outcome:
 
 
 def honours_retry_after(status: int) -> bool:
-    """Answers whether a Retry-After beside this status postpones the next attempt: 429 and 503."""
+    """Return whether a Retry-After header with this status postpones the next attempt: 429 and 503."""
     return status in (_THROTTLED_STATUS, _UNAVAILABLE_STATUS)
 
 
@@ -81,7 +81,7 @@ def decide(
 
     `state`, `reason` and `schedule_position` are the delivery's before the attempt is counted; the
     position is the number of scheduled attempts already made in this run of the schedule. `jitter`
-    lies in [0, 1); `retry_after_seconds` is None where the status does not honour it.
+    is in [0, 1); `retry_after_seconds` is None where the status does not honour it.
 
     Source: WMS document, delivery and retry; Humansoft document, retries; Standard Webhooks 1.0,
     status codes and 410.
@@ -100,7 +100,7 @@ def decide(
 
 
 def decide_success(trigger: Trigger, schedule_position: int) -> Decision:
-    """Returns what `decide` returns for a 2xx, which nothing but the trigger has a say in.
+    """Returns what `decide` returns for a 2xx, which depends on the trigger alone.
 
     Nearly every attempt is one, and this takes a fifth of the time.
     """

@@ -1,7 +1,7 @@
 """A profile: one vendor's wire format and delivery policy as data, in a closed vocabulary.
 
 A profile is a TOML file; this module holds the values that `core/profile_parser.py` turns it into.
-All that a profile can say is below. There is no template language and no code, so that a profile
+Everything that a profile can define is below. There is no template language and no code, so that a profile
 can be read, compared and trusted. `config/profiles/standard.toml` explains each key.
 
 What always holds for a `Profile` that the parser made: header names are valid and distinct, and
@@ -143,7 +143,7 @@ class HeaderField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadPart:
-    """A piece of what stands before the signatures: a text, or a value where `source` is set."""
+    """A piece of the text before the signatures: a text, or a value where `source` is set."""
 
     text: str = ""
     source: HeaderSource | None = None
@@ -166,7 +166,7 @@ class SignatureRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ed25519Rules:
-    """How asymmetric keys are told apart, and what stands before their signatures."""
+    """How asymmetric keys are recognised, and the prefix of their signatures."""
 
     secret_prefix: str
     public_key_prefix: str

@@ -1,8 +1,8 @@
-"""What an endpoint's row holds that nobody could have saved: values of types that the columns let in.
+"""Finds values in an endpoint's row that operations never save, but that the columns allow.
 
 Operations refuse such values. The columns cannot: `headers` and `labels` are JSON, arrays take NULL
-and nest, a delay may be Infinity. A row that somebody wrote by hand must cost its own deliveries
-only, so whoever reads rows asks here first and uses none of what was found.
+and nest, a delay may be Infinity. A row that was written by hand must cost its own deliveries
+only, so every reader of rows calls this first and uses none of the values found.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 DELAY_SECONDS_MAX: Final = 366 * 86_400.0
-"""Longer than what operations allow: a person may mean a year, and nobody means 1e300."""
+"""Longer than what operations allow: a year may be intended, 1e300 never is."""
 
 
 def faults(

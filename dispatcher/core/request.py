@@ -4,7 +4,7 @@ A template is compiled per endpoint: what is the same on every attempt is put to
 an attempt costs one signature and one join. The order on the wire is fixed: Host, what every one
 has, the profile's headers, the signature, traceparent, the endpoint's custom headers.
 
-What always holds: no value can end a line, whatever the database was made to hold, so nobody can
+What always holds: no value can end a line, regardless of the content of the database, so no row can
 add a header or a second request; ours win over custom headers of the same name in any case (A12).
 The exchange trusts this module and checks nothing again.
 """
@@ -92,7 +92,7 @@ def _none(_: object) -> tuple[()]:
 
 
 class RequestTemplate:
-    """Makes the heads of an endpoint's requests; compiled anew when the endpoint changes."""
+    """Makes the heads of an endpoint's requests; recompiled when the endpoint changes."""
 
     __slots__ = ("_after", "_before", "_fields", "_sign", "_signature_name", "_values")
 

@@ -10,7 +10,7 @@ from dispatcher.core import limits
 _MONTHS: Final = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _MONTH: Final = rf"(?P<month>{_MONTHS})"
 _TIME: Final = r"(?P<hour>\d{2}):(?P<minute>\d{2}):(?P<second>\d{2})"
-# The three forms that RFC 9110, 5.6.7, tells a recipient to take. Read by hand: strptime follows
+# The three forms that RFC 9110, 5.6.7, asks a recipient to accept. Read by hand: strptime follows
 # the locale, and email.utils takes much that is no HTTP date.
 _DATE_FORMS: Final = tuple(
     re.compile(form, re.ASCII)
@@ -59,10 +59,10 @@ def next_delay(
 
 
 def parse_retry_after(text: str, now: datetime) -> float | None:
-    """Returns how many seconds a Retry-After header asks for, or None when it says nothing.
+    """Returns how many seconds a Retry-After header asks for, or None when it has no usable value.
 
     Takes whole seconds and the three forms of an HTTP date, read against `now` (aware). The result
-    lies in [0, `limits.RETRY_AFTER_SECONDS_MAX`]: a date that has passed is 0. Signs, fractions,
+    is in [0, `limits.RETRY_AFTER_SECONDS_MAX`]: a date that has passed is 0. Signs, fractions,
     exponents and all other texts are None. Never raises.
 
     Source: RFC 9110, 10.2.3 and 5.6.7.

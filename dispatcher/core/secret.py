@@ -83,7 +83,7 @@ def check(profile: Profile, secret: Secret | None) -> None:
     """Returns if an endpoint under `profile` may have this secret; None means unsigned.
 
     Raises:
-        SecretError: it may not; the text says why without quoting the secret.
+        SecretError: it may not; the message gives the reason without quoting the secret.
     """
     if secret is not None:
         signing_key(profile, secret)

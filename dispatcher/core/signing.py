@@ -1,7 +1,7 @@
 """Signatures: a signer is compiled per endpoint and makes the value of the signature's header.
 
 Everything that does not change from attempt to attempt is worked out once: the keys, the order of
-the signed parts, the text around the signatures. What is left per attempt is one join and one HMAC
+the signed parts, the text around the signatures. Each attempt costs one join and one HMAC
 per key. Ed25519 costs some twenty times an HMAC, which is why it is the endpoint owner's choice.
 """
 

@@ -1,8 +1,8 @@
-"""Brings an endpoint's URL into its one canonical form, or says everything that is wrong with it.
+"""Brings an endpoint's URL into its one canonical form, or reports everything that is wrong with it.
 
 A URL is read once, here, when it is saved and again before it is sent to; what is stored, shown,
-judged, resolved and written on the request line is this form, so no two readers can differ on it.
-What other readers are known to read differently is refused, not mended: user information,
+checked, resolved and written on the request line is this form, so no two readers can differ on it.
+What other readers are known to read differently is rejected, not repaired: user information,
 backslashes, fragments, control characters and white space, `%00`, numeric hosts that are not four
 decimal numbers, hosts that become numeric by IDNA (full-width digits, `。`), other schemes. The
 canonical form of a canonical form is itself.
@@ -49,13 +49,13 @@ class CanonicalUrl(NamedTuple):
     host_header: str
     """The host, bracketed if IPv6, with the port unless it is the scheme's own."""
     is_literal: bool
-    """The host is a numeric address, so the address policy can judge it at once."""
+    """The host is a numeric address, so the address policy can decide at once."""
 
 
 def canonical_url(
     text: str, *, https_only: bool, allow_ports: PortPolicy = DEFAULT_PORTS
 ) -> CanonicalUrl:
-    """Returns the canonical form of a URL that somebody typed or that a row holds.
+    """Returns the canonical form of a URL that a person typed or that a row holds.
 
     Raises:
         InvalidRequestError: it breaks rules; `problems` has one entry for each, field `url`.

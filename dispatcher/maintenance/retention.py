@@ -3,12 +3,12 @@
     partitions ── which are past their days? ── is anything of that day still waiting? ── drop, oldest first
 
 What is always true: a day whose deliveries are not all final stays whole, in every table, and the
-log and a metric say so. A day's deliveries go first; attempts, bodies and events of the day only
+a log line and a metric report it. A day's deliveries go first; attempts, bodies and events of the day only
 after them, so that nothing kept points at nothing. Attempts with fewer days than deliveries are emptied
 and keep their partition, since a resend has to write somewhere.
 
 Dropping needs the strongest lock on a table, for milliseconds. It is waited for 200 ms and
-then tried again: whoever queues behind it waits no longer than that. A crash between two steps
+then tried again: statements that queue behind it wait no longer than that. A crash between two steps
 leaves days for the next round; with several replicas one is at it, and the others find nothing left.
 """
 
@@ -99,7 +99,7 @@ class KeepsHistory(Protocol):
 
 
 class Figures(Protocol):
-    """Who is told how large history is: the partitions, the day, and the days kept for what waits."""
+    """Receives the size of history: the partitions, the day, and the days kept for waiting deliveries."""
 
     def __call__(self, partitions: Sequence[Partition], today: date, kept: int, /) -> None:
         """Takes the figures."""
@@ -147,7 +147,7 @@ async def planned(history: KeepsHistory, days: Days) -> list[Step]:
 async def _judged(
     history: KeepsHistory, partitions: Sequence[Partition], today: date, days: Days
 ) -> list[Step]:
-    """Looks at what waits only where a day has come of age: it reads every open delivery."""
+    """Reads the waiting deliveries only where a day has come of age: it reads every open delivery."""
     aged = steps(partitions, {}, today, days)
     if not aged:
         return []
@@ -243,7 +243,7 @@ class Retention:
         raise AssertionError("the last try raises")
 
     def _tell_kept(self, judged: Sequence[Step], kept: set[date]) -> None:
-        """Says once of each day that it stays for what waits."""
+        """Logs once for each day that it is kept for waiting deliveries."""
         for step in judged:
             if step.day in kept - self._told:
                 self._told.add(step.day)

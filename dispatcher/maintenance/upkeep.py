@@ -1,4 +1,4 @@
-"""Upkeep: partitions ahead and dropped, ids forgotten when they may be, deliveries ended that nobody will send.
+"""Upkeep: partitions ahead and dropped, ids forgotten when they may be, deliveries cancelled that will never be sent.
 
 Every replica runs it; each step is a short statement over a slice, with rows that others hold
 skipped, so that two of them do no harm to each other and none holds a lock that delivery waits for.

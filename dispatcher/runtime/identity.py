@@ -1,11 +1,11 @@
 """Which process this is, in a form by which a later process of the same host can prove that it is gone.
 
 A mark names the host's boot with its process and time namespaces (as a digest), the process id and
-the moment that it began, in ticks since the boot. Whoever reads a mark of its own host may ask the
+the moment that it began, in ticks since the boot. A process that reads a mark of its own host may ask the
 kernel for that process.
 
 What is always true: `is_gone` is a proof, never a guess. A mark of another host, another boot,
-another container, of another form, or a system that does not say enough, proves nothing. A process
+another container, of another form, or a system that does not report enough, proves nothing. A process
 that is stopped, frozen, hung or hidden from us (hidepid) exists, and is not gone. A process id that
 was given to another process since is recognised by the moment at which that one began. Nothing
 here waits, and nothing outlives a crash.
@@ -48,13 +48,13 @@ def _started(process_id: int) -> str | None:
 
 
 def mark() -> str:
-    """Returns this process's mark; empty where the system does not say enough."""
+    """Returns this process's mark; empty where the system does not report enough."""
     host, started = _host(), _started(os.getpid())
     return "" if host is None or started is None else f"{host}.{os.getpid()}.{started}"
 
 
 def is_gone(other: str) -> bool:
-    """Tells whether the process of this mark has provably ended; False: it may live."""
+    """Return whether the process of this mark has provably ended; False: it may live."""
     found = _MARK.fullmatch(other)
     if found is None or found[1] != _host():
         return False

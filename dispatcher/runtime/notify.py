@@ -1,4 +1,4 @@
-"""What the supervisor (systemd) is told: ready, reloading, stopping, and that the loop still turns.
+"""Notifies the supervisor (systemd): ready, reloading, stopping, and that the loop still turns.
 
 The protocol is one datagram per message to the Unix socket named in NOTIFY_SOCKET; a name that
 begins with `@` is in the abstract namespace. Without the variable every call does nothing. A send
@@ -39,15 +39,15 @@ class Notifier:
         return cls(address, seconds)
 
     def ready(self) -> bool:
-        """Tells that start-up, or a reload, is finished."""
+        """Report that start-up, or a reload, is finished."""
         return self._send("READY=1")
 
     def reloading(self) -> bool:
-        """Tells that settings are being read again; `ready` ends it."""
+        """Report that settings are being read again; `ready` ends it."""
         return self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> bool:
-        """Tells that the drain has begun."""
+        """Report that the drain has begun."""
         return self._send("STOPPING=1")
 
     def watchdog(self) -> bool:

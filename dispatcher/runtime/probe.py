@@ -1,12 +1,12 @@
-"""Test signals: code says what just happened, tests wait for it in place of sleeping.
+"""Test signals: code reports what just happened, and tests wait for that instead of sleeping.
 
-`hit` costs one look at an empty dictionary while nobody listens, so it may stand in hot code. A
+`hit` costs one look at an empty dictionary while no test listens, so it may stand in hot code. A
 test opens `listen()` *before* it causes anything, so that no signal can be missed:
 
 ```python
-with probe.listen() as heard:
+with probe.listen() as signals:
     recorder.add(result)
-    facts = await heard.wait("recorder.flushed", rows=1)
+    facts = await signals.wait("recorder.flushed", rows=1)
 ```
 
 Everything happens on one event loop; signals are no part of the program's behaviour.
@@ -21,14 +21,14 @@ _listeners: list["Listener"] = []
 
 
 def hit(name: str, **facts: Any) -> None:  # noqa: ANN401 -- facts are whatever the test wants to see
-    """Tells every listener that `name` has just happened."""
+    """Report to every listener that `name` has just happened."""
     if _listeners:
         for listener in _listeners:
             listener.hear(name, facts)
 
 
 class Listener:
-    """What was heard since `listen` was entered, and the waiting for more."""
+    """The signals received since `listen` was entered, and the wait for more."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, dict[str, Any]]] = []
@@ -40,7 +40,7 @@ class Listener:
         self._changed.set()
 
     def of(self, name: str, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- as in hit
-        """Returns the facts of each signal heard so far with this name and these facts."""
+        """Returns the facts of each signal received so far with this name and these facts."""
         return [
             facts
             for heard, facts in self.heard
@@ -58,7 +58,7 @@ class Listener:
         """Returns the facts of the `count`-th such signal, waiting for it where it has not come.
 
         Raises:
-            TimeoutError: it did not come in time; the text lists what was heard instead.
+            TimeoutError: it did not arrive in time; the message lists the signals that did.
         """
         try:
             async with asyncio.timeout(timeout_seconds):

@@ -3,7 +3,7 @@
 A `TaskSet` owns tasks that come and go while a stage runs. What is always true of it:
 
 * A task that ends with an error is logged once, by name, and its error is kept: `failure()` raises
-  it to whoever supervises the set, so that a dead stage ends the daemon and its supervisor starts
+  it to the supervisor of the set, so that a dead stage ends the daemon and its supervisor starts
   it again. A daemon that lives on with a dead part would look healthy and deliver nothing.
 * A cancelled task is not a failure.
 * Leaving the set's `async with` block cancels what still runs and waits for it, up to a bound. What
@@ -55,7 +55,7 @@ class TaskSet:
         return len(self.tasks)
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Starts a task of this set; `name` says what it does, for logs and task dumps."""
+        """Starts a task of this set; `name` describes it in logs and task dumps."""
         task = asyncio.get_running_loop().create_task(coroutine, name=f"{self.name}.{name}")
         self.tasks.add(task)
         task.add_done_callback(self._ended)

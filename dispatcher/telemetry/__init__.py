@@ -1,1 +1,1 @@
-"""What the process tells about itself: metrics and log lines; both are an interface."""
+"""The process's reports about itself: metrics and log lines; both are an interface."""

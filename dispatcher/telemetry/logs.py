@@ -8,14 +8,14 @@ logging (libs) ─┘                     full: dropped, counted
 
 What is always true:
 
-* The event loop never writes. A terminal, pipe or journal that nobody reads stops the thread
+* The event loop never writes. A terminal, pipe or journal that is not read stops the thread
   alone; the queue fills, more lines are dropped and counted (`Writer.dropped`), deliveries go on.
 * One record is one line: control characters and Unicode line separators are escaped.
 * Secrets are masked by type: `SecretStr` and whatever has a `reveal` method, however deep it lies.
   Request and response bodies are not logged at all; that is the callers' duty.
-* A record that cannot be rendered is still a line, which says so. Logging raises nothing.
+* A record that cannot be rendered still becomes a line, which reports that. Logging raises nothing.
 * A warning or error repeated with the same event, error type and endpoint is written once per
-  window; the next one tells how many were left out.
+  window; the next line reports how many were left out.
 
 Names follow OpenTelemetry: `timestamp`, `severity_text`, `event.name`, `service.version`,
 `error.type`, `http.response.status_code`, `server.address`, `url.full`. Event names are
@@ -77,7 +77,7 @@ Record = MutableMapping[str, Any]
 class Writer:
     """Writes lines to a descriptor from a thread of its own.
 
-    `_queue` is filled by any thread and emptied by the writer's; `dropped` is written by whoever
+    `_queue` is filled by any thread and emptied by the writer's; `dropped` is written by the thread that
     drops and only grows.
     """
 
@@ -107,7 +107,7 @@ class Writer:
         self._queue.put((data, lines_count))
 
     def close(self, timeout_seconds: float = 2.0) -> bool:
-        """Writes what is queued, for so long at most; tells whether all of it was written."""
+        """Writes what is queued, for at most that long; return whether all of it was written."""
         if not self._closed.is_set():
             self._closed.set()
             self._queue.put(None)
@@ -214,7 +214,7 @@ def _json_line(record: Record) -> bytes:
 
 
 def _cut(record: Record) -> dict[str, Any]:
-    """Keeps the head of each field, so that the line fits and still says what happened."""
+    """Keeps the head of each field, so that the line fits and still describes the event."""
     plain = _deep_plain(dict(record))
     short = {str(key)[:64]: _head(value) for key, value in list(plain.items())[:50]}
     return {**short, "log.cut": True}
@@ -272,7 +272,7 @@ class _State:
         self.repeats: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def emit(self, record: Record) -> None:
-        """Renders and queues; the last resort is a line that says that rendering failed."""
+        """Renders and queues; the last resort is a line that reports that rendering failed."""
         try:
             line = self.render(record)
         except Exception as error:  # noqa: BLE001 -- a log call raises nothing
@@ -297,7 +297,7 @@ _state: _State | None = None
 
 
 def _now() -> datetime:
-    # The wall clock of a log line is read here and not through a Clock: a line tells when it was
+    # The wall clock of a log line is read here and not through a Clock: a line carries the time at which it was
     # written, whatever a test does to the program's time.
     return datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
 
@@ -319,13 +319,13 @@ def wide(event_name: str, fields: dict[str, Any]) -> None:
 
 
 def takes_wide() -> bool:
-    """Tells whether `wide` would write anything: INFO is wanted."""
+    """Return whether `wide` would write anything: INFO is wanted."""
     state = _state
     return state is not None and state.level <= logging.INFO
 
 
 def takes_members() -> bool:
-    """Tells whether `wide_members` may take the place of `wide`: lines are JSON, and INFO is wanted."""
+    """Return whether `wide_members` may take the place of `wide`: lines are JSON, and INFO is wanted."""
     state = _state
     return state is not None and state.render is _json_line and takes_wide()
 
@@ -409,7 +409,7 @@ def _current_error() -> BaseException | None:
 
 
 class _Bridge(logging.Handler):
-    """Takes what libraries say through standard logging, asyncio's reports included."""
+    """Takes the log records of libraries from standard logging, asyncio's reports included."""
 
     def emit(self, record: logging.LogRecord) -> None:
         state = _state
@@ -473,7 +473,7 @@ def configure(
     for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
         root.removeHandler(handler)
     root.addHandler(_Bridge())
-    # Libraries tell much at INFO that our own lines tell better.
+    # Libraries log much at INFO that our own lines report better.
     root.setLevel(max(number, logging.WARNING))
     if former is not None:
         former.writer.close()
@@ -481,7 +481,7 @@ def configure(
 
 
 def shut_down(timeout_seconds: float = 2.0) -> bool:
-    """Writes what is queued, for so long at most, and ends logging; tells whether it could."""
+    """Writes what is queued, for so long at most, and end logging; return whether it could."""
     global _state
     former, _state = _state, None
     return former is None or former.writer.close(timeout_seconds)

@@ -8,7 +8,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | --- | --- | --- | --- | --- |
 | `events_fanned_out_total` | counter | | events whose deliveries were committed | |
 | `events_unknown_type_total` | counter | | events of a type that the catalogue does not know | |
-| `events_set_aside_total` | counter | | events that Postgres refused to take in; see the log | yes |
+| `events_set_aside_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
 | `connections_reused_total` | counter | | attempts on a connection that had served before | |
@@ -17,7 +17,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `leases_lost_total` | counter | | leases that ended or were taken over while held | yes |
 | `results_fenced_total` | counter | | results refused because the lease's token had changed | |
 | `egress_blocked_total` | counter | reason | connects denied by the address policy, by range | |
-| `log_lines_dropped_total` | counter | | log lines lost because nobody read them in time | yes |
+| `log_lines_dropped_total` | counter | | log lines lost because they were not read in time | yes |
 | `endpoint_attempts_total` | counter | endpoint, outcome | if the settings ask; capped | |
 | `attempt_duration_seconds` | histogram | | from an attempt's begin to its end | |
 | `delivery_latency_seconds` | histogram | | from the event's insert to the first 2xx | yes |
@@ -198,9 +198,9 @@ class Histogram:
 
 
 class Gauge:
-    """A value that goes up and down, or a function that tells it when it is asked for.
+    """A value that goes up and down, or a function that returns it on each scrape.
 
-    A gauge that nobody has set yet is left out: a made-up 0 could silence an alert.
+    A gauge that has not been set yet is left out: a made-up 0 could silence an alert.
     """
 
     __slots__ = ("_allowed", "_read", "documentation", "labels", "name", "values")

@@ -6,9 +6,9 @@ header is passed on as it came. Events without one, or not sampled, make no span
 kept was decided where it began.
 
 What is always true: nothing is imported while `tracing.otlp_url` is empty. Spans are made once what
-they tell of has committed, from times taken anyway, so no attempt waits for one. They go out from
+they describe has committed, from times taken anyway, so no attempt waits for one. They go out from
 the library's own thread, in batches of bounded number; a collector that is slow or away loses spans
-(the log says so), and delays nothing but the end of the process, by up to `CLOSE_SECONDS_MAX`.
+(the log reports it), and delays nothing but the end of the process, by up to `CLOSE_SECONDS_MAX`.
 """
 
 # ruff: noqa: PLC0415 -- the libraries cost 130 ms and are an extra, so they are imported where they are used
@@ -37,7 +37,7 @@ def require_libraries() -> None:
     """Checks that the extra is installed.
 
     Raises:
-        ConfigurationError: it is not; the text says how to get it.
+        ConfigurationError: it is not; the message explains how to install it.
     """
     try:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
@@ -115,7 +115,7 @@ class Tracing:
         attributes: Attributes,
         error: str | None,
     ) -> None:
-        """Makes a span for one attempt; `error` says what went wrong, in a word."""
+        """Makes a span for one attempt; `error` is the name of the error."""
         began = _nanoseconds(began_at)
         span = self._tracer.start_span(
             "POST",
@@ -130,7 +130,7 @@ class Tracing:
         span.end(end_time=began + int(seconds * _NANOSECONDS))
 
     def close(self) -> None:
-        """Sends what is left, within its bound; to be called off the event loop."""
+        """Send the remaining spans, within its bound; to be called off the event loop."""
         thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         thread.start()
         thread.join(CLOSE_SECONDS_MAX)
