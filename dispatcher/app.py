@@ -120,12 +120,12 @@ class Daemon:
             ConfigurationError: something is missing or wrong; all of it.
         """
         problems = start_problems(settings)
-        if problems or settings.database_url is None:
+        source, listen_source = settings.database_source(), settings.listen_source()
+        if problems or source is None or listen_source is None:
             raise ConfigurationError(problems)
         self._settings = settings
-        self._url = settings.database_url.get_secret_value()
-        listen = settings.listen_database_url or settings.database_url
-        self._listen_url = listen.get_secret_value()
+        self._source = source
+        self._listen_source = listen_source
         self._reload = reload
         self._log = log
         self._notifier = notifier
@@ -149,7 +149,7 @@ class Daemon:
         """
         settings = self._settings
         database = Database(
-            self._url,
+            self._source,
             connections_max=settings.database.pool_size,
             statement_cache_size=0 if settings.database.pooler else 100,
         )
@@ -180,7 +180,7 @@ class Daemon:
             pipeline = self._pipeline = Pipeline(
                 settings=settings,
                 database=database,
-                listen_url=self._listen_url,
+                listen_url=self._listen_source,
                 gate=gate,
                 profiles=loaded.profiles,
                 event_types=frozenset(catalogue.types),
@@ -213,7 +213,7 @@ class Daemon:
             )
             pipeline.routing_changed = upkeep.soon
             admin_database = Database(
-                self._url,
+                self._source,
                 connections_max=ADMIN_CONNECTIONS_MAX,
                 statement_cache_size=0 if settings.database.pooler else 100,
             )

@@ -7,10 +7,12 @@ import typer
 import uvloop
 
 from dispatcher.cli.output import say, tell
-from dispatcher.cli.session import FAILED, database_url, guarded, settings_of
+from dispatcher.cli.session import FAILED, database_source, guarded, settings_of
+from dispatcher.config.database_url import UrlSource
 from dispatcher.config.settings import Settings
-from dispatcher.core.errors import ConfigurationError, StoreUnavailableError
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.store import migrate as migrations
+from dispatcher.store.connector import Connector
 from dispatcher.store.pool import Database
 from dispatcher.store.schema import Schema
 
@@ -30,24 +32,22 @@ def migrate(config: Path | None, *, check: bool, phase: str) -> None:
         raise typer.Exit(codes[0])
 
 
-async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+async def connect(source: str | UrlSource) -> "asyncpg.Connection[asyncpg.Record]":
     """Returns a connection of its own: a migration may take longer than the pool's statements may.
 
     Raises:
         ConfigurationError: the URL is malformed. StoreUnavailableError: the database cannot be reached.
     """
     try:
-        return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX)
-    except ValueError as error:
-        raise ConfigurationError([f"DISPATCHER_DATABASE_URL: {error}"]) from error
-    except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
+        return await Connector(source).connect(seconds=CONNECT_SECONDS_MAX, purpose="migrate")
+    except (OSError, asyncpg.CannotConnectNowError, asyncpg.InternalClientError) as error:
         raise StoreUnavailableError(
             f"no connection to Postgres: {str(error) or type(error).__name__}"
         ) from error
 
 
 async def _show(settings: Settings, phase: str) -> int:
-    connection = await connect(database_url(settings))
+    connection = await connect(database_source(settings))
     try:
         waiting = await migrations.pending(connection, phase)
     finally:
@@ -63,8 +63,8 @@ async def _show(settings: Settings, phase: str) -> int:
 
 async def apply(settings: Settings, phase: str) -> int:
     """Applies what is pending and brings role, trigger and partitions in line with the settings."""
-    url = database_url(settings)
-    connection = await connect(url)
+    source = database_source(settings)
+    connection = await connect(source)
     try:
         for name in await migrations.migrate(connection, phase):
             say(name)
@@ -81,7 +81,7 @@ async def apply(settings: Settings, phase: str) -> int:
     if sql is not None:
         tell("the role dispatcher_producer cannot be made by this user; ask your DBA to run:")
         say(sql)
-    database = Database(url, connections_max=1)
+    database = Database(source, connections_max=1)
     await database.open()
     try:
         made = await Schema(database).make_partitions(settings.retention.partitions_ahead_days)

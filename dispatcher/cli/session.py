@@ -23,6 +23,7 @@ from dispatcher.app import keyring_of
 from dispatcher.cli.dev.home import running_environment
 from dispatcher.cli.output import fail, tell
 from dispatcher.config.catalogue import load_catalogue
+from dispatcher.config.database_url import UrlSource
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import Settings, load_settings
 from dispatcher.core.addresses import AddressPolicy
@@ -77,13 +78,14 @@ def actor() -> Actor:
     return Actor(name=f"cli:{name}")
 
 
-def database_url(settings: Settings) -> str:
-    """Returns the URL of the database.
+def database_source(settings: Settings) -> UrlSource:
+    """Returns where connections find the database.
 
     Raises:
         ConfigurationError: there is none.
     """
-    if settings.database_url is None:
+    source = settings.database_source()
+    if source is None:
         raise ConfigurationError(
             [
                 (
@@ -92,7 +94,7 @@ def database_url(settings: Settings) -> str:
                 )
             ]
         )
-    return settings.database_url.get_secret_value()
+    return source
 
 
 def deployment_of(settings: Settings, database: Database) -> Deployment:
@@ -130,28 +132,16 @@ def deployment_of(settings: Settings, database: Database) -> Deployment:
     )
 
 
-async def open_database(database: Database) -> None:
-    """Makes the pool.
-
-    Raises:
-        ConfigurationError: the URL is malformed in a way that only the driver sees.
-    """
-    try:
-        await database.open()
-    except ValueError as error:
-        raise ConfigurationError([f"DISPATCHER_DATABASE_URL: {error}"]) from error
-
-
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Session]:
     """Yields a session on a database whose schema fits."""
     database = Database(
-        database_url(settings),
+        database_source(settings),
         connections_max=2,
         statement_cache_size=0 if settings.database.pooler else 100,
     )
     deployment = deployment_of(settings, database)
-    await open_database(database)
+    await database.open()
     try:
         await Schema(database).require()
         yield Session(deployment=deployment, actor=actor())

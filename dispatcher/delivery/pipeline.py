@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from dispatcher.config.database_url import UrlSource
 from dispatcher.config.settings import Settings
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryId, EndpointId, Event
@@ -53,7 +54,7 @@ class Pipeline:
         *,
         settings: Settings,
         database: Database,
-        listen_url: str,
+        listen_url: str | UrlSource,
         gate: Gate,
         profiles: Mapping[str, Profile],
         event_types: frozenset[str],

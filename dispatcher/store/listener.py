@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from dispatcher.config.database_url import UrlSource
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff
+from dispatcher.store.connector import Connector
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -55,14 +57,14 @@ class Listener:
 
     def __init__(
         self,
-        url: str,
+        url: str | UrlSource,
         *,
         control: Callable[[str], None],
         arrived: Callable[[], None],
         name: str,
     ) -> None:
         """`control` gets what changed; `arrived` hears that another replica made deliveries of ours."""
-        self._url = url
+        self._connector = Connector(url)
         self._control = control
         self._arrived = arrived
         self._name = name
@@ -97,12 +99,11 @@ class Listener:
 
     async def _listen(self) -> None:
         """Listens on one connection until it fails a proof."""
-        self._connection = connection = await asyncpg.connect(
-            self._url,
-            timeout=CONNECT_SECONDS_MAX,
+        self._connection = connection = await self._connector.connect(
+            seconds=CONNECT_SECONDS_MAX,
+            purpose="listen",
             command_timeout=ANSWER_SECONDS_MAX,
             statement_cache_size=0,
-            server_settings={"application_name": "dispatcher listen"},
         )
         if await connection.fetchval(_BACKEND) != connection.get_server_pid():
             # It may even pass the proof below, while the pooler happens to hand out the same server

@@ -4,9 +4,10 @@
 Both translate what went wrong: `StoreUnavailableError` means "not now, try again", any other
 `asyncpg.PostgresError` means that the statement itself is at fault and will be next time too.
 
-Nothing but a name is sent as a startup parameter and nothing relies on a session's state, so that a
-transaction pooler may stand between: limits are SET LOCAL within each transaction. There
-`enable_seqscan = off` is set as well: the hot tables swing between nothing and millions of rows,
+Nothing but a name (and `options`, if the URL has them) is sent as a startup parameter and nothing
+relies on a session's state, so that a transaction pooler may stand between: limits are SET LOCAL
+within each transaction. There `enable_seqscan = off` is set as well: the hot tables swing between
+nothing and millions of rows,
 and a plan cached when one was empty would read it whole. `enable_bitmapscan = off` for the same
 reason: a claim on a backlog sorted all of it (65 ms at 50,000 events, 3 in index order). That makes
 the planner's costs look enormous, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5.
@@ -16,11 +17,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 
+from dispatcher.config.database_url import UrlSource
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.store.connector import Connector
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Pool, Record
@@ -76,21 +79,25 @@ class Database:
     """A lazy pool: made without a server, connected when first used, re-made after a failover."""
 
     def __init__(
-        self, url: str, *, connections_max: int = 8, statement_cache_size: int = 100
+        self, url: str | UrlSource, *, connections_max: int = 8, statement_cache_size: int = 100
     ) -> None:
-        self._url = url
+        """Validates the URL; a source of its own lets credentials be rotated.
+
+        Raises:
+            ConfigurationError: the URL is malformed or cannot be honoured.
+        """
+        self._connector = Connector(url)
+        self._acquire_seconds_max = max(
+            ACQUIRE_SECONDS_MAX, self._connector.seconds_in_all(CONNECT_SECONDS_MAX) + 0.5
+        )
         self._connections_max = connections_max
         self._statement_cache_size = statement_cache_size
         self._pool: Pool[Record] | None = None
 
     async def open(self) -> None:
-        """Makes the pool; connects to nothing yet.
-
-        Raises:
-            ValueError: the URL is malformed.
-        """
+        """Makes the pool; connects to nothing yet."""
         self._pool = asyncpg.create_pool(
-            self._url,
+            connect=cast("Any", self._connector.connect_for_pool),
             min_size=0,
             max_size=self._connections_max,
             max_inactive_connection_lifetime=60.0,
@@ -105,14 +112,13 @@ class Database:
             "command_timeout": STATEMENT_SECONDS_MAX,
             "statement_cache_size": self._statement_cache_size,
             "max_cached_statement_lifetime": 0,
-            "server_settings": {"application_name": "dispatcher"},  # poolers let this one through
         }
 
     async def _keep_no_statements(self) -> None:
         """Goes on as `database.pooler` asks for, having found out that one stands between."""
         assert self._pool is not None  # noqa: S101 -- a connection of it has just failed
         self._statement_cache_size = 0
-        self._pool.set_connect_args(self._url, **self._connect_options())
+        self._pool.set_connect_args(**self._connect_options())
         await self._pool.expire_connections()
 
     async def close(self) -> None:
@@ -125,7 +131,7 @@ class Database:
         """Yields a connection; one that met an outage, or whose user was cancelled, is thrown away."""
         assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS_MAX)
+            connection = await self._pool.acquire(timeout=self._acquire_seconds_max)
         except (*_NOT_NOW, asyncpg.PostgresError) as error:
             # Whatever refuses a connection (no such database, a role that may not log in, a full
             # house) is mended by a person while we wait: it ends no process.
