@@ -117,7 +117,7 @@ async def test_daemon_follows_a_failover_from_a_host_that_hangs(make_bench):
             await _is_ready(daemon, expected=True)
             await quiet(bench.url, seconds=30)
             await bench.report(
-                "P19", HOOK, bounds={"dup": 20, "unrecorded": 20}, writable_seconds=round(taken, 2)
+                "E1", HOOK, bounds={"dup": 20, "unrecorded": 20}, writable_seconds=round(taken, 2)
             )
         assert daemon.child.poll() is None
 
@@ -168,7 +168,7 @@ async def test_rotated_password_needs_no_restart(make_bench, tmp_path: Path):
 
             await until(listens, seconds=15, what="the LISTEN connection")
             await quiet(bench.url, seconds=15)
-            await bench.report("P20", HOOK, bounds={"dup": 0, "unrecorded": 0})
+            await bench.report("E2", HOOK, bounds={"dup": 0, "unrecorded": 0})
             assert daemon.child.poll() is None
             text = daemon.log_path.read_text()
             assert ":one@" not in text

@@ -15,6 +15,7 @@ IDS = [
     *(f"R{number}" for number in range(1, 26)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 29)),
+    *(f"E{number}" for number in range(1, 3)),
 ]
 
 
