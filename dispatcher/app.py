@@ -205,7 +205,6 @@ class Daemon:
                     unknown=gauges.forget_history,
                 ),
                 Statistics(database),
-                unusable=pipeline.unusable,
                 hold_seconds=settings.delivery.hold_days * 86400.0,
                 idempotency_days=settings.retention.idempotency_days,
                 traffic_days=settings.retention.deliveries_days,

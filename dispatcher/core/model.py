@@ -6,7 +6,7 @@ frozen dataclass and built in a fifth of the time (docs/adr/0006).
 
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 EventId = NewType("EventId", str)
 EndpointId = NewType("EndpointId", str)
@@ -76,12 +76,25 @@ class Reason(StrEnum):
     UNENCODABLE_EVENT = "unencodable_event"
     EVENT_ERASED = "event_erased"
     UNKNOWN_PROFILE = "unknown_profile"
+    HTTP_NOT_ALLOWED = "http_not_allowed"
     INVALID_HEADERS = "invalid_headers"
     INVALID_URL = "invalid_url"
     INVALID_CA_PEM = "invalid_ca_pem"
     INVALID_SETTINGS = "invalid_settings"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 -- a reason, not a secret
     FAILING_TOO_LONG = "failing_too_long"
+
+
+UNUSABLE_REASONS: Final = (
+    Reason.UNKNOWN_PROFILE,
+    Reason.HTTP_NOT_ALLOWED,
+    Reason.SECRET_UNREADABLE,
+    Reason.INVALID_URL,
+    Reason.INVALID_HEADERS,
+    Reason.INVALID_CA_PEM,
+    Reason.INVALID_SETTINGS,
+)
+"""Why an endpoint cannot be sent to; its deliveries wait and are never cancelled for these."""
 
 
 class Event(NamedTuple):

@@ -1,8 +1,9 @@
 """An endpoint as the stages use it: compiled once from its row, then only read.
 
-Whatever is wrong with a row (unknown profile, a secret that does not open, a header or a URL that
-nobody could have saved) becomes its `problem`: the endpoint's deliveries are cancelled with that
-reason, and no other endpoint notices.
+If this deployment's configuration and the row do not fit (a profile file is missing, a secret does
+not decrypt, plain http is not allowed, a URL or a header is invalid), the reason becomes the
+endpoint's `problem`. Its deliveries wait until the problem is fixed, because the configuration may
+be the mistake, and no other endpoint is affected.
 """
 
 from collections.abc import Mapping
@@ -39,9 +40,10 @@ class Endpoint:
     template: RequestTemplate | None
     target: Target | None
     host_key: tuple[str, int] | None
-    is_blocked: bool
-    """Plain http, which this deployment does not allow."""
     problem: Reason | None
+    """Why nothing can be sent; new and waiting deliveries wait. None: usable."""
+    problem_detail: str
+    """The problem for an operator."""
     failing: bool
     """It failed last, as far as the database knew when this was loaded."""
     secrets_change_at: datetime | None

@@ -6,7 +6,9 @@ What is always true: an event leaves the outbox exactly when its deliveries exis
 are made here, once, and never again. An endpoint saved before the event's commit is in the table
 that matches it. Deliveries that will not happen (the endpoint is disabled, the event cannot be
 encoded) are rows too, cancelled with their reason; an event that matches nobody is history without
-deliveries. One bad event or endpoint costs its own deliveries only.
+deliveries. A delivery to an endpoint that this deployment's configuration makes unusable waits like
+any other; if the endpoint's profile is missing, its body is made when the profile is back
+(`late_bodies.py`). One bad event or endpoint costs its own deliveries only.
 
 Lanes are told of the deliveries before the commit, so that nobody else brings them meanwhile, and
 are offered them after it; what they do not take is in Postgres already. A crash before the commit
@@ -157,9 +159,9 @@ class _Batch:
 
     def add(self, event: Event, endpoint: Endpoint) -> None:
         """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
-        reason: str | None = endpoint.problem
+        reason: str | None = None
         if endpoint.state is EndpointState.DISABLED:
-            reason = reason or Reason.ENDPOINT_DISABLED
+            reason = Reason.ENDPOINT_DISABLED
         encoded = None
         if endpoint.profile is not None:
             encoded = self._encode(event, endpoint.profile)
@@ -213,7 +215,7 @@ class _Batch:
         rows: list[DeliveryRow] = []
         cancelled: list[CancelledRow] = []
         for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):
-            if reason is not None or encoded is None:
+            if reason is not None:
                 cancelled.append(
                     CancelledRow(
                         delivery_id,
@@ -222,7 +224,7 @@ class _Batch:
                         event.type,
                         event.tenant,
                         endpoint.profile_name,
-                        reason or Reason.UNENCODABLE_EVENT,
+                        reason,
                     )
                 )
                 continue
@@ -235,10 +237,11 @@ class _Batch:
                     event.type,
                     event.tenant,
                     endpoint.profile_name,
-                    encoded.warnings or None,
+                    (encoded.warnings or None) if encoded is not None else None,
                 )
             )
-            if endpoint.state is EndpointState.ACTIVE:
+            is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
+            if encoded is not None and is_open:
                 delivery = Delivery(
                     delivery_id,
                     day,

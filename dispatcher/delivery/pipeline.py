@@ -8,12 +8,13 @@ import structlog
 from dispatcher.config.database_url import UrlSource
 from dispatcher.config.settings import Settings
 from dispatcher.core.breaker import Breaker
-from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.core.model import DeliveryId, EndpointId, Event, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.fanout import Fanout, TakenThrough
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.late_bodies import LateBodies
 from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.reporting.attempt_log import AttemptLog
 from dispatcher.delivery.reporting.spans import Spans
@@ -27,6 +28,7 @@ from dispatcher.outbound.client import Gate
 from dispatcher.outbound.pool import Connections
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.bodies import Bodies
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
 from dispatcher.store.listener import Listener
@@ -127,6 +129,7 @@ class Pipeline:
             deliveries,
             self.lanes,
             shards=self.shards.held,
+            make_bodies=LateBodies(Bodies(database), self.routing.profile).make,
             late_by=metrics.retry_lateness.observe,
             clock=clock,
             horizon_seconds=delivery.wheel_horizon_seconds,
@@ -299,8 +302,8 @@ class Pipeline:
         self.routing.reconfigure(profiles, settings.delivery.concurrency_per_endpoint)
         self.intake.look_now()
 
-    def unusable(self) -> list[tuple[EndpointId, str]]:
-        """Returns endpoints that cannot be sent to, with the reason that their deliveries are cancelled with."""
+    def unusable(self) -> list[tuple[EndpointId, Reason]]:
+        """Return the endpoints that cannot be sent to, each with the reason; their deliveries wait."""
         return self.routing.unusable()
 
     def is_alive(self, now: float, within_seconds: float) -> bool:

@@ -229,7 +229,9 @@ class Recorder:
         failed = [
             r
             for r in group
-            if r.answer.outcome is not Outcome.OK and r.delivery.trigger is not Trigger.TEST
+            if r.answer.outcome is not Outcome.OK
+            and r.delivery.trigger is not Trigger.TEST
+            and r.endpoint.problem is None  # our configuration failed, not the receiver
         ]
         mended = {r.endpoint.id for r in group if r.answer.outcome is Outcome.OK} & self._failing
         if mended:

@@ -7,25 +7,24 @@ connections.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
 import structlog
 
 from dispatcher.core.addresses import PortPolicy
-from dispatcher.core.errors import InvalidRequestError, ProfileError, SecretError
+from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.profile import Profile
 from dispatcher.core.readable import faults
-from dispatcher.core.request import RequestTemplate, validate_headers
 from dispatcher.core.sealing import Keyring
-from dispatcher.core.secret import Secret
-from dispatcher.core.signing import Signer
-from dispatcher.core.url import CanonicalUrl, canonical_url
+from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.ports import EndpointStore
+from dispatcher.delivery.usability import Configuration, compile_request
 from dispatcher.outbound.pool import Target
 from dispatcher.store.routing import EndpointRow
 
@@ -58,13 +57,15 @@ class RoutingTable:
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
-        self._profiles = profiles
-        self._keyring = keyring
+        self._configuration = Configuration(
+            profiles=profiles,
+            keyring=keyring,
+            allow_http=allow_http,
+            allow_ports=allow_ports,
+            user_agent=user_agent,
+        )
         self._make_target = make_target
         self._drop_target = drop_target
-        self._allow_http = allow_http
-        self._allow_ports = allow_ports
-        self._user_agent = user_agent
         self._max_concurrency = max_concurrency
         self._now = now
         self._rows: dict[EndpointId, EndpointRow] = {}
@@ -81,13 +82,17 @@ class RoutingTable:
             self._secrets_change_at is not None and self._now() >= self._secrets_change_at
         )
 
-    def unusable(self) -> list[tuple[EndpointId, str]]:
-        """Returns endpoints that cannot be sent to, with the reason."""
+    def unusable(self) -> list[tuple[EndpointId, Reason]]:
+        """Return the endpoints that cannot be sent to, each with the reason; their deliveries wait."""
         return [(e.id, e.problem) for e in self.endpoints.values() if e.problem is not None]
+
+    def profile(self, name: str) -> Profile | None:
+        """Return the profile of that name; None: its file is missing."""
+        return self._configuration.profiles.get(name)
 
     def reconfigure(self, profiles: Mapping[str, Profile], max_concurrency: int) -> None:
         """Takes over profiles and the default limit; the next refresh compiles every endpoint anew."""
-        self._profiles = profiles
+        self._configuration = replace(self._configuration, profiles=profiles)
         self._max_concurrency = max_concurrency
         self._rows = {}
         self.version = 0
@@ -122,53 +127,16 @@ class RoutingTable:
         self._secrets_change_at = min(changes, default=None)
         self.version = version
         self.changed()
-        for endpoint in self.endpoints.values():
-            if (
-                endpoint.problem is Reason.SECRET_UNREADABLE
-                and endpoint.state is EndpointState.ACTIVE
-            ):
-                await self._store.disable(endpoint.id, Reason.SECRET_UNREADABLE, raises_event=True)
 
     def route(self, event: Event) -> Sequence[Endpoint]:
         """Returns the endpoints that get this event: its tenant's, subscribed, with matching labels."""
         return self._router.route(event.tenant, event.type, event.labels)
 
     def _compile(self, row: EndpointRow, before: Endpoint | None, now: datetime) -> Endpoint:
-        profile = self._profiles.get(row.profile)
-        problem = None if profile is not None else Reason.UNKNOWN_PROFILE
-        url = template = None
-        unreadable = row_faults(row)
-        if unreadable:
-            problem = Reason.INVALID_SETTINGS
-            _log.error(
-                "endpoint.unusable", endpoint_id=row.id, reason=problem, error="; ".join(unreadable)
-            )
+        url, template, problem, detail = compile_request(row, self._configuration, now)
+        profile = self._configuration.profiles.get(row.profile)
+        if problem is Reason.INVALID_SETTINGS:
             row = _without_what_cannot_be_read(row)
-        elif profile is not None:
-            try:
-                url = canonical_url(
-                    row.url, https_only=profile.https_only, allow_ports=self._allow_ports
-                )
-                template = self._template(row, profile, url, now)
-            except InvalidRequestError as error:
-                problem = (
-                    Reason.INVALID_URL if error.problems[0][0] == "url" else Reason.INVALID_HEADERS
-                )
-                _log.error(
-                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
-                )
-            except ProfileError as error:
-                problem = Reason.INVALID_HEADERS
-                _log.error(
-                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
-                )
-            except SecretError as error:
-                problem = Reason.SECRET_UNREADABLE
-                _log.error(
-                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
-                )
-        else:
-            _log.error("endpoint.unusable", endpoint_id=row.id, reason=problem, profile=row.profile)
         expiries = [secret.expires_at for secret in row.secrets if secret.expires_at is not None]
         known = self._rows.get(row.id)
         target = None
@@ -179,10 +147,9 @@ class RoutingTable:
             try:
                 target = self._make_target(url, row.ca_pem, row.id)
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-                problem = problem or Reason.INVALID_CA_PEM
-                _log.error(
-                    "endpoint.unusable", endpoint_id=row.id, reason=problem, error=str(error)
-                )
+                if problem is None:
+                    problem, detail = Reason.INVALID_CA_PEM, str(error)
+        _log_problem(row.id, problem, detail, before)
         return Endpoint(
             id=row.id,
             tenant=row.tenant,
@@ -201,53 +168,21 @@ class RoutingTable:
             template=template,
             target=target,
             host_key=(url.host, url.port) if url else None,
-            is_blocked=url is not None and url.scheme == "http" and not self._allow_http,
             problem=problem,
+            problem_detail=detail,
             failing=row.first_failure_at is not None,
             secrets_change_at=min((at for at in expiries if at > now), default=None),
         )
 
-    def _template(
-        self, row: EndpointRow, profile: Profile, url: CanonicalUrl, now: datetime
-    ) -> RequestTemplate:
-        problems = validate_headers(row.headers, profile)
-        if problems:
-            raise InvalidRequestError(problems)
-        secrets = [
-            Secret(self._keyring.open(s.sealed, owner=row.id, key_id=s.key_id))
-            for s in sorted(row.secrets, reverse=True)
-            if s.role == "current"
-            or (profile.several_signatures and s.expires_at is not None and s.expires_at > now)
-        ]
-        if not secrets and not profile.secret.nullable:
-            raise SecretError(
-                f"endpoint {row.id} has no secret, and profile {profile.name} always signs"
-            )
-        return RequestTemplate(
-            profile=profile,
-            target=url.target,
-            host_header=url.host_header,
-            user_agent=self._user_agent,
-            custom_headers=row.headers,
-            signer=Signer(profile, secrets) if secrets else None,
-        )
-
-
-def row_faults(row: EndpointRow) -> list[str]:
-    """Returns what of a row cannot be read; none is good."""
-    return faults(
-        event_types=row.event_types,
-        labels=row.labels,
-        headers=row.headers,
-        retry_schedule_seconds=row.retry_schedule_seconds,
-    )
-
 
 def _without_what_cannot_be_read(row: EndpointRow) -> EndpointRow:
-    """Returns a row that is matched by the types that can be read, so that what is cancelled can be seen."""
+    """Return a row that matches by the parts that can be read, so that its deliveries wait and are visible."""
+    labels_faults = faults(
+        event_types=(), labels=row.labels, headers={}, retry_schedule_seconds=None
+    )
     return row._replace(
         event_types=[str(one) for one in row.event_types if one],
-        labels={},
+        labels={} if labels_faults else row.labels,
         headers={},
         retry_schedule_seconds=None,
     )
@@ -270,3 +205,14 @@ def _subscription(row: EndpointRow) -> Subscription:
     except InvalidRequestError as error:
         _log.error("endpoint.subscribes_to_nothing", endpoint_id=row.id, error=str(error))
         return Subscription(names=frozenset(), prefixes=(), everything=False)
+
+
+def _log_problem(
+    endpoint_id: EndpointId, problem: Reason | None, detail: str, before: Endpoint | None
+) -> None:
+    """Log when an endpoint becomes unusable or usable again, once per change."""
+    known = None if before is None else before.problem
+    if problem is not None and problem is not known:
+        _log.error("endpoint.unusable", endpoint_id=endpoint_id, reason=problem, error=detail)
+    elif problem is None and known is not None:
+        _log.info("endpoint.usable_again", endpoint_id=endpoint_id, reason=known)

@@ -17,7 +17,8 @@ or many endpoints at once.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from typing import Protocol
 
 import structlog
@@ -79,6 +80,16 @@ class HoldsDeliveries(Protocol):
         ...
 
 
+class MakesBodies(Protocol):
+    """The maker of bodies that fan-out could not make, as the scheduler sees it."""
+
+    async def __call__(
+        self, deliveries: Sequence[tuple[DeliveryId, date]]
+    ) -> frozenset[DeliveryId]:
+        """Return the deliveries whose body exists now."""
+        ...
+
+
 class Scheduler:
     """The wheel and its loading; `run` is the only task that awaits Postgres here."""
 
@@ -88,6 +99,7 @@ class Scheduler:
         lanes: HoldsDeliveries,
         *,
         shards: Callable[[], Iterable[int]],
+        make_bodies: MakesBodies,
         late_by: Callable[[float], None],
         clock: Clock,
         horizon_seconds: float,
@@ -96,6 +108,7 @@ class Scheduler:
         self._store = store
         self._lanes = lanes
         self._shards = shards
+        self._make_bodies = make_bodies
         self._late_by = late_by
         self._clock = clock
         self._horizon_seconds = horizon_seconds
@@ -271,6 +284,7 @@ class Scheduler:
         loaded = await self._store.load(idle) if idle else []
         del self._due[:count]
         found = {row.id: row for row in loaded}
+        bodiless: list[tuple[DeliveryId, date]] = []
         for delivery_id in ids:  # in the order in which they were due, which a join does not keep
             row = found.get(delivery_id)
             if row is None:
@@ -283,15 +297,25 @@ class Scheduler:
             if row.due_in_seconds > DUE_SECONDS:
                 self._schedule(row.id, lane, row.due_in_seconds)
             elif row.body is None:
-                _log.error("delivery.without_body", delivery_id=row.id)
-                self._forget(row.id)
+                bodiless.append((row.id, row.day))
             elif not self._lanes.offer(row.endpoint_id, _delivery(row)):
                 self._lanes.release(row.id)
             elif row.state == DeliveryState.RETRYING:
                 self._late_by(-row.due_in_seconds)
         self._lanes.pump()
         self._arm()
+        if bodiless:
+            await self._complete(bodiless)
         probe.hit("scheduler.loaded", deliveries=len(loaded))
+
+    async def _complete(self, bodiless: Sequence[tuple[DeliveryId, date]]) -> None:
+        """Make the bodies of due deliveries; those that have one now are read again, the others forgotten."""
+        made = await self._make_bodies(bodiless)
+        for delivery_id, _ in bodiless:
+            if delivery_id in made:
+                self._due.append(delivery_id)
+            elif delivery_id not in self._lanes.busy:
+                self._forget(delivery_id)
 
     async def _load_arrivals(self, now: float) -> None:
         """Takes up new deliveries that another replica made.
@@ -384,6 +408,12 @@ class Scheduler:
                 acted_on.append((row.id, row.kind))
             elif row.answered:
                 acted_on.append((row.id, row.kind))
+            elif (
+                row.body is None
+                and row.day is not None
+                and row.id in await self._make_bodies([(row.id, row.day)])
+            ):
+                self.load_requests()  # read again, with its body
             elif row.body is None or row.endpoint_id is None:
                 _log.warning("delivery.cannot_be_resent", delivery_id=row.id)
                 acted_on.append((row.id, row.kind))

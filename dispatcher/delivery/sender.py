@@ -76,13 +76,10 @@ class Sender:
             self._stamp_until = started + STAMP_SECONDS
         attempted_at = self._stamp
         done = partial(self._done, lane, endpoint, delivery, lane.token, attempted_at, started)
-        if endpoint.is_blocked or endpoint.template is None or endpoint.target is None:
-            error = (
-                "plain http is not allowed: set egress.allow_http"
-                if endpoint.is_blocked
-                else str(endpoint.problem)
-            )
-            done(Answer(Outcome.BLOCKED_ADDRESS, error=error))
+        if endpoint.problem is not None or endpoint.template is None or endpoint.target is None:
+            # Only a resend gets here: the lane of an unusable endpoint sends nothing on schedule.
+            error = endpoint.problem_detail or "the endpoint cannot be sent to"
+            done(Answer(Outcome.BLOCKED_ADDRESS, error=f"nothing was sent: {error}"))
             return
         try:
             head = endpoint.template.head(

@@ -5,7 +5,6 @@ skipped, so that two of them do no harm to each other and none holds a lock that
 """
 
 import asyncio
-from collections.abc import Iterable
 from typing import Protocol
 
 import structlog
@@ -89,7 +88,6 @@ class Upkeep:
         retention: EndsHistory,
         statistics: ForgetsTraffic,
         *,
-        unusable: "Unusable",
         hold_seconds: float,
         idempotency_days: int,
         traffic_days: int,
@@ -100,7 +98,6 @@ class Upkeep:
         self._schema = schema
         self._retention = retention
         self._statistics = statistics
-        self._unusable = unusable
         self._hold_seconds = hold_seconds
         self._idempotency_days = idempotency_days
         self._traffic_days = traffic_days
@@ -141,7 +138,7 @@ class Upkeep:
         if made:
             _log.info("partitions.made", count=made)
         await self._schema.sweep_replicas()
-        endpoints = [*await self._deliveries.endpoints_with_nothing_to_send(), *self._unusable()]
+        endpoints = await self._deliveries.endpoints_with_nothing_to_send()
         if endpoints:
             await self._repeat(
                 "deliveries.cancelled",
@@ -177,12 +174,4 @@ class Step(Protocol):
 
     async def __call__(self) -> int:
         """Takes one slice."""
-        ...
-
-
-class Unusable(Protocol):
-    """The routing table: endpoints that cannot be sent to, with the reason."""
-
-    def __call__(self) -> Iterable[tuple[EndpointId, str]]:
-        """Returns them."""
         ...

@@ -206,7 +206,7 @@ async def test_a_newer_routing_version_is_loaded_before_matching(world, monkeypa
     assert world.refreshes == 1
 
 
-async def test_endpoints_that_will_not_send_get_cancelled_rows_and_no_offer(world):
+async def test_only_a_disabled_endpoint_cancels_and_unusable_ones_wait(world):
     world.endpoints = [
         make_endpoint("off", profile=STANDARD, state=EndpointState.DISABLED),
         make_endpoint("odd", profile=None, problem=Reason.UNKNOWN_PROFILE, profile_name="nobody"),
@@ -219,10 +219,9 @@ async def test_endpoints_that_will_not_send_get_cancelled_rows_and_no_offer(worl
     claim = world.claims[0]
     assert [(row.endpoint_id, row.reason) for row in claim.cancelled] == [
         ("off", Reason.ENDPOINT_DISABLED),
-        ("odd", Reason.UNKNOWN_PROFILE),
-        ("bad", Reason.SECRET_UNREADABLE),
     ]
-    assert [row.endpoint_id for row in claim.deliveries] == ["paused", "good"]
+    assert [row.endpoint_id for row in claim.deliveries] == ["odd", "bad", "paused", "good"]
+    assert [body.profile for body in claim.bodies] == ["standard"], "none for the missing profile"
     assert world.offered == [("good", "e1")]
 
 

@@ -1,0 +1,80 @@
+"""Bodies of deliveries that fan-out wrote without one; see `delivery/late_bodies.py`."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
+
+import orjson
+
+from dispatcher.core.model import DeliveryId, Event, EventId
+from dispatcher.store.pool import Database, columns
+from dispatcher.store.statements import statement
+
+_MISSING = statement("bodies_missing")
+_KEEP = statement("bodies_keep")
+_WARN = statement("deliveries_warn")
+_CANCEL = statement("deliveries_cancel_unencodable")
+
+
+class MissingBody(NamedTuple):
+    """A delivery that was found without a body, and the event to make it from."""
+
+    delivery_id: DeliveryId
+    day: date
+    profile: str
+    event: Event | None
+    """None: the body has been made meanwhile, for another delivery."""
+
+
+class LateBody(NamedTuple):
+    """The body that a delivery got after fan-out."""
+
+    delivery_id: DeliveryId
+    day: date
+    event_id: EventId
+    profile: str
+    bytes: bytes
+    warnings: tuple[str, ...]
+
+
+class Bodies:
+    """Bodies that are made after fan-out."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def missing(self, deliveries: Sequence[tuple[DeliveryId, date]]) -> list[MissingBody]:
+        """Return what these deliveries (id, day) need; those that are gone or erased are left out."""
+        rows = await self._database.fetch(_MISSING, *columns(deliveries, 2))
+        return [
+            MissingBody(
+                row["delivery_id"],
+                row["day"],
+                row["profile"],
+                None
+                if row["has_body"]
+                else Event(
+                    row["id"],
+                    row["type"],
+                    row["data"],
+                    row["tenant"],
+                    row["occurred_at"],
+                    row["inserted_at"],
+                    orjson.loads(row["labels"]),
+                    row["traceparent"],
+                ),
+            )
+            for row in rows
+        ]
+
+    async def keep(self, bodies: Sequence[LateBody], unencodable: Sequence[DeliveryId]) -> None:
+        """Insert bodies that do not exist yet, and cancel the waiting deliveries that cannot have one."""
+        async with self._database.transaction() as connection:
+            if bodies:
+                rows = [(b.day, b.event_id, b.profile, b.bytes) for b in bodies]
+                await connection.execute(_KEEP, *columns(rows, 4))
+            for body in bodies:
+                if body.warnings:
+                    await connection.execute(_WARN, body.delivery_id, list(body.warnings))
+            if unencodable:
+                await connection.execute(_CANCEL, list(unencodable))
