@@ -1,6 +1,7 @@
 """`dispatcher check`: what is in force and where it came from, and every problem at once."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +25,9 @@ from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.routing import row_faults
+from dispatcher.delivery.usability import Configuration, find_problem
 from dispatcher.outbound.client import descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
@@ -45,6 +47,9 @@ class Findings:
     configuration_problems: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    profiles: Mapping[str, Profile] | None = None
+    """None: a file could not be read."""
+    policy: AddressPolicy | None = None
 
 
 def check(config: Path | None, *, as_json: bool) -> None:
@@ -116,6 +121,7 @@ def _check_files(settings: Settings, findings: Findings) -> None:
     findings.facts["config_file"] = str(settings.config_path) if settings.config_path else None
     try:
         loaded = load_profiles(settings.directories_for("profiles"))
+        findings.profiles = loaded.profiles
         findings.facts["profiles"] = sorted(loaded.profiles)
         findings.warnings += [
             f"profile {name}: replaces the shipped one" for name in loaded.replaced
@@ -136,6 +142,7 @@ def _check_files(settings: Settings, findings: Findings) -> None:
             allow_ports=settings.egress.allow_ports,
             allow_metadata=settings.egress.allow_metadata,
         )
+        findings.policy = policy
         findings.warnings += policy.warnings
     except ConfigurationError as error:
         wrong += error.problems
@@ -212,11 +219,7 @@ async def _check_schema(
         keyring = Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
         findings.configuration_problems += keyring.problems(await checks.sealed_secrets(connection))
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
-    problems += [
-        f"endpoint {row.id}: {fault}"
-        for row in await saved_endpoints(connection)
-        for fault in row_faults(row)
-    ]
+    problems += await _endpoint_problems(connection, settings, findings)
     problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
     problems += [
         f"{one}; run: dispatcher migrate" for one in await migrate.producers_problems(connection)
@@ -227,6 +230,31 @@ async def _check_schema(
             f"intake.notify is {str(settings.intake.notify).lower()} and the trigger is {found};"
             " run: dispatcher migrate"
         )
+
+
+async def _endpoint_problems(
+    connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings, findings: Findings
+) -> list[str]:
+    """Return the endpoints that this configuration does not let be sent to."""
+    if findings.profiles is None or findings.policy is None:
+        return []  # the files are reported; what depends on them cannot be evaluated
+    keys = {key.id: key.key.get_secret_value() for key in settings.secret_keys}
+    configuration = Configuration(
+        profiles=findings.profiles,
+        keyring=Keyring(keys) if keys else None,
+        allow_http=settings.egress.allow_http,
+        allow_ports=findings.policy.allow_ports,
+        user_agent="dispatcher",
+    )
+    found = []
+    for row in await saved_endpoints(connection):
+        problem = find_problem(row, configuration, SystemClock.now())
+        if problem is not None:
+            found.append(
+                f"endpoint {row.name} ({row.id}): {problem.problem}: {problem.detail};"
+                " its deliveries wait until this is fixed"
+            )
+    return found
 
 
 def _print(findings: Findings, *, as_json: bool) -> None:

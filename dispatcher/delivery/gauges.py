@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime
 
 import orjson
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.model import EndpointState
+from dispatcher.core.model import UNUSABLE_REASONS, EndpointState
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.runtime.clock import Clock, SystemClock
 from dispatcher.store.deliveries import Deliveries
@@ -50,6 +51,7 @@ class Gauges:
         for reason, count in connections.blocked_counts.items():
             self._metrics.egress_blocked.add(reason, amount=count)
         connections.blocked_counts.clear()
+        self._count_unusable()
         if self._log is not None:
             self._metrics.log_lines_dropped.counts[()] = self._log.dropped
         async with self._lock:
@@ -57,6 +59,14 @@ class Gauges:
                 await self._ask_database()
                 self._asked_at = time.monotonic()
         return self._metrics.render()
+
+    def _count_unusable(self) -> None:
+        """Set the gauge from this replica's routing table, once that has been loaded."""
+        if not self._pipeline.routing.version:
+            return
+        counts = Counter(reason for _, reason in self._pipeline.unusable())
+        for reason in UNUSABLE_REASONS:
+            self._metrics.endpoints_unusable.set(counts[reason], reason)
 
     async def _ask_database(self) -> None:
         metrics = self._metrics

@@ -9,6 +9,7 @@ The routing table, `explain`, the console and `dispatcher check` all use `compil
 they give the same reason.
 """
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,6 +79,21 @@ def compile_request(
         detail = "the URL is plain http, which is not allowed. Set egress.allow_http or use https"
         return CompiledRequest(url, template, Reason.HTTP_NOT_ALLOWED, detail)
     return CompiledRequest(url, template)
+
+
+def find_problem(
+    row: EndpointRow, configuration: Configuration, now: datetime
+) -> CompiledRequest | None:
+    """Return why an endpoint cannot be sent to, its certificates included; None if it can."""
+    compiled = compile_request(row, configuration, now)
+    if compiled.problem is not None:
+        return compiled
+    if row.ca_pem is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=row.ca_pem)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            return CompiledRequest(problem=Reason.INVALID_CA_PEM, detail=str(error))
+    return None
 
 
 def row_faults(row: EndpointRow) -> list[str]:

@@ -15,7 +15,7 @@ import orjson
 
 from dispatcher.core.errors import ConflictError
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import SealedSecret
+from dispatcher.store.routing import EndpointRow, SealedSecret
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -81,6 +81,16 @@ class RoutedEndpoint(NamedTuple):
     updated_at: datetime
     deleted_at: datetime | None
     rate_limit: float | None
+
+
+def routed_row(endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> EndpointRow:
+    """Return an endpoint as the daemon reads it, without what only a shard's owner needs."""
+    own = {
+        field: getattr(endpoint, field) for field in EndpointRow._fields if hasattr(endpoint, field)
+    }
+    return EndpointRow(
+        **own, shard=0, first_failure_at=None, failed_attempts=None, secrets=list(sealed)
+    )
 
 
 @asynccontextmanager

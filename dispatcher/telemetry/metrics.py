@@ -32,6 +32,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
+| `endpoints_unusable` | gauge | reason | endpoints that cannot be sent to as configured; their deliveries wait | |
 | `history_partitions_ahead` | gauge | | days to come that every history table is ready for, *database* | yes |
 | `history_partitions` | gauge | table | days that a history table has, those ahead included, *database* | |
 | `history_bytes` | gauge | table | their size with indexes, *database* | |
@@ -63,7 +64,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from dispatcher.core.model import DeliveryState, EndpointState, Outcome
+from dispatcher.core.model import UNUSABLE_REASONS, DeliveryState, EndpointState, Outcome
 
 PREFIX = "dispatcher_"
 OTHER = "other"
@@ -351,6 +352,11 @@ class Metrics(Collector):
         self.outbox_backlog = make("outbox_backlog_events", "Events not fanned out yet.")
         self.outbox_lag = make("outbox_lag_seconds", "Age of the oldest event not fanned out yet.")
         self.endpoints = make("endpoints", "Endpoints by state.", state=tuple(EndpointState))
+        self.endpoints_unusable = make(
+            "endpoints_unusable",
+            "Endpoints that the configuration does not let be sent to.",
+            reason=UNUSABLE_REASONS,
+        )
         self.history_partitions_ahead = make(
             "history_partitions_ahead", "Days to come that every history table is ready for."
         )

@@ -14,7 +14,7 @@ from dispatcher.core.model import Outcome, Trigger
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.scheduler import Scheduler
 from tests.support.clock import ManualClock
-from tests.support.deliveries import make_delivery, make_endpoint, make_result
+from tests.support.deliveries import make_delivery, make_endpoint, make_no_bodies, make_result
 
 
 class Made:
@@ -37,6 +37,7 @@ class Made:
             store,
             self.lanes,
             shards=lambda: [1],
+            make_bodies=make_no_bodies,
             late_by=lambda _: None,
             clock=self.clock,
             horizon_seconds=60.0,

@@ -10,7 +10,14 @@ from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.scheduler import ARRIVALS_APART_SECONDS, Scheduler
 from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
 from tests.support.clock import ManualClock
-from tests.support.deliveries import AT, DAY, make_delivery, make_endpoint, make_result
+from tests.support.deliveries import (
+    AT,
+    DAY,
+    make_delivery,
+    make_endpoint,
+    make_no_bodies,
+    make_result,
+)
 
 HORIZON = 600.0
 
@@ -102,6 +109,7 @@ class Made:
             store,
             self.lanes,
             shards=lambda: [1],
+            make_bodies=make_no_bodies,
             late_by=self.late.append,
             clock=clock or self.clock,
             horizon_seconds=horizon_seconds,

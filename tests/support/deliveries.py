@@ -40,12 +40,18 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "template": None,
         "target": None,
         "host_key": (name, 443),
-        "is_blocked": False,
         "problem": None,
+        "problem_detail": "",
         "failing": False,
         "secrets_change_at": None,
     }
     return Endpoint(**{**fields, **changes})
+
+
+async def make_no_bodies(deliveries: Any) -> frozenset[DeliveryId]:
+    """Stand for `LateBodies.make` where every delivery has its body."""
+    del deliveries
+    return frozenset()
 
 
 def make_delivery(

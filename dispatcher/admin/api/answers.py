@@ -34,6 +34,13 @@ class Problem(Shown):
     errors: list[Fault] | None = None
 
 
+class EndpointProblem(Shown):
+    """Why the configuration does not let an endpoint be sent to; its deliveries wait until it is fixed."""
+
+    reason: str
+    detail: str
+
+
 class Endpoint(Shown):
     """An endpoint; its secret is masked, and header values are shown to admins alone."""
 
@@ -59,6 +66,7 @@ class Endpoint(Shown):
     public_key: str | None
     staged_secret: str | None
     previous_secret_expires_at: TimeText | None
+    problem: EndpointProblem | None
 
 
 class ChangedEndpoint(Endpoint):

@@ -37,7 +37,7 @@ COUNT_BATCH: Final = 5_000
 ALL_ENDPOINTS: Final = "*"
 """Whose allowance a bulk resend of no certain endpoint counts against."""
 SAYS_NOTHING: Final = "says nothing: name an endpoint, a state, a time or the like"
-_WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE, Reason.EVENT_ERASED})
+_WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
 class DeliveryOperations:
@@ -45,6 +45,7 @@ class DeliveryOperations:
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
+        self._profiles = deployment.profiles
         self._search = DeliverySearch(deployment.profiles)
         self._allowance = deployment.allowance
 
@@ -107,7 +108,9 @@ class DeliveryOperations:
             if row.reason in _WITHOUT_A_BODY:
                 raise ConflictError(f"it has no body ({row.reason}), so there is nothing to send")
             if await history.load_body(connection, row) is None:
-                raise ConflictError("what its event said was erased, so there is nothing to send")
+                if not await history.body_can_be_made(connection, row):
+                    raise ConflictError("its event's data was erased, so there is nothing to send")
+                self._require_profile(row)
             self._allowance.take_send(actor.name, row.endpoint_id)
             if not await history.ask_for_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
@@ -116,6 +119,14 @@ class DeliveryOperations:
                 connection, actor.name, row.tenant, "delivery.resend", row.id, detail
             )
         return delivery_object(row)
+
+    def _require_profile(self, row: DeliveryDetail) -> None:
+        """Require the profile that the missing body of a delivery is made under."""
+        if row.profile not in self._profiles:
+            raise ConflictError(
+                f"it has no body yet, because profile {row.profile!r} is not configured."
+                " Restore the profile's file; a waiting delivery is sent then"
+            )
 
     async def resend_matching(
         self,

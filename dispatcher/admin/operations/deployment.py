@@ -18,8 +18,10 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, ForbiddenError
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
+from dispatcher.delivery.usability import CompiledRequest, Configuration, find_problem
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import EndpointRow
 
 ALL_TENANTS: Final = "*"
 """The tenant of an audited act that is about all of them."""
@@ -71,6 +73,17 @@ class Deployment:
     clock: Clock
     allowance: Allowance = field(default_factory=Allowance)
     """What people may set off in how short a time; of this process."""
+
+    def problem_of(self, row: EndpointRow) -> CompiledRequest | None:
+        """Return why this configuration does not let an endpoint be sent to; None: it does."""
+        configuration = Configuration(
+            profiles=self.profiles,
+            keyring=self.keyring,
+            allow_http=self.settings.egress.allow_http,
+            allow_ports=self.policy.allow_ports,
+            user_agent=self.settings.egress.user_agent or "dispatcher",
+        )
+        return find_problem(row, configuration, self.clock.now())
 
     def keys(self) -> Keyring:
         """Returns the keys that secrets are sealed with.

@@ -329,7 +329,7 @@ class Endpoints:
 
     def _object(self, row: EndpointDetail, sealed: Sequence[SealedSecret], actor: Actor) -> Object:
         profile = self._deployment.profiles.get(row.profile)
-        answer = endpoint_object(row, sealed, profile, self._deployment.keyring)
+        answer = endpoint_object(row, sealed, profile, self._deployment)
         if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
             answer["headers"] = dict.fromkeys(row.headers, secret.MASK)
         return answer
@@ -339,10 +339,13 @@ def endpoint_object(
     row: EndpointDetail,
     sealed: Sequence[SealedSecret],
     profile: Profile | None,
-    keyring: Keyring | None,
+    deployment: Deployment,
 ) -> Object:
-    """Returns an endpoint with its secrets masked; one that cannot be opened shows stars alone."""
-    opened = {one.role: _opened(one, row.id, keyring) for one in sealed}
+    """Return an endpoint with its secrets masked; one that cannot be opened shows stars alone.
+
+    `problem` is null, or `{reason, detail}`: why the configuration does not let it be sent to.
+    """
+    opened = {one.role: _opened(one, row.id, deployment.keyring) for one in sealed}
     current = opened.get("current")
     answer: Object = {field: getattr(row, field) for field in EndpointDetail._fields}
     answer["created_at"] = time_text(row.created_at)
@@ -354,6 +357,10 @@ def endpoint_object(
             answer["public_key"] = secret.public_key(profile, current)
     answer["staged_secret"] = _masked(opened, "staged")
     answer["previous_secret_expires_at"] = previous_expiry(sealed)
+    problem = deployment.problem_of(store.routed_row(row, sealed))
+    answer["problem"] = (
+        None if problem is None else {"reason": problem.problem, "detail": problem.detail}
+    )
     return answer
 
 

@@ -18,6 +18,7 @@ from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import RoutedEndpoint
 from dispatcher.store.history import DeliveryDetail, EventDetail
+from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 
@@ -40,6 +41,7 @@ class Explanation:
     """Explains events."""
 
     def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
         self._database = deployment.database
         self._clock = deployment.clock
 
@@ -60,11 +62,18 @@ class Explanation:
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
             alive = await store.replicas_alive(connection)
+            saved = {str(row.id): row for row in await saved_endpoints(connection)}
             breakers = {
                 row.endpoint_id: row
                 for row in await read_breakers(connection, list(deliveries), None, len(deliveries))
             }
             now = self._clock.now()
+        problems = {
+            endpoint.id: problem.detail
+            for endpoint in endpoints
+            if endpoint.id in saved
+            and (problem := self._deployment.problem_of(saved[endpoint.id])) is not None
+        }
         came_at = event.accepted_at or event.inserted_at
         verdicts = [
             _object(
@@ -74,7 +83,13 @@ class Explanation:
                     event,
                     endpoint,
                     deliveries.get(endpoint.id),
-                    _around(endpoint, breakers.get(endpoint.id), alive, now),
+                    _around(
+                        endpoint,
+                        breakers.get(endpoint.id),
+                        problems.get(endpoint.id),
+                        alive,
+                        now,
+                    ),
                 ),
             )
             for endpoint in endpoints
@@ -122,6 +137,8 @@ def judge(
         then = "a dispatcher takes it from the outbox and makes a delivery"
         if endpoint.state == EndpointState.DISABLED:
             then += ", cancelled at once since the endpoint is disabled; resume it first"
+        elif around.problem is not None:
+            then += f", which waits until this is fixed: {around.problem}"
         return Verdict(True, "waiting_in_outbox", explanation, then, "waiting_in_outbox")
     if endpoint.created_at > event.accepted_at:
         at = time_text(endpoint.created_at)
@@ -145,7 +162,11 @@ def judge(
 
 
 def _around(
-    endpoint: RoutedEndpoint, breaker: OpenBreaker | None, alive: int, now: datetime
+    endpoint: RoutedEndpoint,
+    breaker: OpenBreaker | None,
+    problem: str | None,
+    alive: int,
+    now: datetime,
 ) -> Circumstances:
     return Circumstances(
         endpoint_state=endpoint.state if endpoint.deleted_at is None else "deleted",
@@ -153,6 +174,7 @@ def _around(
         breaker_state=None if breaker is None else breaker.state,
         probe_at=None if breaker is None else breaker.probe_at,
         dispatchers_alive=alive,
+        problem=problem,
         now=now,
     )
 

@@ -43,14 +43,12 @@ from dispatcher.core.signing import signed_content
 from dispatcher.core.url import canonical_url
 from dispatcher.store import admin as store
 from dispatcher.store import history
-from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.admin import EndpointDetail, routed_row
 from dispatcher.store.history import AttemptDetail, ContextRow, DeliveryDetail
 from dispatcher.store.routing import SealedSecret
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
-_WITHOUT_A_BODY: Final = frozenset(
-    {Reason.UNENCODABLE_EVENT, Reason.UNKNOWN_PROFILE, Reason.EVENT_ERASED}
-)
+_WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
 class Inspection:
@@ -93,6 +91,7 @@ class Inspection:
             actor, row, chosen, body, endpoint, sealed, profile, traceparent
         )
         schedule = _schedule(context, profile)
+        unusable = None if endpoint is None else self._problem(endpoint, sealed)
         return {
             "delivery": shown,
             "event": None if event is None else event_object(event),
@@ -100,7 +99,7 @@ class Inspection:
             "body": None if body is None else body.decode("utf-8", "replace"),
             "body_bytes_count": None if body is None else len(body),
             "why": why(row, attempts[-1] if attempts else None)._asdict(),
-            "next": _step(next_step(row, _around(context))),
+            "next": _step(next_step(row, _around(context, unusable))),
             "schedule_seconds": schedule,
             "attempts_max": None if schedule is None else len(schedule) + 1,
             "request_id": None
@@ -111,6 +110,10 @@ class Inspection:
             "request": request,
             "request_problem": problem,
         }
+
+    def _problem(self, endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> str | None:
+        problem = self._deployment.problem_of(routed_row(endpoint, sealed))
+        return None if problem is None else problem.detail
 
     def _request(
         self,
@@ -201,7 +204,7 @@ def _endpoint_state(context: ContextRow) -> str:
     return "deleted" if context.deleted_at is not None else context.state
 
 
-def _around(context: ContextRow | None) -> Circumstances:
+def _around(context: ContextRow | None, problem: str | None) -> Circumstances:
     if context is None:
         return Circumstances("deleted")
     return Circumstances(
@@ -211,6 +214,7 @@ def _around(context: ContextRow | None) -> Circumstances:
         probe_at=context.probe_at,
         is_resend_waiting=context.is_resend_waiting,
         dispatchers_alive=context.dispatchers_alive,
+        problem=problem,
         now=context.now,
     )
 

@@ -41,6 +41,8 @@ class Circumstances(NamedTuple):
     probe_at: datetime | None = None
     is_resend_waiting: bool = False
     dispatchers_alive: int = 1
+    problem: str | None = None
+    """Why the configuration does not let the endpoint be sent to; None: it does."""
     now: datetime | None = None
 
 
@@ -129,24 +131,37 @@ _REASONS: Final[dict[str, Words]] = {
     Reason.UNKNOWN_PROFILE: Words(
         "unknown_profile",
         "the endpoint's profile is not configured",
-        "put the profile's file back, and publish the event again",
+        "restore the profile's file; its deliveries wait until then",
+    ),
+    Reason.HTTP_NOT_ALLOWED: Words(
+        "http_not_allowed",
+        "the endpoint's URL is plain http, which is not allowed",
+        "use https, or set egress.allow_http; its deliveries wait until then",
     ),
     Reason.INVALID_HEADERS: Words(
-        "invalid_headers", "the endpoint's headers cannot be sent", "correct them, then resend"
+        "invalid_headers",
+        "the endpoint's headers cannot be sent",
+        "correct them; its deliveries wait",
     ),
     Reason.INVALID_URL: Words(
-        "invalid_url", "the endpoint's URL cannot be used", "correct it, then resend"
+        "invalid_url",
+        "the endpoint's URL cannot be used",
+        "correct it; its deliveries wait",
     ),
     Reason.INVALID_CA_PEM: Words(
-        "invalid_ca_pem", "the endpoint's certificates cannot be read", "correct them, then resend"
+        "invalid_ca_pem",
+        "the endpoint's certificates cannot be read",
+        "correct them; its deliveries wait",
     ),
     Reason.INVALID_SETTINGS: Words(
-        "invalid_settings", "the endpoint's row cannot be read", "correct it, then resend"
+        "invalid_settings",
+        "the endpoint's row cannot be read",
+        "correct it; its deliveries wait",
     ),
     Reason.SECRET_UNREADABLE: Words(
         "secret_unreadable",
         "the endpoint's secret cannot be decrypted",
-        "configure the key that it was sealed with, or rotate the secret; then resend",
+        "restore its key in DISPATCHER_SECRET_KEYS, or rotate the secret; its deliveries wait",
     ),
     Reason.FAILING_TOO_LONG: Words(
         "failing_too_long", "the endpoint failed for too long", "mend it, resume it, then resend"
@@ -232,6 +247,8 @@ def _of_endpoint(delivery: DeliveryDetail, around: Circumstances) -> Step:
         case EndpointState.PAUSED:
             return Step("endpoint_paused", "it waits until the endpoint is resumed")
         case EndpointState.ACTIVE:
+            if around.problem is not None:
+                return Step("endpoint_unusable", f"it waits until this is fixed: {around.problem}")
             if around.dispatchers_alive == 0:
                 return Step("no_dispatcher", NO_DISPATCHER, due)
         case _:

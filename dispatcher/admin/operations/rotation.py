@@ -129,7 +129,7 @@ class Rotation:
             )
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
         profile = self._deployment.profiles.get(row.profile)
-        return endpoint_object(row, sealed, profile, self._deployment.keyring)
+        return endpoint_object(row, sealed, profile, self._deployment)
 
     async def reveal(self, actor: Actor, endpoint_id: str) -> Object:
         """Returns the secret, and the staged one, whole; that it was asked for is written down.

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
@@ -35,6 +35,9 @@ from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail
 from dispatcher.store.history import AttemptDetail, DeliveryDetail, record_trial
+
+_SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID_URL})
+"""Problems that the attempt itself reports: its outcome is `blocked_address`."""
 
 
 class _Sent(NamedTuple):
@@ -90,6 +93,9 @@ class Trial:
             raise ConflictError(
                 f"the profile {row.profile} of this endpoint is not configured any more"
             )
+        problem = self._deployment.problem_of(store.routed_row(row, sealed))
+        if problem is not None and problem.problem not in _SHOWN_BY_AN_ATTEMPT:
+            raise ConflictError(f"nothing can be sent to this endpoint: {problem.detail}")
         made = await self._make(row, profile, event_type, data)
         inserted_at = made.event.inserted_at
         unix_ms = ids.delivery_unix_ms(inserted_at, inserted_at.date())
