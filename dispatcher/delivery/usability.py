@@ -88,7 +88,7 @@ def find_problem(
     compiled = compile_request(row, configuration, now)
     if compiled.problem is not None:
         return compiled
-    if row.ca_pem is not None:
+    if row.ca_pem is not None and compiled.url is not None and compiled.url.scheme == "https":
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=row.ca_pem)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError

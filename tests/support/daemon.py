@@ -80,11 +80,12 @@ class Process:
         prefix: Sequence[str] = (),
     ) -> None:
         self.log_path = log
+        self.environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ}
         with log.open("ab") as stderr:
             self.child = subprocess.Popen(
                 [*prefix, sys.executable, "-m", module, *arguments],
                 cwd=cwd,
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ},
+                env=self.environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
