@@ -79,8 +79,8 @@ def _endpoint(target: Target) -> Endpoint:
         template=template,
         target=target,
         host_key=("127.0.0.1", 8080),
-        is_blocked=False,
         problem=None,
+        problem_detail="",
         failing=False,
         secrets_change_at=None,
     )

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from dispatcher.core.model import DeliveryId, Event, EventId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
 
 _MISSING = statement("bodies_missing")
 _KEEP = statement("bodies_keep")
@@ -35,6 +38,11 @@ class LateBody(NamedTuple):
     profile: str
     bytes: bytes
     warnings: tuple[str, ...]
+
+
+async def body_can_be_made(connection: "Reach", delivery_id: str, day: date) -> bool:
+    """Return whether the event of a delivery still has the data that its body is made from."""
+    return bool(await connection.fetch(_MISSING, [delivery_id], [day]))
 
 
 class Bodies:

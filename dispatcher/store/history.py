@@ -29,7 +29,6 @@ _EVENTS_OF_ID = statement("events_of_id")
 _DELIVERY_FIND = statement("delivery_find")
 _DELIVERY_CONTEXT = statement("delivery_context")
 _BODY_LOAD = statement("body_load")
-_BODIES_MISSING = statement("bodies_missing")
 _EVENT_OF_DELIVERY = statement("event_of_delivery")
 _DELIVERY_RESEND = statement("delivery_resend")
 _DELIVERIES_RESENDABLE = statement("deliveries_resendable")
@@ -213,11 +212,6 @@ async def load_body(connection: "Reach", delivery: DeliveryDetail) -> bytes | No
         _BODY_LOAD, delivery.day, delivery.event_id, delivery.profile
     )
     return body
-
-
-async def body_can_be_made(connection: "Reach", delivery: DeliveryDetail) -> bool:
-    """Return whether the event of a delivery still has the data that its body is made from."""
-    return bool(await connection.fetch(_BODIES_MISSING, [delivery.id], [delivery.day]))
 
 
 async def load_event(connection: "Reach", delivery: DeliveryDetail) -> EventDetail | None:

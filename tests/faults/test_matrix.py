@@ -10,7 +10,7 @@ from tests.support.daemon import CHECKOUT
 
 ROWS = matrix.read()
 IDS = [
-    *(f"F{number}" for number in range(1, 11)),
+    *(f"F{number}" for number in range(1, 12)),
     *(f"P{number}" for number in (*range(1, 13), *range(14, 19))),
     *(f"R{number}" for number in range(1, 26)),
     *(f"T{number}" for number in range(1, 5)),

@@ -26,6 +26,7 @@ from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundE
 from dispatcher.core.model import Reason
 from dispatcher.store import admin as store
 from dispatcher.store import history
+from dispatcher.store.bodies import body_can_be_made
 from dispatcher.store.history import DeliveryDetail
 
 __all__ = ["DeliveryFilter", "DeliveryOperations"]
@@ -108,7 +109,7 @@ class DeliveryOperations:
             if row.reason in _WITHOUT_A_BODY:
                 raise ConflictError(f"it has no body ({row.reason}), so there is nothing to send")
             if await history.load_body(connection, row) is None:
-                if not await history.body_can_be_made(connection, row):
+                if not await body_can_be_made(connection, row.id, row.day):
                     raise ConflictError("its event's data was erased, so there is nothing to send")
                 self._require_profile(row)
             self._allowance.take_send(actor.name, row.endpoint_id)
