@@ -156,6 +156,7 @@ class EgressSettings(Section):
     allow_ports: tuple[Port, ...] = Field(default=(80, 443, "1024-65535"), min_length=1)
     allow_metadata: bool = False
     ca_file: FilePath = ""
+    strict_certificates: bool = True
     dns_servers: tuple[Annotated[str, PlainValidator(_server)], ...] = ()
     resolver: Literal["aiodns", "threaded"] = "aiodns"
     keep_alive_seconds: float = Field(default=4.0, ge=0, le=300, allow_inf_nan=False)

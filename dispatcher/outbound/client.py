@@ -6,7 +6,7 @@ gate.
 
 import socket
 from collections.abc import Iterable
-from ssl import SSLContext, SSLError
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,13 +15,12 @@ from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.outbound.descriptor_limits import Descriptors, limit_in_force, share_out
-from dispatcher.outbound.dialer import Egress, make_tls_context
+from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.outbound.resolver import AresLookup, Resolver, ThreadedLookup
+from dispatcher.outbound.tls import TlsContexts
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
-
-TLS_CONTEXTS_MAX = 256
 
 
 class Gate:
@@ -36,8 +35,9 @@ class Gate:
         protected: Iterable[tuple[str, int]],
     ) -> None:
         egress = settings.egress
-        self._ca_file = egress.ca_file or None
-        self._contexts: dict[str | None, SSLContext] = {}
+        self._tls = TlsContexts(
+            ca_file=egress.ca_file or None, is_strict=egress.strict_certificates
+        )
         self.policy = AddressPolicy.parse(
             allow_networks=[str(network) for network in egress.allow_networks],
             allow_ports=egress.allow_ports,
@@ -66,22 +66,21 @@ class Gate:
         )
 
     def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
-        """Returns where to connect to; endpoints that trust the same authorities share a TLS context."""
+        """Returns where to connect to; the TLS context is made when a connection needs it.
+
+        Raises:
+            ValueError: `ca_pem` does not have the form of certificates.
+        """
         if url.scheme == "http":
             return Target(url.scheme, url.host, url.port, label=label)
-        context = self._contexts.get(ca_pem)
-        if context is None:
-            if len(self._contexts) >= TLS_CONTEXTS_MAX:
-                self._contexts.pop(next(iter(self._contexts)))
-            context = self._contexts[ca_pem] = make_tls_context(
-                ca_file=self._ca_file, ca_pem=ca_pem
-            )
-        return Target(url.scheme, url.host, url.port, tls=context, label=label)
+        tls = self._tls.trust(ca_pem)
+        return Target(url.scheme, url.host, url.port, tls=tls, label=label)
 
     async def close(self) -> None:
         """Aborts every connection."""
         await self.connections.aclose()
         await self.egress.aclose()
+        self._tls.close()
 
 
 def descriptors_for(settings: Settings) -> Descriptors:
@@ -100,7 +99,7 @@ def trust_problems(settings: Settings) -> list[str]:
     if not ca_file:
         return []
     try:
-        make_tls_context(ca_file=ca_file)
+        SSLContext(PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca_file)
     except (OSError, SSLError) as error:
         reason = (
             error.strerror

@@ -39,6 +39,7 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import BlockedAddressError, DispatcherError
 from dispatcher.core.model import Outcome
 from dispatcher.outbound.resolver import ADDRESSES_MAX, NameLookupError, Resolver
+from dispatcher.outbound.tls import TlsTrust, distrust_reason
 
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
@@ -78,7 +79,7 @@ class Address:
 
     host: str
     port: int
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | TlsTrust | None = None
     server_hostname: str | None = None
     """The name to ask for and to verify over TLS; None means `host`."""
 
@@ -153,8 +154,8 @@ class _Request:
 
     __slots__ = ("connection_key", "port", "proxy", "server_hostname", "ssl", "url")
 
-    def __init__(self, address: Address) -> None:
-        self.ssl: ssl.SSLContext | bool = address.tls if address.tls is not None else True
+    def __init__(self, address: Address, tls: ssl.SSLContext | None) -> None:
+        self.ssl: ssl.SSLContext | bool = tls if tls is not None else True
         self.connection_key = _Key(address.host, address.port, address.tls is not None, self.ssl)
         self.url = _Host(address.host)
         self.port = address.port
@@ -206,9 +207,10 @@ class Egress:
             LocalResourceError: this machine lacks the means just now.
         """
         _dial.set(dial)
+        tls = await _context_of(address.tls)
         try:
             held = await self._connector.connect(
-                cast("aiohttp.ClientRequest", _Request(address)), [], _NO_TIMEOUT
+                cast("aiohttp.ClientRequest", _Request(address, tls)), [], _NO_TIMEOUT
             )
         except Exception as fault:
             # aiohttp also raises AssertionError and ValueError from here (seen in its tracker).
@@ -317,6 +319,18 @@ class _JudgingResolver(AbstractResolver):
         """Leaves the cache to its owner."""
 
 
+async def _context_of(tls: ssl.SSLContext | TlsTrust | None) -> ssl.SSLContext | None:
+    if not isinstance(tls, TlsTrust):
+        return tls
+    try:
+        return await tls.context()
+    except OSError as fault:
+        if fault.errno in _LOCAL_SHORTAGES:
+            raise LocalResourceError(_reason(fault)) from fault
+        text = f"the certificates that this endpoint trusts cannot be used: {_reason(fault)}"
+        raise ConnectFailedError(Outcome.TLS_ERROR, text) from fault
+
+
 def _explained(fault: Exception, dial: Dial, *, is_tls: bool) -> DispatcherError:
     """Turns what the connector raised into the outcome and words of the attempt."""
     if dial.rule is not None:
@@ -360,30 +374,10 @@ def _is_local(number: int | None, dial: Dial) -> bool:
 
 def _reason(fault: BaseException) -> str:
     if isinstance(fault, ssl.SSLCertVerificationError):
-        return fault.verify_message or str(fault)
+        return distrust_reason(fault)
     if isinstance(fault, OSError) and fault.strerror and not isinstance(fault, NameLookupError):
         return fault.strerror
     return str(fault) or type(fault).__name__
-
-
-def make_tls_context(*, ca_file: str | None = None, ca_pem: str | None = None) -> ssl.SSLContext:
-    """Builds a verifying client context: the system's roots, and those of the settings on top.
-
-    Costs some 10 ms and reads files: callers keep the result. There is no way to switch verifying
-    off.
-
-    Raises:
-        ssl.SSLError: `ca_pem` holds no certificate.
-        OSError: `ca_file` cannot be read.
-    """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file:
-        context.load_verify_locations(cafile=ca_file)
-    if ca_pem:
-        context.load_verify_locations(cadata=ca_pem)
-    return context
 
 
 async def self_test() -> None:

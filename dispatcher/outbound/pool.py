@@ -42,6 +42,7 @@ from dispatcher.outbound.dialer import (
     LocalResourceError,
     TooEarlyError,
 )
+from dispatcher.outbound.tls import TlsTrust
 
 # A deadline is met within this and one turn of the loop.
 _SWEEP_SECONDS: Final = 0.05
@@ -76,7 +77,7 @@ class Target:
         host: str,
         port: int,
         *,
-        tls: SSLContext | None = None,
+        tls: SSLContext | TlsTrust | None = None,
         server_hostname: str | None = None,
         label: str = "",
     ) -> None:

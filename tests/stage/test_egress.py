@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001, S104 -- the odd characters and addresses are what is tested
 
 import asyncio
+import base64
 import socket
 import ssl
 import time
@@ -21,7 +22,7 @@ from dispatcher.core.model import Outcome
 from dispatcher.core.url import canonical_url
 from dispatcher.outbound import dialer as egress_module
 from dispatcher.outbound import resolver as resolver_module
-from dispatcher.outbound.dialer import Egress, SelfTestError, make_tls_context, self_test
+from dispatcher.outbound.dialer import Egress, SelfTestError, self_test
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.outbound.resolver import (
     AresLookup,
@@ -29,7 +30,14 @@ from dispatcher.outbound.resolver import (
     Resolver,
     ThreadedLookup,
 )
-from tests.support.certificates import Authority
+from dispatcher.outbound.tls import TlsContexts, make_tls_context
+from tests.support.certificates import (
+    AUTHORITY_KEY_IDENTIFIER,
+    CRITICAL_BASIC_CONSTRAINTS,
+    KEY_USAGE,
+    SUBJECT_KEY_IDENTIFIER,
+    Authority,
+)
 from tests.support.fake_dns import NXDOMAIN, SERVFAIL, Answerer, FakeDns, Reply
 from tests.support.raw_receiver import OK, RawReceiver, Wire, answering
 from tests.support.sending import Sender, spawn
@@ -477,6 +485,110 @@ async def test_r17_faulty_certificates_are_tls_errors(sender: Sender, authority:
             assert receiver.requests == []
         assert answer.outcome is Outcome.TLS_ERROR
         assert words in (answer.error or "")
+
+
+MISSING = [
+    (AUTHORITY_KEY_IDENTIFIER, False, "Missing Authority Key Identifier"),
+    (SUBJECT_KEY_IDENTIFIER, True, "Missing Subject Key Identifier"),
+    (KEY_USAGE, True, "CA cert does not include key usage extension"),
+    (CRITICAL_BASIC_CONSTRAINTS, True, "Basic Constraints of CA cert not marked critical"),
+]
+
+
+@pytest.mark.parametrize(("extension", "is_authority", "reason"), MISSING)
+async def test_r17_a_missing_extension_is_named_and_can_be_allowed(
+    sender: Sender, tmp_path: Path, extension: str, is_authority: bool, reason: str
+):
+    """The same on every Python: 3.13 made the strict check its default."""
+    authority = Authority(tmp_path, without=extension if is_authority else None)
+    tls = authority.server_context("127.0.0.1", without=None if is_authority else extension)
+    answers = []
+    async with RawReceiver(answering(OK), tls=tls) as receiver:
+        for is_strict in (True, False):
+            trust = TlsContexts(is_strict=is_strict).trust(authority.pem)
+            target = Target("https", "127.0.0.1", receiver.port, tls=trust)
+            answers.append(await sender.answer(target))
+        await sender.pool.aclose()
+    strict, lenient = answers
+    assert lenient.outcome is Outcome.OK, lenient.error
+    assert strict.outcome is Outcome.TLS_ERROR
+    assert reason in (strict.error or "")
+    assert "egress.strict_certificates = false" in (strict.error or "")
+
+
+def test_contexts_verify_alike_on_every_python():
+    x509_flags = ssl.VerifyFlags
+    expected = x509_flags.VERIFY_X509_TRUSTED_FIRST | x509_flags.VERIFY_X509_PARTIAL_CHAIN
+    assert make_tls_context(is_strict=False).verify_flags == expected
+    assert make_tls_context().verify_flags == expected | x509_flags.VERIFY_X509_STRICT
+
+
+async def test_an_endpoint_with_certificates_trusts_these_alone(
+    sender: Sender, authority: Authority, tmp_path: Path
+):
+    other = Authority(tmp_path, name="Another authority")
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(authority.pem)
+    contexts = TlsContexts(ca_file=str(ca_file))
+    outcomes = []
+    async with RawReceiver(answering(OK), tls=authority.server_context("127.0.0.1")) as receiver:
+        for ca_pem in (None, authority.pem, other.pem):
+            trust = contexts.trust(ca_pem)
+            target = Target("https", "127.0.0.1", receiver.port, tls=trust)
+            outcomes.append((await sender.answer(target)).outcome)
+        await sender.pool.aclose()
+    assert outcomes == [Outcome.OK, Outcome.OK, Outcome.TLS_ERROR]
+    assert (await contexts.context(authority.pem)).cert_store_stats()["x509_ca"] == 1
+
+
+async def test_contexts_are_made_on_use_once_and_at_most_so_many(tmp_path: Path):
+    pems = [Authority(tmp_path).pem for _ in range(4)]
+    contexts = TlsContexts(kept_max=3)
+    trusts = [contexts.trust(pem) for pem in pems]
+    assert contexts.built_count == 0
+    async with asyncio.TaskGroup() as group:
+        same = [group.create_task(trusts[0].context()) for _ in range(5)]
+    assert len({task.result() for task in same}) == 1
+    first = same[0].result()
+    await trusts[1].context()
+    await trusts[2].context()
+    assert await trusts[0].context() is first
+    await trusts[3].context()  # the second is the least recently used
+    assert (contexts.built_count, contexts.kept_count) == (4, 3)
+    assert await trusts[0].context() is first
+    await trusts[1].context()
+    assert contexts.built_count == 5
+    contexts.close()
+
+
+async def test_an_open_connection_outlives_its_context(sender: Sender, authority: Authority):
+    contexts = TlsContexts(kept_max=0)
+    async with RawReceiver(answering(OK), tls=authority.server_context("127.0.0.1")) as receiver:
+        trust = contexts.trust(authority.pem)
+        target = Target("https", "127.0.0.1", receiver.port, tls=trust)
+        for _ in range(3):
+            assert (await sender.answer(target)).outcome is Outcome.OK
+        await sender.pool.aclose()
+    assert receiver.connection_count == 1
+    assert contexts.kept_count == 0
+
+
+@pytest.mark.parametrize(
+    "ca_pem", ["", "text", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----"]
+)
+def test_text_without_certificates_is_refused_before_use(ca_pem: str):
+    with pytest.raises(ValueError, match="ca_pem: "):
+        TlsContexts().trust(ca_pem)
+
+
+async def test_unusable_certificates_are_a_tls_error(sender: Sender):
+    body = base64.b64encode(b"\x30\x03abc").decode()
+    ca_pem = f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+    answer = await sender.answer(
+        Target("https", "127.0.0.1", 8443, tls=TlsContexts().trust(ca_pem))
+    )
+    assert answer.outcome is Outcome.TLS_ERROR
+    assert "certificates that this endpoint trusts cannot be used" in (answer.error or "")
 
 
 async def test_r17_an_authority_that_nobody_named_is_not_trusted(

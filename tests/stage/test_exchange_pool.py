@@ -16,8 +16,9 @@ import pytest
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.model import Answer, Flag, Outcome
 from dispatcher.outbound.connection import Connection
-from dispatcher.outbound.dialer import Egress, make_tls_context
+from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, NotAttempted, Target
+from dispatcher.outbound.tls import make_tls_context
 from tests.support.certificates import Authority
 from tests.support.clock import ManualClock
 from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering

@@ -26,9 +26,10 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.model import Outcome
 from dispatcher.core.url import canonical_url
-from dispatcher.outbound.dialer import Egress, make_tls_context
+from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.outbound.resolver import AresLookup, Resolver, ThreadedLookup
+from dispatcher.outbound.tls import make_tls_context
 from tests.support.certificates import Authority
 from tests.support.fake_dns import Answerer, FakeDns, Reply
 from tests.support.raw_receiver import OK, RawReceiver, answering

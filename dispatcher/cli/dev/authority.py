@@ -1,4 +1,8 @@
-"""A certificate authority of our own, so that https can be tried on one machine; made once and kept."""
+"""A certificate authority of our own, so that https can be tried on one machine; made once and kept.
+
+Its certificates have every extension that RFC 5280 requires, because `egress.strict_certificates` and
+the clients of Python 3.13 and later insist on them.
+"""
 
 import datetime as dt
 import ipaddress
@@ -38,6 +42,10 @@ def _is_usable(path: Path, now: dt.datetime) -> bool:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
         return False
+    try:
+        certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return False  # made by an earlier version
     return certificate.not_valid_after_utc > now + dt.timedelta(days=_RENEW_DAYS)
 
 
@@ -50,17 +58,19 @@ def _make(home: Home, now: dt.datetime) -> None:
         [x509.NameAttribute(NameOID.COMMON_NAME, "dispatcher dev authority")]
     )
     authority = (
-        _builder(authority_name, authority_name, authority_key, now)
+        _builder(authority_name, authority_name, authority_key, authority_key, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(is_authority=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     server = (
-        _builder(server_name, authority_name, server_key, now)
+        _builder(server_name, authority_name, server_key, authority_key, now)
         .add_extension(
             x509.SubjectAlternativeName([_general_name(name) for name in NAMES]), critical=False
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(is_authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
@@ -72,7 +82,11 @@ def _make(home: Home, now: dt.datetime) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: dt.datetime
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    now: dt.datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -82,6 +96,25 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=_VALID_DAYS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+            critical=False,
+        )
+    )
+
+
+def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 
