@@ -38,8 +38,9 @@ from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import new_incarnation
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
-from dispatcher.outbound.client import Gate, protected_addresses, trust_problems
+from dispatcher.outbound.client import Gate, trust_problems
 from dispatcher.outbound.dialer import self_test
+from dispatcher.outbound.own_addresses import OwnAddresses
 from dispatcher.runtime.backoff import Backoff
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
@@ -168,7 +169,8 @@ class Daemon:
         otlp_url = settings.tracing.otlp_url
         tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
         async with TaskSet("dispatcher") as tasks:
-            gate = Gate(settings, tasks, self._clock, protected=protected_addresses(settings))
+            own = OwnAddresses(settings)
+            gate = Gate(settings, tasks, self._clock, protected=own.resolve())
             narrow = gate.descriptors.warning
             for warning in (
                 *settings.warnings,
@@ -245,6 +247,8 @@ class Daemon:
                 self.port = await self._bind(server)
                 serving(self.port)
                 tasks.spawn("beat", self._beat(metrics))
+                # Connections to an address that is denied now must not be used again.
+                tasks.spawn("own_addresses", own.follow(gate.policy, gate.connections.drop))
                 if await self._wait_for_schema(schema):
                     await self._prepare(schema, Routing(database))
                     pipeline.start(tasks)

@@ -33,7 +33,8 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     SchemaError,
 )
-from dispatcher.outbound.client import Gate, protected_addresses
+from dispatcher.outbound.client import Gate
+from dispatcher.outbound.own_addresses import protected_addresses
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.pool import Database

@@ -195,7 +195,7 @@ DEFAULT_PORTS: Final = PortPolicy(frozenset({80, 443}), ((1024, _PORT_MAX),))
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The egress policy of a deployment; immutable, so that a new policy means new connections.
+    """The egress policy of a deployment; immutable, except for the addresses that are our own.
 
     `deny_endpoints` are pairs of address and port that are us: an unspecified address there (a
     listener on all interfaces) denies that port on every loopback address, and a person who knows the
@@ -246,6 +246,18 @@ class AddressPolicy:
         if problems:
             raise ConfigurationError(problems)
         return cls(tuple(networks), ports, frozenset(denied), allow_metadata)
+
+    def protect(self, endpoints: Iterable[tuple[str, int]]) -> bool:
+        """Replace `deny_endpoints`, because names resolve to other addresses now; return whether they changed.
+
+        Connections that are open stay open: the caller drops them.
+        """
+        denied = frozenset((ip_address(address), port) for address, port in endpoints)
+        if denied == self.deny_endpoints:
+            return False
+        object.__setattr__(self, "deny_endpoints", denied)
+        self._verdicts.clear()
+        return True
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -4,11 +4,8 @@
 gate.
 """
 
-import socket
 from collections.abc import Iterable
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
-from typing import Any
-from urllib.parse import urlsplit
 
 from dispatcher.config.sections import RESERVED_SEATS
 from dispatcher.config.settings import Settings
@@ -108,27 +105,3 @@ def trust_problems(settings: Settings) -> list[str]:
         )
         return [f"egress.ca_file: {ca_file} cannot be used: {reason}"]
     return []
-
-
-def protected_addresses(settings: Settings) -> list[tuple[str, int]]:
-    """Returns the addresses and ports that no endpoint may reach: our own listeners' and the database's."""
-    http = settings.http
-    places = [(http.host, http.port), (http.host, http.probe_port)]
-    for secret in (settings.database_url, settings.listen_database_url):
-        if secret is not None:
-            parts = urlsplit(secret.get_secret_value())
-            if parts.hostname:
-                places.append((parts.hostname, parts.port or 5432))
-    return [
-        (str(info[4][0]).split("%")[0], port)
-        for host, port in places
-        if port
-        for info in _addresses(host, port)
-    ]
-
-
-def _addresses(host: str, port: int) -> list[tuple[Any, ...]]:
-    try:
-        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except OSError:
-        return []
