@@ -263,3 +263,28 @@ def test_a_failing_step_does_not_hide_the_later_ones(
     assert "first: failed" in err
     assert err.endswith("Failed: first\n")
     assert script.run_steps(steps[1:], tmp_path / ".venv") == 0
+
+
+def test_chosen_python_gets_an_environment_of_its_own(copy: Checkout):
+    assert copy.run("--python", sys.executable, "x")[0] == 0
+    suffix = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert (copy.top / f".venv-{suffix}").is_dir()
+    assert not (copy.top / ".venv").exists()
+    assert copy.run("x")[0] == 0
+    assert (copy.top / ".venv").is_dir()
+
+
+def test_python_that_is_not_found_is_named_with_those_that_are(copy: Checkout):
+    code, _, err = copy.run("--python", "3.99", "x")
+    assert code == 1
+    assert "Python 3.99 was not found (found: 3." in err
+    assert copy.run("--python")[0] == 1
+
+
+def test_pythons_lists_each_version_once_and_reports_the_missing(script: ModuleType, capsys):
+    assert script.list_pythons() == 0
+    out, err = capsys.readouterr()
+    found = [line.split()[0] for line in out.splitlines()]
+    assert found == sorted(set(found), key=lambda text: [int(part) for part in text.split(".")])
+    missing = [line.removeprefix("missing: Python ") for line in err.splitlines()]
+    assert {*missing, *(version.rpartition(".")[0] for version in found)} == set(script.SUPPORTED)
