@@ -10,7 +10,13 @@ import sys
 
 def main() -> None:
     """Runs the command that the arguments name; the process ends with 0, 1 or 2."""
+    from dispatcher.cli.output import fail, tolerate_encodings  # noqa: PLC0415 -- see below
     from dispatcher.cli.program import program  # noqa: PLC0415 -- importing this package costs nothing
+
+    tolerate_encodings()
+    if any("\ud800" <= one <= "\udfff" for argument in sys.argv for one in argument):
+        fail("an argument is not valid in the encoding of this terminal. Use UTF-8.")
+        sys.exit(2)
 
     code: object = 0
     try:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli.output import cell, escape, say, say_json, tell
+from dispatcher.cli.output import cell, say, say_json, tell
+from dispatcher.core.printable import escape
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session

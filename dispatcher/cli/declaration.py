@@ -1,5 +1,6 @@
 """Declarations of endpoints as files: TOML or JSON, told by the name's end; and the secrets they refer to."""
 
+import codecs
 import json  # noqa: TID251 -- orjson does not tell names that are given twice
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ def read(path: Path) -> Declaration:
         InvalidRequestError: the file cannot be read, or is not what its name says.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror}") from None
     if len(content) > BYTES_MAX:
@@ -96,7 +97,7 @@ class Resolver:
                 raise ValueError(f"the variable {name} is not set")
             return found
         try:
-            text = (self._folder / name).read_text(encoding="utf-8")
+            text = (self._folder / name).read_text(encoding="utf-8-sig")
         except OSError as error:
             raise ValueError(
                 f"the file {self._folder / name} cannot be read: {error.strerror}"

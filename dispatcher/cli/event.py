@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli.output import escape, say, say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
 from dispatcher.cli.values import moment, single_pairs, text_or_file
+from dispatcher.core.printable import escape
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session

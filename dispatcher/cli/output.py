@@ -1,33 +1,27 @@
 """What commands print: data on standard output, as a table or as JSON; everything else on stderr.
 
-Texts from outside (names, URLs, answers of receivers) may hold control characters that would steer
-a terminal; they are shown escaped.
+Texts from outside (names, URLs, responses of receivers) may hold control characters that would steer
+a terminal; they are printed escaped. A stream that cannot encode a character gets its escape as well
+(`tolerate_encodings`): an output in Latin-1 is no reason to fail.
 """
 
+import io
 import os
-import re
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-_STEERING: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-)
-_STEERING_IN_JSON: Final = re.compile(
-    "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
-)
+from dispatcher.core.printable import escape, escape_json
+
 CELL_CHARACTERS_MAX: Final = 60
 
 
-def escape(text: str) -> str:
-    r"""Returns the text with control and direction characters as `\x1b` or `\u202e`."""
-
-    def written(match: re.Match[str]) -> str:
-        number = ord(match[0])
-        return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"  # noqa: PLR2004 -- two digits suffice
-
-    return _STEERING.sub(written, text)
+def tolerate_encodings() -> None:
+    """Make standard output and error escape what their encoding lacks, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str = "") -> None:
@@ -49,15 +43,15 @@ def fail(text: str) -> None:
     tell(text)
 
 
-def say_json(value: object) -> None:
-    """Prints an object as indented JSON; an event's data keep their bytes."""
+def say_json(value: object, *, indent: bool = True) -> None:
+    """Print an object as JSON; an event's data keep their bytes."""
     from dispatcher.admin.operations.objects import (  # noqa: PLC0415 -- --help does not need it
         write_json,
     )
 
-    text = write_json(value, indent=True).decode()
-    # Outside of strings these cannot stand, and inside an escape means the same.
-    sys.stdout.write(_STEERING_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+    text = write_json(value, indent=indent).decode()
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    sys.stdout.write(escape_json(text, ascii_only=encoding != "utf8") + "\n")
 
 
 def cell(value: object) -> str:

@@ -62,12 +62,12 @@ def number(text: str, option: str) -> float | int | None:
 
 
 def text_or_file(text: str, option: str) -> str:
-    """Returns the text itself, the file's after `@`, standard input's for `-`; as UTF-8, untouched."""
+    """Return the text itself, the file's after `@`, standard input's for `-`; UTF-8, without its BOM."""
     try:
         if text == "-":
-            return sys.stdin.buffer.read().decode()
+            return sys.stdin.buffer.read().decode("utf-8-sig")
         if text.startswith("@"):
-            return Path(text[1:]).read_bytes().decode()
+            return Path(text[1:]).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise typer.BadParameter(
             f"{text[1:]} cannot be read: {error.strerror}", param_hint=option

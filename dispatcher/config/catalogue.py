@@ -80,7 +80,7 @@ def load_catalogue(directories: Sequence[Path]) -> Catalogue:
     for directory in directories:
         for file in sorted(directory.glob("*.toml")):
             try:
-                document = tomllib.loads(file.read_text(encoding="utf-8"))
+                document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
             except (OSError, ValueError) as error:
                 # tomllib's own error and a wrong encoding are both ValueErrors.
                 problems.append(f"{file}: {error}")

@@ -32,7 +32,7 @@ def load_profiles(directories: Sequence[Path]) -> LoadedProfiles:
     for directory in directories:
         for file in sorted(directory.glob("*.toml")):
             try:
-                profile = parse(tomllib.loads(file.read_text(encoding="utf-8")), ZoneInfo)
+                profile = parse(tomllib.loads(file.read_text(encoding="utf-8-sig")), ZoneInfo)
             except ConfigurationError as error:
                 problems.extend(f"{file}: {problem}" for problem in error.problems)
                 continue

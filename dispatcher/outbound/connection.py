@@ -32,6 +32,7 @@ from typing import Final, Protocol, cast
 
 from dispatcher.core.model import Answer, Flag, Outcome, Phases
 from dispatcher.core.outcome import judge_status
+from dispatcher.core.printable import escape
 from dispatcher.outbound.response_parser import AnswerReader
 
 # Larger requests are written piece by piece, so that TLS never encrypts a whole body into memory.
@@ -286,7 +287,7 @@ class Connection(asyncio.Protocol):
         is_reused = self._served_count > 0
         answer = Answer(
             outcome,
-            error=error,
+            error=escape(error),
             peer=self.peer,
             reused=is_reused,
             phases=self._phases(self._monotonic()),

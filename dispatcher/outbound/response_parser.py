@@ -21,6 +21,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from dispatcher.core import limits
 from dispatcher.core.model import Flag
+from dispatcher.core.printable import escape
 
 _INTERIM: Final = range(100, 200)
 _SWITCHING_PROTOCOLS: Final = 101
@@ -153,9 +154,9 @@ class AnswerReader:
         return b"".join(self._body_parts)
 
     def header(self, wanted: bytes) -> str | None:
-        """Returns the first header of this lower-case name, cut to what is worth showing."""
+        """Return the first header of this lower-case name, cut, with control characters escaped."""
         value = self._headers.get(wanted)
-        return None if value is None else value.decode("latin-1").strip()
+        return None if value is None else escape(value.decode("latin-1").strip())
 
     # --- What the parser calls --------------------------------------------------------------------
 

@@ -27,7 +27,6 @@ import dataclasses
 import logging
 import os
 import queue
-import re
 import select
 import threading
 import time
@@ -40,6 +39,8 @@ from typing import Any, Final
 import orjson
 import structlog
 from pydantic import SecretBytes, SecretStr
+
+from dispatcher.core.printable import escape, escape_json, escape_lines
 
 MASK: Final = "********"
 QUEUE_LINES_MAX: Final = 10_000
@@ -65,10 +66,6 @@ _SEVERITIES: Final = {
 _OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_UTC_Z
 )
-# DEL, the C1 controls and the two Unicode separators, in UTF-8: JSON lets them stand, terminals and
-# line readers obey some of them.
-_CONTROLS: Final = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
-_HUMAN_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COLOURS: Final = {"DEBUG": "2", "INFO": "32", "WARN": "33", "ERROR": "31", "FATAL": "31;1"}
 
 Record = MutableMapping[str, Any]
@@ -197,10 +194,6 @@ def _deep_plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 -- as in _pl
     return _deep_plain(_plain(value), depth + 1)
 
 
-def _escape(match: re.Match[bytes]) -> bytes:
-    return b"\\u%04x" % ord(match.group().decode())
-
-
 def _json_line(record: Record) -> bytes:
     try:
         line = orjson.dumps(record, _plain, _OPTIONS)
@@ -209,7 +202,8 @@ def _json_line(record: Record) -> bytes:
     if len(line) > LINE_BYTES_MAX:
         line = orjson.dumps(_cut(record))
     if not line.isascii() or b"\x7f" in line:
-        line = _CONTROLS.sub(_escape, line)
+        # JSON lets DEL, C1, bidirectional and separator characters stand; terminals obey some of them.
+        line = escape_json(line.decode()).encode()
     return line + b"\n"
 
 
@@ -238,23 +232,15 @@ def _human_line(record: Record, *, colour: bool) -> bytes:
         f" {key}={value if isinstance(value, str) else orjson.dumps(value).decode()}"
         for key, value in plain.items()
     )
-    text = _HUMAN_CONTROLS.sub(_escape_character, f"{name}{words}")
+    text = escape(f"{name}{words}")
     label = f"{severity:<5}"
     if colour:
         label = f"\x1b[{_COLOURS[severity]}m{label}\x1b[0m"
     line = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {label} {text}\n"
     if trace:
-        lines = _HUMAN_CONTROLS.sub(_keep_newline, trace).rstrip().splitlines()
+        lines = escape_lines(trace).rstrip().splitlines()
         line += "".join(f"    {part}\n" for part in lines)
     return line.encode("utf-8", "backslashreplace")[:LINE_BYTES_MAX]
-
-
-def _escape_character(match: re.Match[str]) -> str:
-    return f"\\u{ord(match.group()):04x}"
-
-
-def _keep_newline(match: re.Match[str]) -> str:
-    return "\n" if match.group() == "\n" else _escape_character(match)
 
 
 class _State:

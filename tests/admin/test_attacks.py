@@ -10,6 +10,7 @@ import pytest
 from dispatcher.admin import auth
 from dispatcher.admin.operations import allowance
 from tests.admin.serving import Api, Reply
+from tests.support.raw_receiver import RawReceiver, answering
 
 pytestmark = pytest.mark.postgres
 
@@ -284,3 +285,19 @@ async def test_head_answers_as_get_without_a_body(api):
     assert (await api.ask("HEAD", path)).status == 200
     assert (await api.ask("OPTIONS", path)).headers["Allow"]
     assert "Access-Control-Allow-Origin" not in (await api.ask("OPTIONS", path)).headers
+
+
+STEERING_HEAD = (
+    b"HTTP/1.1 302 F\r\nLocation: http://x/\x00\x1b[31m\x9b\xe2y\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+async def test_a_test_event_records_whatever_the_receiver_sent(api, connection):
+    """D1: a NUL has no place in a Postgres text, and an escape sequence none in front of a person."""
+    async with RawReceiver(answering(STEERING_HEAD)) as receiver:
+        url = f"http://127.0.0.1:{receiver.port}/"
+        made = await api.ask("POST", "/endpoints", GOOD | {"url": url, "profile": "wms"})
+        sent = await api.ask("POST", f"/endpoints/{made.json['id']}/test")
+    assert sent.status == 200
+    assert "http://x/\\x00\\x1b[31m\\x9b" in sent.json["attempts"][0]["error"]
+    assert await connection.fetchval("SELECT count(*) FROM dispatcher.attempt") == 1

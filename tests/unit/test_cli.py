@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dispatcher.cli import values
-from dispatcher.cli.output import escape, width
+from dispatcher.cli.output import width
 from dispatcher.cli.program import program
+from dispatcher.core.printable import escape
 
 BODY = b'{"id":"evt_1"}'
 WMS_SECRET = "a-secret-of-wms"  # noqa: S105 -- made up

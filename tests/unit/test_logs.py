@@ -258,7 +258,7 @@ def test_console_is_for_people_and_keeps_a_trace_readable():
     log.info("endpoint.saved", name="ไทย\x1b[31m\n")
     log.error("thing.failed", exc_info=KeyError("k"))
     first, second, *trace = sink.text().splitlines()
-    assert first.endswith("INFO  endpoint.saved name=ไทย\\u001b[31m\\u000a")
+    assert first.endswith("INFO  endpoint.saved name=ไทย\\x1b[31m\\x0a")
     assert " ERROR thing.failed error.type=KeyError" in second
     assert trace == ["    KeyError: 'k'"]
 

@@ -24,6 +24,7 @@ from dispatcher.admin.api.problems import ProblemError
 from dispatcher.admin.api.turns import Turns
 from dispatcher.admin.operations.objects import JsonText
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.printable import is_text
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 EVENT_BODY_BYTES_MAX: Final = 1024 * 1024 + 64 * 1024
@@ -244,12 +245,3 @@ def _text_problems(path: str, value: object) -> list[tuple[str, str]]:
             ]
         case _:
             return []
-
-
-def is_text(text: str) -> bool:
-    """Tells whether Postgres has room for a text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
-from dispatcher.admin.api.body import is_text, read_body
+from dispatcher.admin.api.body import read_body
 from dispatcher.admin.api.docs import add_docs
 from dispatcher.admin.api.kinds import NOW, faults_of
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
@@ -31,6 +31,7 @@ from dispatcher.admin.operations.objects import write_json
 from dispatcher.admin.peers import address_of
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import InvalidRequestError, NotFoundError, TooManyError
+from dispatcher.core.printable import is_text
 
 CHALLENGE: Final = 'Bearer realm="dispatcher"'
 LISTS: Final = frozenset({"label"})

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 
 from pydantic import ValidationError
 
-from dispatcher.admin.api.body import is_text
 from dispatcher.admin.api.kinds import faults_of
 from dispatcher.admin.api.requests import (
     EndpointChange,
@@ -18,6 +17,7 @@ from dispatcher.admin.api.requests import (
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
 from dispatcher.admin.operations.objects import Object, endpoint_etag
 from dispatcher.core.errors import InvalidRequestError, PreconditionFailedError
+from dispatcher.core.printable import is_text
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 

@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dispatcher.admin.api.body import is_text
 from dispatcher.admin.operations.objects import JsonText, limit_problems
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
+from dispatcher.core.printable import is_text
 
 Problems = list[tuple[str, str]]
 _Value = TypeVar("_Value")

@@ -32,7 +32,8 @@ from dispatcher.admin.console.times import read_zone
 from dispatcher.admin.console.visit import THEMES, Visit
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
-from dispatcher.core.errors import DispatcherError, StoreUnavailableError
+from dispatcher.core.errors import DispatcherError, InvalidRequestError, StoreUnavailableError
+from dispatcher.core.printable import escape, escape_lines, is_text
 
 _log = structlog.get_logger("dispatcher.admin.console")
 
@@ -70,6 +71,7 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
+            finalize=_printable,
         )
 
     def now(self) -> datetime:
@@ -152,6 +154,9 @@ class Site:
 
     async def _answer(self, route: Route, visit: Visit) -> web.StreamResponse:
         request = visit.request
+        problems = _query_problems(request)
+        if problems:
+            raise InvalidRequestError(problems)
         if request.method == "POST" and not comes_from_us(request.headers):
             raise web.HTTPForbidden(text="cross-site")
         session = await self._session(request)
@@ -164,6 +169,24 @@ class Site:
             if visit.actor is not None and not same_token(visit.form.get("csrf"), visit.csrf):
                 raise web.HTTPForbidden(text="csrf")
         return await route.page(visit)
+
+
+def _printable(value: object) -> object:
+    """Escape characters that would steer a reader's eye in whatever a template shows.
+
+    Markup is made by templates; a form's fields are marked so (`| e`), because what they hold is
+    sent back as it is.
+    """
+    return escape_lines(value) if type(value) is str else value
+
+
+def _query_problems(request: web.Request) -> list[tuple[str, str]]:
+    """List parameters of the address that no text column could hold."""
+    return [
+        (escape(name)[:64], "must have no NUL and no lone surrogate")
+        for name, value in request.query.items()
+        if not (is_text(name) and is_text(value))
+    ]
 
 
 def _to_sign_in(visit: Visit) -> web.Response:

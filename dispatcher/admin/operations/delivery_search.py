@@ -21,6 +21,7 @@ from dispatcher.core import ids
 from dispatcher.core.limits import LABEL_VALUE_CHARACTERS_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.model import DeliveryState
+from dispatcher.core.printable import is_text
 from dispatcher.core.profile import FieldSource, Profile
 from dispatcher.store import history
 from dispatcher.store.history import DeliveryDetail, EventDetail, EventKey
@@ -304,7 +305,7 @@ def filter_problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
     if wanted.request_id is not None:
         problems += request_id_problems(wanted.request_id)
     if wanted.search is not None and (
-        len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX or not _is_text(wanted.search)
+        len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX or not is_text(wanted.search)
     ):
         problems.append(
             ("search", f"must be text of at most {LABEL_VALUE_CHARACTERS_MAX} characters")
@@ -312,7 +313,7 @@ def filter_problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
     problems += [
         (name, "must be text without NUL")
         for name in ("endpoint_id", "event_id", "event_type", "tenant")
-        if not _is_text(getattr(wanted, name) or "")
+        if not is_text(getattr(wanted, name) or "")
     ]
     problems += [
         (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
@@ -327,11 +328,3 @@ def request_id_problems(request_id: str) -> list[tuple[str, str]]:
     if _REQUEST_ID.fullmatch(request_id) is None:
         return [("request_id", "must be a prefix such as req_ and 16 hexadecimal digits")]
     return []
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text

@@ -29,6 +29,7 @@ from dispatcher.admin.operations.objects import (
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
+from dispatcher.core.printable import is_text
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.history import EventDetail
@@ -162,7 +163,7 @@ class Events:
         problems = event_type_problems(event.type)
         if len(event.data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
             problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
-        elif "\0" in event.data or not _is_text(event.data):
+        elif not is_text(event.data):
             problems.append(("data", "must be UTF-8 text without NUL"))
         elif (kind := await history.json_kind(self._database, event.data)) != "object":
             found = "this is no JSON" if kind is None else f"not {kind}"
@@ -179,8 +180,7 @@ class Events:
                 ("ordering_key", event.ordering_key),
                 ("traceparent", event.traceparent),
             )
-            if text is not None
-            and (len(text) > TEXT_CHARACTERS_MAX or "\0" in text or not _is_text(text))
+            if text is not None and (len(text) > TEXT_CHARACTERS_MAX or not is_text(text))
         ]
         if event.occurred_at is not None:
             problems += occurred_at_problems(event.occurred_at)
@@ -208,11 +208,3 @@ def occurred_at_problems(at: datetime) -> list[tuple[str, str]]:
 def _owner(taken: EventDetail | None) -> str:
     """Names whose an event is, to those who may know."""
     return "of another tenant" if taken is None else f"of the tenant {taken.tenant}; give another"
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -7,16 +7,16 @@ import signal
 import sys
 from collections.abc import Sequence
 
-import orjson
 import uvloop
 
 from dispatcher.admin.operations.objects import time_text
 from dispatcher.cli.dev.authority import authority_and_context
 from dispatcher.cli.dev.home import Home, home_directory
 from dispatcher.cli.dev.receiver import Behaviour, Received, Receiver, Route
-from dispatcher.cli.output import escape, say, tell
+from dispatcher.cli.output import say, say_json, tell
 from dispatcher.cli.session import guarded
 from dispatcher.core.errors import DispatcherError
+from dispatcher.core.printable import escape
 from dispatcher.runtime.clock import SystemClock
 
 _SHOWN_CHARACTERS_MAX = 2_000
@@ -92,5 +92,5 @@ def _print_json(received: Received) -> None:
         "at": time_text(received.at),
         "body": received.body.decode("utf-8", "replace"),
     }
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    say_json(value, indent=False)
     sys.stdout.flush()

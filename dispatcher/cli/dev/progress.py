@@ -15,8 +15,9 @@ from rich.text import Text
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.cli.output import escape, say
+from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.printable import escape
 from dispatcher.store.checks import Progress, progress
 
 SECONDS_BETWEEN: Final = 0.5

@@ -61,8 +61,11 @@ def readable(text: str) -> str:
         except orjson.JSONDecodeError:
             return text
         # A number that another spelling would come out for, or a name that occurs twice: as it was.
-        if orjson.dumps(value).decode() == "".join(_without_spaces(text)):
-            return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+        try:
+            if orjson.dumps(value).decode() == "".join(_without_spaces(text)):
+                return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+        except orjson.JSONEncodeError:
+            return text  # orjson reads 1,024 levels and writes 254
     return text[:DATA_CHARACTERS_SHOWN]
 
 

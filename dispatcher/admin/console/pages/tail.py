@@ -24,6 +24,7 @@ from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.console.words import ICONS, TONES, retry_count
 from dispatcher.admin.operations.objects import Object
 from dispatcher.admin.operations.tail import Batch
+from dispatcher.core.printable import escape
 
 HEARTBEAT_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 1.0
@@ -133,7 +134,9 @@ def _row(visit: Visit, item: Object, names: Mapping[str, str]) -> Object:
         "code": str(code)
         if code is not None
         else visit.language.word("outcome", attempt["outcome"]),
-        "body": (attempt["response_body"] or attempt["error"] or NOTHING)[:BODY_CHARACTERS_MAX],
+        "body": escape(
+            (attempt["response_body"] or attempt["error"] or NOTHING)[:BODY_CHARACTERS_MAX]
+        ),
         "latency": f"{attempt['latency_seconds'] * 1000:.0f} {visit.text('unit.ms')}",
         "retries": str(retry_count(delivery)),
     }
