@@ -9,6 +9,7 @@ from typing import Final
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from dispatcher.admin.console import filters, site
 from dispatcher.admin.console.pages import (
@@ -95,7 +96,7 @@ async def paths(story, admin: Client) -> dict[str, str]:
 
 
 async def status_of(admin: Client, path: str) -> int:
-    url = aiohttp.client.URL(admin.base + path, encoded=True)
+    url = URL(admin.base + path, encoded=True)
     async with admin.session.get(url, headers={"Accept": "text/html"}, allow_redirects=False) as it:
         await it.read()
         return it.status
