@@ -117,7 +117,7 @@ def _feed(url: str, rate: float, stop: threading.Event) -> None:
 async def _hold_asleep(url: str) -> "asyncpg.Connection[asyncpg.Record]":
     connection = await asyncpg.connect(url)
     await connection.execute("LISTEN dispatcher_outbox")
-    await connection.fetchval("SELECT pg_advisory_lock(1684632432, 1)")
+    await connection.fetchval("SELECT setval('dispatcher.asleep_until', 4102444800)")
     return connection
 
 
@@ -208,6 +208,7 @@ def _case(
             try:
                 return _commits(pgbench, directory, host, table, clients, seconds)
             finally:
+                runner.run(connection.execute("SELECT setval('dispatcher.asleep_until', 0)"))
                 runner.run(connection.close())
     if case == "always":
         with asyncio.Runner() as runner:

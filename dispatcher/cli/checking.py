@@ -177,31 +177,39 @@ async def _check_database(
     except (DispatcherError, asyncpg.PostgresError) as error:
         findings.problems.append(f"{variable}: {error}")
         return
-    problems = findings.problems
     try:
-        facts = await checks.server_facts(connection)
-        findings.facts["postgres"] = facts.version
-        findings.facts["database_user"] = facts.user_name
-        if facts.major not in VERSIONS:
-            problems.append(f"Postgres is version {facts.major}; 15 to 18 are supported")
-        if facts.encoding != "UTF8":
-            problems.append(
-                f"the database's encoding is {facts.encoding}; make one with ENCODING 'UTF8'"
-            )
-        if facts.read_only:
-            problems.append("the database cannot be written to: it is a standby, or read-only")
-        apart = abs((SystemClock.now() - facts.now).total_seconds())
-        findings.facts["clock_difference_seconds"] = round(apart, 3)
-        if apart > CLOCK_SECONDS_MAX:
-            problems.append(
-                f"this machine's clock and the database's are {apart:.0f} s apart; receivers refuse signatures"
-                " whose time is wrong: set up NTP"
-            )
-        await _check_schema(connection, settings, findings)
+        # One transaction, since its settings are its own and a pooler may stand between.
+        async with migrate.step(connection):
+            await _check_server(connection, settings, findings)
     except asyncpg.PostgresError as error:
-        problems.append(f"{variable}: {error}")
+        findings.problems.append(f"{variable}: {error}")
     finally:
         await connection.close()
+
+
+async def _check_server(
+    connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings, findings: Findings
+) -> None:
+    problems = findings.problems
+    facts = await checks.server_facts(connection)
+    findings.facts["postgres"] = facts.version
+    findings.facts["database_user"] = facts.user_name
+    if facts.major not in VERSIONS:
+        problems.append(f"Postgres is version {facts.major}; 15 to 18 are supported")
+    if facts.encoding != "UTF8":
+        problems.append(
+            f"the database's encoding is {facts.encoding}; make one with ENCODING 'UTF8'"
+        )
+    if facts.read_only:
+        problems.append("the database cannot be written to: it is a standby, or read-only")
+    apart = abs((SystemClock.now() - facts.now).total_seconds())
+    findings.facts["clock_difference_seconds"] = round(apart, 3)
+    if apart > CLOCK_SECONDS_MAX:
+        problems.append(
+            f"this machine's clock and the database's are {apart:.0f} s apart; receivers refuse signatures"
+            " whose time is wrong: set up NTP"
+        )
+    await _check_schema(connection, settings, findings)
 
 
 async def _check_schema(
@@ -221,9 +229,10 @@ async def _check_schema(
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
     problems += await _endpoint_problems(connection, settings, findings)
     problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
-    problems += [
-        f"{one}; run: dispatcher migrate" for one in await migrate.producers_problems(connection)
-    ]
+    if not waiting:
+        problems += await migrate.definition_problems(connection)
+    findings.warnings += await checks.strangers(connection)
+    await _check_producers(connection, findings)
     if await migrate.has_notify(connection) != settings.intake.notify:
         found = "missing" if settings.intake.notify else "there"
         problems.append(
@@ -255,6 +264,25 @@ async def _endpoint_problems(
                 " its deliveries wait until this is fixed"
             )
     return found
+
+
+async def _check_producers(
+    connection: "asyncpg.Connection[asyncpg.Record]", findings: Findings
+) -> None:
+    lacking = await migrate.producers_problems(connection)
+    findings.problems += [f"{one}; or run: dispatcher migrate" for one in lacking]
+    findings.warnings += [
+        f"role dispatcher_producer has a right that it does not need: {one}"
+        for one in await checks.producer_excess(connection)
+    ]
+    if not await checks.may_act_as_producer(connection):
+        user = findings.facts["database_user"]
+        findings.warnings.append(
+            f"no event was inserted as dispatcher_producer, because {user} may not act as that role:"
+            f' GRANT dispatcher_producer TO "{user}"'
+        )
+    elif problem := await checks.producer_insert_problem(connection):
+        findings.problems.append(f"producers cannot insert events: {problem}")
 
 
 def _print(findings: Findings, *, as_json: bool) -> None:

@@ -39,7 +39,11 @@ async def connect(source: str | UrlSource) -> "asyncpg.Connection[asyncpg.Record
         ConfigurationError: the URL is malformed. StoreUnavailableError: the database cannot be reached.
     """
     try:
-        return await Connector(source).connect(seconds=CONNECT_SECONDS_MAX, purpose="migrate")
+        return await Connector(source).connect(
+            seconds=CONNECT_SECONDS_MAX,
+            purpose="migrate",
+            statement_cache_size=0,  # a transaction pooler may stand between
+        )
     except (OSError, asyncpg.CannotConnectNowError, asyncpg.InternalClientError) as error:
         raise StoreUnavailableError(
             f"no connection to Postgres: {str(error) or type(error).__name__}"
@@ -49,7 +53,8 @@ async def connect(source: str | UrlSource) -> "asyncpg.Connection[asyncpg.Record
 async def _show(settings: Settings, phase: str) -> int:
     connection = await connect(database_source(settings))
     try:
-        waiting = await migrations.pending(connection, phase)
+        async with migrations.step(connection):
+            waiting = await migrations.pending(connection, phase)
     finally:
         await connection.close()
     for migration in waiting:
@@ -66,16 +71,17 @@ async def apply(settings: Settings, phase: str) -> int:
     source = database_source(settings)
     connection = await connect(source)
     try:
-        for name in await migrations.migrate(connection, phase):
-            say(name)
-        if await migrations.pending(connection, "pre"):
+        for name in await migrations.migrate(connection, phase, report=tell):
+            tell(f"{name} applied")
+        async with migrations.step(connection):
+            is_incomplete = bool(await migrations.pending(connection, "pre"))
+        if is_incomplete:
             tell("the schema is not complete yet: `dispatcher migrate --phase pre` comes first")
             return FAILED
-        if await migrations.set_notify(connection, wanted=settings.intake.notify):
-            tell(
-                f"the wake-up trigger was {'attached' if settings.intake.notify else 'dropped'} (intake.notify)"
-            )
-        sql = await migrations.grant_producers(connection)
+        wanted = settings.intake.notify
+        if await migrations.set_notify(connection, wanted=wanted, report=tell):
+            tell(f"the wake-up trigger was {'attached' if wanted else 'dropped'} (intake.notify)")
+        sql = await migrations.grant_producers(connection, report=tell)
     finally:
         await connection.close()
     if sql is not None:

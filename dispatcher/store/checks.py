@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
+
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
 _SEALED = statement("secrets_sealed")
 _SERVER_FACTS = statement("server_facts")
 _MISSING_PRIVILEGES = statement("missing_privileges")
+_STRANGERS = statement("schema_strangers")
+_PRODUCER_EXCESS = statement("producer_excess")
+_PRODUCER_ROLE_SET = statement("producer_role_set")
+_PRODUCER_TRIAL = statement("producer_trial")
 _SCHEMA_MARK = statement("schema_mark")
 _SCHEMA_MARK_DEV = statement("schema_mark_dev")
 _ENDPOINT_PROGRESS = statement("endpoint_progress")
@@ -52,6 +58,34 @@ async def server_facts(connection: "Reach") -> ServerFacts:
 async def missing_privileges(connection: "Reach") -> list[str]:
     """Returns what the connected user may not do and has to, in words; the schema must be there."""
     return [row["missing"] for row in await connection.fetch(_MISSING_PRIVILEGES)]
+
+
+async def strangers(connection: "Reach") -> list[str]:
+    """Returns the roles that may place objects where our names resolve, and the objects that they placed."""
+    return [row["stranger"] for row in await connection.fetch(_STRANGERS)]
+
+
+async def producer_excess(connection: "Reach") -> list[str]:
+    """Returns the rights that the producers' role has beyond what it needs."""
+    return [row["excess"] for row in await connection.fetch(_PRODUCER_EXCESS)]
+
+
+async def may_act_as_producer(connection: "Reach") -> bool:
+    """Returns whether the connected user can become a producer, as `producer_insert_problem` does."""
+    return bool(await connection.fetchval(_PRODUCER_ROLE_SET))
+
+
+async def producer_insert_problem(connection: "Reach") -> str | None:
+    """Inserts events as `dispatcher_producer` and rolls back; returns why that fails, None if it works."""
+    transaction = connection.transaction()  # a savepoint, where the caller has a transaction
+    await transaction.start()
+    try:
+        await connection.execute(_PRODUCER_TRIAL)
+    except asyncpg.PostgresError as error:
+        return str(error)
+    finally:
+        await transaction.rollback()
+    return None
 
 
 async def schema_mark(connection: "Reach") -> str | None:

@@ -1,12 +1,13 @@
-"""The LISTEN connection: hears commits, and tells producers whether anybody sleeps.
+"""The LISTEN connection: receives commits' notifications, and lets producers know whether a dispatcher sleeps.
 
 It is a connection of its own, never in a transaction, opened again with backoff whenever it fails.
 Every few seconds a round trip through NOTIFY proves that it hears: a half-open connection is found
 out and thrown away. A pooler that takes LISTEN and delivers nothing is told by the server process,
-which is not the one that greeted us. Whoever sleeps holds
-the "asleep" advisory lock here, exclusively and for the session; producers' trigger asks for it,
-shared, and stays silent where it gets it. The lock is a hint like NOTIFY itself: when this
-connection dies, the lock goes with it, producers fall silent, and polling finds what they commit.
+which is not the one that greeted us. A dispatcher that sleeps
+sets the sequence `asleep_until` some seconds ahead, and again with each proof; producers' trigger reads
+it and stays silent when that time has passed. It is a hint like NOTIFY itself: when this connection
+dies, the time runs out, producers fall silent, and polling finds what they commit. Only the owner of
+the schema can set it. The advisory lock that served before could be taken by any role that may connect.
 """
 
 import asyncio
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("dispatcher.store.listener")
 
-_SLEEP = statement("asleep_lock")
-_WAKE = statement("asleep_unlock")
+_SLEEP = statement("asleep_set")
+_WAKE = statement("asleep_clear")
 _PROVE = statement("listener_prove")
-_BACKEND = statement("backend_pid")
+_PIN = statement("session_pin")
 
 CHANNEL_EVENTS = "dispatcher_outbox"
 CHANNEL_CONTROL = "dispatcher_control"
@@ -39,6 +40,8 @@ CHANNEL_ARRIVED = "dispatcher_arrived"
 
 PROVE_SECONDS = 4.0
 ANSWER_SECONDS_MAX = 2.0
+ASLEEP_SECONDS = 15.0
+"""How far ahead `asleep_until` is set: three missed proofs."""
 CONNECT_SECONDS_MAX = 5.0
 BACKOFF_SECONDS_MAX = 5.0
 
@@ -50,6 +53,12 @@ _FAULTS = (
     OSError,
     TimeoutError,
 )
+_REFUSALS = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.UndefinedTableError,
+)
+"""The connection is good, and the sequence out of reach for now."""
 
 
 class Listener:
@@ -76,7 +85,8 @@ class Listener:
         self._lock = asyncio.Lock()
         self.woken = asyncio.Event()
         self.is_asleep = False
-        """The lock is ours: commits announce themselves."""
+        """Producers know that we sleep: commits announce themselves."""
+        self._is_refused = False
         self.is_up = False
         """Proven alive by its last round trip."""
 
@@ -105,7 +115,7 @@ class Listener:
             command_timeout=ANSWER_SECONDS_MAX,
             statement_cache_size=0,
         )
-        if await connection.fetchval(_BACKEND) != connection.get_server_pid():
+        if not await connection.fetchval(_PIN, connection.get_server_pid()):
             # It may even pass the proof below, while the pooler happens to hand out the same server
             # connection, and yet never hear of anybody else's commit.
             raise ConnectionError(
@@ -122,6 +132,8 @@ class Listener:
             self._proof.clear()
             async with self._lock:
                 await connection.execute(_PROVE, self._proof_channel)
+                if self.is_asleep:
+                    self.is_asleep = await self._announce(connection, _SLEEP, ASLEEP_SECONDS)
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
                 await self._proof.wait()
             if not self.is_up:
@@ -162,26 +174,38 @@ class Listener:
         self._proof.set()
 
     async def sleep(self) -> bool:
-        """Takes the lock that makes producers announce their commits; tells whether they did not until now."""
-        return not self.is_asleep and await self._ask(_SLEEP, asleep=True)
+        """Makes producers announce their commits; returns whether they may not have done so until now."""
+        return not self.is_asleep and await self._set_asleep(_SLEEP, ASLEEP_SECONDS, asleep=True)
 
     async def wake(self) -> None:
-        """Lets go of the lock, so that producers commit in silence."""
+        """Lets producers commit in silence."""
         if self.is_asleep:
-            await self._ask(_WAKE, asleep=False)
+            await self._set_asleep(_WAKE, asleep=False)
 
-    async def _ask(self, sql: str, *, asleep: bool) -> bool:
+    async def _set_asleep(self, sql: str, *parameters: float, asleep: bool) -> bool:
         connection = self._connection
         if connection is None or not self.is_up:
             return False
         try:
             async with self._lock:
-                if not await connection.fetchval(sql):
-                    return (
-                        False  # another replica sleeps, or a producer is asking at this very moment
-                    )
+                if not await self._announce(connection, sql, *parameters):
+                    return False
         except _FAULTS:
             connection.terminate()
             return False
         self.is_asleep = asleep
+        return True
+
+    async def _announce(
+        self, connection: "Connection[Record]", sql: str, *parameters: float
+    ) -> bool:
+        """Sets `asleep_until`; returns False where the server refuses it: then polling finds every event."""
+        try:
+            await connection.fetchval(sql, *parameters)
+        except _REFUSALS as error:
+            if not self._is_refused:
+                _log.warning("listener.announce_refused", error=str(error))
+            self._is_refused = True
+            return False
+        self._is_refused = False
         return True

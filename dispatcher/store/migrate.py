@@ -1,19 +1,29 @@
 """Brings the schema up: numbered files, each applied once, each remembered with its checksum.
 
 `NNNN_pre_what.sql` is harmless to the version before and may be applied while it runs;
-`NNNN_post_what.sql` needs the new version everywhere. One migration runs at a time (a
-transaction-level advisory lock), each file in a transaction of its own with a short lock_timeout,
-retried: a migration that waits for a lock would make everybody wait behind it. Applied `pre` files
-that this version does not know are accepted (a newer version is being rolled out); an unknown
+`NNNN_post_what.sql` needs the new version everywhere. One migration runs at a time (a lock on the
+list of migrations, which only its owner can take), each file in a transaction of its own with a short
+lock_timeout, retried: a migration that waits for a lock would make every session wait behind it.
+After half a minute it gives up; meanwhile it names the sessions that hold the locks. Applied `pre`
+files that this version does not know are accepted (a newer version is being rolled out); an unknown
 `post` file is not. `dispatcher run` never migrates.
+
+Every step is a transaction that begins with `migration_begin.sql`: objects bind to the names that
+search_path finds when they are created, and a setting of the role or the database (the old string
+syntax, for example) would change what a file means. What the schema then holds its rows to is
+compared with `definitions.json`.
 """
 
 import asyncio
+import contextlib
 import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import asyncpg
+import orjson
 
 from dispatcher.core.errors import SchemaError
 from dispatcher.store.statements import statement
@@ -23,7 +33,15 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
+Result = TypeVar("Result")
+
+_BEGIN = statement("migration_begin")
+_LOCK = statement("migration_lock")
+_HOLDERS = statement("lock_holders")
+_STATE = statement("schema_state")
+_CREATE = statement("schema_create")
 _BOOTSTRAP = statement("schema_bootstrap")
+_DEFINITIONS = statement("schema_definitions")
 _APPLIED = statement("schema_applied")
 _REMEMBER = statement("schema_remember")
 _LOCK_RETRIES = 40
@@ -52,6 +70,12 @@ def known() -> list[Migration]:
     return sorted(found)
 
 
+async def _state(connection: "Reach") -> "Record":
+    row = await connection.fetchrow(_STATE)
+    assert row is not None  # noqa: S101 -- a LEFT JOIN from one row has one
+    return row
+
+
 async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
     """Returns what has not been applied of `phase` (`pre`, `post`, `all`).
 
@@ -59,9 +83,7 @@ async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
         SchemaError: an applied file was changed since, or an applied `post` file is unknown to this
         version.
     """
-    if not await connection.fetchval(
-        "SELECT to_regclass('dispatcher.schema_migration') IS NOT NULL"
-    ):
+    if not (await _state(connection))["has_migrations"]:
         applied: dict[str, str] = {}
     else:
         applied = {row["name"]: row["checksum"] for row in await connection.fetch(_APPLIED)}
@@ -96,34 +118,129 @@ async def require(connection: "Reach") -> None:
         )
 
 
-async def migrate(connection: "Connection[Record]", phase: str = "all") -> list[str]:
+def _nothing(_: str) -> None:
+    """Reports to no one."""
+
+
+@asynccontextmanager
+async def step(connection: "Connection[Record]") -> AsyncIterator[None]:
+    """Runs its block in a transaction whose settings are those of a migration."""
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(_BEGIN)
+        yield
+
+
+async def migrate(
+    connection: "Connection[Record]",
+    phase: str = "all",
+    *,
+    report: Callable[[str], None] = _nothing,
+) -> list[str]:
     """Applies what is pending of `phase` and returns the names, in order.
 
+    `report` receives a sentence when a lock is waited for, with the sessions that hold it.
+
     Raises:
-        SchemaError: see `pending`; or another migration held a lock for half a minute.
+        SchemaError: see `pending`; or this role may not create what is missing, a lock could not be
+        had within half a minute, or the result is not what this version expects.
     """
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
         raise SchemaError(f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'")
-    await connection.execute(_BOOTSTRAP)
-    done = []
+    await patiently(connection, lambda: _bootstrap(connection), report)
+    done: list[str] = []
+
+    async def apply_all() -> None:
+        while (name := await _apply_next(connection, phase)) is not None:
+            done.append(name)
+
+    await patiently(connection, apply_all, report)
+    async with step(connection):
+        is_complete = not await pending(connection)
+        problems = await definition_problems(connection) if is_complete else []
+    if problems:
+        raise SchemaError("\n".join(problems))
+    return done
+
+
+async def patiently(
+    connection: "Connection[Record]",
+    action: Callable[[], Awaitable[Result]],
+    report: Callable[[str], None] = _nothing,
+) -> Result:
+    """Runs an action whose lock_timeout is short again and again, for half a minute.
+
+    Raises:
+        SchemaError: a lock was held all the time; the message names the holders.
+    """
+    reported = ""
     for _ in range(_LOCK_RETRIES):
         try:
-            while (name := await _apply_next(connection, phase)) is not None:
-                done.append(name)
-        except asyncpg.LockNotAvailableError:
+            return await action()
+        except (
+            asyncpg.LockNotAvailableError,
+            asyncpg.DeadlockDetectedError,
+            # Another process creates the same schema or table at this moment.
+            asyncpg.DuplicateSchemaError,
+            asyncpg.DuplicateTableError,
+            asyncpg.UniqueViolationError,
+        ) as error:
+            if (
+                isinstance(error, asyncpg.UniqueViolationError)
+                and error.schema_name != "pg_catalog"
+            ):
+                raise
+            holders = await _holders(connection)
+            if holders != reported:
+                report(f"waiting for a lock; {holders}")
+                reported = holders
             await asyncio.sleep(_LOCK_RETRY_SECONDS)
-        else:
-            return done
     raise SchemaError(
-        "a lock was not to be had for half a minute: another migration or a long transaction; try again"
+        f"a lock could not be had for half a minute; {reported}. Wait for that session or end it"
+        " (SELECT pg_terminate_backend(pid)), and run the command again."
     )
 
 
+async def _holders(connection: "Connection[Record]") -> str:
+    async with step(connection):
+        rows = await connection.fetch(_HOLDERS)
+    if not rows:
+        return "no session holds it now"
+    sessions = [
+        f"pid {row['pid']} (application {row['application']!r}, user {row['user_name']!r}"
+        + (f", transaction open for {row['seconds']:.0f} s)" if row["seconds"] is not None else ")")
+        for row in rows
+    ]
+    return "held by " + ", ".join(sessions)
+
+
+async def _bootstrap(connection: "Connection[Record]") -> None:
+    async with step(connection):
+        state = await _state(connection)
+        if state["has_migrations"]:
+            return
+        user, owner = state["user_name"], state["owner"]
+        if owner is None:
+            try:
+                await connection.execute(_CREATE)
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise SchemaError(
+                    f"role {user} may not create the schema dispatcher. Ask your DBA to run:"
+                    f" CREATE SCHEMA dispatcher AUTHORIZATION {user}"
+                ) from error
+        elif not state["may_create"]:
+            raise SchemaError(
+                f"the schema dispatcher belongs to role {owner} and role {user} may not create tables in it."
+                f" Ask your DBA to run: ALTER SCHEMA dispatcher OWNER TO {user}"
+            )
+        await connection.execute(_BOOTSTRAP)
+
+
 async def _apply_next(connection: "Connection[Record]", phase: str) -> str | None:
-    async with connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = '500ms'")
-        await connection.execute("SELECT pg_advisory_xact_lock(1684632432, 0)")
+    async with step(connection):
+        if not await pending(connection, phase):
+            return None  # without a lock: nothing that others do keeps this from being known
+        await connection.execute(_LOCK)
         waiting = await pending(connection, phase)
         if not waiting:
             return None
@@ -132,30 +249,85 @@ async def _apply_next(connection: "Connection[Record]", phase: str) -> str | Non
         return waiting[0].name
 
 
-async def set_notify(connection: "Connection[Record]", *, wanted: bool) -> bool:
+async def definitions(connection: "Reach") -> dict[str, str]:
+    """Returns what the schema holds its rows to, as Postgres prints it, by kind and name."""
+    return {row["name"]: row["definition"] for row in await connection.fetch(_DEFINITIONS)}
+
+
+def expected_definitions() -> dict[str, str]:
+    """Returns the same as this version's migrations make it."""
+    text = resources.files("dispatcher.store").joinpath("definitions.json").read_bytes()
+    expected: dict[str, str] = orjson.loads(text)
+    return expected
+
+
+async def definition_problems(connection: "Reach") -> list[str]:
+    """Returns where CHECKs, defaults, triggers and functions differ from this version's.
+
+    What a newer `pre` migration has added is no problem.
+    """
+    actual = await definitions(connection)
+    return [
+        f"{name} of the schema is not what this version makes. Expected {expected}, found"
+        f" {actual.get(name, 'nothing')}. Restore it, or migrate an empty database and move the data."
+        for name, expected in expected_definitions().items()
+        if actual.get(name) != expected
+    ]
+
+
+async def set_notify(
+    connection: "Connection[Record]", *, wanted: bool, report: Callable[[str], None] = _nothing
+) -> bool:
     """Attaches or drops the trigger that wakes a sleeping dispatcher; returns whether it changed anything."""
-    if await has_notify(connection) == wanted:
-        return False
-    await connection.execute(statement("notify_attach" if wanted else "notify_drop"))
-    return True
+
+    async def change() -> bool:
+        async with step(connection):
+            if await has_notify(connection) == wanted:
+                return False
+            await connection.execute(statement("notify_attach" if wanted else "notify_drop"))
+            return True
+
+    return await patiently(connection, change, report)
 
 
 async def has_notify(connection: "Connection[Record]") -> bool:
-    """Tells whether producers' commits wake a sleeping dispatcher."""
+    """Returns whether producers' commits wake a sleeping dispatcher."""
     return bool(await connection.fetchval(statement("notify_attached")))
 
 
-async def grant_producers(connection: "Connection[Record]") -> str | None:
+async def grant_producers(
+    connection: "Connection[Record]", *, report: Callable[[str], None] = _nothing
+) -> str | None:
     """Makes the role that producers are granted; returns the SQL for the DBA where that is not permitted."""
     sql = statement("producer_role")
-    try:
-        async with connection.transaction():
+
+    async def grant() -> None:
+        async with step(connection):
+            if not await producers_problems(connection):
+                return
             await connection.execute(sql)
+
+    try:
+        await patiently(connection, grant, report)
     except asyncpg.InsufficientPrivilegeError:
-        return sql
+        async with step(connection):
+            user = (await _state(connection))["user_name"]
+        return (
+            f"BEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\n{sql}"
+            f"GRANT dispatcher_producer TO {user};\nCOMMIT;"
+        )
+
+    async def join() -> None:
+        async with step(connection):
+            await connection.execute(statement("producer_member"))
+
+    with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+        await patiently(
+            connection, join, report
+        )  # only `check` needs it, and reports where it is missing
     return None
 
 
-async def producers_problems(connection: "Connection[Record]") -> list[str]:
+async def producers_problems(connection: "Reach") -> list[str]:
     """Returns what the producers' role lacks, in words; nothing if it is as it should be."""
     return [row["problem"] for row in await connection.fetch(statement("producer_role_problems"))]

@@ -4,10 +4,12 @@
 Both translate what went wrong: `StoreUnavailableError` means "not now, try again", any other
 `asyncpg.PostgresError` means that the statement itself is at fault and will be next time too.
 
-Nothing but a name (and `options`, if the URL has them) is sent as a startup parameter and nothing
-relies on a session's state, so that a transaction pooler may stand between: limits are SET LOCAL
-within each transaction. There `enable_seqscan = off` is set as well: the hot tables swing between
-nothing and millions of rows,
+Every statement runs with `search_path = pg_catalog, pg_temp`, so that no role that may create objects
+elsewhere has them called by ours. A transaction sets it for itself. A single statement relies on its
+session: the first statement of each connection sets it, and finds out whether a pooler stands
+between. Then no session is ours alone, and single statements become transactions. Nothing but a name
+(and `options`, if the URL has them) is sent as a startup parameter: poolers refuse others. Limits are SET LOCAL within each transaction, and
+`enable_seqscan = off` is set as well: the hot tables swing between nothing and millions of rows,
 and a plan cached when one was empty would read it whole. `enable_bitmapscan = off` for the same
 reason: a claim on a backlog sorted all of it (65 ms at 50,000 events, 3 in index order). That makes
 the planner's costs look enormous, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5.
@@ -24,6 +26,7 @@ import asyncpg
 from dispatcher.config.database_url import UrlSource
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.store.connector import Connector
+from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Pool, Record
@@ -31,10 +34,8 @@ if TYPE_CHECKING:
 
     Reach = Connection[Record] | PoolConnectionProxy[Record]
 
-_BEGIN = """BEGIN; SELECT set_config('statement_timeout', '5s', true), set_config('lock_timeout', '2s', true),
-set_config('idle_in_transaction_session_timeout', '10s', true),
-set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-set_config('jit', 'off', true)"""
+_BEGIN = statement("transaction_begin")
+_PIN = statement("session_pin")
 
 STATEMENT_SECONDS_MAX = 5.5
 """A little over the server's own limit, so that a healthy server is the one that ends a statement."""
@@ -71,6 +72,10 @@ _BEHIND_A_POOLER = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePrepa
 """A statement that was prepared is not there, or is another's: our server connection is not our own."""
 
 
+class _PoolerFoundError(Exception):
+    """Another process than the one that greeted us runs our statements."""
+
+
 async def _keep_session(_: "Connection[Record]") -> None:
     """Takes the place of the pool's reset query: no state is left behind, so a round trip is saved."""
 
@@ -101,6 +106,7 @@ class Database:
             min_size=0,
             max_size=self._connections_max,
             max_inactive_connection_lifetime=60.0,
+            init=self._pin_session,
             reset=_keep_session,
             **self._connect_options(),
         )
@@ -113,6 +119,25 @@ class Database:
             "statement_cache_size": self._statement_cache_size,
             "max_cached_statement_lifetime": 0,
         }
+
+    async def _pin_session(self, connection: "Reach") -> None:
+        """Prepares a new connection for single statements.
+
+        Raises:
+            _PoolerFoundError: it is not ours alone.
+        """
+        if self._statement_cache_size and not await connection.fetchval(
+            _PIN, connection.get_server_pid()
+        ):
+            raise _PoolerFoundError
+
+    async def _acquire(self) -> "PoolConnectionProxy[Record]":
+        assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
+        try:
+            return await self._pool.acquire(timeout=self._acquire_seconds_max)
+        except (_PoolerFoundError, *_BEHIND_A_POOLER):
+            await self._keep_no_statements()
+        return await self._pool.acquire(timeout=self._acquire_seconds_max)
 
     async def _keep_no_statements(self) -> None:
         """Goes on as `database.pooler` asks for, having found out that one stands between."""
@@ -131,7 +156,7 @@ class Database:
         """Yields a connection; one that met an outage, or whose user was cancelled, is thrown away."""
         assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
-            connection = await self._pool.acquire(timeout=self._acquire_seconds_max)
+            connection = await self._acquire()
         except (*_NOT_NOW, asyncpg.PostgresError) as error:
             # Whatever refuses a connection (no such database, a role that may not log in, a full
             # house) is mended by a person while we wait: it ends no process.

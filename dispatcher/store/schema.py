@@ -25,7 +25,7 @@ class Schema:
             SchemaError: it is absent, too old, too new, or the database is not UTF-8.
             StoreUnavailableError: not known, the database is away.
         """
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             encoding = await connection.fetchval("SHOW server_encoding")
             if encoding != "UTF8":
                 raise SchemaError(

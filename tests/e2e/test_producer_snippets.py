@@ -309,7 +309,7 @@ async def test_a_commit_is_announced_only_while_a_dispatcher_sleeps(shop: Shop) 
     try:
         await sleeper.add_listener("dispatcher_outbox", hear)
         await producer.execute(publish)
-        await sleeper.execute("SELECT pg_advisory_lock(1684632432, 1)")
+        await sleeper.execute("SELECT setval('dispatcher.asleep_until', 4102444800)")
         await producer.execute(publish)
         async with asyncio.timeout(10):
             await heard.wait()

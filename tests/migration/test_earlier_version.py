@@ -29,6 +29,12 @@ NOT_PREPARED = {
     "schema_mark_dev",
     "notify_attach",
     "notify_drop",
+    "transaction_begin",
+    "migration_begin",
+    "migration_lock",
+    "schema_create",
+    "producer_member",
+    "producer_trial",
 }
 
 

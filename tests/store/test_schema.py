@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from dispatcher.core.errors import SchemaError
+from dispatcher.store import migrate
 from dispatcher.store.pool import Database
 from dispatcher.store.schema import Schema
 
@@ -69,6 +70,12 @@ async def test_every_function_pins_its_search_path(sql):
         " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
     )
     assert loose == []
+
+
+async def test_a_migrated_schema_is_the_expected_one(sql):
+    """`python -m tests.support.definitions` writes the file again after a change of the schema."""
+    async with migrate.step(sql):
+        assert await migrate.definitions(sql) == migrate.expected_definitions()
 
 
 async def test_every_change_of_an_endpoint_or_a_secret_raises_the_routing_version(sql):

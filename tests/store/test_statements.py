@@ -17,6 +17,12 @@ NOT_PREPARED = {
     "schema_bootstrap",
     "notify_attach",
     "notify_drop",
+    "transaction_begin",
+    "migration_begin",
+    "migration_lock",
+    "schema_create",
+    "producer_member",
+    "producer_trial",
     "control_notify",
 }
 

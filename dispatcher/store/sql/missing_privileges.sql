@@ -13,3 +13,9 @@ WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind = 'p'
 UNION ALL
 SELECT 'CREATE on the schema dispatcher, to make partitions'
 WHERE NOT has_schema_privilege('dispatcher', 'CREATE')
+UNION ALL
+SELECT format('SELECT, USAGE, UPDATE on the sequence dispatcher.%I', c.relname)
+FROM pg_class AS c
+WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind = 'S'
+  AND NOT (has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'USAGE')
+           AND has_sequence_privilege(c.oid, 'UPDATE'))

@@ -1,0 +1,11 @@
+-- Inserts events as a producer would, in the caller's transaction, which must be rolled back.
+--
+-- Parameters: none. Locks: the new rows. The role is the transaction's; deferred triggers fire here rather than never.
+SET LOCAL ROLE dispatcher_producer;
+INSERT INTO dispatcher.outbox (type, data, tenant, occurred_at, ordering_key, labels, traceparent)
+VALUES ('check.producer', '{"rolled": "back"}', 'default', now(), 'key', '{"check": "true"}', NULL)
+RETURNING id;
+INSERT INTO dispatcher.outbox (id, type, data)
+VALUES ('dispatcher_check_' || pg_backend_pid(), 'check.producer', '{}')
+ON CONFLICT (id) DO NOTHING;
+SET CONSTRAINTS ALL IMMEDIATE
