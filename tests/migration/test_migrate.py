@@ -63,7 +63,6 @@ async def test_two_at_once_apply_each_file_once(make_database):
     url = make_database(migrated=False)
     connections = [await asyncpg.connect(url) for _ in range(2)]
     try:
-        await connections[0].execute(module._BOOTSTRAP)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(migrate(connection)) for connection in connections]
         done = [name for task in tasks for name in task.result()]

@@ -17,7 +17,7 @@ class Ended:
     def __init__(self) -> None:
         self.is_terminated = False
 
-    async def fetchval(self, sql: str) -> bool:
+    async def fetchval(self, sql: str, *_: float) -> bool:
         raise asyncpg.InternalClientError(f"cannot switch to state 12 for {sql[:6]}")
 
     def terminate(self) -> None:
