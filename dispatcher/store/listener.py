@@ -22,6 +22,7 @@ from dispatcher.config.database_url import UrlSource
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff
 from dispatcher.store.connector import Connector
+from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _log = structlog.get_logger("dispatcher.store.listener")
 _SLEEP = statement("asleep_set")
 _WAKE = statement("asleep_clear")
 _PROVE = statement("listener_prove")
-_PIN = statement("session_pin")
 
 CHANNEL_EVENTS = "dispatcher_outbox"
 CHANNEL_CONTROL = "dispatcher_control"
@@ -115,7 +115,7 @@ class Listener:
             command_timeout=ANSWER_SECONDS_MAX,
             statement_cache_size=0,
         )
-        if not await connection.fetchval(_PIN, connection.get_server_pid()):
+        if not await pin_session(connection):
             # It may even pass the proof below, while the pooler happens to hand out the same server
             # connection, and yet never hear of anybody else's commit.
             raise ConnectionError(

@@ -27,6 +27,7 @@ import asyncpg
 from dispatcher.config.database_url import UrlSource
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.store.connector import Connector
+from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     Reach = Connection[Record] | PoolConnectionProxy[Record]
 
 _BEGIN = statement("transaction_begin")
-_PIN = statement("session_pin")
 
 STATEMENT_SECONDS_MAX = 5.5
 """A little over the server's own limit, so that a healthy server is the one that ends a statement."""
@@ -127,9 +127,7 @@ class Database:
         Raises:
             _PoolerFoundError: it is not ours alone.
         """
-        if self._statement_cache_size and not await connection.fetchval(
-            _PIN, connection.get_server_pid()
-        ):
+        if self._statement_cache_size and not await pin_session(connection):
             raise _PoolerFoundError
 
     async def _acquire(self) -> "PoolConnectionProxy[Record]":
