@@ -48,6 +48,13 @@ class TakenThrough(NamedTuple):
     more: bool
 
 
+class Overtaken(NamedTuple):
+    """What was fanned out before its turn by position."""
+
+    events_count: int
+    per_tenant_max: int
+
+
 class Fanout:
     """One batch at a time, at intake's pace."""
 
@@ -94,6 +101,30 @@ class Fanout:
         self._events_max = min(events_max, self._events_max * 2)
         return taken
 
+    async def overtake(self, events_max: int) -> Overtaken:
+        """Fans out up to so many events of tenants that wait behind another tenant's backlog, in turns.
+
+        Raises:
+            StoreUnavailableError: none of them was, as far as is known; retry later.
+        """
+        deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
+        pick = await self._outbox.pick(min(events_max, deliveries_bound))
+        if not pick.tenants:
+            return Overtaken(0, 0)
+        return Overtaken(await self._overtake(pick.tenants), pick.per_tenant_max)
+
+    async def _overtake(self, tenants: dict[int, str]) -> int:
+        """Fans out certain events; halves a batch that Postgres refuses until the refused event is alone."""
+        try:
+            return (await self._through(len(tenants), tenants=tenants)).events_count
+        except BatchRefusedError:
+            if len(tenants) == 1:
+                self._outbox.leave(*tenants)
+                return 0
+        items = list(tenants.items())
+        half = len(items) // 2
+        return await self._overtake(dict(items[:half])) + await self._overtake(dict(items[half:]))
+
     async def _one_by_one(self) -> TakenThrough:
         """Takes the oldest event through, or sets that very one aside if it is refused again."""
         event_id = await self._outbox.oldest()
@@ -110,11 +141,18 @@ class Fanout:
         self._events_max = 2
         return taken
 
-    async def _through(self, events_max: int, event_id: str | None = None) -> TakenThrough:
-        """Takes one batch through, or one certain event, in one transaction."""
+    async def _through(
+        self,
+        events_max: int,
+        event_id: str | None = None,
+        tenants: dict[int, str] | None = None,
+    ) -> TakenThrough:
+        """Fans out one batch, one certain event, or picked ones, in one transaction."""
         new: list[tuple[EndpointId, Delivery]] = []
         try:
-            async with self._outbox.claim(events_max, self._batch_bytes_max, event_id) as claim:
+            async with self._outbox.claim(
+                events_max, self._batch_bytes_max, event_id, tenants
+            ) as claim:
                 events = claim.events
                 if not events:
                     return TakenThrough(0, more=False)

@@ -2,6 +2,9 @@
 
     asleep ──(NOTIFY, or poll, or stop)──▶ claiming ──(outbox empty)──▶ lingering ──(still empty)──▶ asleep
 
+While claims come back full there is a backlog, and it may be one tenant's. Then each round begins with
+events of the other tenants, in turns (core/census.py); without a backlog nothing of that is asked.
+
 NOTIFY is a hint and carries nothing. While asleep, intake holds the "asleep" lock on the LISTEN
 connection, so that producers' commits announce themselves; while events stream in it lets go of it
 and looks by itself, so that they commit in silence, for a NOTIFY takes a lock across the database.
@@ -34,6 +37,10 @@ LINGER_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.004
 BUSY_EVENTS_PER_SECOND = 500
 """From here on producers are spared the NOTIFY."""
+BACKLOG_CLAIMS = 2
+"""So many claims in a row that came back full are a backlog; from then on tenants are served in turns."""
+OLDEST_SHARE_MIN = 8
+"""The oldest events get at least this part (an eighth) of a batch, however many tenants wait behind them."""
 ROOM_SECONDS_MAX = 0.05
 """How long a crowded lane may keep fan-out waiting: what does not fit stays in Postgres, and others go on."""
 
@@ -52,6 +59,20 @@ class Taken(Protocol):
         ...
 
 
+class Overtook(Protocol):
+    """What fan-out returns of events that it took before their turn by position."""
+
+    @property
+    def events_count(self) -> int:
+        """Events that were fanned out."""
+        ...
+
+    @property
+    def per_tenant_max(self) -> int:
+        """The largest number of them that one tenant had."""
+        ...
+
+
 class Intake:
     """The pace of fan-out; `run` is its only task."""
 
@@ -67,8 +88,11 @@ class Intake:
         clock: Clock,
         batch_events_max: int,
         poll_seconds: float,
+        overtake: Callable[[int], Awaitable[Overtook]],
     ) -> None:
         self._fanout = fanout
+        self._overtake = overtake
+        self._full_claims = 0
         self._poll = poll
         self._alarm = alarm
         self._room = room
@@ -134,15 +158,27 @@ class Intake:
             self.turned_at = now = self._clock.monotonic()
             if now - self._polled_at >= self._poll_seconds:
                 return True
+            events_max, overtook_count = self._batch_events_max, 0
+            if self._full_claims >= BACKLOG_CLAIMS:
+                overtook = await self._overtake(events_max)
+                overtook_count = overtook.events_count
+                # What the others got, the tenant of the oldest events gets as well, and no more.
+                events_max = max(
+                    overtook.per_tenant_max,
+                    events_max - overtook_count,
+                    events_max // OLDEST_SHARE_MIN,
+                    1,
+                )
             if not self._room.is_set():
                 try:
                     async with asyncio.timeout(ROOM_SECONDS_MAX):
                         await self._room.wait()
                 except TimeoutError:
                     pass
-            taken = await self._take()
+            taken = await self._take(events_max)
             self.looked_at = self._clock.monotonic()
-            events_count = sum(one.events_count for one in taken)
+            events_count = overtook_count + sum(one.events_count for one in taken)
+            self._full_claims = self._full_claims + 1 if any(one.more for one in taken) else 0
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
                 await self._alarm.wake()
@@ -159,11 +195,11 @@ class Intake:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return False
 
-    async def _take(self) -> list[Taken]:
+    async def _take(self, events_max: int) -> list[Taken]:
         """Takes one batch through, or in busy times two at once: one computes while the other commits."""
         if self._rate <= BUSY_EVENTS_PER_SECOND:
-            return [await self._fanout(self._batch_events_max)]
-        half = -(-self._batch_events_max // 2)
+            return [await self._fanout(events_max)]
+        half = -(-events_max // 2)
         try:
             async with asyncio.TaskGroup() as group:
                 both = [group.create_task(self._one(half)) for _ in range(2)]

@@ -11,7 +11,7 @@ from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryId, EndpointId, Event, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.fanout import Fanout, TakenThrough
+from dispatcher.delivery.fanout import Fanout, Overtaken, TakenThrough
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.late_bodies import LateBodies
@@ -162,6 +162,7 @@ class Pipeline:
             clock=clock,
             batch_events_max=settings.intake.batch_events,
             poll_seconds=settings.intake.poll_seconds,
+            overtake=self._overtake,
         )
         self.tally = TrafficCounts(
             Statistics(database),
@@ -224,6 +225,17 @@ class Pipeline:
             if not known:
                 self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
         return taken
+
+    async def _overtake(self, events_max: int) -> Overtaken:
+        """Fans out other tenants' events before a backlog; one that was cut off may have been committed."""
+        known = False
+        try:
+            overtook = await self._fanout.overtake(events_max)
+            known = True
+        finally:
+            if not known:
+                self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
+        return overtook
 
     async def _polled(self, poll: Poll) -> None:
         """Acts on what intake's poll saw beside the outbox."""

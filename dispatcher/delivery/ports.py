@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from dispatcher.core.census import Pick
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store.deliveries import (
     AttemptRow,
@@ -34,9 +35,21 @@ class OutboxStore(Protocol):
         ...
 
     def claim(
-        self, events_max: int, bytes_max: int, event_id: str | None = None
+        self,
+        events_max: int,
+        bytes_max: int,
+        event_id: str | None = None,
+        tenants: dict[int, str] | None = None,
     ) -> AbstractAsyncContextManager[Claim]:
         """Yield a claim; what was written to it is committed when the block ends well."""
+        ...
+
+    async def pick(self, events_max: int) -> Pick:
+        """Return events of tenants that wait behind another tenant's backlog, in turns."""
+        ...
+
+    def leave(self, position: int) -> None:
+        """Leave an event that Postgres refused to the claim by position."""
         ...
 
     async def oldest(self) -> str | None:

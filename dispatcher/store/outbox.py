@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import orjson
 
+from dispatcher.core.census import POSITIONS_PER_TENANT_MAX, Census, Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.floor import Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
@@ -29,12 +30,19 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _CLAIM = statement("outbox_claim")
+_CLAIM_POSITIONS = statement("outbox_claim_positions")
+_TENANTS = statement("outbox_tenants")
 _CANCEL = statement("fanout_cancel")
 _POLL = statement("poll")
 _OLDEST = statement("outbox_oldest")
 _SET_ASIDE = statement("outbox_set_aside")
 _FORGET = statement("outbox_forget_tombstones")
 _ANNOUNCE = statement("arrivals_notify")
+
+SCAN_ROWS = 50_000
+"""Waiting events that one statement scans for their tenants; some 25 ms each."""
+SCANS_MAX = 8
+"""Statements of one scan; a longer backlog is scanned on at the next claim."""
 
 
 class BodyRow(NamedTuple):
@@ -136,6 +144,7 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._floor = Floor()
+        self._census = Census()
 
     async def poll(self) -> Poll:
         """Looks whether there is anything to do."""
@@ -151,16 +160,20 @@ class Outbox:
 
     @asynccontextmanager
     async def claim(
-        self, events_max: int, bytes_max: int, event_id: str | None = None
+        self,
+        events_max: int,
+        bytes_max: int,
+        event_id: str | None = None,
+        tenants: dict[int, str] | None = None,
     ) -> AsyncIterator[Claim]:
-        """Yields a claim on the oldest waiting events, or on a certain one; perhaps on none.
+        """Yields a claim on the oldest waiting events, on a certain one, or on picked ones; perhaps on none.
 
         Raises:
             BatchRefusedError: a statement failed for what these events hold.
             StoreUnavailableError: not now.
         """
         try:
-            async with self._claim(events_max, bytes_max, event_id) as claim:
+            async with self._claim(events_max, bytes_max, event_id, tenants) as claim:
                 yield claim
         except asyncpg.PostgresError as error:
             if is_about_rows(error):
@@ -179,12 +192,15 @@ class Outbox:
 
     @asynccontextmanager
     async def _claim(
-        self, events_max: int, bytes_max: int, event_id: str | None
+        self, events_max: int, bytes_max: int, event_id: str | None, tenants: dict[int, str] | None
     ) -> AsyncIterator[Claim]:
-        floor = self._floor.for_claim() if event_id is None else 0
+        floor = self._floor.for_claim() if event_id is None and tenants is None else 0
         try:
             async with self._database.transaction() as connection:
-                rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id, floor)
+                if tenants is None:
+                    rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id, floor)
+                else:
+                    rows = await connection.fetch(_CLAIM_POSITIONS, list(tenants), bytes_max)
                 events = [
                     Event(
                         r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7]
@@ -197,9 +213,38 @@ class Outbox:
                     yield Claim(connection, events, None, 0)
         except BaseException:
             self._floor.failed()
+            self._census.forget()
             raise
-        if rows and event_id is None:
+        if tenants is not None:
+            if sum(len(event.data) for event in events) > bytes_max // 4:
+                claimed = {row[10] for row in rows}
+                self._census.put_back({p: t for p, t in tenants.items() if p not in claimed})
+        elif rows and event_id is None:
             self._floor.claimed(time.monotonic(), rows[-1][10])
+            self._census.claimed(events[0].tenant, rows[-1][10])
+
+    async def pick(self, events_max: int) -> Pick:
+        """Returns events of tenants that wait behind another tenant's backlog, in turns.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        after = self._census.scan_from(time.monotonic())
+        for _ in range(SCANS_MAX):
+            began = time.monotonic()
+            async with self._database.transaction() as connection:
+                rows = await connection.fetch(_TENANTS, after, SCAN_ROWS, POSITIONS_PER_TENANT_MAX)
+            after = max((row[2] for row in rows), default=after)
+            self._census.scanned(
+                {row[0]: row[1] for row in rows}, after, time.monotonic() - began
+            )
+            if sum(row[3] for row in rows) < SCAN_ROWS:
+                break
+        return self._census.pick(events_max)
+
+    def leave(self, position: int) -> None:
+        """Leaves an event that Postgres refused to the claim by position, which can set it aside."""
+        self._census.leave(position)
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
         """Forgets ids that producers gave more than `days` ago; returns how many."""
