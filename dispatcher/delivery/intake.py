@@ -39,6 +39,11 @@ BUSY_EVENTS_PER_SECOND = 500
 """From here on producers are spared the NOTIFY."""
 BACKLOG_CLAIMS = 2
 """So many claims in a row that came back full are a backlog; from then on tenants are served in turns."""
+SHARED_SECONDS = 5.0
+"""How long after another tenant's event rounds stay short, so that its next one waits for a short round only."""
+ROUND_SECONDS = 0.05
+"""A short round: so many events as are fanned out in this time at the present rate."""
+ROUND_EVENTS_MIN = 50
 OLDEST_SHARE_MIN = 8
 """The oldest events get at least this part (an eighth) of a batch, however many tenants wait behind them."""
 ROOM_SECONDS_MAX = 0.05
@@ -93,6 +98,7 @@ class Intake:
         self._fanout = fanout
         self._overtake = overtake
         self._full_claims = 0
+        self._shared_at = float("-inf")
         self._poll = poll
         self._alarm = alarm
         self._room = room
@@ -160,8 +166,13 @@ class Intake:
                 return True
             events_max, overtook_count = self._batch_events_max, 0
             if self._full_claims >= BACKLOG_CLAIMS:
+                if now - self._shared_at < SHARED_SECONDS:
+                    round_events = max(ROUND_EVENTS_MIN, int(self._rate * ROUND_SECONDS))
+                    events_max = min(events_max, round_events)
                 overtook = await self._overtake(events_max)
                 overtook_count = overtook.events_count
+                if overtook_count:
+                    self._shared_at = now
                 # What the others got, the tenant of the oldest events gets as well, and no more.
                 events_max = max(
                     overtook.per_tenant_max,

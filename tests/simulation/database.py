@@ -175,15 +175,22 @@ class MemoryDatabase:
         return False
 
     def claim(
-        self, transaction: Transaction, events_max: int, bytes_max: int, event_id: str | None
+        self,
+        transaction: Transaction,
+        events_max: int,
+        bytes_max: int,
+        event_id: str | None,
+        positions: Sequence[int] | None = None,
     ) -> int:
-        """Locks the oldest waiting events that nobody holds; returns the routing version."""
+        """Locks the oldest waiting events that nobody holds, or certain ones; returns the routing version."""
         if transaction.is_over:
             raise StoreUnavailableError("the transaction has ended")
         before = 0
         transaction.accepted_at = self._clock()
-        for position in sorted(self.outbox):
-            waiting = self.outbox[position]
+        for position in sorted(self.outbox) if positions is None else positions:
+            waiting = self.outbox.get(position)
+            if waiting is None:
+                continue
             if waiting.held_by is not None or event_id not in (None, waiting.event.id):
                 continue
             if len(transaction.events) >= events_max or before >= bytes_max:
@@ -193,6 +200,13 @@ class MemoryDatabase:
             transaction.positions.append(position)
             transaction.events.append(waiting.event)
         return self.routing_version if transaction.events else 0
+
+    def tenants(self, after: int) -> dict[str, list[int]]:
+        """Returns the positions of waiting events after one, by tenant."""
+        found: dict[str, list[int]] = {}
+        for position in sorted(p for p in self.outbox if p > after):
+            found.setdefault(self.outbox[position].event.tenant, []).append(position)
+        return found
 
     def write(
         self,

@@ -58,13 +58,13 @@ def _cursor_on_the_outbox() -> Patches:
     """The claim goes on from the highest number that it has seen: what commits behind it is lost."""
     original = MemoryDatabase.claim
 
-    def claim(self, transaction, events_max, bytes_max, event_id):
+    def claim(self, transaction, events_max, bytes_max, event_id, positions=None):
         seen = self.__dict__.setdefault("cursor", 0)
         behind = {p: w for p, w in self.outbox.items() if p <= seen}
         ahead = {p: w for p, w in self.outbox.items() if p > seen}
         self.outbox = ahead
         try:
-            version = original(self, transaction, events_max, bytes_max, event_id)
+            version = original(self, transaction, events_max, bytes_max, event_id, positions)
         finally:
             self.outbox = {**behind, **ahead}
         self.cursor = max([seen, *transaction.positions])

@@ -4,11 +4,13 @@ Each call goes through `Reach`, which decides when it arrives, whether it arrive
 answer comes back: at once and always in the conformance suite, by the seed in the simulation.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Any, Protocol, TypeVar
 
+from dispatcher.core.census import Census, Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.store.deliveries import (
     AttemptRow,
@@ -101,25 +103,49 @@ class MemoryOutbox:
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
+        self._census = Census()
 
     async def poll(self) -> Poll:
         return await self._reach.ask(self._reach.tables.poll)
 
     @asynccontextmanager
     async def claim(
-        self, events_max: int, bytes_max: int, event_id: str | None = None
+        self,
+        events_max: int,
+        bytes_max: int,
+        event_id: str | None = None,
+        tenants: dict[int, str] | None = None,
     ) -> AsyncIterator[MemoryClaim]:
         reach, tables = self._reach, self._reach.tables
         transaction = reach.begin()
         try:
             version = await reach.ask(
-                lambda: tables.claim(transaction, events_max, bytes_max, event_id)
+                lambda: tables.claim(
+                    transaction,
+                    events_max,
+                    bytes_max,
+                    event_id,
+                    None if tenants is None else list(tenants),
+                )
             )
             yield MemoryClaim(reach, transaction, version)
             await reach.ask(lambda: tables.commit(transaction))
         except BaseException:
+            self._census.forget()
             reach.abandon(transaction)
             raise
+        if tenants is None and event_id is None and transaction.events:
+            self._census.claimed(transaction.events[0].tenant, transaction.positions[-1])
+
+    async def pick(self, events_max: int) -> Pick:
+        after = self._census.scan_from(asyncio.get_running_loop().time())
+        found = await self._reach.ask(lambda: self._reach.tables.tenants(after))
+        reached = max((positions[-1] for positions in found.values()), default=after)
+        self._census.scanned(found, reached, 0.001)
+        return self._census.pick(events_max)
+
+    def leave(self, position: int) -> None:
+        self._census.leave(position)
 
     async def oldest(self) -> str | None:
         return await self._reach.ask(self._reach.tables.oldest)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dispatcher.core import ids
+from dispatcher.core.census import Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
 from dispatcher.delivery.fanout import Fanout
@@ -45,6 +46,9 @@ class World:
     def __init__(self, *endpoints: Any) -> None:
         self.endpoints = list(endpoints)
         self.waiting: list[Event] = []
+        self.behind: dict[int, Event] = {}
+        """What waits behind another tenant's backlog, by position."""
+        self.left: list[int] = []
         self.version = 1
         self.table_version = 1
         self.refreshes = 0
@@ -79,19 +83,35 @@ class World:
     # The outbox.
     @asynccontextmanager
     async def claim(
-        self, events_max: int, bytes_max: int, event_id: str | None = None
+        self,
+        events_max: int,
+        bytes_max: int,
+        event_id: str | None = None,
+        tenants: dict[int, str] | None = None,
     ) -> AsyncIterator[FakeClaim]:
         del bytes_max
         assert event_id in {None, self.waiting[0].id if self.waiting else None}
-        claim = FakeClaim(self.waiting[:events_max], self.version)
+        events = self.waiting[:events_max]
+        if tenants is not None:
+            events = [self.behind[p] for p in tenants if p in self.behind]
+        claim = FakeClaim(events, self.version)
         yield claim
         if self.fail_commit:
             raise StoreUnavailableError("away")
         if any(event.id == self.poison for event in claim.events):
             raise BatchRefusedError("refused")
-        self.waiting = self.waiting[events_max:]
+        if tenants is None:
+            self.waiting = self.waiting[events_max:]
+        self.behind = {p: e for p, e in self.behind.items() if p not in (tenants or {})}
         self.claims.append(claim)
         self.committed += len(claim.events)
+
+    async def pick(self, events_max: int) -> Pick:
+        tenants = {p: "other" for p in [*self.behind][:events_max] if p not in self.left}
+        return Pick(tenants, len(tenants))
+
+    def leave(self, position: int) -> None:
+        self.left.append(position)
 
     async def oldest(self) -> str | None:
         return self.waiting[0].id if self.waiting else None
@@ -186,9 +206,9 @@ async def test_a_newer_routing_version_is_loaded_before_matching(world, monkeypa
 
     @asynccontextmanager
     async def newer(
-        events_max: int, bytes_max: int, event_id: str | None = None
+        events_max: int, bytes_max: int, event_id: str | None = None, tenants: Any = None
     ) -> AsyncIterator[FakeClaim]:
-        del events_max, bytes_max, event_id
+        del events_max, bytes_max, event_id, tenants
         world.claims.append(FakeClaim(world.waiting, 2))
         yield world.claims[-1]
         world.committed = 1
@@ -267,3 +287,22 @@ async def test_fanout_repeated_makes_the_same_delivery_ids(world):
     first, second = world.claims
     assert [row.id for row in first.deliveries] == [row.id for row in second.deliveries]
     assert {ids.day_of(row.id) for row in first.deliveries} == {AT.date()}
+
+
+async def test_events_behind_a_backlog_are_fanned_out_before_it():
+    world = Routing(make_endpoint("ep_1", profile=STANDARD))
+    world.waiting = [make_event("first")]
+    world.behind = {7: make_event("seventh"), 9: make_event("ninth")}
+    assert await world.fanout.overtake(10) == (2, 2)
+    assert [e.id for e in world.claims[0].events] == ["seventh", "ninth"]
+    assert [e.id for e in world.waiting] == ["first"]
+
+
+async def test_a_refused_event_behind_a_backlog_costs_its_neighbours_nothing():
+    world = Routing(make_endpoint("ep_1", profile=STANDARD))
+    world.behind = {number: make_event(f"e{number}") for number in range(8)}
+    world.poison = "e5"
+    taken = await world.fanout.overtake(10)
+    assert taken.events_count == 7
+    assert world.left == [5], "it is set aside when it is the oldest"
+    assert not world.aside

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.delivery.intake import Intake
+from dispatcher.delivery.fanout import Overtaken
+from dispatcher.delivery.intake import BACKLOG_CLAIMS, Intake
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.outbox import Poll
@@ -60,7 +61,16 @@ class World:
             clock=SystemClock(),
             batch_events_max=100,
             poll_seconds=poll_seconds,
+            overtake=self._overtake,
         )
+        self.behind = 0
+        self.overtakes: list[int] = []
+
+    async def _overtake(self, events_max: int) -> Overtaken:
+        count = min(events_max, self.behind)
+        self.behind -= count
+        self.overtakes.append(count)
+        return Overtaken(count, count)
 
     async def _fanout(self, events_max: int) -> Taken:
         if self.outages:
@@ -255,3 +265,24 @@ async def test_what_is_refused_again_and_again_turns_and_takes_nothing_in(start)
     await polled.wait()
     assert world.intake.looked_at == looked_at
     assert world.intake.turned_at > turned_at
+
+
+async def test_without_a_backlog_no_tenant_is_asked_for(start):
+    with probe.listen() as heard:
+        world = await start(World())
+        await heard.wait("intake.asleep")
+        world.commit(100)
+        await heard.wait("intake.asleep", count=2)
+        assert world.overtakes == []
+
+
+async def test_in_a_backlog_other_tenants_come_first_and_share_the_batch(start):
+    with probe.listen() as heard:
+        world = World()
+        world.waiting, world.behind = 1_000, 60
+        await start(world)
+        await heard.wait("intake.asleep")
+        assert world.claims[:BACKLOG_CLAIMS] == [100, 100]
+        assert world.overtakes[0] == 60
+        assert world.claims[BACKLOG_CLAIMS] == 60, "as much as the other tenant got"
+        assert sum(world.claims) == 1_000

@@ -276,3 +276,35 @@ async def test_a_missing_grant_is_a_problem_in_words(sql, producer):
         problems = await producers_problems(sql)
         await sql.execute("GRANT INSERT (type) ON dispatcher.outbox TO dispatcher_producer")
     assert problems == ["role dispatcher_producer may not insert into dispatcher.outbox"]
+
+
+async def test_picked_events_of_other_tenants_are_claimed_before_a_backlog(sql, outbox):
+    await sql.execute(
+        "INSERT INTO dispatcher.outbox (type, tenant, data)"
+        " SELECT 'a.b', 'flood', '{}' FROM generate_series(1, 50)"
+    )
+    await _insert(sql, tenant="one", id="one-1")
+    await _insert(sql, tenant="two", id="two-1")
+    await _insert(sql, tenant="one", id="one-2")
+    async with outbox.claim(10, MEBIBYTE):
+        pass
+    pick = await outbox.pick(2)
+    assert [*pick.tenants.values()] == ["one", "two"]
+    async with outbox.claim(2, MEBIBYTE, None, pick.tenants) as claim:
+        assert [event.id for event in claim.events] == ["one-1", "two-1"]
+        assert claim.accepted_at is not None
+    assert [*(await outbox.pick(10)).tenants.values()] == ["one"]
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.outbox WHERE data IS NOT NULL") == 41
+
+
+async def test_large_picked_events_leave_room_for_other_tenants_in_turn(sql, outbox):
+    await _insert(sql, tenant="flood")
+    for _ in range(3):
+        await _insert(sql, tenant="large", data='{"a":"' + "x" * 1_000 + '"}')
+    await _insert(sql, tenant="small", id="small-1")
+    async with outbox.claim(1, MEBIBYTE):
+        pass
+    pick = await outbox.pick(10)
+    async with outbox.claim(10, 1_010, None, pick.tenants) as claim:
+        assert [event.tenant for event in claim.events] == ["large", "small"]
+    assert [*(await outbox.pick(10)).tenants.values()] == ["large", "large"]

@@ -1,0 +1,78 @@
+"""The census of a backlog: turns between tenants, and what it may not lose or keep."""
+
+import pytest
+
+from dispatcher.core.census import (
+    LEFT_MAX,
+    POSITIONS_MAX,
+    POSITIONS_PER_TENANT_MAX,
+    RESTART_SECONDS_MIN,
+    TRAIL_SECONDS,
+    Census,
+)
+
+
+@pytest.fixture
+def census() -> Census:
+    """A census after the oldest claim of tenant `a`, at time 100."""
+    made = Census()
+    made.claimed("a", 0)
+    made.scan_from(100.0)
+    return made
+
+
+def test_pick_takes_one_event_of_each_tenant_a_turn(census: Census) -> None:
+    census.scanned({"a": [1, 2, 3], "b": [4, 5, 6], "c": [7]}, 7, 0.001)
+    pick = census.pick(3)
+    assert list(pick.tenants.items()) == [(4, "b"), (7, "c"), (5, "b")]
+    assert pick.per_tenant_max == 2
+
+
+def test_pick_of_the_flooding_tenant_alone_is_empty(census: Census) -> None:
+    census.scanned({"a": [1, 2, 3]}, 3, 0.001)
+    assert census.pick(10) == ({}, 0)
+
+
+def test_pick_skips_what_the_claim_by_position_has_passed(census: Census) -> None:
+    census.scanned({"a": [1], "b": [2, 9]}, 9, 0.001)
+    census.claimed("a", 5)
+    assert list(census.pick(10).tenants) == [9]
+
+
+def test_scan_begins_again_before_late_commits_and_adds_none_twice(census: Census) -> None:
+    census.scanned({"b": [10, 12]}, 12, 0.001)
+    assert census.scan_from(100.1) < 10
+    census.scanned({"b": [10, 11, 12]}, 12, 0.001)
+    assert sorted(census.pick(10).tenants) == [10, 11, 12]
+    census.scan_from(100.2 + TRAIL_SECONDS)
+    assert census.scan_from(100.4 + 2 * TRAIL_SECONDS) == 12
+
+
+def test_restart_finds_everything_again(census: Census) -> None:
+    census.scanned({"b": [10]}, 10, 0.001)
+    census.pick(1)
+    assert census.scan_from(100.1 + RESTART_SECONDS_MIN) == 0
+
+
+def test_put_back_events_are_the_next_of_their_tenants(census: Census) -> None:
+    census.scanned({"b": [4, 5, 6]}, 6, 0.001)
+    pick = census.pick(2)
+    census.put_back(pick.tenants)
+    assert list(census.pick(3).tenants) == [4, 5, 6]
+
+
+def test_a_refused_event_is_left_to_the_claim_by_position(census: Census) -> None:
+    census.leave(4)
+    census.forget()
+    census.scan_from(200.0)
+    census.scanned({"b": [4, 5]}, 5, 0.001)
+    assert list(census.pick(10).tenants) == [5]
+    for position in range(LEFT_MAX + 10):
+        census.leave(position)
+
+
+def test_memory_is_bounded(census: Census) -> None:
+    census.scanned({"b": range(1, POSITIONS_PER_TENANT_MAX + 100)}, 1, 0.001)
+    assert len(census.pick(POSITIONS_MAX).tenants) == POSITIONS_PER_TENANT_MAX
+    census.scanned({f"t{n}": range(n * 100, n * 100 + 100) for n in range(1, 30_000)}, 1, 0.001)
+    assert len(census.pick(POSITIONS_MAX * 2).tenants) <= POSITIONS_MAX
