@@ -76,7 +76,9 @@ class Census:
         self._restarts_at = now + RESTART_SECONDS_MIN
         self._scan_seconds = 0.0
 
-    def scanned(self, positions_by_tenant: Mapping[str, Sequence[int]], reached: int, seconds: float) -> None:
+    def scanned(
+        self, positions_by_tenant: Mapping[str, Sequence[int]], reached: int, seconds: float
+    ) -> None:
         """Add the events that a scan found, each tenant's in the order of position."""
         self._scan_seconds += seconds
         self._restarts_at = max(

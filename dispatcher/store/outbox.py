@@ -235,9 +235,7 @@ class Outbox:
             async with self._database.transaction() as connection:
                 rows = await connection.fetch(_TENANTS, after, SCAN_ROWS, POSITIONS_PER_TENANT_MAX)
             after = max((row[2] for row in rows), default=after)
-            self._census.scanned(
-                {row[0]: row[1] for row in rows}, after, time.monotonic() - began
-            )
+            self._census.scanned({row[0]: row[1] for row in rows}, after, time.monotonic() - began)
             if sum(row[3] for row in rows) < SCAN_ROWS:
                 break
         return self._census.pick(events_max)
