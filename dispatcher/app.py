@@ -36,6 +36,7 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import new_incarnation
+from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import Gate, trust_problems
@@ -213,6 +214,7 @@ class Daemon:
                 partitions_ahead_days=settings.retention.partitions_ahead_days,
             )
             pipeline.routing_changed = upkeep.soon
+            outages = OutageWatch(Routing(database))
             admin_database = Database(
                 self._source,
                 connections_max=ADMIN_CONNECTIONS_MAX,
@@ -253,11 +255,13 @@ class Daemon:
                     await self._prepare(schema, Routing(database))
                     pipeline.start(tasks)
                     tasks.spawn("upkeep", upkeep.run())
+                    tasks.spawn("outages", outages.run())
                     tasks.spawn("credentials", auth.run())
                     tasks.spawn("tail", operations.tail.run())
                     self._notifier.ready()
                     _log.info("daemon.started", replica=name, port=self.port, pid=os.getpid())
                     await self._wait_for_end(tasks)
+                    outages.stop()
                     await self._drain(pipeline, upkeep, tasks)
             finally:
                 await server.stop()

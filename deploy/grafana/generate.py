@@ -221,6 +221,17 @@ ARRIVES = [
                 [Query(database("outbox_backlog_events"), "events")],
             ),
             Panel(
+                "Endpoints down",
+                "Active endpoints without a success for 5 minutes, and for 1 hour.",
+                [Query(database("endpoints_down", by="seconds"), "{{seconds}} s")],
+            ),
+            Panel(
+                "Oldest deferred",
+                "Age past due of the oldest delivery behind an open breaker.",
+                [Query(database("oldest_deferred_seconds"))],
+                "s",
+            ),
+            Panel(
                 "Endpoints",
                 "By state.",
                 [Query(database("endpoints", by="state"), "{{state}}")],

@@ -28,6 +28,8 @@ RESTART_COST_SHARE: Final = 0.02
 IDLE_SECONDS: Final = 1.0
 """A census that was not used for so long belongs to an earlier backlog."""
 LEFT_MAX: Final = 10_000
+_NEVER: Final = 2**63 - 1
+"""Beyond every position: nothing is scanned twice yet."""
 
 
 class Pick(NamedTuple):
@@ -48,31 +50,36 @@ class Census:
         self._count = 0
         self._oldest_tenant: str | None = None
         self._claimed_to = 0
-        self._since = self._next_since = self._reached = 0
+        self._since = self._next_since = _NEVER
+        self._reached = 0
         self._older: set[int] = set()
         self._newer: set[int] = set()
-        self._trailed_at = self._used_at = self._restarts_at = float("-inf")
+        self._trailed_at = self._used_at = self._restarts_at = self._began_at = float("-inf")
         self._scan_seconds = 0.0
         self._left: set[int] = set()
 
     def scan_from(self, now: float) -> int:
-        """Return the position after which to scan; starts again if the census is too old."""
-        if now - self._used_at > IDLE_SECONDS or now >= self._restarts_at:
-            self._restart(now)
+        """Return the position after which to scan: of all of the backlog now and then, else of what is new."""
+        is_idle = now - self._used_at > IDLE_SECONDS
+        self._used_at = now
+        if is_idle:
+            self._since = self._next_since = _NEVER
+            self._trailed_at = now
         elif now - self._trailed_at >= TRAIL_SECONDS:
             self._since, self._next_since = self._next_since, self._reached
             self._older, self._newer = self._newer, set()
             self._trailed_at = now
-        self._used_at = now
-        return max(self._since, self._claimed_to)
+        if is_idle or now >= self._restarts_at:
+            self._restart(now)
+        return max(min(self._since, self._reached), self._claimed_to)
 
     def _restart(self, now: float) -> None:
         self._waiting.clear()
         self._turns.clear()
         self._count = 0
-        self._since = self._next_since = self._reached = self._claimed_to
+        self._reached = self._claimed_to
         self._older, self._newer = set(), set()
-        self._trailed_at = now
+        self._began_at = now
         self._restarts_at = now + RESTART_SECONDS_MIN
         self._scan_seconds = 0.0
 
@@ -82,9 +89,10 @@ class Census:
         """Add the events that a scan found, each tenant's in the order of position."""
         self._scan_seconds += seconds
         self._restarts_at = max(
-            self._restarts_at, self._trailed_at + self._scan_seconds / RESTART_COST_SHARE
+            self._restarts_at, self._began_at + self._scan_seconds / RESTART_COST_SHARE
         )
         self._reached = max(self._reached, reached)
+        trail = min(self._since, self._next_since)
         for tenant, positions in positions_by_tenant.items():
             queue = self._waiting.get(tenant)
             if queue is None:
@@ -99,7 +107,8 @@ class Census:
                 if position in self._newer or position in self._older or position in self._left:
                     continue
                 queue.append(position)
-                self._newer.add(position)
+                if position > trail:
+                    self._newer.add(position)
                 self._count += 1
                 room -= 1
 

@@ -5,6 +5,11 @@ from typing import Final
 WARNED_AT_PERCENT: Final = (90, 70, 50)
 """Of the time after which the endpoint is disabled; the highest first."""
 
+DOWN_SECONDS: Final = (300, 3600)
+"""An endpoint is reported as down when no attempt has succeeded for so long; each threshold once in an outage."""
+DOWN_ATTEMPTS_MIN: Final = 3
+"""Fewer failed attempts are not an outage: a quiet endpoint may have been unreachable for seconds only."""
+
 
 def passed_threshold(failing_seconds: float, disabled_after_seconds: float) -> int:
     """Returns the highest threshold, in percent, that the time of failing has reached; 0: none yet."""

@@ -9,6 +9,7 @@ from datetime import date, datetime
 import orjson
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.failing import DOWN_SECONDS
 from dispatcher.core.model import UNUSABLE_REASONS, EndpointState
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.runtime.clock import Clock, SystemClock
@@ -75,6 +76,8 @@ class Gauges:
             metrics.held_deliveries,
             metrics.retries_scheduled,
             metrics.oldest_undelivered,
+            metrics.oldest_deferred,
+            metrics.endpoints_down,
             metrics.outbox_backlog,
             metrics.outbox_lag,
             metrics.endpoints,
@@ -98,6 +101,9 @@ class Gauges:
         metrics.oldest_undelivered.set(
             max((0.0, *self._ages(row["due_endpoints"], row["due_ages_seconds"])))
         )
+        metrics.oldest_deferred.set(max(0.0, row["oldest_deferred_seconds"]))
+        for seconds, count in zip(DOWN_SECONDS, row["endpoints_down"], strict=True):
+            metrics.endpoints_down.set(count, str(seconds))
         for state in EndpointState:
             metrics.endpoints.set(row[state], state)
 

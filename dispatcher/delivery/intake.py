@@ -42,8 +42,9 @@ BACKLOG_CLAIMS = 2
 SHARED_SECONDS = 5.0
 """How long after another tenant's event rounds stay short, so that its next one waits for a short round only."""
 ROUND_SECONDS = 0.05
-"""A short round: so many events as are fanned out in this time at the present rate."""
-ROUND_EVENTS_MIN = 50
+"""A short round: as many events as fan-out commits in this time, at its recent pace."""
+ROUND_SHARE_MIN = 4
+"""A short round has at least this part (a quarter) of a batch: with less, round trips would be most of its cost."""
 OLDEST_SHARE_MIN = 8
 """The oldest events get at least this part (an eighth) of a batch, however many tenants wait behind them."""
 ROOM_SECONDS_MAX = 0.05
@@ -99,6 +100,7 @@ class Intake:
         self._overtake = overtake
         self._full_claims = 0
         self._shared_at = float("-inf")
+        self._event_seconds = 0.0001
         self._poll = poll
         self._alarm = alarm
         self._room = room
@@ -167,8 +169,7 @@ class Intake:
             events_max, overtook_count = self._batch_events_max, 0
             if self._full_claims >= BACKLOG_CLAIMS:
                 if now - self._shared_at < SHARED_SECONDS:
-                    round_events = max(ROUND_EVENTS_MIN, int(self._rate * ROUND_SECONDS))
-                    events_max = min(events_max, round_events)
+                    events_max = min(events_max, self._round_events())
                 overtook = await self._overtake(events_max)
                 overtook_count = overtook.events_count
                 if overtook_count:
@@ -182,12 +183,16 @@ class Intake:
                 )
             if not self._room.is_set():
                 try:
-                    async with asyncio.timeout(ROOM_SECONDS_MAX):
+                    # In proportion, so that short rounds take as much per second as long ones.
+                    share = min(1.0, events_max / self._batch_events_max)
+                    async with asyncio.timeout(ROOM_SECONDS_MAX * share):
                         await self._room.wait()
                 except TimeoutError:
                     pass
+            began = self._clock.monotonic()
             taken = await self._take(events_max)
             self.looked_at = self._clock.monotonic()
+            self._follow_pace(sum(one.events_count for one in taken), self.looked_at - began)
             events_count = overtook_count + sum(one.events_count for one in taken)
             self._full_claims = self._full_claims + 1 if any(one.more for one in taken) else 0
             self._measure(events_count)
@@ -205,6 +210,16 @@ class Intake:
                 return False
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return False
+
+    def _follow_pace(self, events_count: int, seconds: float) -> None:
+        """Follow what an event costs in a large claim, waiting for room not included."""
+        if events_count >= self._batch_events_max // (2 * ROUND_SHARE_MIN):
+            self._event_seconds += 0.25 * (seconds / events_count - self._event_seconds)
+
+    def _round_events(self) -> int:
+        """Return the size of a short round."""
+        least = -(-self._batch_events_max // ROUND_SHARE_MIN)
+        return max(least, int(ROUND_SECONDS / max(self._event_seconds, 1e-6)))
 
     async def _take(self, events_max: int) -> list[Taken]:
         """Takes one batch through, or in busy times two at once: one computes while the other commits."""

@@ -241,11 +241,11 @@ class Recorder:
             counts = Counter(r.endpoint.id for r in failed)
             first = {r.endpoint.id: r.attempted_at for r in reversed(failed)}
             self._failing |= counts.keys()
+            raising = {r.endpoint.id for r in failed if not is_operational(r.delivery.event_type)}
             failures = [
-                (endpoint_id, first[endpoint_id], count)
+                (endpoint_id, first[endpoint_id], count, endpoint_id in raising)
                 for endpoint_id, count in sorted(counts.items())
             ]
-            raising = {r.endpoint.id for r in failed if not is_operational(r.delivery.event_type)}
             for health in await self._until_done(
                 lambda: self._health.count_failures(failures), len(failed)
             ):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import asyncpg
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.failing import DOWN_ATTEMPTS_MIN, DOWN_SECONDS
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
 from dispatcher.store.pool import Database, columns, is_about_rows
 from dispatcher.store.statements import statement
@@ -228,7 +229,7 @@ class Deliveries:
 
     async def gauges(self) -> "asyncpg.Record":
         """Returns the figures of the whole database that /metrics shows."""
-        row = await self._database.fetch_row(_GAUGES)
+        row = await self._database.fetch_row(_GAUGES, list(DOWN_SECONDS), DOWN_ATTEMPTS_MIN)
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
         return row
 

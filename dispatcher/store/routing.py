@@ -20,6 +20,7 @@ _VERSION = statement("routing_version")
 _DISABLE = statement("endpoint_disable")
 _WARN = statement("endpoint_warn")
 _FAIL = statement("endpoint_health_fail")
+_DOWN = statement("endpoints_down")
 _CLEAR = statement("endpoint_health_clear")
 
 
@@ -66,6 +67,14 @@ class Health(NamedTuple):
     warned_percent: int
 
 
+class DownEndpoint(NamedTuple):
+    """An endpoint that has newly been down for as long as a threshold."""
+
+    id: EndpointId
+    down_seconds: int
+    first_failure_at: datetime
+
+
 def _rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
     return [
         EndpointRow._make(
@@ -107,10 +116,17 @@ class Routing:
         return await self._database.fetch_value(_WARN, endpoint_id, percent) is not None
 
     async def count_failures(
-        self, failures: Sequence[tuple[EndpointId, datetime, int]]
+        self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
     ) -> list[Health]:
-        """Adds failed attempts (endpoint, when the first was, how many); returns how the endpoints fare now."""
-        return [Health(*row) for row in await self._database.fetch(_FAIL, *columns(failures, 3))]
+        """Adds failed attempts (endpoint, when the first was, how many, whether of a producer's event); returns how the endpoints fare now."""
+        return [Health(*row) for row in await self._database.fetch(_FAIL, *columns(failures, 4))]
+
+    async def report_down(
+        self, thresholds_seconds: tuple[int, ...], failed_attempts_min: int
+    ) -> list[DownEndpoint]:
+        """Raise an event for each endpoint that has newly been down for a threshold; return them."""
+        rows = await self._database.fetch(_DOWN, list(thresholds_seconds), failed_attempts_min)
+        return [DownEndpoint(*row) for row in rows]
 
     async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
         """Forgets the failures of endpoints that have succeeded again; raises an event for those warned of."""

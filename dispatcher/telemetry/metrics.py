@@ -29,6 +29,8 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `held_deliveries` | gauge | | deliveries that wait for a paused endpoint, *database* | |
 | `retries_scheduled` | gauge | | deliveries that wait for their next attempt, *database* | |
 | `oldest_undelivered_seconds` | gauge | | age past due of the oldest due one, *database* | yes |
+| `oldest_deferred_seconds` | gauge | | age past due of the oldest one behind an open breaker, *database* | yes |
+| `endpoints_down` | gauge | seconds | active endpoints without a success for 300 or 3600 s, *database* | yes |
 | `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
@@ -64,6 +66,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from dispatcher.core.failing import DOWN_SECONDS
 from dispatcher.core.model import UNUSABLE_REASONS, DeliveryState, EndpointState, Outcome
 
 PREFIX = "dispatcher_"
@@ -348,6 +351,14 @@ class Metrics(Collector):
         )
         self.oldest_undelivered = make(
             "oldest_undelivered_seconds", "Age past due of the oldest due delivery."
+        )
+        self.oldest_deferred = make(
+            "oldest_deferred_seconds", "Age past due of the oldest delivery behind an open breaker."
+        )
+        self.endpoints_down = make(
+            "endpoints_down",
+            "Active endpoints without a success for at least so many seconds.",
+            seconds=tuple(map(str, DOWN_SECONDS)),
         )
         self.outbox_backlog = make("outbox_backlog_events", "Events not fanned out yet.")
         self.outbox_lag = make("outbox_lag_seconds", "Age of the oldest event not fanned out yet.")

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 EVENTS_PER_SECOND = 20
 SECONDS_MAX_LONG = 0.25
-"""p99 from commit to request, by issue 11; the short form runs beside other tests and has more."""
+"""p99 from commit to request, by issue 11; the short form runs beside other tests, so it has more, or an eighth of what the control waits."""
 SECONDS_MAX_SHORT = 1.0
 
 _FLOOD = """
@@ -90,5 +90,6 @@ async def test_a_backlog_of_one_tenant_delays_no_other_tenant(
             }
         ).decode()
     )
-    assert p99 <= (SECONDS_MAX_LONG if long_run else SECONDS_MAX_SHORT)
+    bound = SECONDS_MAX_LONG if long_run else max(SECONDS_MAX_SHORT, control_seconds / 8)
+    assert p99 <= bound
     assert control_seconds > 4 * p50, "the backlog delayed nothing, so this shows nothing"

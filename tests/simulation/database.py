@@ -413,9 +413,11 @@ class MemoryDatabase:
         self.save_endpoint(row._replace(state="disabled", reason=reason))
         return True
 
-    def count_failures(self, failures: Sequence[tuple[EndpointId, datetime, int]]) -> list[Health]:
+    def count_failures(
+        self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
+    ) -> list[Health]:
         found: list[Health] = []
-        for endpoint_id, first_at, count in failures:
+        for endpoint_id, first_at, count, _ in failures:
             health = self.health.setdefault(endpoint_id, [first_at.timestamp(), 0])
             health[1] += count
             found.append(Health(endpoint_id, self._clock() - health[0], int(health[1]), 0))

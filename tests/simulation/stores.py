@@ -214,7 +214,7 @@ class MemoryRouting:
         return False
 
     async def count_failures(
-        self, failures: Sequence[tuple[EndpointId, datetime, int]]
+        self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
     ) -> list[Health]:
         return await self._reach.ask(lambda: self._reach.tables.count_failures(failures))
 

@@ -355,11 +355,11 @@ async def test_a_lease_that_ended_and_that_nobody_took_is_renewed_with_its_token
 
 async def test_failures_are_counted_and_forgotten(store):
     at = SystemClock.now()
-    await store.routing.count_failures([(EP, at, 2)])
-    (health,) = await store.routing.count_failures([(EP, at, 3)])
+    await store.routing.count_failures([(EP, at, 2, True)])
+    (health,) = await store.routing.count_failures([(EP, at, 3, True)])
     assert (health.endpoint_id, health.failed_attempts) == (EP, 5)
     await store.routing.clear_failures([EP])
-    (health,) = await store.routing.count_failures([(EP, at, 1)])
+    (health,) = await store.routing.count_failures([(EP, at, 1, True)])
     assert health.failed_attempts == 1
 
 

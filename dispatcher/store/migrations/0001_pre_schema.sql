@@ -321,7 +321,9 @@ CREATE TABLE dispatcher.endpoint_health (
     endpoint_id      text        COLLATE "C" NOT NULL PRIMARY KEY REFERENCES dispatcher.endpoint (id),
     first_failure_at timestamptz NOT NULL,
     failed_attempts  bigint      NOT NULL,
-    warned_percent   smallint    NOT NULL DEFAULT 0
+    warned_percent   smallint    NOT NULL DEFAULT 0,
+    down_seconds     integer     NOT NULL DEFAULT 0, -- the last threshold of an outage that an event was raised for
+    by_producers     boolean     NOT NULL DEFAULT false -- an attempt failed that was not of the dispatcher's own events
 );
 
 -- Any change of an endpoint or a secret, by whatever hand, is seen by the next fan-out.

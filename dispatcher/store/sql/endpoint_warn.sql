@@ -17,7 +17,7 @@ WITH warned AS (
             SELECT w.id AS endpoint_id, w.name AS endpoint_name, 'failing_too_long' AS reason,
                    to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
                    to_char(w.first_failure_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS failing_since,
-                   w.warned_percent AS percent) AS r)
+                   w.warned_percent AS percent, NULL::integer AS down_seconds) AS r)
     FROM warned AS w
 )
 SELECT id FROM warned

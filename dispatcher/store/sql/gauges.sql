@@ -1,6 +1,7 @@
 -- The figures that are of the whole database, for /metrics: read at most once in some seconds, for all scrapes.
 --
--- Parameters: none. Index: delivery_open_due, outbox_waiting. Locks: none.
+-- Parameters: $1 seconds without a success after which an endpoint is down, $2 failed attempts at least.
+-- Index: delivery_open_due, outbox_waiting. Locks: none.
 -- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing; endpoints
 -- whose open breaker a living replica has published are left out, by every replica alike.
 -- Days ahead: looked up by name, since upkeep names partitions so; stops counting where any of the four lacks one.
@@ -33,6 +34,20 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
                                  WHERE o.endpoint_id = p.id ORDER BY o.next_attempt_at LIMIT 1) AS d
              WHERE p.deleted_at IS NULL AND p.state = 'active'
              AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_ages_seconds,
+       coalesce((SELECT max(extract(epoch FROM clock_timestamp() - d.next_attempt_at))
+                 FROM deferred
+                 JOIN dispatcher.endpoint AS p ON p.id = deferred.endpoint_id AND p.deleted_at IS NULL
+                                                  AND p.state = 'active'
+                 CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
+                                     WHERE o.endpoint_id = p.id ORDER BY o.next_attempt_at LIMIT 1) AS d), 0)::float8
+           AS oldest_deferred_seconds,
+       ARRAY(SELECT (SELECT count(*)
+                     FROM dispatcher.endpoint_health AS h
+                     JOIN dispatcher.endpoint AS p ON p.id = h.endpoint_id AND p.deleted_at IS NULL
+                                                      AND p.state = 'active'
+                     WHERE h.failed_attempts >= $2
+                       AND h.first_failure_at <= clock_timestamp() - make_interval(secs => t.seconds))
+             FROM unnest($1::integer[]) WITH ORDINALITY AS t (seconds, place) ORDER BY t.place) AS endpoints_down,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'active' AND deleted_at IS NULL) AS active,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'paused' AND deleted_at IS NULL) AS paused,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled,
