@@ -119,7 +119,7 @@ class EndpointStore(Protocol):
     async def count_failures(
         self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
     ) -> list[Health]:
-        """Add failed attempts (endpoint, time of the first, count, whether of a producer's event); return the health since."""
+        """Add failed attempts (endpoint, first time, count, of a producer's event); return the health since."""
         ...
 
     async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:

@@ -118,7 +118,7 @@ class Routing:
     async def count_failures(
         self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
     ) -> list[Health]:
-        """Adds failed attempts (endpoint, when the first was, how many, whether of a producer's event); returns how the endpoints fare now."""
+        """Add failed attempts (endpoint, first time, count, of a producer's event); return the health since."""
         return [Health(*row) for row in await self._database.fetch(_FAIL, *columns(failures, 4))]
 
     async def report_down(
