@@ -43,8 +43,8 @@ SHARED_SECONDS = 5.0
 """How long after another tenant's event rounds stay short, so that its next one waits for a short round only."""
 ROUND_SECONDS = 0.05
 """A short round: as many events as fan-out commits in this time, at its recent pace."""
-ROUND_SHARE_MIN = 4
-"""A short round has at least this part (a quarter) of a batch: with less, round trips would be most of its cost."""
+ROUND_SHARE_MIN = 2
+"""A short round has at least this part (a half) of a batch: with less, round trips would be most of its cost."""
 OLDEST_SHARE_MIN = 8
 """The oldest events get at least this part (an eighth) of a batch, however many tenants wait behind them."""
 ROOM_SECONDS_MAX = 0.05

@@ -81,7 +81,7 @@ async def test_a_backlog_of_one_tenant_delays_no_other_tenant(
     say(
         orjson.dumps(
             {
-                "id": "P31",
+                "id": "M1",
                 "backlog": count,
                 "events": len(waits),
                 "p50_seconds": round(p50, 3),

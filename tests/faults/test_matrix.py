@@ -17,6 +17,7 @@ IDS = [
     *(f"A{number}" for number in range(1, 30)),
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 4)),
+    *(f"M{number}" for number in range(1, 3)),
 ]
 
 
