@@ -11,9 +11,11 @@ and third argument are not in aiohttp's documents, so `self_test` opens one loop
 start, and the version is pinned. `Egress.open` is the only place that knows: whoever replaces the
 connector replaces this function.
 
-What is always true. No proxy, no cookie, no .netrc, no environment variable plays a part. An open
-that fails says what failed, in the words and with the outcome that the attempt will carry; running
-out of descriptors, buffers or ports is not an outcome but a `LocalResourceError`.
+What is always true. No error text names an address that a name resolved to: tenants read the texts,
+and the addresses may be internal. `Dial.address` has it, for logs and operators. No proxy, no cookie,
+no .netrc, no environment variable plays a part. An open that fails reports what failed, with the text
+and the outcome of the attempt; running out of descriptors, buffers or ports is not an outcome but a
+`LocalResourceError`.
 
 Bounds. `open` has no deadline of its own: whoever awaits it cancels it, and `Dial` tells how far
 it got.
@@ -24,6 +26,7 @@ import contextvars
 import errno
 import math
 import os
+import re
 import socket
 import ssl
 import time
@@ -116,8 +119,8 @@ class Dial:
         if self.address is None:
             return "the name was not resolved"
         if self._is_tls and any(map(_is_connected, self._sockets)):
-            return f"{self.address} did not finish the TLS handshake"
-        return f"{self.address} did not accept a connection"
+            return "the receiver did not finish the TLS handshake"
+        return "the receiver did not accept a connection"
 
 
 def _is_connected(made: socket.socket) -> bool:
@@ -352,16 +355,17 @@ def _explained(fault: Exception, dial: Dial, *, is_tls: bool) -> DispatcherError
         # A numeric host in another spelling than ours: it was never judged, so it is never dialled.
         dial.address, dial.rule = str(fault.url), "unreadable"
         return _blocked(dial)
-    where = dial.address or "the receiver"
     if is_tls and isinstance(cause, ConnectionResetError | ConnectionAbortedError):
         return ConnectFailedError(
-            Outcome.TLS_ERROR, f"{where} closed the connection during the TLS handshake"
+            Outcome.TLS_ERROR, "the receiver closed the connection during the TLS handshake"
         )
-    return ConnectFailedError(Outcome.CONNECT_ERROR, f"{where} cannot be reached: {_reason(cause)}")
+    return ConnectFailedError(
+        Outcome.CONNECT_ERROR, f"the receiver cannot be reached: {_reason(cause)}"
+    )
 
 
 def _blocked(dial: Dial) -> ConnectFailedError:
-    text = f"{dial.address} is denied by the address policy ({dial.rule})"
+    text = f"the receiver's address is denied by the address policy ({dial.rule})"
     return ConnectFailedError(Outcome.BLOCKED_ADDRESS, text, rule=dial.rule)
 
 
@@ -375,9 +379,16 @@ def _is_local(number: int | None, dial: Dial) -> bool:
 def _reason(fault: BaseException) -> str:
     if isinstance(fault, ssl.SSLCertVerificationError):
         return distrust_reason(fault)
-    if isinstance(fault, OSError) and fault.strerror and not isinstance(fault, NameLookupError):
-        return fault.strerror
+    if isinstance(fault, OSError) and not isinstance(fault, NameLookupError | ssl.SSLError):
+        return _os_reason(fault)
     return str(fault) or type(fault).__name__
+
+
+def _os_reason(fault: OSError) -> str:
+    """Return the system's text for an error; what asyncio adds to it names the address."""
+    numbers = [fault.errno] if fault.errno else re.findall(r"\[Errno ([0-9]+)\]", str(fault))
+    texts = dict.fromkeys(os.strerror(int(number)) for number in numbers)
+    return "; ".join(texts) or type(fault).__name__
 
 
 async def self_test() -> None:

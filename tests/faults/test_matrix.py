@@ -14,7 +14,7 @@ IDS = [
     *(f"P{number}" for number in (*range(1, 13), *range(14, 19))),
     *(f"R{number}" for number in range(1, 26)),
     *(f"T{number}" for number in range(1, 5)),
-    *(f"A{number}" for number in range(1, 30)),
+    *(f"A{number}" for number in range(1, 31)),
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 4)),
     *(f"M{number}" for number in range(1, 3)),

@@ -4,6 +4,8 @@
 
 import asyncio
 import base64
+import errno
+import re
 import socket
 import ssl
 import time
@@ -39,7 +41,7 @@ from tests.support.certificates import (
     Authority,
 )
 from tests.support.fake_dns import NXDOMAIN, SERVFAIL, Answerer, FakeDns, Reply
-from tests.support.raw_receiver import OK, RawReceiver, Wire, answering
+from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering
 from tests.support.sending import Sender, spawn
 
 STRICT = AddressPolicy.parse(allow_ports=["1-65535"])
@@ -90,6 +92,65 @@ async def named(policy: AddressPolicy) -> AsyncIterator[Callable[[Answerer], obj
         await one.aclose()
     for dns in servers:
         await dns.__aexit__(None, None, None)
+
+
+# --- A30: what errors disclose -------------------------------------------------------------------
+
+
+async def _refused(_wire: Wire) -> None:
+    """Never runs: the port of this case does not listen."""
+
+
+async def _silent(wire: Wire) -> None:
+    await wire.gone.wait()
+
+
+async def _hanging_up(wire: Wire) -> None:
+    wire.close()
+
+
+@pytest.mark.parametrize("script", [_refused, _silent, _hanging_up])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a30_no_error_names_the_address_of_a_name(
+    named, authority: Authority, script: Script, scheme: str
+):
+    """Several addresses too: asyncio joins the texts of their errors, addresses included."""
+    addresses = ("127.0.0.1", "127.0.0.2", "::1")
+    policy = AddressPolicy.parse(
+        allow_networks=["127.0.0.0/8", "::1/128"], allow_ports=["1024-65535"]
+    )
+    setup = await named(lambda _name, _kind: Reply(addresses), policy)
+    tls = TlsContexts().trust(authority.pem) if scheme == "https" else None
+    async with RawReceiver(script) as receiver:
+        port = receiver.port
+        if script is not _refused:
+            target = Target(scheme, "inside.test", port, tls=tls)
+            answer = await setup.sender.answer(target, timeout_seconds=0.5)
+    if script is _refused:
+        target = Target(scheme, "inside.test", port, tls=tls)
+        answer = await setup.sender.answer(target, timeout_seconds=2.0)
+    assert answer.outcome is not Outcome.OK
+    assert answer.peer in addresses
+    _discloses_nothing(answer.error)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "127.0.0.1", "169.254.169.254", "fd00::7"])
+async def test_a30_a_denied_name_does_not_disclose_its_address(named, address: str):
+    setup = await named(lambda _name, _kind: Reply((address,)), STRICT)
+    answer = await setup.sender.answer(Target("http", "inside.test", 80))
+    assert (answer.outcome, answer.peer) == (Outcome.BLOCKED_ADDRESS, address)
+    _discloses_nothing(answer.error)
+
+
+def test_a30_control_the_text_of_a_system_error_names_the_address():
+    fault = OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 8080)")
+    assert "127.0.0.1" in str(fault)
+    assert "127.0.0.1" in (fault.strerror or "")
+
+
+def _discloses_nothing(error: str | None) -> None:
+    assert error
+    assert not re.search(r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|::|fd00", error), error
 
 
 # --- A1: literals --------------------------------------------------------------------------------
@@ -160,7 +221,7 @@ async def test_a_blocked_attempt_names_the_address_and_is_counted(sender: Sender
     sender.egress.policy = STRICT
     answer = await sender.answer(Target("http", "169.254.169.254", 80))
     assert answer.outcome is Outcome.BLOCKED_ADDRESS
-    assert answer.error == "169.254.169.254 is denied by the address policy (metadata)"
+    assert answer.error == "the receiver's address is denied by the address policy (metadata)"
     assert answer.peer == "169.254.169.254"
     assert sender.pool.blocked_counts == {"metadata": 1}
 

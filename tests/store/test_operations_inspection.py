@@ -92,6 +92,14 @@ async def test_who_may_less_sees_less_of_the_request(
     assert dict(as_viewer["request"]["headers"])["webhook-signature"] == "********"
     assert as_viewer["delivery"]["attempts"][0]["response_body"] is None
     assert as_viewer["delivery"]["attempts"][0]["peer"] is None
+    # Addresses of names may be internal: those who see one tenant do not see them, whatever their role.
+    for_all = await Inspection(deployment).delivery(ALL, delivery)
+    assert for_all["delivery"]["attempts"][0]["peer"] is not None
+    for role in Role:
+        shown = await Inspection(deployment).delivery(
+            Actor(name="x", tenant="default", role=role), delivery
+        )
+        assert shown["delivery"]["attempts"][0]["peer"] is None
     with pytest.raises(NotFoundError):
         await Inspection(deployment).delivery(Actor(name="x", tenant="acme"), delivery)
     with pytest.raises(NotFoundError):

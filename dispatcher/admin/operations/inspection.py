@@ -84,7 +84,9 @@ class Inspection:
         profile = self._deployment.profiles.get(row.profile)
         shown = delivery_object(row, attempts, bodies=actor.may(Role.OPERATOR))
         for one, attempt in zip(shown["attempts"], attempts, strict=True):
-            one.update(phases_object(attempt, peer=actor.may(Role.OPERATOR)))
+            # The address that a name resolved to may be internal, so no tenant sees it.
+            sees_peer = actor.tenant is None and actor.may(Role.OPERATOR)
+            one.update(phases_object(attempt, peer=sees_peer))
             one["why"] = attempt_words(attempt.outcome, attempt.response_code)._asdict()
         traceparent = None if event is None else event.traceparent
         request, problem = self._request(

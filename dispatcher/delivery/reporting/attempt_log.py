@@ -156,6 +156,7 @@ class AttemptLog:
         if answer.outcome is not Outcome.OK:
             fields["error.type"] = answer.outcome
             fields["error.message"] = answer.error
+            fields["network.peer.address"] = answer.peer
             fields["next_attempt_in_seconds"] = decision.next_delay_seconds
             fields["reason"] = decision.reason
             fields["breaker"] = result.lane.breaker.state
