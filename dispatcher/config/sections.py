@@ -12,6 +12,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
+from dispatcher.core.limits import (
+    CUSTOM_HEADERS_BYTES_MAX,
+    LABELS_COUNT_MAX,
+    SUBSCRIPTION_TYPES_COUNT_MAX,
+)
+
 Network = IPv4Network | IPv6Network
 
 RESERVED_SEATS = 32
@@ -146,6 +152,15 @@ class DisablingSettings(Section):
 
     failing_hours: int = Field(default=120, ge=1, le=8_760)
     failed_attempts_min: int = Field(default=20, ge=1, le=1_000_000)
+
+
+class LimitsSettings(Section):
+    """How much one tenant may configure. A lower value leaves what is saved already as it is."""
+
+    endpoints_per_tenant: int = Field(default=2_000, ge=1, le=100_000)
+    event_types_per_endpoint: int = Field(default=500, ge=1, le=SUBSCRIPTION_TYPES_COUNT_MAX)
+    labels_per_endpoint: int = Field(default=20, ge=1, le=LABELS_COUNT_MAX)
+    header_bytes_per_endpoint: int = Field(default=8_192, ge=1, le=CUSTOM_HEADERS_BYTES_MAX)
 
 
 class EgressSettings(Section):

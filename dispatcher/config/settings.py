@@ -30,6 +30,7 @@ from dispatcher.config.sections import (
     FanoutSettings,
     HttpSettings,
     IntakeSettings,
+    LimitsSettings,
     LogSettings,
     MetricsSettings,
     RecorderSettings,
@@ -75,6 +76,7 @@ class Sections(BaseModel):
     fanout: FanoutSettings = FanoutSettings()
     delivery: DeliverySettings = DeliverySettings()
     disabling: DisablingSettings = DisablingSettings()
+    limits: LimitsSettings = LimitsSettings()
     egress: EgressSettings = EgressSettings()
     recorder: RecorderSettings = RecorderSettings()
     replica: ReplicaSettings = ReplicaSettings()

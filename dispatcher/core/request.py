@@ -45,6 +45,11 @@ def validate_headers(headers: Mapping[str, str], profile: Profile) -> list[tuple
     return problems
 
 
+def headers_bytes_count(headers: Mapping[str, str]) -> int:
+    """Return how many bytes custom headers take on the wire."""
+    return sum(len(name) + len(value) + _LINE_OVERHEAD_BYTES for name, value in headers.items())
+
+
 def _our_names(profile: Profile) -> set[str]:
     names = {_folded(field.name) for field in profile.headers}
     return names | {_folded(profile.signature.header)} | RESERVED_HEADERS
@@ -60,9 +65,8 @@ def _malformed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     if len(headers) > CUSTOM_HEADERS_COUNT_MAX:
         problems.append(("headers", f"are {len(headers)}, more than {CUSTOM_HEADERS_COUNT_MAX}"))
     seen: set[str] = set()
-    size = 0
+    size = headers_bytes_count(headers)
     for name, value in headers.items():
-        size += len(name) + len(value) + _LINE_OVERHEAD_BYTES
         if HEADER_NAME.fullmatch(name) is None:
             problems.append((f"headers.{name}", "is no header name"))
         if name.lower() in seen:

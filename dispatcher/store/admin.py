@@ -29,6 +29,7 @@ _ENDPOINT_LOAD = statement("endpoint_load")
 _ENDPOINT_LOCK = statement("endpoint_lock")
 _ENDPOINTS_PAGE = statement("endpoints_page")
 _ENDPOINT_INSERT = statement("endpoint_insert")
+_ENDPOINTS_COUNT = statement("endpoints_count")
 _ENDPOINT_UPDATE = statement("endpoint_update")
 _ENDPOINT_PAUSE = statement("endpoint_pause")
 _ENDPOINT_TOUCH = statement("endpoint_touch")
@@ -147,6 +148,11 @@ async def insert_endpoint(connection: "Reach", endpoint: Sequence[object], name:
         await connection.execute(_ENDPOINT_INSERT, *endpoint)
     except asyncpg.UniqueViolationError as error:
         raise ConflictError(f"there is an endpoint named {name!r} in this tenant") from error
+
+
+async def count_endpoints(connection: "Reach", tenant: str, count_max: int) -> int:
+    """Count a tenant's endpoints, up to `count_max`; exact after an insert in the same transaction."""
+    return int(await connection.fetchval(_ENDPOINTS_COUNT, tenant, count_max))
 
 
 async def update_endpoint(connection: "Reach", endpoint: Sequence[object], name: str) -> None:

@@ -4,6 +4,7 @@
 
 import asyncio
 import base64
+import contextlib
 import errno
 import re
 import socket
@@ -121,14 +122,12 @@ async def test_a30_no_error_names_the_address_of_a_name(
     )
     setup = await named(lambda _name, _kind: Reply(addresses), policy)
     tls = TlsContexts().trust(authority.pem) if scheme == "https" else None
-    async with RawReceiver(script) as receiver:
-        port = receiver.port
-        if script is not _refused:
-            target = Target(scheme, "inside.test", port, tls=tls)
-            answer = await setup.sender.answer(target, timeout_seconds=0.5)
-    if script is _refused:
-        target = Target(scheme, "inside.test", port, tls=tls)
-        answer = await setup.sender.answer(target, timeout_seconds=2.0)
+    async with contextlib.AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(RawReceiver(script))
+        target = Target(scheme, "inside.test", receiver.port, tls=tls)
+        if script is _refused:
+            await stack.aclose()
+        answer = await setup.sender.answer(target, timeout_seconds=0.5)
     assert answer.outcome is not Outcome.OK
     assert answer.peer in addresses
     _discloses_nothing(answer.error)

@@ -10,12 +10,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.config.sections import LimitsSettings
 from dispatcher.core.addresses import PortPolicy
 from dispatcher.core.errors import InvalidRequestError, SecretError
-from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
+from dispatcher.core.limits import (
+    CUSTOM_HEADERS_BYTES_MAX,
+    LABELS_COUNT_MAX,
+    RATE_PER_SECOND_MAX,
+    RATE_PER_SECOND_MIN,
+    SUBSCRIPTION_TYPES_COUNT_MAX,
+)
 from dispatcher.core.matching import event_types_problems, label_filter_problems
 from dispatcher.core.profile import Profile
-from dispatcher.core.request import validate_headers
+from dispatcher.core.request import headers_bytes_count, validate_headers
 from dispatcher.core.secret import Secret, check
 from dispatcher.core.url import canonical_url
 
@@ -95,8 +102,30 @@ def judge(
                 problems += _schedule_problems(given)
             case _:
                 problems += _number_problems(field, given)
+        problems += _limit_problems(field, given, deployment.settings.limits)
         values[field] = given
     return values, problems
+
+
+def _limit_problems(field: str, given: object, limits: LimitsSettings) -> list[Problem]:
+    """List what exceeds a limit of the settings; what exceeds a fixed one is reported elsewhere."""
+    if field == "event_types" and isinstance(given, list):
+        count, limit, key = len(given), limits.event_types_per_endpoint, "event_types_per_endpoint"
+        fixed, unit = SUBSCRIPTION_TYPES_COUNT_MAX, "entries"
+    elif field == "labels" and isinstance(given, dict):
+        count, limit, key = len(given), limits.labels_per_endpoint, "labels_per_endpoint"
+        fixed, unit = LABELS_COUNT_MAX, "names"
+    elif field == "headers" and isinstance(given, dict):
+        count = headers_bytes_count({str(name): str(value) for name, value in given.items()})
+        limit, key = limits.header_bytes_per_endpoint, "header_bytes_per_endpoint"
+        fixed, unit = CUSTOM_HEADERS_BYTES_MAX, "bytes"
+    else:
+        return []
+    if not limit < count <= fixed:
+        return []
+    return [
+        (field, f"has {count} {unit}, more than limits.{key} allows. Use at most {limit} {unit}.")
+    ]
 
 
 def secret_problems(given: object, profile: Profile | None) -> list[Problem]:

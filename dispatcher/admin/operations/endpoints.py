@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -52,6 +52,9 @@ from dispatcher.store.admin import EndpointDetail
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.pages import read_waiting
 from dispatcher.store.routing import SealedSecret
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
 
 SHARDS: Final = 64
 CANCELLED_AT_ONCE_MAX: Final = 1000
@@ -113,6 +116,7 @@ class Endpoints:
                 [endpoint_id, tenant, *_in_order(row, profile.name), "none", shard_of(endpoint_id)],
                 str(row["name"]),
             )
+            await self._require_room(connection, str(tenant))
             if chosen is not None:
                 await store.insert_secret(
                     connection, endpoint_id, "current", *seal(keyring, chosen, endpoint_id)
@@ -128,6 +132,19 @@ class Endpoints:
         answer["secret"] = None if chosen is None else chosen.reveal()
         answer["warnings"] = event_types_warnings(made.event_types, self._deployment)
         return answer
+
+    async def _require_room(self, connection: "Reach", tenant: str) -> None:
+        """Return if the endpoint that was just inserted is within its tenant's limit.
+
+        Raises:
+            ConflictError: it is not; the caller's transaction ends without it.
+        """
+        limit = self._deployment.settings.limits.endpoints_per_tenant
+        if await store.count_endpoints(connection, tenant, limit + 1) > limit:
+            raise ConflictError(
+                f"tenant {tenant} has {limit} endpoints already, the most that"
+                " limits.endpoints_per_tenant allows. Delete one, or raise the setting."
+            )
 
     async def page(
         self,
