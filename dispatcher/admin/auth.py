@@ -10,9 +10,10 @@ random bits, the table their SHA-256. What is always true:
   opened, whatever happens.
 * Texts are compared as SHA-256 digests, by the index or by `compare_digest`: how long that takes
   says nothing about a token.
-* Wrong tokens are counted by address; over the limit they are refused before the database is asked.
-  A token that was right before still passes, so nobody is locked out by a neighbour behind one
-  address.
+* Wrong tokens are counted by address. Over the limit a token is compared with the digests of all
+  living tokens, which are read once in `LIVING_SECONDS`, so that guesses cost no statement each. A
+  right token passes, whether this process has seen it before or not: nobody is locked out by a
+  neighbour behind one address.
 * `last_used_at` is written behind the requests (`run`); a crash loses some seconds of it.
 
 While Postgres is away nobody can be recognised but the holder of DISPATCHER_ADMIN_TOKEN:
@@ -49,6 +50,7 @@ TEXT_CHARACTERS_MAX: Final = 512
 WRONG_BURST: Final = 10
 WRONG_PER_SECOND: Final = 0.2
 KNOWN_MAX: Final = 10_000
+LIVING_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 10.0
 SWEEP_SECONDS: Final = 3_600.0
 
@@ -79,6 +81,10 @@ class Auth:
         self._wrong = Buckets(WRONG_PER_SECOND, WRONG_BURST, monotonic=deployment.clock.monotonic)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         """Digests that were right not long ago; says who skips the limit, not who is let in."""
+        self._living: frozenset[bytes] = frozenset()
+        """Digests of all living tokens at `_living_at`, read while an address is over its limit."""
+        self._living_at = float("-inf")
+        self._loading = asyncio.Lock()
         self._tokens_used: dict[bytes, datetime] = {}
         self._sessions_used: dict[bytes, datetime] = {}
         self._swept_at = float("-inf")
@@ -188,7 +194,7 @@ class Auth:
         if self._is_admins(digest):
             return _admin()
         wait = 0.0 if digest in self._known else self._wrong.wait_seconds(address)
-        if wait:
+        if wait and not await self._is_living(digest):
             raise TooManyError("too many wrong tokens from this address", wait)
         token = await self._credentials.find_token(digest)
         if token is None:
@@ -201,6 +207,19 @@ class Auth:
         if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
         return _actor(token)
+
+    async def _is_living(self, digest: bytes) -> bool:
+        """Return whether a digest is a living token's, as of at most `LIVING_SECONDS` ago.
+
+        All digests are read together: a guesser costs a statement in so many seconds, not one for
+        each guess, and nobody behind the same address is refused, after a restart neither.
+        """
+        async with self._loading:
+            now = self._deployment.clock.monotonic()
+            if now - self._living_at >= LIVING_SECONDS:
+                self._living = await self._credentials.living_digests(KNOWN_MAX)
+                self._living_at = now
+        return digest in self._living
 
     def _is_admins(self, digest: bytes) -> bool:
         return self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest)

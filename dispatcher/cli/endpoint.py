@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dispatcher.cli.output import fail, say, say_fields, say_json, say_object, say_page, tell
-from dispatcher.cli.values import NONE, number, pairs, single_pairs, text_or_file
+from dispatcher.cli.values import (
+    NONE,
+    number,
+    or_referenced,
+    pairs,
+    secret_text,
+    single_pairs,
+    text_or_file,
+)
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
@@ -21,7 +29,13 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Limit = Annotated[int, typer.Option(help="Items on a page, 1 to 500.")]
 Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the page before.")]
-Url = Annotated[str | None, typer.Option(metavar="URL", help="Where to send to, https://…")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL|-|@FILE|env:NAME",
+        help="Where to send to, https://… By reference where it is a credential.",
+    ),
+]
 EventTypes = Annotated[
     list[str] | None,
     typer.Option(
@@ -31,7 +45,8 @@ EventTypes = Annotated[
 Headers = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=VALUE", help="A header of every request. May be repeated; none: no headers."
+        metavar="NAME=VALUE",
+        help="A header of every request; the value may be @FILE or env:NAME. May be repeated; none: no headers.",
     ),
 ]
 Labels = Annotated[
@@ -86,13 +101,18 @@ def _fields(
     """Returns the fields that were given, as the API takes them."""
     fields: dict[str, Any] = {
         "name": name,
-        "url": url,
+        "url": None if url is None else or_referenced(url, "--url"),
         "event_types": event_types,
         "ordering": ordering,
     }
     fields = {field: value for field, value in fields.items() if value is not None}
     if headers is not None:
-        fields["headers"] = {} if headers == [NONE] else single_pairs(headers, "--headers")
+        fields["headers"] = {
+            name: or_referenced(value, "--headers")
+            for name, value in (
+                {} if headers == [NONE] else single_pairs(headers, "--headers")
+            ).items()
+        }
     if labels is not None:
         fields["labels"] = {} if labels == [NONE] else pairs(labels, "--labels")
     if ca_pem is not None:
@@ -119,7 +139,13 @@ def _warn(answer: dict[str, Any]) -> None:
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Option(help="Unique in its tenant.")],
-    url: Annotated[str, typer.Option(metavar="URL", help="Where to send to, https://…")],
+    url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL|-|@FILE|env:NAME",
+            help="Where to send to, https://… By reference where it is a credential.",
+        ),
+    ],
     event_types: Annotated[
         list[str],
         typer.Option(
@@ -134,7 +160,10 @@ def create(
     tenant: Annotated[str | None, typer.Option(help="Whose events it gets.")] = None,
     secret: Annotated[
         str | None,
-        typer.Option(help="Left out: one is made. none: unsigned, where the profile allows it."),
+        typer.Option(
+            metavar="-|@FILE|env:NAME",
+            help="Left out: generated. none: unsigned, where the profile allows it.",
+        ),
     ] = None,
     headers: Headers = None,
     labels: Labels = None,
@@ -171,7 +200,7 @@ def create(
     if tenant is not None:
         fields["tenant"] = tenant
     if secret is not None:
-        fields["secret"] = None if secret == NONE else secret
+        fields["secret"] = None if secret == NONE else secret_text(secret, "--secret")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
@@ -351,7 +380,9 @@ def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
 def rotate_secret(
     context: typer.Context,
     endpoint_id: Id,
-    secret: Annotated[str | None, typer.Option(help="Left out: one is made.")] = None,
+    secret: Annotated[
+        str | None, typer.Option(metavar="-|@FILE|env:NAME", help="Left out: generated.")
+    ] = None,
     overlap_seconds: Annotated[
         float | None,
         typer.Option(
@@ -383,6 +414,7 @@ def rotate_secret(
         secret is not None or overlap_seconds is not None or activate is not None
     ):
         raise typer.BadParameter("goes without other options", param_hint="--activate-staged")
+    new_secret = None if secret is None else secret_text(secret, "--secret")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.rotation import Rotation
@@ -394,7 +426,7 @@ def rotate_secret(
         answer = await rotation.rotate(
             session.actor,
             endpoint_id,
-            new_secret=secret,
+            new_secret=new_secret,
             overlap_seconds=overlap_seconds,
             activate=activate,
         )

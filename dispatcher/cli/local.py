@@ -52,7 +52,10 @@ def listen(
     ] = None,
     secret: Annotated[
         list[str] | None,
-        typer.Option(help="Verify with this secret, or whpk_ public key. May be repeated."),
+        typer.Option(
+            metavar="-|@FILE|env:NAME",
+            help="Verify with this secret, or whpk_ public key. May be repeated.",
+        ),
     ] = None,
     tls: Annotated[
         bool, typer.Option("--tls", help="Serve https under an authority of our own.")
@@ -84,12 +87,13 @@ def listen(
 
     For example:
 
-      dispatcher listen --secret whsec_kdnNzv7o3vUJ4ocIjbV9nZb6WOqA4mQx2p8sT1yEr0A=
+      dispatcher listen --secret env:SECRET
 
       dispatcher listen --port 9001 --tls --fail-first 3 --retry-after 2
     """
     from dispatcher.cli.dev import listening
     from dispatcher.cli.dev.receiver import Behaviour
+    from dispatcher.cli.values import secret_text
 
     is_status = STATUS_MIN <= status <= STATUS_MAX
     if not is_status or not 0 <= fail_rate <= 1 or min(delay, stall, drip, fail_first) < 0:
@@ -110,7 +114,7 @@ def listen(
         host=host,
         port=port,
         profile=profile,
-        secrets=secret or [],
+        secrets=[secret_text(one, "--secret") for one in secret or []],
         tls=tls,
         behaviour=behaviour,
         as_json=as_json,
@@ -124,7 +128,9 @@ def verify(
     ],
     secret: Annotated[
         list[str],
-        typer.Option(metavar="SECRET", help="A secret or whpk_ public key. May be repeated."),
+        typer.Option(
+            metavar="-|@FILE|env:NAME", help="A secret or whpk_ public key. May be repeated."
+        ),
     ],
     header: Annotated[
         list[str],
@@ -147,15 +153,22 @@ def verify(
 
     For example:
 
-      printf '{"id":"evt_1"}' | dispatcher verify --profile wms --secret whsec_an_example --body -
+      export SECRET=whsec_an_example
+
+      printf '{"id":"evt_1"}' | dispatcher verify --profile wms --secret env:SECRET --body -
       --header 'X-WMS-Signature: sha256=ef1a51ff8bc54e8fdcb7a9e314ffeeb15a493b8372092dcb34babad34ecd7376'
     """
     from dispatcher.cli.dev import verifying
+    from dispatcher.cli.values import secret_text
 
+    if body == "-" and "-" in secret:
+        raise typer.BadParameter(
+            "standard input is the body already. Use @FILE or env:NAME.", param_hint="--secret"
+        )
     verifying.verify(
         config=context.obj,
         profile=profile,
-        secrets=secret,
+        secrets=[secret_text(one, "--secret") for one in secret],
         headers=header,
         body=body,
         tolerance=tolerance,

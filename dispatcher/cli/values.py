@@ -1,5 +1,7 @@
 """Turns option texts into the API's values; what cannot be turned is a usage error that names the option."""
 
+import getpass
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 import typer
+
+from dispatcher.cli.output import tell
 
 NONE: Final = "none"
 _SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
@@ -75,6 +79,49 @@ def text_or_file(text: str, option: str) -> str:
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{text} is not UTF-8 text", param_hint=option) from None
     return text
+
+
+def secret_text(text: str, option: str) -> str:
+    """Return a secret: standard input's for `-`, the file's after `@`, the variable's after `env:`, or the text.
+
+    One line break at the end is not part of it. On a terminal `-` asks without echo. A secret given
+    as the text itself is warned of: every user of the machine sees it in the list of processes.
+
+    Raises:
+        typer.BadParameter: the file or the variable cannot be read.
+    """
+    if text == "-" and sys.stdin.isatty():
+        return getpass.getpass(f"{option}: ")
+    found = referenced(text, option)
+    if found is None:
+        tell(
+            f"warning: {option}: the value is visible in the list of processes. Use -, @FILE or env:NAME."
+        )
+        return text
+    return found.removesuffix("\n").removesuffix("\r")
+
+
+def referenced(text: str, option: str) -> str | None:
+    """Return what `-`, `@FILE` or `env:NAME` refers to; None: the text refers to nothing.
+
+    Raises:
+        typer.BadParameter: the file or the variable cannot be read.
+    """
+    if text == "-" or text.startswith("@"):
+        return text_or_file(text, option)
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        value = os.environ.get(name)
+        if not value:
+            raise typer.BadParameter(f"the variable {name} is not set", param_hint=option)
+        return value
+    return None
+
+
+def or_referenced(text: str, option: str) -> str:
+    """Return a URL or a header's value, which may be a credential: what it refers to, or the text itself."""
+    found = referenced(text, option)
+    return text if found is None else found.removesuffix("\n").removesuffix("\r")
 
 
 def moment(text: str | None, option: str) -> datetime | None:

@@ -16,6 +16,7 @@ _PAGE = statement("tokens_page")
 _LOAD = statement("token_load")
 _REVOKE = statement("token_revoke")
 _FIND = statement("token_find")
+_LIVING = statement("tokens_living")
 _USED = statement("tokens_used")
 _SESSION_INSERT = statement("session_insert")
 _SESSION_FIND = statement("session_find")
@@ -94,6 +95,11 @@ class Credentials:
         """Returns the token of a SHA-256 if it may be used."""
         row = await self._database.fetch_row(_FIND, digest)
         return None if row is None else LivingToken(*row)
+
+    async def living_digests(self, count_max: int) -> frozenset[bytes]:
+        """Return the SHA-256 of every token that may be used, those used last first if there are more."""
+        rows = await self._database.fetch(_LIVING, count_max)
+        return frozenset(row["hash"] for row in rows)
 
     async def tokens_used(self, used: Mapping[bytes, datetime]) -> None:
         """Writes down when tokens were used last, to the minute."""

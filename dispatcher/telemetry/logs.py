@@ -27,6 +27,7 @@ import dataclasses
 import logging
 import os
 import queue
+import re
 import select
 import threading
 import time
@@ -69,6 +70,10 @@ _OPTIONS: Final = (
 _COLOURS: Final = {"DEBUG": "2", "INFO": "32", "WARN": "33", "ERROR": "31", "FATAL": "31;1"}
 
 Record = MutableMapping[str, Any]
+# Up to what may follow in a text of several errors: a hint, a traceback, the next error's line.
+_QUOTED_ROWS: Final = re.compile(
+    r"\n?(?:DETAIL|CONTEXT):.*?(?=\nHINT:|\n\n|\nTraceback|\nasyncpg\.|\Z)", re.DOTALL
+)
 
 
 class Writer:
@@ -351,6 +356,7 @@ def _emit_structlog(_: object, method: str, event: MutableMapping[str, Any]) -> 
         **event,
     }
     _describe_error(record, error)
+    _without_rows(record)
     if number >= logging.WARNING and not _count_repeat(state, record):
         raise structlog.DropEvent
     state.emit(record)
@@ -388,6 +394,26 @@ def _describe_error(record: Record, error: object) -> None:
         record["error.stack"] = "".join(traceback.format_exception(error, limit=30))[:16_384]
 
 
+def _without_rows(record: Record) -> None:
+    """Drop Postgres's DETAIL and CONTEXT from a record: they quote the row, which is a tenant's data."""
+    for name, value in record.items():
+        match value:
+            case str():
+                record[name] = _without_quotes(value)
+            case BaseException():
+                record[name] = _without_quotes(f"{type(value).__name__}: {value}")
+            case list() | tuple():
+                record[name] = [_without_quotes(v) if isinstance(v, str) else v for v in value]
+            case _:
+                pass
+
+
+def _without_quotes(text: str) -> str:
+    if "DETAIL:" in text or "CONTEXT:" in text:
+        return _QUOTED_ROWS.sub("", text)
+    return text
+
+
 def _current_error() -> BaseException | None:
     import sys  # noqa: PLC0415 -- needed for the rare case of exc_info=True alone
 
@@ -416,6 +442,7 @@ class _Bridge(logging.Handler):
         }
         _describe_error(line, record.exc_info)
         line.setdefault("error.message", message)
+        _without_rows(line)
         if record.levelno < logging.WARNING or _count_repeat(state, line):
             if line["error.message"] == message:
                 del line["error.message"]

@@ -353,3 +353,15 @@ async def test_pages_follow_each_other_without_a_gap(api):
             break
         cursor = f"&cursor={page['next_cursor']}"
     assert names == ["e4", "e3", "e2", "e1", "e0"]
+
+
+@pytest.mark.parametrize(
+    "at", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59Z", "1970-01-01T00:00:00Z"]
+)
+async def test_an_event_may_occur_in_the_first_and_the_last_second(api, at):
+    fields = {"type": "order.created", "data": {"a": 1}, "occurred_at": at}
+    made = await api.ask("POST", "/events", fields)
+    assert made.status == 201, made.raw
+    assert made.json["occurred_at"][:19] == at[:19]
+    shown = await api.ask("GET", f"/events/{made.json['id']}")
+    assert shown.json["occurred_at"] == made.json["occurred_at"]

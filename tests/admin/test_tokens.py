@@ -16,6 +16,7 @@ from dispatcher.core.errors import (
     NotFoundError,
     TooManyError,
 )
+from dispatcher.store.tokens import Credentials
 from tests.admin.conftest import ACME, ADMIN_TOKEN, ALL
 
 pytestmark = pytest.mark.postgres
@@ -143,6 +144,61 @@ async def test_wrong_tokens_are_limited_by_address_and_lock_out_nobody_known(dep
     assert await auth.actor_of(good, HERE) is not None
     assert await auth.actor_of(ADMIN_TOKEN, HERE) is not None
     assert await auth.actor_of("dsp_wrong", "192.0.2.2") is None
+
+
+async def test_a_guesser_locks_nobody_out_after_a_restart(deployment):
+    """A new process has seen no token yet: whoever is behind the guesser's address must get in all the same."""
+    good = (await Tokens(deployment).create(ALL, name="erp", role="viewer"))["token"]
+    ended = await Tokens(deployment).create(ALL, name="gone", role="viewer")
+    await Tokens(deployment).revoke(ALL, ended["id"])
+    auth = Auth(deployment)
+    for _ in range(WRONG_BURST):
+        await auth.actor_of("dsp_wrong", HERE)
+    for text in ("dsp_wrong", ended["token"]):
+        with pytest.raises(TooManyError):
+            await auth.actor_of(text, HERE)
+    actor = await auth.actor_of(good, HERE)
+    assert actor is not None
+    assert actor.name == "token:*/erp"
+
+
+async def test_a_flood_of_guesses_reads_the_tokens_once(deployment, monkeypatch):
+    auth, count = Auth(deployment), 0
+    read = Credentials.living_digests
+
+    async def counted(credentials: Credentials, count_max: int) -> frozenset[bytes]:
+        nonlocal count
+        count += 1
+        return await read(credentials, count_max)
+
+    monkeypatch.setattr(Credentials, "living_digests", counted)
+    monkeypatch.setattr(auth_module, "LIVING_SECONDS", 3600.0)
+    for number in range(WRONG_BURST):
+        assert await auth.actor_of(f"dsp_{number}", HERE) is None
+    for number in range(50):
+        with pytest.raises(TooManyError):
+            await auth.actor_of(f"dsp_wrong_{number}", HERE)
+    assert count == 1
+
+
+async def test_d4_control_a_limit_that_asks_no_table_locks_out_who_is_new(deployment, monkeypatch):
+    async def none(*_: object) -> frozenset[bytes]:
+        return frozenset()
+
+    good = (await Tokens(deployment).create(ALL, name="erp", role="viewer"))["token"]
+    monkeypatch.setattr(Credentials, "living_digests", none)
+    auth = Auth(deployment)
+    for _ in range(WRONG_BURST):
+        await auth.actor_of("dsp_wrong", HERE)
+    with pytest.raises(TooManyError):
+        await auth.actor_of(good, HERE)
+
+
+async def test_a_token_ends_before_the_last_day_that_there_is(deployment):
+    """The driver writes `datetime.max` as infinity, and reads it back without a zone."""
+    last = datetime.max.replace(tzinfo=UTC)
+    with pytest.raises(InvalidRequestError):
+        await Tokens(deployment).create(ALL, name="erp", role="viewer", expires_at=last)
 
 
 async def test_the_last_use_is_written_behind_the_requests_once_a_minute(deployment, connection):

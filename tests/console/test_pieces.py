@@ -261,7 +261,7 @@ def test_commands_to_copy_keep_every_part_one_argument():
         "https://x.test/a b?c='d'",
     ]  # fmt: skip
     verify = shlex.split(as_verify(request, "wms"))
-    assert verify[:6] == ["dispatcher", "verify", "--profile", "wms", "--secret", "$SECRET"]
+    assert verify[:6] == ["dispatcher", "verify", "--profile", "wms", "--secret", "env:SECRET"]
     assert verify[6:] == [
         "--header", "X-Own: a'; rm -rf ~; '`id`$(id)", "--body", "body.json",
     ]  # fmt: skip

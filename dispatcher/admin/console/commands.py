@@ -29,5 +29,5 @@ def as_verify(request: Object, profile: str) -> str:
         for name, value in request["headers"]
         if name.lower() not in _FRAMING | _OF_EVERY_REQUEST
     ]
-    words = ["dispatcher verify", f"--profile {profile}", '--secret "$SECRET"', *headers]
+    words = ["dispatcher verify", f"--profile {profile}", "--secret env:SECRET", *headers]
     return " ".join([*words, "--body body.json"])

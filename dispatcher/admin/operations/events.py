@@ -85,7 +85,8 @@ class Events:
                     event.data,
                     event.id,
                     tenant,
-                    event.occurred_at,
+                    # As text: the driver writes `datetime.max` as infinity, which no year is.
+                    None if event.occurred_at is None else event.occurred_at.isoformat(),
                     event.ordering_key,
                     labels,
                     event.traceparent,

@@ -8,7 +8,7 @@ that tenant only. Revoked, it ends at once, and with it every session that was o
 import base64
 import hashlib
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
@@ -35,6 +35,7 @@ TEXT_BYTES: Final = 32
 SHOWN_CHARACTERS: Final = 12
 """48 of 256 bits: enough to know a token again, far too few to guess the rest."""
 NAME_CHARACTERS_MAX: Final = 128
+_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def digest_of(text: str) -> bytes:
@@ -196,6 +197,8 @@ def expiry_problems(expires_at: datetime, now: datetime) -> list[tuple[str, str]
         return [("expires_at", "must have a time zone, as in 2026-05-29T14:32:11Z")]
     if expires_at <= now:
         return [("expires_at", "must lie in the future")]
+    if expires_at >= _LATEST:  # the driver writes the last instant of all as infinity
+        return [("expires_at", "must lie before the last day of the year 9999")]
     return []
 
 
