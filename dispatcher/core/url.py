@@ -34,6 +34,12 @@ _PERCENT: Final = re.compile(r"%(?:[0-9a-fA-F]{2})?")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
 
 
+# A part of a path that a person would name a route by: `hooks`, `order-events`, `v2`. Identifiers, keys
+# and tokens have capitals, more digits, or are longer.
+_PLAIN_SEGMENT: Final = re.compile(r"[a-z][a-z._-]{0,23}[0-9]{0,2}|")
+URL_MASK: Final = "********"
+
+
 class CanonicalUrl(NamedTuple):
     """One endpoint's URL, taken apart; every part is ASCII."""
 
@@ -189,3 +195,25 @@ def _canonical_target(path: str, query: str, problems: list[str]) -> str:
 
 def _escape(character: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in character[0].encode())
+
+
+def masked_url(url: str) -> str:
+    """Return a URL without what may be a credential: query values, and parts of the path that are no words.
+
+    A shared access signature (`?sig=`) and the URL of a chat's webhook let whoever has them send. The
+    origin, plain parts of the path and the names of parameters stay, so that people know the endpoint.
+    """
+    address, question, query = url.partition("?")
+    origin, *segments = address.split("/")
+    if len(segments) > 1:  # "https:", "", "host", path...
+        origin, segments = "/".join([origin, *segments[:2]]), segments[2:]
+    shown = [one if _PLAIN_SEGMENT.fullmatch(one) else URL_MASK for one in segments]
+    masked = "/".join([origin, *shown])
+    if not question:
+        return masked
+    names = (one.partition("=") for one in query.split("&"))
+    parts = (
+        f"{name}={URL_MASK}" if equals and _PLAIN_SEGMENT.fullmatch(name) else URL_MASK
+        for name, equals, _ in names
+    )
+    return f"{masked}?{'&'.join(parts)}"

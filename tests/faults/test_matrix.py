@@ -16,7 +16,7 @@ IDS = [
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),
     *(f"E{number}" for number in range(1, 3)),
-    *(f"D{number}" for number in range(1, 7)),
+    *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 3)),
 ]
 

@@ -47,6 +47,7 @@ from dispatcher.core.model import EndpointId, EndpointState, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import NONCE_BYTES, Keyring
 from dispatcher.core.secret import Secret
+from dispatcher.core.url import masked_url
 from dispatcher.store import admin as store
 from dispatcher.store.admin import EndpointDetail
 from dispatcher.store.deliveries import Deliveries
@@ -121,7 +122,11 @@ class Endpoints:
                 await store.insert_secret(
                     connection, endpoint_id, "current", *seal(keyring, chosen, endpoint_id)
                 )
-            detail = {"name": row["name"], "profile": profile.name, "url": row["url"]}
+            detail = {
+                "name": row["name"],
+                "profile": profile.name,
+                "url": masked_url(str(row["url"])),
+            }
             await store.write_audit(
                 connection, actor.name, str(tenant), "endpoint.create", endpoint_id, detail
             )
@@ -349,6 +354,8 @@ class Endpoints:
         answer = endpoint_object(row, sealed, profile, self._deployment)
         if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
             answer["headers"] = dict.fromkeys(row.headers, secret.MASK)
+        if not actor.may(Role.OPERATOR):  # Some URLs are credentials: whoever has one may send.
+            answer["url"] = masked_url(row.url)
         return answer
 
 

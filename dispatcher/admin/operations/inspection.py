@@ -40,7 +40,7 @@ from dispatcher.core.model import DeliveryState, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.signing import signed_content
-from dispatcher.core.url import canonical_url
+from dispatcher.core.url import canonical_url, masked_url
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail, routed_row
@@ -97,7 +97,7 @@ class Inspection:
         return {
             "delivery": shown,
             "event": None if event is None else event_object(event),
-            "endpoint": None if context is None else _endpoint(context),
+            "endpoint": None if context is None else _endpoint(context, actor),
             "body": None if body is None else body.decode("utf-8", "replace"),
             "body_bytes_count": None if body is None else len(body),
             "why": why(row, attempts[-1] if attempts else None)._asdict(),
@@ -153,7 +153,7 @@ class Inspection:
         return {
             "attempt_number": attempt.attempt_number,
             "method": "POST",
-            "url": attempt.url,
+            "url": attempt.url if actor.may(Role.OPERATOR) else masked_url(attempt.url),
             "headers": [
                 [name, secret.MASK if name.lower() in hidden else value] for name, value in head
             ],
@@ -192,11 +192,11 @@ def _chosen(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDet
     raise NotFoundError(f"there is no attempt {number} of this delivery")
 
 
-def _endpoint(context: ContextRow) -> Object:
+def _endpoint(context: ContextRow, actor: Actor) -> Object:
     return {
         "id": context.endpoint_id,
         "name": context.name,
-        "url": context.url,
+        "url": context.url if actor.may(Role.OPERATOR) else masked_url(context.url),
         "state": _endpoint_state(context),
         "reason": context.reason,
     }

@@ -12,6 +12,7 @@ import orjson
 
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
+from dispatcher.core.url import masked_url
 from dispatcher.store.history import AttemptDetail, DeliveryDetail, EventDetail
 
 Row = TypeVar("Row")
@@ -89,7 +90,10 @@ def delivery_object(
 
 
 def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
-    """Returns an attempt; a body that is not UTF-8 has its bad bytes replaced."""
+    """Return an attempt; a body that is not UTF-8 has its bad bytes replaced.
+
+    Without `bodies` the URL is masked as well: it may be a credential.
+    """
     body = attempt.response_body if bodies else None
     return {
         "attempt_number": attempt.attempt_number,
@@ -101,7 +105,7 @@ def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
         "response_code": attempt.response_code,
         "response_body": None if body is None else body_text(body),
         "error": attempt.error,
-        "url": attempt.url,
+        "url": attempt.url if bodies else masked_url(attempt.url),
     }
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.objects import Object, time_text
 from dispatcher.core import histogram
+from dispatcher.core.url import masked_url
 from dispatcher.store import admin as store
 from dispatcher.store import pages, statistics
 from dispatcher.store.pages import NowRow, TroubledEndpoint, WaitingRow
@@ -79,7 +80,7 @@ class Overview:
             "dispatchers_alive": now.dispatchers_alive,
             "buckets": _buckets(hours, moment),
             "endpoints_in_trouble": [
-                _troubled(one, traffic[one.id], by_id.get(one.id)) for one in troubled
+                _troubled(one, traffic[one.id], by_id.get(one.id), actor) for one in troubled
             ],
         }
 
@@ -194,13 +195,13 @@ def _fared(hours: Sequence[HourRow], waiting: WaitingRow | None) -> Object:
 
 
 def _troubled(
-    one: TroubledEndpoint, hours: Sequence[HourRow], waiting: WaitingRow | None
+    one: TroubledEndpoint, hours: Sequence[HourRow], waiting: WaitingRow | None, actor: Actor
 ) -> Object:
     return {
         "id": one.id,
         "name": one.name,
         "tenant": one.tenant,
-        "url": one.url,
+        "url": one.url if actor.may(Role.OPERATOR) else masked_url(one.url),
         "state": one.state,
         "reason": one.reason,
         "failing_since": time_text(one.first_failure_at),
