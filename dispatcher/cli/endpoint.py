@@ -58,7 +58,7 @@ Labels = Annotated[
 CaPem = Annotated[
     str | None,
     typer.Option(
-        metavar="PEM|@FILE", help="Authorities to trust besides the system's; none: none."
+        metavar="PEM|@FILE", help="Authorities to trust instead of the system's; none: none."
     ),
 ]
 Concurrency = Annotated[
