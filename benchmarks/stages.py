@@ -18,22 +18,23 @@ from typing import Any, cast
 
 from benchmarks.harness import BODY_DATA, ROOT, SECRET, arguments, write_results
 from dispatcher.config.profiles import load_profiles
-from dispatcher.core.breaker import Breaker
 from dispatcher.core.matching import parse_event_types
-from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Event, EventId
+from dispatcher.core.model import EndpointId, EndpointState, Event, EventId
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.fanout import Fanout
+from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.reporting.attempt_log import AttemptLog
 from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
-from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.sender import Sender
-from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane, NewDeliveries
+from dispatcher.delivery.types import AttemptResult
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.runtime.clock import SystemClock
@@ -135,6 +136,13 @@ class _Store:
         return Recorded(frozenset(), frozenset())
 
 
+class _Health:
+    """Endpoints are well."""
+
+    async def follow_up(self, *_: object) -> None:
+        """Records nothing."""
+
+
 class _Transport:
     """Remembers who wrote, so that `answer` can answer all of them, as one turn of the loop does."""
 
@@ -177,69 +185,59 @@ class Bench:
         self.target = Target("http", "127.0.0.1", 8080)
         self.endpoint = _endpoint(self.target)
         self.results: list[AttemptResult] = []
-        self.deliveries: list[Delivery] = []
+        self.may_send = False
         self._written: list[Connection] = []
         self.connections = Connections(cast("Any", None), spawn=cast("Any", None))
-        self.sender: Sender
+        self.inventory = Inventory(clock)
+        queue = LoadQueue()
+        timer = RetryTimer(
+            self.inventory, queue, clock=clock, horizon_seconds=600.0, timers_max=1000
+        )
+        self.recorder = Recorder(
+            cast("Any", _Store()), cast("Any", _Health()), self.inventory, timer, queue, cast("Any", self),
+            clock=clock, batch_rows_max=BATCH, unrecorded_max=5000, flush_seconds=0.04,
+        )  # fmt: skip
+        self.sender = Sender(self.connections, self.recorder, clock=clock)
+        self.recorder.add = self._keep  # type: ignore[method-assign]  # recorded as a stage of its own
         self.lanes = Lanes(
-            start=self._start,
-            may_send=lambda: True,
-            make_breaker=Breaker,
-            total=500,
-            per_host=IN_FLIGHT,
-            bodies_bytes_max=1 << 30,
-            clock=clock,
-        )
-        self.sender = Sender(
-            self.connections,
-            record=self.results.append,
-            give_back=self.lanes.finished,
-            clock=clock,
-        )
+            self.inventory, queue, self.sender, cast("Any", self),
+            total=500, per_host=IN_FLIGHT, bodies_bytes_max=1 << 30, clock=clock,
+        )  # fmt: skip
         self.lanes.follow({ENDPOINT_ID: self.endpoint}, {7: 1})
         for _ in range(IN_FLIGHT):
             self._open()
-        self.scheduler = Scheduler(
-            cast("Any", None), self.lanes, shards=lambda: [7], late_by=lambda _: None, clock=clock,
-            horizon_seconds=600.0, timers_max=1000,
-        )  # fmt: skip
         metrics = Metrics(version="1", profiles=["standard"])
-        self.tally = TrafficCounts(
+        self.traffic = TrafficCounts(
             cast("Any", None), incarnation="i", breakers=dict, figures=dict, clock=clock
         )
-        self.outcomes = AttemptLog(metrics, self.tally, replica="replica", per_endpoint=False)
-        self.recorder = Recorder(
-            cast("Any", _Store()), cast("Any", None),
-            settled=lambda results, _: self._settled.extend(results), flushed=lambda *_: None, clock=clock,
-            batch_rows_max=BATCH, pending_rows_max=5000, flush_seconds=0.04,
-            failing_seconds_max=1e9, failed_attempts_min=20,
-        )  # fmt: skip
-        self._settled: list[AttemptResult] = []
+        self.log = AttemptLog(metrics, self.traffic, replica="replica", per_endpoint=False)
         at = datetime.now(UTC)
         events = [
             Event(EventId(f"evt_2026_{n:06d}"), "order.created", BODY_DATA, "default", at, at, {}, None)
             for n in range(BATCH)
         ]  # fmt: skip
         self.fanout = Fanout(
-            cast("Any", _Outbox(events)), _Routing(self.endpoint),
-            lanes=cast("Any", self), fanned_out=lambda _: None, set_aside=lambda: None,
-            incarnation="bench", batch_bytes_max=1 << 24,
+            cast("Any", _Outbox(events)), cast("Any", _Routing(self.endpoint)), self.lanes,
+            cast("Any", self), clock=clock, incarnation="bench", batch_bytes_max=1 << 24,
         )  # fmt: skip
 
-    def _start(self, lane: EndpointLane, delivery: Delivery) -> None:
-        self.sender.start(lane, delivery)
+    # --- what stands around the stages ---
 
-    def reserve(self, _: NewDeliveries) -> bool:
-        """Stands in for lanes: what is not committed yet."""
-        return True
+    def is_trusted(self) -> bool:
+        """Stands for the lease; nothing is sent while fan-out is measured."""
+        return self.may_send
 
-    def unreserve(self, deliveries: NewDeliveries) -> None:
-        """Stands in for lanes: a commit that failed."""
+    def fanned_out(self, _: list[Event]) -> None:
+        """Stands for reporting, which is a stage of its own."""
 
-    def offer_reserved(self, _: EndpointId, delivery: Delivery) -> bool:
-        """Stands in for lanes: what is committed."""
-        self.deliveries.append(delivery)
-        return True
+    def flushed(self, *_: object) -> None:
+        """Stands for reporting."""
+
+    def recorded(self, *_: object) -> None:
+        """Stands for reporting."""
+
+    def _keep(self, result: AttemptResult) -> None:
+        self.results.append(result)
 
     def _open(self) -> None:
         transport = _Transport(self._written)
@@ -253,8 +251,8 @@ class Bench:
         self.target.idle.append(connection)
 
     async def fan_out(self) -> None:
-        """Events become deliveries."""
-        self.deliveries.clear()
+        """Events become deliveries in their lane's line."""
+        self.may_send = False
         await self.fanout(BATCH)
 
     def exchange(self) -> None:
@@ -263,8 +261,7 @@ class Bench:
         now = time.monotonic()
         for connection in self.target.idle:
             connection.idle_since = now
-        for delivery in self.deliveries:
-            self.lanes.offer(ENDPOINT_ID, delivery)
+        self.may_send = True
         self.lanes.pump()
         written = self._written
         while written:
@@ -274,26 +271,15 @@ class Bench:
                 connection.data_received(ANSWER)
 
     async def record(self) -> None:
-        """Results become rows."""
-        self._settled.clear()
+        """Results become rows, and their deliveries leave memory."""
         for result in self.results:
-            self.recorder.add(result)
+            Recorder.add(self.recorder, result)
         self.recorder.stop()
         await self.recorder.run()
 
-    def settle(self) -> None:
-        """Committed results leave memory."""
-        self.scheduler.settled(self.results, frozenset())
-
-    def tell(self) -> None:
+    def report(self) -> None:
         """Committed results are counted and logged."""
-        self.outcomes.tell(self.results, frozenset())
-
-    def forget(self) -> None:
-        """Makes the same deliveries new again."""
-        for delivery in self.deliveries:
-            self.lanes.busy.discard(DeliveryId(delivery.id))
-            self.lanes.release(delivery.id)
+        self.log.write(self.results, frozenset())
 
 
 async def measure(rounds: int) -> dict[str, list[float]]:
@@ -312,9 +298,7 @@ async def measure(rounds: int) -> dict[str, list[float]]:
         await timed("fanout", bench.fan_out)
         await timed("lanes, sender, exchange", bench.exchange)
         await timed("recorder", bench.record)
-        await timed("scheduler", bench.settle)
-        await timed("metrics and log", bench.tell)
-        bench.forget()
+        await timed("metrics and log", bench.report)
         await asyncio.sleep(0)
     for connection in bench.target.idle:
         connection.abort()

@@ -35,7 +35,7 @@ from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
-from dispatcher.delivery.shards import new_incarnation
+from dispatcher.delivery.shards import Replica, new_incarnation
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
@@ -181,18 +181,16 @@ class Daemon:
                 _log.warning("configuration.warning", warning=warning)
             await self_test()
             pipeline = self._pipeline = Pipeline(
-                settings=settings,
-                database=database,
+                settings,
+                database,
+                gate,
                 listen_url=self._listen_source,
-                gate=gate,
                 profiles=loaded.profiles,
                 event_types=frozenset(catalogue.types),
                 keyring=keyring_of(settings),
                 metrics=metrics,
                 clock=self._clock,
-                incarnation=new_incarnation(name),
-                name=name,
-                version=__version__,
+                replica=Replica(name, new_incarnation(name), __version__),
                 tracing=tracing,
             )
             gauges = Gauges(metrics, pipeline, Deliveries(database), self._log)

@@ -36,7 +36,6 @@ class Lane(Generic[Work]):
         "bucket",
         "crowded",
         "finished_count",
-        "held_count",
         "in_flight",
         "is_open",
         "limit",
@@ -62,8 +61,6 @@ class Lane(Generic[Work]):
         self.ready: deque[Work] = deque()
         self.urgent: deque[Work] = deque()
         self.in_flight = 0
-        self.held_count = 0
-        """Deliveries of this lane in memory: ready, in flight, being recorded, or in the wheel."""
         self.window = WINDOW_MAX
         self.slow = False
         """It takes less in a second than its window could hold; nobody waits for it."""

@@ -10,27 +10,23 @@ deliveries. A delivery to an endpoint that this deployment's configuration makes
 any other; if the endpoint's profile is missing, its body is made when the profile is back
 (`late_bodies.py`). One bad event or endpoint costs its own deliveries only.
 
-Lanes are told of the deliveries before the commit, so that nobody else brings them meanwhile, and
+Lanes reserve the deliveries before the commit, so that the loader leaves them alone meanwhile, and
 are offered them after it; what they do not take is in Postgres already. A crash before the commit
 leaves the events in the outbox; after it, the deliveries are loaded by whoever owns the endpoints.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
 
-from dispatcher.core.envelope import Encoded, encode
-from dispatcher.core.errors import BatchRefusedError, EncodingError
-from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, event_bits
-from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
-from dispatcher.core.profile import JsonMode, Profile
-from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.core.errors import BatchRefusedError
+from dispatcher.delivery.batch import Batch
+from dispatcher.delivery.lanes import Lanes, Reserved
 from dispatcher.delivery.ports import OutboxStore
-from dispatcher.delivery.types import Delivery, RoutesEvents, TakesNewDeliveries
+from dispatcher.delivery.reporting import Reporting
+from dispatcher.delivery.routing import RoutingTable
 from dispatcher.runtime import probe
-from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
+from dispatcher.runtime.clock import Clock
 
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
@@ -39,6 +35,8 @@ BATCH_DELIVERIES_MAX = 5_000
 """About what one transaction writes, judged by the batch before: events times their endpoints."""
 LARGE_CHARACTERS = 65_536
 """Larger data are rewritten for JavaScript in a thread: a hostile megabyte takes half a second."""
+UNSURE_SECONDS = 30.0
+"""How long after a COMMIT without an answer its deliveries are looked for in Postgres."""
 
 
 class TakenThrough(NamedTuple):
@@ -61,24 +59,25 @@ class Fanout:
     def __init__(
         self,
         outbox: OutboxStore,
-        routing: RoutesEvents,
+        routing: RoutingTable,
+        lanes: Lanes,
+        reporting: Reporting,
         *,
-        lanes: TakesNewDeliveries,
-        fanned_out: Callable[[list[Event]], None],
-        set_aside: Callable[[], None],
+        clock: Clock,
         incarnation: str,
         batch_bytes_max: int,
     ) -> None:
         self._outbox = outbox
         self._routing = routing
         self._lanes = lanes
-        self._fanned_out = fanned_out
-        self._set_aside = set_aside
+        self._reporting = reporting
+        self._clock = clock
         self._incarnation = incarnation
         self._batch_bytes_max = batch_bytes_max
         self._events_max = BATCH_EVENTS_MAX
         """Less than that for a while after a batch was refused."""
         self._deliveries_per_event = 1.0
+        self._unsure_until = float("-inf")
 
     async def __call__(self, events_max: int) -> TakenThrough:
         """Takes up to so many events through.
@@ -135,11 +134,15 @@ class Fanout:
             taken = await self._through(1, event_id)
         except BatchRefusedError as error:
             if await self._outbox.set_aside(event_id):
-                self._set_aside()
+                self._reporting.metrics.events_set_aside.add()
                 _log.error("event.set_aside", event_id=event_id, error=str(error))
             return TakenThrough(0, more=True)
         self._events_max = 2
         return taken
+
+    def is_unsure(self) -> bool:
+        """Return whether a batch of late may have been committed without our knowing."""
+        return self._clock.monotonic() < self._unsure_until
 
     async def _through(
         self,
@@ -148,7 +151,7 @@ class Fanout:
         tenants: dict[int, str] | None = None,
     ) -> TakenThrough:
         """Fans out one batch, one certain event, or picked ones, in one transaction."""
-        new: list[tuple[EndpointId, Delivery]] = []
+        reserved: list[Reserved] = []
         try:
             async with self._outbox.claim(
                 events_max, self._batch_bytes_max, event_id, tenants
@@ -158,7 +161,7 @@ class Fanout:
                     return TakenThrough(0, more=False)
                 if claim.routing_version != self._routing.version:
                     await self._routing.refresh()
-                batch = _Batch(claim)
+                batch = Batch(claim)
                 for event in events:
                     endpoints = self._routing.route(event)
                     if len(event.data) > LARGE_CHARACTERS:
@@ -166,133 +169,22 @@ class Fanout:
                     for endpoint in endpoints:
                         batch.add(event, endpoint)
                 await batch.write()
-                new = batch.deliveries
-                if not self._lanes.reserve(new):
+                reserved = self._lanes.reserve(batch.deliveries)
+                if not self._lanes.are_all_ours(reserved):
                     await claim.announce(self._incarnation)
+        except BatchRefusedError:
+            self._lanes.unreserve(reserved)
+            raise
         except BaseException:
-            self._lanes.unreserve(new)
+            self._lanes.unreserve(reserved)
+            self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
             raise
         self._deliveries_per_event = max(1.0, batch.count / len(events))
-        for endpoint_id, delivery in new:
-            self._lanes.offer_reserved(endpoint_id, delivery)
-        self._fanned_out(events)
+        self._lanes.offer_reserved(reserved)
+        self._lanes.pump()
+        self._reporting.fanned_out(events)
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)
         return TakenThrough(
             len(events), len(events) == events_max or bytes_count > self._batch_bytes_max // 4
         )
-
-
-class _Batch:
-    """The rows of one claim, and the deliveries they become once committed."""
-
-    def __init__(self, claim: Claim) -> None:
-        self._claim = claim
-        self._targets: list[tuple[Event, Endpoint, str | None, Encoded | None]] = []
-        self._bodies: list[BodyRow] = []
-        self._encoded: dict[Profile, Encoded | None] = {}
-        self._encoded_event: Event | None = None
-        self.deliveries: list[tuple[EndpointId, Delivery]] = []
-        """What is to be sent now, once the claim has committed."""
-
-    def add(self, event: Event, endpoint: Endpoint) -> None:
-        """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
-        reason: str | None = None
-        if endpoint.state is EndpointState.DISABLED:
-            reason = Reason.ENDPOINT_DISABLED
-        encoded = None
-        if endpoint.profile is not None:
-            encoded = self._encode(event, endpoint.profile)
-            if encoded is None:
-                reason = reason or Reason.UNENCODABLE_EVENT
-        self._targets.append((event, endpoint, reason, encoded))
-
-    def _encode(self, event: Event, profile: Profile) -> Encoded | None:
-        if event is not self._encoded_event:
-            self._encoded_event = event
-            self._encoded = {}
-        elif profile in self._encoded:
-            return self._encoded[profile]
-        try:
-            encoded = encode(profile, event)
-            self._bodies.append(BodyRow(self._claim.day, event.id, profile.name, encoded.body))
-        except EncodingError as error:
-            _log.warning(
-                "event.unencodable", event_id=event.id, profile=profile.name, error=str(error)
-            )
-            encoded = None
-        self._encoded[profile] = encoded
-        return encoded
-
-    async def encode_apart(self, event: Event, endpoints: Sequence[Endpoint]) -> None:
-        """Encodes a large event in a thread, so that the event loop turns on."""
-        for profile in {e.profile for e in endpoints if e.profile is not None}:
-            if profile.json is JsonMode.JAVASCRIPT:
-                await asyncio.to_thread(self._encode, event, profile)
-
-    @property
-    def count(self) -> int:
-        """Deliveries of the batch."""
-        return len(self._targets)
-
-    async def write(self) -> None:
-        """Writes all rows within the claim's transaction."""
-        day = self._claim.day
-        unix_ms: list[int] = []
-        bits: list[int] = []
-        hashed: Event | None = None
-        event_ms = event_hash = 0
-        for event, endpoint, _, _ in self._targets:  # an event's endpoints follow each other
-            if event is not hashed:
-                hashed = event
-                event_ms = delivery_unix_ms(event.inserted_at, day)
-                event_hash = event_bits(event.id)
-            unix_ms.append(event_ms)
-            bits.append(event_hash ^ endpoint_bits(endpoint.id))
-        ids = delivery_ids(unix_ms, bits)
-        rows: list[DeliveryRow] = []
-        cancelled: list[CancelledRow] = []
-        for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):
-            if reason is not None:
-                cancelled.append(
-                    CancelledRow(
-                        delivery_id,
-                        event.id,
-                        endpoint.id,
-                        event.type,
-                        event.tenant,
-                        endpoint.profile_name,
-                        reason,
-                    )
-                )
-                continue
-            rows.append(
-                DeliveryRow(
-                    delivery_id,
-                    day,
-                    event.id,
-                    endpoint.id,
-                    event.type,
-                    event.tenant,
-                    endpoint.profile_name,
-                    (encoded.warnings or None) if encoded is not None else None,
-                )
-            )
-            is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
-            if encoded is not None and is_open:
-                delivery = Delivery(
-                    delivery_id,
-                    day,
-                    event.id,
-                    event.type,
-                    encoded.body,
-                    event.inserted_at,
-                    event.traceparent,
-                    DeliveryState.PENDING,
-                    None,
-                    0,
-                    0,
-                    Trigger.SCHEDULED,
-                )
-                self.deliveries.append((endpoint.id, delivery))
-        await self._claim.write(self._bodies, rows, cancelled)

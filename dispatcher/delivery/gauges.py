@@ -40,8 +40,8 @@ class Gauges:
         self._clock = clock or SystemClock()
         self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
-        metrics.in_flight_attempts.read_from(lambda: len(pipeline.lanes.busy))
-        metrics.breakers_open.read_from(pipeline.lanes.breakers_open)
+        metrics.in_flight_attempts.read_from(lambda: float(pipeline.inventory.unrecorded))
+        metrics.breakers_open.read_from(lambda: float(len(pipeline.inventory.open_breakers())))
         metrics.listener_up.read_from(lambda: float(pipeline.listener.is_up))
 
     async def render(self) -> bytes:
@@ -144,5 +144,5 @@ class Gauges:
 
     def _ages(self, endpoint_ids: list[str], ages_seconds: list[float]) -> list[float]:
         """Leaves out endpoints whose open breaker is what their deliveries wait for."""
-        waiting = self._pipeline.lanes.endpoints_with_open_breaker()
+        waiting = self._pipeline.inventory.open_breakers()
         return [age for i, age in zip(endpoint_ids, ages_seconds, strict=True) if i not in waiting]

@@ -18,17 +18,21 @@ with backoff; the loop ends only when it is stopped.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.delivery.ports import EventSignal
+from dispatcher.delivery.fanout import Fanout, TakenThrough
+from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.ports import EventSignal, OutboxStore
+from dispatcher.delivery.routing import RoutingTable
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.outbox import Poll
+from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.intake")
 
@@ -51,31 +55,11 @@ ROOM_SECONDS_MAX = 0.05
 """How long a crowded lane may keep fan-out waiting: what does not fit stays in Postgres, and others go on."""
 
 
-class Taken(Protocol):
-    """What fan-out says of a batch."""
+class Company(Protocol):
+    """The shards, as intake uses them."""
 
-    @property
-    def events_count(self) -> int:
-        """Events that were taken through."""
-        ...
-
-    @property
-    def more(self) -> bool:
-        """The batch was cut at its bound, so that the outbox may hold others."""
-        ...
-
-
-class Overtook(Protocol):
-    """What fan-out returns of events that it took before their turn by position."""
-
-    @property
-    def events_count(self) -> int:
-        """Events that were fanned out."""
-        ...
-
-    @property
-    def per_tenant_max(self) -> int:
-        """The largest number of them that one tenant had."""
+    def has_company(self) -> bool:
+        """Return whether other replicas fan out, perhaps for endpoints of ours."""
         ...
 
 
@@ -84,28 +68,30 @@ class Intake:
 
     def __init__(
         self,
-        fanout: Callable[[int], Awaitable[Taken]],
-        poll: Callable[[], Awaitable[Poll]],
-        alarm: EventSignal,
+        outbox: OutboxStore,
+        fanout: Fanout,
+        signal: EventSignal,
+        routing: RoutingTable,
+        lanes: Lanes,
+        load_queue: LoadQueue,
+        shards: Company,
         *,
-        room: asyncio.Event,
-        polled: Callable[[Poll], Awaitable[None]],
-        woken_by: Callable[[str], None],
+        metrics: Metrics,
         clock: Clock,
         batch_events_max: int,
         poll_seconds: float,
-        overtake: Callable[[int], Awaitable[Overtook]],
     ) -> None:
+        self._outbox = outbox
         self._fanout = fanout
-        self._overtake = overtake
+        self._signal = signal
+        self._routing = routing
+        self._lanes = lanes
+        self._load_queue = load_queue
+        self._shards = shards
+        self._metrics = metrics
         self._full_claims = 0
         self._shared_at = float("-inf")
         self._event_seconds = 0.0001
-        self._poll = poll
-        self._alarm = alarm
-        self._room = room
-        self._polled = polled
-        self._woken_by = woken_by
         self._clock = clock
         self._batch_events_max = batch_events_max
         self._poll_seconds = poll_seconds
@@ -122,8 +108,8 @@ class Intake:
     def stop(self) -> None:
         """Claims no more; `run` ends after the batch it is at."""
         self._stopping = True
-        self._alarm.woken.set()
-        self._room.set()
+        self._signal.woken.set()
+        self._lanes.room.set()
 
     async def run(self) -> None:
         """Takes events through until stopped."""
@@ -140,24 +126,34 @@ class Intake:
     def look_now(self) -> None:
         """Makes intake poll at once: something other than an event was announced."""
         self._polled_at = 0.0
-        self._alarm.woken.set()
+        self._signal.woken.set()
 
     async def _turn(self) -> None:
         """Looks, takes what is there, and sleeps when nothing is."""
-        self._alarm.woken.clear()  # before looking: what is committed from here on sets it again
+        self._signal.woken.clear()  # before looking: what is committed from here on sets it again
         now = self._clock.monotonic()
         waiting = True
         if now - self._polled_at >= self._poll_seconds:
             self._polled_at = now
-            poll = await self._poll()
+            poll = await self._outbox.poll()
             self.looked_at = self._clock.monotonic()
-            await self._polled(poll)
+            await self._follow(poll)
             waiting = poll.outbox_waiting
         if waiting and await self._drain():
             return
-        if await self._alarm.sleep():
+        if await self._signal.sleep():
             return  # the lock is new: what was committed before it was taken is looked for once more
         await self._wait()
+
+    async def _follow(self, poll: Poll) -> None:
+        """Act on what the poll saw beside the outbox."""
+        if self._routing.is_stale(poll.routing_version):
+            await self._routing.refresh()
+        if poll.requests_waiting:
+            self._load_queue.add_requests()
+        if self._shards.has_company() or self._fanout.is_unsure():
+            self._load_queue.add_arrivals()
+        self._lanes.pump()
 
     async def _drain(self) -> bool:
         """Claims batch after batch; returns whether to go on at once, since a poll is due in between."""
@@ -170,7 +166,7 @@ class Intake:
             if self._full_claims >= BACKLOG_CLAIMS:
                 if now - self._shared_at < SHARED_SECONDS:
                     events_max = min(events_max, self._round_events())
-                overtook = await self._overtake(events_max)
+                overtook = await self._fanout.overtake(events_max)
                 overtook_count = overtook.events_count
                 if overtook_count:
                     self._shared_at = now
@@ -181,12 +177,12 @@ class Intake:
                     events_max // OLDEST_SHARE_MIN,
                     1,
                 )
-            if not self._room.is_set():
+            if not self._lanes.room.is_set():
                 try:
                     # In proportion, so that short rounds take as much per second as long ones.
                     share = min(1.0, events_max / self._batch_events_max)
                     async with asyncio.timeout(ROOM_SECONDS_MAX * share):
-                        await self._room.wait()
+                        await self._lanes.room.wait()
                 except TimeoutError:
                     pass
             began = self._clock.monotonic()
@@ -197,9 +193,9 @@ class Intake:
             self._full_claims = self._full_claims + 1 if any(one.more for one in taken) else 0
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
-                await self._alarm.wake()
+                await self._signal.wake()
             elif not any(one.more for one in taken) and (
-                events_count == 0 or self._alarm.is_asleep
+                events_count == 0 or self._signal.is_asleep
             ):
                 return False  # whatever is committed from now on announces itself
             if events_count:
@@ -221,7 +217,7 @@ class Intake:
         least = -(-self._batch_events_max // ROUND_SHARE_MIN)
         return max(least, int(ROUND_SECONDS / max(self._event_seconds, 1e-6)))
 
-    async def _take(self, events_max: int) -> list[Taken]:
+    async def _take(self, events_max: int) -> list[TakenThrough]:
         """Takes one batch through, or in busy times two at once: one computes while the other commits."""
         if self._rate <= BUSY_EVENTS_PER_SECOND:
             return [await self._fanout(events_max)]
@@ -233,7 +229,7 @@ class Intake:
             raise StoreUnavailableError(str(errors.exceptions[0])) from None
         return [one.result() for one in both]
 
-    async def _one(self, events_max: int) -> Taken:
+    async def _one(self, events_max: int) -> TakenThrough:
         return await self._fanout(events_max)
 
     async def _wait(self) -> None:
@@ -242,12 +238,12 @@ class Intake:
         seconds = self._poll_seconds * random.uniform(0.9, 1.0)  # noqa: S311 -- keeps replicas apart
         try:
             async with asyncio.timeout(seconds):
-                await self._alarm.woken.wait()
+                await self._signal.woken.wait()
         except TimeoutError:
             self._polled_at = 0.0
-            self._woken_by("poll")
+            self._metrics.intake_wakeups.add("poll")
         else:
-            self._woken_by("notify")
+            self._metrics.intake_wakeups.add("notify")
 
     def _measure(self, count: int) -> None:
         """Follows the rate of events, in tenths of a second."""

@@ -1,31 +1,59 @@
 """Lanes: who may send next; each call leaves the state whole and starts what may start.
 
-    fan-out, scheduler ── offer ──▶ ready, per endpoint ── pump ──▶ start(lane, delivery)
-                                         ▲                               │
-                                         └───────────── finished ◀───────┘
+    fan-out, loader ── offer ──▶ ready, per endpoint ── pump ──▶ sender.start
+                                        ▲                            │
+                                        └───────── finished ◀────────┘
 
 What is always true: in flight are at most `total` attempts, at most `per_host` to a host and port,
 at most the endpoint's own limit to an endpoint; while several lanes want the same host, none of
-them holds more than a fifth of it; free permits go round between lanes, one delivery a turn; a
-delivery is in memory at most once. Nothing waits while it holds a permit but the receiver.
-
-Who holds what: `held` has every delivery in memory (ready, in flight, being recorded, in the
-wheel), `busy` those in flight or being recorded. What does not fit stays in Postgres, and the lane
-knows (`more_at`). A crash loses only memory.
+them holds more than a fifth of it; free permits go round between lanes, one delivery a turn.
+Nothing waits while it holds a permit but the receiver. What does not fit stays in Postgres, and the
+lane knows (`more_at`). A crash loses only memory.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
-from dispatcher.core.breaker import Breaker, BreakerState
+from dispatcher.core.breaker import Breaker
 from dispatcher.core.lane import CROWDED, RELIEVED
 from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
-from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
+from dispatcher.core.model import EndpointId, EndpointState, Trigger
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.types import Delivery, EndpointLane, StartAttempt
+from dispatcher.delivery.inventory import Inventory
+from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.sender import Sender
+from dispatcher.delivery.types import (
+    DUE,
+    READY,
+    RESERVED,
+    WAITING,
+    Delivery,
+    EndpointLane,
+    Entry,
+)
 from dispatcher.runtime.clock import Clock
+
+
+class Trust(Protocol):
+    """The lease, as lanes use it."""
+
+    def is_trusted(self) -> bool:
+        """Return whether requests may be started."""
+        ...
+
+
+class Reserved(NamedTuple):
+    """A delivery that is about to be committed; `entry` is None where it will not be sent from here."""
+
+    endpoint_id: EndpointId
+    delivery: Delivery
+    entry: Entry | None
+
+
+_NOT_IN_LINE = (RESERVED, WAITING, DUE)
 
 
 class _Host:
@@ -40,22 +68,24 @@ class _Host:
 
 
 class Lanes:
-    """All lanes of this replica; written on the event loop's thread only."""
+    """Permits and lines of all lanes; used on the event loop's thread only."""
 
     def __init__(
         self,
+        inventory: Inventory,
+        load_queue: LoadQueue,
+        sender: Sender,
+        shards: Trust,
         *,
-        start: StartAttempt,
-        may_send: Callable[[], bool],
-        make_breaker: Callable[[], Breaker],
         total: int,
         per_host: int,
         bodies_bytes_max: int,
         clock: Clock,
     ) -> None:
-        self._start = start
-        self._may_send = may_send
-        self._make_breaker = make_breaker
+        self._inventory = inventory
+        self._load_queue = load_queue
+        self._sender = sender
+        self._shards = shards
         self._total = total
         self._per_host = per_host
         self._bodies_bytes_max = bodies_bytes_max
@@ -64,50 +94,56 @@ class Lanes:
         self._queue: deque[EndpointLane] = deque()
         self._hosts: dict[tuple[str, int] | None, _Host] = {}
         self._pumping = False
-        self.lanes: dict[EndpointId, EndpointLane] = {}
-        self.held: dict[DeliveryId, EndpointLane] = {}
-        self.busy: set[DeliveryId] = set()
+        self._stopped = False
+        self.lanes = inventory.lanes
         self.in_flight = 0
-        self.ready_bytes = 0
-        self._ready_ids: set[DeliveryId] = set()
-        self._reserved: set[DeliveryId] = set()
-        """Held for fan-out's own copy since before its commit."""
         self._crowded_count = 0
         self._fitted_at = self._clock.monotonic()
         self.room = asyncio.Event()
         """Clear while a quick lane is crowded: fan-out may wait a moment."""
         self.room.set()
-        self.wants_refill: set[EndpointId] = set()
-        self.refill_wanted: Callable[[], None] = lambda: None
-        """Called when a lane runs low and Postgres has more of it."""
+        sender.recorder.after_commit(self.pump)  # there is room for results again
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopped = True
 
     # --- following endpoints and shards ---
 
-    def follow(
-        self, endpoints: Mapping[EndpointId, Endpoint], tokens: Mapping[int, int]
-    ) -> list[EndpointId]:
-        """Makes a lane for every endpoint in our shards, updates those that are, forgets the rest.
+    def follow(self, endpoints: Mapping[EndpointId, Endpoint], tokens: Mapping[int, int]) -> None:
+        """Make a lane for every endpoint in our shards, update those that are, forget the rest.
 
-        Returns the endpoints whose waiting deliveries are to be loaded: new here, or open again.
+        Has the waiting deliveries loaded of endpoints that are new here, or open again.
         """
         load: list[EndpointId] = []
         for endpoint_id in [
             i for i, lane in self.lanes.items() if not self._is_ours(endpoints.get(i), lane, tokens)
         ]:
-            self._forget_lane(self.lanes.pop(endpoint_id))
+            lane = self.lanes.pop(endpoint_id)
+            lane.is_open = False
+            self._inventory.forget_lane(lane)
+            self._relieve(lane)
         for endpoint in endpoints.values():
             if endpoint.shard not in tokens:
                 continue
             is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
-            lane = self.lanes.get(endpoint.id)
-            if lane is None:
-                lane = self.lanes[endpoint.id] = self._make_lane(endpoint, tokens[endpoint.shard])
+            known = self.lanes.get(endpoint.id)
+            if known is None:
+                lane = self.lanes[endpoint.id] = EndpointLane(
+                    endpoint,
+                    tokens[endpoint.shard],
+                    breaker=Breaker(),
+                    bucket=_bucket(endpoint),
+                    is_open=is_open,
+                )
                 load.append(endpoint.id)
             else:
+                lane = known
                 if is_open and not lane.is_open:
                     load.append(endpoint.id)
                 elif lane.is_open and not is_open:
-                    self._forget_waiting(lane)
+                    self._inventory.forget_waiting(lane)
+                    self._relieve(lane)
                 if lane.endpoint is not endpoint:
                     lane.limit = endpoint.max_concurrency
                     if lane.endpoint.rate_limit != endpoint.rate_limit:
@@ -116,62 +152,63 @@ class Lanes:
             lane.is_open = is_open
             self._enqueue(lane)
         self.pump()
-        return load
+        self._load_queue.add_windows(load)
 
     @staticmethod
     def _is_ours(endpoint: Endpoint | None, lane: EndpointLane, tokens: Mapping[int, int]) -> bool:
         return endpoint is not None and tokens.get(endpoint.shard) == lane.token
 
-    def _make_lane(self, endpoint: Endpoint, token: int) -> EndpointLane:
-        lane = EndpointLane(
-            limit=endpoint.max_concurrency,
-            breaker=self._make_breaker(),
-            bucket=_bucket(endpoint),
-            is_open=endpoint.state is EndpointState.ACTIVE and endpoint.problem is None,
-        )
-        lane.endpoint = endpoint
-        lane.token = token
-        return lane
-
-    def _forget_lane(self, lane: EndpointLane) -> None:
-        """Forgets all of a lane but what is in flight: its results come in under its old token."""
-        # First what a person asked for and was not started: as long as it is busy, it stays held.
-        self.busy.difference_update(delivery.id for delivery in lane.urgent)
-        lane.urgent.clear()
-        self._forget_waiting(lane)
-        lane.is_open = False
-
-    def _forget_waiting(self, lane: EndpointLane) -> None:
-        for delivery_id in [
-            i for i, holder in self.held.items() if holder is lane and i not in self.busy
-        ]:
-            self.release(delivery_id)
-        while lane.ready:
-            self._no_longer_ready(lane.ready.pop())
-        self._relieve(lane)
-
     # --- what waits ---
 
-    def offer(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Takes a committed delivery that is due, or leaves it in Postgres; tells which.
+    def reserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> list[Reserved]:
+        """Take deliveries into memory before they are committed, so that the loader leaves them alone.
 
-        Fan-out and the scheduler may both come with one, each having seen its commit: it is taken once.
+        Their COMMIT may take effect long before its answer comes back. Without this the loader could
+        find one in Postgres, send it and record it, and fan-out's own copy would be sent once more.
         """
-        lane = self.lanes.get(endpoint_id)
-        if lane is None or not lane.is_open:
-            return False
-        delivery_id = delivery.id
-        if delivery_id in self._ready_ids:
-            return True
+        inventory, lanes = self._inventory, self.lanes
+        reserved: list[Reserved] = []
+        for endpoint_id, delivery in deliveries:
+            lane = lanes.get(endpoint_id)
+            entry = None
+            if lane is not None and lane.is_open and inventory.find(lane, delivery.id) is None:
+                entry = inventory.add(lane, delivery.id, RESERVED, delivery)
+            reserved.append(Reserved(endpoint_id, delivery, entry))
+        return reserved
+
+    def are_all_ours(self, reserved: Sequence[Reserved]) -> bool:
+        """Return whether all are for lanes of this replica, rather than of another one's."""
+        return all(one.endpoint_id in self.lanes for one in reserved)
+
+    def offer_reserved(self, reserved: Sequence[Reserved]) -> None:
+        """Take deliveries that are committed now, or leave them to Postgres."""
+        for endpoint_id, delivery, entry in reserved:
+            if entry is not None and entry.phase == RESERVED:
+                self.offer(entry, delivery)
+                continue
+            lane = self.lanes.get(endpoint_id)
+            if lane is not None:  # it opened, or was made anew, since: this copy may be old by now
+                lane.turn_away(0.0)
+
+    def unreserve(self, reserved: Sequence[Reserved]) -> None:
+        """Forget deliveries whose commit failed or is not known of; those that exist are found in Postgres."""
+        for one in reserved:
+            if one.entry is not None and one.entry.phase == RESERVED:
+                self._inventory.forget(one.entry)
+
+    def offer(self, entry: Entry, delivery: Delivery) -> bool:
+        """Put a committed delivery that is due in its lane's line, or leave it to Postgres; tell which."""
+        lane = entry.lane
         ready = lane.ready
-        if not lane.has_room() or (self.ready_bytes > self._bodies_bytes_max and ready):
+        if not lane.is_open:
+            self._inventory.forget(entry)
+            return False
+        if not lane.has_room() or (self._inventory.ready_bytes > self._bodies_bytes_max and ready):
+            self._inventory.forget(entry)
             lane.turn_away(0.0)
             return False
-        if delivery_id not in self.held:
-            self.hold(delivery_id, lane)
-        ready.append(delivery)
-        self._ready_ids.add(delivery_id)
-        self.ready_bytes += len(delivery.body)
+        self._inventory.make_ready(entry, delivery)
+        ready.append(entry)
         if len(ready) >= CROWDED and not lane.slow and not lane.crowded:
             lane.crowded = True
             self._crowded_count += 1
@@ -180,82 +217,41 @@ class Lanes:
             self._enqueue(lane)
         return True
 
-    def reserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> bool:
-        """Counts deliveries as in memory before they are committed, so that nobody else brings them meanwhile.
-
-        Returns whether all are for lanes of ours, rather than of another replica's.
-
-        Their COMMIT may take effect long before its answer comes back. Without this the scheduler could
-        find one in Postgres, send it and record it, and fan-out's own copy would be sent once more.
-        """
-        all_ours = True
-        for endpoint_id, delivery in deliveries:
-            lane = self.lanes.get(endpoint_id)
-            if lane is None:
-                all_ours = False
-            elif lane.is_open:
-                self.hold(delivery.id, lane)
-                self._reserved.add(delivery.id)
-        return all_ours
-
-    def offer_reserved(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Takes a delivery that is committed now and was reserved before, or leaves it to Postgres; tells which."""
-        lane = self.lanes.get(endpoint_id)
-        if delivery.id not in self._reserved:
-            if lane is not None:
-                lane.turn_away(
-                    0.0
-                )  # it opened, or was made anew, since: this copy may be old by now
-            return False
-        self._reserved.discard(delivery.id)
-        if self.offer(endpoint_id, delivery):
-            return True
-        self.release(delivery.id)
-        return False
-
-    def unreserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> None:
-        """Forgets deliveries whose commit failed or is not known of; those that exist are found in Postgres."""
-        for _, delivery in deliveries:
-            if delivery.id in self._reserved:
-                self.release(delivery.id)
-
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Takes an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
+        """Take an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
         lane = self.lanes.get(endpoint_id)
-        if lane is None or delivery.id in self.busy:
+        if lane is None:
             return False
-        self.busy.add(delivery.id)
-        for queued in lane.ready:
-            if (
-                queued.id == delivery.id
-            ):  # the scheduled attempt is read again once this one is recorded
-                lane.ready.remove(queued)
-                self._no_longer_ready(queued)
-                break
-        lane.urgent.append(delivery)
+        inventory = self._inventory
+        entry = inventory.find(lane, delivery.id)
+        if entry is None:
+            entry = inventory.add(lane, delivery.id, READY, delivery)
+        elif entry.phase in (WAITING, DUE):
+            # The scheduled attempt is read again once this one is recorded.
+            inventory.make_ready(entry, delivery)
+        elif entry.phase == READY and entry in lane.ready:
+            lane.ready.remove(entry)
+            inventory.replace(entry, delivery)
+        else:
+            return False
+        lane.urgent.append(entry)
         self._enqueue(lane)
         return True
 
-    def hold(self, delivery_id: DeliveryId, lane: EndpointLane) -> None:
-        """Counts a delivery as in memory."""
-        self.held[delivery_id] = lane
-        lane.held_count += 1
-
-    def release(self, delivery_id: DeliveryId) -> EndpointLane | None:
-        """Counts a delivery as no longer in memory; its place in a ready queue becomes void."""
-        lane = self.held.pop(delivery_id, None)
-        self._reserved.discard(delivery_id)
-        if lane is not None:
-            lane.held_count -= 1
-        return lane
-
-    def _no_longer_ready(self, delivery: Delivery) -> None:
-        """Counts what has just left a lane's ready queue."""
-        self._ready_ids.discard(delivery.id)
-        self.ready_bytes -= len(delivery.body)
+    def cancel(self, endpoint_id: EndpointId, delivery_id: str) -> None:
+        """Forget a delivery that a person cancelled, unless its attempt is under way."""
+        lane = self.lanes.get(endpoint_id)
+        entry = None if lane is None else lane.entries.get(delivery_id)  # type: ignore[call-overload]  # NewType
+        if lane is None or entry is None:
+            return
+        if entry.phase == READY and entry in lane.ready:
+            lane.ready.remove(entry)
+            self._inventory.forget(entry)
+        elif entry.phase in _NOT_IN_LINE:
+            self._inventory.forget(entry)
 
     def _relieve(self, lane: EndpointLane) -> None:
-        """Notes that a lane is crowded no longer."""
+        """Note that a lane is crowded no longer."""
         if lane.crowded:
             lane.crowded = False
             self._crowded_count -= 1
@@ -269,8 +265,11 @@ class Lanes:
             lane.queued = True
             self._queue.append(lane)
 
+    def _may_send(self) -> bool:
+        return not self._stopped and self._shards.is_trusted() and self._sender.recorder.has_room()
+
     def pump(self) -> None:
-        """Hands out permits, in turns, until there is nothing to send or nothing to send it with."""
+        """Hand out permits, in turns, until there is nothing to send or nothing to send it with."""
         if self._pumping:
             return
         self._pumping = True
@@ -284,7 +283,7 @@ class Lanes:
             self._pumping = False
 
     def _start_one(self, lane: EndpointLane) -> bool:
-        """Starts the lane's next attempt; False when it has to wait, and is asked again when it may."""
+        """Start the lane's next attempt; False when it has to wait, and is asked again when it may."""
         host = self._hosts.get(lane.endpoint.host_key) or self._make_host(lane)
         if host.in_flight >= host.limit or (
             host.waiting and lane.in_flight >= max(1, host.limit // 5) and lane.wants_permit()
@@ -293,31 +292,25 @@ class Lanes:
             host.waiting.append(lane)
             return False
         now = self._clock.monotonic()
-        delivery = lane.take(now)
-        if delivery is None:
+        entry = lane.take(now)
+        if entry is None:
             self._ask_next(host)
             wake_at = lane.waits_until(now)
             if wake_at is not None and (lane.wakes_at is None or wake_at < lane.wakes_at):
                 lane.wakes_at = max(wake_at, now + 0.001)
                 self._loop.call_later(lane.wakes_at - now, self._ask_again, lane)
             return False
+        delivery = self._inventory.start(entry)
         if delivery.trigger is Trigger.SCHEDULED:
-            self._no_longer_ready(delivery)
             if not lane.ready:
                 lane.starved = True
             if lane.crowded and len(lane.ready) <= RELIEVED:
                 self._relieve(lane)
             if lane.more_at is not None and lane.runs_low(now):
-                self._want_refill(lane)
-            delivery_id = delivery.id
-            if self.held.get(delivery_id) is not lane or delivery_id in self.busy:
-                lane.in_flight -= 1  # cancelled, or taken up by a resend, since it was queued
-                lane.breaker.probe_abandoned(now)
-                return True
-            self.busy.add(delivery_id)
+                self._load_queue.add_windows((lane.endpoint.id,))
         host.in_flight += 1
         self.in_flight += 1
-        self._start(lane, delivery)
+        self._sender.start(entry, delivery, self.finished)
         return True
 
     def _ask_next(self, host: _Host) -> None:
@@ -345,19 +338,19 @@ class Lanes:
         host = self._hosts[lane.endpoint.host_key] = _Host(self._per_host)
         return host
 
-    def finished(
-        self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None
-    ) -> None:
-        """Takes the permit of an attempt on `endpoint` back and hands it on; None: no attempt was made."""
+    def finished(self, entry: Entry, endpoint: Endpoint, succeeded: bool | None) -> None:
+        """Take the permit of an attempt on `endpoint` back and hand it on; None: no attempt was made."""
         now = self._clock.monotonic()
+        lane = entry.lane
+        delivery = entry.delivery
+        assert delivery is not None, entry  # noqa: S101 -- it stays until the result is committed
         if succeeded is None:
             lane.breaker.probe_abandoned(now)
-            self.busy.discard(delivery.id)
-            self.release(delivery.id)
+            self._inventory.forget(entry)
             # The lane may have been made anew meanwhile, its shard having gone and come back.
             self.lanes.get(lane.endpoint.id, lane).turn_away(0.0)
         elif succeeded or delivery.trigger is Trigger.SCHEDULED:
-            lane.breaker.record(now, delivery.id, succeeded)
+            lane.breaker.record(now, entry.id, succeeded)
         lane.finish()
         self.in_flight -= 1
         key = endpoint.host_key
@@ -373,42 +366,19 @@ class Lanes:
     # --- now and then ---
 
     def tick(self) -> None:
-        """Fits every lane's window to its pace, gives back what no longer fits, looks for lanes that run low."""
+        """Fit every lane's window to its pace, evict what no longer fits, refill lanes that run low."""
         now = self._clock.monotonic()
         elapsed, self._fitted_at = max(0.001, now - self._fitted_at), now
         for lane in self.lanes.values():
             if not (lane.finished_count or lane.ready or lane.more_at is not None):
                 lane.starved = True
                 continue
-            for delivery in lane.fit_window(elapsed):
-                self._no_longer_ready(delivery)
-                self.release(delivery.id)
+            for entry in lane.fit_window(elapsed):
+                self._inventory.forget(entry)
             if lane.slow or len(lane.ready) <= RELIEVED:
                 self._relieve(lane)
             if lane.runs_low(now):
-                self._want_refill(lane)
-
-    def _want_refill(self, lane: EndpointLane) -> None:
-        self.wants_refill.add(lane.endpoint.id)
-        self.refill_wanted()
-
-    def open_breakers(self) -> dict[EndpointId, tuple[BreakerState, float | None]]:
-        """Returns the breakers that are not closed: state, and the monotonic moment of the next probe."""
-        return {
-            i: (lane.breaker.state, lane.breaker.probe_at)
-            for i, lane in self.lanes.items()
-            if lane.breaker.state is not BreakerState.CLOSED
-        }
-
-    def endpoints_with_open_breaker(self) -> set[EndpointId]:
-        """Returns the endpoints whose breaker is not closed."""
-        return {
-            i for i, lane in self.lanes.items() if lane.breaker.state is not BreakerState.CLOSED
-        }
-
-    def breakers_open(self) -> int:
-        """Counts lanes whose breaker is not closed."""
-        return len(self.endpoints_with_open_breaker())
+                self._load_queue.add_windows((lane.endpoint.id,))
 
 
 def _bucket(endpoint: Endpoint) -> TokenBucket | None:

@@ -1,12 +1,12 @@
 """Makes the bodies that fan-out could not make, because the endpoint's profile was missing.
 
 Fan-out writes such a delivery without a body, and the delivery waits. Once the profile is
-configured again, the endpoint's lane opens, the scheduler loads the delivery, finds no body and
+configured again, the endpoint's lane opens, the loader reads the delivery, finds no body and
 calls `LateBodies.make`. The body is made from the stored event, inserted once (`ON CONFLICT DO
 NOTHING`), and is the same for every attempt from then on.
 
 A crash between insert and load changes nothing, because the next load finds the body. If Postgres
-is away, `make` raises and the scheduler retries the load.
+is away, `make` raises and the loader retries.
 """
 
 import asyncio

@@ -13,7 +13,8 @@ from typing import Protocol
 
 import structlog
 
-from dispatcher.core.addresses import PortPolicy
+from dispatcher.config.settings import Settings
+from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
@@ -31,11 +32,20 @@ from dispatcher.store.routing import EndpointRow
 _log = structlog.get_logger("dispatcher.delivery.routing")
 
 
-class MakesTargets(Protocol):
-    """The egress guard, as the table sees it: where to connect to, with which trust."""
+class Client(Protocol):
+    """The HTTP client, as the table uses it."""
 
-    def __call__(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
-        """Returns where to connect to."""
+    @property
+    def policy(self) -> AddressPolicy:
+        """Return which addresses and ports may be reached."""
+        ...
+
+    def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
+        """Return where to connect to, with which trust."""
+        ...
+
+    def drop_target(self, target: Target) -> None:
+        """Close the idle connections of a target that is no longer used."""
         ...
 
 
@@ -45,28 +55,24 @@ class RoutingTable:
     def __init__(
         self,
         store: EndpointStore,
+        settings: Settings,
+        client: Client,
+        keyring: Keyring,
         *,
         profiles: Mapping[str, Profile],
-        keyring: Keyring,
-        make_target: MakesTargets,
-        drop_target: Callable[[Target], None],
-        allow_http: bool,
-        allow_ports: PortPolicy,
-        user_agent: str,
-        max_concurrency: int,
+        version: str,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
+        self._client = client
         self._configuration = Configuration(
             profiles=profiles,
             keyring=keyring,
-            allow_http=allow_http,
-            allow_ports=allow_ports,
-            user_agent=user_agent,
+            allow_http=settings.egress.allow_http,
+            allow_ports=client.policy.allow_ports,
+            user_agent=settings.egress.user_agent or f"dispatcher/{version}",
         )
-        self._make_target = make_target
-        self._drop_target = drop_target
-        self._max_concurrency = max_concurrency
+        self._max_concurrency = settings.delivery.concurrency_per_endpoint
         self._now = now
         self._rows: dict[EndpointId, EndpointRow] = {}
         self._router: Router[Endpoint] = Router([])
@@ -118,7 +124,7 @@ class RoutingTable:
             if known.target is not None and (
                 successor is None or successor.target is not known.target
             ):
-                self._drop_target(known.target)
+                self._client.drop_target(known.target)
         self._rows = {row.id: row for row in rows}
         self._router = Router(self.endpoints.values())
         changes = [
@@ -145,7 +151,7 @@ class RoutingTable:
             target = before.target if same_place else None
         if target is None and url is not None:
             try:
-                target = self._make_target(url, row.ca_pem, row.id)
+                target = self._client.make_target(url, row.ca_pem, row.id)
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 if problem is None:
                     problem, detail = Reason.INVALID_CA_PEM, str(error)

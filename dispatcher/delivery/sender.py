@@ -1,7 +1,6 @@
 """Sends: a permit and a delivery in, one complete result out.
 
-    start(lane, delivery) ── sign, build the head ──▶ send ──▶ done(answer) ──▶ recorder,
-                                                                           permit back
+    start(entry) ── sign, build the head ──▶ send ──▶ response ──▶ recorder.add, then `ended`: permit back
 
 An attempt is complete or does not exist. What the receiver did, whatever it was, is an
 `AttemptResult` with every field; what we could not do (no file descriptors left, our own shutdown)
@@ -11,7 +10,6 @@ connection: `start` writes, a callback of the event loop reads.
 
 import asyncio
 import random
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -19,11 +17,12 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import EncodingError
-from dispatcher.core.model import Answer, DeliveryId, Outcome
+from dispatcher.core.model import Answer, Outcome
 from dispatcher.core.outcome import Decision, decide, decide_success, honours_retry_after
 from dispatcher.core.retry import parse_retry_after
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.recorder import Recorder
+from dispatcher.delivery.types import AttemptResult, Delivery, Entry
 from dispatcher.outbound.pool import Connections, Exchange, NotAttempted
 from dispatcher.runtime.clock import Clock
 
@@ -33,41 +32,32 @@ STAMP_SECONDS = 0.0005
 """Attempts that begin within this of each other get one wall-clock time: reading it takes 1 µs."""
 
 
-class GivesPermitBack(Protocol):
-    """Lanes, as the sender sees them; None: no attempt was made."""
+class Ended(Protocol):
+    """What `start` calls when the attempt has ended; None: no attempt was made."""
 
-    def __call__(
-        self, lane: EndpointLane, endpoint: Endpoint, delivery: Delivery, succeeded: bool | None
-    ) -> None:
-        """Takes the permit of one attempt back."""
+    def __call__(self, entry: Entry, endpoint: Endpoint, succeeded: bool | None) -> None:
+        """Take the permit back."""
         ...
 
 
 class Sender:
     """Attempts in flight; written on the event loop's thread only."""
 
-    def __init__(
-        self,
-        connections: Connections,
-        *,
-        record: Callable[[AttemptResult], None],
-        give_back: GivesPermitBack,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, connections: Connections, recorder: Recorder, *, clock: Clock) -> None:
         self._connections = connections
-        self._record = record
-        self._give_back = give_back
+        self.recorder = recorder
         self._clock = clock
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
-        self._exchanges: dict[DeliveryId, tuple[Exchange, EndpointLane, Endpoint, Delivery]] = {}
+        self._exchanges: dict[Entry, tuple[Exchange, Endpoint, Ended]] = {}
         self._stamp = clock.now()
         self._stamp_timestamp = 0
         self._stamp_until = float("-inf")
 
-    def start(self, lane: EndpointLane, delivery: Delivery) -> None:
-        """Makes an attempt; the permit is given back when it has ended."""
+    def start(self, entry: Entry, delivery: Delivery, ended: Ended) -> None:
+        """Make an attempt; `ended` is called when it is over, perhaps before this returns."""
+        lane = entry.lane
         endpoint = lane.endpoint
         started = self._clock.monotonic()
         if started >= self._stamp_until:
@@ -75,7 +65,9 @@ class Sender:
             self._stamp_timestamp = int(self._stamp.timestamp())
             self._stamp_until = started + STAMP_SECONDS
         attempted_at = self._stamp
-        done = partial(self._done, lane, endpoint, delivery, lane.token, attempted_at, started)
+        done = partial(
+            self._done, entry, delivery, endpoint, lane.token, attempted_at, started, ended
+        )
         if endpoint.problem is not None or endpoint.template is None or endpoint.target is None:
             # Only a resend gets here: the lane of an unusable endpoint sends nothing on schedule.
             error = endpoint.problem_detail or "the endpoint cannot be sent to"
@@ -95,56 +87,56 @@ class Sender:
             return
         if not self._exchanges:
             self.idle.clear()
-        self._exchanges[delivery.id] = (
+        self._exchanges[entry] = (
             self._connections.send(
                 endpoint.target, head, delivery.body, endpoint.timeout_seconds, done
             ),
-            lane,
             endpoint,
-            delivery,
+            ended,
         )
 
     def _done(
         self,
-        lane: EndpointLane,
-        endpoint: Endpoint,
+        entry: Entry,
         delivery: Delivery,
+        endpoint: Endpoint,
         token: int,
         attempted_at: datetime,
         started: float,
-        answer: Answer | NotAttempted,
+        ended: Ended,
+        response: Answer | NotAttempted,
     ) -> None:
-        if self._exchanges.pop(delivery.id, None) is not None and not self._exchanges:
+        if self._exchanges.pop(entry, None) is not None and not self._exchanges:
             self.idle.set()
-        if isinstance(answer, NotAttempted):
-            _log.warning("delivery.not_attempted", endpoint_id=endpoint.id, reason=answer.reason)
-            self._give_back(lane, endpoint, delivery, None)
+        if isinstance(response, NotAttempted):
+            _log.warning("delivery.not_attempted", endpoint_id=endpoint.id, reason=response.reason)
+            ended(entry, endpoint, None)
             return
         finished = self._clock.monotonic()
-        succeeded = answer.outcome is Outcome.OK
+        succeeded = response.outcome is Outcome.OK
         if succeeded:
             decision = decide_success(delivery.trigger, delivery.schedule_position)
         else:
-            decision = self._decide_failure(endpoint, delivery, answer)
-        self._record(
+            decision = self._decide_failure(endpoint, delivery, response)
+        self.recorder.add(
             AttemptResult(
+                entry,
                 delivery,
-                lane,
                 endpoint,
                 token,
                 delivery.attempt_count + 1,
                 attempted_at,
                 finished - started,
                 finished,
-                answer,
+                response,
                 decision,
             )
         )
-        self._give_back(lane, endpoint, delivery, succeeded)
+        ended(entry, endpoint, succeeded)
 
-    def _decide_failure(self, endpoint: Endpoint, delivery: Delivery, answer: Answer) -> Decision:
+    def _decide_failure(self, endpoint: Endpoint, delivery: Delivery, response: Answer) -> Decision:
         return decide(
-            outcome=answer.outcome,
+            outcome=response.outcome,
             trigger=delivery.trigger,
             state=delivery.state,
             reason=delivery.reason,
@@ -152,22 +144,22 @@ class Sender:
             policy=endpoint.retry_policy,
             jitter=random.random(),  # noqa: S311 -- spreads load, guards nothing
             retry_after_seconds=(
-                parse_retry_after(answer.retry_after, self._clock.now())
-                if answer.retry_after is not None
-                and answer.status is not None
-                and honours_retry_after(answer.status)
+                parse_retry_after(response.retry_after, self._clock.now())
+                if response.retry_after is not None
+                and response.status is not None
+                and honours_retry_after(response.status)
                 else None
             ),
         )
 
     def cancel_all(self) -> int:
-        """Ends every attempt in flight without a result (the drain's grace is over); returns how many."""
-        cancelled = list(self._exchanges.values())
+        """End every attempt in flight without a result (the drain's grace is over); return how many."""
+        cancelled = list(self._exchanges.items())
         self._exchanges.clear()
         self.idle.set()
-        for exchange, lane, endpoint, delivery in cancelled:
+        for entry, (exchange, endpoint, ended) in cancelled:
             exchange.cancel()
-            self._give_back(lane, endpoint, delivery, None)
+            ended(entry, endpoint, None)
         return len(cancelled)
 
     def __len__(self) -> int:

@@ -22,14 +22,16 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.ports import LeaseStore
 from dispatcher.runtime import identity, probe
 from dispatcher.runtime.clock import Clock
+from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.shards")
 
@@ -48,12 +50,12 @@ def _has_ended(incarnation: str) -> bool:
     return identity.is_gone(incarnation.rpartition("@")[2])
 
 
-class FollowsShards(Protocol):
-    """Lanes and loading, as shards see them."""
+class Replica(NamedTuple):
+    """Who this process is among the replicas."""
 
-    def __call__(self) -> None:
-        """Follows what is held now."""
-        ...
+    name: str
+    incarnation: str
+    version: str
 
 
 class Shards:
@@ -62,25 +64,19 @@ class Shards:
     def __init__(
         self,
         leases: LeaseStore,
+        inventory: Inventory,
+        replica: Replica,
         *,
-        incarnation: str,
-        name: str,
-        version: str,
-        changed: FollowsShards,
-        is_quiet: Callable[[int], bool],
-        lost: Callable[[int], None],
+        metrics: Metrics,
         clock: Clock,
         lease_seconds: float,
         renew_seconds: float,
         trusted_seconds: float,
     ) -> None:
         self._leases = leases
-        self._incarnation = incarnation
-        self._name = name
-        self._version = version
-        self._changed = changed
-        self._is_quiet = is_quiet
-        self._lost = lost
+        self._inventory = inventory
+        self._name, self._incarnation, self._version = replica
+        self._metrics = metrics
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
@@ -93,6 +89,8 @@ class Shards:
         self.leaving: set[int] = set()
         """Shards that are being given back: nothing new is sent for them."""
         self._others_seen_at = float("-inf")
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the shards to send for have changed; lanes follow."""
 
     def has_company(self) -> bool:
         """Tells whether other replicas fan out, or did so until a moment ago, perhaps for our endpoints."""
@@ -175,8 +173,8 @@ class Shards:
     async def _give_back(self, tokens: dict[int, int], count: int) -> dict[int, int]:
         """Stops sending for the shards above our share, and gives back those that have become quiet."""
         self.leaving = set(sorted(tokens)[-count:])
-        self._changed()
-        quiet = [shard for shard in self.leaving if self._is_quiet(shard)]
+        self.changed()
+        quiet = [shard for shard in self.leaving if self._inventory.is_quiet(shard)]
         if quiet:
             await self._leases.release(self._incarnation, quiet)
         return {shard: token for shard, token in tokens.items() if shard not in quiet}
@@ -189,12 +187,12 @@ class Shards:
             if tokens.get(shard) != token and shard not in self.leaving
         ]
         if lost:
-            self._lost(len(lost))
+            self._metrics.leases_lost.add(amount=len(lost))
             _log.warning("lease.lost", shards=len(lost))
         changed = anew or tokens != self.tokens
         self.tokens = tokens
         if changed:
-            self._changed()
+            self.changed()
             probe.hit("shards.changed", count=len(tokens))
 
     def held(self) -> dict[int, int]:

@@ -1,24 +1,28 @@
-"""What is handed from stage to stage, and what the stages ask of each other, as small Protocols.
+"""What the stages pass on: deliveries, their entries in memory, lanes, and results of attempts."""
 
-The stages do not import each other: `pipeline.py` gives each the functions that it asks for here.
-"""
-
-from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dispatcher.core.lane import Lane
-from dispatcher.core.model import (
-    Answer,
-    DeliveryId,
-    DeliveryState,
-    EndpointId,
-    Event,
-    Reason,
-    Trigger,
-)
+from dispatcher.core.model import Answer, DeliveryId, DeliveryState, Reason, Trigger
 from dispatcher.core.outcome import Decision
 from dispatcher.delivery.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from dispatcher.core.breaker import Breaker
+    from dispatcher.core.rate import TokenBucket
+
+ABSENT, RESERVED, READY, IN_FLIGHT, RECORDING, WAITING, DUE = range(7)
+"""The phases of a delivery in memory. Plain integers: they are compared several times per delivery."""
+PHASE_NAMES: Final = (
+    "absent",
+    "reserved",
+    "ready",
+    "in_flight",
+    "recording",
+    "waiting",
+    "due",
+)
 
 
 class Delivery(NamedTuple):
@@ -38,20 +42,52 @@ class Delivery(NamedTuple):
     trigger: Trigger
 
 
-class EndpointLane(Lane[Delivery]):
-    """A lane with the endpoint whose it is and the token under which its shard is held."""
+class Entry:
+    """One delivery in memory; `Inventory` is the only writer."""
 
-    __slots__ = ("endpoint", "token")
+    __slots__ = ("delivery", "id", "lane", "phase")
 
-    endpoint: Endpoint
-    token: int
+    def __init__(
+        self, delivery_id: DeliveryId, lane: "EndpointLane", delivery: Delivery | None
+    ) -> None:
+        self.id = delivery_id
+        self.lane = lane
+        self.phase = ABSENT
+        self.delivery = delivery
+        """What an attempt needs; None while only id and due time are in memory."""
+
+    def __repr__(self) -> str:
+        return f"<{self.id} {PHASE_NAMES[self.phase]}>"
+
+
+class EndpointLane(Lane[Entry]):
+    """The lane of one endpoint, under the token with which its shard was taken."""
+
+    __slots__ = ("endpoint", "entries", "token")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        token: int,
+        *,
+        breaker: "Breaker",
+        bucket: "TokenBucket | None",
+        is_open: bool,
+    ) -> None:
+        super().__init__(
+            limit=endpoint.max_concurrency, breaker=breaker, bucket=bucket, is_open=is_open
+        )
+        self.endpoint = endpoint
+        self.token = token
+        self.entries: dict[DeliveryId, Entry] = {}
+        """Every delivery of this lane in memory; written by `Inventory` alone."""
 
 
 class AttemptResult(NamedTuple):
     """One attempt, complete: what was sent, what came back, and what follows from it."""
 
+    entry: Entry
     delivery: Delivery
-    lane: EndpointLane
     endpoint: Endpoint
     """As it was when the attempt was made."""
     token: int
@@ -60,49 +96,5 @@ class AttemptResult(NamedTuple):
     latency_seconds: float
     finished_at_monotonic: float
     """What a delay runs from."""
-    answer: Answer
+    response: Answer
     decision: Decision
-
-
-NewDeliveries = Sequence[tuple[EndpointId, Delivery]]
-
-
-class TakesNewDeliveries(Protocol):
-    """Lanes, as fan-out sees them: what is about to be committed is reserved, then offered."""
-
-    def reserve(self, deliveries: NewDeliveries) -> bool:
-        """Keeps others from bringing these until they are offered; tells whether all are for lanes of ours."""
-        ...
-
-    def offer_reserved(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Takes a committed delivery, or leaves it to Postgres; tells whether it was taken."""
-        ...
-
-    def unreserve(self, deliveries: NewDeliveries) -> None:
-        """Lets go of deliveries whose commit failed, or is not known of."""
-        ...
-
-
-class Settled(Protocol):
-    """The scheduler, as the recorder sees it: results that are committed, or that were fenced."""
-
-    def __call__(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
-        """Hears of a committed batch."""
-        ...
-
-
-class RoutesEvents(Protocol):
-    """The routing table, as fan-out sees it."""
-
-    version: int
-
-    async def refresh(self) -> None:
-        """Loads the endpoints anew."""
-        ...
-
-    def route(self, event: Event) -> Sequence[Endpoint]:
-        """Returns the endpoints that get this event."""
-        ...
-
-
-StartAttempt = Callable[[EndpointLane, Delivery], None]

@@ -73,6 +73,10 @@ class Gate:
         tls = self._tls.trust(ca_pem)
         return Target(url.scheme, url.host, url.port, tls=tls, label=label)
 
+    def drop_target(self, target: Target) -> None:
+        """Close the idle connections of a target that is no longer used."""
+        self.connections.drop(target)
+
     async def close(self) -> None:
         """Aborts every connection."""
         await self.connections.aclose()

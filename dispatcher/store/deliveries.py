@@ -123,7 +123,7 @@ class Recorded(NamedTuple):
 
 
 class Deliveries:
-    """Waiting deliveries, as recorder, scheduler and maintenance see them."""
+    """Waiting deliveries, as recorder, loader and maintenance see them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

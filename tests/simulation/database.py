@@ -378,7 +378,7 @@ class MemoryDatabase:
             )
             row = self.open.get(delivery_id) or self.done.get(delivery_id)
             if kind == "cancel" or row is None:
-                fields: tuple[Any, ...] = (None,) * 11
+                fields: tuple[Any, ...] = (None, None, None, asked.endpoint_id, *(None,) * 7)
             else:
                 _, event = self.events[row.event_id]
                 fields = (

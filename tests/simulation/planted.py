@@ -3,15 +3,18 @@
 They replace methods for a while; nothing of them is in the product.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.delivery.lanes import Lanes
+from dispatcher.core.model import EndpointId
+from dispatcher.delivery.lanes import Lanes, Reserved
+from dispatcher.delivery.loader import Loader
 from dispatcher.delivery.recorder import Recorder
-from dispatcher.delivery.scheduler import Scheduler
+from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.shards import Shards
+from dispatcher.delivery.types import DUE, Delivery
 from dispatcher.store.deliveries import Recorded
 from tests.simulation.database import MemoryDatabase
 from tests.simulation.stores import MemoryDeliveries
@@ -24,12 +27,12 @@ def _wheel_before_commit() -> Patches:
     original = Recorder._record
 
     async def record(self, group, tokens, attempt=None):
-        self._settled(group, frozenset())
-        settled, self._settled = self._settled, lambda *_: None
+        self._settle(group, frozenset())
+        settle, self._settle = self._settle, lambda *_: None
         try:
             await original(self, group, tokens, attempt)
         finally:
-            self._settled = settled
+            self._settle = settle
 
     return [(Recorder, "_record", record)]
 
@@ -88,34 +91,40 @@ def _results_dropped_in_an_outage() -> Patches:
 
 def _retry_a_little_early() -> Patches:
     """A due time is rounded down to the second, as one would for a coarser wheel."""
-    original = Scheduler._schedule
+    original = RetryTimer.schedule
 
-    def schedule(self, delivery_id, lane, due_in_seconds):
-        original(self, delivery_id, lane, float(int(due_in_seconds)))
+    def schedule(self, entry, due_in_seconds):
+        original(self, entry, float(int(due_in_seconds)))
 
     return [
-        (Scheduler, "_schedule", schedule),
-        *[("dispatcher.delivery.scheduler", "DUE_SECONDS", 1.0)],
+        (RetryTimer, "schedule", schedule),
+        *[("dispatcher.delivery.loader", "DUE_SECONDS", 1.0)],
     ]
 
 
 def _boot_loads_nothing() -> Patches:
     """What was waiting when the process started is left to a horizon that loads nothing either."""
 
-    async def load_window(self: Scheduler) -> None:
-        self._windows_wanted.clear()
+    async def load_window(self: Loader) -> None:
+        self._queue.windows.clear()
 
-    return [(Scheduler, "_load_window", load_window)]
+    return [(Loader, "_load_window", load_window)]
 
 
 def _copy_of_fan_out_unguarded() -> Patches:
     """Fan-out offers its copy after the commit, whatever became of the delivery meanwhile (it was so)."""
 
-    def reserve(self: Lanes, deliveries: object) -> bool:
-        del self, deliveries
-        return True
+    def reserve(self: Lanes, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> list[Reserved]:
+        del self
+        return [Reserved(endpoint_id, delivery, None) for endpoint_id, delivery in deliveries]
 
-    return [(Lanes, "reserve", reserve), (Lanes, "offer_reserved", Lanes.offer)]
+    def offer_reserved(self: Lanes, reserved: list[Reserved]) -> None:
+        for endpoint_id, delivery, _ in reserved:
+            lane = self.lanes.get(endpoint_id)
+            if lane is not None and lane.is_open and delivery.id not in lane.entries:
+                self.offer(self._inventory.add(lane, delivery.id, DUE, None), delivery)
+
+    return [(Lanes, "reserve", reserve), (Lanes, "offer_reserved", offer_reserved)]
 
 
 BUGS: dict[str, Callable[[], Patches]] = {

@@ -16,6 +16,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import Answer, EndpointId
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.delivery.shards import Replica
 from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted, Target
 from dispatcher.runtime.tasks import TaskSet
@@ -70,22 +71,21 @@ class SimulatedReplica:
         gate = SimpleNamespace(
             connections=SimulatedConnections(self),
             make_target=self._target,
+            drop_target=lambda _: None,
             policy=SimpleNamespace(allow_ports=DEFAULT_PORTS),
             descriptors=SimpleNamespace(sockets_max=10_000),
         )
         self.pipeline = Pipeline(
-            settings=SETTINGS,
-            database=cast("Any", self),
+            SETTINGS,
+            cast("Any", self),
+            cast("Any", gate),
             listen_url=cast("Any", self),
-            gate=cast("Any", gate),
             profiles=PROFILES,
             event_types=frozenset(),
             keyring=KEYRING,
             metrics=METRICS,
             clock=self,
-            incarnation=self.incarnation,
-            name=self.name,
-            version="simulated",
+            replica=Replica(self.name, self.incarnation, "simulated"),
         )
         self.pipeline.start(self.tasks)
         self.tasks.spawn("failure", self._watch())
@@ -224,13 +224,10 @@ class SimulatedConnections:
         done: Callable[[Answer | NotAttempted], None],
     ) -> Exchange:
         del head
-        delivery = cast("partial[None]", done).args[2]
+        delivery = cast("partial[None]", done).args[1]
         return self._replica.world.request(
             self._replica, EndpointId(target.label), delivery, body, timeout_seconds, done
         )
-
-    def drop(self, target: Target) -> None:
-        """Has no idle connections to drop."""
 
 
 def make_listener(

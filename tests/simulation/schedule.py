@@ -269,11 +269,12 @@ class Schedule:
                 continue
             sizes = {
                 "in flight": pipeline.lanes.in_flight,
-                "held": len(pipeline.lanes.held),
-                "busy": len(pipeline.lanes.busy),
+                "in memory": len(pipeline.inventory),
+                "unrecorded": pipeline.inventory.unrecorded,
+                "orphans": len(pipeline.inventory.orphans),
                 "being recorded": len(pipeline.recorder),
-                "timers": len(pipeline.scheduler),
-                "ready bytes": pipeline.lanes.ready_bytes,
+                "timers": len(pipeline.inventory.wheel),
+                "ready bytes": pipeline.inventory.ready_bytes,
             }
             found += [
                 f"{replica.incarnation} {name} {size}" for name, size in sizes.items() if size

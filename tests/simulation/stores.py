@@ -155,7 +155,7 @@ class MemoryOutbox:
 
 
 class MemoryDeliveries:
-    """Waiting deliveries, as recorder and scheduler see them."""
+    """Waiting deliveries, as recorder and loader see them."""
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach

@@ -365,7 +365,7 @@ class World:
         assert replica.pipeline is not None
         limit = max(
             tables.endpoints[sent.endpoint_id].max_concurrency or 10,
-            replica.pipeline.lanes.lanes[sent.endpoint_id].limit,
+            replica.pipeline.inventory.lanes[sent.endpoint_id].limit,
         )
         same = [
             e.sent for e in replica.in_flight.values() if e.sent.endpoint_id == sent.endpoint_id

@@ -13,6 +13,8 @@ from dispatcher.core.census import Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
 from dispatcher.delivery.fanout import Fanout
+from dispatcher.telemetry.metrics import Metrics
+from tests.support.clock import ManualClock
 from tests.support.deliveries import AT, make_endpoint
 from tests.wire.vectors import PROFILES
 
@@ -64,9 +66,9 @@ class World:
         self.fanout = Fanout(
             fake,
             fake,
-            lanes=fake,
-            fanned_out=lambda _: None,
-            set_aside=lambda: None,
+            fake,
+            fake,
+            clock=ManualClock(),
             incarnation="ours",
             batch_bytes_max=1_000_000,
         )
@@ -122,19 +124,31 @@ class World:
         return True
 
     # Lanes.
-    def reserve(self, deliveries: Sequence[Any]) -> bool:
+    def reserve(self, deliveries: Sequence[Any]) -> Any:
         self.reserved += [delivery.id for _, delivery in deliveries]
-        return self.theirs.isdisjoint(endpoint_id for endpoint_id, _ in deliveries)
+        return deliveries
 
-    def unreserve(self, deliveries: Sequence[Any]) -> None:
-        for _, delivery in deliveries:
+    def are_all_ours(self, reserved: Sequence[Any]) -> bool:
+        return self.theirs.isdisjoint(endpoint_id for endpoint_id, _ in reserved)
+
+    def unreserve(self, reserved: Sequence[Any]) -> None:
+        for _, delivery in reserved:
             self.reserved.remove(delivery.id)
 
-    def offer_reserved(self, endpoint_id: Any, delivery: Any) -> bool:
+    def offer_reserved(self, reserved: Sequence[Any]) -> None:
         assert self.committed, "nothing is offered before the commit"
-        self.reserved.remove(delivery.id)
-        self.offered.append((endpoint_id, delivery.event_id))
-        return True
+        for endpoint_id, delivery in reserved:
+            self.reserved.remove(delivery.id)
+            self.offered.append((endpoint_id, delivery.event_id))
+
+    def pump(self) -> None:
+        """Starts nothing."""
+
+    # Reporting.
+    metrics = Metrics(version="1", profiles=[])
+
+    def fanned_out(self, events: Any) -> None:
+        """Reports nothing."""
 
 
 class Routing(World):

@@ -1,21 +1,18 @@
 """When intake looks: woken, polled, busy or asleep; never in a busy loop, and through every outage."""
 
 import asyncio
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.delivery.fanout import Overtaken
+from dispatcher.delivery.fanout import Overtaken, TakenThrough
 from dispatcher.delivery.intake import BACKLOG_CLAIMS, Intake
+from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.outbox import Poll
-
-
-class Taken(NamedTuple):
-    events_count: int
-    more: bool
 
 
 class FakeAlarm:
@@ -39,6 +36,33 @@ class FakeAlarm:
             self.wakes += 1
 
 
+class FakeFanout:
+    """Takes events from the world's outbox."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    async def __call__(self, events_max: int) -> TakenThrough:
+        world = self._world
+        if world.outages:
+            world.outages -= 1
+            raise StoreUnavailableError("away")
+        count = min(events_max, world.waiting)
+        world.waiting -= count
+        world.claims.append(count)
+        return TakenThrough(count, count == events_max)
+
+    async def overtake(self, events_max: int) -> Overtaken:
+        world = self._world
+        count = min(events_max, world.behind)
+        world.behind -= count
+        world.overtakes.append(count)
+        return Overtaken(count, count)
+
+    def is_unsure(self) -> bool:
+        return False
+
+
 class World:
     """An outbox of so many events, and an intake on it."""
 
@@ -51,42 +75,45 @@ class World:
         self.alarm = FakeAlarm()
         self.room = asyncio.Event()
         self.room.set()
+        fake: Any = self  # stands for the other stages
         self.intake = Intake(
-            self._fanout,
-            self._poll,
+            fake,
+            fake.fan_out,
             self.alarm,
-            room=self.room,
-            polled=self._polled,
-            woken_by=self.woken_by.append,
+            fake,
+            fake,
+            LoadQueue(),
+            fake,
+            metrics=fake,
             clock=SystemClock(),
             batch_events_max=100,
             poll_seconds=poll_seconds,
-            overtake=self._overtake,
         )
         self.behind = 0
         self.overtakes: list[int] = []
 
-    async def _overtake(self, events_max: int) -> Overtaken:
-        count = min(events_max, self.behind)
-        self.behind -= count
-        self.overtakes.append(count)
-        return Overtaken(count, count)
+    @property
+    def fan_out(self) -> Any:
+        return FakeFanout(self)
 
-    async def _fanout(self, events_max: int) -> Taken:
-        if self.outages:
-            self.outages -= 1
-            raise StoreUnavailableError("away")
-        count = min(events_max, self.waiting)
-        self.waiting -= count
-        self.claims.append(count)
-        return Taken(count, count == events_max)
-
-    async def _poll(self) -> Poll:
+    async def poll(self) -> Poll:
         self.polls += 1
         return Poll(1, self.waiting > 0, requests_waiting=False)
 
-    async def _polled(self, poll: Poll) -> None:
-        del poll
+    # Routing table, shards, lanes and metrics.
+
+    def is_stale(self, version: int) -> bool:
+        return version != 1
+
+    def has_company(self) -> bool:
+        return False
+
+    def pump(self) -> None:
+        """Starts nothing."""
+
+    @property
+    def intake_wakeups(self) -> Any:
+        return SimpleNamespace(add=self.woken_by.append)
 
     def commit(self, count: int = 1) -> None:
         """Commits events; whoever sleeps is told."""
@@ -232,13 +259,15 @@ async def test_a_claim_that_never_ends_stops_what_the_watchdog_looks_at(start):
     world = World()
     hung, let_go = asyncio.Event(), asyncio.Event()
 
-    async def hang(events_max: int) -> Taken:
-        del events_max
-        hung.set()
-        await let_go.wait()
-        return Taken(0, more=False)
+    class Hangs(FakeFanout):
+        async def __call__(self, events_max: int) -> TakenThrough:
+            del events_max
+            hung.set()
+            await let_go.wait()
+            return TakenThrough(0, more=False)
 
-    world.intake._fanout = hang
+    hangs: Any = Hangs(world)
+    world.intake._fanout = hangs
     world.waiting = 1
     await start(world)
     await hung.wait()
@@ -259,7 +288,7 @@ async def test_what_is_refused_again_and_again_turns_and_takes_nothing_in(start)
         world.polls += 1
         raise StoreUnavailableError("locked")
 
-    world.intake._poll = refuse
+    world.poll = refuse  # type: ignore[method-assign]  # the outbox is locked
     looked_at, turned_at = world.intake.looked_at, world.intake.turned_at
     await start(world)
     await polled.wait()

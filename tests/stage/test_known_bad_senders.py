@@ -6,20 +6,21 @@ Real connections and the product's own sender; the known-bad variant is a subcla
 import errno
 import os
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import Answer, Outcome
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
+from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.sender import Sender as ProductSender
-from dispatcher.delivery.types import AttemptResult, EndpointLane
+from dispatcher.delivery.types import AttemptResult, Entry
 from dispatcher.outbound.pool import Connections, Exchange, NotAttempted, Target
 from dispatcher.runtime.clock import SystemClock
-from tests.support.deliveries import make_delivery, make_endpoint
+from tests.support.deliveries import make_delivery, make_endpoint, make_entry, make_lane
 from tests.support.raw_receiver import OK, RawReceiver, Wire, answering
 from tests.support.sending import Sender, spawn
 from tests.wire.vectors import PROFILES, SECRETS
@@ -31,7 +32,7 @@ class ChargesWhatItCancels(ProductSender):
     """Known-bad: at the end of the grace a cancelled attempt is recorded as one that timed out."""
 
     def cancel_all(self) -> int:
-        for exchange, _, _, _ in tuple(self._exchanges.values()):
+        for exchange, _, _ in tuple(self._exchanges.values()):
             exchange.done(Answer(Outcome.TIMEOUT, error="cancelled"))
         return super().cancel_all()
 
@@ -51,31 +52,32 @@ class Sending:
     def __init__(self, kind: type[ProductSender], pool: Connections, port: int) -> None:
         self.recorded: list[AttemptResult] = []
         self.handed_back: list[Any] = []
-        self.sender = kind(
-            pool,
-            record=self.recorded.append,
-            give_back=lambda *given: self.handed_back.append(given[-1]),
-            clock=SystemClock(),
-        )
+        recorder: Any = SimpleNamespace(add=self.recorded.append)
+        self.sender = kind(pool, recorder, clock=SystemClock())
         profile = PROFILES["standard"]
-        self._lane = EndpointLane(limit=10, breaker=Breaker(), bucket=None, is_open=True)
-        self._lane.token = 1
-        self._lane.endpoint = make_endpoint(
-            profile=profile,
-            target=Target("http", "127.0.0.1", port),
-            template=RequestTemplate(
+        self._lane = make_lane(
+            make_endpoint(
                 profile=profile,
-                target="/hook",
-                host_header="receiver.test",
-                user_agent="dispatcher/1",
-                custom_headers={},
-                signer=Signer(profile, [Secret(SECRETS["standard"])]),
-            ),
+                target=Target("http", "127.0.0.1", port),
+                template=RequestTemplate(
+                    profile=profile,
+                    target="/hook",
+                    host_header="receiver.test",
+                    user_agent="dispatcher/1",
+                    custom_headers={},
+                    signer=Signer(profile, [Secret(SECRETS["standard"])]),
+                ),
+            )
         )
 
     def start(self) -> None:
         for number in range(IN_FLIGHT):
-            self.sender.start(self._lane, make_delivery(f"wh{number}"))
+            delivery = make_delivery(f"wh{number}")
+            self.sender.start(make_entry(delivery, self._lane), delivery, self._ended)
+
+    def _ended(self, entry: Entry, endpoint: Endpoint, succeeded: bool | None) -> None:
+        del entry, endpoint
+        self.handed_back.append(succeeded)
 
 
 @pytest.mark.parametrize(

@@ -10,60 +10,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.core.breaker import Breaker, BreakerState
-from dispatcher.core.model import EndpointState, Trigger
-from dispatcher.delivery.lanes import Lanes
-from tests.support.clock import ManualClock
+from dispatcher.core.breaker import BreakerState
+from dispatcher.core.model import EndpointState, Outcome, Trigger
+from dispatcher.delivery.types import IN_FLIGHT, READY
 from tests.support.deliveries import make_delivery, make_endpoint
+from tests.support.stages import Stages
 
 TOTAL, PER_HOST = 12, 10
 
 
-class Attempts:
-    """Stands for the sender: attempts in flight until the test ends them."""
+class Attempts(Stages):
+    """Lanes whose attempts are in flight until the test ends them."""
 
-    def __init__(
-        self, *, total: int = TOTAL, per_host: int = PER_HOST, bodies_bytes_max: int = 1_000_000
-    ) -> None:
-        self.may_send = True
-        self.running: list[Any] = []
-        self.started: list[Any] = []
-        self.clock = ManualClock()
-        self.lanes = Lanes(
-            start=self._start,
-            may_send=lambda: self.may_send,
-            make_breaker=Breaker,
-            total=total,
-            per_host=per_host,
-            bodies_bytes_max=bodies_bytes_max,
-            clock=self.clock,
-        )
-
-    def _start(self, lane: Any, delivery: Any) -> None:
-        self.running.append((lane, lane.endpoint, delivery))
-        self.started.append((lane.endpoint.id, delivery.id))
-
-    def end(self, index: int = 0, *, succeeded: bool | None = True) -> None:
-        lane, endpoint, delivery = self.running.pop(index)
-        self.lanes.finished(lane, endpoint, delivery, succeeded)
-        if succeeded is not None:  # as the scheduler does once the result is committed
-            self.lanes.busy.discard(delivery.id)
-            self.lanes.release(delivery.id)
-            self.lanes.pump()
-
-    def offer(self, endpoint_id: str, name: str, **how: Any) -> bool:
-        taken = self.lanes.offer(endpoint_id, make_delivery(name, **how))  # type: ignore[arg-type]  # a NewType
-        self.lanes.pump()
-        return taken
+    def __init__(self, *, total: int = TOTAL, per_host: int = PER_HOST, **how: Any) -> None:
+        super().__init__(total=total, per_host=per_host, **how)
 
     def per_endpoint(self) -> Counter[str]:
-        return Counter(str(endpoint.id) for _, endpoint, _ in self.running)
+        return Counter(str(one.endpoint.id) for one in self.running)
+
+    def started_names(self) -> list[str]:
+        return [str(delivery.id) for delivery in self.started]
 
 
-def _follow(attempts: Attempts, *endpoints: Any, tokens: dict[int, int] | None = None) -> list[Any]:
-    return attempts.lanes.follow(
-        {e.id: e for e in endpoints}, tokens if tokens is not None else {1: 1}
-    )
+def _follow(attempts: Attempts, *endpoints: Any, tokens: dict[int, int] | None = None) -> set[Any]:
+    return set(attempts.follow(*endpoints, tokens=tokens))
 
 
 OPERATIONS = st.lists(
@@ -133,12 +103,11 @@ async def _play(operations: list[tuple[str, int]]) -> None:
     attempts.lanes.follow({}, {})
     while attempts.running:
         attempts.end()
-    lanes = attempts.lanes
-    assert lanes.in_flight == lanes.ready_bytes == 0
-    assert not lanes.busy
-    assert not lanes.held
-    assert not lanes._ready_ids
-    assert not lanes._hosts
+    assert attempts.lanes.in_flight == attempts.inventory.ready_bytes == 0
+    assert len(attempts.inventory) == 0
+    assert set(attempts.inventory.counts) == {0}
+    assert not attempts.in_memory()
+    assert not attempts.lanes._hosts
 
 
 def _check(attempts: Attempts) -> None:
@@ -146,11 +115,11 @@ def _check(attempts: Attempts) -> None:
     assert lanes.in_flight == len(attempts.running) <= min(TOTAL, PER_HOST)
     for endpoint_id, count in attempts.per_endpoint().items():
         assert count <= int(endpoint_id[2:]) + 1
-    ready = [delivery.id for lane in lanes.lanes.values() for delivery in lane.ready]
-    running = [delivery.id for _, _, delivery in attempts.running]
-    assert len(ready) == len(set(ready))
-    assert len(running) == len(set(running))
-    assert lanes.ready_bytes == 2 * len(ready)
+    ready = [e.id for lane in lanes.lanes.values() for e in (*lane.ready, *lane.urgent)]
+    running = [one.entry.id for one in attempts.running]
+    assert len(ready) == len(set(ready)) == attempts.inventory.counts[READY]
+    assert len(running) == len(set(running)) == attempts.inventory.counts[IN_FLIGHT]
+    assert attempts.inventory.ready_bytes == 2 * len(ready)
     # Nobody waits while there is a place for it.
     if lanes.in_flight < min(TOTAL, PER_HOST):
         for lane in lanes.lanes.values():
@@ -168,9 +137,9 @@ async def test_free_permits_go_round_between_endpoints():
     attempts.lanes.pump()
     while attempts.running:
         attempts.end()
-    order = [endpoint_id for endpoint_id, _ in attempts.started]
+    order = [int(name[2:]) // 10 for name in attempts.started_names()]
     for start in range(0, 40, 4):
-        assert sorted(order[start : start + 4]) == ["ep0", "ep1", "ep2", "ep3"]
+        assert sorted(order[start : start + 4]) == [0, 1, 2, 3]
 
 
 async def test_one_endpoint_holds_no_more_than_a_fifth_of_a_host_while_others_wait():
@@ -218,35 +187,29 @@ async def test_another_host_is_not_held_up():
     assert attempts.per_endpoint() == {"ep1": 1, "ep2": 1}
 
 
-async def test_a_delivery_that_fan_out_and_the_scheduler_both_bring_is_sent_once():
+async def test_offer_of_what_is_in_memory_already_is_sent_once():
     """A second copy in the line would be sent as soon as the first had failed: before its time, and miscounted."""
-    attempts = Attempts()
-    attempts.may_send = False
+    attempts = Attempts(may_send=False)
     _follow(attempts, make_endpoint(max_concurrency=1))
-    lane = attempts.lanes.lanes["ep"]  # type: ignore[index]  # a NewType
-    delivery = make_delivery("wh")
-    attempts.lanes.hold(delivery.id, lane)
     assert attempts.offer("ep", "wh")
     assert attempts.offer("ep", "wh")
     attempts.may_send = True
     attempts.lanes.pump()
-    attempts.running.clear()
-    attempts.lanes.busy.discard(delivery.id)  # recorded: it waits on the wheel, still held
-    attempts.lanes.finished(lane, lane.endpoint, delivery, succeeded=False)
-    assert attempts.started == [("ep", "wh")]
+    attempts.commit(attempts.running[0], outcome=Outcome.HTTP_ERROR, next_delay_seconds=5.0)
+    attempts.lanes.pump()
+    assert attempts.started_names() == ["wh"]
     assert attempts.lanes.in_flight == 0
 
 
-async def test_a_delivery_that_was_cancelled_while_ready_is_not_sent_and_keeps_no_permit():
-    attempts = Attempts()
-    attempts.may_send = False
+async def test_cancel_of_a_ready_delivery_sends_nothing_and_keeps_no_permit():
+    attempts = Attempts(may_send=False)
     _follow(attempts, make_endpoint())
     attempts.offer("ep", "wh1")
     attempts.offer("ep", "wh2")
-    attempts.lanes.release(make_delivery("wh1").id)
+    attempts.lanes.cancel(attempts.lane().endpoint.id, "wh1")
     attempts.may_send = True
     attempts.lanes.pump()
-    assert attempts.started == [("ep", "wh2")]
+    assert attempts.started_names() == ["wh2"]
     assert attempts.lanes.in_flight == 1
 
 
@@ -259,7 +222,7 @@ async def test_a_request_takes_the_place_of_the_scheduled_attempt():
     assert not attempts.lanes.demand("ep", make_delivery("wh", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
     attempts.may_send = True
     attempts.lanes.pump()
-    assert [delivery.trigger for _, _, delivery in attempts.running] == [Trigger.MANUAL]
+    assert [one.delivery.trigger for one in attempts.running] == [Trigger.MANUAL]
 
 
 async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go():
@@ -269,14 +232,14 @@ async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go(
         attempts.offer("ep", f"wh{number}")
     for _ in range(10):
         attempts.end(succeeded=False)
-    lane = attempts.lanes.lanes["ep"]  # type: ignore[index]  # a NewType
-    assert attempts.lanes.breakers_open() == 1
+    lane = attempts.lane()
+    assert len(attempts.inventory.open_breakers()) == 1
     while attempts.running:
         attempts.end(succeeded=False)
     started = len(attempts.started)
     assert started < 30
     probe_at = lane.breaker.probe_at
-    assert attempts.lanes.open_breakers() == {lane.endpoint.id: (BreakerState.OPEN, probe_at)}
+    assert attempts.inventory.open_breakers() == {lane.endpoint.id: (BreakerState.OPEN, probe_at)}
     assert probe_at is not None
     attempts.clock.advance(probe_at + 0.1 - attempts.clock.monotonic())
     attempts.lanes._ask_again(lane)
@@ -292,38 +255,40 @@ async def test_a_persons_request_does_not_wait_for_the_probe():
         attempts.offer("ep", f"wh{number}")
     while attempts.running:
         attempts.end(succeeded=False)
-    assert attempts.lanes.breakers_open() == 1
+    assert len(attempts.inventory.open_breakers()) == 1
     assert attempts.lanes.demand("ep", make_delivery("person", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
     attempts.lanes.pump()
-    assert attempts.started[-1] == ("ep", "person")
+    assert attempts.started_names()[-1] == "person"
 
 
 async def test_a_lane_that_lost_its_shard_forgets_what_waits_and_a_new_one_is_loaded():
     attempts = Attempts()
     endpoint = make_endpoint(max_concurrency=1)
-    assert _follow(attempts, endpoint) == ["ep"]
+    assert _follow(attempts, endpoint) == {"ep"}
+    attempts.queue.windows.clear()
     for number in range(3):
         attempts.offer("ep", f"wh{number}")
-    assert _follow(attempts, endpoint, tokens={}) == []
+    assert _follow(attempts, endpoint, tokens={}) == set()
     assert not attempts.offer("ep", "wh9")
-    assert set(attempts.lanes.held) == {"wh0"}
-    assert _follow(attempts, endpoint, tokens={1: 2}) == ["ep"]
+    assert attempts.in_memory() == {"wh0"}
+    assert _follow(attempts, endpoint, tokens={1: 2}) == {"ep"}
+    assert attempts.inventory.find(attempts.lane(), make_delivery("wh0").id) is not None
     attempts.end()
-    assert attempts.lanes.held == {}
+    assert attempts.in_memory() == set()
     assert attempts.lanes.in_flight == 0
 
 
 async def test_what_does_not_fit_is_left_to_postgres_and_asked_for_when_the_lane_runs_low():
-    wanted: list[str] = []
     attempts = Attempts(bodies_bytes_max=100)
-    attempts.lanes.refill_wanted = lambda: wanted.append("refill")
     _follow(attempts, make_endpoint(max_concurrency=1))
+    attempts.queue.windows.clear()
+    attempts.queue.woken.clear()
     taken = [attempts.offer("ep", f"wh{number}", body=b"x" * 60) for number in range(5)]
     assert taken == [True, True, True, False, False]
     while attempts.running:
         attempts.end()
-    assert "refill" in wanted
-    assert attempts.lanes.wants_refill == {"ep"}
+    assert attempts.queue.woken.is_set()
+    assert attempts.queue.windows == {"ep"}
 
 
 async def test_an_attempt_that_was_none_gives_everything_back_and_is_loaded_again():
@@ -331,9 +296,9 @@ async def test_an_attempt_that_was_none_gives_everything_back_and_is_loaded_agai
     _follow(attempts, make_endpoint())
     attempts.offer("ep", "wh")
     attempts.end(succeeded=None)
-    lane = attempts.lanes.lanes["ep"]  # type: ignore[index]  # a NewType
-    assert (attempts.lanes.in_flight, lane.held_count, lane.more_at) == (0, 0, 0.0)
-    assert not attempts.lanes.busy
+    lane = attempts.lane()
+    assert (attempts.lanes.in_flight, len(lane.entries), lane.more_at) == (0, 0, 0.0)
+    assert len(attempts.inventory) == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -351,7 +316,7 @@ async def test_a_random_load_is_sent_whole_and_once(seed):
             attempts.offer(f"ep{chance.randrange(8)}", offers.pop())
         else:
             attempts.end(chance.randrange(len(attempts.running)))
-    assert sorted(name for _, name in attempts.started) == sorted(f"wh{n}" for n in range(400))
+    assert sorted(attempts.started_names()) == sorted(f"wh{n}" for n in range(400))
 
 
 @pytest.mark.parametrize("rate", [5e-324, float("nan"), float("inf")])
@@ -362,7 +327,7 @@ async def test_a_rate_that_somebody_wrote_by_hand_costs_its_own_lane_only(rate: 
     _follow(attempts, make_endpoint("odd", rate_limit=rate), make_endpoint("other"))
     attempts.offer("odd", "wh1")
     attempts.offer("other", "wh2")
-    assert ("other", "wh2") in attempts.started
+    assert "wh2" in attempts.started_names()
 
 
 # --- Controls ------------------------------------------------------------------------------------

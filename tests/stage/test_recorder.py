@@ -7,12 +7,17 @@ import pytest
 
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryState, Outcome, Reason, Trigger
+from dispatcher.delivery.endpoint_health import EndpointHealth
+from dispatcher.delivery.inventory import Inventory
+from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder
+from dispatcher.delivery.retry_timer import RetryTimer
+from dispatcher.delivery.types import ABSENT, READY, Delivery
 from dispatcher.runtime import probe
 from dispatcher.store.deliveries import Recorded
 from dispatcher.store.routing import Health
 from tests.support.clock import ManualClock
-from tests.support.deliveries import make_delivery, make_endpoint, make_result
+from tests.support.deliveries import make_delivery, make_endpoint, make_lane, make_result
 
 
 class FakeStore:
@@ -78,40 +83,53 @@ class Made:
         self,
         *,
         batch_rows_max: int = 100,
-        pending_rows_max: int = 1_000,
+        unrecorded_max: int = 1_000,
         flush_seconds: float = 0.001,
     ) -> None:
         store: Any = FakeStore()
         self.store: FakeStore = store
         self.told: list[str] = []
         self.fenced: list[str] = []
+        self.lane = make_lane()
+        self.inventory = Inventory(ManualClock())
+        queue = LoadQueue()
+        reporting: Any = self
         self.recorder = Recorder(
             store,
-            store,
-            settled=self._settled,
-            flushed=lambda *_: None,
+            EndpointHealth(store, failing_seconds_max=100.0, failed_attempts_min=3),
+            self.inventory,
+            RetryTimer(
+                self.inventory, queue, clock=ManualClock(), horizon_seconds=60.0, timers_max=9
+            ),
+            queue,
+            reporting,
             clock=ManualClock(),
             batch_rows_max=batch_rows_max,
-            pending_rows_max=pending_rows_max,
+            unrecorded_max=unrecorded_max,
             flush_seconds=flush_seconds,
-            failing_seconds_max=100.0,
-            failed_attempts_min=3,
         )
 
-    def _settled(self, results: Any, fenced: Any) -> None:
+    def flushed(self, rows_count: int, seconds: float) -> None:
+        """Stands for reporting."""
+
+    def recorded(self, results: Any, fenced: Any) -> None:
         committed = {name for batch in self.store.batches for name in batch}
         for result in results:
             assert result.delivery.id in committed or result.delivery.id in fenced
+            assert result.entry.phase == ABSENT
         self.told += [result.delivery.id for result in results]
         self.fenced += fenced
 
     def add(self, *names: str, **how: Any) -> None:
         for name in names:
-            self.recorder.add(
-                make_result(
-                    make_delivery(name, trigger=how.pop("trigger", Trigger.SCHEDULED)), **how
-                )
+            self.add_result(
+                make_delivery(name, trigger=how.pop("trigger", Trigger.SCHEDULED)), **how
             )
+
+    def add_result(self, delivery: Delivery, **how: Any) -> None:
+        entry = self.inventory.add(self.lane, delivery.id, READY, delivery)
+        self.inventory.start(entry)
+        self.recorder.add(make_result(delivery, entry=entry, **how))
 
     async def run(self) -> None:
         """Records what was added, as at the end of a drain."""
@@ -147,7 +165,7 @@ async def test_a_refused_row_is_found_and_recorded_without_what_the_receiver_sai
     made.add(*names)
     await made.run()
     assert [name for batch in made.store.batches for name in batch] == names
-    assert made.store.errors == ["what the receiver answered cannot be stored: ValueError"]
+    assert made.store.errors == ["the receiver's response cannot be stored: ValueError"]
     assert made.told == names
     assert made.fenced == []
 
@@ -183,7 +201,7 @@ async def test_nothing_in_memory_learns_of_a_result_before_it_is_committed():
 
 
 async def test_full_means_that_no_new_attempt_may_be_made_and_counts_what_is_under_way():
-    made = Made(pending_rows_max=3)
+    made = Made(unrecorded_max=3)
     made.store.gate.clear()
     made.add("wh1", "wh2", "wh3")
     task = asyncio.get_running_loop().create_task(made.recorder.run())
@@ -272,7 +290,7 @@ async def test_deliveries_of_operational_events_count_and_raise_none(seconds, co
     made = Made()
     made.store.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
     delivery = make_delivery("wh1")._replace(event_type="dispatcher.endpoint.failing")
-    made.recorder.add(make_result(delivery, outcome=Outcome.TIMEOUT))
+    made.add_result(delivery, outcome=Outcome.TIMEOUT)
     await made.run()
     assert len(made.store.failures) == 1
     assert bool(made.store.disabled) is (seconds >= 100.0)
@@ -295,6 +313,6 @@ async def test_failures_are_counted_by_endpoint_and_a_success_clears_them():
 async def test_only_resends_settle_requests():
     made = Made()
     made.add("wh1")
-    made.recorder.add(make_result(make_delivery("wh2", trigger=Trigger.MANUAL)))
+    made.add_result(make_delivery("wh2", trigger=Trigger.MANUAL))
     await made.run()
     assert [(row[0], row[2]) for row in made.store.settled_requests] == [("wh2", True)]

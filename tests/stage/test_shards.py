@@ -1,11 +1,12 @@
 """The lease: trusted by monotonic time alone, shared fairly, given back when quiet, kept when the others go."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dispatcher.delivery.shards import SHARD_COUNT, Shards
+from dispatcher.delivery.shards import SHARD_COUNT, Replica, Shards
 from dispatcher.runtime import probe
 from dispatcher.store.leases import Renewal
 from tests.support.clock import ManualClock
@@ -66,24 +67,31 @@ class Told:
         self.lost: list[int] = []
         self.busy: set[int] = set()
 
+    def is_quiet(self, shard: int) -> bool:
+        return shard not in self.busy
+
+    @property
+    def leases_lost(self) -> Any:
+        return SimpleNamespace(add=lambda *, amount: self.lost.append(amount))
+
 
 @pytest.fixture
 def made(clock: ManualClock) -> tuple[Shards, FakeLeases, Told]:
     told, leases = Told(), FakeLeases()
     fake: Any = leases
+    inventory: Any = told
+    metrics: Any = told
     shards: Shards = Shards(
         fake,
-        incarnation="me",
-        name="me",
-        version="1",
-        changed=lambda: told.changes.append(len(shards.held())),
-        is_quiet=lambda shard: shard not in told.busy,
-        lost=told.lost.append,
+        inventory,
+        Replica("me", "me", "1"),
+        metrics=metrics,
         clock=clock,
         lease_seconds=10.0,
         renew_seconds=2.0,
         trusted_seconds=8.0,
     )
+    shards.changed = lambda: told.changes.append(len(shards.held()))
     return shards, leases, told
 
 

@@ -1,4 +1,4 @@
-"""The tally: what it adds up, what it keeps while Postgres is away, and what it publishes when."""
+"""Traffic counts: what they add up, what it keeps while Postgres is away, and what it publishes when."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,13 +44,13 @@ class Store:
 
 
 class World:
-    """A tally with everything around it in the test's hand."""
+    """A traffic with everything around it in the test's hand."""
 
     def __init__(self) -> None:
         self.store, self.clock = Store(), ManualClock()
         self.breakers: OpenBreakers = {}
         self.figures: dict[str, object] = {"lanes_count": 1}
-        self.tally = TrafficCounts(
+        self.traffic = TrafficCounts(
             self.store,
             incarnation="one",
             breakers=lambda: self.breakers,
@@ -60,7 +60,7 @@ class World:
 
     def attempt(self, endpoint: str = "a", outcome: Outcome = Outcome.OK, **changes: str) -> None:
         made = make_endpoint(endpoint, tenant=changes.get("tenant", "default"))
-        self.tally.add(make_result(make_delivery("d"), endpoint=made, outcome=outcome))
+        self.traffic.add(make_result(make_delivery("d"), endpoint=made, outcome=outcome))
 
     def subject(self, name: str) -> TrafficRow:
         (row,) = [row for row in self.store.added if row.subject == name]
@@ -76,7 +76,7 @@ async def test_attempts_are_added_up_for_endpoint_tenant_and_all(world: World) -
     world.attempt("a")
     world.attempt("a", Outcome.HTTP_ERROR)
     world.attempt("b", Outcome.TIMEOUT, tenant="acme")
-    await world.tally.flush()
+    await world.traffic.flush()
     assert [row.subject for row in world.store.added] == sorted(
         ["a", "b", "tenant/default", "tenant/acme", "all"]
     )
@@ -94,14 +94,14 @@ async def test_attempts_are_added_up_for_endpoint_tenant_and_all(world: World) -
 @pytest.mark.parametrize("outcome", list(Outcome))
 async def test_every_outcome_is_counted_once(world: World, outcome: Outcome) -> None:
     world.attempt("a", outcome)
-    await world.tally.flush()
+    await world.traffic.flush()
     row = world.subject("a")
     assert row.ok_count + row.refused_count + row.timeout_count + row.unreachable_count == 1
 
 
 async def test_a_resend_that_changes_nothing_ends_nothing(world: World) -> None:
     delivery = make_delivery("d")._replace(state=DeliveryState.FAILED)
-    world.tally.add(
+    world.traffic.add(
         make_result(
             delivery,
             endpoint=make_endpoint("a"),
@@ -109,19 +109,19 @@ async def test_a_resend_that_changes_nothing_ends_nothing(world: World) -> None:
             state=DeliveryState.FAILED,
         )
     )
-    await world.tally.flush()
+    await world.traffic.flush()
     assert world.subject("a").failed_count == 0
 
 
 async def test_nothing_counted_is_nothing_asked(world: World) -> None:
-    await world.tally.flush()
+    await world.traffic.flush()
     assert world.store.added == []
     assert world.store.breakers == []
     assert len(world.store.figures) == 1
-    await world.tally.flush()
+    await world.traffic.flush()
     assert len(world.store.figures) == 1, "nothing changed"
     world.clock.advance(module.FIGURES_SECONDS_MAX)
-    await world.tally.flush()
+    await world.traffic.flush()
     assert len(world.store.figures) == 2, "it still lives"
 
 
@@ -129,11 +129,11 @@ async def test_counts_are_kept_while_postgres_is_away(world: World) -> None:
     world.attempt("a")
     world.store.away = True
     with pytest.raises(StoreUnavailableError):
-        await world.tally.flush()
+        await world.traffic.flush()
     world.attempt("a")
     world.attempt("b")
     world.store.away = False
-    await world.tally.flush()
+    await world.traffic.flush()
     assert world.subject("a").ok_count == 2
     assert world.subject("b").ok_count == 1
 
@@ -145,37 +145,37 @@ async def test_counts_that_postgres_refuses_end_nothing_and_are_not_sent_again(
     async with TaskSet("test") as tasks:
         with probe.listen() as heard:
             world.attempt("a")
-            world.tally.stop()
-            running = tasks.spawn("tally", world.tally.run())
+            world.traffic.stop()
+            running = tasks.spawn("traffic", world.traffic.run())
             await running
             assert heard.of("traffic.flushed") == []
     world.store.refuses = False
     world.attempt("b")
-    await world.tally.flush()
+    await world.traffic.flush()
     assert [row.subject for row in world.store.added] == ["all", "b", "tenant/default"]
 
 
 async def test_a_breaker_is_published_when_it_changes(world: World) -> None:
     endpoint = EndpointId("a")
     world.breakers = {endpoint: (BreakerState.OPEN, world.clock.monotonic() + 5.0)}
-    await world.tally.flush()
-    await world.tally.flush()
+    await world.traffic.flush()
+    await world.traffic.flush()
     assert world.store.breakers == [[BreakerRow("a", "open", 5.0)]]
     world.breakers = {endpoint: (BreakerState.HALF_OPEN, None)}
-    await world.tally.flush()
+    await world.traffic.flush()
     world.breakers = {}
-    await world.tally.flush()
+    await world.traffic.flush()
     assert world.store.breakers[1:] == [[BreakerRow("a", "half_open", None)], []]
 
 
 async def test_the_last_counts_are_written_on_the_way_down(world: World) -> None:
     async with TaskSet("test") as tasks:
         with probe.listen() as heard:
-            tasks.spawn("tally", world.tally.run())
+            tasks.spawn("traffic", world.traffic.run())
             world.attempt("a")
-            world.tally.stop()
+            world.traffic.stop()
             await heard.wait("traffic.flushed")
-            await world.tally.ended.wait()
+            await world.traffic.ended.wait()
     assert world.subject("a").ok_count == 1
 
 
@@ -183,8 +183,10 @@ async def test_what_a_receiver_said_is_cut_and_fit_for_postgres(world: World) ->
     result = make_result(
         make_delivery("d"), endpoint=make_endpoint("a"), outcome=Outcome.PROTOCOL_ERROR
     )
-    world.tally.add(result._replace(answer=result.answer._replace(error="\0\ud800" + "x" * 9_000)))
-    await world.tally.flush()
+    world.traffic.add(
+        result._replace(response=result.response._replace(error="\0\ud800" + "x" * 9_000))
+    )
+    await world.traffic.flush()
     error = world.subject("a").last_error
     assert error is not None
     assert "\0" not in error
@@ -199,6 +201,6 @@ async def test_no_body_is_kept_until_the_flush(world: World) -> None:
     result = make_result(delivery, endpoint=make_endpoint("a"))
     del delivery
     before = sys.getrefcount(body)
-    world.tally.add(result)
+    world.traffic.add(result)
     del result
     assert sys.getrefcount(body) < before

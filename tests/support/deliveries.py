@@ -1,8 +1,10 @@
 """Endpoints, deliveries and results for tests of stages, with what does not matter filled in."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from typing import Any, cast
+from typing import Any
 
+from dispatcher.core.breaker import Breaker
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import (
     Answer,
@@ -15,7 +17,8 @@ from dispatcher.core.model import (
 )
 from dispatcher.core.outcome import Decision, RetryPolicy
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.types import AttemptResult, Delivery, EndpointLane
+from dispatcher.delivery.late_bodies import LateBodies
+from dispatcher.delivery.types import IN_FLIGHT, AttemptResult, Delivery, EndpointLane, Entry
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = date(2026, 11, 23)
@@ -48,10 +51,15 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
     return Endpoint(**{**fields, **changes})
 
 
-async def make_no_bodies(deliveries: Any) -> frozenset[DeliveryId]:
-    """Stand for `LateBodies.make` where every delivery has its body."""
-    del deliveries
-    return frozenset()
+class NoLateBodies(LateBodies):
+    """Stands for `LateBodies` where every delivery has its body."""
+
+    def __init__(self) -> None: ...
+
+    async def make(self, deliveries: Sequence[tuple[DeliveryId, date]]) -> frozenset[DeliveryId]:
+        """Make none."""
+        del deliveries
+        return frozenset()
 
 
 def make_delivery(
@@ -73,10 +81,24 @@ def make_delivery(
     )
 
 
+def make_lane(endpoint: Endpoint | None = None) -> EndpointLane:
+    return EndpointLane(
+        endpoint or make_endpoint(), 1, breaker=Breaker(), bucket=None, is_open=True
+    )
+
+
+def make_entry(delivery: Delivery, lane: EndpointLane | None = None) -> Entry:
+    """An entry in flight that no inventory knows of."""
+    entry = Entry(delivery.id, lane or make_lane(), delivery)
+    entry.phase = IN_FLIGHT
+    return entry
+
+
 def make_result(
     delivery: Delivery,
     lane: EndpointLane | None = None,
     *,
+    entry: Entry | None = None,
     endpoint: Endpoint | None = None,
     outcome: Outcome = Outcome.OK,
     token: int = 1,
@@ -91,10 +113,11 @@ def make_result(
         "schedule_position": 1,
         "next_delay_seconds": next_delay_seconds,
     }
+    entry = entry or make_entry(delivery, lane or (make_lane(endpoint) if endpoint else None))
     return AttemptResult(
+        entry,
         delivery,
-        cast("EndpointLane", lane),
-        endpoint or (lane.endpoint if lane is not None else make_endpoint()),
+        endpoint or entry.lane.endpoint,
         token,
         delivery.attempt_count + 1,
         AT,

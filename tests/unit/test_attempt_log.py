@@ -8,15 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
-from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryState, Outcome
 from dispatcher.delivery.reporting.attempt_log import AttemptLog
 from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
-from dispatcher.delivery.types import AttemptResult, EndpointLane
+from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
-from tests.support.deliveries import make_delivery, make_endpoint, make_result
+from tests.support.deliveries import make_delivery, make_result
 
 
 class Log:
@@ -47,16 +46,16 @@ def _shut_down() -> Iterator[None]:
     logs.shut_down()
 
 
-def make_outcomes(replica: str = "one") -> tuple[AttemptLog, Metrics]:
+def make_log(replica: str = "one") -> tuple[AttemptLog, Metrics]:
     metrics = Metrics(version="9", profiles=["standard"])
-    tally = TrafficCounts(
+    traffic = TrafficCounts(
         None,  # type: ignore[arg-type]  # nothing is flushed here
         incarnation="i",
         breakers=dict,
         figures=dict,
         clock=SystemClock(),
     )
-    return AttemptLog(metrics, tally, replica=replica, per_endpoint=False), metrics
+    return AttemptLog(metrics, traffic, replica=replica, per_endpoint=False), metrics
 
 
 def success(name: str, **changes: Any) -> AttemptResult:
@@ -64,36 +63,34 @@ def success(name: str, **changes: Any) -> AttemptResult:
 
 
 def failure(name: str) -> AttemptResult:
-    lane = EndpointLane(limit=1, breaker=Breaker(), bucket=None, is_open=True)
-    lane.endpoint = make_endpoint()
-    return make_result(make_delivery(name), lane, outcome=Outcome.HTTP_ERROR)
+    return make_result(make_delivery(name), outcome=Outcome.HTTP_ERROR)
 
 
 def test_a_quick_line_has_the_members_of_a_careful_one_in_their_order():
-    outcomes, _ = make_outcomes()
+    log_writer, _ = make_log()
     result = success("wh_a")
     log = Log("json")
-    outcomes.tell([result], frozenset())
+    log_writer.write([result], frozenset())
     [line] = log.lines()
     record = orjson.loads(line)
     assert record["event.name"] == "delivery.attempted"
-    wanted = orjson.loads(orjson.dumps(outcomes._fields(result)))
+    wanted = orjson.loads(orjson.dumps(log_writer._fields(result)))
     assert list(record.items())[4:] == list(wanted.items())
 
 
 def test_lines_that_nobody_wants_are_not_made(monkeypatch):
-    outcomes, metrics = make_outcomes()
+    log_writer, metrics = make_log()
     log = Log("json", "warning")
-    monkeypatch.setattr(outcomes, "_fields", lambda result: pytest.fail(f"made one of {result}"))
-    outcomes.tell([success("a"), failure("b")], frozenset())
+    monkeypatch.setattr(log_writer, "_fields", lambda result: pytest.fail(f"made one of {result}"))
+    log_writer.write([success("a"), failure("b")], frozenset())
     assert log.lines() == []
     assert b'outcome="ok"' in metrics.render()
 
 
 def test_lines_stand_in_the_order_in_which_attempts_ended():
-    outcomes, _ = make_outcomes()
+    log_writer, _ = make_log()
     log = Log("json")
-    outcomes.tell([success("a"), failure("b"), success("c"), success("d")], frozenset())
+    log_writer.write([success("a"), failure("b"), success("c"), success("d")], frozenset())
     records = [orjson.loads(line) for line in log.lines()]
     assert [(r["delivery_id"], r["outcome"]) for r in records] == [
         ("a", "ok"),
@@ -114,9 +111,9 @@ def test_lines_stand_in_the_order_in_which_attempts_ended():
     ],
 )
 def test_no_value_breaks_out_of_its_line(replica: str, changes: dict[str, str]):
-    outcomes, _ = make_outcomes(replica)
+    log_writer, _ = make_log(replica)
     log = Log("json")
-    outcomes.tell([success("a", **changes), success("b")], frozenset())
+    log_writer.write([success("a", **changes), success("b")], frozenset())
     text = log.lines()
     assert [len(line.splitlines()) for line in text] == [1, 1]
     records = [orjson.loads(line) for line in text]
@@ -126,21 +123,21 @@ def test_no_value_breaks_out_of_its_line(replica: str, changes: dict[str, str]):
 
 
 def test_people_get_their_own_form():
-    outcomes, _ = make_outcomes()
+    log_writer, _ = make_log()
     log = Log("console")
-    outcomes.tell([success("wh_a")], frozenset())
+    log_writer.write([success("wh_a")], frozenset())
     [line] = log.lines()
     assert "delivery.attempted" in line
     assert "delivery_id=wh_a" in line
 
 
 def test_a_batch_is_counted_as_its_results_one_by_one():
-    together, metrics = make_outcomes()
-    one_by_one, other = make_outcomes()
+    together, metrics = make_log()
+    one_by_one, other = make_log()
     results = [success("a"), failure("b"), success("c"), success("d")]
-    together.tell(results, frozenset(["d"]))  # type: ignore[list-item]  # an id
+    together.write(results, frozenset(["d"]))  # type: ignore[list-item]  # an id
     for result in results:
-        one_by_one.tell([result], frozenset(["d"]))  # type: ignore[list-item]  # an id
+        one_by_one.write([result], frozenset(["d"]))  # type: ignore[list-item]  # an id
     assert metrics.render() == other.render()
     assert metrics.attempts.counts["standard", Outcome.OK] == 2
     assert metrics.deliveries.counts["standard", DeliveryState.SUCCEEDED] == 2

@@ -24,15 +24,15 @@ class AttemptLog:
     """Turns results into counts and lines, a committed batch at a time."""
 
     def __init__(
-        self, metrics: Metrics, tally: TrafficCounts, *, replica: str, per_endpoint: bool
+        self, metrics: Metrics, traffic: TrafficCounts, *, replica: str, per_endpoint: bool
     ) -> None:
         self._metrics = metrics
-        self._tally = tally
+        self._traffic = traffic
         self._replica = replica
         self._per_endpoint = per_endpoint
         self._texts: dict[Endpoint, tuple[str, str] | None] = {}
 
-    def tell(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
+    def write(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Counts and logs a committed batch; what was fenced off is only counted as such."""
         if fenced:
             for result in results:
@@ -62,7 +62,7 @@ class AttemptLog:
         logs.wide_members("delivery.attempted", lines)
 
     def _count(self, results: list[AttemptResult]) -> None:
-        metrics, add = self._metrics, self._tally.add
+        metrics, add = self._metrics, self._traffic.add
         attempts: Counter[tuple[str, Outcome]] = Counter()
         final: Counter[tuple[str, DeliveryState]] = Counter()
         durations: list[float] = []
@@ -72,7 +72,7 @@ class AttemptLog:
             delivery, profile, outcome = (
                 result.delivery,
                 result.endpoint.profile_name,
-                result.answer.outcome,
+                result.response.outcome,
             )
             state, duration = result.decision.state, result.latency_seconds
             attempts[profile, outcome] += 1
@@ -93,8 +93,8 @@ class AttemptLog:
 
     def _line(self, result: AttemptResult) -> str | None:
         """Returns the members of a plain success, as `_fields` has them; None for what needs more care."""
-        delivery, endpoint, answer = result.delivery, result.endpoint, result.answer
-        if answer.outcome is not Outcome.OK or answer.flags:
+        delivery, endpoint, response = result.delivery, result.endpoint, result.response
+        if response.outcome is not Outcome.OK or response.flags:
             return None
         delivery_id, event_id, event_type = delivery.id, delivery.event_id, delivery.event_type
         ids = f"{delivery_id}{event_id}{event_type}"
@@ -109,9 +109,9 @@ class AttemptLog:
         return (
             f'"delivery_id":"{delivery_id}","event_id":"{event_id}","event_type":"{event_type}"{whose}'
             f',"attempt_number":{result.attempt_number},"trigger":"{delivery.trigger}","outcome":"ok"'
-            f',"http.response.status_code":{answer.status},"duration_seconds":{result.latency_seconds:.6f}'
+            f',"http.response.status_code":{response.status},"duration_seconds":{result.latency_seconds:.6f}'
             f',"state":"{decision.state}","schedule_position":{decision.schedule_position}'
-            f',"reused":{"true" if answer.reused else "false"}{rest}'
+            f',"reused":{"true" if response.reused else "false"}{rest}'
         )
 
     def _make_texts(self, endpoint: Endpoint) -> tuple[str, str] | None:
@@ -129,10 +129,10 @@ class AttemptLog:
         return texts
 
     def _fields(self, result: AttemptResult) -> dict[str, object]:
-        delivery, endpoint, answer, decision = (
+        delivery, endpoint, response, decision = (
             result.delivery,
             result.endpoint,
-            result.answer,
+            result.response,
             result.decision,
         )
         fields = {
@@ -144,24 +144,24 @@ class AttemptLog:
             "profile": endpoint.profile_name,
             "attempt_number": result.attempt_number,
             "trigger": delivery.trigger,
-            "outcome": answer.outcome,
-            "http.response.status_code": answer.status,
+            "outcome": response.outcome,
+            "http.response.status_code": response.status,
             "duration_seconds": round(result.latency_seconds, 6),
             "state": decision.state,
             "schedule_position": decision.schedule_position,
-            "reused": answer.reused,
+            "reused": response.reused,
             "server.address": endpoint.host_key[0] if endpoint.host_key else None,
             "replica": self._replica,
         }
-        if answer.outcome is not Outcome.OK:
-            fields["error.type"] = answer.outcome
-            fields["error.message"] = answer.error
-            fields["network.peer.address"] = answer.peer
+        if response.outcome is not Outcome.OK:
+            fields["error.type"] = response.outcome
+            fields["error.message"] = response.error
+            fields["network.peer.address"] = response.peer
             fields["next_attempt_in_seconds"] = decision.next_delay_seconds
             fields["reason"] = decision.reason
-            fields["breaker"] = result.lane.breaker.state
-        if answer.flags:
-            fields["flags"] = answer.flags
+            fields["breaker"] = result.entry.lane.breaker.state
+        if response.flags:
+            fields["flags"] = response.flags
         return fields
 
 

@@ -22,7 +22,7 @@ class Spans:
     def attempted(self, results: Sequence[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Tells of recorded attempts; a fenced one is another replica's to tell."""
         for result in results:
-            delivery, answer = result.delivery, result.answer
+            delivery, response = result.delivery, result.response
             if delivery.traceparent is None or delivery.id in fenced:
                 continue
             attributes: dict[str, str | int | bool] = {
@@ -35,17 +35,17 @@ class Spans:
                 "dispatcher.profile": result.endpoint.profile_name,
                 "dispatcher.tenant": result.endpoint.tenant,
                 "dispatcher.trigger": delivery.trigger,
-                "dispatcher.outcome": answer.outcome,
-                "dispatcher.connection.reused": answer.reused,
+                "dispatcher.outcome": response.outcome,
+                "dispatcher.connection.reused": response.reused,
             }
             if result.endpoint.host_key is not None:
                 attributes["server.address"], attributes["server.port"] = result.endpoint.host_key
-            if answer.status is not None:
-                attributes["http.response.status_code"] = answer.status
+            if response.status is not None:
+                attributes["http.response.status_code"] = response.status
             self._tracing.attempted(
                 delivery.traceparent,
                 began_at=result.attempted_at,
                 seconds=result.latency_seconds,
                 attributes=attributes,
-                error=None if answer.outcome is Outcome.OK else answer.outcome,
+                error=None if response.outcome is Outcome.OK else response.outcome,
             )

@@ -6,7 +6,7 @@
 What is always true: `add` is some dictionary increments (0.4 µs) and waits for nothing;
 nothing that delivers reads what is written here. While Postgres is away counts are kept (one entry
 an endpoint, so bounded) and added later. A crash loses the counts of the last seconds; a COMMIT
-without an answer may add those of one flush twice, or (on shutdown) not at all. Statistics bear
+without an response may add those of one flush twice, or (on shutdown) not at all. Statistics bear
 that, and a second record of every attempt would cost what the first one does.
 """
 
@@ -59,8 +59,8 @@ class Counts:
     __slots__ = (
         "failed_count",
         "groups",
-        "last_answer",
         "last_at",
+        "last_response",
         "latency",
         "succeeded_count",
         "tenant",
@@ -75,7 +75,7 @@ class Counts:
         # Not the result itself: its delivery holds the body, of which a mebibyte an endpoint would
         # stay in memory.
         self.last_at = first.attempted_at
-        self.last_answer = first.answer
+        self.last_response = first.response
 
 
 class TrafficCounts:
@@ -108,11 +108,11 @@ class TrafficCounts:
         counts = self._counts.get(result.endpoint.id)
         if counts is None:
             counts = self._counts[result.endpoint.id] = Counts(result)
-        answer = result.answer
-        counts.groups[GROUPS[answer.outcome]] += 1
+        response = result.response
+        counts.groups[GROUPS[response.outcome]] += 1
         counts.latency[histogram.place(result.latency_seconds)] += 1
         counts.last_at = result.attempted_at
-        counts.last_answer = answer
+        counts.last_response = response
         state = result.decision.state
         if state is not result.delivery.state:
             if state is DeliveryState.SUCCEEDED:
@@ -201,7 +201,7 @@ def _row(subject: str, many: Sequence[Counts]) -> TrafficRow:
     groups = [sum(values) for values in zip(*(one.groups for one in many), strict=True)]
     latency = _array_text(histogram.add_up(one.latency for one in many))
     last = max(many, key=_last_at)
-    answer = last.last_answer
+    response = last.last_response
     return TrafficRow(
         subject,
         groups[OK],
@@ -212,9 +212,9 @@ def _row(subject: str, many: Sequence[Counts]) -> TrafficRow:
         sum(one.failed_count for one in many),
         latency,
         last.last_at,
-        answer.outcome,
-        answer.status,
-        None if answer.error is None else _storable(answer.error),
+        response.outcome,
+        response.status,
+        None if response.error is None else _storable(response.error),
     )
 
 

@@ -3,7 +3,7 @@
 --
 -- Parameters: $1 shards, $2 rows at most, $3 delivery ids that are in flight (their resend comes after).
 -- Index: delivery_request_pkey, the deliveries' keys. Locks: none.
-SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, d.endpoint_id, d.attempt_count,
+SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, r.endpoint_id, d.attempt_count,
        d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent,
        EXISTS (SELECT FROM dispatcher.attempt AS a
                WHERE a.day = r.day AND a.delivery_id = r.delivery_id AND a.outcome = 'ok'

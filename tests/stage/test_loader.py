@@ -1,23 +1,16 @@
-"""The scheduler with a clock that is moved by hand: due times, re-reading, windows, arrivals and requests."""
+"""The loader with a clock that is moved by hand: due times, re-reading, windows, arrivals and requests."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dispatcher.core.breaker import Breaker
 from dispatcher.core.model import DeliveryState, Outcome, Trigger
-from dispatcher.delivery.lanes import Lanes
-from dispatcher.delivery.scheduler import ARRIVALS_APART_SECONDS, Scheduler
+from dispatcher.delivery.loader import ARRIVALS_APART_SECONDS, Loader
 from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
 from tests.support.clock import ManualClock
-from tests.support.deliveries import (
-    AT,
-    DAY,
-    make_delivery,
-    make_endpoint,
-    make_no_bodies,
-    make_result,
-)
+from tests.support.deliveries import AT, DAY, NoLateBodies, make_endpoint
+from tests.support.stages import Stages
 
 HORIZON = 600.0
 
@@ -78,79 +71,52 @@ class FakeStore:
         self.forgotten += requests
 
 
-class Made:
-    """A scheduler on real lanes whose attempts are only noted."""
+class Made(Stages):
+    """A loader on real lanes whose attempts are only noted."""
 
-    def __init__(
-        self,
-        *,
-        timers_max: int = 1_000,
-        may_send: bool = True,
-        clock: ManualClock | None = None,
-        horizon_seconds: float = HORIZON,
-    ) -> None:
-        """`clock` is the scheduler's alone, where it is to differ from the database's."""
-        self.clock = ManualClock()
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
         store: Any = FakeStore(self.clock)
         self.store: FakeStore = store
-        self.started: list[Any] = []
-        self.may_send = may_send
-        self.lanes = Lanes(
-            start=lambda _, delivery: self.started.append(delivery),
-            may_send=lambda: self.may_send,
-            make_breaker=Breaker,
-            total=100,
-            per_host=100,
-            bodies_bytes_max=1_000_000,
+        self.late: list[float] = []
+        metrics: Any = SimpleNamespace(retry_lateness=SimpleNamespace(observe=self.late.append))
+        shards: Any = SimpleNamespace(held=lambda: {1: 1})
+        self.loader = Loader(
+            store,
+            self.inventory,
+            self.queue,
+            self.timer,
+            self.lanes,
+            NoLateBodies(),
+            shards,
+            metrics=metrics,
             clock=self.clock,
         )
-        self.late: list[float] = []
-        self.scheduler = Scheduler(
-            store,
-            self.lanes,
-            shards=lambda: [1],
-            make_bodies=make_no_bodies,
-            late_by=self.late.append,
-            clock=clock or self.clock,
-            horizon_seconds=horizon_seconds,
-            timers_max=timers_max,
-        )
-        endpoint = make_endpoint("ep", max_concurrency=50)
-        self.scheduler.load_endpoints(self.lanes.follow({endpoint.id: endpoint}, {1: 1}))
-        self.lane = self.lanes.lanes[endpoint.id]
+        self.follow(make_endpoint("ep", max_concurrency=50))
 
     async def work(self) -> list[str]:
         """Does what is to be done at this moment; returns what was started by it."""
         before = len(self.started)
-        self.scheduler._turn()
-        await self.scheduler._work()
+        self.timer.turn()
+        await self.loader._work()
         return [delivery.id for delivery in self.started[before:]]
 
     def finish(self, name: str, *, delay: float | None = None, **how: Any) -> None:
-        """Ends a started attempt and settles its result."""
-        delivery = next(d for d in reversed(self.started) if d.id == name)
-        outcome = Outcome.HTTP_ERROR if delay is not None else Outcome.OK
+        """Ends a started attempt and commits its result."""
+        running = next(one for one in reversed(self.running) if one.entry.id == name)
         if delay is not None:
-            self.store.put(name, delay, delivery.attempt_count + 1)
+            self.store.put(name, delay, running.delivery.attempt_count + 1)
+            how.setdefault("outcome", Outcome.HTTP_ERROR)
         else:
             self.store.open.pop(name, None)
-        self.lanes.finished(self.lane, self.lane.endpoint, delivery, delay is None)
-        result = make_result(
-            delivery,
-            self.lane,
-            outcome=how.pop("outcome", outcome),
-            next_delay_seconds=delay,
-            finished_at_monotonic=self.clock.monotonic(),
-            **how,
-        )  # fmt: skip -- one call
-        self.scheduler.settled([result], frozenset())
+        self.commit(running, next_delay_seconds=delay, **how)
 
 
 @pytest.fixture
 async def made():
     one = Made()
     yield one
-    one.scheduler.stop()
+    one.loader.stop()
 
 
 async def test_boot_sends_what_is_overdue_oldest_first_and_keeps_what_is_due_soon(made):
@@ -159,7 +125,7 @@ async def test_boot_sends_what_is_overdue_oldest_first_and_keeps_what_is_due_soo
     made.store.put("soon", 10.0)
     made.store.put("far", HORIZON + 1)
     assert await made.work() == ["later", "late"]
-    assert len(made.scheduler) == 1
+    assert len(made.inventory.wheel) == 1
     made.clock.advance(9.9)
     assert await made.work() == []
     made.clock.advance(0.2)
@@ -195,7 +161,7 @@ async def test_a_whole_schedule_is_kept_to(made, retries):
     assert len(sent_at) == len(retries) + 1
     for at, wanted in sent_at:
         assert wanted <= at <= wanted + 0.6
-    assert made.lanes.held == {}
+    assert made.in_memory() == set()
 
 
 async def test_what_was_cancelled_or_moved_meanwhile_is_not_sent(made):
@@ -206,7 +172,7 @@ async def test_what_was_cancelled_or_moved_meanwhile_is_not_sent(made):
     made.store.put("moved", 60.0, 1)
     made.clock.advance(6.0)
     assert await made.work() == []
-    assert set(made.lanes.held) == {"moved"}
+    assert made.in_memory() == {"moved"}
     made.clock.advance(60.0)
     assert await made.work() == ["moved"]
 
@@ -216,35 +182,32 @@ async def test_a_wheel_that_is_full_leaves_the_rest_to_the_database_and_comes_ba
     for number in range(5):
         made.store.put(f"wh{number}", 10.0 + number)
     await made.work()
-    assert len(made.scheduler) == 2
+    assert len(made.inventory.wheel) == 2
     sent: list[str] = []
     for _ in range(40):
         made.clock.advance(0.5)
         sent += await made.work()
         made.lanes.tick()
     assert sent == [f"wh{number}" for number in range(5)]
-    made.scheduler.stop()
+    made.loader.stop()
 
 
 async def test_a_result_that_was_fenced_is_forgotten(made):
     made.store.put("wh")
     await made.work()
-    made.lanes.finished(made.lane, made.lane.endpoint, made.started[0], succeeded=True)
-    made.scheduler.settled(
-        [make_result(made.started[0], made.lane)], frozenset([made.started[0].id])
-    )
-    assert not made.lanes.held
-    assert not made.lanes.busy
+    made.commit(made.running[0], fenced=True)
+    assert not made.in_memory()
+    assert made.inventory.unrecorded == 0
 
 
 async def test_arrivals_of_other_replicas_are_sent_and_looked_for_without_a_gap(made):
     await made.work()
     made.store.put("theirs", -0.5)
     assert await made.work() == []
-    made.scheduler.look_for_arrivals()
+    made.queue.add_arrivals()
     assert await made.work() == ["theirs"]
     made.clock.advance(100.0)
-    made.scheduler.look_for_arrivals()
+    made.queue.add_arrivals()
     await made.work()
     back = [asked[1] for asked in made.store.asked if asked[0] == "arrivals"]
     assert back[-1] >= 130.0
@@ -253,10 +216,10 @@ async def test_arrivals_of_other_replicas_are_sent_and_looked_for_without_a_gap(
 async def test_announced_arrivals_are_looked_for_apart_and_none_is_forgotten(made):
     await made.work()
     made.store.put("first", -0.5)
-    made.scheduler.look_for_arrivals()
+    made.queue.add_arrivals()
     assert await made.work() == ["first"]
     made.store.put("second", 0.0)
-    made.scheduler.look_for_arrivals()
+    made.queue.add_arrivals()
     assert await made.work() == []
     made.clock.advance(ARRIVALS_APART_SECONDS)
     assert await made.work() == ["second"]
@@ -264,40 +227,38 @@ async def test_announced_arrivals_are_looked_for_apart_and_none_is_forgotten(mad
 
 async def test_a_lane_with_plenty_comes_to_its_arrivals_later(made):
     await made.work()
-    made.lane.window = 4
-    made.lane.ready.extend(make_delivery(f"wh{n}") for n in range(2))
-    made.lane.limit = 0
+    made.lane().window = 4
+    made.may_send = False
+    for n in range(2):
+        made.offer("ep", f"wh{n}")
     made.store.put("theirs", -0.5)
-    made.scheduler.look_for_arrivals()
+    made.queue.add_arrivals()
     await made.work()
     assert [asked[0] for asked in made.store.asked].count("arrivals") == 0
-    assert made.lane.more_at == 0.0, "it is refilled when it runs low"
+    assert made.lane().more_at == 0.0, "it is refilled when it runs low"
 
 
 async def test_a_delivery_in_the_line_twice_is_offered_once():
     made = Made(may_send=False)
     made.store.put("wh", -1.0)
     await made.work()
-    made.scheduler._due += ["wh", "wh"]  # type: ignore[list-item]  # a NewType
+    made.queue.add_windows([made.lane().endpoint.id])
     await made.work()
-    assert [delivery.id for delivery in made.lane.ready] == ["wh"]
-    made.scheduler.stop()
+    assert [entry.id for entry in made.lane().ready] == ["wh"]
+    made.loader.stop()
 
 
 async def test_a_resend_is_sent_now_and_its_failure_leaves_the_retry_where_it_was(made):
     made.store.put("wh", 50.0, 1)
     await made.work()
     made.store.wanted = [("resend", "wh")]
-    made.scheduler.load_requests()
+    made.queue.add_requests()
     assert await made.work() == ["wh"]
     assert made.started[-1].trigger is Trigger.MANUAL
     assert await made.work() == [], "one request, one attempt"
     made.store.wanted = []
     due = made.store.open["wh"][0]
-    made.lanes.finished(made.lane, made.lane.endpoint, made.started[-1], succeeded=False)
-    made.scheduler.settled(
-        [make_result(made.started[-1], made.lane, outcome=Outcome.HTTP_ERROR)], frozenset()
-    )
+    made.commit(made.running[-1], outcome=Outcome.HTTP_ERROR)
     assert await made.work() == []
     made.clock.advance(due - made.clock.monotonic() + 0.1)
     assert await made.work() == ["wh"]
@@ -307,7 +268,7 @@ async def test_a_request_that_an_attempt_in_flight_has_answered_is_forgotten(mad
     made.store.put("wh", 50.0, 1)
     made.store.wanted = [("resend", "wh")]
     made.store.answered = {"wh"}
-    made.scheduler.load_requests()
+    made.queue.add_requests()
     assert await made.work() == []
     assert made.store.forgotten == [("wh", "resend")]
 
@@ -316,11 +277,11 @@ async def test_a_cancellation_takes_the_delivery_out_of_memory(made):
     made.store.put("wh", 50.0)
     await made.work()
     made.store.wanted = [("cancel", "wh")]
-    made.scheduler.load_requests()
+    made.queue.add_requests()
     await made.work()
     assert made.store.forgotten == [("wh", "cancel")]
-    assert not made.lanes.held
-    assert len(made.scheduler) == 0
+    assert not made.in_memory()
+    assert len(made.inventory.wheel) == 0
 
 
 async def test_a_delivery_without_its_body_is_left_alone(made, monkeypatch):
@@ -332,14 +293,14 @@ async def test_a_delivery_without_its_body_is_left_alone(made, monkeypatch):
 
     monkeypatch.setattr(made.store, "load", bodiless)
     assert await made.work() == []
-    assert not made.lanes.held
+    assert not made.in_memory()
 
 
 async def test_offering_from_fan_out_meanwhile_is_no_second_attempt(made):
     made.may_send = False
     made.store.put("wh", -1.0)
     await made.work()
-    made.lanes.offer(made.lane.endpoint.id, make_delivery("wh"))
+    made.offer("ep", "wh")
     made.may_send = True
     made.lanes.pump()
     assert [delivery.id for delivery in made.started] == ["wh"]
@@ -377,7 +338,7 @@ async def test_p17_a_start_holds_its_window_alone_but_under_the_control_all_that
     for number in range(1_440):
         made.store.put(f"wh{number}", due_in=60.0 * (number + 1), attempt_count=1)
     await made.work()
-    held = len(made.lanes.held)
+    held = len(made.in_memory())
     if bounds:
         assert held == 1_440
     else:

@@ -1,0 +1,137 @@
+"""One claim's rows: what fan-out writes for its events, and the deliveries that they become.
+
+What is always true: the body of an event is encoded once per profile, here, and never again.
+Deliveries that will not happen (the endpoint is disabled, the event cannot be encoded) are rows
+too, cancelled with their reason. Nothing is written before `write`.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from dispatcher.core.envelope import Encoded, encode
+from dispatcher.core.errors import EncodingError
+from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, event_bits
+from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
+from dispatcher.core.profile import JsonMode, Profile
+from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.types import Delivery
+from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
+
+_log = structlog.get_logger("dispatcher.delivery.batch")
+
+
+class Batch:
+    """The rows of one claim, and the deliveries they become once committed."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self._targets: list[tuple[Event, Endpoint, str | None, Encoded | None]] = []
+        self._bodies: list[BodyRow] = []
+        self._encoded: dict[Profile, Encoded | None] = {}
+        self._encoded_event: Event | None = None
+        self.deliveries: list[tuple[EndpointId, Delivery]] = []
+        """What is to be sent now, once the claim has committed."""
+
+    def add(self, event: Event, endpoint: Endpoint) -> None:
+        """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
+        reason: str | None = None
+        if endpoint.state is EndpointState.DISABLED:
+            reason = Reason.ENDPOINT_DISABLED
+        encoded = None
+        if endpoint.profile is not None:
+            encoded = self._encode(event, endpoint.profile)
+            if encoded is None:
+                reason = reason or Reason.UNENCODABLE_EVENT
+        self._targets.append((event, endpoint, reason, encoded))
+
+    def _encode(self, event: Event, profile: Profile) -> Encoded | None:
+        if event is not self._encoded_event:
+            self._encoded_event = event
+            self._encoded = {}
+        elif profile in self._encoded:
+            return self._encoded[profile]
+        try:
+            encoded = encode(profile, event)
+            self._bodies.append(BodyRow(self._claim.day, event.id, profile.name, encoded.body))
+        except EncodingError as error:
+            _log.warning(
+                "event.unencodable", event_id=event.id, profile=profile.name, error=str(error)
+            )
+            encoded = None
+        self._encoded[profile] = encoded
+        return encoded
+
+    async def encode_apart(self, event: Event, endpoints: Sequence[Endpoint]) -> None:
+        """Encodes a large event in a thread, so that the event loop turns on."""
+        for profile in {e.profile for e in endpoints if e.profile is not None}:
+            if profile.json is JsonMode.JAVASCRIPT:
+                await asyncio.to_thread(self._encode, event, profile)
+
+    @property
+    def count(self) -> int:
+        """Deliveries of the batch."""
+        return len(self._targets)
+
+    async def write(self) -> None:
+        """Writes all rows within the claim's transaction."""
+        day = self._claim.day
+        unix_ms: list[int] = []
+        bits: list[int] = []
+        hashed: Event | None = None
+        event_ms = event_hash = 0
+        for event, endpoint, _, _ in self._targets:  # an event's endpoints follow each other
+            if event is not hashed:
+                hashed = event
+                event_ms = delivery_unix_ms(event.inserted_at, day)
+                event_hash = event_bits(event.id)
+            unix_ms.append(event_ms)
+            bits.append(event_hash ^ endpoint_bits(endpoint.id))
+        ids = delivery_ids(unix_ms, bits)
+        rows: list[DeliveryRow] = []
+        cancelled: list[CancelledRow] = []
+        for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):
+            if reason is not None:
+                cancelled.append(
+                    CancelledRow(
+                        delivery_id,
+                        event.id,
+                        endpoint.id,
+                        event.type,
+                        event.tenant,
+                        endpoint.profile_name,
+                        reason,
+                    )
+                )
+                continue
+            rows.append(
+                DeliveryRow(
+                    delivery_id,
+                    day,
+                    event.id,
+                    endpoint.id,
+                    event.type,
+                    event.tenant,
+                    endpoint.profile_name,
+                    (encoded.warnings or None) if encoded is not None else None,
+                )
+            )
+            is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
+            if encoded is not None and is_open:
+                delivery = Delivery(
+                    delivery_id,
+                    day,
+                    event.id,
+                    event.type,
+                    encoded.body,
+                    event.inserted_at,
+                    event.traceparent,
+                    DeliveryState.PENDING,
+                    None,
+                    0,
+                    0,
+                    Trigger.SCHEDULED,
+                )
+                self.deliveries.append((endpoint.id, delivery))
+        await self._claim.write(self._bodies, rows, cancelled)

@@ -1,0 +1,316 @@
+"""The loader: reads from Postgres what memory needs next, and hands it to lanes.
+
+    window (boot, lanes that run low, the moving horizon) ──▶ retry timer, or read whole ──▶ offer to lanes
+    due (the retry timer, failed resends) ──▶ read again from Postgres ─────────────────────▶ offer to lanes
+    requests (resend now, cancel) ──────────────────────────────────────────────────────────▶ demand, cancel
+
+Memory holds a window of what waits; the truth is `delivery_open`. What is due is read again before
+it is sent, so that a delivery that was cancelled, moved or finished meanwhile is not. Boot is "load
+the next window", nearest first per endpoint, and sending starts before loading ends. A crash loses
+nothing that a start does not load.
+
+What is always true: every statement here is about many deliveries or many endpoints at once; the
+loader is the only stage that reads deliveries. When Postgres is away it asks again with backoff.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from typing import Protocol
+
+import structlog
+
+from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason, Trigger
+from dispatcher.delivery.inventory import Inventory
+from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.late_bodies import LateBodies
+from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.ports import DeliveryStore
+from dispatcher.delivery.retry_timer import RetryTimer
+from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
+from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Backoff
+from dispatcher.runtime.clock import Clock
+from dispatcher.store.deliveries import LoadedRow, RequestRow
+from dispatcher.telemetry.metrics import Metrics
+
+_log = structlog.get_logger("dispatcher.delivery.loader")
+
+ENDPOINTS_PER_WINDOW = 200
+LOAD_ROWS_MAX = 500
+WINDOW_ROWS_MIN = 100
+TICK_SECONDS = 0.25
+ARRIVAL_SECONDS = 30.0
+"""How much later than its due time a new delivery may come to light: its transaction, and clocks."""
+ARRIVALS_APART_SECONDS = 0.05
+"""How far apart arrivals are looked for, however often another replica announces some."""
+DUE_SECONDS = 0.001
+"""What is due within this is due: the wheel's tick."""
+
+
+class Ownership(Protocol):
+    """The shards that are ours, as the loader uses them."""
+
+    def held(self) -> dict[int, int]:
+        """Return shard to token of the shards to send for."""
+        ...
+
+
+class Loader:
+    """`run` is the only task that reads deliveries."""
+
+    def __init__(
+        self,
+        store: DeliveryStore,
+        inventory: Inventory,
+        load_queue: LoadQueue,
+        retry_timer: RetryTimer,
+        lanes: Lanes,
+        late_bodies: LateBodies,
+        shards: Ownership,
+        *,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._inventory = inventory
+        self._queue = load_queue
+        self._retry_timer = retry_timer
+        self._lanes = lanes
+        self._late_bodies = late_bodies
+        self._shards = shards
+        self._metrics = metrics
+        self._clock = clock
+        self._stopping = False
+        self._arrivals_seen_at = clock.monotonic()
+        self._arrivals_next_at = 0.0
+        self._horizon_moves_at = 0.0
+        self._ticks_at = 0.0
+
+    def stop(self) -> None:
+        """Load nothing more; `run` ends."""
+        self._stopping = True
+        self._queue.woken.set()
+        self._retry_timer.stop()
+
+    async def run(self) -> None:
+        """Load what is due and what lanes need until stopped."""
+        backoff = Backoff()
+        while not self._stopping:
+            try:
+                await self._work()
+                backoff.reset()
+            except StoreUnavailableError as error:
+                _log.warning("loader.waits", error=str(error))
+                await backoff.pause()
+                self._queue.woken.set()
+            wakes_at = min(self._ticks_at, self._horizon_moves_at)
+            if self._queue.has_arrivals:
+                wakes_at = min(wakes_at, self._arrivals_next_at)
+            try:
+                async with asyncio.timeout(max(0.001, wakes_at - self._clock.monotonic())):
+                    await self._queue.woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _work(self) -> None:
+        queue = self._queue
+        queue.woken.clear()
+        now = self._clock.monotonic()
+        if now >= self._ticks_at:
+            self._ticks_at = now + TICK_SECONDS
+            self._lanes.tick()
+        if now >= self._horizon_moves_at:
+            self._horizon_moves_at = now + self._retry_timer.horizon_seconds / 2
+            queue.windows.update(self._inventory.lanes)
+        while queue.due and not self._stopping:
+            await self._load_due()
+        if queue.has_requests:
+            await self._load_requests()
+        if queue.has_arrivals and now >= self._arrivals_next_at:
+            await self._load_arrivals(now)
+        while queue.windows and not self._stopping:
+            await self._load_window()
+            if queue.due:
+                await self._load_due()
+
+    async def _load_due(self) -> None:
+        """Read due deliveries again and offer them to their lanes."""
+        due, inventory = self._queue.due, self._inventory
+        count = min(len(due), LOAD_ROWS_MAX)
+        entries = [entry for entry in due[:count] if entry.phase == DUE]
+        loaded = await self._store.load([entry.id for entry in entries]) if entries else []
+        del due[:count]
+        rows = {row.id: row for row in loaded}
+        bodiless: list[tuple[Entry, date]] = []
+        for entry in entries:  # in the order in which they were due, which a join does not keep
+            if entry.phase != DUE:
+                continue  # a resend took it up while the statement ran: what the row says is old
+            row = rows.get(entry.id)
+            if row is None:
+                inventory.forget(entry)
+            elif row.due_in_seconds > DUE_SECONDS:
+                self._retry_timer.schedule(entry, row.due_in_seconds)
+            elif row.body is None:
+                bodiless.append((entry, row.day))
+            elif self._lanes.offer(entry, _delivery(row)) and row.state == DeliveryState.RETRYING:
+                self._metrics.retry_lateness.observe(-row.due_in_seconds)
+        self._lanes.pump()
+        self._retry_timer.arm()
+        if bodiless:
+            await self._complete(bodiless)
+        probe.hit("loader.loaded", deliveries=len(loaded))
+
+    async def _complete(self, bodiless: Sequence[tuple[Entry, date]]) -> None:
+        """Make the bodies of due deliveries; those that have one now are read again, the others forgotten."""
+        made = await self._late_bodies.make([(entry.id, day) for entry, day in bodiless])
+        for entry, _ in bodiless:
+            if entry.phase != DUE:
+                continue
+            if entry.id in made:
+                self._queue.due.append(entry)
+            else:
+                self._inventory.forget(entry)
+
+    def _take(self, endpoint_id: EndpointId, delivery_id: DeliveryId) -> Entry | None:
+        """Take a delivery that Postgres knows of into memory, as due; None where it is there, or has no lane."""
+        lane = self._inventory.lanes.get(endpoint_id)
+        if lane is None or not lane.is_open or self._inventory.find(lane, delivery_id) is not None:
+            return None
+        return self._inventory.add(lane, delivery_id, DUE, None)
+
+    async def _load_arrivals(self, now: float) -> None:
+        """Take up new deliveries that another replica made.
+
+        Lanes that know of more in Postgres reach theirs anyway, and so will those that have enough
+        ready: they only learn that there may be more.
+        """
+        self._queue.has_arrivals = False
+        self._arrivals_next_at = now + ARRIVALS_APART_SECONDS
+        back_seconds = now - self._arrivals_seen_at + ARRIVAL_SECONDS
+        lanes: list[EndpointLane] = []
+        for ours in self._inventory.lanes.values():
+            if ours.is_open and ours.more_at is None:
+                if ours.has_plenty():
+                    ours.turn_away(0.0)
+                else:
+                    lanes.append(ours)
+        if lanes:
+            rows_max = max(len(lane.entries) for lane in lanes) + WINDOW_ROWS_MIN
+            counts: Counter[EndpointId] = Counter()
+            for row in await self._store.arrivals(
+                [lane.endpoint.id for lane in lanes], rows_max, back_seconds
+            ):
+                counts[row.endpoint_id] += 1
+                entry = self._take(row.endpoint_id, row.id)
+                if entry is not None:
+                    self._queue.due.append(entry)
+            for lane in lanes:
+                if counts[lane.endpoint.id] >= rows_max:
+                    lane.turn_away(0.0)
+        self._arrivals_seen_at = now
+        while self._queue.due and not self._stopping:
+            await self._load_due()
+
+    async def _load_window(self) -> None:
+        """Load ids and due times of some endpoints; what is overdue is loaded whole next."""
+        windows = self._queue.windows
+        ids = list(windows)[:ENDPOINTS_PER_WINDOW]
+        lanes = [
+            lane for i in ids if (lane := self._inventory.lanes.get(i)) is not None and lane.is_open
+        ]
+        room = max(WINDOW_ROWS_MIN, self._retry_timer.room // max(1, len(windows)))
+        in_memory = max((len(lane.entries) for lane in lanes), default=0)
+        rows_max = min(room, max((lane.window for lane in lanes), default=0)) + in_memory
+        overflows = {lane.endpoint.id: lane.overflows for lane in lanes}
+        horizon_seconds = self._retry_timer.horizon_seconds
+        rows = await self._store.window(list(overflows), rows_max, horizon_seconds) if lanes else []
+        windows.difference_update(ids)
+        now = self._clock.monotonic()
+        counts: dict[EndpointId, int] = {}
+        last_due_at: dict[EndpointId, float] = {}
+        for row in rows:
+            counts[row.endpoint_id] = counts.get(row.endpoint_id, 0) + 1
+            last_due_at[row.endpoint_id] = now + row.due_in_seconds
+            entry = self._take(row.endpoint_id, row.id)
+            if entry is None:
+                continue
+            if row.due_in_seconds <= 0:
+                self._queue.due.append(entry)
+            else:
+                self._retry_timer.schedule(entry, row.due_in_seconds)
+        for lane in lanes:
+            if lane.overflows != overflows[lane.endpoint.id]:
+                continue  # more was turned away while the statement ran: its result is already old
+            if counts.get(lane.endpoint.id, 0) >= rows_max:
+                lane.more_at = last_due_at[lane.endpoint.id]
+            else:
+                lane.more_at = None
+        self._retry_timer.arm()
+        probe.hit("loader.window", endpoints=len(lanes), deliveries=len(rows))
+
+    async def _load_requests(self) -> None:
+        """Hand resends to their lanes, and forget deliveries that a person cancelled."""
+        self._queue.has_requests = False
+        shards = list(self._shards.held())
+        if not shards:
+            return
+        acted_on: list[tuple[DeliveryId, str]] = []
+        for row in await self._store.requests(shards, LOAD_ROWS_MAX, self._inventory.busy_ids()):
+            if row.kind == "cancel":
+                if row.endpoint_id is not None:
+                    self._lanes.cancel(row.endpoint_id, row.id)
+                acted_on.append((row.id, row.kind))
+            elif row.answered:
+                acted_on.append((row.id, row.kind))
+            elif (
+                row.body is None
+                and row.day is not None
+                and row.id in await self._late_bodies.make([(row.id, row.day)])
+            ):
+                self._queue.add_requests()  # read again, with its body
+            elif row.body is None or row.endpoint_id is None:
+                _log.warning("delivery.cannot_be_resent", delivery_id=row.id)
+                acted_on.append((row.id, row.kind))
+            else:
+                self._lanes.demand(row.endpoint_id, _requested(row))
+        self._lanes.pump()
+        if acted_on:
+            await self._store.forget_requests(acted_on)
+
+
+def _delivery(row: LoadedRow) -> Delivery:
+    return Delivery(
+        row.id,
+        row.day,
+        row.event_id,
+        row.event_type,
+        row.body or b"",
+        row.inserted_at,
+        row.traceparent,
+        DeliveryState(row.state),
+        None,
+        row.attempt_count,
+        row.schedule_position,
+        Trigger.SCHEDULED,
+    )
+
+
+def _requested(row: RequestRow) -> Delivery:
+    assert row.day is not None and row.body is not None and row.inserted_at is not None  # noqa: S101, PT018 -- one join
+    return Delivery(
+        row.id,
+        row.day,
+        row.event_id or "",
+        row.event_type or "",
+        row.body,
+        row.inserted_at,
+        row.traceparent,
+        DeliveryState(row.state or DeliveryState.PENDING),
+        Reason(row.reason) if row.reason else None,
+        row.attempt_count or 0,
+        row.schedule_position or 0,
+        Trigger.MANUAL,
+    )
