@@ -275,7 +275,8 @@ async def test_a_missing_grant_is_a_problem_in_words(sql, producer):
         await sql.execute("REVOKE INSERT (type) ON dispatcher.outbox FROM dispatcher_producer")
         problems = await producers_problems(sql)
         await sql.execute("GRANT INSERT (type) ON dispatcher.outbox TO dispatcher_producer")
-    assert problems == ["role dispatcher_producer may not insert into dispatcher.outbox"]
+    (problem,) = problems
+    assert problem.endswith("GRANT INSERT (type) ON dispatcher.outbox TO dispatcher_producer")
 
 
 async def test_picked_events_of_other_tenants_are_claimed_before_a_backlog(sql, outbox):
