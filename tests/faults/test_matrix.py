@@ -18,6 +18,7 @@ IDS = [
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 3)),
+    *(f"S{number}" for number in range(1, 5)),
 ]
 
 
