@@ -34,6 +34,8 @@ from dispatcher.store import checks, migrate
 from dispatcher.store.routing import saved_endpoints
 
 CLOCK_SECONDS_MAX: Final = 30.0
+LOCKS_PER_PARTITION: Final = 5
+"""The table and its indexes, on average over the four tables of history."""
 VERSIONS: Final = range(15, 19)
 MASK: Final = "********"
 
@@ -222,6 +224,15 @@ async def _check_schema(
     except DispatcherError as error:
         problems.append(str(error))
         return
+    locks_max, partitions = await checks.lock_room(connection)
+    findings.facts["history_partitions"] = partitions
+    if partitions * LOCKS_PER_PARTITION > locks_max:
+        findings.warnings.append(
+            f"history has {partitions} partitions, and the server holds {locks_max} locks: a statement over all of"
+            ' history, such as pg_dump or a report, fails with "out of shared memory", and may fail other'
+            f" transactions. Raise max_locks_per_transaction by a factor of"
+            f" {-(-partitions * LOCKS_PER_PARTITION // locks_max)}."
+        )
     findings.facts["schema"] = migrate.known()[-1].name
     if settings.secret_keys:
         keyring = Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})

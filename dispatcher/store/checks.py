@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _SEALED = statement("secrets_sealed")
 _SERVER_FACTS = statement("server_facts")
+_LOCK_ROOM = statement("lock_room")
 _MISSING_PRIVILEGES = statement("missing_privileges")
 _STRANGERS = statement("schema_strangers")
 _PRODUCER_EXCESS = statement("producer_excess")
@@ -53,6 +54,13 @@ async def server_facts(connection: "Reach") -> ServerFacts:
     row = await connection.fetchrow(_SERVER_FACTS)
     assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
     return ServerFacts(**row)
+
+
+async def lock_room(connection: "Reach") -> tuple[int, int]:
+    """Return how many locks the server can hold, and how many partitions history has."""
+    row = await connection.fetchrow(_LOCK_ROOM)
+    assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
+    return row["locks_max"], row["partitions"]
 
 
 async def missing_privileges(connection: "Reach") -> list[str]:

@@ -16,6 +16,7 @@ import asyncpg
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import DOWN_ATTEMPTS_MIN, DOWN_SECONDS
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
+from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.pool import Database, columns, is_about_rows
 from dispatcher.store.statements import statement
 
@@ -26,12 +27,18 @@ _SETTLE = statement("requests_settle")
 _WINDOW = statement("deliveries_window")
 _ARRIVED = statement("deliveries_arrived")
 _LOAD = statement("deliveries_load")
+_DAYS = statement("deliveries_days")
 _REQUESTS = statement("requests_load")
+_REQUESTS_DAYS = statement("requests_days")
 _FORGET = statement("requests_forget")
 _CANCEL_OF_ENDPOINTS = statement("deliveries_cancel_of_endpoints")
 _CANCEL_HELD = statement("deliveries_cancel_held")
 _NOTHING_TO_SEND = statement("endpoints_with_nothing_to_send")
 _GAUGES = statement("gauges")
+
+
+DAYS_AT_ONCE = 16
+"""Days of history that one statement reads: the partitions of the others are not locked (store/day_walk.py)."""
 
 
 class MoveRow(NamedTuple):
@@ -173,6 +180,8 @@ class Deliveries:
                 for move, attempt in zip(moves, attempts, strict=True)
                 if move.state == DeliveryState.FAILED and move.delivery_id not in fenced | late
             ]
+            if failed or late:
+                await connection.execute(PLAN_FOR_VALUES)
             if failed:
                 await connection.execute(_SAY_FAILED, *columns(failed, 4))
             for move, attempt in zip(moves, attempts, strict=True):
@@ -200,13 +209,29 @@ class Deliveries:
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         """Returns those of the deliveries that are still open."""
-        return [LoadedRow(*row) for row in await self._rows(_LOAD, list(ids))]
+        days = [row["day"] for row in await self._rows(_DAYS, list(ids))]
+        loaded: list[LoadedRow] = []
+        for first in range(0, len(days), DAYS_AT_ONCE):
+            async with self._database.transaction() as connection:
+                await connection.execute(PLAN_FOR_VALUES)
+                some = days[first : first + DAYS_AT_ONCE]
+                loaded += [
+                    LoadedRow(*row) for row in await connection.fetch(_LOAD, list(ids), some)
+                ]
+        return loaded
 
     async def requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
     ) -> list[RequestRow]:
         """Returns what people asked of deliveries in these shards."""
-        rows = await self._database.fetch(_REQUESTS, list(shards), rows_max, list(in_flight))
+        ours, busy = list(shards), list(in_flight)
+        async with self._database.transaction() as connection:
+            await connection.execute(PLAN_FOR_VALUES)
+            found = await connection.fetch(_REQUESTS_DAYS, ours, busy, DAYS_AT_ONCE)
+            days = [row["day"] for row in found]
+            if not days:
+                return []
+            rows = await connection.fetch(_REQUESTS, ours, rows_max, busy, days)
         return [RequestRow(*row) for row in rows]
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
 from dispatcher.store.history import call_dispatchers
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
@@ -56,13 +57,15 @@ async def labelled(
 
 async def days_of(connection: "Reach", event_id: str, tenant: str | None) -> list[tuple[date, str]]:
     """Returns the days on which events of this id were accepted, with their tenants."""
-    rows = await connection.fetch(_DAYS, event_id, tenant)
+    rows = await newest_first(connection, _DAYS, event_id, tenant, enough=lambda _: False)
     return [(row["day"], row["tenant"]) for row in rows]
 
 
 async def count(connection: "Reach", event_id: str, tenant: str | None) -> Erased:
     """Returns what erasing this id would take away."""
-    row = await connection.fetchrow(_COUNT, event_id, tenant)
+    days = [day for day, _ in await days_of(connection, event_id, tenant)]
+    await connection.execute(PLAN_FOR_VALUES)
+    row = await connection.fetchrow(_COUNT, event_id, tenant, days)
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     return Erased(*row)
 
@@ -74,6 +77,7 @@ async def erase_waiting(connection: "Reach", event_id: str, tenant: str | None) 
 
 async def erase(connection: "Reach", event_id: str, day: date, actor: str) -> Erased:
     """Blanks one accepted event; its dispatchers are told to forget what they hold of it."""
+    await connection.execute(PLAN_FOR_VALUES)
     row = await connection.fetchrow(_ERASE, event_id, day, actor)
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     await call_dispatchers(connection)

@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core import ids
+from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
@@ -44,6 +45,7 @@ _EVENT_DELIVERIES = statement("event_deliveries")
 _TRIAL_RECORD = statement("trial_record")
 
 EVENT_DELIVERIES_MAX = 1000
+EVENTS_MAX = 100
 
 
 class DeliveryDetail(NamedTuple):
@@ -135,6 +137,11 @@ async def call_dispatchers(connection: "Reach") -> None:
     await connection.execute(_CONTROL_NOTIFY)
 
 
+def _limit(value: object) -> int:
+    assert isinstance(value, int)  # noqa: S101 -- the statement's own parameter
+    return value
+
+
 # Deliveries
 
 
@@ -142,7 +149,11 @@ async def page_of_deliveries(
     connection: "Reach", filters: Sequence[object]
 ) -> list[DeliveryDetail]:
     """Returns a page; `filters` in the order of the statement."""
-    return [DeliveryDetail(*row) for row in await connection.fetch(_DELIVERIES_PAGE, *filters)]
+    limit = _limit(filters[11])
+    rows = await newest_first(
+        connection, _DELIVERIES_PAGE, *filters, enough=lambda found: len(found) >= limit
+    )
+    return [DeliveryDetail(*row) for row in rows[:limit]]
 
 
 async def page_of_events_deliveries(
@@ -166,13 +177,19 @@ async def requested_events(
     connection: "Reach", digits: bytes, profiles: Sequence[str]
 ) -> list[EventKey]:
     """Returns the events whose body under one of the profiles has a request id of these digits."""
-    rows = await connection.fetch(_EVENTS_REQUESTED, digits, list(profiles))
+    rows = await newest_first(
+        connection, _EVENTS_REQUESTED, digits, list(profiles),
+        enough=lambda found: len(found) >= EVENTS_MAX,
+    )  # fmt: skip
     return [EventKey(*row) for row in rows]
 
 
 async def events_of_id(connection: "Reach", event_id: str) -> list[EventKey]:
     """Returns every accepted event of an id, newest first."""
-    return [EventKey(row[0], row[1]) for row in await connection.fetch(_EVENTS_OF_ID, event_id)]
+    rows = await newest_first(
+        connection, _EVENTS_OF_ID, event_id, enough=lambda found: len(found) >= EVENTS_MAX
+    )
+    return [EventKey(row[0], row[1]) for row in rows]
 
 
 async def find_delivery(
@@ -231,6 +248,7 @@ async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: s
 
 async def count_resendable(connection: "Reach", deliveries: Sequence[DeliveryDetail]) -> int:
     """Returns how many of the deliveries have their endpoint and body still."""
+    await connection.execute(PLAN_FOR_VALUES)
     count = await connection.fetchval(
         _DELIVERIES_RESENDABLE,
         [row.day for row in deliveries],
@@ -245,6 +263,7 @@ async def ask_for_resends(
     connection: "Reach", deliveries: Sequence[DeliveryDetail], actor: str
 ) -> int:
     """Asks for one more attempt of each whose endpoint and body are still there; returns how many."""
+    await connection.execute(PLAN_FOR_VALUES)
     asked = await connection.fetchval(
         _DELIVERIES_RESEND,
         [row.id for row in deliveries],
@@ -298,13 +317,17 @@ async def publish_event(connection: "Reach", values: Sequence[object]) -> str | 
 
 async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> EventDetail | None:
     """Returns the newest event of that id; None: there is none."""
-    row = await connection.fetchrow(_EVENT_FIND, event_id, tenant)
-    return None if row is None else _event(row)
+    rows = await newest_first(connection, _EVENT_FIND, event_id, tenant, enough=bool)
+    return _event(rows[0]) if rows else None
 
 
 async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:
     """Returns a page; `filters` in the order of the statement."""
-    return [_event(row) for row in await connection.fetch(_EVENTS_PAGE, *filters)]
+    limit = _limit(filters[8])
+    rows = await newest_first(
+        connection, _EVENTS_PAGE, *filters, enough=lambda found: len(found) >= limit
+    )
+    return [_event(row) for row in rows[:limit]]
 
 
 async def page_of_certain_events(

@@ -1,11 +1,12 @@
 """What the pages about health ask of the database: the overview, the system, what waits for an endpoint."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class PostgresRow(NamedTuple):
 
 async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> NowRow:
     """Returns what waits just now."""
-    row = await connection.fetchrow(_OVERVIEW_NOW, tenant, count_max)
+    row = await connection.fetchrow(
+        _OVERVIEW_NOW, tenant, count_max, SystemClock.now().date() - timedelta(days=2)
+    )
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     return NowRow(*row)
 

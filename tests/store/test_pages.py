@@ -46,6 +46,12 @@ class Explaining:
         self.plans.append(orjson.loads(text)[0]["Plan"])
         return await self._connection.fetch(sql, *parameters)
 
+    async def execute(self, sql: str) -> str:
+        return str(await self._connection.execute(sql))
+
+    async def fetchval(self, sql: str, *parameters: object) -> Any:
+        return await self._connection.fetchval(sql, *parameters)
+
     async def fetchrow(self, sql: str, *parameters: object) -> Any:
         rows = await self.fetch(sql, *parameters)
         return rows[0] if rows else None

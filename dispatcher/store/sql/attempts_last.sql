@@ -10,7 +10,7 @@ FROM unnest($1::text[]) AS wanted (id)
 CROSS JOIN unnest($2::date[]) AS made (day)
 CROSS JOIN LATERAL (
     SELECT * FROM dispatcher.attempt AS one
-    WHERE one.day = made.day AND one.delivery_id = wanted.id
+    WHERE one.day = ANY ($2::date[]) AND one.day = made.day AND one.delivery_id = wanted.id
     ORDER BY one.attempt_number DESC
     LIMIT 1
 ) AS a

@@ -16,7 +16,7 @@ CROSS JOIN LATERAL (
     SELECT f.id, f.day, f.event_id, f.endpoint_id, f.event_type, f.tenant, f.profile, f.state, f.reason,
            f.test, f.attempt_count, f.schedule_position, NULL, f.created_at, f.finished_at, f.warnings
     FROM dispatcher.delivery_done AS f
-    WHERE f.event_id = g.event_id AND f.day = g.day
+    WHERE f.day = ANY ($1::date[]) AND f.event_id = g.event_id AND f.day = g.day
 ) AS d
 WHERE ($3::text[] IS NULL OR d.profile = ANY ($3))
   AND ($4::text IS NULL OR d.tenant = $4)
@@ -27,7 +27,7 @@ WHERE ($3::text[] IS NULL OR d.profile = ANY ($3))
   AND ($9::timestamptz IS NULL OR d.created_at >= $9)
   AND ($10::timestamptz IS NULL OR d.created_at < $10)
   AND ($14::text IS NULL OR (
-       SELECT e.labels FROM dispatcher.event AS e WHERE e.day = d.day AND e.id = d.event_id) @> $14::jsonb)
+       SELECT e.labels FROM dispatcher.event AS e WHERE e.day = ANY ($1::date[]) AND e.day = d.day AND e.id = d.event_id) @> $14::jsonb)
   AND ($11::timestamptz IS NULL OR (d.created_at, d.id) < ($11, $12::text))
 ORDER BY d.created_at DESC, d.id DESC
 LIMIT $13

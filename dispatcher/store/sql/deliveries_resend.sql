@@ -17,7 +17,7 @@ WITH given AS MATERIALIZED (
     SELECT g.delivery_id, 'resend', g.day, g.endpoint_id, $4
     FROM given AS g JOIN alive ON alive.id = g.endpoint_id
     WHERE EXISTS (SELECT FROM dispatcher.body AS b
-                  WHERE b.day = g.day AND b.event_id = g.event_id AND b.profile = g.profile)
+                  WHERE b.day = ANY ($2::date[]) AND b.day = g.day AND b.event_id = g.event_id AND b.profile = g.profile)
     ORDER BY g.delivery_id
     ON CONFLICT (delivery_id, kind) DO UPDATE
     SET requested_at = clock_timestamp(), requested_by = excluded.requested_by

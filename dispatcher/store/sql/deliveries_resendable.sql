@@ -5,4 +5,4 @@ SELECT count(*)
 FROM unnest($1::date[], $2::text[], $3::text[], $4::text[]) AS g (day, endpoint_id, event_id, profile)
 JOIN dispatcher.endpoint AS e ON e.id = g.endpoint_id AND e.deleted_at IS NULL
 WHERE EXISTS (SELECT FROM dispatcher.body AS b
-              WHERE b.day = g.day AND b.event_id = g.event_id AND b.profile = g.profile)
+              WHERE b.day = ANY ($1::date[]) AND b.day = g.day AND b.event_id = g.event_id AND b.profile = g.profile)

@@ -11,6 +11,6 @@ SELECT true, 'dispatcher.delivery.failed', d.tenant, (
                d.id AS delivery_id, d.event_id, d.event_type, d.attempt_count,
                f.outcome AS last_outcome, f.response_code AS last_response_code) AS r)
 FROM unnest($1::date[], $2::text[], $3::text[], $4::smallint[]) AS f (day, delivery_id, outcome, response_code)
-JOIN dispatcher.delivery_done AS d ON d.day = f.day AND d.id = f.delivery_id AND d.state = 'failed'
+JOIN dispatcher.delivery_done AS d ON d.day = ANY ($1::date[]) AND d.day = f.day AND d.id = f.delivery_id AND d.state = 'failed'
 JOIN dispatcher.endpoint AS p ON p.id = d.endpoint_id
 WHERE d.event_type NOT LIKE 'dispatcher.%'

@@ -2,7 +2,8 @@
 --
 -- Parameters (NULL: any): $1 tenant, $2 type, $3 labels that it must have (JSON text), $4 test, $5 since,
 --   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most, $10 a JSON
---   path that a label must fulfil.
+--   path that a label must fulfil, $11 and $12 the first and the last day (store/day_walk.py; what waits is with the
+--   last days, which have no end).
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
 -- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full; type and tenant
@@ -13,7 +14,8 @@ WITH waiting AS MATERIALIZED (
     (SELECT id, type, tenant, data::text AS data, occurred_at, ordering_key, labels::text AS labels, traceparent,
             inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day, inserted_at AS at
      FROM waiting
-     WHERE ($1::text IS NULL OR tenant = $1)
+     WHERE $12::date = 'infinity'
+       AND ($1::text IS NULL OR tenant = $1)
        AND ($2::text IS NULL OR type = $2)
        AND ($3::text IS NULL OR labels @> $3::jsonb)
        AND ($10::text IS NULL OR labels @? $10::jsonpath)
@@ -27,7 +29,8 @@ WITH waiting AS MATERIALIZED (
     (SELECT id, type, tenant, data::text, occurred_at, ordering_key, labels::text, traceparent,
             inserted_at, accepted_at, test, day, accepted_at
      FROM dispatcher.event
-     WHERE ($1::text IS NULL OR tenant = $1)
+     WHERE day BETWEEN $11::date AND $12::date
+       AND ($1::text IS NULL OR tenant = $1)
        AND ($2::text IS NULL OR type = $2)
        AND ($3::text IS NULL OR labels @> $3::jsonb)
        AND ($10::text IS NULL OR labels @? $10::jsonpath)

@@ -15,7 +15,7 @@ WITH waiting AS MATERIALIZED (
     SELECT e.id, e.type, e.tenant, e.data::text, e.occurred_at, e.ordering_key, e.labels::text, e.traceparent,
            e.inserted_at, e.accepted_at, e.test, e.day, e.accepted_at
     FROM unnest($1::date[], $2::text[]) AS g (day, id)
-    CROSS JOIN LATERAL (SELECT * FROM dispatcher.event AS f WHERE f.day = g.day AND f.id = g.id) AS e
+    CROSS JOIN LATERAL (SELECT * FROM dispatcher.event AS f WHERE f.day = ANY ($1::date[]) AND f.day = g.day AND f.id = g.id) AS e
 )
 SELECT *
 FROM page

@@ -1,6 +1,7 @@
 -- What waits just now, and who sends it.
 --
--- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is said to be one more than that).
+-- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is said to be one more than that),
+--   $3 the day before yesterday: a constant, since now() would lock every day of history.
 -- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, endpoint_name. Locks: none.
 -- The oldest due delivery is looked for per active endpoint whose breaker is closed: what waits for its schedule, for
 -- a breaker or for a paused endpoint is not late.
@@ -33,7 +34,7 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.delivery_done AS d
             WHERE d.state = 'cancelled' AND NOT d.test AND d.created_at >= now() - interval '24 hours'
-              AND d.day >= ((now() - interval '24 hours') AT TIME ZONE 'UTC')::date
+              AND d.day >= $3::date
               AND ($1::text IS NULL OR d.tenant = $1) LIMIT $2 + 1) AS c) AS cancelled_count,
        (SELECT max(extract(epoch FROM clock_timestamp() - oldest.next_attempt_at))::float8
         FROM mine

@@ -1,0 +1,65 @@
+"""Reads history a few days at a time, newest first, so that a statement locks few partitions.
+
+Postgres locks each partition and index that a statement may read, about 7 for each day and table, in a
+shared table of `max_locks_per_transaction` times `max_connections` entries. A list over three years of
+history needs more than all of them, and then transactions of producers abort with "out of shared
+memory". Here each statement names a range of days as constants, so that the planner drops the other
+partitions before it locks them, and the locks of one range are released before the next is read.
+
+Statements take the range as their last two parameters; the first range has no end (`infinity`).
+"""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Final
+
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+
+    from dispatcher.store.pool import Reach
+
+_OLDEST = statement("history_oldest")
+
+DAYS_AT_ONCE: Final = 32
+"""A month and a day: with the default retention one statement reads everything."""
+NO_END: Final = date.max
+"""`infinity` in Postgres."""
+
+PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""Before a statement that names its days: a generic plan locks every partition."""
+# Only a plan made for these very days can leave the others out. Rolling back to the savepoint releases the locks.
+_BEGIN = "SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
+_AGAIN = "ROLLBACK TO SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
+_END = "ROLLBACK TO SAVEPOINT days; RELEASE SAVEPOINT days"
+
+
+async def newest_first(
+    connection: "Reach",
+    sql: str,
+    *parameters: object,
+    enough: Callable[[list["Record"]], bool],
+) -> list["Record"]:
+    """Return the rows of a read-only statement, range after range, until they are enough.
+
+    The connection is in a transaction, which keeps none of the locks.
+    """
+    last, first = NO_END, SystemClock.now().date() - timedelta(days=DAYS_AT_ONCE - 1)
+    oldest: date | None = None
+    rows: list[Record] = []
+    await connection.execute(_BEGIN)
+    while True:
+        rows += await connection.fetch(sql, *parameters, first, last)
+        if enough(rows):
+            break
+        if oldest is None:
+            oldest = await connection.fetchval(_OLDEST)
+        if oldest is None or first <= oldest:
+            break
+        await connection.execute(_AGAIN)
+        last = first - timedelta(days=1)
+        first = first - timedelta(days=DAYS_AT_ONCE)
+    await connection.execute(_END)
+    return rows

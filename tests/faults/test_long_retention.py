@@ -1,0 +1,90 @@
+"""Years of history with stock settings: no reader and no producer runs out of shared memory for locks."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import orjson
+import pytest
+
+from dispatcher.store import admin, erasure, history, pages
+from dispatcher.store.pool import Database
+from tests.support import long_history
+from tests.support.history import day_ago
+
+pytestmark = pytest.mark.postgres
+
+READERS = 10
+ALL_OF_HISTORY = "SELECT count(*) FROM dispatcher.delivery_done AS d WHERE d.id = 'wh_none'"
+
+
+async def _days(sql: asyncpg.Connection, count: int) -> None:
+    """Makes days of history, some at a time: a transaction that makes all of them would need the locks as well."""
+    for first in range(0, count, 5):
+        last_day, first_day = await day_ago(sql, first), await day_ago(sql, first + 4)
+        await long_history.make_days(sql, first_day, last_day)
+
+
+async def _read(database: Database) -> None:
+    """Reads what pages, searches and commands read over all of history, finding nothing."""
+    nothing: list[object] = [None] * 13
+    async with admin.reading(database) as connection:
+        nothing[1], nothing[11] = "ep_none", 50
+        assert await history.page_of_deliveries(connection, nothing) == []
+        assert await history.page_of_events(connection, ["nobody", *[None] * 7, 50, None]) == []
+        assert await history.find_event(connection, "evt_none", None) is None
+        assert await history.events_of_id(connection, "evt_none") == []
+        assert await history.requested_events(connection, b"12345678", ["humansoft"]) == []
+        assert await erasure.days_of(connection, "evt_none", None) == []
+        await pages.read_now(connection, None, 100)
+
+
+async def _locks(sql: asyncpg.Connection) -> int:
+    return int(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'relation'"))
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_readers_of_years_of_history_abort_no_producer(
+    fresh_database: str, long_run: bool, say: Callable[[str], None]
+) -> None:
+    days = 1_095 if long_run else 150
+    sql = await asyncpg.connect(fresh_database)
+    pool = Database(fresh_database, connections_max=READERS)
+    await pool.open()
+    most = inserted = 0
+    try:
+        await _days(sql, days)
+        done = asyncio.Event()
+
+        async def produce() -> None:
+            nonlocal most, inserted
+            while not done.is_set():
+                await sql.execute("INSERT INTO dispatcher.outbox (type, data) VALUES ('a.b', '{}')")
+                inserted += 1
+                most = max(most, await _locks(sql))
+
+        async with asyncio.TaskGroup() as all_of_them:
+            producer = all_of_them.create_task(produce())
+            async with asyncio.TaskGroup() as readers:
+                for _ in range(READERS):
+                    readers.create_task(_read(pool))
+            done.set()
+            await producer
+        # The control: one plain statement over all of history.
+        async with sql.transaction():
+            before = await _locks(sql)
+            try:
+                await sql.fetchval(ALL_OF_HISTORY)
+                control = await _locks(sql) - before
+            except asyncpg.OutOfMemoryError:
+                control = 1_000_000
+    finally:
+        await pool.close()
+        await sql.close()
+    say(orjson.dumps({"id": "M3", "days": days, "readers": READERS, "inserted": inserted,
+                      "locks_at_most": most, "locks_of_one_plain_statement": control}).decode())  # fmt: skip
+    assert inserted > 0
+    assert control > days * 5, "a statement over all of history needs many locks"
+    assert most < READERS * 450, "each reader holds the locks of a few weeks"
