@@ -17,7 +17,7 @@ IDS = [
     *(f"A{number}" for number in range(1, 31)),
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
-    *(f"M{number}" for number in range(1, 3)),
+    *(f"M{number}" for number in range(1, 4)),
     *(f"S{number}" for number in range(1, 5)),
 ]
 
