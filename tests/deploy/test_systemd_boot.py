@@ -16,6 +16,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -246,7 +247,7 @@ def test_units_live_as_the_manual_says(machine: Machine, database: str, say):
             "systemctl disable dispatcher; systemctl enable --now dispatcher@8081 dispatcher@8082"
         )
         for port in (18081, 18082):
-            machine.until(lambda port=port: machine.is_ready(port), 40)  # type: ignore[misc]
+            machine.until(partial(machine.is_ready, port), 40)
         names = machine.run("journalctl -o cat --no-pager -u dispatcher@8081 -u dispatcher@8082")
         assert "-8081" in names
         assert "-8082" in names
