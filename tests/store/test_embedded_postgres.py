@@ -1,6 +1,7 @@
 """The embedded Postgres: starts as root and as a plain user, and leaves nothing behind."""
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that the unprivileged user of root's Postgres can reach, unlike pytest's own."""
+    """A folder that the user of root's Postgres can reach, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="dispatcher-test-"))
     path.chmod(0o711)
     yield path
@@ -237,3 +238,25 @@ def test_moved_data_goes_with_the_home_that_it_belongs_to(tmp_path: Path):
         for one in moved:
             shutil.rmtree(one, ignore_errors=True)
             one.with_suffix(module.ORIGIN_SUFFIX).unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, which starts the server under another id")
+def test_server_started_by_root_shares_its_user_with_no_account(folder: Path):
+    postgres = Postgres(folder / "data", durable=False)
+    try:
+        postgres.start()
+        assert postgres.socket_directory is not None
+        owner = (folder / "data").stat().st_uid
+        with pytest.raises(KeyError):
+            pwd.getpwuid(owner)
+        assert postgres.socket_directory.stat().st_uid == owner
+        entered = subprocess.run(
+            ["ls", postgres.socket_directory, folder / "data"],
+            user=65_534,
+            capture_output=True,
+            check=False,
+        )
+        assert entered.returncode != 0
+        assert entered.stdout == b""
+    finally:
+        postgres.stop()

@@ -5,7 +5,6 @@ Everything here blocks for at most seconds and belongs to one test, which ends i
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import UNPRIVILEGED, Postgres
+from dispatcher.cli.dev.postgres import Postgres, server_user
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.daemon import free_port
 
@@ -162,13 +161,13 @@ def _run(command: list[str], *, owner_of: Path | None = None, **environ: str) ->
         check=True,
         capture_output=True,
         timeout=60,
-        user=UNPRIVILEGED if IS_ROOT else None,
+        user=server_user() if IS_ROOT else None,
     )
 
 
 def _give_away(path: Path) -> None:
     if IS_ROOT:
-        os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+        os.chown(path, server_user(), server_user())
 
 
 # --- pgbouncer ---
@@ -204,9 +203,9 @@ ignore_startup_parameters = extra_float_digits
 """
     )
     (folder / "pgbouncer.ini").chmod(0o644)
-    user = ["-u", pwd.getpwuid(UNPRIVILEGED).pw_name] if IS_ROOT else []
     child = subprocess.Popen(
-        [program, "-q", *user, str(folder / "pgbouncer.ini")],
+        [program, "-q", str(folder / "pgbouncer.ini")],
+        user=server_user() if IS_ROOT else None,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

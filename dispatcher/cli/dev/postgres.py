@@ -7,9 +7,11 @@ What is always true:
 
 * The server listens on a Unix socket alone, in a new folder that only its own user (and root) may
   enter: that makes `trust` safe.
-* Root cannot run Postgres, so as root the child runs as user 65534. No user is added and no folder
-  that is not ours changes its mode: binaries from a Python environment are copied, once per
-  version, to a folder that this user may enter.
+* Root cannot run Postgres, so as root the server runs under a user id that no account has: other
+  processes, which often share `nobody`, can neither read the data nor enter the socket's folder. No
+  user is added and no folder that is not ours changes its mode: binaries from a Python environment
+  are copied, once per version, to a folder that this user may enter. `initdb` alone needs an
+  account: it runs as `nobody`, and the data change hands before a server starts on them.
 * The server outlives us in no case that Linux lets us prevent: a normal end stops it, and if we are
   killed the kernel sends it SIGINT, a fast shutdown. On macOS a postmaster left behind by a killed
   run is found by its `postmaster.pid` at the next start, and stopped.
@@ -24,6 +26,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -38,7 +41,10 @@ from typing import Final, NamedTuple
 
 from dispatcher.core.errors import DispatcherError
 
-UNPRIVILEGED: Final = 65_534
+_ACCOUNT: Final = 65_534
+"""`nobody`, under which initdb runs as root: it refuses a user id without an account."""
+_SERVER_USERS: Final = range(65_520, 65_534)
+"""Ids between systemd's dynamic users and `nobody`, which no allocation uses. Source: systemd UIDS-GIDS."""
 VERSION_MINIMUM: Final = 15
 SOCKET_PATH_BYTES_MAX: Final = 102
 """The kernel's bound for the path of a Unix socket is 107; macOS has 103."""
@@ -168,6 +174,29 @@ def _version(bin_directory: Path) -> int:
     return int(match[1]) if match else 0
 
 
+def server_user() -> int:
+    """Return the user id that root's servers run under: one that no account has.
+
+    Raises:
+        PostgresError: every id of the range has an account.
+    """
+    for user in _SERVER_USERS:
+        try:
+            pwd.getpwuid(user)
+        except KeyError:
+            return user
+    raise PostgresError(
+        f"every user id from {_SERVER_USERS[0]} to {_SERVER_USERS[-1]} has an account; "
+        "run this as a user other than root"
+    )
+
+
+def _give(directory: Path, user: int) -> None:
+    """Make a user the owner of a folder and everything in it."""
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+
+
 class Postgres:
     """One cluster: `start` makes it where it is absent and returns its URL, `stop` ends it.
 
@@ -188,7 +217,7 @@ class Postgres:
         self.socket_directory: Path | None = None
         """Where the Unix socket is, while the server runs."""
         self.moved_to: Path | None = None
-        """Where the data really is, if the unprivileged user cannot enter the given folder."""
+        """Where the data really is, if the server's user cannot enter the given folder."""
         self._durable = durable
         self._given_binaries = binaries
         self._settings = dict(settings or {})
@@ -286,9 +315,8 @@ class Postgres:
             data.with_suffix(ORIGIN_SUFFIX).write_text(f"{self.data_directory}\n", encoding="utf-8")
         data.mkdir(parents=True, exist_ok=True)
         data.chmod(0o700)
-        if os.getuid() == 0 and data.stat().st_uid != UNPRIVILEGED:
-            for path in (data, *data.rglob("*")):
-                os.chown(path, UNPRIVILEGED, UNPRIVILEGED, follow_symlinks=False)
+        if os.getuid() == 0 and data.stat().st_uid != server_user():
+            _give(data, server_user())
         return data
 
     def _prepare_socket_directory(self) -> Path:
@@ -298,13 +326,12 @@ class Postgres:
             directory.rmdir()
             directory = Path(tempfile.mkdtemp(prefix="dispatcher-pg-", dir="/tmp"))
         if os.getuid() == 0:
-            os.chown(directory, UNPRIVILEGED, UNPRIVILEGED)
+            os.chown(directory, server_user(), server_user())
         return directory
 
-    def _child_options(self) -> dict[str, int | list[int]]:
-        if os.getuid() != 0:
-            return {}
-        return {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
+    @staticmethod
+    def _child_options(user: int) -> dict[str, int | list[int]]:
+        return {"user": user, "group": user, "extra_groups": []} if os.getuid() == 0 else {}
 
     def _initialise(self, data: Path) -> None:
         """Makes a cluster beside its place and renames it: one that was cut off is never used, and made anew."""
@@ -313,7 +340,7 @@ class Postgres:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
         if os.getuid() == 0:
-            os.chown(partial, UNPRIVILEGED, UNPRIVILEGED)
+            os.chown(partial, _ACCOUNT, _ACCOUNT)
         command = [self._bin_directory / "initdb", "-D", partial, "-U", "dispatcher", "-A", "trust"]
         options = ["-E", "UTF8", "--no-locale", "--no-sync"]
         try:
@@ -326,13 +353,15 @@ class Postgres:
                 stderr=subprocess.STDOUT,
                 timeout=INITDB_SECONDS_MAX,
                 check=False,
-                **self._child_options(),  # type: ignore[call-overload]  # typeshed wants each by name
+                **self._child_options(_ACCOUNT),  # type: ignore[call-overload]  # typeshed wants each by name
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise PostgresError(f"initdb could not make {data}: {error}") from None
         if finished.returncode != 0:
             output = finished.stdout.decode(errors="replace").strip()
             raise PostgresError(f"initdb could not make {data}:\n{output}")
+        if os.getuid() == 0:
+            _give(partial, server_user())
         try:
             partial.replace(data)  # `data` is an empty folder
         except OSError as error:
@@ -372,7 +401,7 @@ class Postgres:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=_death_signal() if self._die_with_parent else None,
-                **self._child_options(),  # type: ignore[call-overload]  # typeshed wants each by name
+                **self._child_options(server_user() if os.getuid() == 0 else 0),  # type: ignore[call-overload]  # typeshed wants each by name
             )
         self._wait_until_ready(data, log_path)
 
@@ -429,7 +458,7 @@ def _death_signal() -> Callable[[], None] | None:
 
 
 def _can_be_entered(directory: Path) -> bool:
-    """Tells whether the unprivileged user can pass every folder above `directory`."""
+    """Return whether the server's user can pass every folder above `directory`."""
     return all(not parent.exists() or parent.stat().st_mode & 0o001 for parent in directory.parents)
 
 
