@@ -251,7 +251,7 @@ def test_server_started_by_root_shares_its_user_with_no_account(folder: Path):
             pwd.getpwuid(owner)
         assert postgres.socket_directory.stat().st_uid == owner
         entered = subprocess.run(
-            ["ls", postgres.socket_directory, folder / "data"],
+            ["/bin/ls", postgres.socket_directory, folder / "data"],
             user=65_534,
             capture_output=True,
             check=False,
