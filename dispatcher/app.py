@@ -42,7 +42,7 @@ from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import Gate, trust_problems
 from dispatcher.outbound.dialer import self_test
 from dispatcher.outbound.own_addresses import OwnAddresses
-from dispatcher.runtime.backoff import Backoff
+from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
@@ -61,6 +61,8 @@ _log = structlog.get_logger("dispatcher.app")
 
 TURNED_SECONDS_MAX = 20.0
 """Intake that has not gone round for so long is stuck: not ready, and the watchdog is no longer fed."""
+REFUSED_SECONDS_MAX = 1.0
+"""Intake that Postgres refuses for longer is not ready; a deadlock or a short lock is over by then."""
 ADMIN_CONNECTIONS_MAX = 4
 """API and console have connections of their own: slow pages never starve delivery."""
 SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX = 0.5, 2.0
@@ -277,12 +279,14 @@ class Daemon:
     async def _wait_for_schema(self, schema: Schema) -> bool:
         """Waits for a database that can be reached; a schema that does not fit is an error at once."""
         backoff = Backoff(SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX)
+        outage = Outage(_log, "daemon.waits_for_database", "daemon.reached_database")
         while not self._stop.is_set():
             try:
                 await schema.require()
             except StoreUnavailableError as error:
-                _log.warning("daemon.waits_for_database", error=str(error))
+                outage.began(error)
             else:
+                outage.ended()
                 self._schema_fits = True
                 return True
             await backoff.pause(self._stop)
@@ -345,8 +349,12 @@ class Daemon:
             problems.append("intake has not turned of late")
         elif not pipeline.takes_in(self._clock.monotonic(), TURNED_SECONDS_MAX):
             problems.append("the outbox cannot be read: see intake.waits in the log")
+        elif pipeline.waited_seconds(self._clock.monotonic()) > REFUSED_SECONDS_MAX:
+            problems.append("Postgres refuses the outbox: see intake.waits in the log")
         if not await schema.is_writable():
             problems.append("the database cannot be written to")
+        elif self._schema_fits:
+            problems += await _partition_problems(schema)
         return problems
 
     async def _beat(self, metrics: Metrics) -> None:
@@ -415,6 +423,19 @@ def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
         if before.get(section, {}).get(key) != value
     ]
     return changed, [key for key in changed if key not in _TAKES_EFFECT_AT_ONCE]
+
+
+async def _partition_problems(schema: Schema) -> list[str]:
+    """Return the partitions of today that are missing: no event can be fanned out without them."""
+    try:
+        missing = await schema.missing_partitions(0)
+    except StoreUnavailableError as error:
+        return [f"partitions cannot be read: {error}"]
+    return [
+        f"today's partition of {one.table} is missing ({one.day}); run: dispatcher migrate"
+        for one in missing
+        if one.days_from_today == 0
+    ]
 
 
 def _require_trust(settings: Settings) -> None:

@@ -35,6 +35,7 @@ from dispatcher.admin.operations.allowance import Buckets
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.tokens import actor_name, digest_of
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
+from dispatcher.runtime.backoff import Outage
 from dispatcher.store import admin as store
 from dispatcher.store.tokens import Credentials, LivingToken
 
@@ -88,6 +89,7 @@ class Auth:
         self._tokens_used: dict[bytes, datetime] = {}
         self._sessions_used: dict[bytes, datetime] = {}
         self._swept_at = float("-inf")
+        self._outage = Outage(_log, "credentials.not_written", "credentials.written")
 
     async def actor_of(self, text: str, address: str) -> Actor | None:
         """Returns whose token this is; None: nobody's, or it has ended.
@@ -168,8 +170,9 @@ class Auth:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self.flush()
+                self._outage.ended()
             except StoreUnavailableError as error:
-                _log.warning("credentials.not_written", error=str(error))
+                self._outage.began(error)
 
     async def flush(self) -> None:
         """Writes down what was used since the last time.

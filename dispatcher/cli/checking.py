@@ -32,6 +32,7 @@ from dispatcher.outbound.client import descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
 from dispatcher.store.routing import saved_endpoints
+from dispatcher.store.schema import missing_partitions
 
 CLOCK_SECONDS_MAX: Final = 30.0
 LOCKS_PER_PARTITION: Final = 5
@@ -239,6 +240,12 @@ async def _check_schema(
         findings.configuration_problems += keyring.problems(await checks.sealed_secrets(connection))
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
     problems += await _endpoint_problems(connection, settings, findings)
+    ahead = settings.retention.partitions_ahead_days
+    problems += [
+        f"partition of {one.table} for {one.day} is missing; "
+        + ("run: dispatcher migrate" if one.days_from_today >= -1 else "its deliveries still wait")
+        for one in await missing_partitions(connection, ahead, with_waiting=True)
+    ]
     problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
     if not waiting:
         problems += await migrate.definition_problems(connection)

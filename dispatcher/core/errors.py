@@ -42,6 +42,10 @@ class StoreUnavailableError(DispatcherError):
     """Postgres cannot be written to just now: away, frozen, read-only or restarting. Retry later."""
 
 
+class DataFaultError(StoreUnavailableError):
+    """Postgres or its driver refuses the contents of a row; the same statement fails until the row is fixed."""
+
+
 class BatchRefusedError(DispatcherError):
     """Postgres refuses a batch of events for what they hold; a smaller batch may pass."""
 

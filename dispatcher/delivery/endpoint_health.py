@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import structlog
 
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.failing import is_to_be_disabled, passed_threshold
 from dispatcher.core.matching import is_operational
 from dispatcher.core.model import DeliveryId, EndpointId, Outcome, Reason, Trigger
 from dispatcher.delivery.ports import EndpointStore
 from dispatcher.delivery.types import AttemptResult
-from dispatcher.runtime.backoff import retry
+from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.store.routing import Health
 
 _log = structlog.get_logger("dispatcher.delivery.endpoint_health")
@@ -37,6 +37,7 @@ class EndpointHealth:
         self._failing_seconds_max = failing_seconds_max
         self._failed_attempts_min = failed_attempts_min
         self._failing: set[EndpointId] = set()
+        self._outage = Outage(_log, "endpoint_health.waits", "endpoint_health.resumed")
 
     def add_failing(self, endpoint_ids: Iterable[EndpointId]) -> None:
         """Note endpoints that were failing before this process first sent to them."""
@@ -105,10 +106,12 @@ class EndpointHealth:
         ):
             _log.warning("endpoint.disabled", endpoint_id=endpoint_id, reason=reason)
 
-    @staticmethod
-    async def _until_done(action: Callable[[], Awaitable[Value]]) -> Value:
-        return await retry(
+    async def _until_done(self, action: Callable[[], Awaitable[Value]]) -> Value:
+        done = await retry(
             action,
             on=StoreUnavailableError,
-            failed=lambda error: _log.warning("endpoint_health.waits", error=str(error)),
+            unless=DataFaultError,
+            failed=self._outage.began,
         )
+        self._outage.ended()
+        return done

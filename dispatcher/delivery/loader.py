@@ -31,7 +31,7 @@ from dispatcher.delivery.ports import DeliveryStore
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
 from dispatcher.runtime import probe
-from dispatcher.runtime.backoff import Backoff
+from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.deliveries import LoadedRow, RequestRow
 from dispatcher.telemetry.metrics import Metrics
@@ -84,6 +84,7 @@ class Loader:
         self._metrics = metrics
         self._clock = clock
         self._stopping = False
+        self._outage = Outage(_log, "loader.waits", "loader.resumed")
         self._arrivals_seen_at = clock.monotonic()
         self._arrivals_next_at = 0.0
         self._horizon_moves_at = 0.0
@@ -101,9 +102,10 @@ class Loader:
         while not self._stopping:
             try:
                 await self._work()
+                self._outage.ended()
                 backoff.reset()
             except StoreUnavailableError as error:
-                _log.warning("loader.waits", error=str(error))
+                self._outage.began(error)
                 await backoff.pause()
                 self._queue.woken.set()
             wakes_at = min(self._ticks_at, self._horizon_moves_at)

@@ -203,6 +203,11 @@ class Pipeline:
         """Tells whether intake has turned of late: claimed, polled, or waited within its bounds."""
         return now - self.intake.turned_at < within_seconds
 
+    def waited_seconds(self, now: float) -> float:
+        """Return for how long Postgres has refused intake; 0 while it does not."""
+        since = self.intake.refused_since
+        return 0.0 if since is None else now - since
+
     def takes_in(self, now: float, within_seconds: float) -> bool:
         """Tells whether Postgres let intake look at the outbox of late; a restart would not mend it."""
         return now - self.intake.looked_at < within_seconds

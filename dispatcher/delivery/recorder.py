@@ -22,7 +22,7 @@ from typing import Final
 
 import structlog
 
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, Outcome, Trigger
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.inventory import Inventory
@@ -32,7 +32,7 @@ from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
-from dispatcher.runtime.backoff import retry
+from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.deliveries import AttemptRow, MoveRow
 
@@ -75,6 +75,7 @@ class Recorder:
         self._full = asyncio.Event()
         self._stopping = False
         self._committed: Callable[[], None] = lambda: None
+        self._outage = Outage(_log, "recorder.waits", "recorder.resumed")
         self.empty = asyncio.Event()
         """Set while every result that came is recorded."""
         self.empty.set()
@@ -155,10 +156,9 @@ class Recorder:
                     [self._move(result) for result in group], attempts, tokens
                 ),
                 on=StoreUnavailableError,
-                failed=lambda error: _log.warning(
-                    "recorder.waits", results=len(group), error=str(error)
-                ),
+                failed=lambda error: self._outage.began(error, results=len(group)),
             )
+            self._outage.ended()
         except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
             if len(group) == 1 and attempt is None:
                 _log.exception("recorder.refused", delivery_id=group[0].delivery.id)
@@ -174,8 +174,12 @@ class Recorder:
             await self._record(group[:half], tokens)
             await self._record(group[half:], tokens)
             return
-        await self._settle_requests(group, recorded.late)
-        await self.health.follow_up(group, recorded.fenced)
+        try:
+            await self._settle_requests(group, recorded.late)
+            await self.health.follow_up(group, recorded.fenced)
+        except DataFaultError as error:
+            # The results are recorded; what follows from them for requests and endpoints is not.
+            _log.error("recorder.follow_up_refused", results=len(group), error=str(error))
         self._flushing -= len(group)
         self._reporting.flushed(len(group), self._clock.monotonic() - started)
         self._settle(group, recorded.fenced)
@@ -211,10 +215,10 @@ class Recorder:
             await retry(
                 lambda: self._store.settle_requests(manual),
                 on=StoreUnavailableError,
-                failed=lambda error: _log.warning(
-                    "recorder.waits", results=len(manual), error=str(error)
-                ),
+                unless=DataFaultError,
+                failed=lambda error: self._outage.began(error, results=len(manual)),
             )
+            self._outage.ended()
 
     def _settle(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Move committed results on in memory: what retries waits for its time, what ended is forgotten."""

@@ -30,6 +30,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.ports import LeaseStore
 from dispatcher.runtime import identity, probe
+from dispatcher.runtime.backoff import Outage
 from dispatcher.runtime.clock import Clock
 from dispatcher.telemetry.metrics import Metrics
 
@@ -83,6 +84,7 @@ class Shards:
         self._trusted_seconds = trusted_seconds
         self._trusted_until = 0.0
         self._stopping = asyncio.Event()
+        self._outage = Outage(_log, "lease.unrenewed", "lease.renewed")
         self._woken = asyncio.Event()
         self.tokens: dict[int, int] = {}
         """Shard to token, of the shards that are ours."""
@@ -121,8 +123,9 @@ class Shards:
                         self._incarnation, self._name, self._version, self._lease_seconds
                     )
                 joined = await self._renew()
+                self._outage.ended()
             except StoreUnavailableError as error:
-                _log.warning("lease.unrenewed", error=str(error))
+                self._outage.began(error)
             seconds = self._renew_seconds * random.uniform(0.8, 1.0) if joined else 0.2  # noqa: S311 -- no secret
             try:
                 async with asyncio.timeout(seconds):

@@ -12,6 +12,7 @@ import structlog
 from dispatcher.core.errors import SchemaError, StoreUnavailableError
 from dispatcher.core.model import EndpointId
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Outage
 
 _log = structlog.get_logger("dispatcher.maintenance.upkeep")
 
@@ -104,6 +105,8 @@ class Upkeep:
         self._partitions_ahead_days = partitions_ahead_days
         self._woken = asyncio.Event()
         self._stopping = False
+        self._outage = Outage(_log, "upkeep.waits", "upkeep.resumed")
+        self._partitions_outage = Outage(_log, "partitions.refused", "partitions.resumed")
 
     def soon(self) -> None:
         """Goes round at once: an endpoint changed."""
@@ -121,11 +124,9 @@ class Upkeep:
             self._woken.clear()
             try:
                 await self._round()
+                self._outage.ended()
             except StoreUnavailableError as error:
-                _log.warning("upkeep.waits", error=str(error))
-            except SchemaError as error:
-                # The days ahead are there already; until they are used up delivery goes on.
-                _log.error("upkeep.failed", error=str(error))
+                self._outage.began(error)
             probe.hit("upkeep.done")
             try:
                 async with asyncio.timeout(SECONDS_BETWEEN):
@@ -134,9 +135,7 @@ class Upkeep:
                 continue
 
     async def _round(self) -> None:
-        made = await self._schema.make_partitions(self._partitions_ahead_days)
-        if made:
-            _log.info("partitions.made", count=made)
+        await self._make_partitions()
         await self._schema.sweep_replicas()
         endpoints = await self._deliveries.endpoints_with_nothing_to_send()
         if endpoints:
@@ -156,6 +155,17 @@ class Upkeep:
             "traffic.forgotten", lambda: self._statistics.forget(self._traffic_days, SLICE_ROWS_MAX)
         )
         await self._retention.round_if_due()
+
+    async def _make_partitions(self) -> None:
+        """Make the days ahead; a refusal (a DDL freeze) keeps nothing else of a round from being done."""
+        try:
+            made = await self._schema.make_partitions(self._partitions_ahead_days)
+        except (SchemaError, StoreUnavailableError) as error:
+            self._partitions_outage.began(error)
+            return
+        self._partitions_outage.ended()
+        if made:
+            _log.info("partitions.made", count=made)
 
     async def _repeat(self, event_name: str, step: "Step") -> None:
         """Takes slice after slice until one is not full."""

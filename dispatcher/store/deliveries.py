@@ -12,13 +12,16 @@ from datetime import date, datetime
 from typing import NamedTuple
 
 import asyncpg
+import structlog
 
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.failing import DOWN_ATTEMPTS_MIN, DOWN_SECONDS
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
-from dispatcher.store.pool import Database, columns, is_about_rows
+from dispatcher.store.pool import Database, columns, data_faults, is_about_rows
 from dispatcher.store.statements import statement
+
+_log = structlog.get_logger("dispatcher.store.deliveries")
 
 _RECORD = statement("results_record")
 _RECORD_LATE = statement("results_record_late")
@@ -30,6 +33,7 @@ _LOAD = statement("deliveries_load")
 _DAYS = statement("deliveries_days")
 _REQUESTS = statement("requests_load")
 _REQUESTS_DAYS = statement("requests_days")
+_REQUEST_IDS = statement("requests_waiting")
 _FORGET = statement("requests_forget")
 _CANCEL_OF_ENDPOINTS = statement("deliveries_cancel_of_endpoints")
 _CANCEL_HELD = statement("deliveries_cancel_held")
@@ -134,6 +138,8 @@ class Deliveries:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unreadable: set[DeliveryId] = set()
+        """Deliveries whose requests cannot be read, until the next start."""
 
     async def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
@@ -208,7 +214,21 @@ class Deliveries:
         return [WindowRow(*row) for row in rows]
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
-        """Returns those of the deliveries that are still open."""
+        """Returns those of the deliveries that are still open.
+
+        If one row cannot be read, the others are returned, and the log names it.
+        """
+        try:
+            with data_faults():
+                return await self._load(ids)
+        except DataFaultError as error:
+            if len(ids) == 1:
+                _log.error("delivery.unreadable", delivery_id=ids[0], error=str(error))
+                return []
+        half = len(ids) // 2
+        return [*await self.load(ids[:half]), *await self.load(ids[half:])]
+
+    async def _load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         days = [row["day"] for row in await self._rows(_DAYS, list(ids))]
         loaded: list[LoadedRow] = []
         for first in range(0, len(days), DAYS_AT_ONCE):
@@ -223,16 +243,45 @@ class Deliveries:
     async def requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
     ) -> list[RequestRow]:
-        """Returns what people asked of deliveries in these shards."""
-        ours, busy = list(shards), list(in_flight)
-        async with self._database.transaction() as connection:
-            await connection.execute(PLAN_FOR_VALUES)
-            found = await connection.fetch(_REQUESTS_DAYS, ours, busy, DAYS_AT_ONCE)
-            days = [row["day"] for row in found]
-            if not days:
-                return []
-            rows = await connection.fetch(_REQUESTS, ours, rows_max, busy, days)
+        """Returns what people asked of deliveries in these shards.
+
+        If one request cannot be read, the others are returned, and the log names its delivery.
+        """
+        aside = [*in_flight, *self._unreadable]
+        try:
+            return await self._load_requests(shards, rows_max, aside)
+        except DataFaultError as error:
+            return await self._readable_requests(shards, aside, error)
+
+    async def _load_requests(
+        self, shards: Sequence[int], rows_max: int, aside: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        ours, busy = list(shards), list(aside)
+        with data_faults():
+            async with self._database.transaction() as connection:
+                await connection.execute(PLAN_FOR_VALUES)
+                found = await connection.fetch(_REQUESTS_DAYS, ours, busy, DAYS_AT_ONCE)
+                days = [row["day"] for row in found]
+                if not days:
+                    return []
+                rows = await connection.fetch(_REQUESTS, ours, rows_max, busy, days)
         return [RequestRow(*row) for row in rows]
+
+    async def _readable_requests(
+        self, shards: Sequence[int], aside: Sequence[DeliveryId], error: DataFaultError
+    ) -> list[RequestRow]:
+        """Reads requests one by one, and sets aside those that fail alone."""
+        waiting = await self._database.fetch(_REQUEST_IDS, list(shards), list(aside))
+        ids = [row["delivery_id"] for row in waiting]
+        found: list[RequestRow] = []
+        for delivery_id in ids:
+            others = [*aside, *(one for one in ids if one != delivery_id)]
+            try:
+                found += await self._load_requests(shards, 2, others)
+            except DataFaultError:
+                self._unreadable.add(delivery_id)
+                _log.error("request.unreadable", delivery_id=delivery_id, error=str(error))
+        return found
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
         """Takes away requests (id, kind) that have been acted on."""
@@ -260,9 +309,11 @@ class Deliveries:
 
     async def _rows(self, sql: str, *parameters: object) -> "list[asyncpg.Record]":
         """Reads within a transaction: its settings keep the planner from reading a hot table whole."""
-        async with self._database.transaction() as connection:
-            return await connection.fetch(sql, *parameters)
+        with data_faults():
+            async with self._database.transaction() as connection:
+                return await connection.fetch(sql, *parameters)
 
     async def _value(self, sql: str, *parameters: object) -> int:
-        async with self._database.transaction() as connection:
-            return int(await connection.fetchval(sql, *parameters))
+        with data_faults():
+            async with self._database.transaction() as connection:
+                return int(await connection.fetchval(sql, *parameters))

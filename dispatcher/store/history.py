@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core import ids
+from dispatcher.core.errors import DataFaultError
 from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
@@ -304,7 +305,7 @@ async def json_kind(database: Database, text: str) -> str | None:
     """
     try:
         kind: str | None = await database.fetch_value(_JSON_KIND, text)
-    except (asyncpg.DataError, asyncpg.StatementTooComplexError):
+    except (DataFaultError, asyncpg.StatementTooComplexError):
         return None
     return kind
 

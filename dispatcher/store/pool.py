@@ -1,8 +1,9 @@
 """Connections to Postgres: bounded, thrown away when in doubt, and reached through two doors.
 
 `transaction()` is for what must be all or nothing, `fetch()` and its sisters for single statements.
-Both translate what went wrong: `StoreUnavailableError` means "not now, try again", any other
-`asyncpg.PostgresError` means that the statement itself is at fault and will be next time too.
+Both translate errors. `StoreUnavailableError` means "retry later" and covers whatever Postgres refuses
+that is not about the contents of rows: outages, revoked rights, renamed tables. An error about rows is
+an `asyncpg.PostgresError` inside a transaction, and a `DataFaultError` from a single statement.
 
 Every statement runs with `search_path = pg_catalog, pg_temp`, so that no role that may create objects
 elsewhere has them called by ours. A transaction sets it for itself. A single statement relies on its
@@ -18,14 +19,14 @@ the planner's costs look enormous, so `jit` is off too: it spent 470 ms compilin
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 
 from dispatcher.config.database_url import UrlSource
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.store.connector import Connector
 from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
@@ -178,6 +179,12 @@ class Database:
                     self._pool.expire_connections()
                 )  # a failover: the others lead to the same old server
             raise StoreUnavailableError(f"Postgres is away: {_words(error)}") from error
+        except asyncpg.PostgresError as error:
+            if is_about_rows(error):
+                raise
+            # A right revoked for a moment, a table renamed during a swap, a column or a function that
+            # a migration is about to bring: a person fixes it while we wait. It ends no process.
+            raise StoreUnavailableError(f"Postgres refuses: {_words(error)}") from error
         except asyncio.CancelledError:
             _throw_away(connection)
             raise
@@ -208,13 +215,17 @@ class Database:
             else:
                 await connection.execute("COMMIT")
 
-    def _alone(self) -> AbstractAsyncContextManager["Reach"]:
-        """Yields a connection for a single statement.
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator["Reach"]:
+        """Yields a connection for a single statement; a row's fault becomes a `DataFaultError`.
 
         Preparing and running it are two round trips. A pooler may send the second to another server
         unless they are one transaction.
         """
-        return self.connection() if self._statement_cache_size else self.transaction()
+        reach = self.connection() if self._statement_cache_size else self.transaction()
+        with data_faults():
+            async with reach as connection:
+                yield connection
 
     async def fetch(self, sql: str, *parameters: object) -> "list[Record]":
         """Runs one statement on its own and returns its rows."""
@@ -242,6 +253,19 @@ def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
     return (
         [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
     )
+
+
+@contextlib.contextmanager
+def data_faults() -> Iterator[None]:
+    """Raise `DataFaultError` for rows that Postgres refuses or that its driver cannot decode."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if not is_about_rows(error):
+            raise
+        raise DataFaultError(f"Postgres refuses a row's contents: {_words(error)}") from error
+    except (OverflowError, ValueError) as error:
+        raise DataFaultError(f"a row cannot be decoded: {_words(error)}") from error
 
 
 def is_about_rows(error: asyncpg.PostgresError) -> bool:

@@ -1,5 +1,8 @@
 """The schema as the daemon sees it: is it there, can it be written to, are its partitions ahead of time."""
 
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
 import asyncpg
 
 from dispatcher.core.errors import SchemaError, StoreUnavailableError
@@ -7,9 +10,30 @@ from dispatcher.store import migrate
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_MISSING_PARTITIONS = statement("partitions_missing")
 _MAKE_PARTITIONS = statement("partitions_make")
 _SWEEP = statement("replicas_sweep")
 _WRITABLE = statement("writable")
+
+
+class MissingPartition(NamedTuple):
+    """A day that a table of history has no partition for."""
+
+    table: str
+    day: date
+    days_from_today: int
+    """-1 is yesterday, by UTC and the database's clock."""
+
+
+async def missing_partitions(
+    connection: "Reach", days_ahead: int, *, with_waiting: bool
+) -> list[MissingPartition]:
+    """Return the day partitions that should exist and do not, for a caller with a connection of its own."""
+    rows = await connection.fetch(_MISSING_PARTITIONS, days_ahead, with_waiting)
+    return [MissingPartition(*row) for row in rows]
 
 
 class Schema:
@@ -49,8 +73,21 @@ class Schema:
         """
         try:
             return int(await self._database.fetch_value(_MAKE_PARTITIONS, days_ahead))
-        except asyncpg.PostgresError as error:
-            raise SchemaError(f"partitions cannot be made: {error}") from error
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, asyncpg.SyntaxOrAccessError | asyncpg.DataError):
+                raise SchemaError(f"partitions cannot be made: {error.__cause__}") from error
+            raise
+
+    async def missing_partitions(
+        self, days_ahead: int, *, with_waiting: bool = False
+    ) -> list[MissingPartition]:
+        """Return the day partitions that should exist and do not, oldest first.
+
+        `with_waiting` includes the days of waiting deliveries, whose attempts are recorded there; that
+        reads every waiting delivery.
+        """
+        async with self._database.connection() as connection:
+            return await missing_partitions(connection, days_ahead, with_waiting=with_waiting)
 
     async def sweep_replicas(self) -> None:
         """Forgets replicas whose lease ended long ago."""

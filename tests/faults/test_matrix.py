@@ -11,8 +11,8 @@ from tests.support.daemon import CHECKOUT
 ROWS = matrix.read()
 IDS = [
     *(f"F{number}" for number in range(1, 12)),
-    *(f"P{number}" for number in (*range(1, 13), *range(14, 19))),
-    *(f"R{number}" for number in range(1, 26)),
+    *(f"P{number}" for number in (*range(1, 13), *range(14, 20))),
+    *(f"R{number}" for number in range(1, 27)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),
     *(f"E{number}" for number in range(1, 3)),

@@ -53,6 +53,7 @@ async def scrape(pool: Database, clock_wrong_seconds: float = 0.0) -> Metrics:
             busy=(), breakers_open=lambda: 0, endpoints_with_open_breaker=frozenset
         ),
         listener=SimpleNamespace(is_up=True),
+        routing=SimpleNamespace(version=0),
         connections=SimpleNamespace(opened_count=0, reused_count=0, blocked_counts={}),
     )
     metrics = Metrics(version="1")
@@ -76,6 +77,12 @@ async def test_without_the_next_day_none_are_ahead(pool, sql):
     name = await sql.fetchval("SELECT to_char((now() AT TIME ZONE 'UTC')::date + 1, 'YYYYMMDD')")
     await sql.execute(f"DROP TABLE dispatcher.event_{name}")
     assert (await scrape(pool)).history_partitions_ahead.values[()] == 0
+
+
+async def test_without_today_the_days_ahead_are_minus_one(pool, sql):
+    name = await sql.fetchval("SELECT to_char((now() AT TIME ZONE 'UTC')::date, 'YYYYMMDD')")
+    await sql.execute(f"ALTER TABLE dispatcher.body DETACH PARTITION dispatcher.body_{name}")
+    assert (await scrape(pool)).history_partitions_ahead.values[()] == -1
 
 
 async def test_each_hot_table_has_its_dead_rows(pool, sql):

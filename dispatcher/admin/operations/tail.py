@@ -24,6 +24,7 @@ from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import Object, attempt_object, delivery_object
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Outage
 from dispatcher.store import admin as store
 from dispatcher.store.tail import DayRow, NewAttempt, read_attempts, read_days
 
@@ -108,6 +109,7 @@ class Tail:
         self._clock = deployment.clock
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()
+        self._outage = Outage(_log, "tail.waits", "tail.resumed")
         self._days: dict[date, DayRow] = {}
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
@@ -142,8 +144,9 @@ class Tail:
                 await self._watched.wait()
             try:
                 await self._poll()
+                self._outage.ended()
             except StoreUnavailableError as error:
-                _log.warning("tail.waits", error=str(error))
+                self._outage.began(error)
             probe.hit("tail.polled")
             await asyncio.sleep(POLL_SECONDS)
 

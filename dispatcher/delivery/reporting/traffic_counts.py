@@ -24,6 +24,7 @@ from dispatcher.core.model import DeliveryState, EndpointId, Outcome
 from dispatcher.delivery.ports import StatisticsStore
 from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
+from dispatcher.runtime.backoff import Outage
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.statistics import BreakerRow, TrafficRow, tenant_subject
 
@@ -100,6 +101,7 @@ class TrafficCounts:
         self._shown: dict[str, object] = {}
         self._shown_at = float("-inf")
         self._stop = asyncio.Event()
+        self._outage = Outage(_log, "traffic.waits", "traffic.resumed")
         self.ended = asyncio.Event()
         """Set once `run` has written what it could."""
 
@@ -137,8 +139,9 @@ class TrafficCounts:
                 stopping = self._stop.is_set()
                 try:
                     await self.flush()
+                    self._outage.ended()
                 except StoreUnavailableError as error:
-                    _log.warning("traffic.waits", error=str(error))
+                    self._outage.began(error)
                 except BatchRefusedError as error:
                     _log.error("traffic.refused", error=str(error))
         finally:

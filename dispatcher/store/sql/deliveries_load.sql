@@ -7,8 +7,8 @@ WITH waiting AS MATERIALIZED (
     SELECT o.* FROM unnest($1::text[]) AS w (id) JOIN dispatcher.delivery_open AS o ON o.id = w.id
 )
 SELECT o.id, o.day, o.event_id, o.event_type, o.endpoint_id, o.attempt_count, o.schedule_position, o.state,
-       b.bytes AS body, e.inserted_at, e.traceparent,
-       extract(epoch FROM o.next_attempt_at - clock_timestamp())::float8 AS due_in_seconds
+       b.bytes AS body, greatest(least(e.inserted_at, '9999-01-01'), '1970-01-01') AS inserted_at, e.traceparent,
+       extract(epoch FROM greatest(o.next_attempt_at, '1970-01-01') - clock_timestamp())::float8 AS due_in_seconds
 FROM waiting AS o
 CROSS JOIN LATERAL (
     SELECT f.inserted_at, f.traceparent FROM dispatcher.event AS f

@@ -3,7 +3,7 @@
 -- Parameters: $1 endpoint ids, $2 rows at most an endpoint, $3 seconds ahead of now.
 -- Returns ids and seconds until due (negative: overdue), nearest first within an endpoint; no bodies.
 -- Index: delivery_open_due. Locks: none.
-SELECT o.id, o.endpoint_id, extract(epoch FROM o.next_attempt_at - clock_timestamp())::float8 AS due_in_seconds
+SELECT o.id, o.endpoint_id, extract(epoch FROM greatest(o.next_attempt_at, '1970-01-01') - clock_timestamp())::float8 AS due_in_seconds
 FROM unnest($1::text[]) AS e (endpoint_id)
 CROSS JOIN LATERAL (
     SELECT d.id, d.endpoint_id, d.next_attempt_at

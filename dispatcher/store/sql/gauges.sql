@@ -4,7 +4,7 @@
 -- Index: delivery_open_due, outbox_waiting. Locks: none.
 -- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing; endpoints
 -- whose open breaker a living replica has published are left out, by every replica alike.
--- Days ahead: looked up by name, since upkeep names partitions so; stops counting where any of the four lacks one.
+-- Days ahead: attached partitions, from today on; stops counting where any of the four tables lacks one. -1: today's is missing.
 -- The notification queue is the whole server's: read from shared memory, so any role may and it costs nothing.
 -- Counts above 100,000 are the planner's estimate: exact counting would read every waiting row at each scrape.
 WITH deferred AS MATERIALIZED (
@@ -51,13 +51,16 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'active' AND deleted_at IS NULL) AS active,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'paused' AND deleted_at IS NULL) AS paused,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled,
-       (SELECT count(*) FROM (
-            SELECT bool_and(to_regclass('dispatcher.' || parent || to_char(day, '_YYYYMMDD')) IS NOT NULL)
+       (SELECT count(*) / 4 - 1 FROM (
+            SELECT bool_and(EXISTS (
+                       SELECT FROM pg_inherits AS i JOIN pg_class AS part ON part.oid = i.inhrelid
+                       WHERE i.inhparent = to_regclass('dispatcher.' || parent)
+                         AND part.relname = parent || to_char(day, '_YYYYMMDD')))
                        OVER (ORDER BY day) AS ready
-            FROM generate_series(1, 60) AS ahead
+            FROM generate_series(0, 60) AS ahead
             CROSS JOIN LATERAL (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + ahead AS day) AS d
             CROSS JOIN unnest(ARRAY['event', 'body', 'delivery_done', 'attempt']) AS parent) AS p
-        WHERE ready) / 4 AS history_partitions_ahead,
+        WHERE ready) AS history_partitions_ahead,
        (SELECT json_object_agg(s.relname, s.n_dead_tup)::text FROM pg_stat_user_tables AS s
         WHERE s.schemaname = 'dispatcher' AND s.relname IN ('outbox', 'delivery_open')) AS dead_rows,
        pg_notification_queue_usage() AS notify_queue_usage,

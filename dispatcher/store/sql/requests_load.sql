@@ -5,10 +5,11 @@
 --   $4 days, a few: only their requests are read, and only their partitions locked (store/day_walk.py).
 -- Index: delivery_request_pkey, the deliveries' keys. Locks: none.
 SELECT r.kind, r.delivery_id, d.day, d.event_id, d.event_type, r.endpoint_id, d.attempt_count,
-       d.schedule_position, d.state, d.reason, b.bytes AS body, e.inserted_at, e.traceparent,
+       d.schedule_position, d.state, d.reason, b.bytes AS body,
+       greatest(least(e.inserted_at, '9999-01-01'), '1970-01-01') AS inserted_at, e.traceparent,
        EXISTS (SELECT FROM dispatcher.attempt AS a
                WHERE a.day = ANY ($4::date[]) AND a.day = r.day AND a.delivery_id = r.delivery_id AND a.outcome = 'ok'
-                 AND r.requested_at <= a.attempted_at + make_interval(secs => a.latency_seconds + 0.1)) AS answered
+                 AND r.requested_at <= a.attempted_at + make_interval(secs => least(a.latency_seconds, 86400) + 0.1)) AS answered
 FROM dispatcher.delivery_request AS r
 JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
 LEFT JOIN LATERAL (

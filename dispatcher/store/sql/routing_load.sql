@@ -3,12 +3,12 @@
 -- Parameters: none. Index: none, it reads the whole table: once at start, then after a change. Locks: none.
 SELECT p.id, p.tenant, p.name, p.url, p.profile, p.event_types, p.labels::text AS labels, p.headers::text AS headers,
        p.ca_pem, p.max_concurrency, p.rate_limit, p.timeout_seconds, p.retry_schedule_seconds, p.state, p.reason,
-       p.shard, h.first_failure_at, h.failed_attempts,
+       p.shard, least(h.first_failure_at, '9999-01-01') AS first_failure_at, h.failed_attempts,
        coalesce(array_agg(s.id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_ids,
        coalesce(array_agg(s.role ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_roles,
        coalesce(array_agg(s.key_id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_key_ids,
        coalesce(array_agg(s.sealed ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_sealed,
-       coalesce(array_agg(s.expires_at ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_expire_at
+       coalesce(array_agg(least(s.expires_at, '9999-01-01') ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_expire_at
 FROM dispatcher.endpoint AS p
 LEFT JOIN dispatcher.endpoint_secret AS s ON s.endpoint_id = p.id AND s.role <> 'staged'
 LEFT JOIN dispatcher.endpoint_health AS h ON h.endpoint_id = p.id
