@@ -44,6 +44,7 @@ _EVENTS_PAGE = statement("events_page")
 _EVENTS_PAGE_OF_KEYS = statement("events_page_of_keys")
 _EVENT_DELIVERIES = statement("event_deliveries")
 _TRIAL_RECORD = statement("trial_record")
+_TEST_SUCCEEDED = statement("breaker_test_succeeded")
 
 EVENT_DELIVERIES_MAX = 1000
 EVENTS_MAX = 100
@@ -288,6 +289,11 @@ async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> 
 async def record_trial(connection: "Reach", values: Sequence[object]) -> None:
     """Records a test event with its one attempt; values in the order of the statement."""
     await connection.execute(_TRIAL_RECORD, *values)
+
+
+async def report_test_succeeded(connection: "Reach", endpoint_id: str) -> None:
+    """Have the replica that sends for the endpoint close its breaker, once this is committed."""
+    await connection.execute(_TEST_SUCCEEDED, endpoint_id)
 
 
 # Events

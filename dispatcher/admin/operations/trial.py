@@ -1,8 +1,9 @@
 """The test event: sent at once, one attempt, through the same gate as everything that leaves.
 
-It asks neither for subscriptions nor for paused or disabled, and has no part in breakers, disabling
-or alerts. What came of it is recorded as a delivery with `test: true` once the attempt is over: a
-crash in between leaves no trace.
+It asks neither for subscriptions nor for paused or disabled, and has no part in disabling or
+alerts. One that succeeds closes the endpoint's breaker, in whichever process that is. What came of
+it is recorded as a delivery with `test: true` once the attempt is over: a crash in between leaves no
+trace.
 """
 
 import asyncio
@@ -125,6 +126,8 @@ class Trial:
         )
         async with self._database.transaction() as connection:
             await record_trial(connection, _values(delivery, row, made, sent))
+            if succeeded:
+                await history.report_test_succeeded(connection, row.id)
             detail = {"delivery_id": delivery_id, "outcome": sent.answer.outcome}
             await store.write_audit(
                 connection, actor.name, row.tenant, "endpoint.test", row.id, detail

@@ -364,7 +364,8 @@ CREATE TABLE dispatcher.endpoint_breaker (
     incarnation   text        COLLATE "C" NOT NULL, -- the replica that saw it; of a dead one it means nothing
     state         text        NOT NULL CHECK (state IN ('open', 'half_open')),
     opened_at     timestamptz NOT NULL,
-    probe_at      timestamptz
+    probe_at      timestamptz,
+    tested_at     timestamptz           -- a test event succeeded: its replica closes the breaker and clears this
 ) WITH (fillfactor = 50);
 
 CREATE TABLE dispatcher.replica_figures (
