@@ -72,7 +72,8 @@ class Pipeline:
     ) -> None:
         name, incarnation, version = replica
         delivery, recording, leases = settings.delivery, settings.recorder, settings.replica
-        deliveries, endpoints, outbox = Deliveries(database), Routing(database), Outbox(database)
+        deliveries, endpoints = Deliveries(database), Routing(database)
+        outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
         self.connections = gate.connections
         self.inventory = inventory = Inventory(clock)
         self.load_queue = queue = LoadQueue()

@@ -16,7 +16,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import Object, delivery_object
 from dispatcher.admin.operations.requests import ANY_PORT, request_template
-from dispatcher.core import ids
+from dispatcher.core import codes, ids
 from dispatcher.core.envelope import MadeTestEvent, make_test_event
 from dispatcher.core.errors import (
     ConflictError,
@@ -35,7 +35,8 @@ from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail
-from dispatcher.store.history import AttemptDetail, DeliveryDetail, record_trial
+from dispatcher.store.columns import AttemptDetail, DeliveryDetail, uuid_of
+from dispatcher.store.history import record_trial
 
 _SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID_URL})
 """Problems that the attempt itself reports: its outcome is `blocked_address`."""
@@ -120,7 +121,7 @@ class Trial:
             attempt_count=1,
             schedule_position=0,
             next_attempt_at=None,
-            created_at=made.event.inserted_at,
+            created_at=ids.moment_of(delivery_id),
             finished_at=self._deployment.clock.now(),
             warnings=list(made.warnings),
         )
@@ -259,19 +260,19 @@ def _values(
         event.inserted_at,
         row.profile,
         made.body,
-        delivery.id,
+        uuid_of(delivery.id),
         row.id,
-        delivery.state,
-        delivery.reason,
+        codes.event_type_code(event.type),
+        codes.STATE_CODES[delivery.state],
+        codes.reason_code(delivery.reason),
         delivery.warnings,
-        attempt.outcome,
+        codes.OUTCOME_CODES[attempt.outcome],
         attempt.flags,
         attempt.attempted_at,
         attempt.latency_seconds,
         *answer.phases,
         answer.reused,
         answer.peer,
-        attempt.url,
         attempt.response_code,
         attempt.response_body,
         attempt.error,
