@@ -104,7 +104,7 @@ class Claim:
         self._connection = connection
         self._rows = rows
         self.events = events
-        self.routing_version: int = rows[0]["routing_version"] if rows else 0
+        self.routing_version: int = rows[0][10] if rows else 0
         self._accepted_at: datetime | None = rows[0]["accepted_at"] if rows else None
         self.is_written = False
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.columns import first_uuid
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
-_NOW = statement("now")
 _OVERVIEW_NOW = statement("overview_now")
 _IN_TROUBLE = statement("endpoints_in_trouble")
 _WAITING = statement("endpoints_waiting")
@@ -105,7 +105,7 @@ class PostgresRow(NamedTuple):
 
 async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> NowRow:
     """Returns what waits just now."""
-    now = await connection.fetchval(_NOW)
+    now = SystemClock.now()
     since = first_uuid(now - timedelta(hours=24))
     row = await connection.fetchrow(
         _OVERVIEW_NOW, tenant, count_max, now.date() - timedelta(days=2), since
