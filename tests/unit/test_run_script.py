@@ -6,6 +6,7 @@ Installers are stood in for by scripts, so that no test needs a network.
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,20 @@ import pytest
 SOURCE = Path(__file__).parents[2]
 
 FAKE_UV = """#!/bin/sh
-echo "$@" >> "{log}"
-[ -e "{broken}" ] && {{ echo "error: no route to pypi"; exit 2; }}
+[ "$1" = sync ] && echo "$@" >> "{log}"
+[ "$1" = python ] && exec cat "{listing}"
+[ "$1" = run ] && {{ echo "error: No interpreter found for Python $5" >&2; exit 2; }}
+[ -e "{broken}" ] && {{ echo "error: no route to pypi" >&2; exit 2; }}
 mkdir -p "$UV_PROJECT_ENVIRONMENT/bin" "$UV_PROJECT_ENVIRONMENT/lib/python3.11/site-packages"
 cp "{python}" "$UV_PROJECT_ENVIRONMENT/bin/python"
+"""
+LISTING = """\
+cpython-3.13.0-linux-x86_64-gnu     /opt/python 3.13/bin/python3
+cpython-3.12.10-linux-x86_64-gnu    /usr/bin/python3.12
+cpython-3.12.9-linux-x86_64-gnu     /usr/bin/python3 -> python3.12
+cpython-3.12.9-linux-x86_64-gnu     /usr/bin/python -> python3.12
+cpython-3.10.1-linux-x86_64-gnu     /usr/bin/python3.10
+pypy-3.11.1-linux-x86_64-gnu        /usr/bin/pypy
 """
 FAKE_PYTHON = """#!/bin/sh
 echo "pid=$$ cwd=$(pwd) arguments=$*"
@@ -39,7 +50,7 @@ class Checkout:
     def __init__(self, directory: Path) -> None:
         self.top = directory / "a checkout"
         self.top.mkdir()
-        for name in ("run", "uv.lock", "requirements.lock"):
+        for name in ("run", "uv.lock"):
             shutil.copy(SOURCE / name, self.top / name)
         self.tools = directory / "tools"
         self.tools.mkdir()
@@ -47,8 +58,12 @@ class Checkout:
         self.broken = directory / "broken"
         python = directory / "python"
         python.write_text(FAKE_PYTHON)
+        listing = directory / "listing"
+        listing.write_text(LISTING)
         uv = self.tools / "uv"
-        uv.write_text(FAKE_UV.format(log=self.log, broken=self.broken, python=python))
+        uv.write_text(
+            FAKE_UV.format(log=self.log, broken=self.broken, python=python, listing=listing)
+        )
         uv.chmod(0o755)
         python.chmod(0o755)
 
@@ -101,7 +116,8 @@ def test_help_lists_every_target_and_installs_nothing(copy: Checkout, script: Mo
     code, out, _ = copy.run("--help")
     assert code == 0
     assert copy.installs() == 0
-    assert not [target for target in script.TARGETS if target not in out]
+    targets = {"setup", "pythons", "uv", "lint", "fix", "ci", *script.COMMANDS}
+    assert not [target for target in targets if f"\n  {target} " not in out]
 
 
 def test_a_second_start_installs_nothing(copy: Checkout):
@@ -113,7 +129,7 @@ def test_a_second_start_installs_nothing(copy: Checkout):
 
 def test_a_changed_lock_or_a_moved_checkout_installs_again(copy: Checkout):
     copy.run("setup")
-    with (copy.top / "requirements.lock").open("a") as lock:
+    with (copy.top / "uv.lock").open("a") as lock:
         lock.write("\n")
     copy.run("setup")
     assert copy.installs() == 2
@@ -135,7 +151,7 @@ def test_a_failed_install_says_why_and_is_tried_again(copy: Checkout):
     code, out, err = copy.run("setup")
     assert (code, out) == (1, "")
     assert "error: no route to pypi" in err
-    assert "Is pypi.org reachable?" in err
+    assert "Check that pypi.org and" in err
     assert "Traceback" not in err
     copy.broken.unlink()
     assert copy.run("setup")[0] == 0
@@ -181,11 +197,8 @@ def test_the_environment_has_the_command_and_the_checkout(copy: Checkout):
     assert finished.stdout.endswith("arguments=-P -m dispatcher x y\n")
 
 
-def test_where_the_checkout_cannot_be_written_another_place_is_told(
-    script: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_read_only_checkout_environment_goes_to_a_private_folder(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setattr(script, "CHECKOUT", tmp_path / "theirs")
     monkeypatch.setattr(
@@ -193,7 +206,6 @@ def test_where_the_checkout_cannot_be_written_another_place_is_told(
     )
     monkeypatch.setenv("DISPATCHER_HOME", str(tmp_path / "given"))
     assert script.environment_directory().parent == tmp_path / "given"
-    assert str(tmp_path / "given") in capsys.readouterr().err
     monkeypatch.delenv("DISPATCHER_HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -206,47 +218,91 @@ def test_where_the_checkout_cannot_be_written_another_place_is_told(
 def test_a_temporary_folder_that_others_can_write_is_refused(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
+    monkeypatch.setattr(script, "home_directory", lambda: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     planted = tmp_path / f"dispatcher-{os.getuid()}"
     planted.mkdir()
     planted.chmod(0o777)
     with pytest.raises(script.SetupError, match="not a private folder"):
-        script.private_temporary_directory()
+        script.private_directory()
 
 
-def test_without_venv_the_exact_package_is_named(
+@pytest.fixture
+def without_uv(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[ModuleType, Path]:
+    """`run` on a machine without uv, whose interpreter is a script: its path is the second value."""
+    python = tmp_path / "python"
+    monkeypatch.setattr(script.shutil, "which", lambda _: None)
+    monkeypatch.setattr(script, "base_interpreter", lambda: str(python))
+    monkeypatch.setenv("DISPATCHER_HOME", str(tmp_path / "home"))
+    return script, python
+
+
+def test_without_uv_pip_installs_the_locked_one_by_hash(
+    without_uv: tuple[ModuleType, Path], tmp_path: Path
 ):
-    broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho No module named ensurepip\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(script, "base_interpreter", lambda: str(broken))
+    script, python = without_uv
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1" = -c ] && exit 0
+echo "$@" >> "{tmp_path}/pip-log"
+while [ "$#" != 1 ]; do
+    [ "$1" = --target ] && target=$2
+    shift
+done
+cp "$1" "{tmp_path}/requirement.txt"
+mkdir -p "$target/bin" && touch "$target/bin/uv"
+"""
+    )
+    python.chmod(0o755)
+    version = re.search(r'name = "uv"\nversion = "(.+)"', (SOURCE / "uv.lock").read_text())
+    assert version is not None
+    uv = tmp_path / "home" / f"uv-{version[1]}" / "bin" / "uv"
+    assert [script.find_uv(), script.find_uv()] == [str(uv), str(uv)]
+    [call] = (tmp_path / "pip-log").read_text().splitlines()
+    assert "--require-hashes" in call
+    assert "--only-binary=:all:" in call
+    requirement = (tmp_path / "requirement.txt").read_text()
+    assert requirement.startswith(f"uv=={version[1]} --hash=sha256:")
+    assert requirement.count("--hash=sha256:") > 10
+    assert [path.name for path in uv.parents[2].iterdir()] == [uv.parents[1].name]
+
+
+def test_without_uv_and_pip_the_message_has_the_remedy(without_uv: tuple[ModuleType, Path]):
+    script, python = without_uv
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
     with pytest.raises(script.SetupError) as caught:
-        script.build_with_pip(tmp_path / "venv")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert f"apt install python{version}-venv" in str(caught.value)
-    assert "No module named ensurepip" in str(caught.value)
+        script.find_uv()
+    assert "neither uv nor pip is installed" in str(caught.value)
+    assert "apt install python3-pip" in str(caught.value)
 
 
-def test_an_old_python_is_refused_with_a_way_out(
+def test_old_python_starts_a_newer_one_that_uv_finds(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(script, "PYTHON_MINIMUM", (4, 0))
-    monkeypatch.setattr(script.shutil, "which", lambda _: None)
-    with pytest.raises(script.SetupError, match=r"needs Python 3\.11 or later"):
-        script.require_python()
+    requests: list[str] = []
+
+    def start_again(request: str, _arguments: list[str]) -> None:
+        requests.append(request)
+        raise script.SetupError("stop here")
+
+    monkeypatch.setattr(script, "start_again", start_again)
+    assert script.main(["setup"]) == 1
+    assert requests == [">=3.11"]
 
 
 def test_installers_get_no_variable_that_sends_packages_elsewhere(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     for name in ("PIP_USER", "PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         monkeypatch.setenv(name, "1")
-    variables = script.clean_variables(tmp_path)
+    variables = script.installer_variables()
     assert not {"PIP_USER", "PIP_TARGET", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"} & set(
         variables
     )
-    assert variables["UV_PROJECT_ENVIRONMENT"] == str(tmp_path)
 
 
 def test_a_failing_step_does_not_hide_the_later_ones(
@@ -256,13 +312,13 @@ def test_a_failing_step_does_not_hide_the_later_ones(
     capfd: pytest.CaptureFixture[str],
 ):
     monkeypatch.setattr(script, "CHECKOUT", tmp_path)
-    steps = [("first", ["false"]), ("second", ["echo", "was here"])]
+    steps = {"first": ["false"], "second": ["echo", "was here"]}
     assert script.run_steps(steps, tmp_path / ".venv") == 1
     out, err = capfd.readouterr()
     assert out == "was here\n"
     assert "first: failed" in err
     assert err.endswith("Failed: first\n")
-    assert script.run_steps(steps[1:], tmp_path / ".venv") == 0
+    assert script.run_steps({"second": ["true"]}, tmp_path / ".venv") == 0
 
 
 def test_chosen_python_gets_an_environment_of_its_own(copy: Checkout):
@@ -274,17 +330,26 @@ def test_chosen_python_gets_an_environment_of_its_own(copy: Checkout):
     assert (copy.top / ".venv").is_dir()
 
 
-def test_python_that_is_not_found_is_named_with_those_that_are(copy: Checkout):
+def test_python_that_is_not_found_is_an_error_with_a_remedy(copy: Checkout):
     code, _, err = copy.run("--python", "3.99", "x")
     assert code == 1
-    assert "Python 3.99 was not found (found: 3." in err
-    assert copy.run("--python")[0] == 1
+    assert "No interpreter found for Python 3.99" in err
+    assert "Install Python 3.99, or give the path of an interpreter." in err
+    code, _, err = copy.run("--python")
+    assert (code, err) == (1, "./run: --python needs a version, such as 3.13, or a path.\n")
 
 
-def test_pythons_lists_each_version_once_and_reports_the_missing(script: ModuleType, capsys):
-    assert script.list_pythons() == 0
-    out, err = capsys.readouterr()
-    found = [line.split()[0] for line in out.splitlines()]
-    assert found == sorted(set(found), key=lambda text: [int(part) for part in text.split(".")])
-    missing = [line.removeprefix("missing: Python ") for line in err.splitlines()]
-    assert {*missing, *(version.rpartition(".")[0] for version in found)} == set(script.SUPPORTED)
+def test_pythons_lists_each_supported_version_once_oldest_first(copy: Checkout):
+    code, out, _ = copy.run("pythons")
+    assert code == 0
+    assert out.splitlines() == [
+        "3.12.9 /usr/bin/python3",
+        "3.12.10 /usr/bin/python3.12",
+        "3.13.0 /opt/python 3.13/bin/python3",
+    ]
+
+
+def test_uv_gets_arguments_and_gives_its_exit_code(copy: Checkout):
+    code, _, err = copy.run("uv", "run", "a", "b", "c", "d")
+    assert code == 2
+    assert "Python d" in err

@@ -13,8 +13,7 @@ import orjson
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.core.url import masked_url
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail
-from dispatcher.store.history import EventDetail
+from dispatcher.store.history import AttemptDetail, DeliveryDetail, EventDetail
 
 Row = TypeVar("Row")
 Object = dict[str, Any]
