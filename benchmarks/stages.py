@@ -200,7 +200,7 @@ class Bench:
         self.sender = Sender(self.connections, self.recorder, clock=clock)
         self.recorder.add = self._keep  # type: ignore[method-assign]  # recorded as a stage of its own
         self.lanes = Lanes(
-            self.inventory, queue, self.sender, cast("Any", self),
+            self.inventory, queue, timer, self.sender, cast("Any", self),
             total=500, per_host=IN_FLIGHT, bodies_bytes_max=1 << 30, clock=clock,
         )  # fmt: skip
         self.lanes.follow({ENDPOINT_ID: self.endpoint}, {7: 1})
@@ -208,7 +208,12 @@ class Bench:
             self._open()
         metrics = Metrics(version="1", profiles=["standard"])
         self.traffic = TrafficCounts(
-            cast("Any", None), incarnation="i", breakers=dict, figures=dict, clock=clock
+            cast("Any", None),
+            incarnation="i",
+            breakers=dict,
+            figures=dict,
+            tested=lambda _: None,
+            clock=clock,
         )
         self.log = AttemptLog(metrics, self.traffic, replica="replica", per_endpoint=False)
         at = datetime.now(UTC)

@@ -125,6 +125,7 @@ class IntakeSettings(Section):
 class FanoutSettings(Section):
     """How events become deliveries."""
 
+    synchronous_commit: bool = False
     batch_bytes_max: int = Field(default=16_777_216, ge=2_097_152, le=268_435_456)
 
 

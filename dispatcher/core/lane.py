@@ -1,7 +1,8 @@
 """One endpoint's lane: what is ready, how much may be in flight, and how long it must wait.
 
-    offer ──▶ ready ──take──▶ in flight ──finish──▶ (permit back)
-    ask   ──▶ urgent ─take─┘
+    offer ──▶ ready ────take──▶ in flight ──finish──▶ (permit back)
+       └────▶ deferred ─probe─┤
+    ask   ──▶ urgent ────take─┘
 
 What is always true: `in_flight` never exceeds `limit`; a lane holds at most `window` ready
 deliveries in memory and knows with `more_at` from when on Postgres may have others; a request of a
@@ -10,22 +11,48 @@ at a clock, so nothing is half done.
 
 The window follows the receiver: one that takes hundreds a second has work in memory for the next
 moments, one that takes two a second (or none) holds a few, and the rest stays where the truth is.
+
+Work of event types that the breaker defers stands in lines of its own, at most `PROBES_READY_MAX`
+of each: enough to probe with, and it never takes the place of work that may be sent.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.rate import TokenBucket
 
-Work = TypeVar("Work")
+
+class Deferrable(Protocol):
+    """A delivery, as far as the breaker distinguishes deliveries."""
+
+    @property
+    def id(self) -> str:
+        """Return the delivery's id."""
+        ...
+
+    @property
+    def event_type(self) -> str:
+        """Return the type of its event."""
+        ...
+
+    @property
+    def is_retry(self) -> bool:
+        """Return whether an attempt has been made before."""
+        ...
+
+
+Work = TypeVar("Work", bound=Deferrable)
 
 WINDOW_MAX = 2000
 WINDOW_MIN = 64
 CROWDED = 1500
 """From so much ready work on a quick lane wants fan-out to wait a moment, rather than leave more to Postgres."""
 RELIEVED = 1000
+PROBES_READY_MAX = 8
+"""Deferred work that is kept ready of each event type, so that the next probes are different deliveries."""
+DEFERRED_TYPES_MAX = 64
 
 
 class Lane(Generic[Work]):
@@ -35,6 +62,7 @@ class Lane(Generic[Work]):
         "breaker",
         "bucket",
         "crowded",
+        "deferred",
         "finished_count",
         "in_flight",
         "is_open",
@@ -59,6 +87,8 @@ class Lane(Generic[Work]):
         self.is_open = is_open
         """The endpoint is active: scheduled attempts may be made."""
         self.ready: deque[Work] = deque()
+        self.deferred: dict[str, deque[Work]] = {}
+        """Ready work that the breaker defers, by event type; it is there to probe with."""
         self.urgent: deque[Work] = deque()
         self.in_flight = 0
         self.window = WINDOW_MAX
@@ -77,39 +107,109 @@ class Lane(Generic[Work]):
         self.starved = False
         """Was without ready work at some time since the window was last set."""
 
-    def has_room(self) -> bool:
-        """Tells whether one more ready delivery may be held."""
-        return self.is_open and len(self.ready) < self.window
+    def has_room(self, event_type: str) -> bool:
+        """Return whether one more ready delivery of this event type fits."""
+        if not self.is_open:
+            return False
+        if self.breaker.is_deferring and self.breaker.defers(event_type):
+            line = self.deferred.get(event_type)
+            if line is None:
+                return len(self.deferred) < DEFERRED_TYPES_MAX
+            return len(line) < PROBES_READY_MAX
+        return len(self.ready) < self.window
+
+    def line_up(self, work: Work) -> None:
+        """Put ready work at the end of its line."""
+        if self.breaker.is_deferring and self.breaker.defers(work.event_type):
+            self.deferred.setdefault(work.event_type, deque()).append(work)
+        else:
+            self.ready.append(work)
+
+    def withdraw(self, work: Work) -> bool:
+        """Take ready work out of its line; return whether it was in one."""
+        for line in (self.ready, self.deferred.get(work.event_type)):
+            if line and work in line:
+                line.remove(work)
+                if line is not self.ready and not line:
+                    del self.deferred[work.event_type]
+                return True
+        return False
+
+    def sort_again(self) -> list[Work]:
+        """Sort all ready work by what the breaker defers now; return what no longer fits."""
+        works = [work for line in self.deferred.values() for work in line]
+        works += self.ready
+        self.ready.clear()
+        self.deferred.clear()
+        excess: list[Work] = []
+        for work in works:
+            if self.breaker.defers(work.event_type) and not self.has_room(work.event_type):
+                excess.append(work)
+            else:
+                self.line_up(work)
+        return excess
 
     def wants_permit(self) -> bool:
-        """Tells whether it has something to send and concurrency left; breaker and rate are asked by `take`."""
-        return self.in_flight < self.limit and bool(self.urgent or (self.ready and self.is_open))
+        """Return whether there is work and concurrency left; `take` consults breaker and rate."""
+        return self.in_flight < self.limit and bool(
+            self.urgent or (self.is_open and (self.ready or self.deferred))
+        )
 
     def take(self, now: float) -> Work | None:
-        """Returns the next piece of work, its permit counted, or None: nothing to do, or `waits_until` says when."""
+        """Return the next piece of work, its permit counted; None: nothing to do, or `waits_until` has the time."""
         if self.in_flight >= self.limit:
             return None
         if self.urgent:
             self.in_flight += 1
             return self.urgent.popleft()
-        if not self.ready or not self.is_open or not self.breaker.permits(now):
+        if not self.is_open:
+            return None
+        event_type = self._next_probe(now) if self.deferred else None
+        if event_type is None and (not self.ready or self.breaker.defers_everything):
             return None
         if self.bucket is not None and not self.bucket.take(now):
-            self.breaker.probe_abandoned(now)
             return None
         self.in_flight += 1
-        return self.ready.popleft()
+        return self.ready.popleft() if event_type is None else self._take_probe(now, event_type)
+
+    def _next_probe(self, now: float) -> str | None:
+        """Return the event type whose turn it is to be probed now, None if none is permitted."""
+        breaker = self.breaker
+        permitted = [
+            event_type
+            for event_type in self.deferred
+            if (at := breaker.permitted_at(event_type)) is not None and at <= now
+        ]
+        return min(permitted, key=breaker.turn, default=None)
+
+    def _take_probe(self, now: float, event_type: str) -> Work:
+        """Take the probe out of its line: first attempts and retries in turns."""
+        line = self.deferred[event_type]
+        wants_retry = self.breaker.probes_retry_next(event_type)
+        work = next((w for w in line if w.is_retry is wants_retry), line[0])
+        line.remove(work)
+        if not line:
+            del self.deferred[event_type]
+        self.breaker.begin_probe(now, event_type, work.id, is_retry=work.is_retry)
+        return work
 
     def waits_until(self, now: float) -> float | None:
-        """Returns when a lane that gave nothing should be asked again; None: when something happens to it."""
-        if self.in_flight >= self.limit or not self.ready or not self.is_open:
+        """Return when a lane that gave nothing should be asked again; None: when something happens to it."""
+        if self.in_flight >= self.limit or not self.is_open:
             return None
-        probe_at = self.breaker.probe_at
-        if probe_at is not None and probe_at > now:
-            return probe_at
-        if self.bucket is not None:
+        times = [
+            at
+            for event_type in self.deferred
+            if (at := self.breaker.permitted_at(event_type)) is not None
+        ]
+        if self.ready and not self.breaker.defers_everything:
+            times.append(now)
+        if not times:
+            return None
+        at = min(times)
+        if at <= now and self.bucket is not None:
             return self.bucket.ready_at(now)
-        return None
+        return at if at > now else None
 
     def turn_away(self, due_at: float) -> None:
         """Notes that a delivery due at that time is left to Postgres."""
@@ -126,7 +226,9 @@ class Lane(Generic[Work]):
         )
 
     def has_plenty(self) -> bool:
-        """Tells whether what is ready will last for a while."""
+        """Return whether what is ready will last for a while."""
+        if self.breaker.defers_everything:
+            return bool(self.deferred)  # enough to probe with
         return len(self.ready) > self.window // 4
 
     def finish(self) -> None:

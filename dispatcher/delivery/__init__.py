@@ -15,7 +15,7 @@ definition" leads from `Intake` to the SQL that records (docs/architecture.md ha
 * **fanout** makes events, bodies and deliveries of outbox rows in the claim's transaction (`batch`).
   The routing table is at least as new as the claim.
 * **lanes** keep what is ready for each endpoint and hand out permits in turns, within the limits of
-  the endpoint, of the host and of the process, past nobody's open breaker or rate.
+  the endpoint, of the host and of the process, past no open breaker and no rate.
 * **sender** makes one complete result of a permit and a delivery. No task, no await: a write, and a
   callback.
 * **recorder** commits results in batches: attempt, state and next due time in one transaction,

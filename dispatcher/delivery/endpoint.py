@@ -23,6 +23,10 @@ class Endpoint:
     """Who gets what, where, how, and at which pace; compared by identity."""
 
     id: EndpointId
+    number: int
+    """What stands for the id in deliveries."""
+    revision: int
+    """Of the URL and the headers."""
     tenant: str
     name: str
     url: str

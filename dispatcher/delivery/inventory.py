@@ -141,6 +141,8 @@ class Inventory:
 
     def make_due(self, entry: Entry) -> None:
         """Note that an entry is to be read again from Postgres."""
+        if entry.phase == WAITING:
+            self.wheel.cancel(entry)
         self._move(entry, DUE)
         entry.delivery = None
 
@@ -198,6 +200,8 @@ class Inventory:
             counts[ABSENT] += 1
             entry.phase = ABSENT
         lane.ready.clear()
+        lane.deferred.clear()
+        lane.parked.clear()
         lane.entries = kept
 
     # --- what others ask of it ---
@@ -230,7 +234,9 @@ class Inventory:
         lanes, counts = self.lanes.values(), self.counts
         return {
             "lanes_count": len(lanes),
-            "lanes_waiting_count": sum(bool(lane.ready or lane.urgent) for lane in lanes),
+            "lanes_waiting_count": sum(
+                bool(lane.ready or lane.deferred or lane.urgent) for lane in lanes
+            ),
             "ready_count": counts[READY],
             "in_flight_count": counts[IN_FLIGHT],
             "held_count": len(self),

@@ -24,6 +24,7 @@ from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.types import (
     DUE,
@@ -55,6 +56,13 @@ class Reserved(NamedTuple):
 
 _NOT_IN_LINE = (RESERVED, WAITING, DUE)
 
+PARKED_MAX = 10_000
+"""Deferred deliveries of one lane whose ids stay in memory, so that the loader reads past them."""
+PARKED_SECONDS = 60.0
+"""When a parked delivery is read again, unless its event type succeeds before."""
+DEFERRED_LOAD_SECONDS = 5.0
+"""How soon Postgres is read again for what was deferred beyond `PARKED_MAX`."""
+
 
 class _Host:
     """One host and port, shared by the endpoints that lead to it."""
@@ -74,6 +82,7 @@ class Lanes:
         self,
         inventory: Inventory,
         load_queue: LoadQueue,
+        retry_timer: RetryTimer,
         sender: Sender,
         shards: Trust,
         *,
@@ -84,6 +93,7 @@ class Lanes:
     ) -> None:
         self._inventory = inventory
         self._load_queue = load_queue
+        self._retry_timer = retry_timer
         self._sender = sender
         self._shards = shards
         self._total = total
@@ -203,12 +213,15 @@ class Lanes:
         if not lane.is_open:
             self._inventory.forget(entry)
             return False
-        if not lane.has_room() or (self._inventory.ready_bytes > self._bodies_bytes_max and ready):
+        if not lane.has_room(delivery.event_type):
+            self._leave(entry, delivery.event_type)
+            return False
+        if self._inventory.ready_bytes > self._bodies_bytes_max and ready:
             self._inventory.forget(entry)
             lane.turn_away(0.0)
             return False
         self._inventory.make_ready(entry, delivery)
-        ready.append(entry)
+        lane.line_up(entry)
         if len(ready) >= CROWDED and not lane.slow and not lane.crowded:
             lane.crowded = True
             self._crowded_count += 1
@@ -216,6 +229,53 @@ class Lanes:
         if not lane.queued:
             self._enqueue(lane)
         return True
+
+    def _leave(self, entry: Entry, event_type: str) -> None:
+        """Leave a delivery without room to Postgres; a deferred one beside others keeps its id in memory."""
+        lane, inventory = entry.lane, self._inventory
+        breaker = lane.breaker
+        if breaker.defers_everything or not breaker.defers(event_type):
+            inventory.forget(entry)
+            lane.turn_away(0.0)
+            return
+        now = self._clock.monotonic()
+        if len(lane.parked) >= PARKED_MAX:
+            lane.parked = {i: one for i, one in lane.parked.items() if one.phase == WAITING}
+        if len(lane.parked) >= PARKED_MAX or entry.phase != DUE or not self._retry_timer.room:
+            inventory.forget(entry)
+            lane.turn_away(now + DEFERRED_LOAD_SECONDS)
+            return
+        lane.parked[entry.id] = entry
+        inventory.wait(entry, int((now + PARKED_SECONDS) * 1000))
+
+    def _follow_breaker(self, lane: EndpointLane) -> None:
+        """Sort a lane's lines by what its breaker defers now; have read again what it defers no longer."""
+        lane.changes_seen_count = lane.breaker.changes_count
+        now = self._clock.monotonic()
+        for entry in lane.sort_again():
+            self._inventory.forget(entry)
+            lane.turn_away(0.0)
+        if len(lane.ready) <= RELIEVED:
+            self._relieve(lane)
+        if lane.breaker.defers_everything:
+            return
+        due = [entry for entry in lane.parked.values() if entry.phase == WAITING]
+        lane.parked.clear()
+        for entry in due:
+            self._inventory.make_due(entry)
+        self._load_queue.add_due(due)
+        if lane.more_at is not None:
+            lane.more_at = min(lane.more_at, now)
+            self._load_queue.add_windows((lane.endpoint.id,))
+
+    def test_succeeded(self, endpoint_id: EndpointId) -> None:
+        """Close the breaker of an endpoint that has answered a test event."""
+        lane = self.lanes.get(endpoint_id)
+        if lane is not None and lane.breaker.is_deferring:
+            lane.breaker.test_succeeded()
+            self._follow_breaker(lane)
+            self._enqueue(lane)
+            self.pump()
 
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Take an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
@@ -229,8 +289,7 @@ class Lanes:
         elif entry.phase in (WAITING, DUE):
             # The scheduled attempt is read again once this one is recorded.
             inventory.make_ready(entry, delivery)
-        elif entry.phase == READY and entry in lane.ready:
-            lane.ready.remove(entry)
+        elif entry.phase == READY and lane.withdraw(entry):
             inventory.replace(entry, delivery)
         else:
             return False
@@ -244,10 +303,7 @@ class Lanes:
         entry = None if lane is None else lane.entries.get(delivery_id)  # type: ignore[call-overload]  # NewType
         if lane is None or entry is None:
             return
-        if entry.phase == READY and entry in lane.ready:
-            lane.ready.remove(entry)
-            self._inventory.forget(entry)
-        elif entry.phase in _NOT_IN_LINE:
+        if (entry.phase == READY and lane.withdraw(entry)) or entry.phase in _NOT_IN_LINE:
             self._inventory.forget(entry)
 
     def _relieve(self, lane: EndpointLane) -> None:
@@ -345,12 +401,16 @@ class Lanes:
         delivery = entry.delivery
         assert delivery is not None, entry  # noqa: S101 -- it stays until the result is committed
         if succeeded is None:
-            lane.breaker.probe_abandoned(now)
+            lane.breaker.probe_abandoned(now, delivery.event_type, entry.id)
             self._inventory.forget(entry)
             # The lane may have been made anew meanwhile, its shard having gone and come back.
             self.lanes.get(lane.endpoint.id, lane).turn_away(0.0)
-        elif succeeded or delivery.trigger is Trigger.SCHEDULED:
-            lane.breaker.record(now, entry.id, succeeded)
+        elif delivery.trigger is Trigger.SCHEDULED:
+            lane.breaker.record(now, delivery.event_type, entry.id, succeeded=succeeded)
+        elif succeeded:
+            lane.breaker.resend_succeeded(now, delivery.event_type, entry.id)
+        if lane.breaker.changes_count != lane.changes_seen_count:
+            self._follow_breaker(lane)
         lane.finish()
         self.in_flight -= 1
         key = endpoint.host_key

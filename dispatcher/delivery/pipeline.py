@@ -48,6 +48,8 @@ TRUSTED_SHARE = 0.8
 """The share of a lease after which no request is started any more."""
 SHARDS_SUBJECT = "shards"
 """What a call says that is about shards given back (store/sql/shards_release.sql)."""
+TESTED_SUBJECT = "tested:"
+"""A notification about an endpoint that has answered a test event (store/sql/breaker_test_succeeded.sql)."""
 
 
 class Pipeline:
@@ -70,7 +72,8 @@ class Pipeline:
     ) -> None:
         name, incarnation, version = replica
         delivery, recording, leases = settings.delivery, settings.recorder, settings.replica
-        deliveries, endpoints, outbox = Deliveries(database), Routing(database), Outbox(database)
+        deliveries, endpoints = Deliveries(database), Routing(database)
+        outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
         self.connections = gate.connections
         self.inventory = inventory = Inventory(clock)
         self.load_queue = queue = LoadQueue()
@@ -89,6 +92,7 @@ class Pipeline:
         self.traffic = TrafficCounts(
             Statistics(database), incarnation=incarnation, clock=clock,
             breakers=inventory.open_breakers, figures=self._figures,
+            tested=self._on_test_succeeded,
         )  # fmt: skip
         log = AttemptLog(
             metrics, self.traffic, replica=name, per_endpoint=settings.metrics.per_endpoint
@@ -106,7 +110,7 @@ class Pipeline:
         )  # fmt: skip
         self.sender = Sender(gate.connections, self.recorder, clock=clock)
         self.lanes = Lanes(
-            inventory, queue, self.sender, self.shards, clock=clock,
+            inventory, queue, timer, self.sender, self.shards, clock=clock,
             total=min(delivery.concurrency_total, gate.descriptors.sockets_max),
             per_host=delivery.concurrency_per_host, bodies_bytes_max=delivery.bodies_bytes_max,
         )  # fmt: skip
@@ -140,7 +144,13 @@ class Pipeline:
         """Act on a notification that is not about an event."""
         if subject == SHARDS_SUBJECT:
             self.shards.look_now()
+        elif subject.startswith(TESTED_SUBJECT):
+            self._on_test_succeeded(EndpointId(subject.removeprefix(TESTED_SUBJECT)))
         self.intake.look_now()
+
+    def _on_test_succeeded(self, endpoint_id: EndpointId) -> None:
+        """Close the breaker of an endpoint that has answered a test event."""
+        self.lanes.test_succeeded(endpoint_id)
 
     def _follow(self) -> None:
         """Have lanes follow the routing table and the shards."""

@@ -170,6 +170,10 @@ class StatisticsStore(Protocol):
         """Replace the rows of this replica's breakers that are not closed."""
         ...
 
+    async def take_tested(self, incarnation: str) -> list[EndpointId]:
+        """Return the endpoints of published breakers whose test event succeeded, once each."""
+        ...
+
     async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
         """Replace this replica's figures."""
         ...

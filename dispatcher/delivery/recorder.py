@@ -261,6 +261,9 @@ def _attempt(result: AttemptResult) -> AttemptRow:
     error = response.error
     return AttemptRow(
         result.delivery.day,
+        result.delivery.event_id,
+        result.delivery.event_type,
+        result.endpoint.number,
         result.delivery.id,
         result.attempt_number,
         result.delivery.trigger,
@@ -274,7 +277,7 @@ def _attempt(result: AttemptResult) -> AttemptRow:
         read,
         response.reused,
         response.peer,
-        result.endpoint.url,
+        result.endpoint.revision,
         response.status,
         response.body or None,
         error if error is None else error.replace("\0", "\N{REPLACEMENT CHARACTER}"),

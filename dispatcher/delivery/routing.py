@@ -160,6 +160,8 @@ class RoutingTable:
             id=row.id,
             tenant=row.tenant,
             name=row.name,
+            number=row.number,
+            revision=row.revision,
             url=row.url,
             profile_name=row.profile,
             profile=profile,

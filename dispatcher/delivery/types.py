@@ -56,6 +56,16 @@ class Entry:
         self.delivery = delivery
         """What an attempt needs; None while only id and due time are in memory."""
 
+    @property
+    def event_type(self) -> str:
+        """The type of a ready delivery's event; the breaker distinguishes by it."""
+        return "" if self.delivery is None else self.delivery.event_type
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether an attempt of a ready delivery was made before."""
+        return self.delivery is not None and self.delivery.attempt_count > 0
+
     def __repr__(self) -> str:
         return f"<{self.id} {PHASE_NAMES[self.phase]}>"
 
@@ -63,7 +73,7 @@ class Entry:
 class EndpointLane(Lane[Entry]):
     """The lane of one endpoint, under the token with which its shard was taken."""
 
-    __slots__ = ("endpoint", "entries", "token")
+    __slots__ = ("changes_seen_count", "endpoint", "entries", "parked", "token")
 
     def __init__(
         self,
@@ -81,6 +91,10 @@ class EndpointLane(Lane[Entry]):
         self.token = token
         self.entries: dict[DeliveryId, Entry] = {}
         """Every delivery of this lane in memory; written by `Inventory` alone."""
+        self.changes_seen_count = 0
+        """The breaker's changes that the lines follow."""
+        self.parked: dict[DeliveryId, Entry] = {}
+        """Deferred entries on the wheel; they are due at once when their event type succeeds."""
 
 
 class AttemptResult(NamedTuple):

@@ -90,7 +90,13 @@ def routed_row(endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> Endp
         field: getattr(endpoint, field) for field in EndpointRow._fields if hasattr(endpoint, field)
     }
     return EndpointRow(
-        **own, shard=0, first_failure_at=None, failed_attempts=None, secrets=list(sealed)
+        **own,
+        number=0,
+        revision=0,
+        shard=0,
+        first_failure_at=None,
+        failed_attempts=None,
+        secrets=list(sealed),
     )
 
 

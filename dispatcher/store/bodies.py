@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from dispatcher.core.model import DeliveryId, Event, EventId
+from dispatcher.store.columns import delivery_ids_of, uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
@@ -42,7 +43,7 @@ class LateBody(NamedTuple):
 
 async def body_can_be_made(connection: "Reach", delivery_id: str, day: date) -> bool:
     """Return whether the event of a delivery still has the data that its body is made from."""
-    return bool(await connection.fetch(_MISSING, [delivery_id], [day]))
+    return bool(await connection.fetch(_MISSING, [uuid_of(delivery_id)], [day]))
 
 
 class Bodies:
@@ -53,10 +54,14 @@ class Bodies:
 
     async def missing(self, deliveries: Sequence[tuple[DeliveryId, date]]) -> list[MissingBody]:
         """Return what these deliveries (id, day) need; those that are gone or erased are left out."""
-        rows = await self._database.fetch(_MISSING, *columns(deliveries, 2))
+        rows = await self._database.fetch(
+            _MISSING,
+            uuids_of([delivery_id for delivery_id, _ in deliveries]),
+            [day for _, day in deliveries],
+        )
         return [
             MissingBody(
-                row["delivery_id"],
+                delivery_id,
                 row["day"],
                 row["profile"],
                 None
@@ -72,7 +77,9 @@ class Bodies:
                     row["traceparent"],
                 ),
             )
-            for row in rows
+            for row, delivery_id in zip(
+                rows, delivery_ids_of([row["delivery_id"] for row in rows]), strict=True
+            )
         ]
 
     async def keep(self, bodies: Sequence[LateBody], unencodable: Sequence[DeliveryId]) -> None:
@@ -83,6 +90,6 @@ class Bodies:
                 await connection.execute(_KEEP, *columns(rows, 4))
             for body in bodies:
                 if body.warnings:
-                    await connection.execute(_WARN, body.delivery_id, list(body.warnings))
+                    await connection.execute(_WARN, uuid_of(body.delivery_id), list(body.warnings))
             if unencodable:
-                await connection.execute(_CANCEL, list(unencodable))
+                await connection.execute(_CANCEL, uuids_of(unencodable))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
+from dispatcher.store.columns import first_uuid
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ async def progress(
     """Returns how the deliveries made since then stand, for endpoints that have any."""
     return [
         Progress(*row)
-        for row in await database.fetch(_ENDPOINT_PROGRESS, list(endpoint_ids), since)
+        for row in await database.fetch(_ENDPOINT_PROGRESS, list(endpoint_ids), first_uuid(since))
     ]
 
 

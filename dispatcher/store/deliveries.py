@@ -8,15 +8,18 @@ one against the ended delivery.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime
-from typing import NamedTuple
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import asyncpg
 import structlog
+from asyncpg.pgproto.pgproto import UUID
 
+from dispatcher.core import codes
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.failing import DOWN_ATTEMPTS_MIN, DOWN_SECONDS
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
+from dispatcher.store.columns import delivery_ids_of, first_uuid, uuids_of
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.pool import Database, columns, data_faults, is_about_rows
 from dispatcher.store.statements import statement
@@ -30,7 +33,7 @@ _SETTLE = statement("requests_settle")
 _WINDOW = statement("deliveries_window")
 _ARRIVED = statement("deliveries_arrived")
 _LOAD = statement("deliveries_load")
-_DAYS = statement("deliveries_days")
+_LOAD_EVENTS = statement("events_load")
 _REQUESTS = statement("requests_load")
 _REQUESTS_DAYS = statement("requests_days")
 _REQUEST_IDS = statement("requests_waiting")
@@ -39,6 +42,10 @@ _CANCEL_OF_ENDPOINTS = statement("deliveries_cancel_of_endpoints")
 _CANCEL_HELD = statement("deliveries_cancel_held")
 _NOTHING_TO_SEND = statement("endpoints_with_nothing_to_send")
 _GAUGES = statement("gauges")
+_NOW = statement("now")
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 
 DAYS_AT_ONCE = 16
@@ -58,9 +65,12 @@ class MoveRow(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """One attempt, in the order in which its columns are copied."""
+    """One attempt, with what its row needs of the delivery and of the endpoint as it was used."""
 
     day: date
+    event_id: str
+    event_type: str
+    endpoint_no: int
     delivery_id: DeliveryId
     attempt_number: int
     trigger: str
@@ -74,10 +84,30 @@ class AttemptRow(NamedTuple):
     read_seconds: float | None
     reused: bool
     peer: str | None
-    url: str
+    revision: int
     response_code: int | None
     response_body: bytes | None
     error: str | None
+
+
+_ATTEMPT_COLUMNS = (
+    *("day", "event_id", "endpoint_no", "delivery_id", "attempt_number", "trigger", "outcome"),
+    *("flags", "attempted_at", "latency_seconds", "dns_seconds", "connect_seconds"),
+    *("wait_seconds", "read_seconds", "reused", "peer", "revision", "response_code"),
+    *("response_body", "error"),
+)
+_DONE_COLUMNS = (
+    *("id", "day", "event_id", "endpoint_no", "event_type_code", "state", "reason"),
+    *("attempt_count", "schedule_position", "warnings"),
+)
+_DONE_WITH_ATTEMPT_COLUMNS = (
+    *_DONE_COLUMNS,
+    *("trigger", "outcome", "flags", "attempted_at", "latency_seconds", "dns_seconds"),
+    *("connect_seconds", "wait_seconds", "read_seconds", "reused", "peer", "revision"),
+    "response_code",
+)
+_NO_ATTEMPT = (None,) * (len(_DONE_WITH_ATTEMPT_COLUMNS) - len(_DONE_COLUMNS))
+_ENDS = frozenset({DeliveryState.SUCCEEDED, DeliveryState.FAILED})
 
 
 class WindowRow(NamedTuple):
@@ -134,7 +164,7 @@ class Recorded(NamedTuple):
 
 
 class Deliveries:
-    """Waiting deliveries, as recorder, loader and maintenance see them."""
+    """Waiting deliveries, as recorder, scheduler and maintenance see them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -162,56 +192,89 @@ class Deliveries:
     async def _record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
     ) -> Recorded:
+        ids = uuids_of([move.delivery_id for move in moves])
         async with self._database.transaction() as connection:
             left = await connection.fetch(
-                _RECORD, list(tokens), list(tokens.values()), *columns(moves, 7)
+                _RECORD,
+                list(tokens),
+                list(tokens.values()),
+                [move.shard for move in moves],
+                ids,
+                [move.attempt_number for move in moves],
+                [move.state in _ENDS for move in moves],
+                [move.schedule_position for move in moves],
+                [move.due_in_seconds for move in moves],
             )
-            fenced = frozenset(row["delivery_id"] for row in left if row["fenced"])
-            late = frozenset(row["delivery_id"] for row in left) - fenced
-            if left:
-                recorded = [
-                    attempt for attempt in attempts if attempt.delivery_id not in fenced | late
-                ]
-            else:
-                recorded = list(attempts)
-            if recorded:
+            fenced: set[UUID] = set()
+            late: set[UUID] = set()
+            warnings: dict[UUID, list[str]] = {}
+            for row in left:
+                if row["is_moved"]:
+                    warnings[row["delivery_id"]] = row["warnings"]
+                elif row["fenced"]:
+                    fenced.add(row["delivery_id"])
+                else:
+                    late.add(row["delivery_id"])
+            done: list[tuple[object, ...]] = []
+            apart: list[tuple[object, ...]] = []
+            failed: list[tuple[object, ...]] = []
+            for move, attempt, uuid in zip(moves, attempts, ids, strict=True):
+                if left and (uuid in fenced or uuid in late):
+                    continue
+                in_done = False
+                if move.state in _ENDS:
+                    in_done = (
+                        attempt.attempt_number == 1
+                        and attempt.response_body is None
+                        and attempt.error is None
+                    )
+                    done.append(_done(move, attempt, uuid, warnings.get(uuid), in_done=in_done))
+                    if move.state == DeliveryState.FAILED:
+                        failed.append(_failure(move, attempt))
+                if not in_done:
+                    apart.append(_apart(attempt, uuid))
+            if done:
                 await connection.copy_records_to_table(
-                    "attempt",
+                    "delivery_done",
                     schema_name="dispatcher",
-                    columns=AttemptRow._fields,
-                    records=recorded,
+                    columns=_DONE_WITH_ATTEMPT_COLUMNS,
+                    records=done,
                 )
-            failed = [
-                (attempt.day, attempt.delivery_id, attempt.outcome, attempt.response_code)
-                for move, attempt in zip(moves, attempts, strict=True)
-                if move.state == DeliveryState.FAILED and move.delivery_id not in fenced | late
-            ]
-            if failed or late:
-                await connection.execute(PLAN_FOR_VALUES)
+            if apart:
+                await connection.copy_records_to_table(
+                    "attempt", schema_name="dispatcher", columns=_ATTEMPT_COLUMNS, records=apart
+                )
             if failed:
-                await connection.execute(_SAY_FAILED, *columns(failed, 4))
-            for move, attempt in zip(moves, attempts, strict=True):
-                if move.delivery_id in late:
-                    await connection.execute(_RECORD_LATE, move.shard, tokens[move.shard], *attempt)
-            return Recorded(fenced, late)
+                await connection.execute(_SAY_FAILED, *columns(failed, 8))
+            if late:
+                await connection.execute(PLAN_FOR_VALUES)
+                for move, attempt, uuid in zip(moves, attempts, ids, strict=True):
+                    if uuid in late:
+                        await connection.execute(
+                            _RECORD_LATE, move.shard, tokens[move.shard], *_apart(attempt, uuid)
+                        )
+            return Recorded(
+                frozenset(delivery_ids_of(list(fenced))), frozenset(delivery_ids_of(list(late)))
+            )
 
     async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
         """Takes away the resend requests that these attempts (id, attempted at, succeeded) have answered."""
-        await self._database.execute(_SETTLE, *columns(attempts, 3))
+        ids, attempted_at, succeeded = columns(attempts, 3)
+        await self._database.execute(
+            _SETTLE, uuids_of(cast("list[str]", ids)), attempted_at, succeeded
+        )
 
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
     ) -> list[WindowRow]:
         """Returns the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
-        rows = await self._rows(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds)
-        return [WindowRow(*row) for row in rows]
+        return _window(await self._rows(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds))
 
     async def arrivals(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
     ) -> list[WindowRow]:
         """Returns deliveries that became due within `back_seconds`, at most `rows_max` of an endpoint."""
-        rows = await self._rows(_ARRIVED, list(endpoint_ids), rows_max, back_seconds)
-        return [WindowRow(*row) for row in rows]
+        return _window(await self._rows(_ARRIVED, list(endpoint_ids), rows_max, back_seconds))
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         """Returns those of the deliveries that are still open.
@@ -229,15 +292,30 @@ class Deliveries:
         return [*await self.load(ids[:half]), *await self.load(ids[half:])]
 
     async def _load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
-        days = [row["day"] for row in await self._rows(_DAYS, list(ids))]
+        rows = await self._rows(_LOAD, uuids_of(ids))
+        events = await self._events(rows)
         loaded: list[LoadedRow] = []
-        for first in range(0, len(days), DAYS_AT_ONCE):
-            async with self._database.transaction() as connection:
-                await connection.execute(PLAN_FOR_VALUES)
-                some = days[first : first + DAYS_AT_ONCE]
-                loaded += [
-                    LoadedRow(*row) for row in await connection.fetch(_LOAD, list(ids), some)
-                ]
+        for row, delivery_id in zip(rows, delivery_ids_of([row[0] for row in rows]), strict=True):
+            event = events.get((row["day"], row["event_id"], row["profile"]))
+            if event is not None:
+                loaded.append(
+                    LoadedRow(
+                        delivery_id,
+                        row["day"],
+                        row["event_id"],
+                        event["type"],
+                        row["endpoint_id"],
+                        row["attempt_count"],
+                        row["schedule_position"],
+                        DeliveryState.RETRYING
+                        if row["schedule_position"]
+                        else DeliveryState.PENDING,
+                        event["bytes"],
+                        event["inserted_at"],
+                        event["traceparent"],
+                        row["due_in_seconds"],
+                    )
+                )
         return loaded
 
     async def requests(
@@ -256,23 +334,45 @@ class Deliveries:
     async def _load_requests(
         self, shards: Sequence[int], rows_max: int, aside: Sequence[DeliveryId]
     ) -> list[RequestRow]:
-        ours, busy = list(shards), list(aside)
+        ours, busy = list(shards), uuids_of(aside)
         with data_faults():
             async with self._database.transaction() as connection:
                 await connection.execute(PLAN_FOR_VALUES)
                 found = await connection.fetch(_REQUESTS_DAYS, ours, busy, DAYS_AT_ONCE)
-                days = [row["day"] for row in found]
-                if not days:
+                if not found:
                     return []
+                days = [row["day"] for row in found]
                 rows = await connection.fetch(_REQUESTS, ours, rows_max, busy, days)
-        return [RequestRow(*row) for row in rows]
+        events = await self._events([row for row in rows if row["day"] is not None])
+        requests: list[RequestRow] = []
+        for row, delivery_id in zip(rows, delivery_ids_of([row[1] for row in rows]), strict=True):
+            event = events.get((row["day"], row["event_id"], row["profile"]))
+            requests.append(
+                RequestRow(
+                    row["kind"],
+                    delivery_id,
+                    row["day"],
+                    row["event_id"],
+                    None if event is None else event["type"],
+                    None if row["day"] is None else row["endpoint_id"],
+                    row["attempt_count"],
+                    row["schedule_position"],
+                    None if row["day"] is None else codes.state_of(row["state"]),
+                    codes.reason_of(row["reason"]),
+                    None if event is None else event["bytes"],
+                    None if event is None else event["inserted_at"],
+                    None if event is None else event["traceparent"],
+                    row["answered"],
+                )
+            )
+        return requests
 
     async def _readable_requests(
         self, shards: Sequence[int], aside: Sequence[DeliveryId], error: DataFaultError
     ) -> list[RequestRow]:
         """Reads requests one by one, and sets aside those that fail alone."""
-        waiting = await self._database.fetch(_REQUEST_IDS, list(shards), list(aside))
-        ids = [row["delivery_id"] for row in waiting]
+        waiting = await self._database.fetch(_REQUEST_IDS, list(shards), uuids_of(aside))
+        ids = delivery_ids_of([row["delivery_id"] for row in waiting])
         found: list[RequestRow] = []
         for delivery_id in ids:
             others = [*aside, *(one for one in ids if one != delivery_id)]
@@ -285,7 +385,8 @@ class Deliveries:
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
         """Takes away requests (id, kind) that have been acted on."""
-        await self._database.execute(_FORGET, *columns(requests, 2))
+        ids, kinds = [request[0] for request in requests], [request[1] for request in requests]
+        await self._database.execute(_FORGET, uuids_of(ids), kinds)
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
         """Returns endpoints whose waiting deliveries are to be cancelled, with the reason."""
@@ -295,11 +396,18 @@ class Deliveries:
         self, endpoints: Sequence[tuple[EndpointId, str]], rows_max: int
     ) -> int:
         """Cancels up to `rows_max` waiting deliveries of these endpoints; returns how many."""
-        return int(await self._value(_CANCEL_OF_ENDPOINTS, *columns(endpoints, 2), rows_max))
+        ids = [endpoint_id for endpoint_id, _ in endpoints]
+        reasons = [codes.REASON_CODES[reason] for _, reason in endpoints]
+        return int(await self._value(_CANCEL_OF_ENDPOINTS, ids, reasons, rows_max))
 
     async def cancel_held(self, hold_seconds: float, rows_max: int) -> int:
         """Cancels deliveries that paused endpoints have held longer than that; returns how many."""
-        return int(await self._value(_CANCEL_HELD, hold_seconds, rows_max))
+        async with self._database.transaction() as connection:
+            now = await connection.fetchval(_NOW)
+            created_before = first_uuid(now - timedelta(seconds=hold_seconds))
+            return int(
+                await connection.fetchval(_CANCEL_HELD, hold_seconds, rows_max, created_before)
+            )
 
     async def gauges(self) -> "asyncpg.Record":
         """Returns the figures of the whole database that /metrics shows."""
@@ -313,7 +421,87 @@ class Deliveries:
             async with self._database.transaction() as connection:
                 return await connection.fetch(sql, *parameters)
 
+    async def _events(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
+        """Returns what attempts need of the events of these rows, by day, id and profile; some days at a time."""
+        keys = dict.fromkeys((row["day"], row["event_id"], row["profile"]) for row in rows)
+        days = sorted({key[0] for key in keys})
+        events: dict[tuple[date, str, str], Record] = {}
+        for first in range(0, len(days), DAYS_AT_ONCE):
+            some = set(days[first : first + DAYS_AT_ONCE])
+            wanted = columns([key for key in keys if key[0] in some], 3)
+            with data_faults():
+                async with self._database.transaction() as connection:
+                    await connection.execute(PLAN_FOR_VALUES)
+                    for row in await connection.fetch(_LOAD_EVENTS, *wanted):
+                        events[row["day"], row["event_id"], row["profile"]] = row
+        return events
+
     async def _value(self, sql: str, *parameters: object) -> int:
         with data_faults():
             async with self._database.transaction() as connection:
                 return int(await connection.fetchval(sql, *parameters))
+
+
+def _done(
+    move: MoveRow,
+    attempt: AttemptRow,
+    uuid: UUID,
+    warnings: list[str] | None,
+    *,
+    in_done: bool,
+) -> tuple[object, ...]:
+    """Return the row of a delivery that ended; its attempt is part of it or a row of its own."""
+    return (
+        uuid,
+        attempt.day,
+        attempt.event_id,
+        attempt.endpoint_no,
+        codes.event_type_code(attempt.event_type),
+        codes.STATE_CODES[move.state],
+        codes.reason_code(move.reason),
+        attempt.attempt_number,
+        move.schedule_position,
+        warnings,
+        *(
+            (
+                codes.TRIGGER_CODES[attempt.trigger],
+                codes.OUTCOME_CODES[attempt.outcome],
+                *attempt[8:19],
+            )
+            if in_done
+            else _NO_ATTEMPT
+        ),
+    )
+
+
+def _apart(attempt: AttemptRow, uuid: UUID) -> tuple[object, ...]:
+    """Return the row of an attempt that its delivery's row does not hold."""
+    return (
+        attempt.day,
+        attempt.event_id,
+        attempt.endpoint_no,
+        uuid,
+        attempt.attempt_number,
+        codes.TRIGGER_CODES[attempt.trigger],
+        codes.OUTCOME_CODES[attempt.outcome],
+        *attempt[8:],
+    )
+
+
+def _failure(move: MoveRow, attempt: AttemptRow) -> tuple[object, ...]:
+    """Return what the event about a failed delivery is made of, in the order of the statement."""
+    return (
+        attempt.delivery_id,
+        attempt.event_id,
+        attempt.event_type,
+        attempt.endpoint_no,
+        move.reason,
+        attempt.attempt_number,
+        attempt.outcome,
+        attempt.response_code,
+    )
+
+
+def _window(rows: "Sequence[Record]") -> list[WindowRow]:
+    ids = delivery_ids_of([row[0] for row in rows])
+    return [WindowRow(i, row[1], row[2]) for i, row in zip(ids, rows, strict=True)]

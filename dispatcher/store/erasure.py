@@ -1,11 +1,12 @@
 """Blanking events on request: finding them by id or label, and taking away what they said."""
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from dispatcher.store.columns import span_of_event
 from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
 from dispatcher.store.history import call_dispatchers
 from dispatcher.store.pool import Database
@@ -55,17 +56,33 @@ async def labelled(
                 yield event_id
 
 
-async def days_of(connection: "Reach", event_id: str, tenant: str | None) -> list[tuple[date, str]]:
-    """Returns the days on which events of this id were accepted, with their tenants."""
+class Day(NamedTuple):
+    """A day on which an event of an id was accepted."""
+
+    day: date
+    tenant: str
+    inserted_at: datetime
+
+
+async def days_of(connection: "Reach", event_id: str, tenant: str | None) -> list[Day]:
+    """Returns the days on which events of this id were accepted."""
     rows = await newest_first(connection, _DAYS, event_id, tenant, enough=lambda _: False)
-    return [(row["day"], row["tenant"]) for row in rows]
+    return [Day(*row) for row in rows]
 
 
 async def count(connection: "Reach", event_id: str, tenant: str | None) -> Erased:
     """Returns what erasing this id would take away."""
-    days = [day for day, _ in await days_of(connection, event_id, tenant)]
+    days = await days_of(connection, event_id, tenant)
+    spans = [span_of_event(day.inserted_at, day.day, event_id) for day in days]
     await connection.execute(PLAN_FOR_VALUES)
-    row = await connection.fetchrow(_COUNT, event_id, tenant, days)
+    row = await connection.fetchrow(
+        _COUNT,
+        event_id,
+        tenant,
+        [day.day for day in days],
+        [low for low, _ in spans],
+        [high for _, high in spans],
+    )
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     return Erased(*row)
 
@@ -75,10 +92,11 @@ async def erase_waiting(connection: "Reach", event_id: str, tenant: str | None) 
     return int(await connection.fetchval(_ERASE_WAITING, event_id, tenant))
 
 
-async def erase(connection: "Reach", event_id: str, day: date, actor: str) -> Erased:
+async def erase(connection: "Reach", event_id: str, day: Day, actor: str) -> Erased:
     """Blanks one accepted event; its dispatchers are told to forget what they hold of it."""
     await connection.execute(PLAN_FOR_VALUES)
-    row = await connection.fetchrow(_ERASE, event_id, day, actor)
+    span = span_of_event(day.inserted_at, day.day, event_id)
+    row = await connection.fetchrow(_ERASE, event_id, day.day, actor, *span)
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     await call_dispatchers(connection)
     return Erased(1, row["bodies"], row["answers"], row["cancelled"])

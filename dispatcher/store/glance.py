@@ -1,10 +1,15 @@
 """What lists show beside their rows, one question for a whole page: names, and last attempts."""
 
 from collections.abc import Sequence
-from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
-from dispatcher.store.history import AttemptDetail
+from dispatcher.core import ids
+from dispatcher.store.columns import (
+    AttemptDetail,
+    attempt_detail,
+    delivery_ids_of,
+    uuids_of,
+)
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -31,8 +36,18 @@ async def read_names(
 
 
 async def read_last_attempts(
-    connection: "Reach", delivery_ids: Sequence[str], days: Sequence[date]
+    connection: "Reach", deliveries: Sequence[tuple[str, str, str]]
 ) -> dict[str, AttemptDetail]:
-    """Returns the last attempt of each delivery that has one; `days` are those of their partitions."""
-    rows = await connection.fetch(_ATTEMPTS_LAST, list(delivery_ids), list(days))
-    return {row[0]: AttemptDetail(*row[1:]) for row in rows}
+    """Returns the last attempt of each delivery (id, event's id, endpoint's id) that has one."""
+    rows = await connection.fetch(
+        _ATTEMPTS_LAST,
+        uuids_of([delivery[0] for delivery in deliveries]),
+        [ids.day_of(delivery[0]) for delivery in deliveries],
+        [delivery[1] for delivery in deliveries],
+        [delivery[2] for delivery in deliveries],
+    )
+    found = delivery_ids_of([row[0] for row in rows])
+    return {
+        delivery_id: attempt_detail(tuple(row)[1:])
+        for delivery_id, row in zip(found, rows, strict=True)
+    }

@@ -5,7 +5,7 @@ filters fits none. Changes take the connection of the caller's transaction.
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -13,17 +13,29 @@ import orjson
 
 from dispatcher.core import ids
 from dispatcher.core.errors import DataFaultError
+from dispatcher.store.columns import (
+    AttemptDetail,
+    DeliveryDetail,
+    attempt_detail,
+    delivery_details,
+    span_of_event,
+    uuid_of,
+    uuids_of,
+)
 from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from asyncpg import Record
+    from asyncpg.pgproto.pgproto import UUID
 
     from dispatcher.store.pool import Reach
 
 _CONTROL_NOTIFY = statement("control_notify")
 _DELIVERIES_PAGE = statement("deliveries_page")
+_DELIVERIES_PAGE_OF_ENDPOINTS = statement("deliveries_page_of_endpoints")
+_ENDPOINT_NUMBERS = statement("endpoint_numbers")
 _DELIVERIES_OF_EVENTS = statement("deliveries_of_events")
 _EVENTS_LABELLED = statement("events_labelled")
 _EVENTS_REQUESTED = statement("events_requested")
@@ -44,51 +56,12 @@ _EVENTS_PAGE = statement("events_page")
 _EVENTS_PAGE_OF_KEYS = statement("events_page_of_keys")
 _EVENT_DELIVERIES = statement("event_deliveries")
 _TRIAL_RECORD = statement("trial_record")
+_TEST_SUCCEEDED = statement("breaker_test_succeeded")
 
 EVENT_DELIVERIES_MAX = 1000
 EVENTS_MAX = 100
-
-
-class DeliveryDetail(NamedTuple):
-    """A delivery as people see it."""
-
-    id: str
-    day: date
-    event_id: str
-    endpoint_id: str
-    event_type: str
-    tenant: str
-    profile: str
-    state: str
-    reason: str | None
-    test: bool
-    attempt_count: int
-    schedule_position: int
-    next_attempt_at: datetime | None
-    created_at: datetime
-    finished_at: datetime | None
-    warnings: list[str] | None
-
-
-class AttemptDetail(NamedTuple):
-    """An attempt as people see it."""
-
-    attempt_number: int
-    trigger: str
-    outcome: str
-    flags: list[str] | None
-    attempted_at: datetime
-    latency_seconds: float
-    response_code: int | None
-    response_body: bytes | None
-    error: str | None
-    url: str
-    dns_seconds: float | None
-    connect_seconds: float | None
-    wait_seconds: float | None
-    read_seconds: float | None
-    reused: bool
-    peer: str | None
+FEW_ENDPOINTS = 8
+"""A tenant with so few endpoints has its pages read endpoint by endpoint."""
 
 
 class ContextRow(NamedTuple):
@@ -110,10 +83,16 @@ class ContextRow(NamedTuple):
 
 
 class EventKey(NamedTuple):
-    """What an accepted event is found by."""
+    """What an accepted event and its deliveries are found by."""
 
     day: date
     id: str
+    inserted_at: datetime
+
+    @property
+    def unix_ms(self) -> int:
+        """The time in the ids of its deliveries."""
+        return ids.delivery_unix_ms(self.inserted_at, self.day)
 
 
 class EventDetail(NamedTuple):
@@ -150,20 +129,35 @@ async def page_of_deliveries(
     connection: "Reach", filters: Sequence[object]
 ) -> list[DeliveryDetail]:
     """Returns a page; `filters` in the order of the statement."""
-    limit = _limit(filters[11])
+    tenant, endpoint_id, *rest = filters
+    limit = _limit(filters[12])
+    if tenant is not None and endpoint_id is None:
+        rows = await connection.fetch(_ENDPOINT_NUMBERS, tenant, FEW_ENDPOINTS + 1)
+        if len(rows) <= FEW_ENDPOINTS:
+            numbers = [row[0] for row in rows]
+            page = await newest_first(
+                connection, _DELIVERIES_PAGE_OF_ENDPOINTS, numbers, None, *rest,
+                enough=lambda found: len(found) >= limit,
+            )  # fmt: skip
+            return delivery_details(page[:limit])
     rows = await newest_first(
         connection, _DELIVERIES_PAGE, *filters, enough=lambda found: len(found) >= limit
     )
-    return [DeliveryDetail(*row) for row in rows[:limit]]
+    return delivery_details(rows[:limit])
 
 
 async def page_of_events_deliveries(
     connection: "Reach", events: Sequence[EventKey], filters: Sequence[object]
 ) -> list[DeliveryDetail]:
     """Returns a page of the deliveries of some events; `filters` in the order of the statement."""
-    days, event_ids = [event.day for event in events], [event.id for event in events]
-    rows = await connection.fetch(_DELIVERIES_OF_EVENTS, days, event_ids, *filters)
-    return [DeliveryDetail(*row) for row in rows]
+    rows = await connection.fetch(
+        _DELIVERIES_OF_EVENTS,
+        [event.day for event in events],
+        [event.id for event in events],
+        *_spans([(event.inserted_at, event.day, event.id) for event in events]),
+        *filters,
+    )
+    return delivery_details(rows)
 
 
 async def labelled_events(
@@ -171,7 +165,7 @@ async def labelled_events(
 ) -> list[tuple[EventKey, datetime]]:
     """Returns accepted events by their labels, with when, newest first; `filters` in the statement's order."""
     rows = await connection.fetch(_EVENTS_LABELLED, *filters)
-    return [(EventKey(row[0], row[1]), row[2]) for row in rows]
+    return [(EventKey(*row[:3]), row[3]) for row in rows]
 
 
 async def requested_events(
@@ -190,37 +184,34 @@ async def events_of_id(connection: "Reach", event_id: str) -> list[EventKey]:
     rows = await newest_first(
         connection, _EVENTS_OF_ID, event_id, enough=lambda found: len(found) >= EVENTS_MAX
     )
-    return [EventKey(row[0], row[1]) for row in rows]
+    return [EventKey(*row) for row in rows]
 
 
 async def find_delivery(
     connection: "Reach", delivery_id: str, tenant: str | None
 ) -> DeliveryDetail | None:
-    """Returns a delivery; None: there is none of that id.
-
-    Its partition is that of its event's acceptance, which lies within a day of the moment in the
-    id.
-    """
+    """Returns a delivery; None: there is none of that id. The id names its partition."""
     if not ids.is_id(delivery_id, ids.DELIVERY_PREFIX):
         return None
     try:
-        made = ids.day_of(delivery_id)
-        days = [made + timedelta(days=offset) for offset in (-1, 0, 1)]
-    except (ValueError, OverflowError):
+        day = ids.day_of(delivery_id)
+    except ValueError:
         return None
-    row = await connection.fetchrow(_DELIVERY_FIND, delivery_id, days, tenant)
-    return None if row is None else DeliveryDetail(*row)
+    rows = await connection.fetch(_DELIVERY_FIND, uuid_of(delivery_id), day, tenant)
+    return delivery_details(rows)[0] if rows else None
 
 
 async def load_attempts(connection: "Reach", delivery: DeliveryDetail) -> list[AttemptDetail]:
     """Returns the attempts of a delivery, in order."""
-    rows = await connection.fetch(_ATTEMPTS_LOAD, delivery.id, delivery.day)
-    return [AttemptDetail(*row) for row in rows]
+    rows = await connection.fetch(
+        _ATTEMPTS_LOAD, delivery.day, delivery.event_id, delivery.endpoint_id
+    )
+    return [attempt_detail(tuple(row)) for row in rows]
 
 
 async def load_context(connection: "Reach", delivery: DeliveryDetail) -> ContextRow | None:
     """Returns what decides when a delivery goes on; None: its endpoint's row is not there."""
-    row = await connection.fetchrow(_DELIVERY_CONTEXT, delivery.endpoint_id, delivery.id)
+    row = await connection.fetchrow(_DELIVERY_CONTEXT, delivery.endpoint_id, uuid_of(delivery.id))
     return None if row is None else ContextRow(*row)
 
 
@@ -241,7 +232,12 @@ async def load_event(connection: "Reach", delivery: DeliveryDetail) -> EventDeta
 async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: str) -> bool:
     """Asks for one more attempt; returns whether the endpoint is still there."""
     asked = await connection.fetchval(
-        _DELIVERY_RESEND, delivery.id, delivery.day, delivery.endpoint_id, actor
+        _DELIVERY_RESEND,
+        uuid_of(delivery.id),
+        delivery.day,
+        delivery.endpoint_id,
+        actor,
+        delivery.event_id,
     )
     await call_dispatchers(connection)
     return asked is not None
@@ -267,7 +263,7 @@ async def ask_for_resends(
     await connection.execute(PLAN_FOR_VALUES)
     asked = await connection.fetchval(
         _DELIVERIES_RESEND,
-        [row.id for row in deliveries],
+        uuids_of([row.id for row in deliveries]),
         [row.day for row in deliveries],
         [row.endpoint_id for row in deliveries],
         actor,
@@ -280,7 +276,7 @@ async def ask_for_resends(
 
 async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:
     """Ends an open delivery; returns whether it was open."""
-    ended = await connection.fetchval(_DELIVERY_CANCEL, delivery_id, actor)
+    ended = await connection.fetchval(_DELIVERY_CANCEL, uuid_of(delivery_id), actor)
     await call_dispatchers(connection)
     return ended is not None
 
@@ -288,6 +284,11 @@ async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> 
 async def record_trial(connection: "Reach", values: Sequence[object]) -> None:
     """Records a test event with its one attempt; values in the order of the statement."""
     await connection.execute(_TRIAL_RECORD, *values)
+
+
+async def report_test_succeeded(connection: "Reach", endpoint_id: str) -> None:
+    """Have the replica that sends for the endpoint close its breaker, once this is committed."""
+    await connection.execute(_TEST_SUCCEEDED, endpoint_id)
 
 
 # Events
@@ -344,5 +345,13 @@ async def deliveries_of_event(connection: "Reach", event: EventDetail) -> list[D
     """Returns the deliveries of an event, the first thousand where there are more."""
     if event.day is None:
         return []
-    rows = await connection.fetch(_EVENT_DELIVERIES, event.id, event.day, EVENT_DELIVERIES_MAX)
-    return [DeliveryDetail(*row) for row in rows]
+    span = span_of_event(event.inserted_at, event.day, event.id)
+    return delivery_details(
+        await connection.fetch(_EVENT_DELIVERIES, event.id, event.day, EVENT_DELIVERIES_MAX, *span)
+    )
+
+
+def _spans(events: "Sequence[tuple[datetime, date, str]]") -> "tuple[list[UUID], list[UUID]]":
+    """Returns the lowest and the highest id that each event's deliveries can have."""
+    spans = [span_of_event(*event) for event in events]
+    return [low for low, _ in spans], [high for _, high in spans]

@@ -11,7 +11,7 @@ looked at each few seconds.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,14 +19,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import orjson
 
+from dispatcher.core import codes
 from dispatcher.core.census import POSITIONS_PER_TENANT_MAX, Census, Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.floor import Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
-from dispatcher.store.pool import Database, columns, is_about_rows
+from dispatcher.store.columns import uuid_of, uuids_of
+from dispatcher.store.pool import Database, is_about_rows
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
+    from asyncpg import Record
+
     from dispatcher.store.pool import Reach
 
 _CLAIM = statement("outbox_claim")
@@ -55,12 +59,13 @@ class BodyRow(NamedTuple):
 
 
 class DeliveryRow(NamedTuple):
-    """One new delivery, in the order in which its columns are copied; it is due at once."""
+    """One new delivery; it is due at once."""
 
     id: DeliveryId
     day: date
     event_id: EventId
     endpoint_id: EndpointId
+    endpoint_no: int
     event_type: str
     tenant: str
     profile: str
@@ -73,10 +78,18 @@ class CancelledRow(NamedTuple):
     id: DeliveryId
     event_id: EventId
     endpoint_id: EndpointId
+    endpoint_no: int
     event_type: str
     tenant: str
     profile: str
     reason: str
+
+
+_EVENT_COLUMNS = (
+    *("inserted_at", "accepted_at", "occurred_at", "day", "data_offset", "data_length", "id"),
+    *("type", "tenant", "profile", "labels", "ordering_key", "traceparent", "data", "bytes"),
+)
+_OPEN_COLUMNS = ("id", "day", "event_id", "endpoint_no", "event_type_code", "warnings")
 
 
 class Claim:
@@ -86,13 +99,14 @@ class Claim:
         self,
         connection: "Reach",
         events: list[Event],
-        accepted_at: datetime | None,
-        routing_version: int,
+        rows: "Sequence[Record]" = (),
     ) -> None:
         self._connection = connection
+        self._rows = rows
         self.events = events
-        self.routing_version = routing_version
-        self._accepted_at = accepted_at
+        self.routing_version: int = rows[0][10] if rows else 0
+        self._accepted_at: datetime | None = rows[0]["accepted_at"] if rows else None
+        self.is_written = False
 
     @property
     def accepted_at(self) -> datetime:
@@ -108,22 +122,97 @@ class Claim:
     async def write(
         self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
     ) -> None:
-        """Writes bodies and deliveries; they exist when the claim's block has ended."""
-        if bodies:
-            await self._connection.copy_records_to_table(
-                "body", schema_name="dispatcher", columns=BodyRow._fields, records=bodies
-            )
+        """Writes the events with their bodies and deliveries; they exist when the claim's block has ended."""
+        self.is_written = True
+        events, further = self._event_rows(bodies)
+        await self._copy("event", _EVENT_COLUMNS, events)
+        if further:
+            await self._copy("body", BodyRow._fields, further)
         if deliveries:
-            await self._connection.copy_records_to_table(
+            code = codes.event_type_code
+            await self._copy(
                 "delivery_open",
-                schema_name="dispatcher",
-                columns=DeliveryRow._fields,
-                records=deliveries,
+                _OPEN_COLUMNS,
+                [
+                    (
+                        uuid_of(d.id),
+                        d.day,
+                        d.event_id,
+                        d.endpoint_no,
+                        code(d.event_type),
+                        d.warnings,
+                    )
+                    for d in deliveries
+                ],
             )
         if cancelled:
             await self._connection.execute(
-                _CANCEL, self.day, self.accepted_at, *columns(cancelled, 7)
+                _CANCEL,
+                self.day,
+                self.accepted_at,
+                uuids_of([row.id for row in cancelled]),
+                [row.event_id for row in cancelled],
+                [row.endpoint_no for row in cancelled],
+                [codes.event_type_code(row.event_type) for row in cancelled],
+                [codes.REASON_CODES[row.reason] for row in cancelled],
             )
+
+    def _event_rows(self, bodies: list[BodyRow]) -> tuple[list[tuple[object, ...]], list[BodyRow]]:
+        """Returns the events' rows, each with one of its bodies, and the bodies that are left over.
+
+        The data of an event are found within a body that has them as they were written. Only where
+        none has, they are stored a second time.
+        """
+        of_event: dict[str, list[BodyRow]] = {}
+        for body in bodies:
+            of_event.setdefault(body.event_id, []).append(body)
+        accepted_at, day = self._accepted_at, self.day
+        events: list[tuple[object, ...]] = []
+        further: list[BodyRow] = []
+        for row, event in zip(self._rows, self.events, strict=True):
+            own: BodyRow | None = None
+            offset = -1
+            length: int | None = None
+            candidates = of_event.get(event.id)
+            if candidates:
+                data = event.data.encode()
+                length = len(data)
+                for candidate in candidates:
+                    offset = candidate.bytes.find(data)
+                    if offset >= 0:
+                        own = candidate
+                        break
+                own = own or candidates[0]
+                if len(candidates) > 1:
+                    further += [body for body in candidates if body is not own]
+            is_within = offset >= 0
+            events.append(
+                (
+                    event.inserted_at,
+                    accepted_at,
+                    event.occurred_at,
+                    day,
+                    offset if is_within else None,
+                    length if is_within else None,
+                    event.id,
+                    event.type,
+                    event.tenant,
+                    None if own is None else own.profile,
+                    row["labels"] or "{}",
+                    row["ordering_key"],
+                    event.traceparent,
+                    None if is_within else event.data,
+                    None if own is None else own.bytes,
+                )
+            )
+        return events, further
+
+    async def _copy(
+        self, table: str, names: Sequence[str], records: "Sequence[tuple[object, ...]]"
+    ) -> None:
+        await self._connection.copy_records_to_table(
+            table, schema_name="dispatcher", columns=names, records=records
+        )
 
     async def announce(self, incarnation: str) -> None:
         """Tells the other replicas, once this commits, that there is something for them."""
@@ -141,8 +230,10 @@ class Poll(NamedTuple):
 class Outbox:
     """The outbox as intake and fan-out see it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, synchronous_commit: bool = False) -> None:
+        """`synchronous_commit`: whether the commit of a claim waits until it is on disk."""
         self._database = database
+        self._waits_for_disk = synchronous_commit
         self._floor = Floor()
         self._census = Census()
 
@@ -196,7 +287,9 @@ class Outbox:
     ) -> AsyncIterator[Claim]:
         floor = self._floor.for_claim() if event_id is None and tenants is None else 0
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.transaction(
+                waits_for_disk=self._waits_for_disk
+            ) as connection:
                 if tenants is None:
                     rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id, floor)
                 else:
@@ -208,20 +301,23 @@ class Outbox:
                     for r in rows
                 ]
                 if rows:
-                    yield Claim(connection, events, rows[0][8], rows[0][9])
+                    claim = Claim(connection, events, rows)
+                    yield claim
+                    if not claim.is_written:  # an event that leaves the outbox is history
+                        await claim.write([], [], [])
                 else:
-                    yield Claim(connection, events, None, 0)
+                    yield Claim(connection, events)
         except BaseException:
             self._floor.failed()
             self._census.forget()
             raise
         if tenants is not None:
             if sum(len(event.data) for event in events) > bytes_max // 4:
-                claimed = {row[10] for row in rows}
+                claimed = {row["position"] for row in rows}
                 self._census.put_back({p: t for p, t in tenants.items() if p not in claimed})
         elif rows and event_id is None:
-            self._floor.claimed(time.monotonic(), rows[-1][10])
-            self._census.claimed(events[0].tenant, rows[-1][10])
+            self._floor.claimed(time.monotonic(), rows[-1]["position"])
+            self._census.claimed(events[0].tenant, rows[-1]["position"])
 
     async def pick(self, events_max: int) -> Pick:
         """Returns events of tenants that wait behind another tenant's backlog, in turns.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.columns import first_uuid
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -104,8 +105,10 @@ class PostgresRow(NamedTuple):
 
 async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> NowRow:
     """Returns what waits just now."""
+    now = SystemClock.now()
+    since = first_uuid(now - timedelta(hours=24))
     row = await connection.fetchrow(
-        _OVERVIEW_NOW, tenant, count_max, SystemClock.now().date() - timedelta(days=2)
+        _OVERVIEW_NOW, tenant, count_max, now.date() - timedelta(days=2), since
     )
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     return NowRow(*row)

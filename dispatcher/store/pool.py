@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Reach = Connection[Record] | PoolConnectionProxy[Record]
 
 _BEGIN = statement("transaction_begin")
+_BEGIN_WITHOUT_FLUSH = ";\n".join((_BEGIN, statement("transaction_unflushed")))
+"""For what is repeated with the same outcome if a crash of the server loses it."""
 
 STATEMENT_SECONDS_MAX = 5.5
 """A little over the server's own limit, so that a healthy server is the one that ends a statement."""
@@ -192,15 +194,18 @@ class Database:
             await self._pool.release(connection, timeout=ROLLBACK_SECONDS_MAX)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["Reach"]:
+    async def transaction(self, *, waits_for_disk: bool = True) -> AsyncIterator["Reach"]:
         """Yields a connection inside a transaction that commits when the block ends well.
+
+        Without `waits_for_disk` the commit returns before it is durable (`synchronous_commit = off`):
+        if the server crashes within the next moments, the whole transaction is lost.
 
         Raises:
             StoreUnavailableError: nothing was committed, or (if COMMIT itself was cut off) that is
             not known.
         """
         async with self.connection() as connection:
-            await connection.execute(_BEGIN)
+            await connection.execute(_BEGIN if waits_for_disk else _BEGIN_WITHOUT_FLUSH)
             try:
                 yield connection
             except asyncpg.PostgresError:

@@ -38,6 +38,8 @@ class EndpointRow(NamedTuple):
     """An endpoint as saved; NULL in the database (None here) means: as the profile or the settings say."""
 
     id: EndpointId
+    number: int
+    revision: int
     tenant: str
     name: str
     url: str
@@ -79,11 +81,11 @@ def _rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
     return [
         EndpointRow._make(
             (
-                *row[:6],  # the statement's order is the type's
+                *row[:8],  # the statement's order is the type's
                 orjson.loads(row["labels"]),
                 orjson.loads(row["headers"]),
-                *row[8:18],
-                [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
+                *row[10:20],
+                [SealedSecret(*secret) for secret in zip(*row[20:25], strict=True)],
             )
         )
         for row in records

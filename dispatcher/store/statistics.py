@@ -8,6 +8,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core.errors import BatchRefusedError
+from dispatcher.core.model import EndpointId
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
@@ -18,6 +19,7 @@ _TRAFFIC_ADD = statement("traffic_add")
 _TRAFFIC_READ = statement("traffic_read")
 _TRAFFIC_FORGET = statement("traffic_forget")
 _BREAKERS_PUBLISH = statement("breakers_publish")
+_BREAKERS_TESTED = statement("breakers_tested")
 _BREAKERS_READ = statement("breakers_read")
 _FIGURES_PUBLISH = statement("figures_publish")
 
@@ -103,6 +105,11 @@ class Statistics:
     async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
         """Says which breakers of this replica are not closed."""
         await self._execute(_BREAKERS_PUBLISH, incarnation, *columns(rows, 3))
+
+    async def take_tested(self, incarnation: str) -> list[EndpointId]:
+        """Return the endpoints of published breakers whose test event succeeded, once each."""
+        rows = await self._database.fetch(_BREAKERS_TESTED, incarnation)
+        return [row["endpoint_id"] for row in rows]
 
     async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
         """Says what this replica has in memory."""

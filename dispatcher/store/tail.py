@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.store.history import AttemptDetail, DeliveryDetail
+from dispatcher.store.columns import (
+    DELIVERY_COLUMNS,
+    AttemptDetail,
+    DeliveryDetail,
+    attempt_detail,
+    delivery_details,
+)
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -15,13 +21,17 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _TAIL_DAYS = statement("tail_days")
-_TAIL_ATTEMPTS = statement("tail_attempts")
-_DELIVERY_FIELDS = len(DeliveryDetail._fields)
+_TAIL_ATTEMPTS = {
+    "attempt": statement("tail_attempts"),
+    "delivery_done": statement("tail_first_attempts"),
+}
 
 
 class DayRow(NamedTuple):
-    """A partition of attempts."""
+    """A partition that receives attempts."""
 
+    table: str
+    """`attempt`, or `delivery_done` with its first attempts."""
     day: date
     pages: int
     inserted_count: int
@@ -44,17 +54,17 @@ async def read_days(connection: "Reach") -> list[DayRow]:
 
 
 async def read_attempts(
-    connection: "Reach", day: date, page: int, since: datetime, rows_max: int
+    connection: "Reach", table: str, day: date, page: int, since: datetime, rows_max: int
 ) -> list[NewAttempt]:
-    """Returns the newest attempts of a day from a page on, oldest first; without the answers' bodies.
+    """Returns the newest attempts in a partition from a page on, oldest first, without response bodies.
 
     Raises:
         StoreUnavailableError: as `read_days`.
     """
-    rows = await _fetch(connection, _TAIL_ATTEMPTS, day, f"({page},0)", since, rows_max)
+    rows = await _fetch(connection, _TAIL_ATTEMPTS[table], day, f"({page},0)", since, rows_max)
     return [
-        NewAttempt(DeliveryDetail(*row[:_DELIVERY_FIELDS]), AttemptDetail(*row[_DELIVERY_FIELDS:]))
-        for row in rows
+        NewAttempt(delivery, attempt_detail(tuple(row)[DELIVERY_COLUMNS:]))
+        for delivery, row in zip(delivery_details(rows), rows, strict=True)
     ]
 
 

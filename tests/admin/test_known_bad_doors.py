@@ -30,10 +30,10 @@ async def test_a10_control_bodies_for_every_role_show_a_viewer_what_is_inside(
 ):
     things = await make_things(api, connection, "acme")
     await connection.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, reused, url, response_code, response_body)"
         " SELECT day, id, 1, 'scheduled', 'http_error', now(), 0.1, false, 'https://example.com', 500, 'internal'"
-        " FROM dispatcher.delivery_open WHERE id = $1",
+        " FROM words.delivery_open WHERE id = $1",
         things.delivery,
     )
     viewer = await api.token_of("viewer")

@@ -85,7 +85,7 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
         now,
     )
     await sql.execute(
-        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
         " VALUES ($1, $2, $3, $4, 'order.created', $5, 'standard')",
         delivery,
         now.date(),
@@ -255,10 +255,10 @@ async def test_a_viewer_sees_neither_answers_nor_header_values(api, connection):
         assert b"********" in reply.raw
     things = await make_things(api, connection, "acme")
     await connection.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, reused, url, response_code, response_body)"
         " SELECT day, id, 1, 'scheduled', 'http_error', now(), 0.1, false, 'https://example.com', 500, 'internal'"
-        " FROM dispatcher.delivery_open WHERE id = $1",
+        " FROM words.delivery_open WHERE id = $1",
         things.delivery,
     )
     path = f"/deliveries/{things.delivery}"

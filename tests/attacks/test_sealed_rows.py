@@ -53,7 +53,7 @@ async def test_a_tampered_secret_holds_its_own_deliveries_and_no_others(bench, s
 
     async def held(count: int) -> bool:
         rows = await sql.fetch(
-            "SELECT endpoint_id, count(*) FROM dispatcher.delivery_open GROUP BY 1 ORDER BY 1"
+            "SELECT endpoint_id, count(*) FROM dispatcher.delivery WHERE finished_at IS NULL GROUP BY 1 ORDER BY 1"
         )
         return [tuple(row) for row in rows] == [(name, count) for name in sorted(SPOILT)]
 

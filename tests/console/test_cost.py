@@ -98,9 +98,7 @@ async def test_the_plan_of_last_attempts_descends_once_for_each_delivery_and_day
 ) -> None:
     del seeded
     await sql.execute("ANALYZE dispatcher.attempt")
-    rows = await sql.fetch(
-        "SELECT id FROM dispatcher.delivery_done ORDER BY created_at DESC LIMIT 50"
-    )
+    rows = await sql.fetch("SELECT id FROM words.delivery_done ORDER BY created_at DESC LIMIT 50")
     wanted = [row[0] for row in rows]
     days = {ids.day_of(one) + timedelta(days=offset) for one in wanted for offset in (-1, 0, 1)}
     plan = await explain(database, "attempts_last", wanted, sorted(days))

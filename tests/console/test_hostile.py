@@ -90,13 +90,13 @@ async def put(connection: Any, number: int, payload: str, delivery_id: str) -> N
         event_id, payload.encode(),
     )  # fmt: skip
     await connection.execute(
-        "INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile, state,"
+        "INSERT INTO words.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile, state,"
         " reason, attempt_count, schedule_position, created_at, finished_at, warnings)"
         " VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2, $3, $4, $4, 'wms', 'failed', $4, 1, 1, now(), now(), $5)",
         delivery_id, event_id, endpoint_id, short, everything,
     )  # fmt: skip
     await connection.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,"
         " latency_seconds, reused, peer, url, response_code, response_body, error)"
         " VALUES ((now() AT TIME ZONE 'UTC')::date, $1, 1, 'scheduled', 'http_error', $2, now(), 1, false, $3, $3,"
         " 500, $4, $3)",

@@ -166,10 +166,10 @@ async def test_what_a_receiver_sent_cannot_steer_the_page(admin, story, sql):
     await story.event("evt_x", labels='{"k": "\u202egnp"}')
     delivery = await story.delivery(endpoint, "evt_x", "failed")
     await sql.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, reused, url, response_code, response_body, error)"
         " SELECT day, id, 1, 'scheduled', 'http_error', now(), 0.1, false, 'https://example.com', 500, $2, $3"
-        " FROM dispatcher.delivery_done WHERE id = $1",
+        " FROM dispatcher.delivery WHERE id = $1",
         delivery,
         STEERING.encode(),
         STEERING,

@@ -22,7 +22,7 @@ def words_of(text: str) -> str:
 
 async def attempt(sql: Any, delivery_id: str, code: int) -> None:
     await sql.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, reused, url, response_code)"
         " SELECT day, id, 1, 'scheduled', 'http_error', now(), 0.5, false, 'https://example.com/', $2"
         " FROM dispatcher.delivery WHERE id = $1",

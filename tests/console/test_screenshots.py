@@ -72,7 +72,7 @@ def fill(living: Living) -> None:
 
     async def settled() -> bool:
         (row,) = await asyncio.to_thread(
-            living.sql, "SELECT count(*) FROM dispatcher.attempt WHERE attempted_at < now()"
+            living.sql, "SELECT count(*) FROM words.attempt WHERE attempted_at < now()"
         )
         return int(row[0]) >= EVENTS_COUNT
 
@@ -94,7 +94,7 @@ def test_the_pictures_are_made_anew(
     (failing,) = {
         str(row["id"])
         for row in living.sql(
-            "SELECT id FROM dispatcher.delivery_open WHERE attempt_count > 0 ORDER BY id LIMIT 1"
+            "SELECT id FROM words.delivery_open WHERE attempt_count > 0 ORDER BY id LIMIT 1"
         )
     }
     endpoint = f"/webhooks/{'ep_erp'.ljust(29, 'a')}"

@@ -86,7 +86,7 @@ async def test_prometheus_fires_for_a_stopped_receiver_within_6_minutes(
         async with asyncio.timeout(20):
             await prometheus.wait()
     event = await sql.fetchval(
-        "SELECT data FROM dispatcher.event WHERE type = 'dispatcher.endpoint.failing'"
+        "SELECT data FROM dispatcher.event_all WHERE accepted_at IS NOT NULL AND type = 'dispatcher.endpoint.failing'"
     )
     transcript["event"] = orjson.loads(event)
     say(orjson.dumps({"id": "M2", **transcript}).decode())

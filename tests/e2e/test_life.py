@@ -30,7 +30,7 @@ async def test_sigterm_finishes_what_is_in_flight_hands_back_the_rest_and_exits_
     began = time.monotonic()
     assert await daemon.ended(5) == 0
     drained = time.monotonic() - began
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 5
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all") == 5
     states = await sql.fetch(
         "SELECT endpoint_id, state, attempt_count FROM dispatcher.delivery GROUP BY 1, 2, 3 ORDER BY 1"
     )
@@ -64,7 +64,7 @@ async def test_a_second_sigterm_ends_it_within_two_seconds(bench, sql):
     daemon.kill(signal.SIGTERM)
     assert await daemon.ended(5) == 1
     assert time.monotonic() - began <= 2.0
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all") == 0
 
 
 async def test_sighup_with_a_bad_file_keeps_the_old_settings(bench, sql, tmp_path):

@@ -27,7 +27,7 @@ async def _in_state(sql: Any, endpoint_id: str, state: str, seconds: float = 10.
 
 async def _attempts(sql: Any, endpoint_id: str) -> Any:
     return await sql.fetch(
-        "SELECT a.* FROM dispatcher.attempt AS a JOIN dispatcher.delivery AS d ON d.id = a.delivery_id"
+        "SELECT a.* FROM dispatcher.attempt_all AS a JOIN dispatcher.delivery AS d ON d.id = a.delivery_id"
         " WHERE d.endpoint_id = $1 ORDER BY a.attempt_number",
         endpoint_id,
     )
@@ -36,10 +36,11 @@ async def _attempts(sql: Any, endpoint_id: str) -> Any:
 async def _resend(sql: Any, delivery: Any) -> None:
     async with sql.transaction():
         await sql.execute(
-            "INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)"
-            " VALUES ($1, 'resend', $2, $3, 'test')",
-            delivery["id"],
+            "INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, event_id, endpoint_no, requested_by)"
+            " SELECT $1, 'resend', $2, $3, number, 'test' FROM dispatcher.endpoint WHERE id = $4",
+            delivery["uuid"],
             delivery["day"],
+            delivery["event_id"],
             delivery["endpoint_id"],
         )
         await sql.execute("NOTIFY dispatcher_control")
@@ -73,7 +74,7 @@ async def test_attempts_come_when_the_schedule_says_then_failed_and_a_resend_mak
         assert delay - 0.005 <= apart <= delay + 0.5
     await _resend(sql, failed)
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 5 FROM dispatcher.attempt"),
+        lambda: sql.fetchval("SELECT count(*) = 5 FROM dispatcher.attempt_all"),
         seconds=5,
         what="a fifth attempt",
     )
@@ -129,7 +130,7 @@ async def test_a_resend_of_a_waiting_delivery_keeps_its_place_in_the_schedule(be
     waiting = await _in_state(sql, "ep_x", "retrying")
     await _resend(sql, waiting)
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 2 FROM dispatcher.attempt"),
+        lambda: sql.fetchval("SELECT count(*) = 2 FROM dispatcher.attempt_all"),
         seconds=2,
         what="the resend",
     )
@@ -141,7 +142,7 @@ async def test_a_resend_of_a_waiting_delivery_keeps_its_place_in_the_schedule(be
     )
     assert after["next_attempt_at"] == waiting["next_attempt_at"]
     await until(
-        lambda: sql.fetchval("SELECT count(*) = 3 FROM dispatcher.attempt"),
+        lambda: sql.fetchval("SELECT count(*) = 3 FROM dispatcher.attempt_all"),
         seconds=8,
         what="the retry",
     )
@@ -177,7 +178,7 @@ async def test_410_ends_and_disables_under_standard_and_is_retried_under_wms(ben
         what="four ended",
     )
     reasons = await sql.fetch(
-        "SELECT reason FROM dispatcher.delivery_done WHERE endpoint_id = 'ep_std' ORDER BY created_at"
+        "SELECT reason FROM dispatcher.delivery WHERE endpoint_id = 'ep_std' ORDER BY created_at"
     )
     assert [row["reason"] for row in reasons] == ["gone", "endpoint_disabled"]
     await bench.report(
@@ -220,7 +221,7 @@ async def test_a_paused_endpoint_holds_what_comes_and_resumes_oldest_first(bench
     order = [
         row["event_id"]
         for row in await sql.fetch(
-            "SELECT event_id FROM dispatcher.delivery_open ORDER BY created_at, id"
+            "SELECT event_id FROM dispatcher.delivery_open ORDER BY next_attempt_at, id"
         )
     ]
     await sql.execute("UPDATE dispatcher.endpoint SET state = 'active', paused_at = NULL")
@@ -242,7 +243,7 @@ async def test_waiting_deliveries_of_deleted_and_disabled_endpoints_are_cancelle
     await bench.produced(Plan(url=bench.url, events_count=3))
     await until(
         lambda: sql.fetchval(
-            "SELECT count(*) = 6 FROM dispatcher.delivery_open WHERE state = 'retrying'"
+            "SELECT count(*) = 6 FROM dispatcher.delivery_open WHERE schedule_position > 0"
         ),
         seconds=10,
         what="six retrying",

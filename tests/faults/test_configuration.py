@@ -95,7 +95,10 @@ async def test_what_a_missing_profile_file_holds_goes_out_when_it_is_back(bench,
     held = await sql.fetchrow(
         "SELECT id, event_id FROM dispatcher.delivery WHERE endpoint_id = 'ep_mine' AND state = 'pending'"
     )
-    body = "SELECT bytes FROM dispatcher.body WHERE event_id = $1 AND profile = 'mine'"
+    body = (
+        "SELECT bytes FROM dispatcher.event WHERE id = $1 AND profile = 'mine'"
+        " UNION ALL SELECT bytes FROM dispatcher.body WHERE event_id = $1 AND profile = 'mine'"
+    )
     assert await sql.fetchval(body, held["event_id"]) is None
     _, text = await daemon.get("/metrics")
     assert 'dispatcher_endpoints_unusable{reason="unknown_profile"} 1.0' in text
@@ -118,7 +121,7 @@ async def test_what_a_missing_profile_file_holds_goes_out_when_it_is_back(bench,
         "SELECT id FROM dispatcher.delivery WHERE endpoint_id = 'ep_mine' AND state = 'retrying'"
     )
     assert _cli(daemon, "delivery", "resend", has_body).returncode == 0
-    attempts = "SELECT outcome, error FROM dispatcher.attempt WHERE delivery_id = $1 AND trigger = 'manual'"
+    attempts = "SELECT outcome, error FROM dispatcher.attempt_all WHERE delivery_id = $1 AND trigger = 'manual'"
 
     async def attempted() -> Any:
         return await sql.fetchrow(attempts, has_body)
@@ -196,7 +199,7 @@ async def test_control_cancelling_for_a_problem_leaves_nothing_to_resume(databas
     """F11: what upkeep once did with the endpoints that the routing table could not compile."""
     await add_endpoint(sql, "ep_mine", "http://127.0.0.1:9/", profile="mine", secret=WMS_SECRET)
     await sql.execute(
-        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
         " VALUES ('wh_1', current_date, 'evt_1', 'ep_mine', 'a.b', 'default', 'mine')"
     )
     pool = Database(database, connections_max=1)

@@ -162,7 +162,7 @@ async def _started_at(daemon: Daemon) -> float:
 
 async def _without_result(sql: Any, receiver: Receiver) -> int:
     """Counts requests without an attempt row: those that were in flight at this kill and at the ones before."""
-    recorded: int = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt")
+    recorded: int = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all")
     return max(0, len(receiver.entries("request")) - recorded)
 
 
@@ -177,7 +177,7 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     bench.produce(Plan(url=bench.url, events_count=1))
     due = await until(
         lambda: sql.fetchval(
-            "SELECT next_attempt_at FROM dispatcher.delivery_open WHERE state = 'retrying'"
+            "SELECT next_attempt_at FROM dispatcher.delivery_open WHERE schedule_position > 0"
         ),
         seconds=10,
         what="a committed retry",
@@ -188,7 +188,7 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     await receiver.received(2, path="/later", seconds=15)
     await quiet(bench.url, seconds=5)
     late = await sql.fetchval(
-        "SELECT extract(epoch FROM attempted_at - $1)::float8 FROM dispatcher.attempt WHERE attempt_number = 2",
+        "SELECT extract(epoch FROM attempted_at - $1)::float8 FROM dispatcher.attempt_all WHERE attempt_number = 2",
         due,
     )
     assert -0.01 <= late <= 1.0
@@ -220,7 +220,7 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql, long
     await receiver.received(16, seconds=TAKEOVER_SECONDS_MAX)
     took_over = time.monotonic() - stopped_at
     await quiet(bench.url, seconds=10)
-    attempts = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt")
+    attempts = await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all")
     if long_run:
         await asyncio.sleep(3 * lease_seconds - (time.monotonic() - stopped_at))
     requests = receiver.count("request")
@@ -230,7 +230,7 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql, long
         return bool(await zombie.metric("dispatcher_results_fenced_total") == 8)
 
     await until(fenced, seconds=15, what="eight results refused")
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == attempts == 8
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all") == attempts == 8
     assert await zombie.metric("dispatcher_leases_lost_total") == 64
     assert heir.child.poll() is None
     assert receiver.count("request") == requests, "the zombie sent something after its lease"

@@ -15,7 +15,7 @@ from tests.support.history import day_ago
 pytestmark = pytest.mark.postgres
 
 READERS = 10
-ALL_OF_HISTORY = "SELECT count(*) FROM dispatcher.delivery_done AS d WHERE d.id = 'wh_none'"
+ALL_OF_HISTORY = "SELECT count(*) FROM dispatcher.delivery_done AS d WHERE d.id = gen_random_uuid()"
 
 
 async def _days(sql: asyncpg.Connection, count: int) -> None:
@@ -27,9 +27,9 @@ async def _days(sql: asyncpg.Connection, count: int) -> None:
 
 async def _read(database: Database) -> None:
     """Reads what pages, searches and commands read over all of history, finding nothing."""
-    nothing: list[object] = [None] * 13
+    nothing: list[object] = [None] * 14
     async with admin.reading(database) as connection:
-        nothing[1], nothing[11] = "ep_none", 50
+        nothing[1], nothing[12] = "ep_none", 50
         assert await history.page_of_deliveries(connection, nothing) == []
         assert await history.page_of_events(connection, ["nobody", *[None] * 7, 50, None]) == []
         assert await history.find_event(connection, "evt_none", None) is None

@@ -34,12 +34,13 @@ WITH made AS (
     FROM generate_series($1::int, $2::int) AS g
 )
 INSERT INTO dispatcher.delivery_open
-    (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count, schedule_position,
-     next_attempt_at)
-SELECT 'wh_' || lpad((g * $3 + e)::text, 26, 'a'), (now() AT TIME ZONE 'UTC')::date, 'retry' || g,
-       'ep_' || e, 'order.created', 'default', 'standard', 'retrying', 1, 1,
+    (id, day, event_id, endpoint_no, event_type_code, attempt_count, schedule_position, next_attempt_at)
+SELECT (overlay(lpad(to_hex(extract(epoch FROM now())::bigint * 1000), 12, '0') || '8'
+                || lpad(to_hex(g * $3 + e), 19, '0') PLACING '8' FROM 17 FOR 1))::uuid,
+       (now() AT TIME ZONE 'UTC')::date, 'retry' || g, p.number, 0, 1, 1,
        now() + interval '5 minutes' + random() * interval '1 hour'
 FROM generate_series($1::int, $2::int) AS g, generate_series(0, $3::int - 1) AS e
+JOIN dispatcher.endpoint AS p ON p.id = 'ep_' || e
 """
 _MAKE_DUE = """
 UPDATE dispatcher.delivery_open SET next_attempt_at = clock_timestamp()

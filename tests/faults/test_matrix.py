@@ -11,7 +11,7 @@ from tests.support.daemon import CHECKOUT
 ROWS = matrix.read()
 IDS = [
     *(f"F{number}" for number in range(1, 12)),
-    *(f"P{number}" for number in (*range(1, 13), *range(14, 20))),
+    *(f"P{number}" for number in (*range(1, 13), *range(14, 20), *range(21, 25))),
     *(f"R{number}" for number in range(1, 27)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),
@@ -19,6 +19,7 @@ IDS = [
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),
     *(f"S{number}" for number in range(1, 5)),
+    *(f"B{number}" for number in range(1, 2)),
 ]
 
 

@@ -69,7 +69,8 @@ async def test_hostile_receivers_under_load_do_not_grow_the_daemon(bench, sql, l
         async def served() -> bool:
             return not await sql.fetchval(
                 "SELECT EXISTS (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL)"
-                " OR EXISTS (SELECT FROM dispatcher.delivery_open WHERE endpoint_id = 'ep_good')"
+                " OR EXISTS (SELECT FROM dispatcher.delivery_open AS o JOIN dispatcher.endpoint AS p"
+                " ON p.number = o.endpoint_no WHERE p.id = 'ep_good')"
             )
 
         await until(served, seconds=30, what="the receiver that behaves to have all")

@@ -206,7 +206,7 @@ async def test_a_locked_table_and_a_deadlocked_statement_are_waited_out(bench, s
     await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"))
     daemon = await bench.daemon().started()
     other = await asyncpg.connect(database)
-    await other.execute("BEGIN; LOCK TABLE dispatcher.attempt IN ACCESS EXCLUSIVE MODE")
+    await other.execute("BEGIN; LOCK TABLE dispatcher.delivery_done IN ACCESS EXCLUSIVE MODE")
     await bench.produced(Plan(url=bench.url, events_count=10))
     await bench.receiver.received(10)
     await daemon.said("recorder.waits")

@@ -93,7 +93,7 @@ async def test_running_out_of_descriptors_spends_no_attempt_and_starves_nobody(b
     receiver.behave(**dict.fromkeys(names, answers | {"statuses": [200]}))
     await quiet(bench.url, seconds=60)
     failed = await sql.fetch(
-        "SELECT outcome, error, count(*) FROM dispatcher.attempt WHERE outcome <> 'ok' GROUP BY 1, 2"
+        "SELECT outcome, error, count(*) FROM dispatcher.attempt_all WHERE outcome <> 'ok' GROUP BY 1, 2"
     )
     await bench.report(
         "F7",

@@ -82,7 +82,8 @@ async def drained(bench, sql, prefix: str, events: int) -> float:
         return bool(
             await sql.fetchval(
                 "SELECT NOT EXISTS (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL)"
-                " AND NOT EXISTS (SELECT FROM dispatcher.delivery_open WHERE endpoint_id <> 'ep_old')"
+                " AND NOT EXISTS (SELECT FROM dispatcher.delivery_open AS o JOIN dispatcher.endpoint AS p"
+                " ON p.number = o.endpoint_no WHERE p.id <> 'ep_old')"
             )
         )
 
@@ -108,7 +109,7 @@ async def test_old_days_are_dropped_while_deliveries_flow(make_bench, fresh_data
         for day in old:
             await fill_day(sql, day, rows)
         held = await make_day(sql, 39)
-        await leave_waiting(sql, held, "wh_held")
+        held_id = await leave_waiting(sql, held, "held")
         await sql.execute("ANALYZE")
         # The daemon keeps everything; retention runs beside it, at the moments that are measured.
         daemon = await bench.daemon(
@@ -142,7 +143,7 @@ async def test_old_days_are_dropped_while_deliveries_flow(make_bench, fresh_data
             "UPDATE dispatcher.endpoint SET state = 'active', paused_at = NULL WHERE id = 'ep_old'"
         )
         await quiet(fresh_database, seconds=15)
-        state = await sql.fetchval("SELECT state FROM dispatcher.delivery WHERE id = 'wh_held'")
+        state = await sql.fetchval("SELECT state FROM dispatcher.delivery WHERE id = $1", held_id)
         assert state == "succeeded"
         finished = await asyncio.to_thread(command, fresh_database)
         assert finished.returncode == 0, finished.stderr

@@ -296,10 +296,10 @@ class MemoryDatabase:
 
     def _record_late(self, attempt: AttemptRow, shard: int, token: int) -> None:
         row = self.done.get(attempt.delivery_id)
-        if row is None or (attempt.delivery_id, attempt.attempt_number) in self.attempts:
+        if row is None or attempt.attempt_number <= row.attempt_count:
             return
         self._keep(attempt, shard, token)
-        row.attempt_count = max(row.attempt_count, attempt.attempt_number)
+        row.attempt_count = attempt.attempt_number
         row.schedule_position += attempt.trigger == "scheduled"
         if attempt.outcome == "ok":
             row.state, row.reason = "succeeded", None

@@ -114,6 +114,8 @@ class Schedule:
         self.world.tables.save_endpoint(
             EndpointRow(
                 id=EndpointId(name),
+                number=1,
+                revision=1,
                 tenant="default",
                 name=name,
                 url=f"http://host{chance.randint(0, 1)}.test/{name}",

@@ -13,7 +13,8 @@ import pytest
 
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow, Recorded
+from dispatcher.store.columns import uuid_of
+from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Outbox
 from dispatcher.store.pool import Database
@@ -21,6 +22,7 @@ from dispatcher.store.routing import EndpointRow, Routing
 from dispatcher.store.statements import statement
 from tests.simulation import stores
 from tests.simulation.database import MemoryDatabase, as_event
+from tests.support.words import attempt_row, wh
 
 EP, SHARD = EndpointId("ep"), 5
 
@@ -46,7 +48,7 @@ class Memory:
     async def save_endpoint(self) -> None:
         self.tables.save_endpoint(
             EndpointRow(
-                EP, "default", "ep", "https://x.test/", "wms", ["*"], {}, {}, None, None, None, None,
+                EP, 1, 1, "default", "ep", "https://x.test/", "wms", ["*"], {}, {}, None, None, None, None,
                 None, "active", None, SHARD, None, None, [],
             )
         )  # fmt: skip
@@ -96,13 +98,21 @@ class Real:
         )
 
     async def cancel(self, delivery_id: DeliveryId) -> None:
-        await self._sql.fetchval(statement("delivery_cancel"), delivery_id, "test")
+        await self._sql.fetchval(statement("delivery_cancel"), uuid_of(delivery_id), "test")
 
     async def resend(self, delivery_id: DeliveryId) -> None:
-        day = await self._sql.fetchval(
-            "SELECT day FROM dispatcher.delivery WHERE id = $1", delivery_id
+        row = await self._sql.fetchrow(
+            "SELECT day, event_id FROM dispatcher.delivery WHERE id = $1", delivery_id
         )
-        await self._sql.fetchval(statement("delivery_resend"), delivery_id, day, EP, "test")
+        assert row is not None
+        await self._sql.fetchval(
+            statement("delivery_resend"),
+            uuid_of(delivery_id),
+            row["day"],
+            EP,
+            "test",
+            row["event_id"],
+        )
 
     async def close(self) -> None:
         await self._sql.close()
@@ -124,8 +134,13 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     await made.close()
 
 
+def _id(event_id: str) -> DeliveryId:
+    """Returns the id of an event's delivery; that of `e2` sorts after that of `e1`."""
+    return wh(ord(event_id[-1]), event_id=event_id, endpoint_id=EP)
+
+
 async def _fan_out(store: Any, *ids: str) -> None:
-    """Takes events through; each becomes one delivery, `wh_` and the event's id."""
+    """Takes events through; each becomes one delivery."""
     for event_id in ids:
         await store.insert(event_id)
     async with store.outbox.claim(100, 1_000_000) as claim:
@@ -133,7 +148,7 @@ async def _fan_out(store: Any, *ids: str) -> None:
             [BodyRow(claim.day, event.id, "wms", b"{}") for event in claim.events],
             [
                 DeliveryRow(
-                    DeliveryId(f"wh_{event.id}"), claim.day, event.id, EP, "a.b", "default", "wms", None
+                    _id(event.id), claim.day, event.id, EP, 1, "a.b", "default", "wms", None
                 )
                 for event in claim.events
             ],
@@ -159,13 +174,18 @@ async def _record(
     outcome: str = "http_error",
     trigger: str = "scheduled",
 ) -> Recorded:
-    delivery_id = DeliveryId(f"wh_{name}")
+    delivery_id = _id(name)
     reason = "schedule_spent" if state == "failed" else None
     today = SystemClock.now().date()
-    attempt = AttemptRow(
-        today, delivery_id, number, trigger, outcome, None, SystemClock.now(), 0.1, None, None,
-        None, None, False, None, "https://x.test/", 200 if outcome == "ok" else 500, None, None,
-    )  # fmt: skip
+    attempt = attempt_row(
+        today,
+        delivery_id,
+        name,
+        attempt_number=number,
+        trigger=trigger,
+        outcome=outcome,
+        response_code=200 if outcome == "ok" else 500,
+    )
     position = number if trigger == "scheduled" else number - 1
     move = MoveRow(SHARD, delivery_id, number, state, reason, position, due)
     recorded: Recorded = await store.deliveries.record([move], [attempt], {SHARD: token})
@@ -230,11 +250,14 @@ async def test_the_routing_version_moves_with_an_endpoint_and_a_claim_reads_it(s
 async def test_a_new_delivery_is_due_at_once_and_loads_with_its_body(store):
     await _fan_out(store, "e1", "e2")
     window = await store.deliveries.window([EP], 10, 60.0)
-    assert [row.id for row in window] == ["wh_e1", "wh_e2"]
+    assert [row.id for row in window] == [_id("e1"), _id("e2")]
     assert all(row.due_in_seconds <= 0 for row in window)
-    assert [row.id for row in await store.deliveries.arrivals([EP], 10, 30.0)] == ["wh_e1", "wh_e2"]
-    assert [row.id for row in await store.deliveries.window([EP], 1, 60.0)] == ["wh_e1"]
-    (row,) = await store.deliveries.load([DeliveryId("wh_e2"), DeliveryId("wh_none")])
+    assert [row.id for row in await store.deliveries.arrivals([EP], 10, 30.0)] == [
+        _id("e1"),
+        _id("e2"),
+    ]
+    assert [row.id for row in await store.deliveries.window([EP], 1, 60.0)] == [_id("e1")]
+    (row,) = await store.deliveries.load([_id("e2"), _id("none")])
     assert (row.body, row.state, row.attempt_count, row.event_id) == (b"{}", "pending", 0, "e2")
 
 
@@ -250,7 +273,7 @@ async def test_a_retry_moves_its_due_time_and_a_success_ends_it(store):
         frozenset(),
         frozenset(),
     )
-    assert await store.deliveries.load([DeliveryId("wh_e1")]) == []
+    assert await store.deliveries.load([_id("e1")]) == []
 
 
 async def test_a_batch_sent_again_changes_nothing(store):
@@ -262,7 +285,7 @@ async def test_a_batch_sent_again_changes_nothing(store):
     (row,) = await store.deliveries.window([EP], 10, 40.0)
     assert row.due_in_seconds <= 30.0
     await _record(store, token, "e1", 2, "failed")
-    assert (await _record(store, token, "e1", 2, "failed")).late == {"wh_e1"}
+    assert (await _record(store, token, "e1", 2, "failed")).late == {_id("e1")}
 
 
 async def test_a_result_under_an_old_token_is_fenced(store):
@@ -271,21 +294,21 @@ async def test_a_result_under_an_old_token_is_fenced(store):
     await store.end_lease("me")
     newer = await _take(store, "other")
     assert newer > token
-    assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).fenced == {"wh_e1"}
-    assert [row.id for row in await store.deliveries.load([DeliveryId("wh_e1")])] == ["wh_e1"]
+    assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).fenced == {_id("e1")}
+    assert [row.id for row in await store.deliveries.load([_id("e1")])] == [_id("e1")]
     assert not (await _record(store, newer, "e1", 1, "succeeded", outcome="ok")).fenced
 
 
 async def test_an_attempt_on_a_cancelled_delivery_is_late_and_its_success_counts(store):
     token = await _take(store)
     await _fan_out(store, "e1")
-    await store.cancel(DeliveryId("wh_e1"))
+    await store.cancel(_id("e1"))
     (request,) = await store.deliveries.requests([SHARD], 10, [])
-    assert (request.kind, request.id) == ("cancel", "wh_e1")
-    await store.deliveries.forget_requests([(DeliveryId("wh_e1"), "cancel")])
+    assert (request.kind, request.id) == ("cancel", _id("e1"))
+    await store.deliveries.forget_requests([(_id("e1"), "cancel")])
     assert await store.deliveries.requests([SHARD], 10, []) == []
-    assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).late == {"wh_e1"}
-    await store.resend(DeliveryId("wh_e1"))
+    assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).late == {_id("e1")}
+    await store.resend(_id("e1"))
     (request,) = await store.deliveries.requests([SHARD], 10, [])
     assert (request.state, request.reason, request.attempt_count) == ("succeeded", None, 1)
 
@@ -293,7 +316,7 @@ async def test_an_attempt_on_a_cancelled_delivery_is_late_and_its_success_counts
 async def test_a_resend_waits_until_an_attempt_after_it_settles_it(store):
     token = await _take(store)
     await _fan_out(store, "e1")
-    delivery_id = DeliveryId("wh_e1")
+    delivery_id = _id("e1")
     before = SystemClock.now()
     await asyncio.sleep(0.002)
     await store.resend(delivery_id)
@@ -319,7 +342,7 @@ async def test_a_scheduled_attempt_that_began_after_a_resend_was_asked_for_answe
     """Else a person who asked a moment before the schedule's own success would see one attempt too many."""
     token = await _take(store)
     await _fan_out(store, "e1")
-    await store.resend(DeliveryId("wh_e1"))
+    await store.resend(_id("e1"))
     state = "succeeded" if answered else "retrying"
     await _record(store, token, "e1", 1, state, outcome=outcome)
     (request,) = await store.deliveries.requests([SHARD], 10, [])
@@ -367,16 +390,17 @@ async def test_what_will_not_be_sent_is_ended_from_the_start(store):
     await store.insert("e1")
     async with store.outbox.claim(10, 1_000_000) as claim:
         ended = CancelledRow(
-            DeliveryId("wh_e1"),
+            _id("e1"),
             claim.events[0].id,
             EP,
+            1,
             "a.b",
             "default",
             "wms",
             "endpoint_disabled",
         )
         await claim.write([BodyRow(claim.day, claim.events[0].id, "wms", b"{}")], [], [ended])
-    assert await store.deliveries.load([DeliveryId("wh_e1")]) == []
-    await store.resend(DeliveryId("wh_e1"))
+    assert await store.deliveries.load([_id("e1")]) == []
+    await store.resend(_id("e1"))
     (request,) = await store.deliveries.requests([SHARD], 10, [])
     assert (request.state, request.reason) == ("cancelled", "endpoint_disabled")

@@ -26,6 +26,7 @@ class Store:
         self.added: list[TrafficRow] = []
         self.breakers: list[list[BreakerRow]] = []
         self.figures: list[Mapping[str, object]] = []
+        self.tested: list[EndpointId] = []
 
     async def add(self, rows: Sequence[TrafficRow]) -> None:
         if self.away:
@@ -37,6 +38,11 @@ class Store:
     async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
         assert incarnation == "one"
         self.breakers.append(list(rows))
+
+    async def take_tested(self, incarnation: str) -> list[EndpointId]:
+        assert incarnation == "one"
+        tested, self.tested = self.tested, []
+        return tested
 
     async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
         assert incarnation == "one"
@@ -50,11 +56,13 @@ class World:
         self.store, self.clock = Store(), ManualClock()
         self.breakers: OpenBreakers = {}
         self.figures: dict[str, object] = {"lanes_count": 1}
+        self.tested: list[EndpointId] = []
         self.traffic = TrafficCounts(
             self.store,
             incarnation="one",
             breakers=lambda: self.breakers,
             figures=lambda: self.figures,
+            tested=self.tested.append,
             clock=self.clock,
         )
 
@@ -204,3 +212,15 @@ async def test_no_body_is_kept_until_the_flush(world: World) -> None:
     world.traffic.add(result)
     del result
     assert sys.getrefcount(body) < before
+
+
+async def test_a_test_event_that_succeeded_closes_a_published_breaker_once(world: World) -> None:
+    endpoint = EndpointId("a")
+    world.store.tested = [endpoint]
+    await world.traffic.flush()
+    assert world.tested == []  # none is open
+    world.breakers = {endpoint: (BreakerState.OPEN, world.clock.monotonic() + 5.0)}
+    await world.traffic.flush()
+    await world.traffic.flush()
+    await world.traffic.flush()
+    assert world.tested == [endpoint]

@@ -7,10 +7,12 @@ from typing import Any
 import asyncpg
 import pytest
 
+from dispatcher.core import ids
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
 from dispatcher.store.pool import Database
+from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres
 
@@ -54,10 +56,10 @@ async def _open(
         ), b AS (
             INSERT INTO dispatcher.body (day, event_id, profile, bytes) SELECT day, event, 'wms', 'body' FROM today
         )
-        INSERT INTO dispatcher.delivery_open
+        INSERT INTO words.delivery_open
             (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count, schedule_position,
              next_attempt_at, created_at)
-        SELECT 'wh' || $1::text, day, event, 'ep', 'a.b', 'default', 'wms',
+        SELECT $5::text, day, event, 'ep', 'a.b', 'default', 'wms',
                CASE WHEN $3 > 0 THEN 'retrying' ELSE 'pending' END, $2, $3, now() + $4::text::interval, now()
         FROM today
         """,
@@ -65,8 +67,9 @@ async def _open(
         attempt_count,
         position,
         due,
+        wh(number),
     )
-    return DeliveryId(f"wh{number}")
+    return wh(number)
 
 
 async def _result(
@@ -83,38 +86,30 @@ async def _result(
 ) -> tuple[MoveRow, AttemptRow]:
     code = 200 if outcome == "ok" else 500
     day = await sql.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
-    delivery_id = DeliveryId(f"wh{number}")
+    delivery_id = wh(number)
     return (
         MoveRow(SHARD, delivery_id, attempt, state, reason, position, due),
-        AttemptRow(
+        attempt_row(
             day,
             delivery_id,
-            attempt,
-            trigger,
-            outcome,
-            (),
-            AT,
-            0.1,
-            None,
-            None,
-            None,
-            None,
-            False,
-            "127.0.0.1",
-            "https://x.test/",
-            code,
-            None,
-            None,
+            f"evt{number}",
+            attempt_number=attempt,
+            trigger=trigger,
+            outcome=outcome,
+            attempted_at=AT,
+            response_code=code,
         ),
-    )  # fmt: skip -- the columns in their groups
+    )
 
 
 async def _record(deliveries: Any, *results: tuple[MoveRow, AttemptRow], token: int = TOKEN) -> Any:
     return await deliveries.record([r[0] for r in results], [r[1] for r in results], {SHARD: token})
 
 
-async def _row(sql: Any, delivery_id: str = "wh1") -> Any:
-    return await sql.fetchrow("SELECT * FROM dispatcher.delivery WHERE id = $1", delivery_id)
+async def _row(sql: Any, delivery_id: str | None = None) -> Any:
+    return await sql.fetchrow(
+        "SELECT * FROM dispatcher.delivery WHERE id = $1", delivery_id or wh(1)
+    )
 
 
 async def test_success_retry_and_failure_move_their_deliveries_and_leave_an_attempt_each(
@@ -139,8 +134,8 @@ async def test_success_retry_and_failure_move_their_deliveries_and_leave_an_atte
         ("failed", "schedule_spent", 1, 1, True),
     ]
     assert 29 < rows[1]["due"] <= 30
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 3
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 1
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 3
+    assert await sql.fetchval("SELECT count(*) FROM words.delivery_open") == 1
 
 
 async def test_a_stale_token_writes_nothing(sql, deliveries):
@@ -150,9 +145,9 @@ async def test_a_stale_token_writes_nothing(sql, deliveries):
     recorded = await _record(
         deliveries, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1
     )
-    assert recorded == (frozenset({"wh1", "wh2"}), frozenset())
+    assert recorded == (frozenset({wh(1), wh(2)}), frozenset())
     assert await _row(sql) == before
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
 
 async def test_an_ended_lease_without_a_takeover_still_records(sql, deliveries):
@@ -174,7 +169,7 @@ async def test_recording_a_batch_twice_changes_nothing(sql, deliveries, state, d
     before = await _row(sql)
     await _record(deliveries, result)
     assert await _row(sql) == before
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 1
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 1
 
 
 async def test_a_row_that_postgres_refuses_takes_its_whole_batch_with_it(sql, deliveries):
@@ -183,17 +178,17 @@ async def test_a_row_that_postgres_refuses_takes_its_whole_batch_with_it(sql, de
     good = await _result(sql, 1)
     bad = await _result(sql, 2)
     with pytest.raises(asyncpg.CheckViolationError):
-        await _record(deliveries, good, (bad[0], bad[1]._replace(outcome="nonsense")))
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 2
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+        await _record(deliveries, good, (bad[0], bad[1]._replace(response_code=404)))
+    assert await sql.fetchval("SELECT count(*) FROM words.delivery_open") == 2
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
 
 async def test_what_is_no_rows_fault_is_waited_out(sql, deliveries):
     """A day without its partition: refused row by row, each would be sent again and again."""
     await _open(sql, 1)
     result = await _result(sql, 1)
-    day = await sql.fetchval("SELECT to_char(day, 'YYYYMMDD') FROM dispatcher.delivery_open")
-    await sql.execute(f"DROP TABLE dispatcher.attempt_{day}")
+    day = await sql.fetchval("SELECT to_char(day, 'YYYYMMDD') FROM words.delivery_open")
+    await sql.execute(f"DROP TABLE dispatcher.delivery_done_{day}")
     with pytest.raises(StoreUnavailableError, match="no partition"):
         await _record(deliveries, result)
     await sql.execute("SELECT dispatcher.make_partitions(1)")
@@ -206,7 +201,7 @@ async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(sql, 
     assert await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10) == 1
     assert (await _row(sql))["reason"] == "endpoint_deleted"
     recorded = await _record(deliveries, await _result(sql, 1))
-    assert recorded.late == {"wh1"}
+    assert recorded.late == {wh(1)}
     row = await _row(sql)
     assert (row["state"], row["reason"], row["attempt_count"]) == ("succeeded", None, 1)
 
@@ -225,16 +220,16 @@ async def test_a_failure_after_a_cancellation_in_flight_is_recorded_and_starts_n
         "endpoint_deleted",
         1,
     )
-    assert await sql.fetchval("SELECT outcome FROM dispatcher.attempt") == "http_error"
+    assert await sql.fetchval("SELECT outcome FROM words.attempt") == "http_error"
 
 
 async def test_a_late_result_under_a_stale_token_writes_nothing(sql, deliveries):
     await _open(sql, 1)
     await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
     recorded = await _record(deliveries, await _result(sql, 1), token=TOKEN - 1)
-    assert recorded.fenced == {"wh1"}
+    assert recorded.fenced == {wh(1)}
     assert (await _row(sql))["state"] == "cancelled"
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
 
 async def test_a_failed_resend_of_a_waiting_delivery_keeps_its_due_time(sql, deliveries):
@@ -253,13 +248,13 @@ async def test_a_window_is_the_nearest_due_of_each_endpoint_within_the_horizon(s
     for number, due in enumerate(["-5 s", "10 s", "20 s", "2000 s"]):
         await _open(sql, number, attempt_count=1, position=1, due=due)
     rows = await deliveries.window([EndpointId("ep"), EndpointId("nobody")], 2, 600.0)
-    assert [row.id for row in rows] == ["wh0", "wh1"]
+    assert [row.id for row in rows] == [wh(0), wh(1)]
     assert rows[0].due_in_seconds < -4
     assert 8 < rows[1].due_in_seconds <= 10
     assert [row.id for row in await deliveries.window([EndpointId("ep")], 10, 600.0)] == [
-        "wh0",
-        "wh1",
-        "wh2",
+        wh(0),
+        wh(1),
+        wh(2),
     ]
 
 
@@ -267,23 +262,23 @@ async def test_arrivals_are_what_became_due_of_late(sql, deliveries):
     for number, due in enumerate(["-100 s", "-5 s", "-1 s", "10 s"]):
         await _open(sql, number, attempt_count=1, position=1, due=due)
     assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 10, 30.0)] == [
-        "wh1",
-        "wh2",
+        wh(1),
+        wh(2),
     ]
-    assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 1, 30.0)] == ["wh1"]
+    assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 1, 30.0)] == [wh(1)]
 
 
 async def test_load_returns_what_is_still_open_with_its_body(sql, deliveries):
     await _open(sql, 1)
     await _open(sql, 2)
     await _record(deliveries, await _result(sql, 2))
-    rows = await deliveries.load([DeliveryId("wh1"), DeliveryId("wh2"), DeliveryId("wh9")])
-    assert [(row.id, row.body, row.attempt_count) for row in rows] == [("wh1", b"body", 0)]
+    rows = await deliveries.load([wh(1), wh(2), wh(9)])
+    assert [(row.id, row.body, row.attempt_count) for row in rows] == [(wh(1), b"body", 0)]
 
 
 async def _ask(sql: Any, delivery_id: str, kind: str = "resend") -> None:
     await sql.execute(
-        "INSERT INTO dispatcher.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)"
+        "INSERT INTO words.delivery_request (delivery_id, kind, day, endpoint_id, requested_by)"
         " SELECT $1, $2, day, endpoint_id, 'test' FROM dispatcher.delivery WHERE id = $1",
         delivery_id,
         kind,
@@ -293,10 +288,10 @@ async def _ask(sql: Any, delivery_id: str, kind: str = "resend") -> None:
 async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
     for number in (1, 2):
         await _open(sql, number)
-        await _ask(sql, f"wh{number}")
-    rows = await deliveries.requests([SHARD], 10, [DeliveryId("wh1")])
+        await _ask(sql, wh(number))
+    rows = await deliveries.requests([SHARD], 10, [wh(1)])
     assert [(row.kind, row.id, row.body, row.state) for row in rows] == [
-        ("resend", "wh2", b"body", "pending")
+        ("resend", wh(2), b"body", "pending")
     ]
     assert await deliveries.requests([SHARD + 1], 10, []) == []
 
@@ -306,14 +301,14 @@ async def test_a_request_made_while_an_attempt_was_in_flight_is_answered_by_its_
     sql, deliveries, outcome, answered
 ):
     await _open(sql, 1)
-    await _record(deliveries, await _result(sql, 1, outcome=outcome, state="failed", reason="x"))
+    await _record(deliveries, await _result(sql, 1, outcome=outcome, state="failed", reason="gone"))
     await sql.execute(
-        "UPDATE dispatcher.attempt SET attempted_at = now() - interval '1 s', latency_seconds = 2"
+        "UPDATE dispatcher.delivery_done SET attempted_at = now() - interval '1 s', latency_seconds = 2"
     )
-    await _ask(sql, "wh1")
+    await _ask(sql, wh(1))
     [row] = await deliveries.requests([SHARD], 10, [])
     assert row.answered is answered
-    await sql.execute("UPDATE dispatcher.attempt SET attempted_at = now() - interval '9 s'")
+    await sql.execute("UPDATE dispatcher.delivery_done SET attempted_at = now() - interval '9 s'")
     [row] = await deliveries.requests([SHARD], 10, [])
     assert not row.answered, "the attempt had ended before"
 
@@ -323,19 +318,19 @@ async def test_a_request_is_settled_by_an_attempt_that_began_after_it_or_that_su
 ):
     for number in (1, 2, 3):
         await _open(sql, number)
-        await _ask(sql, f"wh{number}")
+        await _ask(sql, wh(number))
     await sql.execute("UPDATE dispatcher.delivery_request SET requested_at = $1", AT)
     before, after = AT.replace(hour=11), AT.replace(hour=13)
     await deliveries.settle_requests(
         [
-            (DeliveryId("wh1"), after, False),
-            (DeliveryId("wh2"), before, False),
-            (DeliveryId("wh3"), before, True),
+            (wh(1), after, False),
+            (wh(2), before, False),
+            (wh(3), before, True),
         ]
     )
     assert [
-        row[0] for row in await sql.fetch("SELECT delivery_id FROM dispatcher.delivery_request")
-    ] == ["wh2"]
+        row[0] for row in await sql.fetch("SELECT delivery_id FROM words.delivery_request")
+    ] == [wh(2)]
 
 
 async def test_what_a_paused_endpoint_held_too_long_is_cancelled(sql, deliveries):
@@ -344,20 +339,26 @@ async def test_what_a_paused_endpoint_held_too_long_is_cancelled(sql, deliveries
     await sql.execute(
         "UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now() - interval '8 days'"
     )
+    old = ids.delivery_id(ids.unix_ms_of(wh(1)) - 8 * 86_400_000, "evt1", "ep")
     await sql.execute(
-        "UPDATE dispatcher.delivery_open SET created_at = now() - interval '8 days' WHERE id = 'wh1'"
+        "UPDATE dispatcher.delivery_open SET id = dispatcher.delivery_uuid($1)"
+        " WHERE id = dispatcher.delivery_uuid($2)",
+        old,
+        wh(1),
     )
     assert await deliveries.cancel_held(7 * 86400.0, 10) == 1
-    row = await _row(sql)
+    row = await _row(sql, old)
     assert (row["state"], row["reason"]) == ("cancelled", "paused_too_long")
-    assert (await _row(sql, "wh2"))["state"] == "pending"
+    assert (await _row(sql, wh(2)))["state"] == "pending"
 
 
 async def test_cancelling_skips_rows_that_a_recorder_holds(sql, deliveries, database):
     await _open(sql, 1)
     await _open(sql, 2)
     other = await asyncpg.connect(database)
-    await other.execute("BEGIN; SELECT FROM dispatcher.delivery_open WHERE id = 'wh1' FOR UPDATE")
+    await other.execute(
+        "BEGIN; SELECT FROM dispatcher.delivery_open WHERE event_id = 'evt1' FOR UPDATE"
+    )
     assert await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_disabled")], 10) == 1
     await other.execute("COMMIT")
     await other.close()
@@ -367,8 +368,6 @@ async def test_cancelling_skips_rows_that_a_recorder_holds(sql, deliveries, data
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE dispatcher.delivery_open SET state = 'succeeded'",
-        "UPDATE dispatcher.delivery_open SET state = 'retrying'",
         "UPDATE dispatcher.delivery_open SET next_attempt_at = NULL",
         "UPDATE dispatcher.delivery_open SET schedule_position = 1",
         "UPDATE dispatcher.delivery_open SET attempt_count = -1",
@@ -383,11 +382,13 @@ async def test_the_database_refuses_an_open_delivery_in_no_state_of_ours(sql, ch
 @pytest.mark.parametrize(
     "change",
     [
-        "state = 'failed', reason = NULL",
-        "state = 'pending'",
-        "reason = 'x'",
+        "state = 4, reason = NULL",
+        "state = 1",
+        "reason = 1",
         "attempt_count = 0",
         "finished_at = NULL",
+        "response_code = 404",
+        "outcome = NULL",
     ],
 )
 async def test_the_database_refuses_an_ended_delivery_in_no_state_of_ours(sql, deliveries, change):

@@ -13,7 +13,6 @@ from dispatcher.admin.operations.erasure import Erasure
 from dispatcher.admin.operations.events import Events
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
-from dispatcher.core import ids
 from dispatcher.core.errors import (
     ConflictError,
     ForbiddenError,
@@ -21,9 +20,9 @@ from dispatcher.core.errors import (
     NotFoundError,
 )
 from dispatcher.core.model import DeliveryId
-from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
+from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.pool import Database
+from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres
 
@@ -32,12 +31,7 @@ PERSON = "somchai@example.com"
 SHARD = 5
 
 
-def _delivery_ids() -> list[str]:
-    unix_ms = int(SystemClock.now().timestamp() * 1000)
-    return [str(ids.delivery_id(unix_ms, f"event-{n}", "ep_1")) for n in range(4)]
-
-
-DONE, OPEN, OTHER_DONE, OTHER_OPEN = _delivery_ids()
+DONE, OPEN = (wh(0, event_id="evt_2026_000001", endpoint_id=name) for name in ("ep_y", "ep_x"))
 
 
 @pytest.fixture
@@ -66,42 +60,50 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def deliver(
-    sql: Any, event_id: str, *, label: str = "E1", names: tuple[str, str] = (DONE, OPEN)
-) -> None:
+async def deliver(sql: Any, event_id: str, *, label: str = "E1") -> None:
     """Makes an accepted event with a failed and a waiting delivery, all of which name a person."""
+    done, waiting = (wh(0, event_id=event_id, endpoint_id=name) for name in ("ep_y", "ep_x"))
     await sql.execute(
         """
         WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS day), e AS (
             INSERT INTO dispatcher.event
-                (day, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at, accepted_at)
+                (day, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at, accepted_at,
+                 profile, bytes)
             SELECT day, $1, 'employee.create', 'default', json_build_object('mail', $2::text), now(), $2,
-                   jsonb_build_object('employee', $3::text), now(), now() FROM today
+                   jsonb_build_object('employee', $3::text),
+                   dispatcher.delivery_created_at(dispatcher.delivery_uuid($4)), now(), 'wms', convert_to($2, 'UTF8')
+            FROM today
         ), b AS (
             INSERT INTO dispatcher.body (day, event_id, profile, bytes)
-            SELECT day, $1, 'wms', convert_to($2, 'UTF8') FROM today
+            SELECT day, $1, 'standard', convert_to($2, 'UTF8') FROM today
         ), o AS (
-            INSERT INTO dispatcher.delivery_open
+            INSERT INTO words.delivery_open
                 (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count, schedule_position)
             SELECT $5, day, $1, 'ep_x', 'employee.create', 'default', 'wms', 'retrying', 1, 1 FROM today
-        ), d AS (
-            INSERT INTO dispatcher.delivery_done
-                (id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason, attempt_count,
-                 schedule_position, created_at, finished_at)
-            SELECT $4, day, $1, 'ep_y', 'employee.create', 'default', 'wms', 'failed', 'schedule_spent', 1, 1,
-                   now(), now() FROM today
         )
-        INSERT INTO dispatcher.attempt
-            (day, delivery_id, attempt_number, trigger, outcome, attempted_at, latency_seconds, reused, url,
-             response_code, response_body)
-        SELECT day, w.id, 1, 'scheduled', 'http_error', now(), 0.1, true, 'https://x.test/', 500,
-               convert_to('no such person: ' || $2, 'UTF8')
-        FROM today, (VALUES ($4), ($5)) AS w (id)
+        INSERT INTO words.delivery_done
+            (id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason, attempt_count,
+             schedule_position, created_at, finished_at)
+        SELECT $4, day, $1, 'ep_y', 'employee.create', 'default', 'wms', 'failed', 'schedule_spent', 1, 1,
+               now(), now() FROM today
         """,
         event_id,
         PERSON,
         label,
-        *names,
+        done,
+        waiting,
+    )
+    await sql.execute(
+        """
+        INSERT INTO words.attempt
+            (day, delivery_id, attempt_number, trigger, outcome, attempted_at, latency_seconds, reused, url,
+             response_code, response_body)
+        SELECT day, id, 1, 'scheduled', 'http_error', now(), 0.1, true, 'https://x.test/', 500,
+               convert_to('no such person: ' || $2, 'UTF8')
+        FROM dispatcher.delivery WHERE event_id = $1
+        """,
+        event_id,
+        PERSON,
     )
 
 
@@ -130,7 +132,7 @@ async def test_what_an_event_said_is_gone_from_every_table_and_its_states_stay(d
     assert answer == counted | {"dry_run": False}
     assert {k: answer[k] for k in ("events", "bodies", "answers", "cancelled")} == {
         "events": 1,
-        "bodies": 1,
+        "bodies": 2,
         "answers": 2,
         "cancelled": 1,
     }
@@ -138,9 +140,9 @@ async def test_what_an_event_said_is_gone_from_every_table_and_its_states_stay(d
     shown = await Events(deployment).show(ALL, "evt_2026_000001")
     states = {one["id"]: (one["state"], one["reason"]) for one in shown["deliveries"]}
     assert states == {DONE: ("failed", "schedule_spent"), OPEN: ("cancelled", "event_erased")}
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 2
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 2
     assert await sql.fetchval("SELECT erased_at IS NOT NULL FROM dispatcher.event")
-    told = await sql.fetch("SELECT delivery_id, kind FROM dispatcher.delivery_request")
+    told = await sql.fetch("SELECT delivery_id, kind FROM words.delivery_request")
     assert [tuple(row) for row in told] == [(OPEN, "cancel")]
     (line,) = await sql.fetch("SELECT actor, action, object FROM dispatcher.audit")
     assert tuple(line) == ("cli:tester", "event.erase", "evt_2026_000001")
@@ -148,7 +150,7 @@ async def test_what_an_event_said_is_gone_from_every_table_and_its_states_stay(d
 
 async def test_by_label_every_day_and_the_outbox_and_no_other_event(deployment, sql):
     await deliver(sql, "evt_2026_000001")
-    await deliver(sql, "evt_2026_000002", label="E2", names=(OTHER_DONE, OTHER_OPEN))
+    await deliver(sql, "evt_2026_000002", label="E2")
     for event_id, label in (("own-1", "E1"), ("own-2", "E2")):
         await sql.execute(
             "INSERT INTO dispatcher.outbox (id, type, data, labels)"
@@ -206,7 +208,7 @@ async def test_a_bulk_resend_counts_and_asks_for_nothing_that_was_erased(deploym
     assert len((await operations.page(ALL, wanted))["items"]) == 2
     answer = await operations.resend_matching(ALL, wanted, dry_run=dry_run)
     assert (answer["count"], answer["capped"]) == (0, False)
-    asked = "SELECT count(*) FROM dispatcher.delivery_request WHERE kind = 'resend'"
+    asked = "SELECT count(*) FROM words.delivery_request WHERE kind = 'resend'"
     assert await sql.fetchval(asked) == 0
 
 
@@ -214,13 +216,20 @@ async def test_what_is_answered_to_an_attempt_in_flight_is_not_kept(deployment, 
     await deliver(sql, "evt_2026_000001")
     await Erasure(deployment).erase(ALL, event_id="evt_2026_000001")
     now, day = deployment.clock.now(), await sql.fetchval("SELECT day FROM dispatcher.event")
-    attempt = AttemptRow(
-        day, DeliveryId(OPEN), 2, "scheduled", "http_error", None, now, 0.1, None, None, None,
-        None, False, None, "https://x.test/", 500, PERSON.encode(), None,
-    )  # fmt: skip
+    attempt = attempt_row(
+        day,
+        OPEN,
+        "evt_2026_000001",
+        event_type="employee.create",
+        attempt_number=2,
+        outcome="http_error",
+        response_code=500,
+        response_body=PERSON.encode(),
+        attempted_at=now,
+    )
     move = MoveRow(SHARD, DeliveryId(OPEN), 2, "retrying", None, 2, 5.0)
     await Deliveries(pool).record([move], [attempt], {SHARD: 1})
-    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 3
+    assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 3
     assert await mentions(sql) == []
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.settings import load_settings
-from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.core.model import EndpointId
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
-from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
+from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import Routing
+from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres
 
@@ -76,28 +77,49 @@ async def failing_since(sql: asyncpg.Connection, hours: float, *, warned: int = 
 
 async def opened(sql: asyncpg.Connection, name: str, event_type: str = "a.b") -> None:
     await sql.execute(
-        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
-        " VALUES ($1, (now() AT TIME ZONE 'UTC')::date, 'e' || $1, $2, $3, 'acme', 'wms')",
-        name,
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+        " VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $4, $2, $3, 'acme', 'wms')",
+        wh(0, event_id=name, endpoint_id=EP),
         EP,
         event_type,
+        f"e{name}",
     )
 
 
-async def record(pool: Database, *names: str, state: str = "failed", token: int = TOKEN) -> None:
+async def record(
+    pool: Database,
+    *names: str,
+    state: str = "failed",
+    token: int = TOKEN,
+    event_type: str = "a.b",
+) -> None:
     reason = "schedule_spent" if state == "failed" else None
     now = SystemClock.now()
     moves = [
-        MoveRow(SHARD, DeliveryId(n), 1, state, reason, 1, 5.0 if state == "retrying" else None)
+        MoveRow(
+            SHARD,
+            wh(0, event_id=n, endpoint_id=EP),
+            1,
+            state,
+            reason,
+            1,
+            5.0 if state == "retrying" else None,
+        )
         for n in names
     ]
     attempts = [
-        AttemptRow(
-            now.date(), DeliveryId(n), 1, "scheduled", "http_error", None, now, 0.1, None, None,
-            None, None, False, None, "https://x.test/", 503, None, "503",
+        attempt_row(
+            now.date(),
+            wh(0, event_id=n, endpoint_id=EP),
+            f"e{n}",
+            event_type=event_type,
+            outcome="http_error",
+            attempted_at=now,
+            response_code=503,
+            error="503",
         )
         for n in names
-    ]  # fmt: skip
+    ]
     await Deliveries(pool).record(moves, attempts, {SHARD: token})
 
 
@@ -166,7 +188,7 @@ async def test_a_failed_delivery_is_told_once_with_its_last_attempt(sql, pool):
     assert {k: v for k, v in data.items() if k not in {"at", "endpoint_name"}} == {
         "endpoint_id": EP,
         "reason": "schedule_spent",
-        "delivery_id": "wh_a",
+        "delivery_id": wh(0, event_id="wh_a", endpoint_id=EP),
         "event_id": "ewh_a",
         "event_type": "a.b",
         "attempt_count": 1,
@@ -181,7 +203,7 @@ async def test_what_is_fenced_retried_or_operational_says_nothing(sql, pool):
     await opened(sql, "wh_c", "dispatcher.delivery.failed")
     await record(pool, "wh_a", token=TOKEN + 1)
     await record(pool, "wh_b", state="retrying")
-    await record(pool, "wh_c")
+    await record(pool, "wh_c", event_type="dispatcher.delivery.failed")
     assert await raised(sql) == []
     assert (
         await sql.fetchval("SELECT count(*) FROM dispatcher.delivery WHERE state = 'failed'") == 1

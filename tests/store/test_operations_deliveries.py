@@ -81,7 +81,8 @@ async def test_a_request_id_finds_what_was_sent_under_it(
     deployment: Deployment, story: Story
 ) -> None:
     """Of the same event only the delivery whose body has the id: other profiles send none."""
-    first, second = await story.endpoint(), await story.endpoint("other")
+    first = await story.endpoint(profile="humansoft")
+    second = await story.endpoint("other", profile="standard")
     await story.body("e1", "humansoft")
     await story.body("e1", "standard")
     sent = await story.delivery(first, "e1", "failed", "humansoft")
@@ -167,8 +168,8 @@ async def test_a_filter_is_counted_and_then_sent_once_more(
     await story.delivery(gone, "e8", "failed")
     unencodable = await story.delivery(endpoint, "e9", "cancelled")
     await connection.execute(
-        "UPDATE dispatcher.delivery_done SET reason = 'unencodable_event', attempt_count = 0,"
-        " schedule_position = 0 WHERE id = $1",
+        "UPDATE dispatcher.delivery_done SET reason = 8, attempt_count = 0,"
+        " schedule_position = 0 WHERE id = dispatcher.delivery_uuid($1)",
         unencodable,
     )
     await Endpoints(deployment).delete(ALL, gone)
@@ -178,14 +179,12 @@ async def test_a_filter_is_counted_and_then_sent_once_more(
     wanted = DeliveryFilter(state="failed", endpoint_id=endpoint)
     counted = await deliveries.resend_matching(ALL, wanted, dry_run=True)
     assert (counted["count"], counted["capped"], counted["dry_run"]) == (3, False, True)
-    assert await connection.fetchval("SELECT count(*) FROM dispatcher.delivery_request") == 0
+    assert await connection.fetchval("SELECT count(*) FROM words.delivery_request") == 0
     heard: list[int] = []
     asked = await deliveries.resend_matching(ALL, wanted, dry_run=False, progress=heard.append)
     assert asked["count"] == 3
     assert heard == [3]
-    rows = await connection.fetch(
-        "SELECT delivery_id, requested_by FROM dispatcher.delivery_request"
-    )
+    rows = await connection.fetch("SELECT delivery_id, requested_by FROM words.delivery_request")
     assert {row["delivery_id"] for row in rows} == set(failed)
     (audit,) = await connection.fetch(
         "SELECT tenant, detail::text FROM dispatcher.audit WHERE action = 'delivery.resend_matching'"
@@ -223,7 +222,7 @@ async def test_a_resend_of_more_than_one_call_takes_goes_on_where_it_ended(
         ALL, DeliveryFilter(state="failed"), dry_run=False, cursor=first["next_cursor"]
     )
     assert (second["count"], second["capped"], second["next_cursor"]) == (1, False, None)
-    rows = await connection.fetch("SELECT delivery_id FROM dispatcher.delivery_request")
+    rows = await connection.fetch("SELECT delivery_id FROM words.delivery_request")
     assert {row["delivery_id"] for row in rows} == set(made)
 
 
@@ -232,10 +231,10 @@ async def test_a_resend_is_one_request_that_waits(
 ) -> None:
     delivery = await story.delivery(await story.endpoint(), "e1", "failed")
     await DeliveryOperations(deployment).resend(ALL, delivery)
-    before = await connection.fetchval("SELECT requested_at FROM dispatcher.delivery_request")
+    before = await connection.fetchval("SELECT requested_at FROM words.delivery_request")
     await DeliveryOperations(deployment).resend(ALL, delivery)
     (row,) = await connection.fetch(
-        "SELECT kind, requested_by, requested_at FROM dispatcher.delivery_request"
+        "SELECT kind, requested_by, requested_at FROM words.delivery_request"
     )
     assert (row["kind"], row["requested_by"]) == ("resend", "cli:tester")
     assert row["requested_at"] > before, (
@@ -252,7 +251,7 @@ async def test_a_deleted_endpoint_ends_what_waits_and_takes_no_resend(
     await Endpoints(deployment).delete(ALL, endpoint)
     shown = await DeliveryOperations(deployment).show(ALL, waiting)
     assert (shown["state"], shown["reason"]) == ("cancelled", "endpoint_deleted")
-    assert await connection.fetchval("SELECT count(*) FROM dispatcher.delivery_request") == 0
+    assert await connection.fetchval("SELECT count(*) FROM words.delivery_request") == 0
     with pytest.raises(ConflictError):
         await DeliveryOperations(deployment).resend(ALL, waiting)
 
@@ -266,7 +265,7 @@ async def test_a_cancelled_delivery_is_final_and_its_resend_forgotten(
     assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "cancelled_by_person")
     assert cancelled["next_attempt_at"] is None
     assert [
-        row[0] for row in await connection.fetch("SELECT kind FROM dispatcher.delivery_request")
+        row[0] for row in await connection.fetch("SELECT kind FROM words.delivery_request")
     ] == ["cancel"]
     with pytest.raises(ConflictError, match="cancelled"):
         await DeliveryOperations(deployment).cancel(ALL, delivery)

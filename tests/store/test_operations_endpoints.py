@@ -342,11 +342,10 @@ async def test_a_test_event_is_signed_sent_and_recorded(
     assert answer["event_id"].startswith("evt_test_")
     assert answer["attempts"][0]["trigger"] == "test"
     assert (
-        await connection.fetchval("SELECT count(*) FROM dispatcher.attempt WHERE trigger = 'test'")
-        == 1
+        await connection.fetchval("SELECT count(*) FROM words.attempt WHERE trigger = 'test'") == 1
     )
     assert (
-        await connection.fetchval("SELECT bytes FROM dispatcher.body") == receiver.received[0].body
+        await connection.fetchval("SELECT bytes FROM dispatcher.event") == receiver.received[0].body
     )
 
 

@@ -22,7 +22,7 @@ OPERATOR = Actor(name="operator", role=Role.OPERATOR)
 
 async def attempt(connection: Any, delivery_id: str, code: int, number: int = 1) -> None:
     await connection.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, dns_seconds, connect_seconds, wait_seconds, reused, peer, url, response_code, response_body)"
         " SELECT day, id, $3, 'scheduled', CASE WHEN $2 = 200 THEN 'ok' ELSE 'http_error' END, now(), 0.5, 0.1,"
         " 0.2, 0.2, false, '192.0.2.7', 'https://example.com/hook', $2, 'no'"

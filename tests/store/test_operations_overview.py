@@ -54,7 +54,7 @@ async def open_delivery(
     connection: Any, endpoint_id: str, number: int, tenant: str = "default"
 ) -> None:
     await connection.execute(
-        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
         " VALUES ('wh' || $1, now()::date, 'e' || $1, $2, 'order.created', $3, 'standard')",
         str(number),
         endpoint_id,

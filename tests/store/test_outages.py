@@ -164,7 +164,7 @@ async def test_gauges_count_endpoints_down_and_age_of_deferred(sql, pool):
         "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
         " VALUES ('r1', 'r1', '1', now() + interval '1 minute');"
         "INSERT INTO dispatcher.endpoint_breaker VALUES ('ep_x', 'r1', 'open', now(), now());"
-        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant,"
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant,"
         " profile, next_attempt_at) VALUES ('wh_1', current_date, 'e1', 'ep_x', 'a.b', 'acme', 'wms',"
         " now() - interval '900 seconds')"
     )

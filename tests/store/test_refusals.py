@@ -17,12 +17,13 @@ from dispatcher.store.pool import Database
 from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
+from tests.support.words import wh
 
 pytestmark = pytest.mark.postgres
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 DAY = date(2026, 11, 23)
-ONE: Any = ["wh_1"]
+ONE: Any = [wh(1, event_id="evt_1")]
 EP: Any = "ep"
 EVENT: Any = "evt_1"
 BODY = LateBody(ONE[0], DAY, EVENT, "wms", b"{}", ())
@@ -182,19 +183,20 @@ async def test_a_row_that_cannot_be_decoded_is_a_data_fault(pool):
 
 async def test_one_unreadable_row_costs_its_own_delivery_alone(pool, sql):
     """P19: a start that the clamps do not know, in one of three rows."""
+    ids: Any = [wh(n, event_id=f"e{n}") for n in (1, 2, 3)]
     await sql.execute(
         "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)"
         " SELECT current_date, 'e' || n, 'a.b', 'default', '{}', now(), '{}', now(), now() FROM generate_series(1, 3) n"
     )
     await sql.execute(
-        "INSERT INTO dispatcher.delivery_open"
+        "INSERT INTO words.delivery_open"
         " (id, day, event_id, endpoint_id, event_type, tenant, profile, next_attempt_at)"
-        " SELECT 'wh_' || n, current_date, 'e' || n, 'ep', 'a.b', 'default', 'wms',"
-        " CASE n WHEN 2 THEN 'infinity'::timestamptz ELSE now() END FROM generate_series(1, 3) n"
+        " SELECT ($1::text[])[n], current_date, 'e' || n, 'ep', 'a.b', 'default', 'wms',"
+        " CASE n WHEN 2 THEN 'infinity'::timestamptz ELSE now() END FROM generate_series(1, 3) n",
+        ids,
     )
-    ids: Any = ["wh_1", "wh_2", "wh_3"]
     rows = await Deliveries(pool).load(ids)
-    assert {row.id for row in rows} >= {"wh_1", "wh_3"}
+    assert {row.id for row in rows} >= {ids[0], ids[2]}
 
 
 TRANSIENT_BY_CLASS = (

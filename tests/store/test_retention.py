@@ -91,13 +91,13 @@ async def test_old_days_go_and_one_with_a_waiting_delivery_stays(sql, pool):
     old, held, young = await make_day(sql, 40), await make_day(sql, 39), await make_day(sql, 30)
     await fill_day(sql, old, 50)
     await fill_day(sql, held, 50)
-    await leave_waiting(sql, held, "wh_waits")
+    waiting = await leave_waiting(sql, held, "waits")
     done = await retention(pool).round()
     assert await tables_of(sql, old) == set()
     assert await tables_of(sql, held) == ALL
     assert await tables_of(sql, young) == ALL
     assert {became for step, became in done if step.day == held} == {"unfinished"}
-    (loaded,) = await Deliveries(pool).load([DeliveryId("wh_waits")])
+    (loaded,) = await Deliveries(pool).load([DeliveryId(waiting)])
     assert loaded.body == b"{}"
     await sql.execute("DELETE FROM dispatcher.delivery_open")
     await retention(pool).round()
@@ -107,10 +107,10 @@ async def test_old_days_go_and_one_with_a_waiting_delivery_stays(sql, pool):
 async def test_control_dropping_by_age_alone_leaves_a_delivery_that_nobody_can_send(sql, pool):
     """The known-bad variant: it loses the delivery, which stays open and is loaded by nobody."""
     held = await make_day(sql, 39)
-    await leave_waiting(sql, held, "wh_waits")
+    waiting = await leave_waiting(sql, held, "waits")
     for table in TABLES:
         await sql.execute(f"DROP TABLE dispatcher.{table}_{held:%Y%m%d}")
-    assert await Deliveries(pool).load([DeliveryId("wh_waits")]) == []
+    assert await Deliveries(pool).load([DeliveryId(waiting)]) == []
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 1
 
 
@@ -125,9 +125,9 @@ async def test_a_delivery_that_starts_anew_while_its_day_is_dropped_is_seen(
         await other.execute(
             """
             BEGIN;
-            WITH back AS (DELETE FROM dispatcher.delivery_done WHERE right(id, 2) = '_2' RETURNING *)
-            INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)
-            SELECT id, day, event_id, endpoint_id, event_type, tenant, profile FROM back
+            WITH back AS (DELETE FROM dispatcher.delivery_done WHERE right(event_id, 2) = '_2' RETURNING *)
+            INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_no, event_type_code)
+            SELECT id, day, event_id, endpoint_no, event_type_code FROM back
             """
         )
         with pytest.raises(StoreUnavailableError):
@@ -144,7 +144,7 @@ async def test_a_lock_that_is_held_is_waited_for_200_ms_and_tried_again(sql, poo
     await fill_day(sql, day, 3)
     reader = await asyncpg.connect(fresh_database)
     try:
-        await reader.execute("BEGIN; SELECT count(*) FROM dispatcher.delivery_done")
+        await reader.execute("BEGIN; SELECT count(*) FROM words.delivery_done")
         clock = SystemClock()
         began = clock.monotonic()
         with pytest.raises(StoreUnavailableError, match="lock timeout"):
@@ -179,11 +179,14 @@ async def test_attempts_are_emptied_once_and_their_partition_takes_a_later_resen
     (step, became), *rest = await retention(pool, days).round()
     assert (step.table, became, rest) == ("attempt", "emptied", [])
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+    left = await sql.fetch("SELECT attempt_number, response_body FROM dispatcher.attempt_all")
+    assert [tuple(row) for row in left] == [(1, None)] * 5, "part of their deliveries"
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_done") == 5
     await sql.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, reused, url, response_code)"
-        " VALUES ($1, 'wh_x', 2, 'manual', 'ok', now(), 0.1, false, 'https://x.test/', 200)",
+        " SELECT $1, id, 3, 'manual', 'ok', now(), 0.1, false, 'https://x.test/', 200"
+        " FROM dispatcher.delivery LIMIT 1",
         day,
     )
     assert await retention(pool, days).round() == []

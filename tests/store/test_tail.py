@@ -27,7 +27,7 @@ async def tail(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Async
 
 async def record(connection: Any, delivery_id: str, number: int = 1) -> None:
     await connection.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
         " latency_seconds, reused, url, response_code)"
         " SELECT day, id, $2, 'scheduled', 'http_error', now(), 0.5, true, 'https://x.test/', 503"
         " FROM dispatcher.delivery WHERE id = $1",
@@ -122,20 +122,28 @@ async def test_only_so_many_watch(tail: Tail, monkeypatch: pytest.MonkeyPatch) -
 async def test_the_end_of_a_partition_is_read_by_place(connection: Any) -> None:
     """Guards the plan: a tail reads the last pages, whatever the day's length."""
     await connection.execute(
-        "INSERT INTO dispatcher.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
-        " latency_seconds, reused, url) SELECT current_date, 'wh_' || n, 1, 'scheduled', 'timeout', now(), 1, true, 'u'"
+        "INSERT INTO dispatcher.attempt (day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome,"
+        " attempted_at, latency_seconds, reused, revision) SELECT current_date, 'e' || n, 1, gen_random_uuid(), 2, 1,"
+        " 5, now(), 1, true, 1 FROM generate_series(1, 20000) AS n"
+    )
+    await connection.execute(
+        "INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_no, event_type_code, state, attempt_count,"
+        " schedule_position, attempted_at, latency_seconds, revision, trigger, outcome, reused, response_code)"
+        " SELECT gen_random_uuid(), current_date, 'e' || n, 1, 1, 3, 1, 1, now(), 1, 1, 1, 1, true, 200"
         " FROM generate_series(1, 20000) AS n"
     )
     from dispatcher.store.statements import statement  # noqa: PLC0415 -- this test alone reads SQL
 
     await connection.execute("SET plan_cache_mode = force_custom_plan")
-    rows = await connection.fetch(
-        "EXPLAIN (ANALYZE, BUFFERS OFF, TIMING OFF) " + statement("tail_attempts"),
-        await connection.fetchval("SELECT current_date"),
-        "(200,0)",
-        await connection.fetchval("SELECT now() - interval '1 hour'"),
-        200,
-    )
-    plan = "\n".join(row[0] for row in rows)
-    assert "Tid Range Scan on attempt_" in plan, plan
-    assert "Seq Scan on attempt_" not in plan, plan
+    await connection.execute("ANALYZE dispatcher.attempt; ANALYZE dispatcher.delivery_done")
+    for name, table in (("tail_attempts", "attempt"), ("tail_first_attempts", "delivery_done")):
+        rows = await connection.fetch(
+            "EXPLAIN (ANALYZE, BUFFERS OFF, TIMING OFF) " + statement(name),
+            await connection.fetchval("SELECT current_date"),
+            "(200,0)",
+            await connection.fetchval("SELECT now() - interval '1 hour'"),
+            200,
+        )
+        plan = "\n".join(row[0] for row in rows)
+        assert f"Tid Range Scan on {table}_" in plan, plan
+        assert f"Seq Scan on {table}_" not in plan, plan

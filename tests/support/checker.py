@@ -131,7 +131,7 @@ async def read_postgres(
         "SELECT id, event_id, endpoint_id, state, reason, attempt_count FROM dispatcher.delivery WHERE NOT test"
     )
     attempts = await connection.fetch(
-        "SELECT delivery_id, attempt_number, outcome FROM dispatcher.attempt"
+        "SELECT delivery_id, attempt_number, outcome FROM dispatcher.attempt_all"
     )
     return [DeliveryFact(*row) for row in deliveries], [AttemptFact(*row) for row in attempts]
 

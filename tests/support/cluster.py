@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from dispatcher.cli.dev.postgres import Postgres, PostgresError
+from dispatcher.core import codes
 
 Result = TypeVar("Result")
 
@@ -115,6 +116,7 @@ async def _migrate(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await migrate(connection)
+        await connection.execute(_words())
         await connection.execute("CREATE SCHEMA seed")
         for table in await _tables(connection):
             columns = await _stored_columns(connection, table)
@@ -124,6 +126,14 @@ async def _migrate(dsn: str) -> None:
                 )
     finally:
         await connection.close()
+
+
+def _words() -> str:
+    """Returns the SQL of the insertable views (words.sql)."""
+    text = (Path(__file__).parent / "words.sql").read_text()
+    for name, words in (("REASONS", codes.REASONS), ("OUTCOMES", codes.OUTCOMES)):
+        text = text.replace(f"${name}$", ", ".join(f"'{word}'" for word in words))
+    return text
 
 
 async def _tables(connection: asyncpg.Connection) -> list[str]:

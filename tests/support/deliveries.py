@@ -27,6 +27,8 @@ DAY = date(2026, 11, 23)
 def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
     fields: dict[str, Any] = {
         "id": EndpointId(name),
+        "number": 1,
+        "revision": 1,
         "tenant": "default",
         "name": name,
         "url": f"https://{name}.test/",

@@ -1,7 +1,9 @@
 """Days of history that are long past, for tests of what becomes of them."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+
+from dispatcher.core import ids
 
 TABLES = ("event", "body", "delivery_done", "attempt")
 
@@ -26,52 +28,65 @@ async def make_day(sql: Any, days: int) -> date:
 
 
 async def fill_day(sql: Any, day: date, rows: int, *, endpoint_id: str = "ep_old") -> None:
-    """Fills a day with delivered events: one body, delivery and attempt each."""
+    """Fills a day with delivered events: two bodies, a delivery and two attempts each, one of which failed."""
     await sql.execute(
         """
         WITH made AS (
             SELECT 'evt_' || to_char($1::date, 'YYYYMMDD') || '_' || g AS event_id,
-                   'wh_' || to_char($1::date, 'YYYYMMDD') || '_' || g AS id, $1::date + interval '1 hour' AS at
+                   $1::date + interval '1 hour' + g * interval '1 ms' AS at
             FROM generate_series(1, $2::integer) AS g
         ), e AS (
-            INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)
-            SELECT $1, event_id, 'a.b', 'default', '{"n": 1}', at, '{}', at, at FROM made
+            INSERT INTO dispatcher.event
+                (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at, profile, bytes)
+            SELECT $1, event_id, 'a.b', 'default', '{"n": 1}', at, '{}', at, at, 'standard', '{}' FROM made
         ), b AS (
-            INSERT INTO dispatcher.body (day, event_id, profile, bytes) SELECT $1, event_id, 'standard', '{}' FROM made
-        ), d AS (
-            INSERT INTO dispatcher.delivery_done
-                (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count,
-                 schedule_position, created_at, finished_at)
-            SELECT id, $1, event_id, $3, 'a.b', 'default', 'standard', 'succeeded', 1, 1, at, at FROM made
+            INSERT INTO dispatcher.body (day, event_id, profile, bytes) SELECT $1, event_id, 'wms', '{}' FROM made
         )
-        INSERT INTO dispatcher.attempt
-            (day, delivery_id, attempt_number, trigger, outcome, attempted_at, latency_seconds, reused, url,
-             response_code)
-        SELECT $1, id, 1, 'scheduled', 'ok', at, 0.01, true, 'https://x.test/', 200 FROM made
+        INSERT INTO dispatcher.delivery_done
+            (id, day, event_id, endpoint_no, event_type_code, state, attempt_count, schedule_position, finished_at,
+             attempted_at, latency_seconds, revision, trigger, outcome, reused, response_code)
+        SELECT dispatcher.delivery_uuid(words.id(event_id, extract(epoch FROM at) * 1000)), $1, event_id, p.number,
+               p.type_code, 3, 2, 2, at, at, 0.01, 1, 1, 1, true, 200
+        FROM made, (SELECT words.endpoint($3) AS number, words.type_code('a.b') AS type_code) AS p
         """,
         day,
         rows,
         endpoint_id,
     )
+    await sql.execute(
+        """
+        INSERT INTO dispatcher.attempt
+            (day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, attempted_at, latency_seconds,
+             reused, revision, response_code, response_body)
+        SELECT day, event_id, endpoint_no, id, 2, 1, 2, finished_at, 0.01, true, 1, 500, 'no'
+        FROM dispatcher.delivery_done WHERE day = $1
+        """,
+        day,
+    )
 
 
-async def leave_waiting(sql: Any, day: date, delivery_id: str, endpoint_id: str = "ep_old") -> None:
-    """Makes an event of that day whose delivery still waits."""
+async def leave_waiting(sql: Any, day: date, name: str, endpoint_id: str = "ep_old") -> str:
+    """Makes an event of that day whose delivery still waits; returns the delivery's id."""
+    event_id = f"evt_of_{name}"
+    inserted_at = datetime(day.year, day.month, day.day, 1, tzinfo=UTC)
+    delivery_id = ids.delivery_id(ids.delivery_unix_ms(inserted_at, day), event_id, endpoint_id)
     await sql.execute(
         """
         WITH e AS (
-            INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)
-            VALUES ($1, 'evt_of_' || $2, 'a.b', 'default', '{}', now(), '{}', now(), now())
-        ), b AS (
-            INSERT INTO dispatcher.body (day, event_id, profile, bytes) VALUES ($1, 'evt_of_' || $2, 'standard', '{}')
+            INSERT INTO dispatcher.event
+                (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at, profile, bytes)
+            VALUES ($1, $3, 'a.b', 'default', '{}', now(), '{}', $5, now(), 'standard', '{}')
         )
-        INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)
-        VALUES ($2, $1, 'evt_of_' || $2, $3, 'a.b', 'default', 'standard')
+        INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)
+        VALUES ($2, $1, $3, $4, 'a.b', 'default', 'standard')
         """,
         day,
         delivery_id,
+        event_id,
         endpoint_id,
+        inserted_at,
     )
+    return str(delivery_id)
 
 
 async def tables_of(sql: Any, day: date) -> set[str]:

@@ -11,7 +11,8 @@ import random
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dispatcher.core import ids
+from dispatcher.core import codes, ids
+from dispatcher.store.columns import uuid_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -24,7 +25,8 @@ COMMON_TYPES: Final = tuple(f"stock.kind_{n}" for n in range(20))
 RARE_TYPE, OLD_TYPE, USUAL_TYPE = "audit.alert", "wave.released", "order.created"
 WAREHOUSES: Final = ("BKK", "CNX", "HKT")
 BODY: Final = b'{"order_id":"ORD-2026-1234","customer":"CUST-001","note":"%b"}' % (b"x" * 120)
-BODY_TEXT: Final = BODY.decode()
+NUMBERS_FROM: Final = 1_000_000
+"""Numbers of the endpoints, above those that other tests of the database create."""
 
 
 class Seeded(NamedTuple):
@@ -60,10 +62,10 @@ def _tenant(endpoint: int) -> str:
 async def make_endpoints(connection: "asyncpg.Connection[Any]") -> None:
     """Makes the endpoints."""
     await connection.executemany(
-        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
-        " VALUES ($1, $2, $3, 'https://receiver.example/', $4, '{*}', $5)",
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard, number)"
+        " OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, 'https://receiver.example/', $4, '{*}', $5, $6)",
         [
-            (endpoint_id(n), _tenant(n), f"endpoint {n}", _profile(n), n % 64)
+            (endpoint_id(n), _tenant(n), f"endpoint {n}", _profile(n), n % 64, NUMBERS_FROM + n)
             for n in range(ENDPOINTS)
         ],
     )
@@ -114,8 +116,8 @@ async def seed(
                 endpoint_id(ENDPOINTS - 2),
                 "tiny",
                 endpoint_id(ENDPOINTS - 1),
-                rows.delivery_done[0][0],
-                str(rows.event[0][1]),
+                rows.first_delivery,
+                str(rows.event[0][6]),
                 f"req_{hashlib.sha256(rows.requested.encode()).hexdigest()[:16]}",
                 ("order", "ORD-0-6"),
                 [endpoint_id(n) for n in range(ENDPOINTS)],
@@ -128,7 +130,6 @@ async def seed(
 async def seed_backlog(connection: "asyncpg.Connection[Any]", deliveries: int) -> None:
     """Adds deliveries that wait, of the last hour, a third of them for the first endpoint."""
     now = await connection.fetchval("SELECT now()")
-    unix_ms = int(now.timestamp() * 1000) - 3_600_000
     chance = random.Random(2)  # noqa: S311 -- a history, not a secret
     rows: list[tuple[object, ...]] = []
     events: list[tuple[object, ...]] = []
@@ -137,74 +138,48 @@ async def seed_backlog(connection: "asyncpg.Connection[Any]", deliveries: int) -
         endpoint, event_id = _endpoint(chance, number), f"waiting-{number}"
         kind, tenant = _type(chance, 9, 30, number), _tenant(endpoint)
         labels = "{}" if number % 3 else f'{{"warehouse": "{WAREHOUSES[number % 7 % 3]}"}}'
+        unix_ms = ids.delivery_unix_ms(at, now.date())
         delivery_id = ids.delivery_id(unix_ms, event_id, endpoint_id(endpoint))
-        events.append((now.date(), event_id, kind, tenant, "{}", at, labels, at, at))
+        events.append(
+            (at, at, at, now.date(), None, None, event_id, kind, tenant, None, labels, "{}", None)
+        )
         rows.append(
             (
-                delivery_id,
+                uuid_of(delivery_id),
                 now.date(),
                 event_id,
-                endpoint_id(endpoint),
-                kind,
-                tenant,
-                _profile(endpoint),
-                at,
+                NUMBERS_FROM + endpoint,
+                codes.event_type_code(kind),
                 at,
             )
-        )  # fmt: skip -- as the columns
-    await connection.copy_records_to_table(
-        "event", schema_name="dispatcher", records=events, columns=_COLUMNS["event"]
-    )
-    await connection.copy_records_to_table(
-        "delivery_open", schema_name="dispatcher", records=rows,
-        columns=("id", "day", "event_id", "endpoint_id", "event_type", "tenant", "profile",
-                 "next_attempt_at", "created_at"),
-    )  # fmt: skip
+        )
+    for table, records in (("event", events), ("delivery_open", rows)):
+        await connection.copy_records_to_table(
+            table, schema_name="dispatcher", records=records, columns=_COLUMNS[table]
+        )
     await connection.execute("ANALYZE")
 
 
 _COLUMNS: Final = {
     "event": (
-        "day",
-        "id",
-        "type",
-        "tenant",
-        "data",
-        "occurred_at",
-        "labels",
-        "inserted_at",
-        "accepted_at",
+        *("inserted_at", "accepted_at", "occurred_at", "day", "data_offset", "data_length", "id"),
+        *("type", "tenant", "profile", "labels", "data", "bytes"),
     ),
     "body": ("day", "event_id", "profile", "bytes"),
+    "delivery_open": (
+        *("id", "day", "event_id", "endpoint_no", "event_type_code", "next_attempt_at"),
+    ),
     "delivery_done": (
-        "id",
-        "day",
-        "event_id",
-        "endpoint_id",
-        "event_type",
-        "tenant",
-        "profile",
-        "state",
-        "reason",
-        "attempt_count",
-        "schedule_position",
-        "created_at",
-        "finished_at",
+        *("id", "day", "event_id", "endpoint_no", "event_type_code", "state", "reason"),
+        *("attempt_count", "schedule_position", "finished_at", "attempted_at", "revision"),
+        *("latency_seconds", "trigger", "outcome", "response_code", "reused", "peer"),
     ),
     "attempt": (
-        "day",
-        "delivery_id",
-        "attempt_number",
-        "trigger",
-        "outcome",
-        "attempted_at",
-        "latency_seconds",
-        "reused",
-        "peer",
-        "url",
-        "response_code",
+        *("day", "event_id", "endpoint_no", "delivery_id", "attempt_number", "trigger", "outcome"),
+        *("attempted_at", "latency_seconds", "reused", "peer", "revision", "response_code"),
+        *("response_body",),
     ),
-}  # fmt: skip -- as the tables
+}
 
 
 class _Day:
@@ -223,6 +198,7 @@ class _Day:
         self.body: list[tuple[object, ...]] = []
         self.delivery_done: list[tuple[Any, ...]] = []
         self.attempt: list[tuple[object, ...]] = []
+        self.first_delivery = ""
         self.requested = ""
         """An event with a request id, the last of the day."""
         day, step = start.date(), (end - start) / max(1, count)
@@ -237,12 +213,28 @@ class _Day:
                 if place % 3
                 else f'{{"order": "ORD-{index}-{place}", "warehouse": "{WAREHOUSES[place % 7 % 3]}"}}'
             )
-            self.event.append((day, event_id, event_type, tenant, BODY_TEXT, at, labels, at, at))
             endpoints = dict.fromkeys([first, *_others(chance, first)])
-            for profile in sorted({_profile(endpoint) for endpoint in endpoints}):
-                self.body.append((day, event_id, profile, BODY))
-                if profile == "humansoft":
-                    self.requested = event_id
+            profiles = sorted({_profile(endpoint) for endpoint in endpoints})
+            self.event.append(
+                (
+                    at,
+                    at,
+                    at,
+                    day,
+                    0,
+                    len(BODY),
+                    event_id,
+                    event_type,
+                    tenant,
+                    profiles[0],
+                    labels,
+                    None,
+                    BODY,
+                )
+            )  # fmt: skip -- as the columns
+            if "humansoft" in profiles:
+                self.requested = event_id
+            self.body.extend((day, event_id, profile, BODY) for profile in profiles[1:])
             for offset, endpoint in enumerate(endpoints):
                 if place + offset >= count:
                     break
@@ -250,39 +242,39 @@ class _Day:
                     ids.delivery_unix_ms(at, day), event_id, endpoint_id(endpoint)
                 )
                 state, reason, attempts = _end(chance)
+                number, uuid = NUMBERS_FROM + endpoint, uuid_of(delivery_id)
+                code = codes.event_type_code(event_type)
+                is_first = attempts == 1
                 self.delivery_done.append(
                     (
-                        delivery_id,
-                        day,
-                        event_id,
-                        endpoint_id(endpoint),
-                        event_type,
-                        tenant,
-                        _profile(endpoint),
-                        state,
-                        reason,
-                        attempts,
-                        attempts,
-                        at,
-                        at,
+                        *(uuid, day, event_id, number, code, codes.STATE_CODES[state]),
+                        *(codes.reason_code(reason), attempts, attempts, at),
+                        *(
+                            (
+                                at + timedelta(seconds=1),
+                                1,
+                                0.05,
+                                1,
+                                codes.OK,
+                                200,
+                                True,
+                                "192.0.2.1",
+                            )
+                            if is_first
+                            else (None,) * 8
+                        ),
                     )
-                )  # fmt: skip -- as the columns
+                )
+                self.first_delivery = self.first_delivery or str(delivery_id)
                 self.attempt.extend(
                     (
-                        day,
-                        delivery_id,
-                        attempt,
-                        "scheduled",
-                        "ok" if state == "succeeded" and attempt == attempts else "http_error",
-                        at + timedelta(seconds=attempt),
-                        0.05,
-                        True,
-                        "192.0.2.1",
-                        "https://receiver.example/",
-                        200 if state == "succeeded" and attempt == attempts else 503,
+                        *(day, event_id, number, uuid, attempt, 1),
+                        *(codes.OUTCOME_CODES["http_error"], at + timedelta(seconds=attempt)),
+                        *(0.05, True, "192.0.2.1", 1, 503, b"unavailable"),
                     )
                     for attempt in range(1, attempts + 1)
-                )  # fmt: skip -- as the columns
+                    if not is_first
+                )
 
 
 def _endpoint(chance: random.Random, place: int) -> int:

@@ -145,7 +145,9 @@ class Connection(asyncio.Protocol):
             path=path,
             marker=marker,
             event_id=event_id.decode(),
-            delivery_id=headers.get(b"x-webhook-id", b"").decode(),
+            delivery_id=(
+                headers.get(b"x-webhook-id") or headers.get(b"x-github-delivery", b"")
+            ).decode(),
             sha256=hashlib.sha256(body).hexdigest(),
             signature="none" if keys is None else "good" if keys else "bad",
             keys=keys,

@@ -70,6 +70,7 @@ class Stages:
         self.lanes = Lanes(
             self.inventory,
             self.queue,
+            self.timer,
             sender,
             sender,
             total=total,

@@ -19,7 +19,9 @@ class Story:
         self._deployment = deployment
         self._connection = connection
         self._count = 0
-        self.now = datetime.now(UTC)  # noqa: TID251 -- partitions are those of today
+        now = datetime.now(UTC)  # noqa: TID251 -- partitions are those of today
+        self.now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        """In whole milliseconds, as ids and `created_at` have them."""
 
     async def endpoint(self, name: str = "erp", **fields: Any) -> str:
         given = {"name": name, "url": "https://example.com/", "event_types": ["order.*"]} | fields
@@ -29,13 +31,15 @@ class Story:
         self, event_id: str, *, labels: str = "{}", event_type: str = "order.created"
     ) -> None:
         await self._connection.execute(
-            "INSERT INTO dispatcher.event VALUES ($1, $2, $3, 'default', '{}', $4, NULL, $5, NULL, $4, $4)",
+            "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at,"
+            " accepted_at) VALUES ($1, $2, $3, 'default', '{}', $4, $5, $4, $4)"
+            " ON CONFLICT (day, id) DO UPDATE SET type = $3, labels = $5",
             self.now.date(),
             event_id,
             event_type,
             self.now,
             labels,
-        )  # fmt: skip -- the table's order
+        )
 
     async def body(self, event_id: str, profile: str) -> None:
         await self._connection.execute(
@@ -48,16 +52,36 @@ class Story:
     async def delivery(
         self, endpoint_id: str, event_id: str, state: str = "pending", profile: str = "standard"
     ) -> str:
-        """Makes a delivery, and its body where that is still missing."""
+        """Makes a delivery, and its event and body where these are missing."""
         self._count += 1
+        await self._connection.execute(
+            "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, inserted_at, accepted_at)"
+            " VALUES ($1, $2, 'order.created', 'default', '{}', $3, $3, $3) ON CONFLICT DO NOTHING",
+            self.now.date(),
+            event_id,
+            self.now,
+        )
         await self.body(event_id, profile)
         at = self.now - timedelta(seconds=100 - self._count)
-        unix_ms = ids.delivery_unix_ms(at, self.now.date()) + self._count
+        # The ids of one event share its time; the stories tell deliveries of events that came one by one.
+        await self._connection.execute(
+            "UPDATE dispatcher.event SET inserted_at = $3 WHERE day = $1 AND id = $2"
+            " AND NOT EXISTS (SELECT FROM dispatcher.delivery_row WHERE event_id = $2)",
+            self.now.date(),
+            event_id,
+            at,
+        )
+        inserted_at = await self._connection.fetchval(
+            "SELECT inserted_at FROM dispatcher.event WHERE day = $1 AND id = $2",
+            self.now.date(),
+            event_id,
+        )
+        unix_ms = ids.delivery_unix_ms(inserted_at, self.now.date())
         delivery_id = ids.delivery_id(unix_ms, event_id, endpoint_id)
         values = [delivery_id, self.now.date(), event_id, endpoint_id, state, at, profile]
         if state in {"pending", "retrying"}:
             await self._connection.execute(
-                "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile,"
+                "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile,"
                 " state, attempt_count, schedule_position, next_attempt_at, created_at) VALUES"
                 " ($1, $2, $3, $4, 'order.created', 'default', $7, $5, $8, $8, $6, $6)",
                 *values,
@@ -65,7 +89,7 @@ class Story:
             )  # fmt: skip -- the statement's order
         else:
             await self._connection.execute(
-                "INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile,"
+                "INSERT INTO words.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile,"
                 " state, reason, attempt_count, schedule_position, created_at, finished_at) VALUES"
                 " ($1, $2, $3, $4, 'order.created', 'default', $7, $5, $8, 1, 1, $6, $6)",
                 *values,

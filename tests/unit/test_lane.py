@@ -6,18 +6,45 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dispatcher.core.breaker import Breaker, BreakerState
-from dispatcher.core.lane import WINDOW_MAX, WINDOW_MIN, Lane
+from dispatcher.core.lane import PROBES_READY_MAX, WINDOW_MAX, WINDOW_MIN, Lane
 from dispatcher.core.rate import TokenBucket
 
 
-def _lane(limit=2, bucket=None, *, is_open=True) -> Lane[str]:
+class Wh(str):
+    """A delivery that is its id."""
+
+    __slots__ = ()
+    event_type = "order.created"
+    is_retry = False
+
+    @property
+    def id(self) -> str:
+        return self
+
+
+class Paid(Wh):
+    """A delivery of another event type."""
+
+    __slots__ = ()
+    event_type = "order.paid"
+
+
+class RetriedWh(Wh):
+    """A delivery that was attempted before."""
+
+    __slots__ = ()
+    is_retry = True
+
+
+def _lane(limit=2, bucket=None, *, is_open=True) -> Lane[Wh]:
     return Lane(limit=limit, breaker=Breaker(), bucket=bucket, is_open=is_open)
 
 
-def _open_breaker(lane: Lane[str], now: float = 0.0) -> None:
+def _open_breaker(lane: Lane[Wh], now: float = 0.0) -> None:
     for number in range(10):
-        lane.breaker.record(now, f"wh{number}", succeeded=False)
+        lane.breaker.record(now, Wh.event_type, f"wh{number}", succeeded=False)
     assert lane.breaker.state is BreakerState.OPEN
+    assert not lane.sort_again()
 
 
 class LaneMachine(RuleBasedStateMachine):
@@ -27,19 +54,19 @@ class LaneMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.lane = _lane(limit=3, bucket=TokenBucket(10.0, 5))
-        self.in_flight: list[str] = []
+        self.in_flight: list[Wh] = []
         self.next = 0
         self.taken: list[str] = []
 
     @rule()
     def offer(self):
-        if self.lane.has_room():
-            self.lane.ready.append(f"wh{self.next}")
+        if self.lane.has_room(Wh.event_type):
+            self.lane.line_up(Wh(f"wh{self.next}"))
             self.next += 1
 
     @rule()
     def ask(self):
-        self.lane.urgent.append(f"person{self.next}")
+        self.lane.urgent.append(Wh(f"person{self.next}"))
         self.next += 1
 
     @rule()
@@ -59,7 +86,8 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(succeeded=st.booleans())
     def finish(self, succeeded):
         work = self.in_flight.pop(0)
-        self.lane.breaker.record(self.now, work, succeeded)
+        self.lane.breaker.record(self.now, Wh.event_type, work, succeeded=succeeded)
+        self.lane.sort_again()
         self.lane.finish()
 
     @rule(seconds=st.floats(min_value=0.0, max_value=40.0))
@@ -73,14 +101,19 @@ class LaneMachine(RuleBasedStateMachine):
     @invariant()
     def holds_its_limits(self):
         assert self.lane.in_flight == len(self.in_flight) <= self.lane.limit
-        assert len(self.lane.ready) <= self.lane.window
+        assert len(self.lane.ready) <= self.lane.window + PROBES_READY_MAX
         ordered = [work for work in self.taken if work.startswith("wh")]
         assert ordered == sorted(ordered, key=lambda work: int(work[2:]))
 
     @invariant()
     def says_when_to_ask_again(self):
         lane = self.lane
-        if lane.ready and lane.is_open and not lane.urgent and lane.in_flight < lane.limit:
+        if (
+            (lane.ready or lane.deferred)
+            and lane.is_open
+            and not lane.urgent
+            and lane.in_flight < lane.limit
+        ):
             # Either it gives something now, or it names a moment, or its probe is out and will end.
             assert (
                 lane.waits_until(self.now) is not None
@@ -94,11 +127,11 @@ TestLaneMachine = LaneMachine.TestCase
 
 def test_an_open_breaker_lets_only_its_probe_through_and_a_person():
     lane = _lane(limit=5)
-    lane.ready.extend(["a", "b", "c"])
+    lane.ready.extend(map(Wh, "abc"))
     _open_breaker(lane)
     assert lane.take(1.0) is None
     assert lane.waits_until(1.0) == 5.0
-    lane.urgent.append("person")
+    lane.urgent.append(Wh("person"))
     assert lane.take(1.0) == "person"
     assert lane.take(5.0) == "a"
     assert lane.take(5.0) is None
@@ -108,7 +141,7 @@ def test_an_open_breaker_lets_only_its_probe_through_and_a_person():
 def test_a_probe_that_the_rate_refuses_is_not_lost():
     bucket = TokenBucket(1.0, 1)
     lane = _lane(limit=5, bucket=bucket)
-    lane.ready.append("a")
+    lane.ready.append(Wh("a"))
     _open_breaker(lane)
     assert bucket.take(5.0)
     assert lane.take(5.0) is None
@@ -118,18 +151,18 @@ def test_a_probe_that_the_rate_refuses_is_not_lost():
 
 def test_a_closed_lane_gives_only_what_a_person_asked_for():
     lane = _lane(is_open=False)
-    lane.ready.append("a")
-    assert not lane.has_room()
+    lane.ready.append(Wh("a"))
+    assert not lane.has_room(Wh.event_type)
     assert not lane.wants_permit()
     assert lane.take(0.0) is None
-    lane.urgent.append("b")
+    lane.urgent.append(Wh("b"))
     assert lane.wants_permit()
     assert lane.take(0.0) == "b"
 
 
 def test_a_rate_spreads_what_is_taken():
     lane = _lane(limit=10, bucket=TokenBucket(2.0, 1))
-    lane.ready.extend("abc")
+    lane.ready.extend(map(Wh, "abc"))
     assert lane.take(0.0) == "a"
     assert lane.take(0.0) is None
     assert lane.waits_until(0.0) == 0.5
@@ -142,7 +175,7 @@ def test_a_rate_spreads_what_is_taken():
 )
 def test_the_window_follows_the_pace_and_gives_back_from_the_end(finished, ready):
     lane = _lane()
-    lane.ready.extend(str(number) for number in range(ready))
+    lane.ready.extend(Wh(number) for number in range(ready))
     lane.finished_count = finished
     given_back = list(lane.fit_window(1.0))
     assert WINDOW_MIN <= lane.window <= WINDOW_MAX
@@ -155,7 +188,7 @@ def test_the_window_follows_the_pace_and_gives_back_from_the_end(finished, ready
 @pytest.mark.parametrize("starved", [True, False])
 def test_a_lane_that_ran_dry_gets_its_whole_window_back(starved):
     lane = _lane()
-    lane.ready.extend("abc")
+    lane.ready.extend(map(Wh, "abc"))
     list(lane.fit_window(1.0))
     assert lane.window == WINDOW_MIN
     assert lane.slow
@@ -173,8 +206,48 @@ def test_what_was_turned_away_is_wanted_once_it_is_due_and_there_is_room():
     assert (lane.more_at, lane.overflows) == (10.0, 2)
     assert not lane.runs_low(9.9)
     assert lane.runs_low(10.0)
-    lane.ready.extend("x" * (lane.window // 4 + 1))
+    lane.ready.extend(map(Wh, "x" * (lane.window // 4 + 1)))
     assert not lane.runs_low(10.0)
     lane.ready.clear()
     lane.is_open = False
     assert not lane.runs_low(10.0)
+
+
+def test_an_open_breaker_keeps_a_few_of_each_type_and_probes_them_in_turns():
+    lane = _lane(limit=50)
+    lane.ready.extend(Wh(number) for number in range(20))
+    lane.ready.append(Paid("paid"))
+    for number in range(10):
+        lane.breaker.record(0.0, Wh.event_type, f"wh{number}", succeeded=False)
+    assert [int(work) for work in lane.sort_again()] == list(range(8, 20))
+    assert not lane.has_room(Wh.event_type)
+    assert lane.has_room(Paid.event_type)
+    assert lane.take(5.0) == "paid"  # the type that is not known to fail
+    lane.breaker.record(5.0, Paid.event_type, "paid", succeeded=False)
+    assert lane.take(15.0) == "0"
+
+
+def test_probes_of_one_type_take_first_attempts_and_retries_in_turns():
+    lane = _lane(limit=50)
+    lane.ready.extend([Wh("first"), Wh("second"), RetriedWh("retried")])
+    _open_breaker(lane)
+    probes = []
+    for now in (5.0, 15.0, 35.0):
+        work = lane.take(now)
+        assert work is not None
+        probes.append(str(work))
+        lane.breaker.record(now, work.event_type, work.id, succeeded=False)
+    assert probes == ["first", "retried", "second"]
+
+
+def test_a_deferred_type_does_not_stand_before_the_others():
+    lane = _lane(limit=50)
+    lane.ready.extend(Wh(number) for number in range(20))
+    lane.breaker.record(0.0, Paid.event_type, "paid0", succeeded=True)
+    for number in range(10):
+        lane.breaker.record(0.0, Wh.event_type, f"wh{number}", succeeded=False)
+    assert len(lane.sort_again()) == 20 - PROBES_READY_MAX
+    lane.line_up(Paid("paid"))
+    assert lane.take(1.0) == "paid"
+    assert lane.take(1.0) is None
+    assert lane.waits_until(1.0) == 5.0

@@ -27,7 +27,7 @@ from dispatcher.core.model import Reason
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.bodies import body_can_be_made
-from dispatcher.store.history import DeliveryDetail
+from dispatcher.store.columns import DeliveryDetail
 
 __all__ = ["DeliveryFilter", "DeliveryOperations"]
 

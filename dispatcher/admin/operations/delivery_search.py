@@ -9,7 +9,7 @@ them soon, and it begins at the newest of them.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
@@ -17,16 +17,19 @@ import orjson
 from dispatcher.admin.operations.deployment import Actor
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import Place, time_text
-from dispatcher.core import ids
+from dispatcher.core import codes, ids
 from dispatcher.core.limits import LABEL_VALUE_CHARACTERS_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.printable import is_text
 from dispatcher.core.profile import FieldSource, Profile
 from dispatcher.store import history
-from dispatcher.store.history import DeliveryDetail, EventDetail, EventKey
+from dispatcher.store.columns import DeliveryDetail, day_of_uuid, first_uuid, uuid_of
+from dispatcher.store.history import EventDetail, EventKey
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from dispatcher.store.pool import Reach
 
 _REQUEST_ID: Final = re.compile(r"([a-z0-9]+_)?([0-9a-f]{16})")
@@ -122,34 +125,36 @@ class DeliverySearch:
             )
         labels = orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None
         if (labels or value_path) and wanted.event_id is None:
-            at_most = None if place is None else place.at
+            day_max = None if place is None else place.at.date()
             found = await history.labelled_events(
                 connection,
-                [labels, value_path, tenant, wanted.since, wanted.until, at_most, EVENTS_MAX + 1],
+                [labels, value_path, tenant, None, None, day_max, EVENTS_MAX + 1],
             )
             if len(found) <= EVENTS_MAX:
                 rows: list[DeliveryDetail] = []
-                for keys in _in_two_parts(found):
+                for keys in _in_two_parts([key for key, _ in found]):
                     missing = rows_max - len(rows)
                     rows += await _of_events(connection, keys, None, tenant, wanted, place, missing)
                     if len(rows) == rows_max:
                         break
                 return rows
-            newest = found[0][1] + timedelta(microseconds=1)
+            newest = found[0][1] + timedelta(milliseconds=1)
             wanted = replace(wanted, until=min(newest, wanted.until or newest))
+        below = _below(wanted, place)
         return await history.page_of_deliveries(
             connection,
             [
                 tenant,
                 wanted.endpoint_id,
                 wanted.event_id,
-                wanted.event_type,
-                wanted.state,
+                *_type_and_code(wanted),
+                _state_code(wanted),
                 wanted.test,
                 labels,
-                wanted.since,
-                wanted.until,
-                *(place or (None, None)),
+                first_uuid(wanted.since),
+                below,
+                None if wanted.since is None else wanted.since.astimezone(UTC).date(),
+                None if below is None else day_of_uuid(below),
                 rows_max,
                 value_path,
             ],
@@ -220,10 +225,10 @@ async def search_events(
     until = wanted.until
     rest = [tenant, wanted.event_type, labels_text, wanted.test, wanted.since]
     if labels or value_path:
-        at_most = None if place is None else place.at
+        day_max = None if place is None else place.at.date()
         labelled = await history.labelled_events(
             connection,
-            [labels_text, value_path, tenant, wanted.since, until, at_most, EVENTS_MAX + 1],
+            [labels_text, value_path, tenant, wanted.since, until, day_max, EVENTS_MAX + 1],
         )
         if len(labelled) <= EVENTS_MAX:
             filters = [*rest, until, *(place or (None, None)), rows_max, value_path]
@@ -252,18 +257,38 @@ def _value_path(value: str) -> str:
     return f"$.* ? (@ == {orjson.dumps(value).decode()})"
 
 
-def _in_two_parts(found: Sequence[tuple[EventKey, datetime]]) -> Iterator[list[EventKey]]:
+def _in_two_parts(found: Sequence[EventKey]) -> Iterator[list[EventKey]]:
     """Yields the newest events, and then the others: a page is mostly full before those are read.
 
-    Deliveries are made in the moment in which their event is accepted, so those of the second part are
-    older than all of the first; events of one moment are therefore kept together.
+    Deliveries are listed by the time in their ids. Events that share a millisecond are therefore
+    kept together, so that the deliveries of the second part are older than all of the first.
     """
-    end = min(EVENTS_FIRST, len(found))
-    while 0 < end < len(found) and found[end][1] == found[end - 1][1]:
+    newest = sorted(found, key=lambda key: key.unix_ms, reverse=True)
+    end = min(EVENTS_FIRST, len(newest))
+    while 0 < end < len(newest) and newest[end].unix_ms == newest[end - 1].unix_ms:
         end += 1
-    for part in (found[:end], found[end:]):
+    for part in (newest[:end], newest[end:]):
         if part:
-            yield [key for key, _ in part]
+            yield part
+
+
+def _type_and_code(wanted: DeliveryFilter) -> tuple[str | None, int | None]:
+    event_type = wanted.event_type
+    return event_type, None if event_type is None else codes.event_type_code(event_type)
+
+
+def _state_code(wanted: DeliveryFilter) -> int | None:
+    return None if wanted.state is None else codes.STATE_CODES[wanted.state]
+
+
+def _below(wanted: DeliveryFilter, place: Place | None) -> "UUID | None":
+    """Returns the id that all of a page are below: the last one of the page before, or `until`."""
+    until = first_uuid(wanted.until)
+    if place is None:
+        return until
+    known = ids.is_id(place.id, ids.DELIVERY_PREFIX)
+    last = uuid_of(place.id) if known else first_uuid(place.at)
+    return last if until is None or last is None else min(last, until)
 
 
 async def _of_events(
@@ -286,11 +311,10 @@ async def _of_events(
             tenant,
             wanted.endpoint_id,
             wanted.event_type,
-            wanted.state,
+            _state_code(wanted),
             wanted.test,
-            wanted.since,
-            wanted.until,
-            *(place or (None, None)),
+            first_uuid(wanted.since),
+            _below(wanted, place),
             rows_max,
             orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None,
         ],

@@ -90,12 +90,14 @@ async def _erase(
     waited = await erasure.erase_waiting(connection, event_id, actor.tenant)
     days = await erasure.days_of(connection, event_id, actor.tenant)
     total = Erased(0, 0, 0, 0)
-    for day, _ in days:
+    for day in days:
         total = _sum(total, await erasure.erase(connection, event_id, day, actor.name))
     if days:
         # The log outlives the event, so it names the labels that were asked for and never their values.
         detail = {**by, **total._asdict(), "waited_in_outbox": waited}
-        await store.write_audit(connection, actor.name, days[0][1], "event.erase", event_id, detail)
+        await store.write_audit(
+            connection, actor.name, days[0].tenant, "event.erase", event_id, detail
+        )
     return total
 
 

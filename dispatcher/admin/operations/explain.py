@@ -17,7 +17,8 @@ from dispatcher.core.model import DeliveryState, EndpointState
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import RoutedEndpoint
-from dispatcher.store.history import DeliveryDetail, EventDetail
+from dispatcher.store.columns import DeliveryDetail
+from dispatcher.store.history import EventDetail
 from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 

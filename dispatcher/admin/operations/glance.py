@@ -4,11 +4,9 @@ One question for a whole page, so that a list costs the same however long it is.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.objects import Object, attempt_object
-from dispatcher.core import ids
 from dispatcher.store import admin as store
 from dispatcher.store.glance import EndpointName, read_last_attempts, read_names
 
@@ -33,12 +31,14 @@ class Glance:
 
         The deliveries are those that the actor was shown. A viewer sees no answers of receivers.
         """
-        found = [one["id"] for one in deliveries if one["attempt_count"]]
+        found = [
+            (one["id"], one["event_id"], one["endpoint_id"])
+            for one in deliveries
+            if one["attempt_count"]
+        ]
         if not found:
             return {}
-        made = {ids.day_of(one) for one in found}
-        days = {day + timedelta(days=offset) for day in made for offset in (-1, 0, 1)}
         async with store.reading(self._database) as connection:
-            rows = await read_last_attempts(connection, found, sorted(days))
+            rows = await read_last_attempts(connection, found)
         bodies = actor.may(Role.OPERATOR)
         return {name: attempt_object(row, bodies=bodies) for name, row in rows.items()}

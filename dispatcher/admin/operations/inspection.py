@@ -44,7 +44,8 @@ from dispatcher.core.url import canonical_url, masked_url
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail, routed_row
-from dispatcher.store.history import AttemptDetail, ContextRow, DeliveryDetail
+from dispatcher.store.columns import AttemptDetail, DeliveryDetail
+from dispatcher.store.history import ContextRow
 from dispatcher.store.routing import SealedSecret
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})

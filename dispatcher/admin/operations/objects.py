@@ -13,7 +13,8 @@ import orjson
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.core.url import masked_url
-from dispatcher.store.history import AttemptDetail, DeliveryDetail, EventDetail
+from dispatcher.store.columns import AttemptDetail, DeliveryDetail
+from dispatcher.store.history import EventDetail
 
 Row = TypeVar("Row")
 Object = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, assert_never
 
 from dispatcher.admin.operations.objects import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
-from dispatcher.store.history import AttemptDetail, DeliveryDetail
+from dispatcher.store.columns import AttemptDetail, DeliveryDetail
 
 NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
 

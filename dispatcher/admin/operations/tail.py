@@ -1,6 +1,6 @@
 """The live tail: attempts as they are recorded, one shared poll a second for all who watch.
 
-    attempt's partitions ── poll, every second while somebody watches ──▶ each viewer's queue ──▶ next()
+    attempts' partitions ── poll, every second while somebody watches ──▶ each viewer's queue ──▶ next()
 
 What is always true: without viewers nothing is asked; with them Postgres is asked once a second,
 however many they are; a viewer holds `QUEUE_MAX` items at most, and what it does not take in time is
@@ -110,7 +110,7 @@ class Tail:
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()
         self._outage = Outage(_log, "tail.waits", "tail.resumed")
-        self._days: dict[date, DayRow] = {}
+        self._days: dict[tuple[str, date], DayRow] = {}
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     @asynccontextmanager
@@ -156,14 +156,16 @@ class Tail:
         async with store.reading(self._database) as connection:
             days = await read_days(connection)
             new: list[NewAttempt] = []
-            always = DAYS_ALWAYS + sum(row.day > self._clock.now().date() for row in days)
-            for index, row in enumerate(days):
-                before = self._days.get(row.day, row)
-                if index < always or row.inserted_count != before.inserted_count:
+            always = self._clock.now().date() - timedelta(days=DAYS_ALWAYS - 1)
+            for row in days:
+                before = self._days.get((row.table, row.day), row)
+                if row.day >= always or row.inserted_count != before.inserted_count:
                     page = max(0, before.pages - SLACK_PAGES)
-                    new += await read_attempts(connection, row.day, page, since, POLL_ROWS_MAX)
+                    new += await read_attempts(
+                        connection, row.table, row.day, page, since, POLL_ROWS_MAX
+                    )
         is_first = not self._days
-        self._days = {row.day: row for row in days}
+        self._days = {(row.table, row.day): row for row in days}
         unseen = self._unseen(new)
         if not is_first:
             self._give_out(unseen)

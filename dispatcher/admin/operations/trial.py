@@ -1,8 +1,9 @@
 """The test event: sent at once, one attempt, through the same gate as everything that leaves.
 
-It asks neither for subscriptions nor for paused or disabled, and has no part in breakers, disabling
-or alerts. What came of it is recorded as a delivery with `test: true` once the attempt is over: a
-crash in between leaves no trace.
+It asks neither for subscriptions nor for paused or disabled, and has no part in disabling or
+alerts. One that succeeds closes the endpoint's breaker, in whichever process that is. What came of
+it is recorded as a delivery with `test: true` once the attempt is over: a crash in between leaves no
+trace.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import Object, delivery_object
 from dispatcher.admin.operations.requests import ANY_PORT, request_template
-from dispatcher.core import ids
+from dispatcher.core import codes, ids
 from dispatcher.core.envelope import MadeTestEvent, make_test_event
 from dispatcher.core.errors import (
     ConflictError,
@@ -34,7 +35,8 @@ from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.admin import EndpointDetail
-from dispatcher.store.history import AttemptDetail, DeliveryDetail, record_trial
+from dispatcher.store.columns import AttemptDetail, DeliveryDetail, uuid_of
+from dispatcher.store.history import record_trial
 
 _SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID_URL})
 """Problems that the attempt itself reports: its outcome is `blocked_address`."""
@@ -119,12 +121,14 @@ class Trial:
             attempt_count=1,
             schedule_position=0,
             next_attempt_at=None,
-            created_at=made.event.inserted_at,
+            created_at=ids.moment_of(delivery_id),
             finished_at=self._deployment.clock.now(),
             warnings=list(made.warnings),
         )
         async with self._database.transaction() as connection:
             await record_trial(connection, _values(delivery, row, made, sent))
+            if succeeded:
+                await history.report_test_succeeded(connection, row.id)
             detail = {"delivery_id": delivery_id, "outcome": sent.answer.outcome}
             await store.write_audit(
                 connection, actor.name, row.tenant, "endpoint.test", row.id, detail
@@ -256,19 +260,19 @@ def _values(
         event.inserted_at,
         row.profile,
         made.body,
-        delivery.id,
+        uuid_of(delivery.id),
         row.id,
-        delivery.state,
-        delivery.reason,
+        codes.event_type_code(event.type),
+        codes.STATE_CODES[delivery.state],
+        codes.reason_code(delivery.reason),
         delivery.warnings,
-        attempt.outcome,
+        codes.OUTCOME_CODES[attempt.outcome],
         attempt.flags,
         attempt.attempted_at,
         attempt.latency_seconds,
         *answer.phases,
         answer.reused,
         answer.peer,
-        attempt.url,
         attempt.response_code,
         attempt.response_body,
         attempt.error,

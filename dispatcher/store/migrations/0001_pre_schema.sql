@@ -1,13 +1,14 @@
 -- The first schema: what producers insert into, what waits to be sent, and what became of it.
 --
 --   outbox            hot: committed events nobody has taken yet, and the ids producers gave (tombstones)
---   event, body       history, one partition a UTC day of acceptance: the facts and the bytes made of them
+--   event             history, one partition a UTC day of acceptance: the facts, and the bytes of one wire body
+--   body              history, by day: the bytes of further wire bodies, one row for each further profile
 --   delivery_open     hot: deliveries that are pending or retrying; small, whatever the history's size
---   delivery_done     history, by day: deliveries that ended, each written once
---   delivery          the view over both: what people and the API mean by a delivery
---   attempt           history, by day: every HTTP request
+--   delivery_done     history, by day: deliveries that ended, each written once, with its first attempt
+--   attempt           history, by day: the other attempts
+--   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reporting.md)
 --   delivery_request  hot: what people asked (resend, cancel) and has not been carried out yet
---   endpoint, endpoint_secret, endpoint_health, routing     which endpoint gets which events; version grows with changes
+--   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing     which endpoint gets which events; version grows with changes
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
 --   endpoint_breaker, replica_figures   hot: open breakers and figures in memory, for pages; they decide nothing
 --   token, session, audit     who may use the API and the console, and what they did
@@ -127,32 +128,44 @@ END $$;
 
 -- ---------- History: events, bodies, deliveries, attempts -----------------------------------------------------------
 
+-- Columns stand in the order of their alignment: a row of eight-byte values first wastes no padding.
+-- The wire body of one profile lies in the event's own row. The data of the event are a part of it wherever the
+-- profile embeds them as they were written; only other events store them a second time.
 CREATE TABLE dispatcher.event (
+    inserted_at   timestamptz NOT NULL,
+    accepted_at   timestamptz NOT NULL,
+    occurred_at   timestamptz NOT NULL,
+    erased_at     timestamptz, -- when the data, the bodies and the stored responses were blanked on request
     day           date        NOT NULL, -- UTC day on which the dispatcher accepted it
+    data_offset   integer, -- in bytes, from the start of `bytes`; NULL: `data` has them
+    data_length   integer,
+    test          boolean     NOT NULL DEFAULT false,
     id            text        COLLATE "C" NOT NULL,
     type          text        COLLATE "C" NOT NULL,
     tenant        text        COLLATE "C" NOT NULL,
-    data          json        NOT NULL,
-    occurred_at   timestamptz NOT NULL,
+    profile       text        COLLATE "C", -- whose body `bytes` is
+    labels        jsonb       NOT NULL DEFAULT '{}',
     ordering_key  text,
-    labels        jsonb       NOT NULL,
     traceparent   text,
-    inserted_at   timestamptz NOT NULL,
-    accepted_at   timestamptz NOT NULL,
-    test          boolean     NOT NULL DEFAULT false,
-    erased_at     timestamptz, -- when the data, the bodies and the stored responses were blanked on request
-    PRIMARY KEY (day, id)
+    data          json,
+    bytes         bytea,
+    PRIMARY KEY (day, id),
+    CONSTRAINT event_data CHECK (data IS NOT NULL OR data_offset IS NOT NULL AND data_length IS NOT NULL),
+    CONSTRAINT event_bytes CHECK ((bytes IS NULL) = (profile IS NULL))
 ) PARTITION BY RANGE (day);
--- Pages are read by index. The trailing columns serve filters: they are compared within the index, so a rare type,
--- state or tenant is found among a million rows by reading the index alone (0.1 µs per entry). Wider indexes cost
--- deliveries less than more of them (ADR 15).
-CREATE INDEX event_newest ON dispatcher.event (accepted_at, id, tenant, type);
+-- Pages are read by index. The trailing columns serve filters: they are compared within the index, so a rare type or
+-- tenant is found among a million rows by reading the index alone. Hashes are enough there, since the row itself is
+-- compared as well; events of one claim share their entries (deduplication), which leaves some ten bytes per event.
+CREATE INDEX event_newest ON dispatcher.event (accepted_at, hashtext(type), hashtext(tenant));
 -- By `name=value` and by a bare value; events without labels are not in it and cost nothing. Every search reads the
 -- pending list, so the list is kept short.
 CREATE INDEX event_labels ON dispatcher.event USING gin (labels) WITH (gin_pending_list_limit = 1024)
     WHERE labels <> '{}';
+-- By the digits of a request id, for profiles that may have one: the shipped ones that have none are not in it.
+CREATE INDEX event_request ON dispatcher.event ((substring(sha256(id::bytea) FOR 8)))
+    WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe');
 
--- The bytes that go over the wire, made once at fan-out, one row an event and profile.
+-- The wire bodies of further profiles of an event.
 CREATE TABLE dispatcher.body (
     day           date        NOT NULL,
     event_id      text        COLLATE "C" NOT NULL,
@@ -160,108 +173,109 @@ CREATE TABLE dispatcher.body (
     bytes         bytea       NOT NULL,
     PRIMARY KEY (day, event_id, profile)
 ) PARTITION BY RANGE (day);
--- By the digits of a request id, for profiles that may have one: the shipped ones that have none are not in it.
 CREATE INDEX body_request ON dispatcher.body ((substring(sha256(event_id::bytea) FOR 8)))
     WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe');
 
+-- Deliveries that are pending (schedule_position = 0) or retrying. An id is derived from event and endpoint, so a
+-- fan-out that is repeated makes the same rows, and the deliveries of one event are a range of the primary key.
+-- Tenant and profile are the endpoint's; the number stands for it. The code of the type serves filters
+-- (core/codes.py). When a delivery was created is in its id.
 CREATE TABLE dispatcher.delivery_open (
-    id                text        COLLATE "C" NOT NULL PRIMARY KEY,
+    next_attempt_at   timestamptz NOT NULL DEFAULT now(), -- due at once, the claim's transaction being now()
     day               date        NOT NULL,
-    event_id          text        COLLATE "C" NOT NULL,
-    endpoint_id       text        COLLATE "C" NOT NULL,
-    event_type        text        COLLATE "C" NOT NULL,
-    tenant            text        COLLATE "C" NOT NULL,
-    profile           text        COLLATE "C" NOT NULL,
-    state             text        COLLATE "C" NOT NULL DEFAULT 'pending',
+    endpoint_no       integer     NOT NULL,
+    event_type_code   integer     NOT NULL,
     attempt_count     integer     NOT NULL DEFAULT 0,
     schedule_position integer     NOT NULL DEFAULT 0,
-    next_attempt_at   timestamptz NOT NULL DEFAULT now(), -- due at once, the claim's transaction being now()
-    created_at        timestamptz NOT NULL DEFAULT now(),
+    id                uuid        NOT NULL PRIMARY KEY,
+    event_id          text        COLLATE "C" NOT NULL,
     warnings          text[], -- NULL: none, as nearly always; an empty array costs 1 µs to encode
-    CONSTRAINT open_state CHECK (
-        state = 'pending' AND schedule_position = 0 OR state = 'retrying' AND schedule_position > 0),
     CONSTRAINT open_counts CHECK (schedule_position >= 0 AND attempt_count >= schedule_position)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_cost_delay = 0);
 -- What a lane loads next, and an endpoint's waiting deliveries in order of due time.
-CREATE INDEX delivery_open_due ON dispatcher.delivery_open (endpoint_id, next_attempt_at, id);
--- Fan-out is idempotent; an event's waiting deliveries.
-CREATE UNIQUE INDEX delivery_open_event_endpoint ON dispatcher.delivery_open (event_id, endpoint_id, day);
--- A backlog of a million is listed newest first too.
-CREATE INDEX delivery_open_newest ON dispatcher.delivery_open (created_at, id, tenant, event_type, endpoint_id);
+CREATE INDEX delivery_open_due ON dispatcher.delivery_open (endpoint_no, next_attempt_at, id);
 
+-- Deliveries that ended, each written once, with its first attempt where that has neither a response body nor an
+-- error text: 99 in 100 deliveries have one attempt, which succeeded. All other attempts are rows of `attempt`.
+-- Words are small integers: see the view `delivery`, and core/codes.py.
 CREATE TABLE dispatcher.delivery_done (
-    id                text        COLLATE "C" NOT NULL,
+    finished_at       timestamptz NOT NULL DEFAULT now(),
+    attempted_at      timestamptz, -- NULL: the row holds no attempt
     day               date        NOT NULL,
-    event_id          text        COLLATE "C" NOT NULL,
-    endpoint_id       text        COLLATE "C" NOT NULL,
-    event_type        text        COLLATE "C" NOT NULL,
-    tenant            text        COLLATE "C" NOT NULL,
-    profile           text        COLLATE "C" NOT NULL,
-    state             text        COLLATE "C" NOT NULL,
-    reason            text        COLLATE "C",
-    test              boolean     NOT NULL DEFAULT false,
+    endpoint_no       integer     NOT NULL,
+    event_type_code   integer     NOT NULL,
     attempt_count     integer     NOT NULL,
     schedule_position integer     NOT NULL,
-    created_at        timestamptz NOT NULL,
-    finished_at       timestamptz NOT NULL,
-    warnings          text[], -- NULL: none, as nearly always; an empty array costs 1 µs to encode
-    PRIMARY KEY (day, id),
-    CONSTRAINT done_state CHECK (
-        state = 'succeeded' AND reason IS NULL OR state IN ('failed', 'cancelled') AND reason IS NOT NULL),
-    CONSTRAINT done_attempts CHECK (state <> 'succeeded' OR attempt_count > 0),
-    CONSTRAINT done_counts CHECK (schedule_position >= 0 AND attempt_count >= schedule_position)
+    revision          integer, -- of the endpoint: the URL and the headers that the attempt used
+    latency_seconds   real,
+    dns_seconds       real,
+    connect_seconds   real,
+    wait_seconds      real,
+    read_seconds      real,
+    state             smallint    NOT NULL,
+    reason            smallint,
+    trigger           smallint,
+    outcome           smallint,
+    response_code     smallint,
+    test              boolean     NOT NULL DEFAULT false,
+    reused            boolean,
+    id                uuid        NOT NULL,
+    event_id          text        COLLATE "C" NOT NULL,
+    peer              text,
+    flags             text[],
+    warnings          text[],
+    PRIMARY KEY (day, event_id, endpoint_no),
+    CONSTRAINT done_state CHECK (state = 3 AND reason IS NULL OR state IN (4, 5) AND reason IS NOT NULL),
+    CONSTRAINT done_attempts CHECK (state <> 3 OR attempt_count > 0),
+    CONSTRAINT done_counts CHECK (schedule_position >= 0 AND attempt_count >= schedule_position),
+    CONSTRAINT done_attempt CHECK (attempted_at IS NULL OR attempt_count > 0 AND latency_seconds IS NOT NULL
+        AND trigger IS NOT NULL AND outcome IS NOT NULL AND reused IS NOT NULL AND revision IS NOT NULL
+        AND (outcome <> 1 OR response_code BETWEEN 200 AND 299))
 ) PARTITION BY RANGE (day);
-CREATE UNIQUE INDEX delivery_done_event_endpoint ON dispatcher.delivery_done (event_id, endpoint_id, day);
-CREATE INDEX delivery_done_newest ON dispatcher.delivery_done (created_at, id, tenant, event_type, state);
-CREATE INDEX delivery_done_by_endpoint ON dispatcher.delivery_done (endpoint_id, created_at, id, event_type, state);
+-- By id, which is newest first when it is read backwards, and by endpoint. The trailing columns serve filters, as
+-- above; with the alignment of an index entry, `day` costs nothing, and a page is picked from the index alone.
+CREATE INDEX delivery_done_id ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state);
+CREATE INDEX delivery_done_by_endpoint ON dispatcher.delivery_done (endpoint_no, id, event_type_code, day, state);
 -- The list of failed deliveries, which is read most: few rows among many, found without reading the many.
-CREATE INDEX delivery_done_unsuccessful ON dispatcher.delivery_done (created_at, id, tenant, event_type, state)
-    WHERE state <> 'succeeded';
-CREATE INDEX delivery_done_tests ON dispatcher.delivery_done (created_at, id) WHERE test;
+CREATE INDEX delivery_done_unsuccessful ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state)
+    WHERE state <> 3;
+CREATE INDEX delivery_done_tests ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state) WHERE test;
 
-CREATE VIEW dispatcher.delivery AS
-    SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, NULL::text AS reason,
-           false AS test, attempt_count, schedule_position, next_attempt_at, created_at,
-           NULL::timestamptz AS finished_at, warnings
-    FROM dispatcher.delivery_open
-    UNION ALL
-    SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason,
-           test, attempt_count, schedule_position, NULL, created_at, finished_at, warnings
-    FROM dispatcher.delivery_done;
-
+-- Attempts that delivery_done does not hold: from the second on, and first ones with a response body or an error.
 CREATE TABLE dispatcher.attempt (
-    day               date        NOT NULL,
-    delivery_id       text        COLLATE "C" NOT NULL,
-    attempt_number    integer     NOT NULL CHECK (attempt_number >= 1),
-    trigger           text        COLLATE "C" NOT NULL CHECK (trigger IN ('scheduled', 'manual', 'replay', 'test')),
-    outcome           text        COLLATE "C" NOT NULL CHECK (outcome IN (
-        'ok', 'http_error', 'gone', 'throttled', 'timeout', 'connect_error', 'dns_error', 'tls_error',
-        'protocol_error', 'blocked_address')),
-    flags             text[], -- NULL: none
     attempted_at      timestamptz NOT NULL,
+    day               date        NOT NULL,
+    endpoint_no       integer     NOT NULL,
+    attempt_number    integer     NOT NULL CHECK (attempt_number >= 1),
+    revision          integer     NOT NULL,
     latency_seconds   real        NOT NULL,
     dns_seconds       real,
     connect_seconds   real,
     wait_seconds      real,
     read_seconds      real,
-    reused            boolean     NOT NULL, -- the connection had served an earlier request
-    peer              text,
-    url               text        NOT NULL,
+    trigger           smallint    NOT NULL CHECK (trigger BETWEEN 1 AND 4),
+    outcome           smallint    NOT NULL CHECK (outcome BETWEEN 1 AND 10),
     response_code     smallint,
-    response_body     bytea,
+    reused            boolean     NOT NULL, -- the connection had served an earlier request
+    delivery_id       uuid        NOT NULL,
+    event_id          text        COLLATE "C" NOT NULL,
+    peer              text,
+    flags             text[], -- NULL: none
     error             text,
-    PRIMARY KEY (day, delivery_id, attempt_number),
-    CONSTRAINT attempt_ok CHECK (outcome <> 'ok' OR response_code BETWEEN 200 AND 299)
+    response_body     bytea,
+    PRIMARY KEY (day, event_id, endpoint_no, attempt_number),
+    CONSTRAINT attempt_ok CHECK (outcome <> 1 OR response_code BETWEEN 200 AND 299)
 ) PARTITION BY RANGE (day);
 
 -- What a person asked of a delivery and its dispatcher has not seen yet: one more attempt, or (the row being
 -- cancelled already) to forget what it holds in memory. One row a delivery and kind: requests that wait are one.
 CREATE TABLE dispatcher.delivery_request (
-    delivery_id   text        COLLATE "C" NOT NULL,
+    delivery_id   uuid        NOT NULL,
     kind          text        NOT NULL CHECK (kind IN ('resend', 'cancel')),
     day           date        NOT NULL,
-    endpoint_id   text        COLLATE "C" NOT NULL,
+    event_id      text        COLLATE "C" NOT NULL,
+    endpoint_no   integer     NOT NULL,
     requested_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     requested_by  text        NOT NULL,
     PRIMARY KEY (delivery_id, kind)
@@ -277,6 +291,8 @@ INSERT INTO dispatcher.routing DEFAULT VALUES;
 
 CREATE TABLE dispatcher.endpoint (
     id                      text        COLLATE "C" NOT NULL PRIMARY KEY,
+    number                  integer     GENERATED ALWAYS AS IDENTITY UNIQUE, -- stands for the id in deliveries
+    revision                integer     NOT NULL DEFAULT 1, -- see endpoint_revision
     tenant                  text        COLLATE "C" NOT NULL,
     name                    text        NOT NULL,
     url                     text        NOT NULL,
@@ -301,6 +317,40 @@ CREATE TABLE dispatcher.endpoint (
     CONSTRAINT endpoint_disabled CHECK (state <> 'disabled' OR reason IS NOT NULL)
 );
 CREATE UNIQUE INDEX endpoint_name ON dispatcher.endpoint (tenant, name) WHERE deleted_at IS NULL;
+
+-- What attempts of an endpoint were sent with: one row for each change of its URL or its headers. Of the headers only
+-- the names are kept, because the values often carry a token, which a change of it is meant to retire.
+CREATE TABLE dispatcher.endpoint_revision (
+    endpoint_no   integer     NOT NULL,
+    revision      integer     NOT NULL,
+    url           text        NOT NULL,
+    header_names  text[]      NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (endpoint_no, revision)
+);
+
+-- Counts the revisions of an endpoint, whoever changes it. The deletion of an endpoint empties its headers, which is
+-- no revision: nothing is sent after it.
+CREATE FUNCTION dispatcher.endpoint_count_revision() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.revision := OLD.revision + 1;
+    RETURN NEW;
+END $$;
+CREATE FUNCTION dispatcher.endpoint_keep_revision() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO dispatcher.endpoint_revision (endpoint_no, revision, url, header_names)
+    VALUES (NEW.number, NEW.revision, NEW.url, ARRAY(SELECT jsonb_object_keys(NEW.headers)));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER endpoint_1_count_revision BEFORE UPDATE ON dispatcher.endpoint FOR EACH ROW
+    WHEN (NEW.deleted_at IS NULL AND (NEW.url, NEW.headers) IS DISTINCT FROM (OLD.url, OLD.headers))
+    EXECUTE FUNCTION dispatcher.endpoint_count_revision();
+CREATE TRIGGER endpoint_2_keep_revision AFTER INSERT ON dispatcher.endpoint FOR EACH ROW
+    EXECUTE FUNCTION dispatcher.endpoint_keep_revision();
+CREATE TRIGGER endpoint_3_keep_revision AFTER UPDATE ON dispatcher.endpoint FOR EACH ROW
+    WHEN (NEW.revision <> OLD.revision) EXECUTE FUNCTION dispatcher.endpoint_keep_revision();
 
 -- Sealed with AES-256-GCM; the row's id, the endpoint and the key's id are authenticated with it.
 CREATE TABLE dispatcher.endpoint_secret (
@@ -339,6 +389,89 @@ CREATE TRIGGER endpoint_changed AFTER INSERT OR UPDATE OR DELETE ON dispatcher.e
 CREATE TRIGGER endpoint_secret_changed AFTER INSERT OR UPDATE OR DELETE ON dispatcher.endpoint_secret
     FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
 
+-- ---------- Reports: the history in words (docs/reporting.md) -------------------------------------------------------
+
+-- The 26 characters of a delivery id, and back: digits of five bits, two zero bits before the first.
+CREATE FUNCTION dispatcher.delivery_id(uuid uuid) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN (SELECT 'wh_' || string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz', substring(v.bits FROM p FOR 5)::bit(5)::integer + 1, 1), ''
+                                   ORDER BY p)
+        FROM (SELECT B'00' || ('x' || replace(uuid::text, '-', ''))::bit(128) AS bits) AS v,
+             generate_series(1, 126, 5) AS p);
+CREATE FUNCTION dispatcher.delivery_uuid(id text) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN (SELECT string_agg(to_hex(substring(v.bits FROM p FOR 4)::bit(4)::integer), '' ORDER BY p)::uuid
+        FROM (SELECT string_agg((position(substr(id, c, 1) IN '0123456789abcdefghjkmnpqrstvwxyz') - 1)::bit(5)::text, '' ORDER BY c)::varbit AS bits
+              FROM generate_series(4, 29) AS c) AS v,
+             generate_series(3, 127, 4) AS p);
+-- When a delivery was created, to the millisecond: when its event was inserted, within the day of its partition.
+CREATE FUNCTION dispatcher.delivery_created_at(uuid uuid) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN 'epoch'::timestamptz
+     + ('x' || substr(replace(uuid::text, '-', ''), 1, 12))::bit(48)::bigint * interval '1 millisecond';
+
+-- Open and ended deliveries in one shape, with the codes as they are stored.
+CREATE VIEW dispatcher.delivery_row AS
+    SELECT id, day, event_id, endpoint_no, event_type_code,
+           (CASE WHEN schedule_position = 0 THEN 1 ELSE 2 END)::smallint AS state, NULL::smallint AS reason,
+           false AS test, attempt_count, schedule_position, next_attempt_at, NULL::timestamptz AS finished_at, warnings
+    FROM dispatcher.delivery_open
+    UNION ALL
+    SELECT id, day, event_id, endpoint_no, event_type_code, state, reason, test, attempt_count, schedule_position,
+           NULL, finished_at, warnings
+    FROM dispatcher.delivery_done;
+
+-- All attempts in one shape, with the codes as they are stored.
+CREATE VIEW dispatcher.attempt_row AS
+    SELECT day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,
+           latency_seconds, response_code, response_body, error, revision, dns_seconds, connect_seconds, wait_seconds,
+           read_seconds, reused, peer
+    FROM dispatcher.attempt
+    UNION ALL
+    SELECT day, event_id, endpoint_no, id, 1, trigger, outcome, flags, attempted_at, latency_seconds, response_code,
+           NULL, NULL, revision, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer
+    FROM dispatcher.delivery_done
+    WHERE attempted_at IS NOT NULL;
+
+-- Events with their data as they were written; those without `accepted_at` still wait in the outbox.
+CREATE VIEW dispatcher.event_all AS
+    SELECT id, type, tenant, data, occurred_at, ordering_key, labels, traceparent, inserted_at,
+           NULL::timestamptz AS accepted_at, NULL::timestamptz AS erased_at, false AS test, NULL::date AS day
+    FROM dispatcher.outbox
+    WHERE consumed_at IS NULL
+    UNION ALL
+    SELECT id, type, tenant,
+           coalesce(data, convert_from(substring(bytes FROM data_offset + 1 FOR data_length), 'UTF8')::json),
+           occurred_at, ordering_key, labels, traceparent, inserted_at, accepted_at, erased_at, test, day
+    FROM dispatcher.event;
+
+CREATE VIEW dispatcher.delivery AS
+    SELECT dispatcher.delivery_id(d.id) AS id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant,
+           p.profile,
+           (ARRAY['pending', 'retrying', 'succeeded', 'failed', 'cancelled'])[d.state] AS state,
+           (ARRAY['schedule_spent', 'gone', 'test_failed', 'cancelled_by_person', 'endpoint_disabled',
+                  'endpoint_deleted', 'paused_too_long', 'unencodable_event', 'event_erased', 'unknown_profile',
+                  'invalid_headers', 'invalid_url', 'invalid_ca_pem', 'invalid_settings', 'secret_unreadable',
+                  'failing_too_long', 'http_not_allowed'])[d.reason] AS reason,
+           d.test, d.attempt_count, d.schedule_position, d.next_attempt_at,
+           dispatcher.delivery_created_at(d.id) AS created_at, d.finished_at, d.warnings, d.id AS uuid
+    FROM dispatcher.delivery_row AS d
+    LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
+    LEFT JOIN dispatcher.event AS e ON e.day = d.day AND e.id = d.event_id;
+
+CREATE VIEW dispatcher.attempt_all AS
+    SELECT a.day, dispatcher.delivery_id(a.delivery_id) AS delivery_id, a.event_id, p.id AS endpoint_id,
+           a.attempt_number,
+           (ARRAY['scheduled', 'manual', 'replay', 'test'])[a.trigger] AS trigger,
+           (ARRAY['ok', 'http_error', 'gone', 'throttled', 'timeout', 'connect_error', 'dns_error', 'tls_error',
+                  'protocol_error', 'blocked_address'])[a.outcome] AS outcome,
+           a.flags, a.attempted_at, a.latency_seconds, a.dns_seconds, a.connect_seconds, a.wait_seconds,
+           a.read_seconds, a.reused, a.peer, r.url, a.response_code, a.response_body, a.error,
+           a.delivery_id AS delivery_uuid
+    FROM dispatcher.attempt_row AS a
+    LEFT JOIN dispatcher.endpoint AS p ON p.number = a.endpoint_no
+    LEFT JOIN dispatcher.endpoint_revision AS r ON r.endpoint_no = a.endpoint_no AND r.revision = a.revision;
+
 -- ---------- Replicas: who may send for whom -------------------------------------------------------------------------
 
 CREATE TABLE dispatcher.replica (
@@ -364,7 +497,8 @@ CREATE TABLE dispatcher.endpoint_breaker (
     incarnation   text        COLLATE "C" NOT NULL, -- the replica that saw it; of a dead one it means nothing
     state         text        NOT NULL CHECK (state IN ('open', 'half_open')),
     opened_at     timestamptz NOT NULL,
-    probe_at      timestamptz
+    probe_at      timestamptz,
+    tested_at     timestamptz           -- a test event succeeded: its replica closes the breaker and clears this
 ) WITH (fillfactor = 50);
 
 CREATE TABLE dispatcher.replica_figures (

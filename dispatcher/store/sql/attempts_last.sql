@@ -1,17 +1,16 @@
--- The last attempt of each of some deliveries: what a list shows beside them.
+-- The last attempt of each of some deliveries: what a list shows next to them.
 --
--- Parameters: $1 delivery ids, $2 the days that these ids allow. Both are of a page, so a hundred rows at most.
--- Index: attempt_pkey of those days, one descent for each delivery and day. Locks: none.
-SELECT DISTINCT ON (a.delivery_id)
-       a.delivery_id, a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds,
-       a.response_code, a.response_body, a.error, a.url, a.dns_seconds, a.connect_seconds, a.wait_seconds, a.read_seconds,
-       a.reused, a.peer
-FROM unnest($1::text[]) AS wanted (id)
-CROSS JOIN unnest($2::date[]) AS made (day)
+-- Parameters: one element each: $1 delivery ids, $2 their days, $3 events' ids, $4 endpoints' ids. A page, so some
+-- hundred at most. Index: attempt_pkey and delivery_done_pkey of each day, endpoint_revision_pkey. Locks: none.
+SELECT a.delivery_id, a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds,
+       a.response_code, a.response_body, a.error, r.url, a.dns_seconds, a.connect_seconds, a.wait_seconds,
+       a.read_seconds, a.reused, a.peer
+FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[]) AS g (delivery_id, day, event_id, endpoint_id)
+JOIN dispatcher.endpoint AS p ON p.id = g.endpoint_id
 CROSS JOIN LATERAL (
-    SELECT * FROM dispatcher.attempt AS one
-    WHERE one.day = ANY ($2::date[]) AND one.day = made.day AND one.delivery_id = wanted.id
-    ORDER BY one.attempt_number DESC
+    SELECT * FROM dispatcher.attempt_row AS v
+    WHERE v.day = ANY ($2::date[]) AND v.day = g.day AND v.event_id = g.event_id AND v.endpoint_no = p.number
+    ORDER BY v.attempt_number DESC
     LIMIT 1
 ) AS a
-ORDER BY a.delivery_id, a.attempt_number DESC
+LEFT JOIN dispatcher.endpoint_revision AS r ON r.endpoint_no = a.endpoint_no AND r.revision = a.revision

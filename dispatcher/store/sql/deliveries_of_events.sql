@@ -1,33 +1,36 @@
 -- A page of the deliveries of some events, newest first.
 --
--- Parameters: $1 the events' days, $2 their ids; NULL for any: $3 profiles, $4 tenant, $5 endpoint id, $6 event type,
---   $7 state, $8 test, $9 since, $10 until (not included), $11 and $12 time and id of the last one of the page before,
---   $13 rows at most, $14 labels that the event must have (JSON text).
--- Index: delivery_open_event_endpoint, delivery_done_event_endpoint of each event's day. Locks: none.
-SELECT d.*
-FROM unnest($1::date[], $2::text[]) AS g (day, event_id)
+-- Parameters, one element for each event: $1 days, $2 ids, $3 and $4 the lowest and highest id that its deliveries can
+--   have; NULL for any: $5 profiles, $6 tenant, $7 endpoint id, $8 event type, $9 code of the state, $10 test, $11 the
+--   lowest id (since), $12 the id that all are below (until, or the last one of the page before); $13 rows at most,
+--   $14 labels that the event must have (JSON text).
+-- Index: a range of delivery_open_pkey, delivery_done_pkey of each event's day; event_pkey. Locks: none.
+SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings
+FROM unnest($1::date[], $2::text[], $3::uuid[], $4::uuid[]) AS g (day, event_id, low, high)
+JOIN dispatcher.event AS e ON e.day = ANY ($1::date[]) AND e.day = g.day AND e.id = g.event_id
 CROSS JOIN LATERAL (
-    SELECT o.id, o.day, o.event_id, o.endpoint_id, o.event_type, o.tenant, o.profile, o.state, NULL::text AS reason,
-           false AS test, o.attempt_count, o.schedule_position, o.next_attempt_at, o.created_at,
-           NULL::timestamptz AS finished_at, o.warnings
+    SELECT o.id, o.day, o.event_id, o.endpoint_no,
+           (CASE WHEN o.schedule_position = 0 THEN 1 ELSE 2 END)::smallint AS state, NULL::smallint AS reason,
+           false AS test, o.attempt_count, o.schedule_position, o.next_attempt_at, NULL::timestamptz AS finished_at,
+           o.warnings
     FROM dispatcher.delivery_open AS o
-    WHERE o.event_id = g.event_id AND o.day = g.day
+    WHERE o.id BETWEEN g.low AND g.high AND o.event_id = g.event_id AND o.day = g.day
     UNION ALL
-    SELECT f.id, f.day, f.event_id, f.endpoint_id, f.event_type, f.tenant, f.profile, f.state, f.reason,
-           f.test, f.attempt_count, f.schedule_position, NULL, f.created_at, f.finished_at, f.warnings
+    SELECT f.id, f.day, f.event_id, f.endpoint_no, f.state, f.reason, f.test, f.attempt_count, f.schedule_position,
+           NULL, f.finished_at, f.warnings
     FROM dispatcher.delivery_done AS f
     WHERE f.day = ANY ($1::date[]) AND f.event_id = g.event_id AND f.day = g.day
 ) AS d
-WHERE ($3::text[] IS NULL OR d.profile = ANY ($3))
-  AND ($4::text IS NULL OR d.tenant = $4)
-  AND ($5::text IS NULL OR d.endpoint_id = $5)
-  AND ($6::text IS NULL OR d.event_type = $6)
-  AND ($7::text IS NULL OR d.state = $7)
-  AND ($8::boolean IS NULL OR d.test = $8)
-  AND ($9::timestamptz IS NULL OR d.created_at >= $9)
-  AND ($10::timestamptz IS NULL OR d.created_at < $10)
-  AND ($14::text IS NULL OR (
-       SELECT e.labels FROM dispatcher.event AS e WHERE e.day = ANY ($1::date[]) AND e.day = d.day AND e.id = d.event_id) @> $14::jsonb)
-  AND ($11::timestamptz IS NULL OR (d.created_at, d.id) < ($11, $12::text))
-ORDER BY d.created_at DESC, d.id DESC
+JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
+WHERE ($5::text[] IS NULL OR p.profile = ANY ($5))
+  AND ($6::text IS NULL OR p.tenant = $6)
+  AND ($7::text IS NULL OR p.id = $7)
+  AND ($8::text IS NULL OR e.type = $8)
+  AND ($9::smallint IS NULL OR d.state = $9)
+  AND ($10::boolean IS NULL OR d.test = $10)
+  AND ($11::uuid IS NULL OR d.id >= $11)
+  AND ($12::uuid IS NULL OR d.id < $12)
+  AND ($14::text IS NULL OR e.labels @> $14::jsonb)
+ORDER BY d.id DESC
 LIMIT $13

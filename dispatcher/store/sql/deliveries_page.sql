@@ -1,57 +1,69 @@
--- A page of deliveries, newest first: what is open and what has ended, merged.
+-- A page of deliveries, newest first: open and ended ones, merged.
 --
--- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, $5 state, $6 test, $7 labels that
---   the event must have (JSON text), $8 since, $9 until (not included), $10 and $11 time and id of the last one of the
---   page before, $12 rows at most, $13 a JSON path that one of the event's labels must fulfil,
---   $14 and $15 the first and the last day (store/day_walk.py).
--- Index: delivery_done_newest, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
---   delivery_done_event_endpoint of the days asked for, and delivery_open_newest or delivery_open_event_endpoint,
---   walked from the newest until the page is full; type, state and tenant are compared within the index. A tenant that
---   never had an endpoint has no deliveries, and nothing is walked. A day bounds created_at, since both are of the same
---   moment. Locks: none.
--- Labels are looked at delivery by delivery: right where many events have them; deliveries_of_events is for few.
-WITH page AS (
-    (SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, NULL::text AS reason, false AS test,
-            attempt_count, schedule_position, next_attempt_at, created_at, NULL::timestamptz AS finished_at, warnings
+-- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, $5 its code, $6 code of the state,
+--   $7 test, $8 labels that the event must have (JSON text), $9 the lowest id (since), $10 the id that all are below
+--   (until, or the last one of the page before), $11 and $12 the days of these, $13 rows at most, $14 a JSON path that
+--   one of the event's labels must fulfil, $15 and $16 the first and the last day (store/day_walk.py).
+-- The ids of the page are picked first, where the filters allow it from the index alone; then its rows are read.
+-- Index: delivery_done_id, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
+--   delivery_done_pkey of the days asked for, and delivery_open_pkey, read backwards until the page is full; type,
+--   state and endpoint are compared within the index. An id has the day of its partition. A tenant that never had an
+--   endpoint has no deliveries, and nothing is read. Locks: none.
+-- Labels are compared delivery by delivery: right where many events have them; deliveries_of_events is for few.
+WITH page AS MATERIALIZED (
+    (SELECT id, day
      FROM dispatcher.delivery_open AS d
-     WHERE day BETWEEN $14::date AND $15::date
-       AND ($1::text IS NULL OR tenant = $1)
-       AND ($2::text IS NULL OR endpoint_id = $2)
+     WHERE day BETWEEN $15::date AND $16::date
+       AND ($1::text IS NULL OR endpoint_no IN (SELECT number FROM dispatcher.endpoint WHERE tenant = $1))
+       AND ($2::text IS NULL OR endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $2))
        AND ($3::text IS NULL OR event_id = $3)
-       AND ($4::text IS NULL OR event_type = $4)
-       AND ($5::text IS NULL OR state = $5 AND $5 IN ('pending', 'retrying'))
-       AND ($6::boolean IS NULL OR NOT $6)
-       AND ($8::timestamptz IS NULL OR created_at >= $8)
-       AND ($9::timestamptz IS NULL OR created_at < $9)
-       AND ($10::timestamptz IS NULL OR (created_at, id) < ($10, $11::text))
-       AND ($7::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $14 AND $15 AND e.day = d.day AND e.id = d.event_id) @> $7::jsonb)
-       AND ($13::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $14 AND $15 AND e.day = d.day AND e.id = d.event_id) @? $13::jsonpath)
-     ORDER BY created_at DESC, id DESC
-     LIMIT $12)
+       AND ($4::text IS NULL OR event_type_code = $5::integer AND (
+            SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) = $4)
+       AND ($6::smallint IS NULL OR $6 = 1 AND schedule_position = 0 OR $6 = 2 AND schedule_position > 0)
+       AND ($7::boolean IS NULL OR NOT $7)
+       AND ($9::uuid IS NULL OR id >= $9)
+       AND ($10::uuid IS NULL OR id < $10)
+       AND ($8::text IS NULL OR (
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
+       AND ($14::text IS NULL OR (
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
+     ORDER BY id DESC
+     LIMIT $13)
     UNION ALL
-    (SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason, test,
-            attempt_count, schedule_position, NULL, created_at, finished_at, warnings
+    (SELECT id, day
      FROM dispatcher.delivery_done AS d
-     WHERE day BETWEEN $14::date AND $15::date
-       AND ($1::text IS NULL OR tenant = $1)
+     WHERE day BETWEEN $15::date AND $16::date
+       AND ($1::text IS NULL OR endpoint_no IN (SELECT number FROM dispatcher.endpoint WHERE tenant = $1))
        AND ($1::text IS NULL OR (SELECT count(*) > 0 FROM (
             SELECT FROM dispatcher.endpoint WHERE tenant = $1 LIMIT 1) AS known))
-       AND ($2::text IS NULL OR endpoint_id = $2)
+       AND ($2::text IS NULL OR endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $2))
        AND ($3::text IS NULL OR event_id = $3)
-       AND ($4::text IS NULL OR event_type = $4)
-       AND ($5::text IS NULL OR state = $5 AND $5 NOT IN ('pending', 'retrying'))
-       AND ($6::boolean IS NULL OR test = $6)
-       AND ($8::timestamptz IS NULL OR created_at >= $8 AND day >= ($8 AT TIME ZONE 'UTC')::date)
-       AND ($9::timestamptz IS NULL OR created_at < $9 AND day <= ($9 AT TIME ZONE 'UTC')::date)
-       AND ($10::timestamptz IS NULL OR (created_at, id) < ($10, $11::text)
-                                        AND day <= ($10 AT TIME ZONE 'UTC')::date)
-       AND ($7::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $14 AND $15 AND e.day = d.day AND e.id = d.event_id) @> $7::jsonb)
-       AND ($13::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $14 AND $15 AND e.day = d.day AND e.id = d.event_id) @? $13::jsonpath)
-     ORDER BY created_at DESC, id DESC
-     LIMIT $12)
+       AND ($4::text IS NULL OR event_type_code = $5::integer AND (
+            SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) = $4)
+       AND ($6::smallint IS NULL OR state = $6)
+       AND ($7::boolean IS NULL OR test = $7)
+       AND ($9::uuid IS NULL OR id >= $9 AND day >= $11::date)
+       AND ($10::uuid IS NULL OR id < $10 AND day <= $12::date)
+       AND ($8::text IS NULL OR (
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
+       AND ($14::text IS NULL OR (
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
+     ORDER BY id DESC
+     LIMIT $13)
+), newest AS MATERIALIZED (
+    SELECT id, day FROM page ORDER BY id DESC LIMIT $13
 )
-SELECT * FROM page ORDER BY created_at DESC, id DESC LIMIT $12
+SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings
+FROM newest AS n
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
+                    WHERE v.day BETWEEN $15 AND $16 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
+LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
+LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $15 AND $16 AND e.day = d.day AND e.id = d.event_id
+ORDER BY n.id DESC

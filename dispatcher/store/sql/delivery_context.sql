@@ -5,7 +5,7 @@
 SELECT e.id AS endpoint_id, e.name, e.url, e.state, e.reason, e.rate_limit, e.retry_schedule_seconds, e.deleted_at,
        b.state AS breaker_state, b.probe_at,
        EXISTS (SELECT FROM dispatcher.delivery_request AS q
-               WHERE q.delivery_id = $2 AND q.kind = 'resend') AS is_resend_waiting,
+               WHERE q.delivery_id = $2::uuid AND q.kind = 'resend') AS is_resend_waiting,
        (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timestamp()) AS dispatchers_alive,
        clock_timestamp() AS now
 FROM dispatcher.endpoint AS e

@@ -1,13 +1,11 @@
 -- One delivery, open or ended.
 --
--- Parameters: $1 id, $2 the days that its id allows, $3 tenant (NULL: any).
--- Index: delivery_open_pkey, delivery_done_pkey of those days. Locks: none.
-SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, NULL::text AS reason, false AS test,
-       attempt_count, schedule_position, next_attempt_at, created_at, NULL::timestamptz AS finished_at, warnings
-FROM dispatcher.delivery_open
-WHERE id = $1 AND ($3::text IS NULL OR tenant = $3)
-UNION ALL
-SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, state, reason, test,
-       attempt_count, schedule_position, NULL, created_at, finished_at, warnings
-FROM dispatcher.delivery_done
-WHERE id = $1 AND day = ANY ($2::date[]) AND ($3::text IS NULL OR tenant = $3)
+-- Parameters: $1 id, $2 its day, $3 tenant (NULL: any).
+-- Index: delivery_open_pkey, delivery_done_id of that day; endpoint_number_key, event_pkey. Locks: none.
+SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings
+FROM dispatcher.delivery_row AS d
+JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
+JOIN dispatcher.event AS e ON e.day = d.day AND e.id = d.event_id
+WHERE d.id = $1::uuid AND d.day = $2 AND ($3::text IS NULL OR p.tenant = $3)
+LIMIT 1

@@ -7,7 +7,8 @@ WITH secrets AS (
 ), health AS (
     DELETE FROM dispatcher.endpoint_health WHERE endpoint_id = $1
 ), requests AS (
-    DELETE FROM dispatcher.delivery_request WHERE endpoint_id = $1
+    DELETE FROM dispatcher.delivery_request
+    WHERE endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $1)
 )
 UPDATE dispatcher.endpoint
 SET deleted_at = clock_timestamp(), updated_at = clock_timestamp(), headers = '{}'

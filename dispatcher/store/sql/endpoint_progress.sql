@@ -1,11 +1,13 @@
--- How the deliveries of some endpoints stand that were made since a moment. Parameters: $1 endpoint ids, $2 since.
+-- How the deliveries of some endpoints stand that were created since a moment. Parameters: $1 endpoint ids, $2 the
+-- lowest id of such deliveries.
 -- Index: delivery_done_by_endpoint, delivery_open_due. Locks: none. For `dispatcher dev`, whose database is small.
-SELECT endpoint_id, count(*) FILTER (WHERE state = 'succeeded') AS delivered,
-       count(*) FILTER (WHERE state = 'pending') AS waiting,
-       count(*) FILTER (WHERE state = 'retrying') AS retrying,
-       count(*) FILTER (WHERE state = 'failed') AS failed,
-       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-       sum(attempt_count) AS attempts
-FROM dispatcher.delivery
-WHERE endpoint_id = ANY ($1::text[]) AND created_at >= $2
-GROUP BY endpoint_id
+SELECT p.id AS endpoint_id, count(*) FILTER (WHERE d.state = 3) AS delivered,
+       count(*) FILTER (WHERE d.state = 1) AS waiting,
+       count(*) FILTER (WHERE d.state = 2) AS retrying,
+       count(*) FILTER (WHERE d.state = 4) AS failed,
+       count(*) FILTER (WHERE d.state = 5) AS cancelled,
+       sum(d.attempt_count) AS attempts
+FROM dispatcher.endpoint AS p
+JOIN dispatcher.delivery_row AS d ON d.endpoint_no = p.number AND d.id >= $2::uuid
+WHERE p.id = ANY ($1::text[])
+GROUP BY p.id

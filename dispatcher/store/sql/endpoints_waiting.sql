@@ -8,6 +8,6 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS waiting_count, count(*) FILTER (WHERE first.attempt_count > 0) AS retrying_count,
            min(first.next_attempt_at) AS oldest_due_at
     FROM (SELECT d.attempt_count, d.next_attempt_at FROM dispatcher.delivery_open AS d
-          WHERE d.endpoint_id = e.id ORDER BY d.next_attempt_at LIMIT $3 + 1) AS first
+          WHERE d.endpoint_no = e.number ORDER BY d.next_attempt_at LIMIT $3 + 1) AS first
 ) AS w
 WHERE e.id = ANY ($1::text[]) AND ($2::text IS NULL OR e.tenant = $2)

@@ -1,8 +1,8 @@
--- Takes an event that nobody has been sent yet out of the outbox, its data gone; it is history without deliveries.
+-- Takes an event that no endpoint has been sent yet out of the outbox, its data gone; it is history without deliveries.
 --
 -- Parameters: $1 event id, $2 tenant (NULL: any). Returns how many there were. Index: outbox_pkey. Locks: the row, so
 -- that it waits for a fan-out that is at it; the event is in history then (event_erase.sql).
--- Also what was set aside, which kept its data. Ids that producers gave stay as tombstones.
+-- Also what was quarantined, which kept its data. Ids that producers gave stay as tombstones.
 WITH waiting AS MATERIALIZED (
     SELECT id, type, tenant, occurred_at, inserted_at, id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours
     FROM dispatcher.outbox

@@ -6,7 +6,9 @@
  FROM dispatcher.outbox
  WHERE id = $1 AND $4::date = 'infinity' AND consumed_at IS NULL AND ($2::text IS NULL OR tenant = $2))
 UNION ALL
-(SELECT id, type, tenant, data::text, occurred_at, ordering_key, labels::text, traceparent,
+(SELECT id, type, tenant,
+        coalesce(data::text, convert_from(substring(bytes FROM data_offset + 1 FOR data_length), 'UTF8')),
+        occurred_at, ordering_key, labels::text, traceparent,
         inserted_at, accepted_at, test, day
  FROM dispatcher.event
  WHERE id = $1 AND day BETWEEN $3::date AND $4::date AND ($2::text IS NULL OR tenant = $2)

@@ -1,17 +1,17 @@
 -- The newest accepted events that have some labels, or a value under any label.
 --
 -- Parameters (NULL: any): $1 labels (JSON text), $2 a JSON path that a label must fulfil, $3 tenant, $4 since,
---   $5 until (not included), $6 at or before; $7 rows at most.
+--   $5 until (not included), $6 the day at most; $7 rows at most.
 -- Index: event_labels of each day, or event_newest where the planner knows the label as common. Locks: none.
 -- Day by day from the newest, and no further than the page needs: days are in the order of their events.
-SELECT e.day, e.id, e.accepted_at
+SELECT e.day, e.id, e.inserted_at, e.accepted_at
 FROM (SELECT right(c.relname, 8)::date AS day
       FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
       WHERE i.inhparent = 'dispatcher.event'::regclass
       ORDER BY day DESC
       LIMIT 10000) AS d
 CROSS JOIN LATERAL (
-    SELECT day, id, accepted_at
+    SELECT day, id, inserted_at, accepted_at
     FROM dispatcher.event
     WHERE day = d.day AND labels <> '{}'
       AND ($1::text IS NULL OR labels @> $1::jsonb)
@@ -19,12 +19,11 @@ CROSS JOIN LATERAL (
       AND ($3::text IS NULL OR tenant = $3)
       AND ($4::timestamptz IS NULL OR accepted_at >= $4)
       AND ($5::timestamptz IS NULL OR accepted_at < $5)
-      AND ($6::timestamptz IS NULL OR accepted_at <= $6)
     ORDER BY accepted_at DESC, id DESC
     LIMIT $7
 ) AS e
 WHERE ($4::timestamptz IS NULL OR d.day >= ($4 AT TIME ZONE 'UTC')::date)
   AND ($5::timestamptz IS NULL OR d.day <= ($5 AT TIME ZONE 'UTC')::date)
-  AND ($6::timestamptz IS NULL OR d.day <= ($6 AT TIME ZONE 'UTC')::date)
+  AND ($6::date IS NULL OR d.day <= $6)
 ORDER BY d.day DESC, e.accepted_at DESC, e.id DESC
 LIMIT $7

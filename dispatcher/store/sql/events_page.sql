@@ -6,8 +6,8 @@
 --   last days, which have no end).
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
--- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full; type and tenant
--- are compared within it. For labels that few events have there is events_page_of_keys. Locks: none.
+-- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full; hashes of
+-- type and tenant are compared within it. For labels that few events have there is events_page_of_keys. Locks: none.
 WITH waiting AS MATERIALIZED (
     SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000
 ), page AS (
@@ -26,18 +26,21 @@ WITH waiting AS MATERIALIZED (
      ORDER BY inserted_at DESC, id DESC
      LIMIT $9)
     UNION ALL
-    (SELECT id, type, tenant, data::text, occurred_at, ordering_key, labels::text, traceparent,
+    (SELECT id, type, tenant,
+            coalesce(data::text, convert_from(substring(bytes FROM data_offset + 1 FOR data_length), 'UTF8')),
+            occurred_at, ordering_key, labels::text, traceparent,
             inserted_at, accepted_at, test, day, accepted_at
      FROM dispatcher.event
      WHERE day BETWEEN $11::date AND $12::date
        AND ($1::text IS NULL OR tenant = $1)
-       AND ($2::text IS NULL OR type = $2)
+       AND ($1::text IS NULL OR hashtext(tenant) = hashtext($1))
+       AND ($2::text IS NULL OR type = $2 AND hashtext(type) = hashtext($2))
        AND ($3::text IS NULL OR labels @> $3::jsonb)
        AND ($10::text IS NULL OR labels @? $10::jsonpath)
        AND ($4::boolean IS NULL OR test = $4)
        AND ($5::timestamptz IS NULL OR accepted_at >= $5 AND day >= ($5 AT TIME ZONE 'UTC')::date)
        AND ($6::timestamptz IS NULL OR accepted_at < $6 AND day <= ($6 AT TIME ZONE 'UTC')::date)
-       AND ($7::timestamptz IS NULL OR (accepted_at, id) < ($7, $8::text)
+       AND ($7::timestamptz IS NULL OR accepted_at <= $7 AND (accepted_at, id) < ($7, $8::text)
                                        AND day <= ($7 AT TIME ZONE 'UTC')::date)
      ORDER BY accepted_at DESC, id DESC
      LIMIT $9)

@@ -12,7 +12,9 @@ WITH waiting AS MATERIALIZED (
     FROM waiting
     WHERE ($5::text IS NULL OR labels @> $5::jsonb) AND ($12::text IS NULL OR labels @? $12::jsonpath)
     UNION ALL
-    SELECT e.id, e.type, e.tenant, e.data::text, e.occurred_at, e.ordering_key, e.labels::text, e.traceparent,
+    SELECT e.id, e.type, e.tenant,
+           coalesce(e.data::text, convert_from(substring(e.bytes FROM e.data_offset + 1 FOR e.data_length), 'UTF8')),
+           e.occurred_at, e.ordering_key, e.labels::text, e.traceparent,
            e.inserted_at, e.accepted_at, e.test, e.day, e.accepted_at
     FROM unnest($1::date[], $2::text[]) AS g (day, id)
     CROSS JOIN LATERAL (SELECT * FROM dispatcher.event AS f WHERE f.day = ANY ($1::date[]) AND f.day = g.day AND f.id = g.id) AS e

@@ -21,17 +21,17 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
                     ELSE (SELECT count(*) FROM (SELECT FROM dispatcher.delivery_open LIMIT 100000) AS d) END
         FROM pg_class AS c WHERE c.oid = 'dispatcher.delivery_open'::regclass) AS pending_deliveries,
        (SELECT count(*) FROM (
-            SELECT FROM dispatcher.endpoint AS p JOIN dispatcher.delivery_open AS d ON d.endpoint_id = p.id
+            SELECT FROM dispatcher.endpoint AS p JOIN dispatcher.delivery_open AS d ON d.endpoint_no = p.number
             WHERE p.state = 'paused' LIMIT 100000) AS h) AS held_deliveries,
        (SELECT count(*) FROM (
-            SELECT FROM dispatcher.delivery_open WHERE state = 'retrying' LIMIT 100000) AS r) AS retries_scheduled,
+            SELECT FROM dispatcher.delivery_open WHERE schedule_position > 0 LIMIT 100000) AS r) AS retries_scheduled,
        ARRAY(SELECT p.id FROM dispatcher.endpoint AS p WHERE p.deleted_at IS NULL AND p.state = 'active'
-             AND EXISTS (SELECT FROM dispatcher.delivery_open AS d WHERE d.endpoint_id = p.id)
+             AND EXISTS (SELECT FROM dispatcher.delivery_open AS d WHERE d.endpoint_no = p.number)
              AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_endpoints,
        ARRAY(SELECT extract(epoch FROM clock_timestamp() - d.next_attempt_at)::float8
              FROM dispatcher.endpoint AS p
              CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
-                                 WHERE o.endpoint_id = p.id ORDER BY o.next_attempt_at LIMIT 1) AS d
+                                 WHERE o.endpoint_no = p.number ORDER BY o.next_attempt_at LIMIT 1) AS d
              WHERE p.deleted_at IS NULL AND p.state = 'active'
              AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_ages_seconds,
        coalesce((SELECT max(extract(epoch FROM clock_timestamp() - d.next_attempt_at))
@@ -39,7 +39,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
                  JOIN dispatcher.endpoint AS p ON p.id = deferred.endpoint_id AND p.deleted_at IS NULL
                                                   AND p.state = 'active'
                  CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
-                                     WHERE o.endpoint_id = p.id ORDER BY o.next_attempt_at LIMIT 1) AS d), 0)::float8
+                                     WHERE o.endpoint_no = p.number ORDER BY o.next_attempt_at LIMIT 1) AS d), 0)::float8
            AS oldest_deferred_seconds,
        ARRAY(SELECT (SELECT count(*)
                      FROM dispatcher.endpoint_health AS h

@@ -1,14 +1,16 @@
--- Takes the oldest waiting events out of the outbox and makes them history, in one statement.
+-- Takes the oldest waiting events out of the outbox. The caller inserts them into history with their bodies, in the
+-- same transaction (store/outbox.py).
 --
 -- Parameters: $1 events at most, $2 bytes of data at most (one event is taken whatever its size),
 --   $3 the one event to take (NULL: the oldest ones), $4 the position to begin at (0: all; see core/floor.py).
 -- Index: outbox_waiting. Locks: the rows taken; rows that another replica holds are skipped.
--- By row state, never by a cursor on position: commits come out of order, and a cursor loses what commits
--- behind it. The two columns before the last stand in the first row alone. Ids that we made leave the table; ids that producers gave stay as tombstones without data, so
--- that a second insert of one is refused for as long as it must be.
--- A malformed traceparent (W3C) is dropped here. The routing version is read in this statement's snapshot: an endpoint saved before an event's commit is in it.
+-- By row state, never by a cursor on position: commits come out of order, and a cursor loses what commits behind it.
+-- accepted_at and routing_version are in the first row alone. Ids that we made leave the table; ids that producers gave
+-- stay as tombstones without data, so that a second insert of one is refused for as long as it must be.
+-- A malformed traceparent (W3C) is dropped here. The routing version is read in this statement's snapshot: an endpoint
+-- saved before an event's commit is in it.
 WITH waiting AS MATERIALIZED (
-    SELECT ctid AS row_id, position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
+    SELECT position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
            CASE WHEN traceparent ~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
                AS traceparent,
            id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
@@ -23,20 +25,14 @@ WITH waiting AS MATERIALIZED (
     WHERE bytes_before < $2
 ), consumed AS (
     DELETE FROM dispatcher.outbox
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id_is_ours))
+    WHERE consumed_at IS NULL AND position = ANY (ARRAY(SELECT position FROM taken WHERE id_is_ours))
 ), remembered AS (
     UPDATE dispatcher.outbox
     SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE NOT id_is_ours))
-), kept AS (
-    INSERT INTO dispatcher.event
-        (day, id, type, tenant, data, occurred_at, ordering_key, labels, traceparent, inserted_at, accepted_at)
-    SELECT (now() AT TIME ZONE 'UTC')::date, id, type, tenant, data, occurred_at, ordering_key, labels,
-           traceparent, inserted_at, now()
-    FROM taken
+    WHERE consumed_at IS NULL AND position = ANY (ARRAY(SELECT position FROM taken WHERE NOT id_is_ours))
 )
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
-       CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent,
+       CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent, ordering_key,
        CASE WHEN bytes_before = 0 THEN now() END AS accepted_at,
        CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version,
        position

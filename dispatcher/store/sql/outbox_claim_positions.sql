@@ -9,7 +9,7 @@ WITH waiting AS MATERIALIZED (
     SELECT o.*, wanted.turn
     FROM unnest($1::bigint[]) WITH ORDINALITY AS wanted (position, turn)
     CROSS JOIN LATERAL (
-        SELECT ctid AS row_id, position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
+        SELECT position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
                CASE WHEN traceparent ~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
                    AS traceparent,
                id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
@@ -23,20 +23,14 @@ WITH waiting AS MATERIALIZED (
     WHERE bytes_before < $2
 ), consumed AS (
     DELETE FROM dispatcher.outbox
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE id_is_ours))
+    WHERE consumed_at IS NULL AND position = ANY (ARRAY(SELECT position FROM taken WHERE id_is_ours))
 ), remembered AS (
     UPDATE dispatcher.outbox
     SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM taken WHERE NOT id_is_ours))
-), kept AS (
-    INSERT INTO dispatcher.event
-        (day, id, type, tenant, data, occurred_at, ordering_key, labels, traceparent, inserted_at, accepted_at)
-    SELECT (now() AT TIME ZONE 'UTC')::date, id, type, tenant, data, occurred_at, ordering_key, labels,
-           traceparent, inserted_at, now()
-    FROM taken
+    WHERE consumed_at IS NULL AND position = ANY (ARRAY(SELECT position FROM taken WHERE NOT id_is_ours))
 )
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
-       CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent,
+       CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent, ordering_key,
        CASE WHEN bytes_before = 0 THEN now() END AS accepted_at,
        CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version,
        position

@@ -1,17 +1,20 @@
 -- What waits just now, and who sends it.
 --
 -- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is said to be one more than that),
---   $3 the day before yesterday: a constant, since now() would lock every day of history.
+--   $3 the day before yesterday: a constant, since now() would lock every day of history; $4 the lowest id that a
+--   delivery created in the last 24 hours has.
 -- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, endpoint_name. Locks: none.
 -- The oldest due delivery is looked for per active endpoint whose breaker is closed: what waits for its schedule, for
 -- a breaker or for a paused endpoint is not late.
 WITH mine AS MATERIALIZED (
-    SELECT e.id, e.state, EXISTS (
+    SELECT e.id, e.number, e.state, EXISTS (
                SELECT FROM dispatcher.endpoint_breaker AS b
                JOIN dispatcher.replica AS r ON r.incarnation = b.incarnation AND r.expires_at > clock_timestamp()
                WHERE b.endpoint_id = e.id) AS is_deferred
     FROM dispatcher.endpoint AS e
     WHERE e.deleted_at IS NULL AND ($1::text IS NULL OR e.tenant = $1)
+), mine_all AS (
+    SELECT number FROM dispatcher.endpoint WHERE tenant = $1
 )
 SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timestamp()) AS dispatchers_alive,
        (SELECT count(*) FROM mine WHERE state = 'active') AS active_count,
@@ -26,18 +29,19 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
        (SELECT extract(epoch FROM clock_timestamp() - inserted_at)::float8 FROM dispatcher.outbox
         WHERE consumed_at IS NULL AND ($1::text IS NULL OR tenant = $1) ORDER BY position LIMIT 1) AS outbox_seconds,
        (SELECT count(*) FROM (
-            SELECT FROM mine JOIN dispatcher.delivery_open AS d ON d.endpoint_id = mine.id
+            SELECT FROM mine JOIN dispatcher.delivery_open AS d ON d.endpoint_no = mine.number
             WHERE mine.state <> 'paused' LIMIT $2 + 1) AS w) AS pending_count,
        (SELECT count(*) FROM (
-            SELECT FROM mine JOIN dispatcher.delivery_open AS d ON d.endpoint_id = mine.id
+            SELECT FROM mine JOIN dispatcher.delivery_open AS d ON d.endpoint_no = mine.number
             WHERE mine.state = 'paused' LIMIT $2 + 1) AS h) AS held_count,
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.delivery_done AS d
-            WHERE d.state = 'cancelled' AND NOT d.test AND d.created_at >= now() - interval '24 hours'
+            WHERE d.state <> 3 AND d.state = 5 /* cancelled */ AND NOT d.test AND d.id >= $4::uuid
               AND d.day >= $3::date
-              AND ($1::text IS NULL OR d.tenant = $1) LIMIT $2 + 1) AS c) AS cancelled_count,
+              AND ($1::text IS NULL OR d.endpoint_no IN (SELECT number FROM mine_all)) LIMIT $2 + 1) AS c)
+           AS cancelled_count,
        (SELECT max(extract(epoch FROM clock_timestamp() - oldest.next_attempt_at))::float8
         FROM mine
         CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS d
-                            WHERE d.endpoint_id = mine.id ORDER BY next_attempt_at LIMIT 1) AS oldest
+                            WHERE d.endpoint_no = mine.number ORDER BY next_attempt_at LIMIT 1) AS oldest
         WHERE mine.state = 'active' AND NOT mine.is_deferred) AS oldest_due_seconds

@@ -4,5 +4,5 @@
 -- A resend asked for while the attempt was in flight stays, unless that attempt succeeded: it follows it.
 -- Index: delivery_request_pkey. Locks: the rows deleted.
 DELETE FROM dispatcher.delivery_request AS r
-USING unnest($1::text[], $2::timestamptz[], $3::boolean[]) AS a (delivery_id, attempted_at, succeeded)
+USING unnest($1::uuid[], $2::timestamptz[], $3::boolean[]) AS a (delivery_id, attempted_at, succeeded)
 WHERE r.delivery_id = a.delivery_id AND r.kind = 'resend' AND (a.succeeded OR r.requested_at <= a.attempted_at)

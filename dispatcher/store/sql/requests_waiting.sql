@@ -3,6 +3,6 @@
 -- Parameters: $1 shards, $2 delivery ids to leave out. Index: delivery_request_pkey. Locks: none.
 SELECT DISTINCT r.delivery_id
 FROM dispatcher.delivery_request AS r
-JOIN dispatcher.endpoint AS p ON p.id = r.endpoint_id AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
-WHERE NOT (r.delivery_id = ANY ($2::text[]))
+JOIN dispatcher.endpoint AS p ON p.number = r.endpoint_no AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
+WHERE NOT (r.delivery_id = ANY ($2::uuid[]))
 LIMIT 500

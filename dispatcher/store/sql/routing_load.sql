@@ -1,7 +1,7 @@
 -- Every endpoint that is not deleted, with its sealed secrets, newest first, and what is known of its health.
 --
 -- Parameters: none. Index: none, it reads the whole table: once at start, then after a change. Locks: none.
-SELECT p.id, p.tenant, p.name, p.url, p.profile, p.event_types, p.labels::text AS labels, p.headers::text AS headers,
+SELECT p.id, p.number, p.revision, p.tenant, p.name, p.url, p.profile, p.event_types, p.labels::text AS labels, p.headers::text AS headers,
        p.ca_pem, p.max_concurrency, p.rate_limit, p.timeout_seconds, p.retry_schedule_seconds, p.state, p.reason,
        p.shard, least(h.first_failure_at, '9999-01-01') AS first_failure_at, h.failed_attempts,
        coalesce(array_agg(s.id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_ids,

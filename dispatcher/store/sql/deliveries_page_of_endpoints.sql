@@ -1,0 +1,60 @@
+-- A page of the deliveries of a few endpoints, newest first: open and ended ones, merged. For a tenant with few
+-- endpoints among many deliveries, which deliveries_page would read past.
+--
+-- Parameters: as deliveries_page, but $1 the numbers of the endpoints; $2 is not used.
+-- Index: delivery_done_by_endpoint of the days asked for, once for each endpoint, and delivery_open_due. Locks: none.
+WITH page AS MATERIALIZED (
+    SELECT p.id, p.day
+    FROM unnest($1::integer[]) AS g (number)
+    CROSS JOIN LATERAL (
+        (SELECT id, day
+         FROM dispatcher.delivery_open AS d
+         WHERE day BETWEEN $15::date AND $16::date AND endpoint_no = g.number AND $2::text IS NULL
+           AND ($3::text IS NULL OR event_id = $3)
+           AND ($4::text IS NULL OR event_type_code = $5::integer AND (
+                SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) = $4)
+           AND ($6::smallint IS NULL OR $6 = 1 AND schedule_position = 0 OR $6 = 2 AND schedule_position > 0)
+           AND ($7::boolean IS NULL OR NOT $7)
+           AND ($9::uuid IS NULL OR id >= $9)
+           AND ($10::uuid IS NULL OR id < $10)
+           AND ($8::text IS NULL OR (
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
+           AND ($14::text IS NULL OR (
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
+         ORDER BY id DESC
+         LIMIT $13)
+        UNION ALL
+        (SELECT id, day
+         FROM dispatcher.delivery_done AS d
+         WHERE day BETWEEN $15::date AND $16::date AND endpoint_no = g.number
+           AND ($3::text IS NULL OR event_id = $3)
+           AND ($4::text IS NULL OR event_type_code = $5::integer AND (
+                SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) = $4)
+           AND ($6::smallint IS NULL OR state = $6)
+           AND ($7::boolean IS NULL OR test = $7)
+           AND ($9::uuid IS NULL OR id >= $9 AND day >= $11::date)
+           AND ($10::uuid IS NULL OR id < $10 AND day <= $12::date)
+           AND ($8::text IS NULL OR (
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
+           AND ($14::text IS NULL OR (
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
+         ORDER BY id DESC
+         LIMIT $13)
+    ) AS p
+), newest AS MATERIALIZED (
+    SELECT id, day FROM page ORDER BY id DESC LIMIT $13
+)
+SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings
+FROM newest AS n
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
+                    WHERE v.day BETWEEN $15 AND $16 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
+LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
+LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $15 AND $16 AND e.day = d.day AND e.id = d.event_id
+ORDER BY n.id DESC
