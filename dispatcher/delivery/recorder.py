@@ -34,7 +34,7 @@ from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import AttemptRow, MoveRow
+from dispatcher.store.deliveries import AttemptRow, MoveRow, Recorded
 
 _log = structlog.get_logger("dispatcher.delivery.recorder")
 
@@ -182,7 +182,7 @@ class Recorder:
             _log.error("recorder.follow_up_refused", results=len(group), error=str(error))
         self._flushing -= len(group)
         self._reporting.flushed(len(group), self._clock.monotonic() - started)
-        self._settle(group, recorded.fenced)
+        self._settle(group, recorded)
         self._reporting.recorded(group, recorded.fenced)
         self._committed()
         probe.hit("recorder.flushed", rows=len(group))
@@ -220,13 +220,17 @@ class Recorder:
             )
             self._outage.ended()
 
-    def _settle(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
+    def _settle(self, results: list[AttemptResult], recorded: Recorded) -> None:
         """Move committed results on in memory: what retries waits for its time, what ended is forgotten."""
-        inventory, now = self._inventory, self._clock.monotonic()
+        inventory, now, fenced = self._inventory, self._clock.monotonic(), recorded.fenced
         for result in results:
             entry, decision = result.entry, result.decision
             if decision.state not in _OPEN and entry.id not in fenced:
                 inventory.forget(entry)
+                if entry.id in recorded.late:
+                    # If Postgres crashed and lost its claim, it may be open again by now: fan-out
+                    # repeated the claim while the first copy was in memory, and left it there.
+                    entry.lane.turn_away(0.0)
                 continue
             # Its shard went, and perhaps came back, while it was in flight: no lane sends what the
             # lane of then has.

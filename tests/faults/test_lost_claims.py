@@ -20,7 +20,7 @@ import pytest
 
 from dispatcher.cli.dev.postgres import Postgres
 from dispatcher.store.migrate import migrate, set_notify
-from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet
+from tests.support.daemon import WMS_SECRET, add_endpoint, quiet
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -75,12 +75,17 @@ async def crashed(server: Postgres, make_bench: Any, rounds: int, *, synchronous
     await set_notify(sql, wanted=True)
     bench = make_bench(url)
     bench.receiver.behave(
-        hook={"secret": STANDARD_SECRET, "delay_seconds": [0.4, 0.6]},
-        other={"secret": STANDARD_SECRET, "delay_seconds": [0.4, 0.6]},
+        hook={"secret": WMS_SECRET, "delay_seconds": [0.4, 0.6]},
+        other={"secret": WMS_SECRET, "delay_seconds": [0.4, 0.6]},
     )
     for name in ("hook", "other"):
         await add_endpoint(
-            sql, f"ep_{name}", bench.receiver.url(f"/{name}"), profile="github", max_concurrency=20
+            sql,
+            f"ep_{name}",
+            bench.receiver.url(f"/{name}"),
+            profile="github",
+            secret=WMS_SECRET,
+            max_concurrency=20,
         )
     await sql.close()
     daemon = await bench.daemon(
@@ -94,7 +99,7 @@ async def crashed(server: Postgres, make_bench: Any, rounds: int, *, synchronous
         sql = await asyncpg.connect(url)
         await sql.execute(
             "INSERT INTO dispatcher.outbox (type, data)"
-            " SELECT 'order.created', json_build_object('marker', m) FROM unnest($1::text[]) AS m",
+            " SELECT 'order.created', format('{\"marker\": \"%s\"}', m)::json FROM unnest($1::text[]) AS m",
             made,
         )
         sql.terminate()

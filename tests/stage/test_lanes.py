@@ -405,3 +405,18 @@ async def test_a_fan_out_repeated_after_a_lost_claim_sends_no_second_copy():
     assert [delivery.id for delivery in attempts.started] == ["d1", "d2"]
     assert attempts.running == []
     assert len(attempts.inventory) == 0
+
+
+async def test_a_late_result_makes_its_lane_look_for_more():
+    """Fan-out repeated a lost claim while the result was being recorded: the delivery is open, and not in memory."""
+    attempts = Attempts()
+    _follow(attempts, make_endpoint("a"))
+    endpoint = EndpointId("a")
+    (lane,) = attempts.lanes.lanes.values()
+    for late in (False, True):
+        attempts.lanes.offer_reserved(attempts.lanes.reserve([(endpoint, make_delivery("d"))]))
+        attempts.lanes.pump()
+        (running,) = attempts.running
+        attempts.commit(running, late=late)
+        assert len(attempts.inventory) == 0
+        assert (lane.more_at is not None) is late

@@ -10,6 +10,7 @@ from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
 from dispatcher.runtime.clock import Clock
+from dispatcher.store.deliveries import Recorded
 from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_result
 
@@ -125,8 +126,10 @@ class Stages:
             self.lanes.pump()
         return running
 
-    def commit(self, running: Running, *, fenced: bool = False, **result: Any) -> None:
-        """Ends an attempt and commits this result of it."""
+    def commit(
+        self, running: Running, *, fenced: bool = False, late: bool = False, **result: Any
+    ) -> None:
+        """Ends an attempt and commits this result of it; late: its delivery was not open."""
         self.running.remove(running)
         result.setdefault("finished_at_monotonic", self.clock.monotonic())
         made = make_result(
@@ -134,5 +137,6 @@ class Stages:
         )
         self.inventory.finish(running.entry)
         running.ended(running.entry, running.endpoint, made.response.outcome is Outcome.OK)
-        fence = frozenset([running.entry.id]) if fenced else frozenset[DeliveryId]()
-        self.recorder._settle([made], fence)
+        one, none = frozenset([running.entry.id]), frozenset[DeliveryId]()
+        recorded = Recorded(one if fenced else none, one if late else none)
+        self.recorder._settle([made], recorded)
