@@ -28,16 +28,14 @@ WITH row AS (
 ), events AS (
     INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)
     SELECT day, 'old' || g, 'order.created', 'default', '{"a": 1}', at, '{}', at, at FROM row
-), deliveries AS (
-    INSERT INTO dispatcher.delivery_done
-        (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count, schedule_position,
-         created_at, finished_at)
-    SELECT 'wh_' || lpad(g::text, 26, 'a'), day, 'old' || g, 'ep_old' || g % 200, 'order.created', 'default',
-           'standard', 'succeeded', 1, 1, at, at FROM row
 )
-INSERT INTO dispatcher.attempt
-    (day, delivery_id, attempt_number, trigger, outcome, attempted_at, latency_seconds, reused, url, response_code)
-SELECT day, 'wh_' || lpad(g::text, 26, 'a'), 1, 'scheduled', 'ok', at, 0.01, true, 'https://a.test/', 200 FROM row
+INSERT INTO dispatcher.delivery_done
+    (id, day, event_id, endpoint_no, event_type_code, state, attempt_count, schedule_position, finished_at,
+     attempted_at, latency_seconds, revision, trigger, outcome, reused, response_code)
+SELECT (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || '8' || substr(md5(g::text), 1, 3)
+        || '8' || substr(md5(g::text), 4, 15))::uuid,
+       day, 'old' || g, 1000000 + g % 200, 1, 3, 1, 1, at, at, 0.01, 1, 1, 1, true, 200
+FROM row
 """
 _PARTITIONS = """
 DO $$ BEGIN

@@ -1,9 +1,8 @@
 """What the indexes of pages cost those who deliver: Postgres's CPU and WAL for each row written.
 
 `python -m benchmarks indexes [--rows N] [--rounds N] [--json PATH]`. The rows of a seeded history are
-written into empty tables of the same columns, once with the indexes of the first schema and once with
-those of today, in turns; the CPU is what the kernel counted for the backend. Figures are medians,
-per row.
+written into empty tables of the same columns, under the indexes of today and under others, in turns.
+The CPU is what the kernel counted for the backend. Figures are medians, per row.
 """
 
 import argparse
@@ -16,14 +15,11 @@ import uvloop
 from benchmarks import harness
 from tests.support.long_history import seed
 
-_OLD_DONE: Final = (
-    "(day, id)",
-    "(event_id, endpoint_id, day)",
-    "(endpoint_id, created_at, id)",
-    "(created_at, id)",
-    "(created_at, id) WHERE state <> 'succeeded'",
-)  # fmt: skip -- as the first schema has them
-_REQUEST_ID: Final = "((substring(sha256(event_id::bytea) FOR 8)))"
+_KEY: Final = "(day, event_id, endpoint_no)"
+_BY_ID: Final = "(id, endpoint_no, event_type_code, day, state)"
+_BY_ENDPOINT: Final = "(endpoint_no, id, event_type_code, day, state)"
+_REQUEST_ID: Final = "((substring(sha256(id::bytea) FOR 8)))"
+_NEWEST: Final = "(accepted_at, hashtext(type), hashtext(tenant))"
 _LABELS: Final = "USING gin (labels) WITH (gin_pending_list_limit = 1024) WHERE labels <> '{}'"
 
 
@@ -38,101 +34,52 @@ class Variant(NamedTuple):
 
 VARIANTS: Final = (
     Variant("ended delivery, no index", "delivery_done", "done", ()),
-    Variant("ended delivery, first schema", "delivery_done", "done", _OLD_DONE),
+    Variant("ended delivery, key alone", "delivery_done", "done", (_KEY,)),
+    Variant("ended delivery, key and bare id", "delivery_done", "done", (_KEY, "(id)")),
+    Variant("ended delivery, key and id with filters", "delivery_done", "done", (_KEY, _BY_ID)),
     Variant(
         "ended delivery, today",
         "delivery_done",
         "done",
-        (
-            *_OLD_DONE[:2],
-            "(endpoint_id, created_at, id, event_type, state)",
-            "(created_at, id, tenant, event_type, state)",
-            "(created_at, id, tenant, event_type, state) WHERE state <> 'succeeded'",
-            "(created_at, id) WHERE test",
-        ),
-    ),
-    Variant(
-        "ended delivery, first and one by tenant",
-        "delivery_done",
-        "done",
-        (*_OLD_DONE, "(tenant, created_at, id)"),
-    ),
-    Variant(
-        "ended delivery, first and one by type",
-        "delivery_done",
-        "done",
-        (*_OLD_DONE, "(event_type, created_at, id)"),
-    ),
-    Variant(
-        "waiting delivery, first schema",
-        "delivery_open",
-        "open",
-        ("(id)", "(endpoint_id, next_attempt_at, id)", "(event_id, endpoint_id, day)"),
+        (_KEY, _BY_ID, _BY_ENDPOINT, _BY_ID + " WHERE state <> 3", _BY_ID + " WHERE test"),
     ),
     Variant(
         "waiting delivery, today",
         "delivery_open",
         "open",
-        (
-            "(id)",
-            "(endpoint_id, next_attempt_at, id)",
-            "(event_id, endpoint_id, day)",
-            "(created_at, id, tenant, event_type, endpoint_id)",
-        ),
+        ("(id)", "(endpoint_no, next_attempt_at, id)"),
     ),
     Variant(
-        "event without labels, first schema", "event", "plain", ("(day, id)", "(accepted_at, id)")
+        "waiting delivery, and one by event",
+        "delivery_open",
+        "open",
+        ("(id)", "(endpoint_no, next_attempt_at, id)", "(event_id, endpoint_no, day)"),
     ),
+    Variant("event, key alone", "event", "plain", ("(day, id)",)),
     Variant(
-        "event without labels, today",
+        "event, newest by text", "event", "plain", ("(day, id)", "(accepted_at, id, tenant, type)")
+    ),
+    Variant("event without labels, today", "event", "plain", ("(day, id)", _NEWEST, _LABELS)),
+    Variant("event with two labels, today", "event", "labelled", ("(day, id)", _NEWEST, _LABELS)),
+    Variant(
+        "event with request id, today",
         "event",
         "plain",
-        ("(day, id)", "(accepted_at, id, tenant, type)", _LABELS),
+        ("(day, id)", _NEWEST, _LABELS, _REQUEST_ID + " WHERE profile <> 'wms'"),
     ),
-    Variant(
-        "event with two labels, first schema",
-        "event",
-        "labelled",
-        ("(day, id)", "(accepted_at, id)"),
-    ),
-    Variant(
-        "event with two labels, today",
-        "event",
-        "labelled",
-        ("(day, id)", "(accepted_at, id, tenant, type)", _LABELS),
-    ),
-    Variant(
-        "body without request id, today",
-        "body",
-        "bodies",
-        (
-            "(day, event_id, profile)",
-            _REQUEST_ID + " WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe')",
-        ),
-    ),
-    Variant(
-        "body with request id, today",
-        "body",
-        "bodies",
-        (
-            "(day, event_id, profile)",
-            _REQUEST_ID + " WHERE profile <> 'wms'",
-        ),
-    ),
-)  # fmt: skip -- a table
+)
 
+_EVENT: Final = (
+    "SELECT inserted_at, accepted_at, occurred_at, erased_at, day, data_offset, data_length, test, id, type, tenant,"
+    " profile, {labels} AS labels, ordering_key, traceparent, data, bytes FROM dispatcher.event"
+    " ORDER BY accepted_at, id"
+)
 _SOURCES: Final = {
-    "done": "SELECT * FROM dispatcher.delivery_done ORDER BY created_at LIMIT {rows}",
-    "open": "SELECT id, day, event_id, endpoint_id, event_type, tenant, profile, 'pending' AS state,"
-    " 0 AS a, 0 AS b, created_at AS c, created_at, NULL::text[] AS d"
-    " FROM dispatcher.delivery_done ORDER BY created_at LIMIT {rows}",
-    "plain": "SELECT day, id, type, tenant, data, occurred_at, ordering_key, '{{}}'::jsonb AS labels, traceparent,"
-    " inserted_at, accepted_at, test FROM dispatcher.event ORDER BY accepted_at LIMIT {rows}",
-    "labelled": "SELECT day, id, type, tenant, data, occurred_at, ordering_key, jsonb_build_object('order', id,"
-    " 'warehouse', 'BKK') AS labels, traceparent, inserted_at, accepted_at, test"
-    " FROM dispatcher.event ORDER BY accepted_at LIMIT {rows}",
-    "bodies": "SELECT day, event_id, 'standard' AS profile, bytes FROM dispatcher.body WHERE profile = 'standard'"
-    " ORDER BY day, event_id LIMIT {rows}",
+    "done": "SELECT * FROM dispatcher.delivery_done ORDER BY id",
+    "open": "SELECT finished_at AS next_attempt_at, day, endpoint_no, event_type_code, 0 AS attempt_count,"
+    " 0 AS schedule_position, id, event_id, NULL::text[] AS warnings FROM dispatcher.delivery_done ORDER BY id",
+    "plain": _EVENT.format(labels="'{}'::jsonb"),
+    "labelled": _EVENT.format(labels="jsonb_build_object('order', id, 'warehouse', 'BKK')"),
 }
 
 
@@ -142,7 +89,7 @@ async def _run(url: str, given: argparse.Namespace) -> dict[str, dict[str, float
     await connection.execute("SET jit = off; SET synchronous_commit = off")
     for name, text in _SOURCES.items():
         await connection.execute(
-            f"CREATE UNLOGGED TABLE source_{name} AS {text.format(rows=given.rows)}"
+            f"CREATE UNLOGGED TABLE source_{name} AS {text} LIMIT {given.rows}"
         )
     figures: dict[str, list[tuple[float, float]]] = {one.name: [] for one in VARIANTS}
     for _ in range(given.rounds):

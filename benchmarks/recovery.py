@@ -38,12 +38,13 @@ WITH made AS (
     FROM generate_series($1::int, $2::int) AS g
 )
 INSERT INTO dispatcher.delivery_open
-    (id, day, event_id, endpoint_id, event_type, tenant, profile, state, attempt_count, schedule_position,
-     next_attempt_at)
-SELECT 'wh_' || lpad(g::text, 26, 'a'), (now() AT TIME ZONE 'UTC')::date, 'retry' || g,
-       'ep_bench_recovery' || g % $3, 'order.created', 'default', 'standard', 'retrying', 1, 1,
+    (id, day, event_id, endpoint_no, event_type_code, attempt_count, schedule_position, next_attempt_at)
+SELECT (lpad(to_hex(floor(extract(epoch FROM now()) * 1000)::bigint), 12, '0') || '8' || substr(md5(g::text), 1, 3)
+        || '8' || substr(md5(g::text), 4, 15))::uuid,
+       (now() AT TIME ZONE 'UTC')::date, 'retry' || g, p.number, 1, 1, 1,
        now() + interval '15 minutes' + random() * interval '1 hour'
 FROM generate_series($1::int, $2::int) AS g
+JOIN dispatcher.endpoint AS p ON p.id = 'ep_bench_recovery' || g % $3
 """
 _MAKE_DUE = """
 UPDATE dispatcher.delivery_open SET next_attempt_at = now()
@@ -73,7 +74,7 @@ async def _first_after(url: str, since: float) -> float:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         seconds = await connection.fetchval(
-            "SELECT extract(epoch FROM min(attempted_at))::float8 - $1 FROM dispatcher.attempt"
+            "SELECT extract(epoch FROM min(attempted_at))::float8 - $1 FROM dispatcher.attempt_row"
             " WHERE attempted_at > to_timestamp($1)",
             since,
         )
