@@ -74,7 +74,7 @@ def report() -> None:
         key=lambda pair: pair[0]["number"],
     )
     rows = [
-        "| goal | what | aimed | reached: median (range) | rounds | |",
+        "| goal | measurement | goal value | result: median (range) | rounds | |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for goal, document in goals:

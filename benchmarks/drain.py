@@ -196,14 +196,14 @@ def main() -> None:
                 ratio(both, session, "cpu_us"), at_least=False,
             ),
             Goal(
-                2, "CPU, daemon + Postgres, µs a delivery", 80,
+                2, "CPU, daemon + Postgres, µs per delivery", 80,
                 [one["cpu_us"] for one in both], at_least=False,
             ),
             Goal(
-                2, "SQL statements a delivery", 0.02,
+                2, "SQL statements per delivery", 0.02,
                 [one["statements_per_delivery"] for one in ours], at_least=False,
             ),
-            Goal(2, "SQL statements a second when idle", 3, [idle], at_least=False),
+            Goal(2, "SQL statements per second when idle", 3, [idle], at_least=False),
         ],
     )  # fmt: skip
 

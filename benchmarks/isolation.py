@@ -122,7 +122,7 @@ def main() -> None:
         "isolation",
         {"backlog": options.backlog, "alone": alone, "beside": beside},
         options.json,
-        [Goal(6, "healthy p99 beside dead endpoints over alone", 1.2, ratios, at_least=False)],
+        [Goal(6, "healthy p99 next to dead endpoints over alone", 1.2, ratios, at_least=False)],
     )
 
 

@@ -153,7 +153,7 @@ def main() -> None:
             Goal(4, f"{who}, busy over bare", 0.95, over(clients, "busy", "bare")),
             Goal(
                 4,
-                f"{who}, busy over bare beside as busy a daemon",
+                f"{who}, busy over bare next to an equally busy daemon",
                 0.95,
                 over(clients, "busy", "beside"),
             ),

@@ -273,12 +273,12 @@ def main() -> None:
     goals = [
         *(
             Goal(
-                7, f"{operation}, µs a timer of {count:,}", GOAL_MICROSECONDS,
+                7, f"{operation}, µs per timer of {count:,}", GOAL_MICROSECONDS,
                 [one[operation] for one in ours], at_least=False,
             )
             for operation in ("schedule", "cancel", "fire")
         ),
-        Goal(7, "bytes a timer", GOAL_BYTES, [bytes_each["wheel"]], at_least=False),
+        Goal(7, "bytes per timer", GOAL_BYTES, [bytes_each["wheel"]], at_least=False),
         Goal(
             7, f"lateness p99 at {DUE_PER_SECOND:,} due/s, ms", GOAL_LATENESS_SECONDS * 1e3,
             [lateness_seconds["p99"] * 1e3], at_least=False,
