@@ -59,7 +59,7 @@ class Census:
         self._left: set[int] = set()
 
     def scan_from(self, now: float) -> int:
-        """Return the position after which to scan: of all of the backlog now and then, else of what is new."""
+        """Return the position after which to scan: occasionally the whole backlog, otherwise only new events."""
         is_idle = now - self._used_at > IDLE_SECONDS
         self._used_at = now
         if is_idle:

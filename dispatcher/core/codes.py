@@ -84,8 +84,8 @@ def outcome_of(code: int) -> str:
 def event_type_code(event_type: str) -> int:
     """Return 32 bits of an event type, signed as Postgres's integer is.
 
-    Deliveries carry it in place of the text, for filters. Two types can share a code: whoever
-    filters by it compares the event's own type as well.
+    Deliveries carry it in place of the text, for filters. Two types can share a code, so a
+    filter must compare the event's own type as well.
     """
     code = crc32(event_type.encode())
     return code - (1 << 32) if code >> 31 else code

@@ -200,7 +200,7 @@ def _escape(character: re.Match[str]) -> str:
 def masked_url(url: str) -> str:
     """Return a URL without what may be a credential: query values, and parts of the path that are no words.
 
-    A shared access signature (`?sig=`) and the URL of a chat's webhook let whoever has them send. The
+    A shared access signature (`?sig=`) and the URL of a chat webhook are credentials. The
     origin, plain parts of the path and the names of parameters stay, so that people know the endpoint.
     """
     address, question, query = url.partition("?")

@@ -4,8 +4,8 @@
     due (the retry timer, failed resends) ──▶ read again from Postgres ─────────────────────▶ offer to lanes
     requests (resend now, cancel) ──────────────────────────────────────────────────────────▶ demand, cancel
 
-Memory holds a window of what waits; the truth is `delivery_open`. What is due is read again before
-it is sent, so that a delivery that was cancelled, moved or finished meanwhile is not. Boot is "load
+Memory holds a window of the waiting deliveries; `delivery_open` is authoritative. A due delivery is read again
+before it is sent, so a delivery that was cancelled, moved or finished in the meantime is not sent. Boot is "load
 the next window", nearest first per endpoint, and sending starts before loading ends. A crash loses
 nothing that a start does not load.
 
@@ -47,7 +47,7 @@ ARRIVAL_SECONDS = 30.0
 ARRIVALS_APART_SECONDS = 0.05
 """How far apart arrivals are looked for, however often another replica announces some."""
 DUE_SECONDS = 0.001
-"""What is due within this is due: the wheel's tick."""
+"""Deliveries due within this time count as due: the wheel's tick."""
 
 
 class Ownership(Protocol):
@@ -97,7 +97,7 @@ class Loader:
         self._retry_timer.stop()
 
     async def run(self) -> None:
-        """Load what is due and what lanes need until stopped."""
+        """Load due deliveries and refill lanes until stopped."""
         backoff = Backoff()
         while not self._stopping:
             try:
@@ -149,7 +149,7 @@ class Loader:
         bodiless: list[tuple[Entry, date]] = []
         for entry in entries:  # in the order in which they were due, which a join does not keep
             if entry.phase != DUE:
-                continue  # a resend took it up while the statement ran: what the row says is old
+                continue  # a resend claimed it while the statement ran: the row is outdated
             row = rows.get(entry.id)
             if row is None:
                 inventory.forget(entry)

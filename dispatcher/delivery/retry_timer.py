@@ -63,7 +63,7 @@ class RetryTimer:
             self._timer = asyncio.get_running_loop().call_later(delay, self.turn)
 
     def turn(self) -> None:
-        """Hand what is due to the loader."""
+        """Pass due retries to the loader."""
         self._timer = self._timer_ms = None
         due = self._inventory.turn(int(self._clock.monotonic() * 1000))
         if due:

@@ -80,7 +80,7 @@ def require_certificates(ca_pem: str) -> None:
 
 
 def distrust_reason(fault: ssl.SSLCertVerificationError) -> str:
-    """Return why a certificate is not trusted, and the way out if an extension is missing."""
+    """Return why a certificate is not trusted, and the fix if an extension is missing."""
     reason = fault.verify_message or str(fault)
     if fault.verify_code in _STRICT_CODES:
         return (

@@ -159,7 +159,7 @@ async def _connect_to(
 
 
 def _prepare(url: DatabaseUrl, server: DatabaseHost) -> dict[str, Any]:
-    """Read what lies in files: password and certificates. Blocks."""
+    """Read the password and certificates from their files. Blocks."""
     arguments: dict[str, Any] = {"password": url.password}
     passfile = _passfile(url)
     if url.password is None and passfile is not None:

@@ -2,7 +2,7 @@
 --
 -- Parameters (NULL: any): $1 tenant, $2 type, $3 labels that it must have (JSON text), $4 test, $5 since,
 --   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most, $10 a JSON
---   path that a label must fulfil, $11 and $12 the first and the last day (store/day_walk.py; what waits is with the
+--   path that a label must fulfil, $11 and $12 the first and the last day (store/day_walk.py; waiting events are with the
 --   last days, which have no end).
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
