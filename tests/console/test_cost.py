@@ -3,14 +3,12 @@
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 
-from dispatcher.core import ids
 from dispatcher.store.pool import _BEGIN, Database
 from dispatcher.store.statements import statement
 from tests.console.conftest import Client, Served
@@ -97,16 +95,25 @@ async def test_the_plan_of_last_attempts_descends_once_for_each_delivery_and_day
     database: str, sql: "asyncpg.Connection[Any]", seeded: Seeded
 ) -> None:
     del seeded
-    await sql.execute("ANALYZE dispatcher.attempt")
-    rows = await sql.fetch("SELECT id FROM words.delivery_done ORDER BY created_at DESC LIMIT 50")
-    wanted = [row[0] for row in rows]
-    days = {ids.day_of(one) + timedelta(days=offset) for one in wanted for offset in (-1, 0, 1)}
-    plan = await explain(database, "attempts_last", wanted, sorted(days))
+    await sql.execute("ANALYZE dispatcher.attempt; ANALYZE dispatcher.delivery_done")
+    rows = await sql.fetch(
+        "SELECT id, day, event_id, endpoint_no FROM dispatcher.delivery_done ORDER BY id DESC LIMIT 50"
+    )
+    owners = dict(await sql.fetch("SELECT number, id FROM dispatcher.endpoint"))
+    plan = await explain(
+        database,
+        "attempts_last",
+        [row["id"] for row in rows],
+        [row["day"] for row in rows],
+        [row["event_id"] for row in rows],
+        [owners[row["endpoint_no"]] for row in rows],
+    )
+    days = {row["day"] for row in rows}
     used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
     assert used
-    assert all(name.startswith("attempt") and name.endswith("pkey") for name in used)
+    assert all(name.endswith(("pkey", "_key")) for name in used), used
     touched = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    assert touched <= 50 * len(days) * 4
+    assert touched <= 50 * (len(days) + 1) * 8  # attempt, delivery_done, endpoint, revision
 
 
 async def test_the_plan_of_names_reads_by_key(database: str, seeded: Seeded) -> None:

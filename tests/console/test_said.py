@@ -124,7 +124,7 @@ async def test_what_an_attempt_met_is_told_in_thai_and_the_systems_own_words_are
     await attempt(sql, delivery, 500)
     error = "certificate verify failed: self-signed"
     await sql.execute(
-        "UPDATE dispatcher.attempt SET outcome = 'tls_error', response_code = NULL, error = $1",
+        "UPDATE dispatcher.attempt SET outcome = 8, response_code = NULL, error = $1",
         error,
     )
     for path in (f"/deliveries/{delivery}", "/deliveries"):
