@@ -47,6 +47,7 @@ from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import History
 from dispatcher.store.pool import Database
@@ -252,7 +253,7 @@ class Daemon:
                 # Connections to an address that is denied now must not be used again.
                 tasks.spawn("own_addresses", own.follow(gate.policy, gate.connections.drop))
                 if await self._wait_for_schema(schema):
-                    await self._prepare(schema, Routing(database))
+                    await self._prepare(schema, EventNumbers(database), Routing(database))
                     pipeline.start(tasks)
                     tasks.spawn("upkeep", upkeep.run())
                     tasks.spawn("outages", outages.run())
@@ -292,17 +293,19 @@ class Daemon:
             await backoff.pause(self._stop)
         return False
 
-    async def _prepare(self, schema: Schema, routing: Routing) -> None:
+    async def _prepare(self, schema: Schema, numbers: EventNumbers, routing: Routing) -> None:
         """Makes what the first event needs, and refuses keys that open nothing.
 
         Raises:
-            ConfigurationError: secrets are sealed with keys that are not configured.
+            ConfigurationError: secrets are encrypted with keys that are not configured, or the sequence of
+            event numbers is behind and this role may not move it.
         """
         try:
             await schema.make_partitions(self._settings.retention.partitions_ahead_days)
         except (SchemaError, StoreUnavailableError) as error:
             _log.error("daemon.prepared_in_part", error=str(error))  # upkeep goes on trying
         try:
+            await numbers.verify()
             _, rows = await routing.load()
         except StoreUnavailableError:
             return  # gone again already: the stages wait for it

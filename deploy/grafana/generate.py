@@ -301,10 +301,10 @@ INSIDE = [
             ),
             Panel(
                 "Odd events",
-                "Of unknown type, and set aside by Postgres, per second.",
+                "Of unknown type, and quarantined, per second.",
                 [
                     Query(rate("events_unknown_type_total"), "unknown type"),
-                    Query(rate("events_set_aside_total"), "set aside"),
+                    Query(rate("events_quarantined_total"), "quarantined"),
                 ],
                 "eps",
             ),

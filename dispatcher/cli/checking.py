@@ -31,6 +31,7 @@ from dispatcher.delivery.usability import Configuration, find_problem
 from dispatcher.outbound.client import descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
+from dispatcher.store.event_numbers import read_numbers
 from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.schema import missing_partitions
 
@@ -249,6 +250,10 @@ async def _check_schema(
     problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
     if not waiting:
         problems += await migrate.definition_problems(connection)
+        async with connection.transaction():
+            numbers = await read_numbers(connection)
+        if numbers.is_behind:
+            problems.append(f"{numbers.problem} (dispatcher run does it, too)")
     findings.warnings += await checks.strangers(connection)
     await _check_producers(connection, findings)
     if await migrate.has_notify(connection) != settings.intake.notify:

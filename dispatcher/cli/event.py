@@ -23,6 +23,7 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, evt_…")
 Tenant = Annotated[str | None, typer.Option(help="Left out: default, and for listings all.")]
 
 _COLUMNS = ("id", "type", "tenant", "accepted_at", "labels", "data")
+_QUARANTINED_COLUMNS = ("id", "type", "tenant", "quarantined_at", "data")
 _DELIVERY_COLUMNS = ("id", "endpoint_id", "state", "reason", "attempt_count", "next_attempt_at")
 
 
@@ -117,6 +118,10 @@ def page(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="The same; not included.")
     ] = None,
+    quarantined: Annotated[
+        bool,
+        typer.Option("--quarantined", help="Only events whose fan-out Postgres rejected."),
+    ] = False,
     limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
     as_json: Json = False,
@@ -134,6 +139,12 @@ def page(
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.events import Events
 
+        if quarantined:
+            found = await Events(session.deployment).quarantined(
+                session.actor, tenant=tenant, limit=limit, cursor=cursor
+            )
+            say_page(found, _QUARANTINED_COLUMNS, as_json=as_json, empty="no quarantined events")
+            return
         answer = await Events(session.deployment).page(
             session.actor,
             event_type=event_type,
@@ -168,6 +179,34 @@ def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
 
         answer = await Events(session.deployment).show(session.actor, event_id)
         say_object(answer, as_json=as_json, human=human)
+
+    _work(context, step)
+
+
+@group.command()
+def release(
+    context: typer.Context,
+    event_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of events.")],
+    as_json: Json = False,
+) -> None:
+    """Return quarantined events to the queue, after the cause was fixed.
+
+    An event gets a new id if an earlier event has its id.
+
+    Example:  dispatcher event release evt_2026_000013
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.events import Events
+
+        for event_id in event_ids:
+            answer = await Events(session.deployment).release(session.actor, event_id)
+            if answer["id"] != event_id:
+                tell(f"{event_id} is the id of an earlier event; the new id is {answer['id']}")
+            if as_json:
+                say_object(answer, as_json=True)
+            else:
+                say(f"{answer['id']} is released")
 
     _work(context, step)
 

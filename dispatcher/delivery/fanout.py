@@ -83,7 +83,8 @@ class Fanout:
         """Takes up to so many events through.
 
         A batch that Postgres refuses for its contents is tried again smaller, down to one event;
-        if that one is refused it is set aside, visible in the outbox, and the others go on.
+        if that one is rejected it gets a new id, if an earlier event has its id, or is quarantined in the outbox; the
+        others go on.
 
         Raises:
             StoreUnavailableError: none of them was, as far as is known; ask again later.
@@ -133,9 +134,11 @@ class Fanout:
         try:
             taken = await self._through(1, event_id)
         except BatchRefusedError as error:
-            if await self._outbox.set_aside(event_id):
-                self._reporting.metrics.events_set_aside.add()
-                _log.error("event.set_aside", event_id=event_id, error=str(error))
+            if await self._outbox.renumber([event_id]):
+                return TakenThrough(0, more=True)
+            if await self._outbox.quarantine(event_id):
+                self._reporting.metrics.events_quarantined.add()
+                _log.error("event.quarantined", event_id=event_id, error=str(error))
             return TakenThrough(0, more=True)
         self._events_max = 2
         return taken

@@ -56,7 +56,11 @@ class OutboxStore(Protocol):
         """Return the id of the oldest waiting event."""
         ...
 
-    async def set_aside(self, event_id: str) -> bool:
+    async def renumber(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Give waiting events a new id if an earlier event has theirs; return the new ids by the old."""
+        ...
+
+    async def quarantine(self, event_id: str) -> bool:
         """Quarantine a waiting event; return whether it was still waiting."""
         ...
 

@@ -52,6 +52,8 @@ _ATTEMPTS_LOAD = statement("attempts_load")
 _EVENT_PUBLISH = statement("event_publish")
 _JSON_KIND = statement("json_kind")
 _EVENT_FIND = statement("event_find")
+_EVENTS_QUARANTINED = statement("events_quarantined")
+_RELEASE = statement("outbox_release")
 _EVENTS_PAGE = statement("events_page")
 _EVENTS_PAGE_OF_KEYS = statement("events_page_of_keys")
 _EVENT_DELIVERIES = statement("event_deliveries")
@@ -110,6 +112,8 @@ class EventDetail(NamedTuple):
     accepted_at: datetime | None
     test: bool
     day: date | None
+    quarantined_at: datetime | None = None
+    """When Postgres rejected its fan-out; it stays in the outbox until it is released."""
 
 
 async def call_dispatchers(connection: "Reach") -> None:
@@ -295,7 +299,7 @@ async def report_test_succeeded(connection: "Reach", endpoint_id: str) -> None:
 
 
 def _event(row: "Record") -> EventDetail:
-    values = {name: row[name] for name in EventDetail._fields}
+    values = {name: row[name] for name in EventDetail._fields if name in row}
     return EventDetail(**{**values, "labels": orjson.loads(row["labels"])})
 
 
@@ -321,6 +325,21 @@ async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> 
     """Returns the newest event of that id; None: there is none."""
     rows = await newest_first(connection, _EVENT_FIND, event_id, tenant, enough=bool)
     return _event(rows[0]) if rows else None
+
+
+async def page_of_quarantined_events(
+    connection: "Reach", filters: Sequence[object]
+) -> list[EventDetail]:
+    """Return a page; `filters` in the order of the statement."""
+    return [_event(row) for row in await connection.fetch(_EVENTS_QUARANTINED, *filters)]
+
+
+async def release_event(connection: "Reach", event_id: str, tenant: str | None) -> str | None:
+    """Return a quarantined event to the queue; return its tenant, None where it is not quarantined."""
+    found: str | None = await connection.fetchval(_RELEASE, event_id, tenant)
+    if found is not None:
+        await call_dispatchers(connection)
+    return found
 
 
 async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:

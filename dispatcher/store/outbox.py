@@ -25,6 +25,7 @@ from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.floor import Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.columns import uuid_of, uuids_of
+from dispatcher.store.event_numbers import EventNumbers, SuspectNumbersError
 from dispatcher.store.pool import Database, is_about_rows
 from dispatcher.store.statements import statement
 
@@ -39,7 +40,7 @@ _TENANTS = statement("outbox_tenants")
 _CANCEL = statement("fanout_cancel")
 _POLL = statement("poll")
 _OLDEST = statement("outbox_oldest")
-_SET_ASIDE = statement("outbox_set_aside")
+_QUARANTINE = statement("outbox_quarantine")
 _FORGET = statement("outbox_forget_tombstones")
 _ANNOUNCE = statement("arrivals_notify")
 
@@ -236,9 +237,11 @@ class Outbox:
         self._waits_for_disk = synchronous_commit
         self._floor = Floor()
         self._census = Census()
+        self._numbers = EventNumbers(database)
 
     async def poll(self) -> Poll:
         """Looks whether there is anything to do."""
+        await self._numbers.verify_if_due()
         floor = self._floor.for_look(time.monotonic())
         row = await self._database.fetch_row(_POLL, floor)
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
@@ -266,6 +269,9 @@ class Outbox:
         try:
             async with self._claim(events_max, bytes_max, event_id, tenants) as claim:
                 yield claim
+        except SuspectNumbersError as suspects:
+            await self.renumber(suspects.event_ids)
+            raise StoreUnavailableError("event numbers were verified; claim again") from None
         except asyncpg.PostgresError as error:
             if is_about_rows(error):
                 raise BatchRefusedError(str(error)) from error
@@ -277,9 +283,17 @@ class Outbox:
         value: str | None = await self._database.fetch_value(_OLDEST)
         return value
 
-    async def set_aside(self, event_id: str) -> bool:
-        """Takes a waiting event out of the way, data and all; tells whether it still waited."""
-        return await self._database.fetch_value(_SET_ASIDE, event_id) is not None
+    async def quarantine(self, event_id: str) -> bool:
+        """Quarantine a waiting event, which keeps its data; return whether it was still waiting."""
+        return await self._database.fetch_value(_QUARANTINE, event_id) is not None
+
+    async def renumber(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Give waiting events a new id if an earlier event has theirs; return the new ids by the old.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        return await self._numbers.renumber(event_ids)
 
     @asynccontextmanager
     async def _claim(
@@ -294,6 +308,7 @@ class Outbox:
                     rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id, floor)
                 else:
                     rows = await connection.fetch(_CLAIM_POSITIONS, list(tenants), bytes_max)
+                self._numbers.require_new(rows)
                 events = [
                     Event(
                         r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7]

@@ -8,7 +8,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | --- | --- | --- | --- | --- |
 | `events_fanned_out_total` | counter | | events whose deliveries were committed | |
 | `events_unknown_type_total` | counter | | events of a type that the catalogue does not know | |
-| `events_set_aside_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
+| `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
 | `connections_reused_total` | counter | | attempts on a connection that had served before | |
@@ -284,7 +284,9 @@ class Metrics(Collector):
         self.events_unknown_type = make(
             "events_unknown_type", "Events of a type that the catalogue does not know."
         )
-        self.events_set_aside = make("events_set_aside", "Events that Postgres refused to take in.")
+        self.events_quarantined = make(
+            "events_quarantined", "Events that Postgres refused to take in."
+        )
         self.attempts = make("attempts", "Finished attempts.", profile=profiles, outcome=outcomes)
         self.deliveries = make(
             "deliveries", "Deliveries that reached a final state.", profile=profiles, state=final

@@ -166,7 +166,7 @@ class MemoryDatabase:
     def oldest(self) -> str | None:
         return self.outbox[min(self.outbox)].event.id if self.outbox else None
 
-    def set_aside(self, event_id: str) -> bool:
+    def quarantine(self, event_id: str) -> bool:
         for position, waiting in self.outbox.items():
             if waiting.event.id == event_id:
                 del self.outbox[position]

@@ -150,8 +150,13 @@ class MemoryOutbox:
     async def oldest(self) -> str | None:
         return await self._reach.ask(self._reach.tables.oldest)
 
-    async def set_aside(self, event_id: str) -> bool:
-        return await self._reach.ask(lambda: self._reach.tables.set_aside(event_id))
+    async def renumber(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """Numbers are not simulated: ids are unique."""
+        del event_ids
+        return {}
+
+    async def quarantine(self, event_id: str) -> bool:
+        return await self._reach.ask(lambda: self._reach.tables.quarantine(event_id))
 
 
 class MemoryDeliveries:

@@ -229,8 +229,8 @@ async def test_a_claim_is_bounded_in_bytes_and_takes_one_whatever_its_size(store
 
 async def test_an_event_set_aside_waits_no_longer(store):
     await store.insert("e1")
-    assert await store.outbox.set_aside("e1")
-    assert not await store.outbox.set_aside("e1")
+    assert await store.outbox.quarantine("e1")
+    assert not await store.outbox.quarantine("e1")
     assert await store.outbox.oldest() is None
 
 

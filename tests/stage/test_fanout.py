@@ -118,7 +118,11 @@ class World:
     async def oldest(self) -> str | None:
         return self.waiting[0].id if self.waiting else None
 
-    async def set_aside(self, event_id: str) -> bool:
+    async def renumber(self, event_ids: Sequence[str]) -> dict[str, str]:
+        del event_ids  # ids are unique here
+        return {}
+
+    async def quarantine(self, event_id: str) -> bool:
         self.waiting = [event for event in self.waiting if event.id != event_id]
         self.aside.append(event_id)
         return True

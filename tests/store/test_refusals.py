@@ -38,7 +38,7 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "outbox.poll": lambda d: Outbox(d).poll(),
     "outbox.claim": _claim,
     "outbox.oldest": lambda d: Outbox(d).oldest(),
-    "outbox.set_aside": lambda d: Outbox(d).set_aside("evt_1"),
+    "outbox.set_aside": lambda d: Outbox(d).quarantine("evt_1"),
     "outbox.forget_tombstones": lambda d: Outbox(d).forget_tombstones(7, 10),
     "deliveries.record": lambda d: Deliveries(d).record([], [], {3: 1}),
     "deliveries.settle": lambda d: Deliveries(d).settle_requests([(ONE[0], AT, True)]),

@@ -144,6 +144,7 @@ class Event(Shown):
     inserted_at: TimeText
     accepted_at: TimeText | None
     test: bool
+    quarantined_at: TimeText | None
 
 
 class EventPage(Shown):

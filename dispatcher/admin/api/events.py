@@ -29,6 +29,12 @@ async def list_event_types(call: Call) -> Answer:
 
 async def list_events(call: Call, query: EventsQuery) -> Answer:
     """List events, newest first, those that wait in the outbox included."""
+    if query.quarantined:
+        return Answer(
+            await call.operations.events.quarantined(
+                call.actor, tenant=query.tenant, limit=query.limit, cursor=query.cursor
+            )
+        )
     return Answer(
         await call.operations.events.page(
             call.actor,
@@ -71,6 +77,14 @@ async def publish_event(call: Call, fields: NewEventFields) -> Answer:
 async def show_event(call: Call) -> Answer:
     """Show the newest event of an id with its deliveries."""
     return Answer(await call.operations.events.show(call.actor, call.id))
+
+
+async def release_event(call: Call) -> Answer:
+    """Return a quarantined event to the queue.
+
+    It gets a new id if an earlier event has its id: the response has the event with the id that is used from then on.
+    """
+    return Answer(await call.operations.events.release(call.actor, call.id))
 
 
 async def explain_event(call: Call) -> Answer:

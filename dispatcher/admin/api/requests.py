@@ -190,6 +190,10 @@ class NewEventFields(Given):
 class EventsQuery(PageQuery):
     """Which events."""
 
+    quarantined: QueryTruth | None = Field(
+        default=None,
+        description="true: only events whose fan-out Postgres rejected; of the other filters only `tenant` applies.",
+    )
     type: Text | None = Field(default=None, examples=["order.created"])
     event_type: Text | None = Field(
         default=None, description="The same as type; give one of the two."

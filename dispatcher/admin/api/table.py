@@ -73,6 +73,10 @@ ROUTES: Final = (
         role=Role.VIEWER, answer=answers.EventWithDeliveries, problems=(404,),
     ),
     Route(
+        method="POST", path="/events/{id}/release", handler=events.release_event,
+        role=Role.OPERATOR, answer=answers.EventWithDeliveries, problems=(404, 409),
+    ),
+    Route(
         method="GET", path="/events/{id}/explain", handler=events.explain_event,
         role=Role.VIEWER, answer=answers.Explanation, problems=(404,),
     ),

@@ -32,6 +32,7 @@ from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text
 from dispatcher.store import admin as store
 from dispatcher.store import history
+from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.history import EventDetail
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -146,6 +147,58 @@ class Events:
             event_object,
             scope=scope,
         )
+
+    async def quarantined(
+        self,
+        actor: Actor,
+        *,
+        tenant: str | None = None,
+        limit: int = LIMIT_DEFAULT,
+        cursor: str | None = None,
+    ) -> Object:
+        """Return a page of events whose fan-out Postgres rejected, the latest first.
+
+        Raises:
+            InvalidRequestError: the limit or the cursor is invalid. NotFoundError: the tenant is not
+            the actor's.
+        """
+        problems = limit_problems(limit)
+        if problems:
+            raise InvalidRequestError(problems)
+        scope = cursor_scope("quarantined", actor.tenant, {"tenant": tenant})
+        place = read_cursor(cursor, scope) or (None, None)
+        filters = [allowed_tenant(actor, tenant), *place, limit + 1]
+        async with store.reading(self._database) as connection:
+            rows = await history.page_of_quarantined_events(connection, filters)
+        return page_object(
+            rows,
+            limit,
+            lambda row: Place(row.quarantined_at or row.inserted_at, row.id),
+            event_object,
+            scope=scope,
+        )
+
+    async def release(self, actor: Actor, event_id: str) -> Object:
+        """Return a quarantined event to the queue, and return the event.
+
+        It gets a new id if an earlier event has its id.
+
+        Raises:
+            ForbiddenError: no operator. NotFoundError: no such event. ConflictError: it is not
+            quarantined.
+        """
+        actor.require(Role.OPERATOR)
+        async with self._database.transaction() as connection:
+            tenant = await history.release_event(connection, event_id, actor.tenant)
+            if tenant is not None:
+                await store.write_audit(
+                    connection, actor.name, tenant, "event.release", event_id, {}
+                )
+        if tenant is None:
+            await self.show(actor, event_id)
+            raise ConflictError(f"the event {event_id} is not quarantined")
+        renumbered = await EventNumbers(self._database).renumber([event_id])
+        return await self.show(actor, renumbered.get(event_id, event_id))
 
     async def show(self, actor: Actor, event_id: str) -> Object:
         """Returns the newest event of that id with its deliveries.

@@ -99,7 +99,10 @@ class Explanation:
             or endpoint.deleted_at > came_at
         ]
         summary = (
-            "it waits in the outbox"
+            f"it is quarantined: Postgres rejected its fan-out. Fix the cause that the log names, then run:"
+            f" dispatcher event release {event.id}"
+            if event.quarantined_at is not None
+            else "it waits in the outbox"
             if event.accepted_at is None
             else f"{len(deliveries)} deliveries were made"
         )
@@ -134,6 +137,10 @@ def judge(
         if not matches:
             return Verdict(
                 False, why, explanation, "nothing, unless the endpoint changes before it is taken"
+            )
+        if event.quarantined_at is not None:
+            return Verdict(
+                True, "quarantined", explanation, "nothing, until it is released", "quarantined"
             )
         then = "a dispatcher takes it from the outbox and makes a delivery"
         if endpoint.state == EndpointState.DISABLED:

@@ -140,6 +140,7 @@ def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None
         "inserted_at": time_text(event.inserted_at),
         "accepted_at": time_text(event.accepted_at),
         "test": event.test,
+        "quarantined_at": time_text(event.quarantined_at),
     }
     if deliveries is not None:
         found["deliveries"] = [delivery_object(delivery) for delivery in deliveries]

@@ -73,6 +73,18 @@ CREATE TABLE dispatcher.outbox (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_cost_delay = 0);
 
+-- Quarantined events: Postgres rejected their fan-out. They keep their data, which tombstones do not.
+CREATE INDEX outbox_quarantined ON dispatcher.outbox (consumed_at DESC, id)
+    WHERE consumed_at IS NOT NULL AND data IS NOT NULL;
+
+-- The highest number of an event and when that was read. Rows travel with logical replication and with dumps, sequences
+-- do not always: a sequence behind this mark would give numbers, and so ids, that earlier events have.
+CREATE TABLE dispatcher.event_number_mark (
+    singleton     boolean     NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton),
+    number        bigint      NOT NULL,
+    marked_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The only order a claim needs; tombstones are not in it.
 CREATE INDEX outbox_waiting ON dispatcher.outbox (position) WHERE consumed_at IS NULL;
 

@@ -1,4 +1,4 @@
--- Ids of events in the outbox that have certain labels, those set aside included; a thousand at most.
+-- Ids of events in the outbox that have certain labels, quarantined ones included; a thousand at most.
 --
 -- Parameters: $1 labels (JSON text), $2 tenant (NULL: any), $3 the last id of the slice before.
 -- Index: outbox_pkey, in order; the labels are looked at. Locks: none.

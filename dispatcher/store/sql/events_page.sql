@@ -1,4 +1,4 @@
--- A page of events, newest first: those that wait in the outbox and those that were accepted, merged.
+-- A page of events, newest first: those that wait or are quarantined in the outbox and those that were accepted.
 --
 -- Parameters (NULL: any): $1 tenant, $2 type, $3 labels that it must have (JSON text), $4 test, $5 since,
 --   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most, $10 a JSON
@@ -6,13 +6,17 @@
 --   last days, which have no end).
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
--- Index: outbox_waiting, event_newest of the days asked for, from the newest until the page is full; hashes of
+-- Index: outbox_waiting, outbox_quarantined, event_newest of the days asked for, from the newest until the page is full; hashes of
 -- type and tenant are compared within it. For labels that few events have there is events_page_of_keys. Locks: none.
 WITH waiting AS MATERIALIZED (
-    SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000
+    (SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000)
+    UNION ALL
+    (SELECT * FROM dispatcher.outbox WHERE consumed_at IS NOT NULL AND data IS NOT NULL
+     ORDER BY consumed_at DESC, id LIMIT 1000)
 ), page AS (
     (SELECT id, type, tenant, data::text AS data, occurred_at, ordering_key, labels::text AS labels, traceparent,
-            inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day, inserted_at AS at
+            inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day,
+            consumed_at AS quarantined_at, inserted_at AS at
      FROM waiting
      WHERE $12::date = 'infinity'
        AND ($1::text IS NULL OR tenant = $1)
@@ -29,7 +33,7 @@ WITH waiting AS MATERIALIZED (
     (SELECT id, type, tenant,
             coalesce(data::text, convert_from(substring(bytes FROM data_offset + 1 FOR data_length), 'UTF8')),
             occurred_at, ordering_key, labels::text, traceparent,
-            inserted_at, accepted_at, test, day, accepted_at
+            inserted_at, accepted_at, test, day, NULL, accepted_at
      FROM dispatcher.event
      WHERE day BETWEEN $11::date AND $12::date
        AND ($1::text IS NULL OR tenant = $1)

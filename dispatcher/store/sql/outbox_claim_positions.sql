@@ -23,11 +23,11 @@ WITH waiting AS MATERIALIZED (
     WHERE bytes_before < $2
 ), consumed AS (
     DELETE FROM dispatcher.outbox
-    WHERE consumed_at IS NULL AND position = ANY (ARRAY(SELECT position FROM taken WHERE id_is_ours))
+    WHERE id = ANY (ARRAY(SELECT id FROM taken WHERE id_is_ours))
 ), remembered AS (
     UPDATE dispatcher.outbox
     SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
-    WHERE consumed_at IS NULL AND position = ANY (ARRAY(SELECT position FROM taken WHERE NOT id_is_ours))
+    WHERE id = ANY (ARRAY(SELECT id FROM taken WHERE NOT id_is_ours))
 )
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
        CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent, ordering_key,

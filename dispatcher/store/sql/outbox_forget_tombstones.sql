@@ -1,6 +1,6 @@
 -- Forgets producers' ids after the days that they are promised to be remembered; a slice at a time.
 --
--- What was set aside keeps its data and stays.
+-- Quarantined events keep their data and stay.
 -- Parameters: $1 days, $2 rows at most. Returns how many. Index: outbox_tombstones. Locks: the rows deleted.
 WITH old AS (
     SELECT ctid AS row_id FROM dispatcher.outbox
