@@ -167,3 +167,15 @@ async def test_claim_deletes_its_own_rows_alone_where_positions_repeat(sql, pool
     async with outbox.claim(5, 1_000_000) as claim:
         second = [event.id for event in claim.events]
     assert sorted(first + second) == sorted(["own-1", made])
+
+
+async def test_control_unverified_sequence_sends_two_events_under_one_id(sql, pool):
+    """P25: the claim alone accepts the number a second time on another day."""
+    first = await sql.fetchval(INSERT)
+    outbox = Outbox(pool)
+    assert await claim_all(outbox) == [first]
+    await sql.execute("UPDATE dispatcher.event SET day = day - 1")  # yesterday's event
+    await restart(sql)
+    assert await sql.fetchval(INSERT) == first
+    assert await claim_all(outbox) == [first]
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.event WHERE id = $1", first) == 2
