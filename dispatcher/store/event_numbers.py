@@ -37,7 +37,7 @@ _log = structlog.get_logger("dispatcher.store.event_numbers")
 _MARK_LOCK = statement("event_number_lock_mark")
 _DRAWN = statement("event_number_drawn")
 _HIGHEST = statement("event_number_highest")
-_DAYS = statement("event_partition_days")
+_DAYS = statement("event_number_days")
 _ON_DAY = statement("event_number_on_day")
 _MOVE = statement("event_number_move")
 _MARK = statement("event_number_mark")
@@ -84,7 +84,7 @@ async def read_numbers(connection: "Reach") -> Numbers:
     drawn = await connection.fetchval(_DRAWN)
     found = [await connection.fetchval(_HIGHEST) or 0]
     days: list[date] = [row[0] for row in await connection.fetch(_DAYS)]
-    for day in sorted(days, reverse=True):
+    for day in days:
         number = await connection.fetchval(_ON_DAY, day)
         if number is not None:
             found.append(number)
