@@ -31,10 +31,10 @@ from typing import NamedTuple
 import asyncpg
 import orjson
 
-from dispatcher.cli.dev.authority import authority_and_context
-from dispatcher.cli.dev.home import Home
-from dispatcher.cli.dev.postgres import Postgres
 from dispatcher.core.sealing import Keyring
+from dispatcher.dev.authority import authority_and_context
+from dispatcher.dev.home import Home
+from dispatcher.dev.postgres import Postgres
 from dispatcher.store.migrate import migrate, set_notify
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -36,9 +36,9 @@ def dev(
 
       dispatcher dev --seconds 20 --no-samples
     """
-    from dispatcher.cli.dev import running
+    from dispatcher.cli import dev_command
 
-    running.dev(context.obj, seconds=seconds, samples=samples)
+    dev_command.dev(context.obj, seconds=seconds, samples=samples)
 
 
 def listen(
@@ -91,9 +91,9 @@ def listen(
 
       dispatcher listen --port 9001 --tls --fail-first 3 --retry-after 2
     """
-    from dispatcher.cli.dev import listening
-    from dispatcher.cli.dev.receiver import Behaviour
+    from dispatcher.cli import listen_command
     from dispatcher.cli.values import secret_text
+    from dispatcher.dev.receiver import Behaviour
 
     is_status = STATUS_MIN <= status <= STATUS_MAX
     if not is_status or not 0 <= fail_rate <= 1 or min(delay, stall, drip, fail_first) < 0:
@@ -110,7 +110,7 @@ def listen(
         retry_after=retry_after,
         forward_to=forward_to,
     )
-    listening.listen(
+    listen_command.listen(
         host=host,
         port=port,
         profile=profile,
@@ -158,14 +158,14 @@ def verify(
       printf '{"id":"evt_1"}' | dispatcher verify --profile wms --secret env:SECRET --body -
       --header 'X-WMS-Signature: sha256=ef1a51ff8bc54e8fdcb7a9e314ffeeb15a493b8372092dcb34babad34ecd7376'
     """
-    from dispatcher.cli.dev import verifying
+    from dispatcher.cli import verify_command
     from dispatcher.cli.values import secret_text
 
     if body == "-" and "-" in secret:
         raise typer.BadParameter(
             "standard input is the body already. Use @FILE or env:NAME.", param_hint="--secret"
         )
-    verifying.verify(
+    verify_command.verify(
         config=context.obj,
         profile=profile,
         secrets=[secret_text(one, "--secret") for one in secret],

@@ -20,7 +20,6 @@ import uvloop
 from dispatcher import __version__
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.app import keyring_of
-from dispatcher.cli.dev.home import running_environment
 from dispatcher.cli.output import fail, tell
 from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.database_url import UrlSource
@@ -33,6 +32,7 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     SchemaError,
 )
+from dispatcher.dev.home import running_environment
 from dispatcher.outbound.client import Gate
 from dispatcher.outbound.own_addresses import protected_addresses
 from dispatcher.runtime.clock import SystemClock

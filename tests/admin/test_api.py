@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Receiver, Route
 
 pytestmark = pytest.mark.postgres
 

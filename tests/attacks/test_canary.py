@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.cli.dev.postgres import find_binaries
 from dispatcher.core.sealing import Keyring
+from dispatcher.dev.postgres import find_binaries
 from tests.support.daemon import CHECKOUT, KEY, add_endpoint, quiet, until
 from tests.support.ledger import Plan
 from tests.support.servers import socket_of

@@ -7,8 +7,8 @@ import pytest
 
 from dispatcher.admin.console import site
 from dispatcher.admin.console.guard import POLICY
-from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.dev.receiver import Behaviour, Receiver, Route
 from tests.console.conftest import ADMIN_TOKEN, ALL, Client, Served
 from tests.support.daemon import free_port
 

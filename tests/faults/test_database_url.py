@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.dev.postgres import Postgres
 from dispatcher.store.connector import Connector
 from dispatcher.store.pool import CONNECT_SECONDS_MAX, Database
 from tests.support.bench import Bench

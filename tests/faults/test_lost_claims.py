@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres
+from dispatcher.dev.postgres import Postgres
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.daemon import WMS_SECRET, add_endpoint, quiet
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres, PostgresError
+from dispatcher.dev.postgres import Postgres, PostgresError
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.bench import Bench
 from tests.support.checker import Subscriber

@@ -16,7 +16,7 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres
+from dispatcher.dev.postgres import Postgres
 from dispatcher.store.migrate import migrate, set_notify
 from dispatcher.store.statements import statement
 from tests.support.bench import Bench

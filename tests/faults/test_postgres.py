@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres
+from dispatcher.dev.postgres import Postgres
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.bench import Bench
 from tests.support.checker import Subscriber

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres
 from dispatcher.core import ids
 from dispatcher.core.envelope import encode
 from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.dev.postgres import Postgres
 from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
 from dispatcher.store.migrate import migrate
 from dispatcher.store.outbox import BodyRow, DeliveryRow, Outbox

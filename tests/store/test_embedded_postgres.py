@@ -13,15 +13,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev import postgres as module
-from dispatcher.cli.dev.postgres import Binaries, Postgres, PostgresError, find_binaries
+from dispatcher.dev import postgres as module
+from dispatcher.dev.postgres import Binaries, Postgres, PostgresError, find_binaries
 from tests.support.cluster import run_apart
 
 pytestmark = pytest.mark.postgres
 
 ORPHAN = """
 import os, pathlib, sys
-from dispatcher.cli.dev.postgres import Postgres
+from dispatcher.dev.postgres import Postgres
 postgres = Postgres(pathlib.Path(sys.argv[1]), durable=False)
 postgres.start()
 print(postgres.process_id, postgres.socket_directory, flush=True)

@@ -11,7 +11,6 @@ from dispatcher.admin.operations.endpoints import Endpoints, shard_of
 from dispatcher.admin.operations.objects import read_cursor
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.trial import Trial
-from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
 from dispatcher.cli.session import deployment_of, opened_gate
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import (
@@ -20,6 +19,7 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from dispatcher.dev.receiver import Behaviour, Receiver, Route
 from dispatcher.store.pool import Database
 
 pytestmark = pytest.mark.postgres

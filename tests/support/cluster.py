@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from dispatcher.cli.dev.postgres import Postgres, PostgresError
 from dispatcher.core import codes
+from dispatcher.dev.postgres import Postgres, PostgresError
 
 Result = TypeVar("Result")
 

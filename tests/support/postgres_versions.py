@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from dispatcher.cli.dev.postgres import PostgresError, _usable_by_child, _version, find_binaries
+from dispatcher.dev.postgres import PostgresError, _usable_by_child, _version, find_binaries
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TESTS = ("tests/store", "tests/migration", "tests/faults")

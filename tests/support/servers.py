@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres, server_user
+from dispatcher.dev.postgres import Postgres, server_user
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.daemon import free_port
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiohttp
 import pytest
 
-from dispatcher.cli.dev import receiver as module
-from dispatcher.cli.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev import receiver as module
+from dispatcher.dev.receiver import Behaviour, Receiver, Route
 
 SECRET = "a-secret-of-wms"  # noqa: S105 -- made up
 OTHER = "another-secret"

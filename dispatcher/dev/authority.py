@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dispatcher.cli.dev.home import Home
+from dispatcher.dev.home import Home
 
 NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _VALID_DAYS: Final = 825

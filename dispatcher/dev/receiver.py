@@ -19,11 +19,11 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from dispatcher.cli.dev.diagnosing import diagnose_secrets, profile_of_headers
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import Settings
 from dispatcher.core.diagnosis import Request
 from dispatcher.core.profile import Profile
+from dispatcher.dev.diagnosing import diagnose_secrets, profile_of_headers
 from dispatcher.runtime.clock import SystemClock
 
 BODY_BYTES_MAX: Final = 2 * 1024 * 1024

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import typer
 
-from dispatcher.cli.dev.diagnosing import VALID, diagnose_secrets
 from dispatcher.cli.output import fail, say, tell
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import Settings
 from dispatcher.core.diagnosis import Request
 from dispatcher.core.errors import ConfigurationError
 from dispatcher.core.profile import Profile
+from dispatcher.dev.diagnosing import VALID, diagnose_secrets
 
 _UNUSABLE = frozenset({"secret_missing", "secret_malformed"})
 """Nothing can be verified with what was given: a usage error."""

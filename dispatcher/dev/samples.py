@@ -12,8 +12,8 @@ from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.cli.dev.receiver import Behaviour, Route
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.dev.receiver import Behaviour, Route
 
 TENANT: Final = "default"
 FAILURES_AT_FIRST: Final = 6

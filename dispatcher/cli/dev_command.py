@@ -20,17 +20,17 @@ import uvloop
 
 from dispatcher import __version__
 from dispatcher.app import Daemon
-from dispatcher.cli.dev.authority import authority_and_context
-from dispatcher.cli.dev.home import Home, home_directory
-from dispatcher.cli.dev.postgres import Postgres
-from dispatcher.cli.dev.progress import show_progress
-from dispatcher.cli.dev.receiver import Receiver
-from dispatcher.cli.dev.samples import SAMPLES, ensure_endpoints, publish_events
+from dispatcher.cli.dev_progress import show_progress
 from dispatcher.cli.migration import connect
 from dispatcher.cli.output import say, tell
 from dispatcher.cli.session import Session, guarded, opened
 from dispatcher.config.settings import Settings, load_settings
 from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.dev.authority import authority_and_context
+from dispatcher.dev.home import Home, home_directory
+from dispatcher.dev.postgres import Postgres
+from dispatcher.dev.receiver import Receiver
+from dispatcher.dev.samples import SAMPLES, ensure_endpoints, publish_events
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import uvloop
 
 from dispatcher.admin.operations.objects import time_text
-from dispatcher.cli.dev.authority import authority_and_context
-from dispatcher.cli.dev.home import Home, home_directory
-from dispatcher.cli.dev.receiver import Behaviour, Received, Receiver, Route
 from dispatcher.cli.output import say, say_json, tell
 from dispatcher.cli.session import guarded
 from dispatcher.core.errors import DispatcherError
 from dispatcher.core.printable import escape
+from dispatcher.dev.authority import authority_and_context
+from dispatcher.dev.home import Home, home_directory
+from dispatcher.dev.receiver import Behaviour, Received, Receiver, Route
 from dispatcher.runtime.clock import SystemClock
 
 _SHOWN_CHARACTERS_MAX = 2_000
