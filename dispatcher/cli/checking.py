@@ -27,13 +27,13 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.usability import Configuration, find_problem
 from dispatcher.outbound.client import descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
 from dispatcher.store.event_numbers import read_numbers
 from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.schema import missing_partitions
+from dispatcher.usability import Configuration, find_problem
 
 CLOCK_SECONDS_MAX: Final = 30.0
 LOCKS_PER_PARTITION: Final = 5

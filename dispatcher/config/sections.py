@@ -184,13 +184,7 @@ class RecorderSettings(Section):
 
     batch_rows: int = Field(default=1000, ge=1, le=5_000)
     flush_milliseconds: int = Field(default=40, ge=1, le=50)
-    pending_max: int = Field(default=5_000, ge=1, le=100_000)
-
-    @model_validator(mode="after")
-    def _batch_fits(self) -> Self:
-        if self.batch_rows > self.pending_max:
-            raise ValueError("batch_rows is above pending_max")
-        return self
+    unrecorded_max: int = Field(default=256, ge=1, le=100_000)
 
 
 class ReplicaSettings(Section):

@@ -105,7 +105,7 @@ class Pipeline:
         )  # fmt: skip
         self.recorder = Recorder(
             deliveries, self.health, inventory, timer, queue, reporting, clock=clock,
-            batch_rows_max=recording.batch_rows, unrecorded_max=recording.pending_max,
+            batch_rows_max=recording.batch_rows, unrecorded_max=recording.unrecorded_max,
             flush_seconds=recording.flush_milliseconds / 1000,
         )  # fmt: skip
         self.sender = Sender(gate.connections, self.recorder, clock=clock)

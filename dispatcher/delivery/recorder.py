@@ -2,10 +2,12 @@
 
     sender ── add ──▶ pending ── flush: one transaction ──▶ inventory, retry timer, log and metrics
 
-What is always true: one flush at a time, in the order in which results came; nothing in memory
-learns of a result before its transaction has committed; a batch waits at most `flush_seconds`, or
-less when it is full. Without room (`has_room()` is false) lanes give no more permits: results that
-cannot be recorded are not made.
+What is always true: at most `unrecorded_max` attempts are sent and not committed, so a crash
+repeats at most as many. Without room (`has_room()` is false) lanes give no more permits: results
+that cannot be recorded are not made. Two flushes run at a time, never with two results of one
+delivery (it has one entry, which is in flight or being recorded). Nothing in memory learns of a
+result before its transaction has committed. A batch waits at most `flush_seconds`, or less when it
+is full.
 
 When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the
 statement is idempotent, so a commit whose answer was lost does no harm. A batch that Postgres
@@ -39,6 +41,10 @@ from dispatcher.store.deliveries import AttemptRow, MoveRow, Recorded
 _log = structlog.get_logger("dispatcher.delivery.recorder")
 
 BATCHES_AT_ONCE = 2
+FLUSHES_AT_ONCE = 2
+"""While one commit waits for the disk, the results that arrive meanwhile are committed by another."""
+FLUSH_SHARE = 4
+"""A flush begins at this part (a quarter) of `unrecorded_max`, so that sending goes on while it commits."""
 _OPEN: Final = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
@@ -68,6 +74,8 @@ class Recorder:
         self._clock = clock
         self._batch_rows_max = batch_rows_max
         self._unrecorded_max = unrecorded_max
+        self._flush_rows = max(1, min(batch_rows_max, unrecorded_max // FLUSH_SHARE))
+        self._following_up = asyncio.Lock()
         self._flush_seconds = flush_seconds
         self._pending: list[AttemptResult] = []
         self._flushing = 0
@@ -98,7 +106,7 @@ class Recorder:
         if len(self._pending) == 1:
             self.empty.clear()
             self._first.set()
-        elif len(self._pending) == self._batch_rows_max:
+        if len(self._pending) == self._flush_rows:
             self._full.set()
 
     def stop(self) -> None:
@@ -109,26 +117,32 @@ class Recorder:
 
     async def run(self) -> None:
         """Flush until stopped and empty; a cancellation does not tear a flush apart."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(FLUSHES_AT_ONCE):
+                group.create_task(self._flush_on())
+
+    async def _flush_on(self) -> None:
+        """Flush batch after batch; while one commits, another collects and may commit as well."""
         while True:
             await self._first.wait()
-            if not self._stopping and len(self._pending) < self._batch_rows_max:
+            if not self._stopping and len(self._pending) < self._flush_rows:
                 try:
                     async with asyncio.timeout(self._flush_seconds):
                         await self._full.wait()
                 except TimeoutError:
                     pass
-            # More than a batch may have come while the last one was flushed: the larger the batch,
-            # the fewer round trips a result costs.
+            # More than a batch may have come while others were flushed: the larger the batch, the
+            # fewer round trips a result costs.
             rows_max = BATCHES_AT_ONCE * self._batch_rows_max
             batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
-            self._flushing = len(batch)
-            if not self._stopping and len(self._pending) < self._batch_rows_max:
+            self._flushing += len(batch)
+            if not self._stopping and len(self._pending) < self._flush_rows:
                 self._full.clear()
                 if not self._pending:
                     self._first.clear()
             if batch:
                 await self._flush(batch)
-            if not self._pending:
+            if not len(self):
                 self.empty.set()
             if self._stopping and not self._pending:
                 return

@@ -25,9 +25,9 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.ports import EndpointStore
-from dispatcher.delivery.usability import Configuration, compile_request
 from dispatcher.outbound.pool import Target
 from dispatcher.store.routing import EndpointRow
+from dispatcher.usability import Configuration, compile_request
 
 _log = structlog.get_logger("dispatcher.delivery.routing")
 

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 RECOVERY_SECONDS_MAX = 5.0
 """From the moment in which a process stands; how long a busy machine takes to start one is not ours."""
-RECORDER_PENDING_MAX = 100
-"""As many results wait at most for their commit, beside what is in flight."""
+UNRECORDED_MAX = 100
+"""As many attempts are at most sent and not committed, those in flight included."""
 TAKEOVER_SECONDS_MAX = 15.0
 
 
@@ -72,8 +72,8 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
         retry_schedule_seconds=[1.0] * 12,
     )
     settings = {
-        "RECORDER__BATCH_ROWS": str(RECORDER_PENDING_MAX),
-        "RECORDER__PENDING_MAX": str(RECORDER_PENDING_MAX),
+        "RECORDER__BATCH_ROWS": str(UNRECORDED_MAX),
+        "RECORDER__UNRECORDED_MAX": str(UNRECORDED_MAX),
         "DELIVERY__CONCURRENCY_PER_HOST": str(2 * concurrency),
     }
     daemons = {name: await bench.daemon(name=name, **settings).started() for name in ("one", "two")}
@@ -135,7 +135,7 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
             ),
         ],
         seed=11,
-        bounds={"dup": unrecorded, "unrecorded": (RECORDER_PENDING_MAX + 2 * concurrency) * kills},
+        bounds={"dup": unrecorded, "unrecorded": UNRECORDED_MAX * kills},
         kills=kills,
         recovery_seconds_max=max(recoveries),
         outage_seconds_max=max(outages),

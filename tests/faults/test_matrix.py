@@ -19,7 +19,7 @@ IDS = [
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),
     *(f"S{number}" for number in range(1, 5)),
-    *(f"B{number}" for number in range(1, 2)),
+    *(f"B{number}" for number in range(1, 3)),
 ]
 
 

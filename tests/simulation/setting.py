@@ -22,7 +22,7 @@ SETTINGS: Final = load_settings(
         "delivery.concurrency_total": 6,
         "egress.allow_http": True,
         "recorder.batch_rows": 4,
-        "recorder.pending_max": 8,  # so that a full recorder is an ordinary thing
+        "recorder.unrecorded_max": 8,  # so that a full recorder is an ordinary thing
         "intake.batch_events": 5,
     },
 )

@@ -420,3 +420,18 @@ async def test_a_late_result_makes_its_lane_look_for_more():
         attempts.commit(running, late=late)
         assert len(attempts.inventory) == 0
         assert (lane.more_at is not None) is late
+
+
+async def test_no_attempt_starts_at_the_bound_of_unrecorded_ones():
+    attempts = Attempts(unrecorded_max=3)
+    _follow(attempts, make_endpoint(max_concurrency=10))
+    for number in range(10):
+        attempts.offer("ep", f"wh{number}")
+    assert len(attempts.running) == 3
+    running = attempts.running.pop(0)
+    attempts.inventory.finish(running.entry)
+    running.ended(running.entry, running.endpoint, succeeded=True)
+    assert attempts.lanes.in_flight == 2  # its result waits for the commit, and counts
+    attempts.inventory.forget(running.entry)
+    attempts.lanes.pump()
+    assert attempts.lanes.in_flight == 3

@@ -304,7 +304,6 @@ def test_a_malformed_database_url_is_an_error(url: str):
     ("environ", "section"),
     [
         ({"DISPATCHER_DELIVERY__CONCURRENCY_TOTAL": "10"}, "delivery"),
-        ({"DISPATCHER_RECORDER__PENDING_MAX": "10"}, "recorder"),
         ({"DISPATCHER_REPLICA__RENEW_SECONDS": "4"}, "replica"),
     ],
 )

@@ -18,10 +18,10 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, ForbiddenError
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.delivery.usability import CompiledRequest, Configuration, find_problem
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import EndpointRow
+from dispatcher.usability import CompiledRequest, Configuration, find_problem
 
 ALL_TENANTS: Final = "*"
 """The tenant of an audited act that is about all of them."""
