@@ -57,5 +57,7 @@ ROUTE_CACHE_ENTRIES_MAX: Final = 10_000
 ROUTE_CACHE_REFERENCES_MAX: Final = 1_000_000
 # Failed deliveries that a breaker distinguishes, the latest ones; it needs ten to open.
 BREAKER_DELIVERIES_MAX: Final = 64
+# Shards between which endpoints are divided; the schema has a row for each, and a CHECK.
+SHARDS_COUNT: Final = 64
 # Event types that a breaker distinguishes at its endpoint.
 BREAKER_TYPES_MAX: Final = 64

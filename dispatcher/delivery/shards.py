@@ -1,6 +1,6 @@
 """Which endpoints are ours: a lease on this process, and shards held under it.
 
-Endpoints are divided into 64 shards by their row. A replica renews its lease by the database's
+Endpoints are divided into shards (`limits.SHARDS_COUNT`) by their row. A replica renews its lease by the database's
 clock and holds shards; a shard whose owner's lease has ended may be taken by anyone, which raises
 its token, and a result written under an older token is refused (the recorder's statement sees to
 it). So a replica that was frozen, cut off or slow can write nothing once another has taken over,
@@ -27,6 +27,7 @@ from typing import NamedTuple
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.ports import LeaseStore
 from dispatcher.runtime import identity, probe
@@ -36,7 +37,6 @@ from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.shards")
 
-SHARD_COUNT = 64
 NAMESAKE_SECONDS = 2.5
 COMPANY_SECONDS = 30.0
 """How long after its last lease another replica's transactions may still come to light."""
@@ -160,7 +160,7 @@ class Shards:
         if renewal.others_count:
             self._others_seen_at = self._clock.monotonic()
         tokens = renewal.tokens
-        share = -(-SHARD_COUNT // (renewal.others_count + 1))
+        share = -(-SHARDS_COUNT // (renewal.others_count + 1))
         if len(tokens) < share and renewal.free_count:
             tokens = tokens | await self._leases.take(self._incarnation, share - len(tokens))
         if len(tokens) > share and renewal.others_count:

@@ -19,7 +19,7 @@ EVENTS_PER_KILL = 8_000
 _EVENTS = """
 INSERT INTO dispatcher.outbox (type, data) SELECT 'stock.moved', '{"n": 1}' FROM generate_series(1, $1)
 """
-_ATTEMPTS = "SELECT count(*) FROM dispatcher.attempt"
+_ATTEMPTS = "SELECT count(*) FROM dispatcher.attempt_all"
 
 
 class FastReceiver(asyncio.Protocol):

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.delivery.shards import SHARD_COUNT, Replica, Shards
+from dispatcher.core.limits import SHARDS_COUNT
+from dispatcher.delivery.shards import Replica, Shards
 from dispatcher.runtime import probe
 from dispatcher.store.leases import Renewal
 from tests.support.clock import ManualClock
@@ -33,13 +34,13 @@ class FakeLeases:
         if self.buried:
             return None
         return Renewal(
-            self.others, dict(self.mine), SHARD_COUNT - len(self.mine) - len(self.others_shards)
+            self.others, dict(self.mine), SHARDS_COUNT - len(self.mine) - len(self.others_shards)
         )
 
     async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
         del incarnation
         free = [
-            s for s in range(SHARD_COUNT) if s not in self.mine and s not in self.others_shards
+            s for s in range(SHARDS_COUNT) if s not in self.mine and s not in self.others_shards
         ][:shards_max]
         taken = dict.fromkeys(free, 1)
         self.mine |= taken
@@ -99,7 +100,7 @@ async def test_a_lease_is_trusted_for_its_seconds_from_before_the_renewal(made, 
     shards, _, told = made
     assert not shards.is_trusted()
     assert await shards._renew()
-    assert told.changes == [SHARD_COUNT]
+    assert told.changes == [SHARDS_COUNT]
     clock.advance(7.9)
     assert shards.is_trusted()
     clock.advance(0.2)
@@ -122,16 +123,16 @@ async def test_a_call_makes_it_renew_at_once(made):
             shards.look_now()
             await heard.wait("shards.changed", count=2, timeout_seconds=1.0)
             shards.stop()
-    assert told.changes == [32, SHARD_COUNT]
+    assert told.changes == [32, SHARDS_COUNT]
 
 
 async def test_a_takeover_is_counted_and_followed(made):
     shards, leases, told = made
     await shards._renew()
-    leases.others_shards = set(range(SHARD_COUNT))
+    leases.others_shards = set(range(SHARDS_COUNT))
     leases.mine = {}
     await shards._renew()
-    assert told.lost == [SHARD_COUNT]
+    assert told.lost == [SHARDS_COUNT]
     assert shards.held() == {}
     assert told.changes[-1] == 0
 
@@ -142,7 +143,7 @@ async def test_a_buried_incarnation_stops_sending_and_joins_again(made):
     leases.buried = True
     assert not await shards._renew()
     assert shards.held() == {}
-    assert told.lost == [SHARD_COUNT]
+    assert told.lost == [SHARDS_COUNT]
 
 
 async def test_a_second_replica_is_given_half_once_it_is_quiet(made):
@@ -151,12 +152,12 @@ async def test_a_second_replica_is_given_half_once_it_is_quiet(made):
     leases.others = 1
     told.busy = {63}
     await shards._renew()
-    assert len(shards.held()) == SHARD_COUNT // 2
+    assert len(shards.held()) == SHARDS_COUNT // 2
     assert 63 in leases.mine
-    assert len(leases.mine) == SHARD_COUNT // 2 + 1
+    assert len(leases.mine) == SHARDS_COUNT // 2 + 1
     told.busy = set()
     await shards._renew()
-    assert len(leases.mine) == SHARD_COUNT // 2
+    assert len(leases.mine) == SHARDS_COUNT // 2
     assert told.lost == []
 
 
@@ -164,13 +165,13 @@ async def test_shards_that_were_to_be_given_back_are_kept_when_the_other_goes(ma
     shards, leases, told = made
     await shards._renew()
     leases.others = 1
-    told.busy = set(range(SHARD_COUNT))
+    told.busy = set(range(SHARDS_COUNT))
     await shards._renew()
-    assert len(shards.held()) == SHARD_COUNT // 2
+    assert len(shards.held()) == SHARDS_COUNT // 2
     leases.others = 0
     await shards._renew()
-    assert len(shards.held()) == SHARD_COUNT
-    assert told.changes[-1] == SHARD_COUNT, "lanes have to be told, or these shards stand still"
+    assert len(shards.held()) == SHARDS_COUNT
+    assert told.changes[-1] == SHARDS_COUNT, "lanes have to be told, or these shards stand still"
 
 
 async def test_company_is_remembered_for_a_while(made, clock):

@@ -43,6 +43,7 @@ from dispatcher.core.errors import (
     SecretError,
     StoreUnavailableError,
 )
+from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import EndpointId, EndpointState, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import NONCE_BYTES, Keyring
@@ -57,7 +58,6 @@ from dispatcher.store.routing import SealedSecret
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
-SHARDS: Final = 64
 CANCELLED_AT_ONCE_MAX: Final = 1000
 """Waiting deliveries of a deleted endpoint that end with it; a dispatcher's upkeep ends the rest."""
 WAITING_COUNT_MAX: Final = 10_000
@@ -454,7 +454,7 @@ def new_endpoint_id(deployment: Deployment) -> str:
 
 def shard_of(endpoint_id: str) -> int:
     """Returns the shard of an endpoint: the same in every process and version."""
-    return int.from_bytes(hashlib.sha256(endpoint_id.encode()).digest()[:8], "big") % SHARDS
+    return int.from_bytes(hashlib.sha256(endpoint_id.encode()).digest()[:8], "big") % SHARDS_COUNT
 
 
 def _in_order(row: Mapping[str, Any], profile: str | None) -> list[object]:
