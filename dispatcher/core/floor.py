@@ -1,8 +1,9 @@
 """From which position on the outbox is looked at, when looking at all of it has become dear.
 
 Rows that were taken are dead, and stay in the way of every look at the outbox for as long as vacuum
-may not clear them: a long transaction somewhere is enough. Then claims pass over what was taken
-long ago, and begin at a floor, which trails what was claimed by some tenths of a second.
+may not clear them: a long transaction somewhere is enough. The rows of a producer's transaction that has
+not ended are in the way too: 600,000 of them cost each look half a second. Then claims pass over what was
+taken long ago, and begin at a floor, which trails what was claimed by some tenths of a second.
 
 What is always true: the floor is a saving and never the truth. Commits come out of order, so an
 event may come to light below it. Therefore the whole outbox is still looked at, each three to
@@ -21,6 +22,8 @@ DEAR_LOOKS = 2
 WHOLE_SECONDS_MIN = 3.0
 WHOLE_SECONDS_MAX = 15.0
 WHOLE_COST_SHARE = 0.02
+HOPELESS_SECONDS = 2.0
+"""A look at everything that takes longer is followed by no claim of everything, which Postgres would cut off."""
 TRAIL_SECONDS = 0.25
 """The floor is what was claimed one to two of these ago: most transactions commit within it."""
 
@@ -47,7 +50,7 @@ class Floor:
         self._dear_count = self._dear_count + 1 if is_dear else 0
         self._whole_at = now
         if self._is_dear():
-            self._claim_whole = found
+            self._claim_whole = found and seconds <= HOPELESS_SECONDS
             self._whole_at += min(
                 max(seconds / WHOLE_COST_SHARE, WHOLE_SECONDS_MIN), WHOLE_SECONDS_MAX
             )

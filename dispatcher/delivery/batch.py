@@ -21,6 +21,9 @@ from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
 
 _log = structlog.get_logger("dispatcher.delivery.batch")
 
+KEEP_SECONDS = 2.0
+"""A transaction that sends nothing for 10 s is ended by Postgres; encoding one event may take as long."""
+
 
 class Batch:
     """The rows of one claim, and the deliveries they become once committed."""
@@ -64,10 +67,17 @@ class Batch:
         return encoded
 
     async def encode_apart(self, event: Event, endpoints: Sequence[Endpoint]) -> None:
-        """Encodes a large event in a thread, so that the event loop turns on."""
+        """Encode a large event in a thread, so that the event loop keeps running and the claim stays open."""
         for profile in {e.profile for e in endpoints if e.profile is not None}:
-            if profile.json is JsonMode.JAVASCRIPT:
-                await asyncio.to_thread(self._encode, event, profile)
+            if profile.json is not JsonMode.JAVASCRIPT:
+                continue
+            encoding = asyncio.ensure_future(asyncio.to_thread(self._encode, event, profile))
+            try:
+                while not (await asyncio.wait({encoding}, timeout=KEEP_SECONDS))[0]:
+                    await self._claim.keep_open()
+            finally:
+                encoding.cancel()  # of no effect on one that has ended
+            await encoding
 
     @property
     def count(self) -> int:

@@ -15,11 +15,14 @@ are offered them after it; what they do not take is in Postgres already. A crash
 leaves the events in the outbox; after it, the deliveries are loaded by whoever owns the endpoints.
 """
 
+import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import structlog
 
 from dispatcher.core.errors import BatchRefusedError
+from dispatcher.core.model import Event
 from dispatcher.delivery.batch import Batch
 from dispatcher.delivery.lanes import Lanes, Reserved
 from dispatcher.delivery.ports import OutboxStore
@@ -33,10 +36,24 @@ _log = structlog.get_logger("dispatcher.delivery.fanout")
 BATCH_EVENTS_MAX = 5_000
 BATCH_DELIVERIES_MAX = 5_000
 """About what one transaction writes, judged by the batch before: events times their endpoints."""
-LARGE_CHARACTERS = 65_536
-"""Larger data are rewritten for JavaScript in a thread: a hostile megabyte takes half a second."""
+LARGE_CHARACTERS = 16_384
+"""Larger data are rewritten for JavaScript in a thread: 2 µs a character at worst, 3.4 s for a mebibyte."""
+ENCODING_SECONDS = 0.25
+"""What encoding may take of one claim: as long as it lasts, the events of all tenants wait behind it."""
+ENCODING_SECONDS_MAX = 1.0
+"""A claim of several events that takes longer is given up, and a smaller one is made."""
+YIELD_SECONDS = 0.01
+"""How long encoding keeps the event loop from everything else."""
 UNSURE_SECONDS = 30.0
 """How long after a COMMIT without an answer its deliveries are looked for in Postgres."""
+
+
+class _CostlyBatchError(Exception):
+    """Encoding took too long; `events_count` events of the batch were encoded."""
+
+    def __init__(self, events_count: int) -> None:
+        self.events_count = events_count
+        super().__init__()
 
 
 class TakenThrough(NamedTuple):
@@ -76,7 +93,10 @@ class Fanout:
         self._batch_bytes_max = batch_bytes_max
         self._events_max = BATCH_EVENTS_MAX
         """Less than that for a while after a batch was refused."""
+        self._encoding_events_max = BATCH_EVENTS_MAX
+        """About how many events like the last ones can be encoded in `ENCODING_SECONDS`."""
         self._deliveries_per_event = 1.0
+        self._bytes_per_event = 1.0
         self._unsure_until = float("-inf")
 
     async def __call__(self, events_max: int) -> TakenThrough:
@@ -90,13 +110,19 @@ class Fanout:
             StoreUnavailableError: none of them was, as far as is known; ask again later.
         """
         deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
-        limit = min(events_max, self._events_max, deliveries_bound)
+        # Rows that a claim locks and then leaves, having no room for their bytes, cost a write each.
+        bytes_bound = max(1, int(2 * self._batch_bytes_max / self._bytes_per_event))
+        limit = min(
+            events_max, self._events_max, deliveries_bound, bytes_bound, self._encoding_events_max
+        )
         if self._events_max == 1:
             return await self._one_by_one()
         try:
             taken = await self._through(limit)
         except BatchRefusedError:
             self._events_max = max(1, limit // 10)
+            return TakenThrough(0, more=True)
+        except _CostlyBatchError:
             return TakenThrough(0, more=True)
         self._events_max = min(events_max, self._events_max * 2)
         return taken
@@ -108,7 +134,7 @@ class Fanout:
             StoreUnavailableError: none of them was, as far as is known; retry later.
         """
         deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
-        pick = await self._outbox.pick(min(events_max, deliveries_bound))
+        pick = await self._outbox.pick(min(events_max, deliveries_bound, self._encoding_events_max))
         if not pick.tenants:
             return Overtaken(0, 0)
         return Overtaken(await self._overtake(pick.tenants), pick.per_tenant_max)
@@ -121,6 +147,9 @@ class Fanout:
             if len(tenants) == 1:
                 self._outbox.leave(*tenants)
                 return 0
+        except _CostlyBatchError as error:
+            # A later scan finds the rest.
+            return await self._overtake(dict(list(tenants.items())[: error.events_count]))
         items = list(tenants.items())
         half = len(items) // 2
         return await self._overtake(dict(items[:half])) + await self._overtake(dict(items[half:]))
@@ -165,17 +194,12 @@ class Fanout:
                 if claim.routing_version != self._routing.version:
                     await self._routing.refresh()
                 batch = Batch(claim)
-                for event in events:
-                    endpoints = self._routing.route(event)
-                    if len(event.data) > LARGE_CHARACTERS:
-                        await batch.encode_apart(event, endpoints)
-                    for endpoint in endpoints:
-                        batch.add(event, endpoint)
+                await self._encode(batch, events)
                 await batch.write()
                 reserved = self._lanes.reserve(batch.deliveries)
                 if not self._lanes.are_all_ours(reserved):
                     await claim.announce(self._incarnation)
-        except BatchRefusedError:
+        except (BatchRefusedError, _CostlyBatchError):
             self._lanes.unreserve(reserved)
             raise
         except BaseException:
@@ -188,6 +212,33 @@ class Fanout:
         self._reporting.fanned_out(events)
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)
+        self._bytes_per_event = max(1.0, bytes_count / len(events))
         return TakenThrough(
             len(events), len(events) == events_max or bytes_count > self._batch_bytes_max // 4
         )
+
+    async def _encode(self, batch: Batch, events: Sequence[Event]) -> None:
+        """Match and encode events, in slices of the event loop's time.
+
+        Raises:
+            _CostlyBatchError: the next batch is smaller.
+        """
+        began = yielded = now = self._clock.monotonic()
+        for count, event in enumerate(events, 1):
+            endpoints = self._routing.route(event)
+            if len(event.data) > LARGE_CHARACTERS:
+                await batch.encode_apart(event, endpoints)
+            for endpoint in endpoints:
+                batch.add(event, endpoint)
+            now = self._clock.monotonic()
+            if now - began > ENCODING_SECONDS_MAX and count < len(events):
+                self._encoding_events_max = max(1, count // 4)
+                raise _CostlyBatchError(self._encoding_events_max)
+            if now - yielded > YIELD_SECONDS:
+                await asyncio.sleep(0)
+                yielded = self._clock.monotonic()
+        if now - began > ENCODING_SECONDS:
+            share = ENCODING_SECONDS / (now - began)
+            self._encoding_events_max = max(1, int(len(events) * share))
+        elif len(events) >= self._encoding_events_max:
+            self._encoding_events_max = min(BATCH_EVENTS_MAX, self._encoding_events_max * 2)

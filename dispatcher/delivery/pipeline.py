@@ -48,8 +48,8 @@ TRUSTED_SHARE = 0.8
 """The share of a lease after which no request is started any more."""
 SHARDS_SUBJECT = "shards"
 """What a call says that is about shards given back (store/sql/shards_release.sql)."""
-TESTED_SUBJECT = "tested:"
-"""A notification about an endpoint that has answered a test event (store/sql/breaker_test_succeeded.sql)."""
+TESTED_SUBJECT = "tested"
+"""A notification that an endpoint has answered a test event (store/sql/breaker_test_succeeded.sql)."""
 
 
 class Pipeline:
@@ -141,11 +141,11 @@ class Pipeline:
     # --- control ---
 
     def _on_control(self, subject: str = "") -> None:
-        """Act on a notification that is not about an event."""
+        """Read again what a notification is about. Any role can notify, so it is a prompt and decides nothing."""
         if subject == SHARDS_SUBJECT:
             self.shards.look_now()
-        elif subject.startswith(TESTED_SUBJECT):
-            self._on_test_succeeded(EndpointId(subject.removeprefix(TESTED_SUBJECT)))
+        elif subject == TESTED_SUBJECT:
+            self.traffic.look_now()
         self.intake.look_now()
 
     def _on_test_succeeded(self, endpoint_id: EndpointId) -> None:

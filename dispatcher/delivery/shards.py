@@ -38,6 +38,8 @@ from dispatcher.telemetry.metrics import Metrics
 _log = structlog.get_logger("dispatcher.delivery.shards")
 
 NAMESAKE_SECONDS = 2.5
+PROMPTED_SECONDS_MIN = 0.05
+"""How far apart prompted renewals are at least: any role can notify, as often as it likes."""
 COMPANY_SECONDS = 30.0
 """How long after its last lease another replica's transactions may still come to light."""
 
@@ -132,6 +134,8 @@ class Shards:
                     await self._woken.wait()
             except TimeoutError:
                 continue
+            if not self._stopping.is_set():
+                await asyncio.sleep(PROMPTED_SECONDS_MIN)
 
     async def _watch_namesakes(self) -> None:
         """Buries what a crash of ours left behind, so that its shards need not run out."""

@@ -50,6 +50,7 @@ _DELIVERIES_RESEND = statement("deliveries_resend")
 _DELIVERY_CANCEL = statement("delivery_cancel")
 _ATTEMPTS_LOAD = statement("attempts_load")
 _EVENT_PUBLISH = statement("event_publish")
+_EVENT_PUBLISH_LIMITS = statement("event_publish_limits")
 _JSON_KIND = statement("json_kind")
 _EVENT_FIND = statement("event_find")
 _EVENTS_QUARANTINED = statement("events_quarantined")
@@ -317,6 +318,7 @@ async def json_kind(database: Database, text: str) -> str | None:
 
 async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:
     """Inserts into the outbox; returns the id, None where it is known. Values in the statement's order."""
+    await connection.execute(_EVENT_PUBLISH_LIMITS)
     event_id: str | None = await connection.fetchval(_EVENT_PUBLISH, *values)
     return event_id
 

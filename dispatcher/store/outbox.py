@@ -22,7 +22,7 @@ import orjson
 from dispatcher.core import codes
 from dispatcher.core.census import POSITIONS_PER_TENANT_MAX, Census, Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
-from dispatcher.core.floor import Floor
+from dispatcher.core.floor import DEAD_ROWS_MIN, HOPELESS_SECONDS, Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.columns import uuid_of, uuids_of
 from dispatcher.store.event_numbers import EventNumbers, SuspectNumbersError
@@ -43,6 +43,7 @@ _OLDEST = statement("outbox_oldest")
 _QUARANTINE = statement("outbox_quarantine")
 _FORGET = statement("outbox_forget_tombstones")
 _ANNOUNCE = statement("arrivals_notify")
+_KEEP = statement("transaction_keep")
 
 SCAN_ROWS = 50_000
 """Waiting events that one statement scans for their tenants; some 25 ms each."""
@@ -215,6 +216,10 @@ class Claim:
             table, schema_name="dispatcher", columns=names, records=records
         )
 
+    async def keep_open(self) -> None:
+        """Send a statement, so that Postgres does not end the transaction as idle."""
+        await self._connection.execute(_KEEP)
+
     async def announce(self, incarnation: str) -> None:
         """Tells the other replicas, once this commits, that there is something for them."""
         await self._connection.execute(_ANNOUNCE, incarnation)
@@ -242,8 +247,17 @@ class Outbox:
     async def poll(self) -> Poll:
         """Looks whether there is anything to do."""
         await self._numbers.verify_if_due()
-        floor = self._floor.for_look(time.monotonic())
-        row = await self._database.fetch_row(_POLL, floor)
+        began = time.monotonic()
+        floor = self._floor.for_look(began)
+        try:
+            row = await self._database.fetch_row(_POLL, floor)
+        except StoreUnavailableError:
+            seconds = time.monotonic() - began
+            if floor == 0 and seconds > HOPELESS_SECONDS:
+                self._floor.looked(
+                    began + seconds, seconds=seconds, dead_rows=DEAD_ROWS_MIN, found=False
+                )
+            raise
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
         poll = Poll(row[0], row[1], row[2])
         if floor == 0:

@@ -152,7 +152,9 @@ class Trial:
             event_type = self._first_type(row.event_types)
         known = self._deployment.catalogue.types.get(event_type or "")
         try:
-            return make_test_event(
+            # In a thread: data of a mebibyte take seconds to rewrite for JavaScript at worst.
+            return await asyncio.to_thread(
+                make_test_event,
                 profile,
                 event_type=event_type,
                 data=data,

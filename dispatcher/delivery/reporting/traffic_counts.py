@@ -31,6 +31,8 @@ from dispatcher.store.statistics import BreakerRow, TrafficRow, tenant_subject
 _log = structlog.get_logger("dispatcher.delivery.reporting.traffic_counts")
 
 FLUSH_SECONDS: Final = 5.0
+PROMPTED_SECONDS_MIN: Final = 0.5
+"""How far apart prompted flushes are: any role can notify, as often as it likes."""
 FIGURES_SECONDS_MAX: Final = 30.0
 """Figures that did not change are published again after so long, to show that their replica lives."""
 ERROR_CHARACTERS_MAX: Final = 300
@@ -102,7 +104,8 @@ class TrafficCounts:
         self._published: OpenBreakers = {}
         self._shown: dict[str, object] = {}
         self._shown_at = float("-inf")
-        self._stop = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._is_stopping = False
         self._outage = Outage(_log, "traffic.waits", "traffic.resumed")
         self.ended = asyncio.Event()
         """Set once `run` has written what it could."""
@@ -126,19 +129,30 @@ class TrafficCounts:
 
     def stop(self) -> None:
         """Lets `run` end after a last flush."""
-        self._stop.set()
+        self._is_stopping = True
+        self._woken.set()
+
+    def look_now(self) -> None:
+        """Flush soon: a test event has succeeded, perhaps. A hint; the next flush reads it anyway."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Flushes every few seconds until stopped; what fails is tried again next time."""
         try:
             stopping = False
+            flushed_at = float("-inf")
             while not stopping:
                 try:
                     async with asyncio.timeout(FLUSH_SECONDS):
-                        await self._stop.wait()
+                        await self._woken.wait()
                 except TimeoutError:
                     pass
-                stopping = self._stop.is_set()
+                early_seconds = flushed_at + PROMPTED_SECONDS_MIN - self._clock.monotonic()
+                if early_seconds > 0 and not self._is_stopping:
+                    await asyncio.sleep(early_seconds)
+                self._woken.clear()
+                stopping = self._is_stopping
+                flushed_at = self._clock.monotonic()
                 try:
                     await self.flush()
                     self._outage.ended()

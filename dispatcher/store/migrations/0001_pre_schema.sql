@@ -47,6 +47,9 @@ CREATE TABLE dispatcher.outbox (
     inserted_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     consumed_at   timestamptz, -- set on tombstones: the id is remembered, the data is gone
     operational   boolean     NOT NULL DEFAULT false, -- raised by the dispatcher; producers cannot write it
+    -- A claim adds this up over all rows that it considers. Measuring the data there would read each of them whole:
+    -- 1.2 to 3.5 s for 1200 rows of 1 MiB, of which it takes 16.
+    bytes         integer     GENERATED ALWAYS AS (octet_length(data::text)) STORED,
     CONSTRAINT outbox_pkey PRIMARY KEY (id),
     CONSTRAINT id_is_1_to_64_letters_digits_underscores_hyphens
         CHECK (id ~ '^[A-Za-z0-9_-]{1,64}$'),
@@ -393,7 +396,9 @@ CREATE FUNCTION dispatcher.routing_changed() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE dispatcher.routing SET version = version + 1;
-    NOTIFY dispatcher_control;
+    IF pg_notification_queue_usage() < 0.5 THEN -- a full queue must fail no change; the poll sees the version
+        NOTIFY dispatcher_control;
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER endpoint_changed AFTER INSERT OR UPDATE OR DELETE ON dispatcher.endpoint

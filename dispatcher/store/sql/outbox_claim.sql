@@ -13,7 +13,7 @@ WITH waiting AS MATERIALIZED (
     SELECT position, id, type, tenant, data, occurred_at, ordering_key, labels, inserted_at,
            CASE WHEN traceparent ~ '^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' THEN traceparent END
                AS traceparent,
-           id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, octet_length(data::text) AS bytes
+           id ~ '^evt_[0-9]{4}_[0-9]{6,}$' AS id_is_ours, bytes
     FROM dispatcher.outbox
     WHERE consumed_at IS NULL AND position >= $4 AND ($3::text IS NULL OR id = $3)
     ORDER BY position

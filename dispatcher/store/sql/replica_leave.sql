@@ -4,4 +4,4 @@
 WITH gone AS (
     DELETE FROM dispatcher.replica WHERE incarnation = $1 RETURNING 1
 )
-SELECT pg_notify('dispatcher_control', 'shards') FROM gone
+SELECT pg_notify('dispatcher_control', 'shards') FROM gone WHERE pg_notification_queue_usage() < 0.5

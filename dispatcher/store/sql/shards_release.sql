@@ -4,4 +4,4 @@
 WITH released AS (
     UPDATE dispatcher.shard SET owner = NULL WHERE owner = $1 AND shard = ANY ($2::smallint[]) RETURNING 1
 )
-SELECT pg_notify('dispatcher_control', 'shards') FROM released LIMIT 1
+SELECT pg_notify('dispatcher_control', 'shards') FROM released WHERE pg_notification_queue_usage() < 0.5 LIMIT 1

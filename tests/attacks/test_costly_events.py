@@ -1,0 +1,105 @@
+"""Events whose data are slow to rewrite for JavaScript: a producer inserts them, and the others' events go on."""
+
+import asyncio
+import contextlib
+import time
+from typing import Any, cast
+
+import pytest
+
+from dispatcher.delivery import batch, fanout
+from dispatcher.delivery.batch import Batch
+from dispatcher.runtime.clock import SystemClock
+from tests.stage.test_fanout import FakeClaim, Routing, make_event
+from tests.support.deliveries import make_endpoint
+from tests.wire.vectors import PROFILES
+
+COSTLY = '{"a":[' + ",".join(f"{number}e99" for number in range(7_000)) + "]}"
+"""54,897 characters; some 130 ms on a quiet machine. 400 of them stopped the process for 56 s."""
+LOOP_SECONDS_MAX = 1.0
+CLAIM_SECONDS_MAX = 5.0
+"""Below the 10 s after which Postgres ends an idle transaction, on a busy machine too."""
+
+
+class Claim(FakeClaim):
+    """A claim that counts how often it was kept open."""
+
+    kept_open = 0
+
+    async def keep_open(self) -> None:
+        self.kept_open += 1
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Routing:
+    monkeypatch.setattr("tests.stage.test_fanout.FakeClaim", Claim)
+    monkeypatch.setattr("tests.stage.test_fanout.ManualClock", SystemClock)
+    return Routing(make_endpoint("js", profile=PROFILES["humansoft"], profile_name="humansoft"))
+
+
+async def _beat(gaps: list[float]) -> None:
+    """Notes for how long the event loop kept this task waiting beyond its sleep."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(0.001)
+        gaps.append(time.monotonic() - before)
+
+
+async def test_costly_events_leave_the_loop_and_the_claim_short(world: Routing) -> None:
+    world.waiting = [make_event(f"e{number}", COSTLY) for number in range(60)]
+    gaps: list[float] = []
+    beat = asyncio.get_running_loop().create_task(_beat(gaps))
+    claims: list[float] = []
+    try:
+        while world.committed < 4:
+            began = time.monotonic()
+            taken = await world.fanout(1_200)
+            claims.append(time.monotonic() - began)
+            assert taken.more
+    finally:
+        beat.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beat
+    assert max(gaps, default=float("inf")) < LOOP_SECONDS_MAX
+    assert max(claims) < CLAIM_SECONDS_MAX
+    assert world.aside == []
+
+
+async def test_cheap_events_after_costly_ones_come_in_full_batches_again(world: Routing) -> None:
+    world.waiting = [make_event(f"c{number}", COSTLY) for number in range(30)]
+    while world.waiting:
+        await world.fanout(1_200)
+    world.waiting = [make_event(f"e{number}") for number in range(2_000)]
+    sizes = []
+    while world.waiting:
+        sizes.append((await world.fanout(400)).events_count)
+    assert sizes[-2] == 400
+
+
+async def test_an_event_that_takes_long_keeps_its_claim_open(
+    world: Routing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "KEEP_SECONDS", 0.01)
+    claim = Claim([make_event("e1", COSTLY)], 1)
+    made = Batch(cast("Any", claim))
+    await made.encode_apart(claim.events[0], world.endpoints)
+    assert claim.kept_open > 0
+
+
+async def test_picked_costly_events_are_cut_and_none_is_left_out(
+    world: Routing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "ENCODING_SECONDS_MAX", 0.0)
+    world.behind = {number: make_event(f"p{number}", COSTLY) for number in range(8)}
+    while world.behind:
+        assert (await world.fanout.overtake(100)).events_count > 0
+    assert world.left == []
+
+
+async def test_control_one_batch_of_costly_events_holds_the_loop(world: Routing) -> None:
+    claim = Claim([make_event(f"e{number}", COSTLY) for number in range(30)], 1)
+    made = Batch(cast("Any", claim))
+    began = time.monotonic()
+    for event in claim.events:
+        made.add(event, world.endpoints[0])
+    assert time.monotonic() - began > LOOP_SECONDS_MAX
