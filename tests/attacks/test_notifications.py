@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.cli.dev.postgres import Postgres, PostgresError
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.dev.postgres import Postgres, PostgresError
 from dispatcher.store import migrate, statements
 from dispatcher.store.pool import Database
 from tests.faults.test_notify_queue import SETTING_SINCE, _fill, server
