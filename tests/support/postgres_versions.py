@@ -16,7 +16,13 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from dispatcher.dev.postgres import PostgresError, _usable_by_child, _version, find_binaries
+from dispatcher.dev.postgres import (
+    VERSION_MINIMUM,
+    PostgresError,
+    _usable_by_child,
+    _version,
+    find_binaries,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TESTS = ("tests/store", "tests/migration", "tests/faults")
@@ -111,14 +117,18 @@ def _link_libraries(native: Path) -> None:
 
 
 def run(major: int, arguments: list[str]) -> tuple[str, bool]:
-    """Run the tests on one version; return a line for the summary and whether it passed."""
+    """Run the tests on one version; return a line for the summary and whether it passed.
+
+    The line states what pytest's report counts, so a selection that is empty, or a pytest that ends
+    before it collects, cannot pass for a success.
+    """
     try:
         programs = bin_directory(major)
     except MissingError as error:
         return f"PostgreSQL {major}: MISSING: {error}", False
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        own = [word for word in arguments if word.startswith("tests/")]
+        own = [word for word in arguments if (CHECKOUT / word.partition("::")[0]).exists()]
         command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
         if not any(word.startswith(("-n", "--numprocesses")) for word in arguments):
             command += ["-n", "2", "--dist", "loadgroup"]
@@ -138,12 +148,26 @@ def run(major: int, arguments: list[str]) -> tuple[str, bool]:
     return f"{line}, {seconds:.0f} s ({programs})", code == 0
 
 
-def main() -> int:
+def _versions(text: str) -> list[int]:
+    """Return the major versions of a list such as 15,16.
+
+    Raises:
+        ArgumentTypeError: a word is not a number, or the version is not supported.
+    """
+    majors = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
+    if min(majors) < VERSION_MINIMUM:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of major versions from {VERSION_MINIMUM}, such as 15,16"
+        )
+    return majors
+
+
+def main(words: list[str] | None = None) -> int:
     """Run the tests on each version and print a summary."""
-    parser = argparse.ArgumentParser(prog="./run test --postgres")
-    parser.add_argument("versions", help="major versions, separated by commas")
-    options, arguments = parser.parse_known_args()
-    results = [run(int(text), arguments) for text in options.versions.split(",")]
+    parser = argparse.ArgumentParser(prog="./run test", allow_abbrev=False)
+    parser.add_argument("--postgres", type=_versions, required=True, metavar="15,16")
+    options, arguments = parser.parse_known_args(words)
+    results = [run(major, arguments) for major in options.postgres]
     for line, _ in results:
         print(line, flush=True)  # noqa: T201 -- a command for the terminal
     return 0 if all(passed for _, passed in results) else 1
