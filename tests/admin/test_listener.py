@@ -255,7 +255,7 @@ async def test_a_body_of_a_gigabyte_is_refused_without_being_taken():
                 client.writer.write(b"x" * 65_536)
                 await client.writer.drain()
                 sent += 65_536
-        assert await answer == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        assert (await answer).startswith(b"HTTP/1.1 413 ")
         assert await client.closed() <= module.LINGERING_SECONDS_MAX + 1
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 

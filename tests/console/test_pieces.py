@@ -198,6 +198,10 @@ def test_where_a_form_comes_from_is_what_the_browser_says():
     assert comes_from_us({"Origin": "https://Console.test", "Host": "console.test"})
     assert not comes_from_us({"Origin": "https://console.test:8443", "Host": "console.test"})
     assert not comes_from_us({"Origin": "null", "Host": ""})
+    assert not any(
+        comes_from_us({"Origin": origin, "Host": "console.test"})
+        for origin in ("http://[", "http://[x]", "https://console.test/", "console.test", "://")
+    )
     assert not same_token(None, "x")
     assert not same_token("\udc80".encode("utf-8", "surrogatepass").decode("utf-8", "replace"), "x")
 

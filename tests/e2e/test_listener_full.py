@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -63,24 +64,28 @@ async def test_probes_have_a_port_of_their_own(bench):
         daemon.port = port
 
 
+@asynccontextmanager
+async def connected(daemon: Daemon) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    """Hold one connection; a test that fails must not leave it to the next one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+    with contextlib.closing(writer):
+        yield reader, writer
+
+
 async def test_a_half_sent_form_is_ended_within_its_time(bench):
     daemon = await bench.daemon(HTTP__CONNECTIONS_MAX=str(CONNECTIONS_MAX)).started()
-    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
-    began = time.monotonic()
-    writer.write(FORM)
-    async with asyncio.timeout(20):
-        assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+    async with connected(daemon) as (reader, writer), asyncio.timeout(20):
+        began = time.monotonic()
+        writer.write(FORM)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - began < FORM_SECONDS_MAX + 1
         with contextlib.suppress(ConnectionResetError):
             await reader.read()
-    assert time.monotonic() - began < FORM_SECONDS_MAX + LINGERING_SECONDS_MAX + 2
-    writer.close()
+        assert time.monotonic() - began < FORM_SECONDS_MAX + LINGERING_SECONDS_MAX + 2
 
 
 async def test_a_form_of_a_stranger_has_8_kib(bench):
     daemon = await bench.daemon().started()
-    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
-    writer.write(FORM.replace(b"4000", b"9000") + b"a" * 8999)
-    async with asyncio.timeout(20):
-        assert await reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
-    writer.close()
+    async with connected(daemon) as (reader, writer), asyncio.timeout(20):
+        writer.write(FORM.replace(b"4000", b"9000") + b"a" * 8999)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")

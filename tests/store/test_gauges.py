@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from dispatcher.delivery.gauges import Gauges
+from dispatcher.delivery.inventory import Inventory
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.pool import Database
@@ -49,9 +50,7 @@ async def sql(fresh_database: str) -> AsyncIterator[asyncpg.Connection]:
 async def scrape(pool: Database, clock_wrong_seconds: float = 0.0) -> Metrics:
     """Renders once, beside a pipeline that stands still."""
     pipeline: Any = SimpleNamespace(
-        lanes=SimpleNamespace(
-            busy=(), breakers_open=lambda: 0, endpoints_with_open_breaker=frozenset
-        ),
+        inventory=Inventory(SystemClock()),
         listener=SimpleNamespace(is_up=True),
         routing=SimpleNamespace(version=0),
         connections=SimpleNamespace(opened_count=0, reused_count=0, blocked_counts={}),

@@ -32,6 +32,12 @@ FIELD_CHARACTERS_MAX: Final = 256
 """What of a field's name is repeated; whoever asks chose it."""
 MESSAGE_CHARACTERS_MAX: Final = 512
 UNAVAILABLE_RETRY_SECONDS: Final = 2
+_TITLES: Final = {
+    413: "Content Too Large",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""Titles that Python before 3.13 takes from an older standard: a client sees the same on each. Source: RFC 9110."""
 _log = structlog.get_logger("dispatcher.admin.api")
 
 
@@ -60,9 +66,10 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> web.Response:
     """Returns the answer."""
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
     body: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title,
         "status": status,
         "detail": detail,
     }
@@ -72,7 +79,11 @@ def problem(
             for field, message in errors[:ERRORS_MAX]
         ]
     return web.Response(
-        body=write_json(body), status=status, content_type=CONTENT_TYPE, headers=headers
+        body=write_json(body),
+        status=status,
+        reason=title,
+        content_type=CONTENT_TYPE,
+        headers=headers,
     )
 
 
