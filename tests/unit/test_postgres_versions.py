@@ -100,7 +100,9 @@ def test_run_that_pytest_refuses_fails(probe):
     assert (line, passed) == ("PostgreSQL 99: pytest ended with 4", False)
 
 
-def test_main_one_version_missing_fails_and_names_it(probe, monkeypatch, tmp_path, capfd):
+def test_main_one_version_missing_fails_and_names_it(
+    probe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd
+):
     def find(major: int) -> Path:
         if major == 98:
             raise MissingError("not installed")
