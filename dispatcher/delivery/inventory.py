@@ -180,15 +180,18 @@ class Inventory:
 
     def _forget_all_but(self, lane: EndpointLane, *, urgent_stays: bool) -> None:
         kept: dict[DeliveryId, Entry] = {}
-        counts, cancel = self.counts, self.wheel.cancel
+        counts = self.counts
+        waiting: list[Entry] = []
         for entry in lane.entries.values():
             phase = entry.phase
             if phase == WAITING:
-                cancel(entry)
-            elif _UNRECORDED >> phase & 1:
+                entry.phase = ABSENT
+                waiting.append(entry)
+                continue
+            if _UNRECORDED >> phase & 1:
                 kept[entry.id] = entry
                 continue
-            elif phase == READY:
+            if phase == READY:
                 delivery = entry.delivery
                 assert delivery is not None, entry  # noqa: S101 -- READY has it
                 if urgent_stays and delivery.trigger is Trigger.MANUAL:
@@ -199,6 +202,9 @@ class Inventory:
             counts[phase] -= 1
             counts[ABSENT] += 1
             entry.phase = ABSENT
+        self.wheel.cancel_all(waiting)
+        counts[WAITING] -= len(waiting)
+        counts[ABSENT] += len(waiting)
         lane.ready.clear()
         lane.deferred.clear()
         lane.parked.clear()

@@ -101,7 +101,8 @@ class MemoryClaim:
 class MemoryOutbox:
     """The outbox as intake and fan-out see it."""
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: Reach, *, synchronous_commit: bool = False) -> None:
+        del synchronous_commit  # simulated commits are on disk at once
         self._reach = reach
         self._census = Census()
 
