@@ -1,12 +1,13 @@
 """What `dispatcher check` and `dispatcher dev` ask of a server before they rely on it."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
 from dispatcher.store.columns import first_uuid
+from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -112,10 +113,13 @@ async def progress(
     database: "Database", endpoint_ids: Sequence[str], since: datetime
 ) -> list[Progress]:
     """Returns how the deliveries made since then stand, for endpoints that have any."""
-    return [
-        Progress(*row)
-        for row in await database.fetch(_ENDPOINT_PROGRESS, list(endpoint_ids), first_uuid(since))
-    ]
+    day = since.astimezone(UTC).date()
+    async with database.transaction() as connection:
+        await connection.execute(PLAN_FOR_VALUES)
+        rows = await connection.fetch(
+            _ENDPOINT_PROGRESS, list(endpoint_ids), first_uuid(since), day
+        )
+    return [Progress(*row) for row in rows]
 
 
 async def sealed_secrets(connection: "Reach") -> list[tuple[str, str, bytes]]:

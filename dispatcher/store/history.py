@@ -169,8 +169,11 @@ async def labelled_events(
     connection: "Reach", filters: Sequence[object]
 ) -> list[tuple[EventKey, datetime]]:
     """Returns accepted events by their labels, with when, newest first; `filters` in the statement's order."""
-    rows = await connection.fetch(_EVENTS_LABELLED, *filters)
-    return [(EventKey(*row[:3]), row[3]) for row in rows]
+    limit = _limit(filters[6])
+    rows = await newest_first(
+        connection, _EVENTS_LABELLED, *filters, enough=lambda found: len(found) >= limit
+    )
+    return [(EventKey(*row[:3]), row[3]) for row in rows[:limit]]
 
 
 async def requested_events(

@@ -1,13 +1,16 @@
 """Years of history with stock settings: no reader and no producer runs out of shared memory for locks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 
-from dispatcher.store import admin, erasure, history, pages
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store import admin, checks, erasure, history, pages
 from dispatcher.store.pool import Database
 from tests.support import long_history
 from tests.support.history import day_ago
@@ -15,6 +18,7 @@ from tests.support.history import day_ago
 pytestmark = pytest.mark.postgres
 
 READERS = 10
+OWN_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND pid = pg_backend_pid()"
 ALL_OF_HISTORY = "SELECT count(*) FROM dispatcher.delivery_done AS d WHERE d.id = gen_random_uuid()"
 
 
@@ -36,11 +40,80 @@ async def _read(database: Database) -> None:
         assert await history.events_of_id(connection, "evt_none") == []
         assert await history.requested_events(connection, b"12345678", ["humansoft"]) == []
         assert await erasure.days_of(connection, "evt_none", None) == []
+        label = orjson.dumps({"nothing": "has it"}).decode()
+        filters = [label, None, None, None, None, None, 50]
+        assert await history.labelled_events(connection, filters) == []
         await pages.read_now(connection, None, 100)
+    await checks.progress(database, ["ep_none"], SystemClock.now())
 
 
 async def _locks(sql: asyncpg.Connection) -> int:
     return int(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'relation'"))
+
+
+class _Counting:
+    """A connection that counts, after each of its statements, the locks that it holds."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.most = 0
+
+    async def _count(self) -> None:
+        locks = await self._connection.fetchval(OWN_LOCKS)
+        self.most = max(self.most, locks)
+
+    async def execute(self, sql: str, *parameters: object) -> object:
+        return await self._connection.execute(sql, *parameters)
+
+    async def fetch(self, sql: str, *parameters: object) -> object:
+        rows = await self._connection.fetch(sql, *parameters)
+        await self._count()
+        return rows
+
+    async def fetchval(self, sql: str, *parameters: object) -> object:
+        return await self._connection.fetchval(sql, *parameters)
+
+
+class _OneConnection:
+    """A database whose transactions are those of one counting connection."""
+
+    def __init__(self, connection: _Counting) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Counting]:
+        yield self._connection
+
+    async def fetch(self, sql: str, *parameters: object) -> object:
+        return await self._connection.fetch(sql, *parameters)
+
+
+async def test_labels_and_progress_lock_the_partitions_they_read(fresh_database: str) -> None:
+    """Of 90 days of history a search by labels locks a month at a time, and progress the days since its start."""
+    sql = await asyncpg.connect(fresh_database)
+    pool = Database(fresh_database, connections_max=1)
+    await pool.open()
+    locks = {}
+    try:
+        await _days(sql, 90)
+        async with admin.reading(pool) as connection:
+            counting = _Counting(connection)
+            filters = ['{"a": "b"}', None, None, None, None, None, 50]
+            await history.labelled_events(counting, filters)  # type: ignore[arg-type]
+            locks["labels"] = counting.most
+        async with pool.transaction() as connection:
+            counting = _Counting(connection)
+            await checks.progress(_OneConnection(counting), ["ep_none"], SystemClock.now())  # type: ignore[arg-type]
+            locks["progress"] = counting.most
+        async with sql.transaction():
+            await sql.fetchval(ALL_OF_HISTORY)
+            locks["control"] = await sql.fetchval(OWN_LOCKS)
+    finally:
+        await pool.close()
+        await sql.close()
+    assert locks["labels"] < 40 * 5 + 20, locks  # 32 days and those to come, the event table alone
+    assert locks["progress"] < 9 * 7 + 20, locks  # today and the days to come
+    assert locks["control"] > 90 * 5, locks
 
 
 @pytest.mark.alone
