@@ -15,6 +15,9 @@ a crash, and nothing has to.
 
 DEAR_SECONDS = 0.003
 """A look at everything that takes longer may be dear: some thousand dead rows, or more."""
+DEAR_CLAIM_SECONDS = 0.05
+DEAR_CLAIM_EVENTS_MAX = 100
+"""A claim of so few events takes a few milliseconds, unless rows are in its way."""
 DEAD_ROWS_MIN = 5_000
 """With fewer it is the machine that is slow, and a floor would save nothing."""
 DEAR_LOOKS = 2
@@ -33,6 +36,7 @@ class Floor:
 
     def __init__(self) -> None:
         self._dear_count = 0
+        self._claim_is_dear = False
         self._whole_at = float("-inf")
         self._claim_whole = False
         self._floor = 0
@@ -46,7 +50,9 @@ class Floor:
 
     def looked(self, now: float, *, seconds: float, dead_rows: int, found: bool) -> None:
         """Takes how long a look at everything took, what may have been in its way, and whether anything waited."""
-        is_dear = seconds > DEAR_SECONDS and dead_rows >= DEAD_ROWS_MIN
+        if not found and seconds <= DEAR_SECONDS:
+            self._claim_is_dear = False  # it has seen everything
+        is_dear = (seconds > DEAR_SECONDS or self._claim_is_dear) and dead_rows >= DEAD_ROWS_MIN
         self._dear_count = self._dear_count + 1 if is_dear else 0
         self._whole_at = now
         if self._is_dear():
@@ -68,6 +74,11 @@ class Floor:
         if now - self._moved_at >= TRAIL_SECONDS:
             self._floor, self._next_floor = self._next_floor, self._highest
             self._moved_at = now
+
+    def claimed_whole(self, *, seconds: float, events_count: int) -> None:
+        """Note what a claim of everything cost: a look stops at the first event, and may find it early."""
+        if events_count <= DEAR_CLAIM_EVENTS_MAX:
+            self._claim_is_dear = seconds > DEAR_CLAIM_SECONDS
 
     def failed(self) -> None:
         """Takes that a claim came to nothing, perhaps with its server: nothing is known of what lies below."""

@@ -319,7 +319,12 @@ class Outbox:
                 waits_for_disk=self._waits_for_disk
             ) as connection:
                 if tenants is None:
+                    began = time.monotonic()
                     rows = await connection.fetch(_CLAIM, events_max, bytes_max, event_id, floor)
+                    if floor == 0 and event_id is None:
+                        self._floor.claimed_whole(
+                            seconds=time.monotonic() - began, events_count=len(rows)
+                        )
                 else:
                     rows = await connection.fetch(_CLAIM_POSITIONS, list(tenants), bytes_max)
                 self._numbers.require_new(rows)

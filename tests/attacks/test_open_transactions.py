@@ -120,6 +120,21 @@ async def test_control_a_plain_insert_waits_longer(
     await producer.execute("ROLLBACK")
 
 
+def test_claims_that_pass_over_many_rows_raise_the_floor() -> None:
+    """A look finds an early event at once, and a claim goes by position."""
+    floor = Floor()
+    for now in (1.0, 2.0):
+        floor.claimed_whole(seconds=0.2, events_count=1)
+        floor.claimed(now, int(now) * 10)
+        floor.looked(now, seconds=0.001, dead_rows=DEAD_ROWS_MIN, found=True)
+    assert floor.for_claim() == 0, (
+        "a look that found something is followed by a claim of everything"
+    )
+    assert floor.for_claim() == 10
+    floor.looked(20.0, seconds=0.001, dead_rows=DEAD_ROWS_MIN, found=False)
+    assert floor.for_claim() == 0, "nothing is in the way any more"
+
+
 def test_a_look_that_is_cut_off_leaves_the_floor_to_claims() -> None:
     floor = Floor()
     floor.claimed(1.0, 10)
