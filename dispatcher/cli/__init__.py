@@ -1,6 +1,6 @@
-"""The command line: parses, calls, prints, and sets the exit code.
+"""The command line: parse, call, print, and set the exit code.
 
-The codes are 0 for done, 1 for failed, 2 for wrong usage or configuration, and no others.
+The exit codes are 0 for success, 1 for failure, and 2 for wrong usage or configuration.
 
 Commands import what they need when they run, so that `--help` loads neither aiohttp nor asyncpg.
 """
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command that the arguments name; the process ends with 0, 1 or 2."""
+    """Run the command of the arguments; the process exits with 0, 1 or 2."""
     from dispatcher.cli.output import fail, tolerate_encodings  # noqa: PLC0415 -- see below
     from dispatcher.cli.program import program  # noqa: PLC0415 -- importing this package costs nothing
 
@@ -25,5 +25,5 @@ def main() -> None:
         code = ended.code
     except KeyboardInterrupt:
         code = 1
-    # Whatever a library chose (130 after Ctrl-C), the exit codes are these three.
+    # Map the exit codes of libraries (130 after Ctrl-C) to these three.
     sys.exit(0 if code in {0, None} else 2 if code == 2 else 1)  # noqa: PLR2004 -- usage or configuration

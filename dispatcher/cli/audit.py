@@ -1,4 +1,4 @@
-"""`dispatcher audit`: who changed, revealed, resent or signed in."""
+"""`dispatcher audit`: the log of changes, reveals, resends and sign-ins."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -12,7 +12,7 @@ from dispatcher.cli.values import moment
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = typer.Typer(no_args_is_help=True, help="The audit log: who did what to which thing.")
+group = typer.Typer(no_args_is_help=True, help="The audit log: actions of people and programs.")
 
 _COLUMNS = ("at", "actor", "tenant", "action", "object", "detail")
 
@@ -20,24 +20,27 @@ _COLUMNS = ("at", "actor", "tenant", "action", "object", "detail")
 @group.command("list")
 def page(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only entries of this tenant.")] = None,
     actor: Annotated[
-        str | None, typer.Option(help="Only by this one, such as cli:root or admin-token.")
+        str | None,
+        typer.Option(help="Only entries of this actor, such as cli:root or admin-token."),
     ] = None,
     action: Annotated[
-        str | None, typer.Option(help="Only of this kind, such as endpoint.create.")
+        str | None, typer.Option(help="Only entries of this action, such as endpoint.create.")
     ] = None,
     object_id: Annotated[
-        str | None, typer.Option("--object", metavar="ID", help="Only about this thing.")
+        str | None, typer.Option("--object", metavar="ID", help="Only entries about this object.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next_cursor of the previous page.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the API's object as JSON.")
     ] = False,
@@ -65,7 +68,7 @@ def page(
             limit=limit,
             cursor=cursor,
         )
-        say_page(answer, _COLUMNS, as_json=as_json, empty="nothing was done")
+        say_page(answer, _COLUMNS, as_json=as_json, empty="no entries")
 
     _work(context, step)
 

@@ -18,17 +18,19 @@ _SIGNS = {"create": "+", "update": "~", "delete": "-", "unchanged": "=", "left":
 
 
 def add_to(group: typer.Typer) -> None:
-    """Adds these commands to `dispatcher endpoint`."""
+    """Add these commands to `dispatcher endpoint`."""
     group.command()(export)
     group.command()(apply)
 
 
 def export(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's; left out: all.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON; left out: as TOML.")] = False,
+    tenant: Annotated[
+        str | None, typer.Option(help="Only endpoints of this tenant. Default: all tenants.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
 ) -> None:
-    """Print the endpoints as a file that `apply` takes. Secrets are not in it; headers are, whole.
+    """Print the endpoints as a file for `apply`. It contains no secrets, but headers in full.
 
     Example:  dispatcher endpoint export --tenant default
     """
@@ -51,23 +53,21 @@ def apply(
     file: Annotated[
         Path, typer.Option("--file", "-f", metavar="FILE", help="The declaration, .toml or .json.")
     ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would change.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes.")] = False,
     prune: Annotated[
         bool,
         typer.Option(
             "--prune",
-            help="Delete endpoints that the file does not name, of the tenants that it names.",
+            help="Delete endpoints that the file does not list, in the tenants that it lists.",
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Bring the endpoints in line with a file, by tenant and name; applied again it changes nothing.
+    """Apply a file of endpoints, matched by tenant and name; applying it again changes nothing.
 
-    A field that the file leaves out has its default. A secret is named, not written: env:NAME, file:PATH (beside the
-    file), or unsigned; left out, it stays, or is made for a new endpoint.
+    An omitted field has its default. A secret is a reference: env:NAME, file:PATH (relative to the file), or
+    unsigned. An omitted secret is kept, or generated for a new endpoint.
 
     Examples:
       dispatcher endpoint apply -f endpoints.toml --dry-run
@@ -128,7 +128,7 @@ def _say(answer: Mapping[str, Any]) -> None:
         ", ".join(f"{count} {action}" for action, count in counts.items()) or "nothing is declared"
     )
     if answer["dry_run"]:
-        tell("nothing was touched: leave --dry-run out to do it")
+        tell("nothing was changed: omit --dry-run to apply the changes")
 
 
 def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program

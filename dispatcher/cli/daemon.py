@@ -1,4 +1,4 @@
-"""`dispatcher run`: settings, logs, then the daemon's whole life."""
+"""`dispatcher run`: load the settings, configure logging, and run the daemon."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from dispatcher.telemetry import logs
 
 
 def run(config: Path | None) -> None:
-    """Runs the daemon; ends with 2 where it cannot start, with 1 where it was forced to stop or a part of it died."""
+    """Run the daemon; exit with 2 if it cannot start, and with 1 if it was forced to stop or a component failed."""
     try:
         settings = load_settings(config, os.environ)
     except ConfigurationError as error:
@@ -37,7 +37,7 @@ def run(config: Path | None) -> None:
     except (ConfigurationError, SchemaError) as error:
         logs.shut_down()
         _refuse(error)
-    except Exception as error:  # noqa: BLE001 -- the process's own border: whatever died, the supervisor is told by 1
+    except Exception as error:  # noqa: BLE001 -- the process's outermost handler: any failure exits with 1
         logs.shut_down()
         fail(f"ended by {type(error).__name__}: {error}")
         raise typer.Exit(FAILED) from None
@@ -45,7 +45,7 @@ def run(config: Path | None) -> None:
 
 
 def _with_what_is_missing(error: ConfigurationError) -> ConfigurationError:
-    """Returns the faults of the settings, and what else would keep the daemon from starting once they are mended."""
+    """Return the errors of the settings, and all further problems that would prevent a start."""
     told = {problem.partition(":")[0] for problem in error.problems}
     others = start_problems(readable_settings(os.environ))
     return ConfigurationError(

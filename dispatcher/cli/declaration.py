@@ -1,7 +1,7 @@
-"""Declarations of endpoints as files: TOML or JSON, told by the name's end; and the secrets they refer to."""
+"""Declarations of endpoints in TOML or JSON files, and the secrets that they refer to."""
 
 import codecs
-import json  # noqa: TID251 -- orjson does not tell names that are given twice
+import json  # noqa: TID251 -- orjson does not report repeated names
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ KEY: Final = "endpoints"
 
 
 class Declaration(NamedTuple):
-    """What a file declares, unjudged, and what is wrong with the file itself: told with what is wrong inside."""
+    """The contents of a file before validation, and the errors of the file itself; reported together."""
 
     endpoints: list[Any]
     problems: list[tuple[str, str]]
 
 
 def read(path: Path) -> Declaration:
-    """Returns the declared endpoints of a file.
+    """Return the declared endpoints of a file.
 
     Raises:
-        InvalidRequestError: the file cannot be read, or is not what its name says.
+        InvalidRequestError: the file cannot be read, or its format does not match its extension.
     """
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -37,7 +37,7 @@ def read(path: Path) -> Declaration:
     twice: list[str] = []
     try:
         match path.suffix:
-            case ".toml":  # refuses a name that is given twice by itself
+            case ".toml":  # rejects repeated names itself
                 document: Any = tomllib.loads(content.decode())
             case ".json":
                 document = orjson.loads(content)
@@ -48,8 +48,12 @@ def read(path: Path) -> Declaration:
         raise _wrong(path, f"is not {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(document, dict):
         raise _wrong(path, f"must be an object with the key {KEY}")
-    problems = [(str(path), f"gives {name!r} twice in one object") for name in twice]
-    problems += [(str(path), f"knows no key {key!r}, only {KEY}") for key in document if key != KEY]
+    problems = [(str(path), f"has {name!r} twice in one object") for name in twice]
+    problems += [
+        (str(path), f"has an unknown key {key!r}; only {KEY} is allowed")
+        for key in document
+        if key != KEY
+    ]
     endpoints = document.get(KEY, [])
     if KEY not in document or not isinstance(endpoints, list):
         problems.append((str(path), f"must have the key {KEY}, a list of endpoints"))
@@ -58,7 +62,7 @@ def read(path: Path) -> Declaration:
 
 
 def _given_twice(content: bytes) -> list[str]:
-    """Returns the names that come again in an object of a JSON text: which of the two is meant is anybody's guess."""
+    """Return the names that are repeated within an object of a JSON text, because they are ambiguous."""
     twice: dict[str, None] = {}
 
     def look(pairs: list[tuple[str, Any]]) -> None:
@@ -68,7 +72,7 @@ def _given_twice(content: bytes) -> list[str]:
                 twice[name] = None
             seen.add(name)
 
-    # No digits are turned into a number: only names matter.
+    # Numbers are not converted, because only names matter.
     json.loads(content, object_pairs_hook=look, parse_int=str, parse_float=str)
     return list(twice)
 
@@ -78,17 +82,17 @@ def _wrong(path: Path, message: str) -> InvalidRequestError:
 
 
 class Resolver:
-    """Finds secrets by reference: `env:NAME`, or `file:PATH` beside the declaration."""
+    """Resolves references to secrets: `env:NAME`, or `file:PATH` relative to the declaration."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
         self._environ = environ
 
     def __call__(self, reference: str) -> str:
-        """Returns the secret; one line break at the end of a file is not part of it.
+        """Return the secret, without one line break at the end of a file.
 
         Raises:
-            ValueError: there is none; the text says where it was looked for.
+            ValueError: there is none; the message names the source.
         """
         kind, _, name = reference.partition(":")
         if kind == "env":
@@ -108,10 +112,10 @@ class Resolver:
 
 
 def write_toml(endpoints: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a declaration as TOML, which `read` takes."""
+    """Return a declaration as TOML, which `read` accepts."""
     lines = [
-        "# The endpoints as they are. `dispatcher endpoint apply -f FILE --dry-run` shows what a change would do.",
-        '# A secret is not here and stays as it is; to set one: secret = "env:NAME" or "file:PATH".',
+        "# The current endpoints. `dispatcher endpoint apply -f FILE --dry-run` shows the effect of a change.",
+        '# Secrets are not exported and are not changed. To set one: secret = "env:NAME" or "file:PATH".',
     ]
     for endpoint in endpoints:
         lines += ["", f"[[{KEY}]]"]

@@ -1,4 +1,4 @@
-"""`dispatcher delivery`: what became of each event at each endpoint."""
+"""`dispatcher delivery`: the deliveries of each event to each endpoint."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
-    no_args_is_help=True, help="Deliveries: list, show with attempts, send once more, cancel."
+    no_args_is_help=True, help="Deliveries: list, show with attempts, resend, cancel."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
@@ -46,19 +46,26 @@ _ATTEMPT_COLUMNS = (
 @group.command("list")
 def page(
     context: typer.Context,
-    endpoint_id: Annotated[str | None, typer.Option(help="Only of this endpoint.")] = None,
-    event_id: Annotated[str | None, typer.Option(help="Only of this event.")] = None,
-    request_id: Annotated[
-        str | None, typer.Option(help="Only with this request_id in the body (humansoft).")
+    endpoint_id: Annotated[
+        str | None, typer.Option(help="Only deliveries to this endpoint.")
     ] = None,
-    event_type: Annotated[str | None, typer.Option(help="Only of this type.")] = None,
+    event_id: Annotated[str | None, typer.Option(help="Only deliveries of this event.")] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(help="Only deliveries with this request_id in the body (humansoft)."),
+    ] = None,
+    event_type: Annotated[
+        str | None, typer.Option(help="Only deliveries of this event type.")
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only of events with this label. May be repeated."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Only deliveries of events with this label. May be repeated."
+        ),
     ] = None,
     search: Annotated[
         str | None,
@@ -67,18 +74,21 @@ def page(
             help="An id of a delivery, event or request, NAME=VALUE, or the value of any label.",
         ),
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only deliveries of this tenant.")] = None,
     test: Annotated[
-        bool | None, typer.Option("--test/--no-test", help="Only of test events, or none.")
+        bool | None,
+        typer.Option("--test/--no-test", help="Only deliveries of test events, or none of them."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next_cursor of the previous page.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List deliveries, newest first.
@@ -117,7 +127,7 @@ def page(
 
 @group.command()
 def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
-    """Show a delivery with its attempts, why it is where it is, and what comes next.
+    """Show a delivery with its attempts, the reason for its state, and the next step.
 
     Example:  dispatcher delivery show wh_01kat9zma1gk18t0mvx8z4q6re
     """
@@ -147,45 +157,55 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
 def resend(
     context: typer.Context,
     delivery_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The delivery's id; else give a filter.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="The delivery's id. Without it, use a filter."),
     ] = None,
-    endpoint_id: Annotated[str | None, typer.Option(help="All of this endpoint.")] = None,
-    event_id: Annotated[str | None, typer.Option(help="All of this event.")] = None,
+    endpoint_id: Annotated[
+        str | None, typer.Option(help="All deliveries to this endpoint.")
+    ] = None,
+    event_id: Annotated[str | None, typer.Option(help="All deliveries of this event.")] = None,
     request_id: Annotated[
-        str | None, typer.Option(help="All with this request_id in the body (humansoft).")
+        str | None,
+        typer.Option(help="All deliveries with this request_id in the body (humansoft)."),
     ] = None,
-    event_type: Annotated[str | None, typer.Option(help="All of this type.")] = None,
+    event_type: Annotated[
+        str | None, typer.Option(help="All deliveries of this event type.")
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="All of events with this label. May be repeated."),
+        typer.Option(
+            metavar="NAME=VALUE", help="All deliveries of events with this label. May be repeated."
+        ),
     ] = None,
     search: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="All that `delivery list --search` finds.")
+        str | None,
+        typer.Option(metavar="TEXT", help="All deliveries that `delivery list --search` finds."),
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="All of this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="All deliveries of this tenant.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count what a filter finds.")
+        bool, typer.Option("--dry-run", help="Only count the matching deliveries.")
     ] = False,
     cursor: Annotated[
-        str | None, typer.Option(help="The next_cursor of a call that could not take all.")
+        str | None, typer.Option(help="The next_cursor of a call that reached its limit.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask for one more attempt of a delivery, or of each that a filter finds; the running dispatcher makes it.
+    """Resend a delivery, or all that match a filter: the running dispatcher makes one more attempt each.
 
-    A success makes the delivery succeeded, a failure changes nothing and starts no schedule. One that waits is sent
-    now and keeps its place in the schedule. A filter is counted first, and you are asked.
+    If the attempt succeeds, the delivery is succeeded; a failure changes nothing and starts no schedule. A waiting
+    delivery is sent now and keeps its place in the schedule. With a filter, the command shows the number and asks
+    for confirmation.
 
     Examples:
       dispatcher delivery resend wh_01kat9zma1gk18t0mvx8z4q6re
@@ -208,7 +228,7 @@ def resend(
     }
     has_filter = any(value is not None for value in given.values())
     if (delivery_id is None) != has_filter:
-        raise typer.BadParameter("give an ID or a filter such as --state failed, and not both")
+        raise typer.BadParameter("give either an ID or a filter such as --state failed")
     if delivery_id is not None:
         _resend_one(context, delivery_id, as_json=as_json)
         return
@@ -228,7 +248,7 @@ def resend(
             tell("no deliveries")
         elif not yes:
             limit = f", the newest {counted['limit']} of them now" if counted["capped"] else ""
-            typer.confirm(f"{count} found; send once more{limit}?", abort=True, err=True)
+            typer.confirm(f"{count} found; resend{limit}?", abort=True, err=True)
         answer = await operations.resend_matching(
             session.actor,
             wanted,
@@ -238,7 +258,7 @@ def resend(
         )
         say_object(answer, as_json=as_json, human=lambda one: say(str(one["count"])))
         if answer["next_cursor"] is not None:
-            tell(f"there are more: the same command with --cursor {answer['next_cursor']}")
+            tell(f"there are more: repeat the command with --cursor {answer['next_cursor']}")
 
     _work(context, step)
 
@@ -249,26 +269,26 @@ def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> N
 
         answer = await DeliveryOperations(session.deployment).resend(session.actor, delivery_id)
         say_object(answer, as_json=as_json)
-        tell(f"asked for; see: dispatcher delivery show {delivery_id}")
+        tell(f"requested; to see the result: dispatcher delivery show {delivery_id}")
 
     _work(context, step)
 
 
 def _progress(total: int) -> Callable[[int], None]:
-    """Returns what tells how far it is, on a terminal; elsewhere nothing is told."""
+    """Return a function that prints the progress on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda _: None
-    return lambda count: tell(f"asked for {count} of {total}")
+    return lambda count: tell(f"requested {count} of {total}")
 
 
 @group.command()
 def cancel(
     context: typer.Context,
     delivery_id: Id,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """End a delivery that waits; it can be resent later.
+    """Cancel a waiting delivery; you can resend it later.
 
     Example:  dispatcher delivery cancel wh_01kat9zma1gk18t0mvx8z4q6re --yes
     """

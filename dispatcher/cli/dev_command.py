@@ -46,7 +46,7 @@ PORTS_TRIED_MAX: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one run was started with."""
+    """The parameters of one run."""
 
     home: Home
     settings: Settings
@@ -57,11 +57,11 @@ class Run:
     seconds: float | None
     own_database: bool
     listener: socket.socket
-    """Bound already, so that nobody else takes the port that the settings name."""
+    """Already bound, so that no other process gets the port of the settings."""
 
 
 def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
-    """Runs until Ctrl-C, or for so many seconds."""
+    """Run until Ctrl-C, or for `seconds`."""
 
     def run() -> None:
         try:
@@ -77,7 +77,7 @@ def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
 
 @contextmanager
 def _database(home: Home) -> Iterator[str | None]:
-    """Yields the URL of a database of our own, None where one is given by the environment."""
+    """Yield the URL of a private database, or None if the environment provides one."""
     if os.environ.get("DISPATCHER_DATABASE_URL") or os.environ.get("DISPATCHER_DATABASE_URL_FILE"):
         yield None
         return
@@ -92,7 +92,7 @@ def _database(home: Home) -> Iterator[str | None]:
 def _prepare(
     config: Path | None, home: Home, url: str | None, *, seconds: float | None, samples: bool
 ) -> Run:
-    """Reads the settings as for production, and opens what this machine's own receivers need."""
+    """Load the settings as in production, and allow the addresses of this machine's receivers."""
     ca_file, tls = authority_and_context(home, SystemClock.now())
     environ = {
         "DISPATCHER_SECRET_KEYS": home.secret_keys(),
@@ -127,7 +127,7 @@ def _prepare(
 
 
 def take_port(host: str, wanted: int, what: str) -> socket.socket:
-    """Returns a socket that listens on the port that was wanted, or on the next free one, and says so.
+    """Return a socket that listens on the wanted port, or on the next free one, with a message.
 
     It is held from here on: another `dev` that starts at this moment takes the next.
 
@@ -153,7 +153,7 @@ def take_port(host: str, wanted: int, what: str) -> socket.socket:
 
 async def _live(run: Run) -> None:
     await _migrate(run.settings, own=run.own_database)
-    # Log lines would tear the live table apart; they go to a file, and the screen says where.
+    # Log lines would break the live table; they go to a file whose path is shown on the screen.
     log_path = run.home.path("dispatcher.log")
     descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     writer = logs.configure(
@@ -195,7 +195,7 @@ async def _start(receiver: Receiver, wanted: int) -> int:
 async def _serve(
     run: Run, session: Session, daemon: Daemon, urls: Mapping[str, str], log_path: Path
 ) -> None:
-    """Runs the daemon, and beside it what fills and shows it, until the daemon has drained."""
+    """Run the daemon with sample events and the progress table, until the daemon has drained."""
     since = SystemClock.now()
     loop = asyncio.get_running_loop()
     async with TaskSet("dev") as tasks:
@@ -213,7 +213,7 @@ async def _serve(
 
 
 def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> None:
-    """Says where everything is, to people and to the other commands."""
+    """Publish all addresses, for people and for the other commands."""
     url = run.settings.database_url
     assert url is not None  # noqa: S101 -- the daemon was made with it
     console_url = f"http://{LOOPBACK}:{port}/"
@@ -260,7 +260,7 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
 
 
 async def _migrate(settings: Settings, *, own: bool) -> None:
-    """Brings the schema up, if it is ours; in a database of our own it is, marked or not (a start was cut off).
+    """Migrate the schema if `dispatcher dev` created it, which is always so in a private database.
 
     Raises:
         ConfigurationError: the database has a schema that `dispatcher dev` did not make.

@@ -1,4 +1,4 @@
-"""`dispatcher endpoint`: the receivers and their secrets."""
+"""`dispatcher endpoint`: manage endpoints and their secrets."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
-    no_args_is_help=True, help="Receivers: make, list, change, pause, test; their secrets."
+    no_args_is_help=True, help="Endpoints: create, list, change, pause, test; manage their secrets."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Limit = Annotated[int, typer.Option(help="Items on a page, 1 to 500.")]
-Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the page before.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Limit = Annotated[int, typer.Option(help="Items per page, 1 to 500.")]
+Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the previous page.")]
 Url = Annotated[
     str | None,
     typer.Option(
         metavar="URL|-|@FILE|env:NAME",
-        help="Where to send to, https://… By reference where it is a credential.",
+        help="The target, https://… Use a reference if it is a credential.",
     ),
 ]
 EventTypes = Annotated[
@@ -52,34 +52,39 @@ Headers = Annotated[
 Labels = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=VALUE", help="Only events with this label. May be repeated; none: no filter."
+        metavar="NAME=VALUE",
+        help="Send only events with this label. May be repeated; none: no filter.",
     ),
 ]
 CaPem = Annotated[
     str | None,
     typer.Option(
-        metavar="PEM|@FILE", help="Authorities to trust instead of the system's; none: none."
+        metavar="PEM|@FILE",
+        help="Certificate authorities to trust instead of the system's; none: use the system's.",
     ),
 ]
 Concurrency = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Requests in flight at most; none: as the settings say."),
+    typer.Option(metavar="N", help="Maximum number of requests in flight; none: the setting."),
 ]
 Rate = Annotated[
-    str | None, typer.Option(metavar="N", help="Requests per second at most; none: no limit.")
+    str | None,
+    typer.Option(metavar="N", help="Maximum number of requests per second; none: no limit."),
 ]
 Timeout = Annotated[
     str | None,
-    typer.Option(metavar="SECONDS", help="For the whole attempt; none: as the profile says."),
+    typer.Option(
+        metavar="SECONDS", help="Timeout of the whole attempt; none: that of the profile."
+    ),
 ]
 Schedule = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SECONDS",
-        help="The delay before a retry. May be repeated, in order; none: as the profile says.",
+        help="The delay before a retry. May be repeated, in order; none: the profile's schedule.",
     ),
 ]
-Ordering = Annotated[str | None, typer.Option(metavar="none", help="Only none so far.")]
+Ordering = Annotated[str | None, typer.Option(metavar="none", help="Only none is supported.")]
 
 _COLUMNS = ("id", "name", "state", "profile", "url", "event_types", "tenant")
 
@@ -98,7 +103,7 @@ def _fields(
     retry_schedule_seconds: list[str] | None,
     ordering: str | None,
 ) -> dict[str, Any]:
-    """Returns the fields that were given, as the API takes them."""
+    """Return the given fields in the form of the API."""
     fields: dict[str, Any] = {
         "name": name,
         "url": None if url is None else or_referenced(url, "--url"),
@@ -143,7 +148,7 @@ def create(
         str,
         typer.Option(
             metavar="URL|-|@FILE|env:NAME",
-            help="Where to send to, https://… By reference where it is a credential.",
+            help="The target, https://… Use a reference if it is a credential.",
         ),
     ],
     event_types: Annotated[
@@ -155,14 +160,16 @@ def create(
     ],
     profile: Annotated[
         str,
-        typer.Option(help="The wire format, for good: wms, humansoft, standard, github, stripe."),
+        typer.Option(
+            help="The wire format: wms, humansoft, standard, github, stripe. Cannot be changed later."
+        ),
     ] = "standard",
-    tenant: Annotated[str | None, typer.Option(help="Whose events it gets.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant whose events it gets.")] = None,
     secret: Annotated[
         str | None,
         typer.Option(
             metavar="-|@FILE|env:NAME",
-            help="Left out: generated. none: unsigned, where the profile allows it.",
+            help="Default: generated. none: unsigned, if the profile allows it.",
         ),
     ] = None,
     headers: Headers = None,
@@ -175,7 +182,7 @@ def create(
     ordering: Ordering = None,
     as_json: Json = False,
 ) -> None:
-    """Make an endpoint; its secret is shown.
+    """Create an endpoint and show its secret.
 
     Examples:
       dispatcher endpoint create --name erp --url https://example.com/hooks --event-types 'order.*'
@@ -215,11 +222,12 @@ def create(
 @group.command("list")
 def page(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Only those of this profile.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only endpoints with this name.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Only endpoints with this profile.")] = None,
     state: Annotated[
-        str | None, typer.Option(metavar="active|paused|disabled", help="Only these.")
+        str | None,
+        typer.Option(metavar="active|paused|disabled", help="Only endpoints in this state."),
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -249,7 +257,7 @@ def page(
             answer,
             _COLUMNS,
             as_json=as_json,
-            empty="no endpoints; `dispatcher endpoint create` makes one",
+            empty="no endpoints; create one with `dispatcher endpoint create`",
         )
 
     _work(context, step)
@@ -289,7 +297,7 @@ def update(
     ordering: Ordering = None,
     as_json: Json = False,
 ) -> None:
-    """Change what is given; lists and maps are replaced whole, `none` brings a limit back to its default.
+    """Change the given fields; lists and maps are replaced as a whole, `none` resets a limit to its default.
 
     Examples:
       dispatcher endpoint update ep_01kat9zma1e4gbryhh3m9dq2yw --url https://example.com/new
@@ -324,7 +332,7 @@ def update(
 
 @group.command()
 def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
-    """Delete an endpoint: what waits is cancelled, its secret destroyed; its history stays readable.
+    """Delete an endpoint: cancel its waiting deliveries and destroy its secret; its history is kept.
 
     Example:  dispatcher endpoint delete ep_01kat9zma1e4gbryhh3m9dq2yw --yes
     """
@@ -344,7 +352,7 @@ def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
 
 @group.command()
 def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
-    """Hold an endpoint's deliveries until it is resumed.
+    """Pause an endpoint: its deliveries wait until it is resumed.
 
     Example:  dispatcher endpoint pause ep_01kat9zma1e4gbryhh3m9dq2yw
     """
@@ -361,7 +369,7 @@ def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> Non
 
 @group.command()
 def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
-    """Make a paused or disabled endpoint active; what waits is sent, oldest first.
+    """Resume a paused or disabled endpoint; its waiting deliveries are sent, oldest first.
 
     Example:  dispatcher endpoint resume ep_01kat9zma1e4gbryhh3m9dq2yw
     """
@@ -381,12 +389,12 @@ def rotate_secret(
     context: typer.Context,
     endpoint_id: Id,
     secret: Annotated[
-        str | None, typer.Option(metavar="-|@FILE|env:NAME", help="Left out: generated.")
+        str | None, typer.Option(metavar="-|@FILE|env:NAME", help="Default: generated.")
     ] = None,
     overlap_seconds: Annotated[
         float | None,
         typer.Option(
-            help="How long the old secret signs as well, 0 to 604800 (standard; 86400 if left out)."
+            help="How long the old secret also signs, 0 to 604800 (standard; default 86400)."
         ),
     ] = None,
     activate: Annotated[
@@ -396,14 +404,14 @@ def rotate_secret(
         ),
     ] = None,
     activate_staged: Annotated[
-        bool, typer.Option("--activate-staged", help="Switch to the secret that was staged before.")
+        bool, typer.Option("--activate-staged", help="Switch to the staged secret.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Give an endpoint a new secret; it is shown once.
+    """Rotate an endpoint's secret; the new one is shown once.
 
-    Under standard (and stripe) requests carry signatures of both secrets until the overlap ends. Under wms and
-    humansoft there is room for one: the new secret is staged, you give it to the receiver, and switch.
+    Under standard and stripe, requests are signed with both secrets until the overlap ends. Under wms and
+    humansoft there is room for one signature: stage the new secret, give it to the receiver, then activate it.
 
     Examples:
       dispatcher endpoint rotate-secret ep_01kat9zma1e4gbryhh3m9dq2yw
@@ -433,7 +441,7 @@ def rotate_secret(
         say_object(answer, as_json=as_json)
         if answer["state"] == "staged":
             tell(
-                f"staged; once the receiver knows it: dispatcher endpoint rotate-secret {endpoint_id} --activate-staged"
+                f"staged; once the receiver has it: dispatcher endpoint rotate-secret {endpoint_id} --activate-staged"
             )
 
     _work(context, step)
@@ -441,7 +449,7 @@ def rotate_secret(
 
 @group.command("secret")
 def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
-    """Show an endpoint's secret whole; that it was asked for goes to the audit log.
+    """Show an endpoint's secret in full; the audit log records it.
 
     Example:  dispatcher endpoint secret ep_01kat9zma1e4gbryhh3m9dq2yw
     """
@@ -468,16 +476,19 @@ def send_test(
     endpoint_id: Id,
     event_type: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="Left out: the first that the endpoint subscribes to."),
+        typer.Option(
+            metavar="TYPE", help="Default: the first type that the endpoint subscribes to."
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="JSON|@FILE|-", help="Left out: the catalogue's sample.")
+        str | None,
+        typer.Option(metavar="JSON|@FILE|-", help="Default: the sample of the catalogue."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send a test event now, one attempt, and show what the receiver answered.
+    """Send a test event now, with one attempt, and show the receiver's response.
 
-    Ends with 1 if the receiver did not answer with success.
+    Exits with 1 unless the receiver responds with success.
 
     Examples:
       dispatcher endpoint test ep_01kat9zma1e4gbryhh3m9dq2yw
@@ -500,7 +511,7 @@ def send_test(
             say_fields(answer, leave_out=("attempts", "schedule_position", "next_attempt_at"))
             say_fields(answer["attempts"][0], leave_out=("attempt_number", "trigger"))
         if answer["state"] != "succeeded":
-            fail("the receiver did not answer with success")
+            fail("the receiver did not respond with success")
             raise typer.Exit(1)
 
     _work(context, step)

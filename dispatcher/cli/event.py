@@ -1,4 +1,4 @@
-"""`dispatcher event`: what producers committed, and who got it."""
+"""`dispatcher event`: the committed events and their deliveries."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
-    no_args_is_help=True, help="Events: publish, list, show; explain who got one and why."
+    no_args_is_help=True, help="Events: publish, list, show, erase; explain their deliveries."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, evt_…")]
-Tenant = Annotated[str | None, typer.Option(help="Left out: default, and for listings all.")]
+Tenant = Annotated[str | None, typer.Option(help="Default: `default`; for lists: all tenants.")]
 
 _COLUMNS = ("id", "type", "tenant", "accepted_at", "labels", "data")
 _QUARANTINED_COLUMNS = ("id", "type", "tenant", "quarantined_at", "data")
@@ -30,27 +30,33 @@ _DELIVERY_COLUMNS = ("id", "endpoint_id", "state", "reason", "attempt_count", "n
 @group.command()
 def publish(
     context: typer.Context,
-    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="Such as order.created.")],
+    event_type: Annotated[
+        str, typer.Argument(metavar="TYPE", help="The event type, such as order.created.")
+    ],
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON|@FILE|-", help="A JSON object; left out: the catalogue's sample."
+            metavar="JSON|@FILE|-", help="A JSON object. Default: the sample of the catalogue."
         ),
     ] = None,
     event_id: Annotated[
         str | None,
-        typer.Option("--id", help="Makes it idempotent: a known id answers the first event."),
+        typer.Option(
+            "--id", help="Makes the command idempotent: a known id returns the first event."
+        ),
     ] = None,
     tenant: Tenant = None,
     occurred_at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339; left out: now.")
+        str | None, typer.Option(metavar="TIME", help="RFC 3339. Default: now.")
     ] = None,
     ordering_key: Annotated[str | None, typer.Option(help="Up to 256 characters.")] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="For filters and search. May be repeated."),
     ] = None,
-    traceparent: Annotated[str | None, typer.Option(help="W3C; passed on to receivers.")] = None,
+    traceparent: Annotated[
+        str | None, typer.Option(help="W3C trace context, passed on to receivers.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Commit an event, as a producer's INSERT would.
@@ -90,7 +96,7 @@ def publish(
         )
         answer, is_new = await Events(session.deployment).publish(session.actor, event)
         if not is_new:
-            tell("this id is known; nothing new was published, here is the first event:")
+            tell("this id is already known; nothing was published. The first event is:")
         say_object(answer, as_json=as_json)
 
     _work(context, step)
@@ -99,10 +105,12 @@ def publish(
 @group.command("list")
 def page(
     context: typer.Context,
-    event_type: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
+    event_type: Annotated[
+        str | None, typer.Option("--type", help="Only events of this type.")
+    ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only with this label. May be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="Only events with this label. May be repeated."),
     ] = None,
     search: Annotated[
         str | None,
@@ -110,23 +118,25 @@ def page(
     ] = None,
     tenant: Tenant = None,
     test: Annotated[
-        bool | None, typer.Option("--test/--no-test", help="Only test events, or none.")
+        bool | None, typer.Option("--test/--no-test", help="Only test events, or none of them.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or 15m, 2h, 7d ago.")
+        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The same; not included.")
+        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
     ] = None,
     quarantined: Annotated[
         bool,
         typer.Option("--quarantined", help="Only events whose fan-out Postgres rejected."),
     ] = False,
-    limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next_cursor of the previous page.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List events, newest first; one without accepted_at still waits in the outbox.
+    """List events, newest first; an event without accepted_at is waiting in the outbox.
 
     Examples:
       dispatcher event list --type order.created --since 2h
@@ -164,7 +174,7 @@ def page(
 
 @group.command()
 def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
-    """Show an event with its deliveries; the newest where an id was used twice.
+    """Show an event with its deliveries; the newest event if an id was used twice.
 
     Example:  dispatcher event show evt_2026_000001
     """
@@ -213,7 +223,7 @@ def release(
 
 @group.command()
 def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
-    """Tell why each endpoint did or did not get an event, and what happens next.
+    """Explain why each endpoint did or did not get an event, and show the next step.
 
     Example:  dispatcher event explain evt_2026_000001
     """
@@ -245,16 +255,20 @@ def erase(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="In place of an id: every event with it. May be repeated."
+            metavar="NAME=VALUE",
+            help="Instead of an id: every event with this label. May be repeated.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count the matching events.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Blank what events said: data, labels, bodies and kept answers. Ids and states stay; it cannot be undone.
+    """Erase the contents of events: data, labels, bodies and stored responses. This cannot be undone.
 
-    What waits is cancelled and never sent. Receivers, backups and your own tables keep what they have.
+    Ids and states are kept. Waiting deliveries are cancelled. Receivers, backups and your own tables keep their
+    copies.
 
     Examples:
       dispatcher event erase evt_2026_000001 --dry-run
@@ -263,12 +277,10 @@ def erase(
     """
     labels = single_pairs(label or [], "--label")
     if (event_id is None) == (not labels):
-        raise typer.BadParameter(
-            "give the event's id or labels, and not both", param_hint="ID or --label"
-        )
+        raise typer.BadParameter("give either the event's id or labels", param_hint="ID or --label")
     if not (dry_run or yes):
         what = event_id or "every event with " + ", ".join(label or ())
-        typer.confirm(escape(f"Erase {what}, for good?"), abort=True, err=True)
+        typer.confirm(escape(f"Erase {what} permanently?"), abort=True, err=True)
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.erasure import Erasure

@@ -1,4 +1,4 @@
-"""`dispatcher listen`: a receiver on this machine that prints what comes."""
+"""`dispatcher listen`: a receiver on this machine that prints each request."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def listen(
     behaviour: Behaviour,
     as_json: bool,
 ) -> None:
-    """Receives until Ctrl-C."""
+    """Receive requests until Ctrl-C."""
 
     async def run() -> None:
         authority = context = None
@@ -45,7 +45,7 @@ def listen(
             heard=_print_json if as_json else print_request,
             tls=context,
         )
-        # Whoever sends what is no HTTP gets a 400; a traceback of the server's would only alarm.
+        # Input that is not HTTP gets a 400; a traceback of the server would only alarm.
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         try:
             bound = await receiver.start(host, port)
@@ -53,7 +53,7 @@ def listen(
             raise DispatcherError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
             ) from error
-        tell(f"listening on {'https' if tls else 'http'}://{host}:{bound}/ (Ctrl-C ends)")
+        tell(f"listening on {'https' if tls else 'http'}://{host}:{bound}/ (Ctrl-C stops it)")
         if authority is not None:
             tell(f"trust this authority (ca_pem, or egress.ca_file): {authority}")
         if not secrets:
@@ -73,7 +73,7 @@ def listen(
 
 
 def print_request(received: Received) -> None:
-    """Prints a request for people."""
+    """Print a request in human-readable form."""
     repeat = " REPEAT" if received.is_repeat else ""
     say(
         f"{time_text(received.at)} {received.method} {received.path} -> {received.status} {received.verdict}{repeat}"

@@ -10,7 +10,7 @@ STATUS_MIN, STATUS_MAX = 200, 599
 
 
 def add_to(program: typer.Typer) -> None:
-    """Adds these commands to the program."""
+    """Add these commands to the program."""
     program.command()(dev)
     program.command()(listen)
     program.command()(verify)
@@ -19,16 +19,16 @@ def add_to(program: typer.Typer) -> None:
 def dev(
     context: typer.Context,
     seconds: Annotated[
-        float | None, typer.Option(help="Stop by itself after so long; left out: at Ctrl-C.")
+        float | None, typer.Option(help="Stop after this time. Default: at Ctrl-C.")
     ] = None,
     samples: Annotated[
-        bool, typer.Option("--samples/--no-samples", help="Make sample endpoints and events.")
+        bool, typer.Option("--samples/--no-samples", help="Create sample endpoints and events.")
     ] = True,
 ) -> None:
-    """Run everything on this machine with nothing installed: database, daemon, receivers, samples.
+    """Run database, daemon, receivers and samples on this machine, without any installation.
 
-    Keeps its state in DISPATCHER_HOME, else in .dispatcher; other commands find it while it runs. Ctrl-C drains and
-    ends with 0.
+    The state is stored in DISPATCHER_HOME, or else in .dispatcher; other commands use it while it is running. Ctrl-C
+    drains and exits with 0.
 
     For example:
 
@@ -42,12 +42,14 @@ def dev(
 
 
 def listen(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 9000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port; 0: any free port.")
+    ] = 9000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     profile: Annotated[
         str | None,
         typer.Option(
-            help="wms, humansoft, standard, github or stripe; left out: seen by the headers."
+            help="wms, humansoft, standard, github or stripe. Default: detected from the headers."
         ),
     ] = None,
     secret: Annotated[
@@ -58,32 +60,37 @@ def listen(
         ),
     ] = None,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Serve https under an authority of our own.")
+        bool, typer.Option("--tls", help="Serve https with a development certificate authority.")
     ] = False,
-    status: Annotated[int, typer.Option(help="Answer with this status, such as 410 or 429.")] = 200,
-    fail_first: Annotated[int, typer.Option(help="Answer the first N requests with 503.")] = 0,
+    status: Annotated[
+        int, typer.Option(help="Respond with this status, such as 410 or 429.")
+    ] = 200,
+    fail_first: Annotated[int, typer.Option(help="Respond to the first N requests with 503.")] = 0,
     fail_rate: Annotated[
-        float, typer.Option(help="Answer this share (0 to 1) of requests with 503.")
+        float, typer.Option(help="Respond to this share (0 to 1) of requests with 503.")
     ] = 0.0,
-    delay: Annotated[float, typer.Option(help="Seconds before each answer.")] = 0.0,
+    delay: Annotated[float, typer.Option(help="Seconds before each response.")] = 0.0,
     stall: Annotated[
-        float, typer.Option(help="Seconds without a word, then the connection is cut.")
+        float,
+        typer.Option(help="Seconds without a response, after which the connection is closed."),
     ] = 0.0,
     drip: Annotated[
-        float, typer.Option(help="Seconds over which the answer's body comes byte by byte.")
+        float, typer.Option(help="Seconds over which the response body is sent byte by byte.")
     ] = 0.0,
     retry_after: Annotated[
-        str | None, typer.Option(help="A Retry-After header on every answer but 2xx.")
+        str | None, typer.Option(help="A Retry-After header on every response except 2xx.")
     ] = None,
     forward_to: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Pass requests on, and answer as that server does."),
+        typer.Option(
+            metavar="URL", help="Forward requests to this server, and return its response."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each request.")
     ] = False,
 ) -> None:
-    """Receive on this machine: print each request, whether its signature is right, and repeats.
+    """Run a receiver on this machine that prints each request, its signature check, and repeats.
 
     For example:
 
@@ -98,7 +105,7 @@ def listen(
     is_status = STATUS_MIN <= status <= STATUS_MAX
     if not is_status or not 0 <= fail_rate <= 1 or min(delay, stall, drip, fail_first) < 0:
         raise typer.BadParameter(
-            "--status is 200 to 599, --fail-rate 0 to 1, and nothing is negative"
+            "--status must be 200 to 599, --fail-rate 0 to 1, and no value may be negative"
         )
     behaviour = Behaviour(
         status=status,
@@ -149,7 +156,7 @@ def verify(
     """Verify a captured request offline and name the mistake if the signature is not valid.
 
     Exits with 0 if the signature is valid and with 1 if it is not. The age of the request is checked only with
-    --tolerance. With --computed, the mistake in the receiver's own calculation is named, too.
+    --tolerance. With --computed, the mistake in the receiver's own calculation is named too.
 
     For example:
 
@@ -163,7 +170,8 @@ def verify(
 
     if body == "-" and "-" in secret:
         raise typer.BadParameter(
-            "standard input is the body already. Use @FILE or env:NAME.", param_hint="--secret"
+            "standard input is already used for the body. Use @FILE or env:NAME.",
+            param_hint="--secret",
         )
     verify_command.verify(
         config=context.obj,

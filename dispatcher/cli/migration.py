@@ -1,4 +1,4 @@
-"""`dispatcher migrate`: brings the schema up, with the producers' role and the wake-up trigger that go with it."""
+"""`dispatcher migrate`: migrate the schema, and set up the producers' role and the wake-up trigger."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ CONNECT_SECONDS_MAX = 10.0
 
 
 def migrate(config: Path | None, *, check: bool, phase: str) -> None:
-    """Applies what is pending, or shows it."""
+    """Apply pending migrations, or list them."""
 
     async def run() -> int:
         settings = settings_of(config)
@@ -33,7 +33,7 @@ def migrate(config: Path | None, *, check: bool, phase: str) -> None:
 
 
 async def connect(source: str | UrlSource) -> "asyncpg.Connection[asyncpg.Record]":
-    """Returns a connection of its own: a migration may take longer than the pool's statements may.
+    """Open a separate connection, because a migration may exceed the pool's statement timeout.
 
     Raises:
         ConfigurationError: the URL is malformed. StoreUnavailableError: the database cannot be reached.
@@ -42,7 +42,7 @@ async def connect(source: str | UrlSource) -> "asyncpg.Connection[asyncpg.Record
         return await Connector(source).connect(
             seconds=CONNECT_SECONDS_MAX,
             purpose="migrate",
-            statement_cache_size=0,  # a transaction pooler may stand between
+            statement_cache_size=0,  # there may be a transaction pooler in between
         )
     except (OSError, asyncpg.CannotConnectNowError, asyncpg.InternalClientError) as error:
         raise StoreUnavailableError(
@@ -67,7 +67,7 @@ async def _show(settings: Settings, phase: str) -> int:
 
 
 async def apply(settings: Settings, phase: str) -> int:
-    """Applies what is pending and brings role, trigger and partitions in line with the settings."""
+    """Apply pending migrations, and set up role, trigger and partitions according to the settings."""
     source = database_source(settings)
     connection = await connect(source)
     try:
@@ -76,7 +76,7 @@ async def apply(settings: Settings, phase: str) -> int:
         async with migrations.step(connection):
             is_incomplete = bool(await migrations.pending(connection, "pre"))
         if is_incomplete:
-            tell("the schema is not complete yet: `dispatcher migrate --phase pre` comes first")
+            tell("the schema is not complete yet: run `dispatcher migrate --phase pre` first")
             return FAILED
         wanted = settings.intake.notify
         if await migrations.set_notify(connection, wanted=wanted, report=tell):
@@ -85,7 +85,7 @@ async def apply(settings: Settings, phase: str) -> int:
     finally:
         await connection.close()
     if sql is not None:
-        tell("the role dispatcher_producer cannot be made by this user; ask your DBA to run:")
+        tell("this user cannot create the role dispatcher_producer; ask your DBA to run:")
         say(sql)
     database = Database(source, connections_max=1)
     await database.open()
@@ -93,5 +93,5 @@ async def apply(settings: Settings, phase: str) -> int:
         made = await Schema(database).make_partitions(settings.retention.partitions_ahead_days)
     finally:
         await database.close()
-    tell("the schema is up to date" + (f"; {made} partitions were made" if made else ""))
+    tell("the schema is up to date" + (f"; {made} partitions were created" if made else ""))
     return 0

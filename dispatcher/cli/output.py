@@ -1,7 +1,7 @@
-"""What commands print: data on standard output, as a table or as JSON; everything else on stderr.
+"""The output of commands: data on standard output, as a table or JSON; everything else on stderr.
 
-Texts from outside (names, URLs, responses of receivers) may hold control characters that would steer
-a terminal; they are printed escaped. A stream that cannot encode a character gets its escape as well
+External text (names, URLs, responses of receivers) may contain control characters that would control
+a terminal; it is printed escaped. A stream that cannot encode a character gets its escape as well
 (`tolerate_encodings`): an output in Latin-1 is no reason to fail.
 """
 
@@ -25,18 +25,18 @@ def tolerate_encodings() -> None:
 
 
 def say(text: str = "") -> None:
-    """Prints a line of data, escaped."""
+    """Print a line of data, escaped."""
     sys.stdout.write("\n".join(escape(line) for line in text.split("\n")) + "\n")
 
 
 def tell(text: str) -> None:
-    """Tells the person something that is no data."""
+    """Print a message on standard error."""
     sys.stderr.write("\n".join(escape(line) for line in text.split("\n")) + "\n")
     sys.stderr.flush()
 
 
 def fail(text: str) -> None:
-    """Tells what went wrong."""
+    """Print an error on standard error."""
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     tell_raw = "\x1b[31mdispatcher:\x1b[0m " if colour else "dispatcher: "
     sys.stderr.write(tell_raw)
@@ -55,7 +55,7 @@ def say_json(value: object, *, indent: bool = True) -> None:
 
 
 def cell(value: object) -> str:
-    """Returns a value as one line of a table."""
+    """Return a value as one line of a table."""
     match value:
         case None:
             return "-"
@@ -75,19 +75,19 @@ def cell(value: object) -> str:
 
 
 def width(text: str) -> int:
-    """Returns how many columns a terminal shows the text in."""
+    """Return the number of terminal columns of the text."""
     return sum(_columns(one) for one in text)
 
 
 def _columns(character: str) -> int:
-    """Returns 0 for what stands above another (Thai vowels and tones), 2 for a wide sign, else 1."""
+    """Return 0 for combining characters (Thai vowels and tones), 2 for wide ones, otherwise 1."""
     if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 def say_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
-    """Prints rows under headings; long cells are cut, except ids and times."""
+    """Print rows under headings; long cells are cut, except ids and times."""
     if not rows:
         tell(empty)
         return
@@ -106,7 +106,7 @@ def _cut(text: str, column: str) -> str:
 
 
 def say_fields(value: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> None:
-    """Prints an object, one field a line."""
+    """Print an object, one field per line."""
     shown = {name: one for name, one in value.items() if name not in leave_out}
     size = max((len(name) for name in shown), default=0)
     for name, one in shown.items():
@@ -114,7 +114,7 @@ def say_fields(value: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> No
 
 
 def say_page(page: Mapping[str, Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """Prints a page: the API's object, or a table, with how to get the next one on stderr."""
+    """Print a page: the API's object, or a table with the cursor of the next page on stderr."""
     if as_json:
         say_json(page)
         return
@@ -129,7 +129,7 @@ def say_object(
     as_json: bool,
     human: Callable[[Mapping[str, Any]], None] = say_fields,
 ) -> None:
-    """Prints one object, as JSON or for people."""
+    """Print one object, as JSON or human-readable."""
     if as_json:
         say_json(value)
     else:

@@ -44,25 +44,25 @@ def options(
         typer.Option(
             "--config",
             metavar="FILE",
-            help="The settings: a TOML file. Else DISPATCHER_CONFIG, ./config/dispatcher.toml, "
-            "/etc/dispatcher/dispatcher.toml, the shipped defaults.",
+            help="The settings file (TOML). Default: DISPATCHER_CONFIG, ./config/dispatcher.toml, "
+            "/etc/dispatcher/dispatcher.toml, or the shipped defaults.",
         ),
     ] = None,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Show the version and end."
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Pushes a warehouse's events to webhooks: SQL in, signed HTTP out, nothing lost.
+    """Deliver events from a PostgreSQL database to webhooks.
 
-    To begin:  dispatcher dev
+    To try it:  dispatcher dev
 
     In production:  dispatcher migrate && dispatcher check && dispatcher run
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Data goes to standard output, everything else to
-    standard error.
+    Exit codes: 0 success, 1 failure, 2 wrong usage or configuration. Data goes to standard output, everything else
+    to standard error.
     """
     del version
     context.obj = config
@@ -70,10 +70,10 @@ def options(
 
 @program.command()
 def run(context: typer.Context) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C; it drains and ends with 0.
+    """Run the daemon until SIGTERM or Ctrl-C; it then drains and exits with 0.
 
-    Needs DISPATCHER_DATABASE_URL and DISPATCHER_SECRET_KEYS, and a schema that `dispatcher migrate` made. A database
-    that cannot be reached is waited for.
+    Needs DISPATCHER_DATABASE_URL, DISPATCHER_SECRET_KEYS and the schema of `dispatcher migrate`. If the database is
+    unreachable, the daemon waits for it.
 
     Example:  dispatcher --config /etc/dispatcher/dispatcher.toml run
     """
@@ -86,17 +86,18 @@ def run(context: typer.Context) -> None:
 def migrate(
     context: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="Only show what is pending; end with 1 if something is.")
+        bool,
+        typer.Option("--check", help="Only list pending migrations; exit with 1 if there are any."),
     ] = False,
     phase: Annotated[
         str,
         typer.Option(
             metavar="pre|post|all",
-            help="pre: harmless to the version before, apply it first; post: once every replica is new.",
+            help="pre: does not affect the previous version, run it first; post: run it once every replica is new.",
         ),
     ] = "all",
 ) -> None:
-    """Bring the database's schema up, and the role and the trigger that go with it.
+    """Migrate the database's schema, and set up the producers' role and the wake-up trigger.
 
     Examples:
       dispatcher migrate
@@ -119,9 +120,9 @@ def check(
         bool, typer.Option("--json", help="Print everything as one JSON object.")
     ] = False,
 ) -> None:
-    """Check configuration, profiles, database and privileges; show what is in force and where it comes from.
+    """Check configuration, profiles, database and privileges; show the effective settings and their sources.
 
-    Ends with 2 if the configuration is wrong, with 1 if something else is.
+    Exits with 2 if the configuration is invalid, and with 1 for any other problem.
 
     Example:  dispatcher check
     """
@@ -134,15 +135,15 @@ def check(
 def retention(
     context: typer.Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what is past its days.")
+        bool, typer.Option("--dry-run", help="Only show the days past their retention.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as one JSON object.")
     ] = False,
 ) -> None:
-    """Drop the days of history that are older than retention.*_days say; a running daemon does it by itself.
+    """Drop the days of history past retention.*_days; a running daemon does this automatically.
 
-    A day with deliveries that still wait stays, in every table.
+    A day with waiting deliveries is kept in every table.
 
     Examples:
       dispatcher retention --dry-run

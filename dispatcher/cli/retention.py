@@ -1,4 +1,4 @@
-"""`dispatcher retention`: what is past its days, and its end."""
+"""`dispatcher retention`: drop the history past its retention, or show it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _COLUMNS = ("table", "day", "action", "rows", "bytes", "unfinished", "result")
 
 
 def retention(context: typer.Context, *, dry_run: bool, as_json: bool) -> None:
-    """Ends what is past its days, or shows it."""
+    """Drop the history past its retention, or show it."""
 
     async def step(session: Session) -> None:
         answer = await HistoryEnd(session.deployment).run(session.actor, dry_run=dry_run)
@@ -28,12 +28,12 @@ def retention(context: typer.Context, *, dry_run: bool, as_json: bool) -> None:
 def _say(answer: Object) -> None:
     rows: list[dict[str, Any]] = answer["items"]
     columns = _COLUMNS[:-1] if answer["dry_run"] else _COLUMNS
-    say_table(rows, columns, "nothing is past its days")
+    say_table(rows, columns, "nothing is past its retention")
     if answer["kept_for_unfinished"]:
-        tell("what is kept has deliveries that still wait: `dispatcher delivery list` shows them")
+        tell("the kept days have waiting deliveries: `dispatcher delivery list` shows them")
     if answer["audit_lines"]:
-        tell(f"{answer['audit_lines']} lines of the audit log are past their days")
+        tell(f"{answer['audit_lines']} lines of the audit log are past their retention")
     if answer["dry_run"] and (rows or answer["audit_lines"]):
         tell(
-            "nothing was touched: leave --dry-run out to do it; a running daemon does it by itself"
+            "nothing was dropped: omit --dry-run to drop it; a running daemon does it automatically"
         )

@@ -1,4 +1,4 @@
-"""`dispatcher secrets`: the keys that endpoints' secrets are sealed with."""
+"""`dispatcher secrets`: the keys that encrypt endpoints' secrets."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -11,12 +11,12 @@ from dispatcher.cli.output import say, say_json, tell
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = typer.Typer(no_args_is_help=True, help="Secrets at rest: seal them with a new key.")
+group = typer.Typer(no_args_is_help=True, help="Stored secrets: re-encrypt them with a new key.")
 
 
 @group.callback()
 def secrets() -> None:
-    """Secrets at rest: seal them with a new key."""
+    """Stored secrets: re-encrypt them with a new key."""
 
 
 @group.command()
@@ -25,15 +25,16 @@ def rekey(
     unchecked: Annotated[
         bool,
         typer.Option(
-            "--unchecked", help="Go on although a running replica may not have the new key."
+            "--unchecked", help="Continue although a running replica may not have the new key."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Seal every secret with the first key of DISPATCHER_SECRET_KEYS, while replicas run.
+    """Re-encrypt every secret with the first key of DISPATCHER_SECRET_KEYS, while replicas run.
 
-    The order: add the new key behind the old one and restart every replica; put it in front and restart; rekey; take
-    the old key away and restart. Cut off, it is run again. Ends with 1 if a secret opens with no configured key.
+    Follow this order: add the new key behind the old one and restart every replica; move it to the front and restart;
+    run this command; remove the old key and restart. If the command is interrupted, run it again. It exits with 1 if
+    no configured key decrypts a secret.
 
     Example:  dispatcher secrets rekey
     """
@@ -46,7 +47,7 @@ def rekey(
         from dispatcher.core.errors import SecretError
 
         console = Console(stderr=True)
-        columns = (TextColumn("sealing anew"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("re-encrypting"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("rekey", total=None)
             answer = await Rekey(session.deployment).run(
@@ -58,12 +59,12 @@ def rekey(
             say_json(answer)
         else:
             say(
-                f"{answer['resealed']} sealed anew with key {answer['key_id']}, of {answer['secrets']} secrets"
+                f"{answer['resealed']} re-encrypted with key {answer['key_id']}, of {answer['secrets']} secrets"
             )
         if answer["unreadable"]:
-            tell("these endpoints have a secret that no configured key opens; rotate it:")
+            tell("no configured key decrypts the secrets of these endpoints; rotate them:")
             tell("\n".join(answer["unreadable"]))
-            raise SecretError(f"{len(answer['unreadable'])} endpoints were left as they are")
+            raise SecretError(f"{len(answer['unreadable'])} endpoints were not changed")
 
     from dispatcher.cli.session import work
 

@@ -1,7 +1,7 @@
-"""What commands share: settings, the deployment behind them, and what an error costs.
+"""Shared parts of commands: settings, the deployment, and exit codes of errors.
 
-A wrong setting or a wrong argument ends with 2; whatever else keeps a command from its work (no
-such endpoint, no database just now) with 1.
+An invalid setting or argument exits with 2; any other error (an unknown endpoint, an unreachable
+database) exits with 1.
 """
 
 import asyncio
@@ -53,16 +53,16 @@ class Session:
 
 
 def settings_of(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Returns the settings in force, completed by a running `dispatcher dev`.
+    """Return the effective settings, completed by a running `dispatcher dev`.
 
     Raises:
-        ConfigurationError: something is wrong; all of it.
+        ConfigurationError: settings are invalid; has all problems.
     """
     return load_settings(config, effective_environment(os.environ), flags=flags)
 
 
 def effective_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment, completed by a running `dispatcher dev` where no database URL is set."""
+    """Return the environment, completed by a running `dispatcher dev` if no database URL is set."""
     if environ.get("DISPATCHER_DATABASE_URL") or environ.get("DISPATCHER_DATABASE_URL_FILE"):
         return dict(environ)
     found = running_environment(environ)
@@ -71,7 +71,7 @@ def effective_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def actor() -> Actor:
-    """Returns the person at the terminal, for the audit log."""
+    """Return the operating system's user as the actor of the audit log."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -80,7 +80,7 @@ def actor() -> Actor:
 
 
 def database_source(settings: Settings) -> UrlSource:
-    """Returns where connections find the database.
+    """Return the source of the database URL.
 
     Raises:
         ConfigurationError: there is none.
@@ -99,10 +99,10 @@ def database_source(settings: Settings) -> UrlSource:
 
 
 def deployment_of(settings: Settings, database: Database) -> Deployment:
-    """Returns what operations need, from the settings and their files.
+    """Return the deployment for operations, from the settings and their files.
 
     Raises:
-        ConfigurationError: profiles, catalogue or egress settings are wrong; all of it.
+        ConfigurationError: profiles, catalogue or egress settings are invalid; has all problems.
     """
     problems: list[str] = []
     loaded: list[Any] = []
@@ -135,7 +135,7 @@ def deployment_of(settings: Settings, database: Database) -> Deployment:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Session]:
-    """Yields a session on a database whose schema fits."""
+    """Yield a session on a database with a compatible schema."""
     database = Database(
         database_source(settings),
         connections_max=2,
@@ -152,7 +152,7 @@ async def opened(settings: Settings) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def opened_gate(settings: Settings) -> AsyncIterator[Gate]:
-    """Yields the way out, with the same guard as the daemon's."""
+    """Yield the HTTP client, with the same egress guard as the daemon."""
     async with TaskSet("gate") as tasks:
         gate = Gate(settings, tasks, SystemClock(), protected=protected_addresses(settings))
         try:
@@ -162,7 +162,7 @@ async def opened_gate(settings: Settings) -> AsyncIterator[Gate]:
 
 
 def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> None:
-    """Runs one step on the database and ends the command with the exit code of what became of it."""
+    """Run one step on the database, and exit the command with its exit code."""
 
     async def run() -> None:
         settings = settings_of(context.obj)
@@ -175,7 +175,7 @@ def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> 
 
 
 def guarded(run: Callable[[], None]) -> None:
-    """Runs a command; every error becomes a text on stderr and an exit code."""
+    """Run a command; every error becomes a message on stderr and an exit code."""
     logs.configure(form="console", level="warning", version=__version__)
     try:
         code = _code_of(run)
@@ -189,12 +189,12 @@ def _code_of(run: Callable[[], None]) -> int:
     try:
         run()
     except ConfigurationError as error:
-        fail("the configuration is wrong:" if len(error.problems) > 1 else error.problems[0])
+        fail("the configuration is invalid:" if len(error.problems) > 1 else error.problems[0])
         if len(error.problems) > 1:
             tell("\n".join(f"  {problem}" for problem in error.problems))
         return USAGE
     except InvalidRequestError as error:
-        fail("this is not accepted:")
+        fail("the request is invalid:")
         tell("\n".join(f"  {field}: {message}" for field, message in error.problems))
         return USAGE
     except SchemaError as error:
@@ -204,7 +204,7 @@ def _code_of(run: Callable[[], None]) -> int:
         fail(str(error))
     except asyncpg.PostgresError as error:
         fail(
-            f"Postgres refused: {error}\nIs DISPATCHER_DATABASE_URL right? `dispatcher check` tells more."
+            f"Postgres rejected the statement: {error}\nCheck DISPATCHER_DATABASE_URL, or run `dispatcher check`."
         )
     except asyncio.CancelledError:
         fail("interrupted")
@@ -214,9 +214,9 @@ def _code_of(run: Callable[[], None]) -> int:
 
 
 def readable_settings(environ: Mapping[str, str]) -> Settings:
-    """Returns the settings of the special variables alone, those of them that are well-formed.
+    """Return only the settings of the special variables that are well-formed.
 
-    For whoever has found the settings as a whole to be wrong, and wants to tell the other problems too.
+    Callers use them to report further problems when the settings as a whole are invalid.
     """
     settings = Settings()
     for name in (

@@ -1,4 +1,4 @@
-"""`dispatcher token`: who may use the API and sign in to the console."""
+"""`dispatcher token`: tokens for the API and for signing in to the console."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -25,24 +25,28 @@ _COLUMNS = ("id", "name", "prefix", "role", "tenant", "expires_at", "last_used_a
 @group.command()
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Option(help="Who uses it; unique in its tenant.")],
+    name: Annotated[
+        str, typer.Option(help="The user or program that uses it; unique in its tenant.")
+    ],
     role: Annotated[
         str,
         typer.Option(
             metavar="viewer|operator|admin",
-            help="viewer: reads. operator: also publishes, tests, resends, cancels, pauses. admin: everything.",
+            help="viewer: read. operator: also publish, test, resend, cancel, pause. admin: everything.",
         ),
     ],
     tenant: Annotated[
-        str | None, typer.Option(help="The one tenant whose things it sees. Left out: all of them.")
+        str | None, typer.Option(help="The tenant that it can access. Default: all tenants.")
     ] = None,
     expires_at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="RFC 3339, or 12h, 90d from now. Left out: never."),
+        typer.Option(
+            metavar="TIME", help="RFC 3339, or a time from now: 12h, 90d. Default: never."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a token and show it; nobody can see it again.
+    """Create a token and show it once.
 
     Examples:
       dispatcher token create --name grafana --role viewer
@@ -53,7 +57,7 @@ def create(
 
     def human(answer: Mapping[str, Any]) -> None:
         say_fields(answer)
-        tell("keep the token now: only its SHA-256 is stored")
+        tell("store the token now: the database keeps only its SHA-256")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
@@ -69,12 +73,14 @@ def create(
 @group.command("list")
 def page(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    limit: Annotated[int, typer.Option(help="Items on a page, 1 to 500.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the page before.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only tokens of this tenant.")] = None,
+    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(help="The next_cursor of the previous page.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List tokens, newest first, those that were revoked or have expired included.
+    """List tokens, newest first, including revoked and expired ones.
 
     Example:  dispatcher token list
     """
@@ -94,10 +100,10 @@ def page(
 def revoke(
     context: typer.Context,
     token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, tok_…")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a token useless at once and for good, with the sessions that were signed in with it.
+    """Revoke a token and its console sessions, permanently and at once.
 
     Example:  dispatcher token revoke tok_abgvk5rwyd7yxoflpnizx7eoxe --yes
     """

@@ -1,4 +1,4 @@
-"""Turns option texts into the API's values; what cannot be turned is a usage error that names the option."""
+"""Convert option strings into the API's values; an invalid one is a usage error that names the option."""
 
 import getpass
 import os
@@ -19,7 +19,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str | list[str]]:
-    """Returns `k=v` texts as an object; a name given twice has a list."""
+    """Return `k=v` strings as an object; a repeated name has a list."""
     found: dict[str, str | list[str]] = {}
     for text in given:
         name, separator, value = text.partition("=")
@@ -36,7 +36,7 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str | list[str]]:
 
 
 def single_pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """Returns `k=v` texts as an object of texts.
+    """Return `k=v` strings as an object of strings.
 
     Raises:
         typer.BadParameter: one is malformed, or a name is given twice.
@@ -50,7 +50,7 @@ def single_pairs(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def number(text: str, option: str) -> float | int | None:
-    """Returns a number, or None for `none`."""
+    """Return a number, or None for `none`."""
     if text == NONE:
         return None
     try:
@@ -84,8 +84,8 @@ def text_or_file(text: str, option: str) -> str:
 def secret_text(text: str, option: str) -> str:
     """Return a secret: standard input's for `-`, the file's after `@`, the variable's after `env:`, or the text.
 
-    One line break at the end is not part of it. On a terminal `-` asks without echo. A secret given
-    as the text itself is warned of: every user of the machine sees it in the list of processes.
+    One line break at the end is not part of it. On a terminal `-` prompts without echo. A literal
+    secret causes a warning, because every user of the machine can see it in the process list.
 
     Raises:
         typer.BadParameter: the file or the variable cannot be read.
@@ -95,14 +95,14 @@ def secret_text(text: str, option: str) -> str:
     found = referenced(text, option)
     if found is None:
         tell(
-            f"warning: {option}: the value is visible in the list of processes. Use -, @FILE or env:NAME."
+            f"warning: {option}: the value is visible in the process list. Use -, @FILE or env:NAME."
         )
         return text
     return found.removesuffix("\n").removesuffix("\r")
 
 
 def referenced(text: str, option: str) -> str | None:
-    """Return what `-`, `@FILE` or `env:NAME` refers to; None: the text refers to nothing.
+    """Return the value that `-`, `@FILE` or `env:NAME` refers to; None if the text is no reference.
 
     Raises:
         typer.BadParameter: the file or the variable cannot be read.
@@ -119,21 +119,21 @@ def referenced(text: str, option: str) -> str | None:
 
 
 def or_referenced(text: str, option: str) -> str:
-    """Return a URL or a header's value, which may be a credential: what it refers to, or the text itself."""
+    """Return a URL or a header's value, which may be a credential: the referenced value, or the text."""
     found = referenced(text, option)
     return text if found is None else found.removesuffix("\n").removesuffix("\r")
 
 
 def moment(text: str | None, option: str) -> datetime | None:
-    """Returns the time of an RFC 3339 text with its zone, or of `15m`, `2h`, `7d` ago."""
+    """Return the time of an RFC 3339 string with its zone, or of `15m`, `2h`, `7d` ago."""
     if text is None:
         return None
     span = _span(text)
-    return _now() - span if span is not None else _time(text, option, "for so long ago")
+    return _now() - span if span is not None else _time(text, option, "ago")
 
 
 def coming_moment(text: str | None, option: str) -> datetime | None:
-    """Returns the time of an RFC 3339 text with its zone, or of `12h`, `90d` from now."""
+    """Return the time of an RFC 3339 string with its zone, or of `12h`, `90d` from now."""
     if text is None:
         return None
     span = _span(text)
@@ -155,7 +155,7 @@ def _time(text: str, option: str, meaning: str) -> datetime:
         ) from None
     if at.tzinfo is None:
         raise typer.BadParameter(
-            f"give the zone too, as in 2026-05-29T14:32:11Z or +07:00, not {text!r}",
+            f"include the zone, as in 2026-05-29T14:32:11Z or +07:00, not {text!r}",
             param_hint=option,
         )
     return at

@@ -1,4 +1,4 @@
-"""`dispatcher verify`: checks a captured request offline and names the mistake."""
+"""`dispatcher verify`: verify a captured request offline and name the mistake."""
 
 import math
 import sys
@@ -54,7 +54,7 @@ def verify(
 
 
 def _load_profiles(config: Path | None) -> dict[str, Profile]:
-    """Return the shipped profiles and those beside the configuration file, which is not read."""
+    """Return the shipped profiles and those next to the configuration file, which is not read."""
     try:
         return load_profiles(Settings(config_path=config).directories_for("profiles")).profiles
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""Tells the version, with the commit where the program runs from a checkout."""
+"""The version, with the commit if the program runs from a checkout."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ _COMMIT_SHOWN = 12
 
 
 def version_text(version: str) -> str:
-    """Returns `dispatcher 1.2.3 (commit 0123456789ab)`."""
+    """Return `dispatcher 1.2.3 (commit 0123456789ab)`."""
     commit = _commit(Path(dispatcher.__file__).resolve().parent.parent)
     return f"dispatcher {version}" + (f" (commit {commit})" if commit else "")
 
 
 def _commit(checkout: Path) -> str | None:
-    """Reads git's own files: no program is started for it."""
+    """Return the commit from git's files, without running git."""
     git = checkout / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="utf-8").strip()

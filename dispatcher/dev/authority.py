@@ -1,7 +1,7 @@
-"""A certificate authority of our own, so that https can be tried on one machine; made once and kept.
+"""A development certificate authority for https on one machine; created once and kept.
 
 Its certificates have every extension that RFC 5280 requires, because `egress.strict_certificates` and
-the clients of Python 3.13 and later insist on them.
+the clients of Python 3.13 and later require them.
 """
 
 import datetime as dt
@@ -23,10 +23,10 @@ _RENEW_DAYS: Final = 30
 
 
 def authority_and_context(home: Home, now: dt.datetime) -> tuple[Path, ssl.SSLContext]:
-    """Returns the authority's certificate to trust, and a server's context for localhost under it.
+    """Return the authority's certificate to trust, and a server context for localhost under it.
 
-    Both are made where they are absent or soon end. The authority's own key is thrown away once it has signed: what
-    somebody trusts on their machine can then sign nothing else.
+    Both are created if they are missing or expire soon. The authority's private key is discarded after signing, so a
+    trusted authority cannot sign anything else.
     """
     authority, server = home.path("ca.pem"), home.path("server.pem")
     if not _is_usable(authority, now) or not _is_usable(server, now):

@@ -1,9 +1,9 @@
-"""The folder where `dispatcher dev` keeps its state: data, keys, certificates, and where it is found.
+"""The state folder of `dispatcher dev`: data, keys, certificates, and its addresses.
 
-While a `dev` runs it holds a lock on `dev.lock`; `dev.json` (for people and tools) and
-`environment.json` (for the other commands: database, keys, egress settings) count only while that
-lock is held, so that a killed `dev` leaves nothing behind that anybody would believe. Files with
-secrets have mode 0600; the folder itself can be passed, since Postgres may run as another user.
+A running `dev` holds a lock on `dev.lock`; `dev.json` (for people and tools) and
+`environment.json` (for the other commands: database, keys, egress settings) are valid only while that
+lock is held, so the files of a killed `dev` are never used. Files with secrets have mode 0600. Other
+users can traverse the folder, because Postgres may run as another user.
 """
 
 import base64
@@ -26,11 +26,11 @@ _LOCK_SECONDS: Final = 0.05
 
 
 class AlreadyRunningError(DispatcherError):
-    """Another `dispatcher dev` uses this home."""
+    """Another `dispatcher dev` is using this home."""
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:
-    """Returns `DISPATCHER_HOME`, else `.dispatcher` in the checkout, else in the current folder."""
+    """Return `DISPATCHER_HOME`, else `.dispatcher` in the checkout, else in the current folder."""
     given = environ.get("DISPATCHER_HOME", "")
     if given:
         return Path(given).absolute()
@@ -41,7 +41,7 @@ def home_directory(environ: Mapping[str, str]) -> Path:
 
 
 def running_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that lead to a running `dispatcher dev`; none runs: nothing."""
+    """Return the variables of a running `dispatcher dev`; empty if none is running."""
     directory = home_directory(environ)
     if not _is_locked(directory / "dev.lock"):
         return {}
@@ -69,14 +69,14 @@ def _is_locked(path: Path) -> bool:
 
 
 class Home:
-    """The folder of the `dev` that this process is; made by entering it."""
+    """The folder of this process's `dev`; created on entry."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        """Makes the folder and takes it.
+        """Create the folder and lock it.
 
         Raises:
             AlreadyRunningError: another one has it.
@@ -95,7 +95,7 @@ class Home:
             except OSError:
                 time.sleep(
                     _LOCK_SECONDS
-                )  # Perhaps only a command that looks whether somebody runs.
+                )  # Perhaps only a command that checks whether a `dev` is running.
             else:
                 return self
         os.close(self._lock)
@@ -112,11 +112,11 @@ class Home:
             self._lock = None
 
     def path(self, name: str) -> Path:
-        """Returns the path of a file of ours."""
+        """Return the path of a file in the home."""
         return self.directory / name
 
     def write(self, name: str, text: str) -> Path:
-        """Writes a file that only its owner reads, whole or not at all."""
+        """Write a file atomically, readable only by its owner."""
         path, partial = self.directory / name, self.directory / f".{name}.partial"
         partial.unlink(missing_ok=True)
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -126,20 +126,20 @@ class Home:
         return path
 
     def write_json(self, name: str, value: Mapping[str, object]) -> Path:
-        """Writes an object as indented JSON."""
+        """Write an object as indented JSON."""
         return self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
 
     def kept(self, name: str, made: str) -> str:
-        """Returns the text of a file that stays between runs, written with `made` where it is absent."""
+        """Return the text of a persistent file, created with `made` if it is missing."""
         path = self.directory / name
         if not path.is_file():
             self.write(name, made + "\n")
         return path.read_text(encoding="utf-8").strip()
 
     def secret_keys(self) -> str:
-        """Returns the keys that secrets are sealed with, in the setting's form."""
+        """Return the keys that encrypt secrets, in the setting's form."""
         return self.kept("secret-keys", "dev:" + base64.b64encode(secrets.token_bytes(32)).decode())
 
     def admin_token(self) -> str:
-        """Returns the token of the console and the API."""
+        """Return the token of the console and the API."""
         return self.kept("admin-token", secrets.token_urlsafe(32))

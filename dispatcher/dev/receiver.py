@@ -1,8 +1,8 @@
-"""A receiver that verifies, remembers and misbehaves as told; `listen`, `dev` and tests use it.
+"""A receiver that verifies, records and misbehaves on request; used by `listen`, `dev` and tests.
 
-Each path can have its own profile, secrets and behaviour; what is not named has the receiver's own. Everything it
-keeps is bounded: the latest requests, the latest ids, the first bytes of each body. A request whose signature is wrong
-is answered with 401, as a careful receiver would.
+Each path can have its own profile, secrets and behaviour; other paths use those of the receiver. Everything that it
+keeps is bounded: the latest requests, the latest ids, the first bytes of each body. A request with an invalid
+signature gets 401, as from a careful receiver.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _NOT_FORWARDED: Final = frozenset({"host", "content-length", "connection", "tran
 
 @dataclass(slots=True, kw_only=True)
 class Behaviour:
-    """How a receiver answers; `fail_first` counts down, by the receiver alone."""
+    """The responses of a receiver; only the receiver decrements `fail_first`."""
 
     status: int = 200
     fail_first: int = 0
@@ -53,7 +53,7 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What is expected at a path; without a profile it is seen by the headers, without secrets nothing is verified."""
+    """The expectations of a path; a missing profile is detected from the headers, no secret means no verification."""
 
     profile: str | None = None
     secrets: Sequence[str] = ()
@@ -73,15 +73,15 @@ class Received(NamedTuple):
     body_bytes: int
     profile: str | None
     delivery_id: str | None
-    """What a receiver deduplicates by: the delivery's id where the format carries it, else the event's."""
+    """The id for deduplication: the delivery's id if the format has it, otherwise the event's."""
     is_repeat: bool
     verdict: str
-    """`valid`, `unverified` (no secret, or no known format), else what is wrong."""
+    """`valid`, `unverified` (no secret, or no known format), otherwise the error."""
     status: int
 
 
 class Receiver:
-    """One server; `start` binds, `stop` ends it. `received` holds the latest requests, oldest first."""
+    """One server; `start` binds and `stop` ends it. `received` has the latest requests, oldest first."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Receiver:
         heard: Callable[[Received], None] = lambda _: None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`heard` is called for each request, before it is answered."""
+        """Call `heard` for each request, before the response."""
         self._route = route or Route()
         self.routes = dict(routes or {})
         self._heard = heard
@@ -111,10 +111,10 @@ class Receiver:
     async def start(
         self, host: str = "127.0.0.1", port: int = 0, bound: socket.socket | None = None
     ) -> int:
-        """Binds and serves, or serves what is `bound`; returns the port.
+        """Bind and serve, or serve on `bound`; return the port.
 
         Raises:
-            OSError: the address is not to be had.
+            OSError: the address is not available.
         """
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_route("*", "/{path:.*}", self._take)
@@ -134,7 +134,7 @@ class Receiver:
         return int(runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Stops serving; whoever waits for an answer is cut off."""
+        """Stop serving and cut off open requests."""
         if self._client is not None:
             await self._client.close()
         if self._runner is not None:
@@ -142,10 +142,10 @@ class Receiver:
             self._runner = None
 
     async def wait_for(self, count: int, timeout_seconds: float = 10.0) -> None:
-        """Returns once so many requests have come in all.
+        """Wait until `count` requests have arrived in total.
 
         Raises:
-            TimeoutError: they did not.
+            TimeoutError: fewer arrived.
         """
         async with asyncio.timeout(timeout_seconds):
             while self.count < count:
@@ -256,7 +256,7 @@ class Receiver:
         return response
 
     async def _forward(self, url: str, request: web.Request, body: bytes) -> web.Response:
-        """Passes a request on as it came, and returns the answer; one that cannot be had is 502."""
+        """Forward a request unchanged, and return the response, or 502 if there is none."""
         if self._client is None:
             timeout = aiohttp.ClientTimeout(total=_FORWARD_SECONDS_MAX)
             self._client = aiohttp.ClientSession(

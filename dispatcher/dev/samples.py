@@ -1,6 +1,6 @@
-"""The samples of `dispatcher dev`: an endpoint for each source format, one that fails at first, and events.
+"""The samples of `dispatcher dev`: one endpoint per source format, one that fails at first, and events.
 
-Made once: what is there under its name is kept, and only pointed at this run's receivers.
+Samples are created once. Existing ones are kept, and only their URLs are set to this run's receivers.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ EVENT_TYPES: Final = (
 async def ensure_endpoints(
     deployment: Deployment, actor: Actor, base_urls: Mapping[str, str], ca_pem: str
 ) -> dict[str, Route]:
-    """Makes the samples that are missing, points all at this run's receivers; returns what to expect at each path.
+    """Create missing samples and point all of them to this run's receivers; return the expectations of each path.
 
     `base_urls` has the receivers' addresses by scheme.
     """
@@ -97,7 +97,7 @@ async def ensure_endpoints(
 
 
 async def publish_events(deployment: Deployment, actor: Actor) -> None:
-    """Publishes sample events: some at once, then one a second for two minutes."""
+    """Publish sample events: some at once, then one per second for two minutes."""
     events = Events(deployment)
     types = [name for name in EVENT_TYPES if name in deployment.catalogue.types]
     for number, name in zip(range(EVENTS_MAX), itertools.cycle(types), strict=False):
@@ -109,4 +109,4 @@ async def publish_events(deployment: Deployment, actor: Actor) -> None:
         try:
             await events.publish(actor, event)
         except StoreUnavailableError:
-            continue  # The daemon tells of it; the next event is tried a second later.
+            continue  # The daemon logs it; the next event is tried a second later.

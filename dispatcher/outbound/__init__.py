@@ -1,1 +1,1 @@
-"""The HTTP client that every request leaves by; it knows connections and responses, and no delivery."""
+"""The HTTP client for every outgoing request; it handles connections and responses, not deliveries."""

@@ -1,7 +1,6 @@
-"""The way out: resolver, egress guard and connections of one process, made from the settings.
+"""The HTTP client of one process: resolver, egress guard and connections, built from the settings.
 
-`dispatcher run` and the commands that send a single request (a test event) leave through the same
-gate.
+`dispatcher run` and the commands that send a single request (a test event) use the same client.
 """
 
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from dispatcher.runtime.tasks import TaskSet
 
 
 class Gate:
-    """Everything that leaves goes through here; needs a running loop."""
+    """The client that sends every outgoing request; needs a running loop."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class Gate:
         )
 
     def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
-        """Returns where to connect to; the TLS context is made when a connection needs it.
+        """Return the target of a URL; its TLS context is built when a connection needs it.
 
         Raises:
             ValueError: `ca_pem` does not have the form of certificates.
@@ -78,14 +77,14 @@ class Gate:
         self.connections.drop(target)
 
     async def close(self) -> None:
-        """Aborts every connection."""
+        """Abort every connection."""
         await self.connections.aclose()
         await self.egress.aclose()
         self._tls.close()
 
 
 def descriptors_for(settings: Settings) -> Descriptors:
-    """Returns how this process shares out its file descriptors."""
+    """Return how this process divides its file descriptors."""
     return share_out(
         limit_in_force(),
         concurrency_total=settings.delivery.concurrency_total,
@@ -95,7 +94,7 @@ def descriptors_for(settings: Settings) -> Descriptors:
 
 
 def trust_problems(settings: Settings) -> list[str]:
-    """Returns what is wrong with the authorities that the settings trust."""
+    """Return the problems of the certificate authorities in the settings."""
     ca_file = settings.egress.ca_file
     if not ca_file:
         return []

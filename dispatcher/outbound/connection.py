@@ -1,24 +1,24 @@
-"""One HTTP/1.1 exchange after another on one connection: a request written, an answer judged.
+"""Successive HTTP/1.1 exchanges on one connection: write a request, evaluate the response.
 
 What it is. A `Connection` is an asyncio protocol that outlives its exchanges; an `AnswerReader`
-reads for it. It is driven by the loop's callbacks alone: no task, no future and no timer belong to
-an exchange, because the CPU cost of a delivery is what this product is chosen for.
+parses the responses. Only callbacks of the loop drive it: an exchange has no task, no future and no
+timer, because low CPU cost per delivery is a main goal of this product.
 
-What is always true.
+Invariants.
 
-* The status line decides. Once the head of a final answer is complete the exchange has its outcome;
-  what the body does afterwards becomes a flag (`body_truncated`: we stopped reading or the deadline
-  came; `body_incomplete`: the receiver sent less than it said; `sloppy`: it sent more).
-* A listener hears exactly once of its exchange: `answered` or `unanswered`, never inside `begin`.
-* A connection is reusable only when the whole request left, the answer ended where its framing said
-  and not one byte followed it. Anything else is aborted, never closed politely: a polite close of a
+* The status line decides. Once the head of a final response is complete, the exchange has its
+  outcome. The body only adds a flag (`body_truncated`: reading stopped at a limit or the deadline;
+  `body_incomplete`: the receiver sent less than announced; `sloppy`: it sent more).
+* Each exchange notifies its listener exactly once, with `answered` or `unanswered`, never inside `begin`.
+* A connection is reusable only if the whole request was sent, the response ended where its framing
+  ends, and no byte followed it. All others are aborted, never closed gracefully: a graceful close of a
   TLS transport keeps reading from the receiver for up to 30 s (measured with uvloop).
-* Bytes that arrive while no exchange runs are nobody's answer: the connection is aborted (R10).
+* Bytes that arrive while no exchange runs belong to no request: the connection is aborted (R10).
 
-When things go wrong. A reused connection that ends before the first byte of an answer is
+Failures. If a reused connection ends before the first byte of a response, the exchange is
 `unanswered`: the receiver closed it while it was idle, and the pool tries once more (R11). Broken
-connections are `connect_error`, answers that are not HTTP are `protocol_error` (R12). A receiver
-that stops reading stalls the writing, by `pause_writing`, until the deadline ends it (R14).
+connections are `connect_error`, responses that are not HTTP are `protocol_error` (R12). A receiver
+that stops reading pauses the writing (`pause_writing`) until the deadline ends the exchange (R14).
 """
 
 import asyncio
@@ -37,8 +37,8 @@ from dispatcher.outbound.response_parser import AnswerReader
 
 # Larger requests are written piece by piece, so that TLS never encrypts a whole body into memory.
 _PIECE_BYTES: Final = 65_536
-# Above this the kernel is asked too: a TLS transport of uvloop holds bytes that it does not count
-# (measured), and a receiver may answer without having read what has left us.
+# Above this size the kernel is queried too: a TLS transport of uvloop buffers bytes that it does not
+# count (measured), and a receiver may respond without having read the whole request.
 _SURELY_SENT_BYTES_MAX: Final = 16_384
 _REDIRECTS: Final = range(300, 400)
 _POLLRDHUP: Final[int] = getattr(select, "POLLRDHUP", 0)
@@ -46,20 +46,20 @@ _HUNG_UP: Final = _POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class Listener(Protocol):
-    """What a connection needs of the exchange that runs on it."""
+    """The interface of an exchange that a connection uses."""
 
     head: bytes
     body: bytes
 
     def answered(self, answer: Answer, *, reusable: bool) -> None:
-        """Takes the complete answer; when not `reusable`, the connection is already aborted."""
+        """Handle the complete response; unless `reusable`, the connection is already aborted."""
 
     def unanswered(self, answer: Answer) -> None:
-        """A reused connection ended before one byte of an answer; `answer` says how."""
+        """Handle the end of a reused connection before the first byte of a response; `answer` has the cause."""
 
 
 class Connection(asyncio.Protocol):
-    """One open connection and the exchange that runs on it, if any.
+    """One open connection and its current exchange, if any.
 
     The loop's callbacks write every field; the pool reads `opened_at`, `idle_since` and `peer`, and
     writes `is_kept`.
@@ -99,9 +99,9 @@ class Connection(asyncio.Protocol):
         dns_seconds: float | None = None,
         connect_seconds: float | None = None,
     ) -> None:
-        """Takes over an open transport; the caller then calls `transport.set_protocol(self)`.
+        """Wrap an open transport; the caller then calls `transport.set_protocol(self)`.
 
-        `release` gives the connection back to whoever opened it, once it is lost.
+        `release` returns the connection to its opener once it is lost.
         """
         self._transport = transport
         self._release = release
@@ -123,24 +123,24 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.idle_since = monotonic()
         self.is_kept = True
 
-    # --- What the pool asks for -------------------------------------------------------------------
+    # --- Called by the pool -----------------------------------------------------------------------
 
     @property
     def is_busy(self) -> bool:
-        """An exchange runs on it."""
+        """Whether an exchange is running."""
         return self._listener is not None
 
     def is_usable(self) -> bool:
-        """Tells whether nothing was read, is there to be read, or has ended; 2 µs."""
-        # A transport that is lost is not polled: its number may belong to another socket by now.
+        """Return whether the connection is open and has nothing to read; takes 2 µs."""
+        # A lost transport is not polled: its descriptor may already belong to another socket.
         return not (self._is_aborted or self._transport.is_closing() or self._poll.poll(0))
 
     def is_hung_up(self) -> bool:
-        """Tells whether the receiver has ended the connection, whatever it sent before."""
+        """Return whether the receiver has closed the connection, regardless of data sent before."""
         return self._is_aborted or any(event & _HUNG_UP for _, event in self._poll.poll(0))
 
     def begin(self, listener: Listener, now: float) -> None:
-        """Writes the listener's request; `now` is the monotonic time."""
+        """Write the listener's request; `now` is the monotonic time."""
         self._listener = listener
         self._reader.begin()
         self._first_byte_at = self._written_at = now
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             self._write_rest()
 
     def expire(self, seconds: float) -> None:
-        """Ends the exchange because its deadline has come, `seconds` after its start."""
+        """End the exchange at its deadline, `seconds` after its start."""
         reader = self._reader
         within = f"within {seconds:g} s"
         if reader.status:
@@ -176,17 +176,17 @@ class Connection(asyncio.Protocol):
             self._fail(Outcome.TIMEOUT, f"no answer {within}")
 
     def abort(self) -> None:
-        """Ends the connection at once; a listener that still waits hears nothing more."""
+        """End the connection at once, without notifying a waiting listener."""
         self._listener = None
         self._rest = None
         if not self._is_aborted:
             self._is_aborted = True
             self._transport.abort()
 
-    # --- What the loop calls ----------------------------------------------------------------------
+    # --- Called by the loop -----------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer, or nobody's."""
+        """Parse bytes of a response; abort if no exchange is running."""
         if self._listener is None:
             self.abort()
             return
@@ -200,23 +200,23 @@ class Connection(asyncio.Protocol):
                 self._fail(Outcome.PROTOCOL_ERROR, reader.error)
 
     def eof_received(self) -> bool:
-        """The receiver will send no more, which ends the connection for us."""
+        """End the connection, because the receiver will send no more."""
         self._ended(None)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is gone, by whoever's wish."""
+        """End the exchange, because the transport is closed."""
         self._ended(exc)
         self._is_aborted = True
         self._release(exc)
         self._on_lost(self)
 
     def pause_writing(self) -> None:
-        """The receiver reads more slowly than we write."""
+        """Pause writing, because the receiver reads too slowly."""
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Continue writing."""
         self._is_paused = False
         self._write_rest()
 
@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
             self._fail(Outcome.CONNECT_ERROR, text)
 
     def _finish(self) -> None:
-        """Hands over an answer whose status is known, and judges the connection's future."""
+        """Report a response with a status, and decide whether to keep the connection."""
         reader = self._reader
         listener = cast("Listener", self._listener)
         self._listener = None
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         listener.answered(answer, reusable=reusable)
 
     def _fail(self, outcome: Outcome, error: str) -> None:
-        """Ends an exchange that has no status, and the connection with it."""
+        """End an exchange without a status, and its connection."""
         listener = cast("Listener", self._listener)
         is_reused = self._served_count > 0
         answer = Answer(
@@ -306,13 +306,13 @@ class Connection(asyncio.Protocol):
         return Phases(
             self._dns_seconds if is_first else None,
             self._connect_seconds if is_first else None,
-            # An early answer can begin before a large request was written to its end.
+            # An early response can begin before a large request is completely written.
             max(0.0, first_byte_at - self._written_at),
             now - first_byte_at if is_heard else None,
         )
 
     def _is_all_sent(self) -> bool:
-        """Tells whether the whole request has left; the rest would become the next one (R13)."""
+        """Return whether the whole request was sent; the rest would be read as the next one (R13)."""
         if self._rest is not None or self._transport.get_write_buffer_size():
             return False
         if self._sent_bytes <= _SURELY_SENT_BYTES_MAX:

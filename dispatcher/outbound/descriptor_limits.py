@@ -1,12 +1,12 @@
-"""Which file descriptors requests may use, so that they starve neither the listener nor the database.
+"""Limit the file descriptors of requests, so that the listener and the database always have some.
 
-The kernel gives the lowest free number. A socket to a receiver that gets a number of the kept range
-is closed again at once, so that range is only ever used by others: Postgres, the admin listener,
-the resolver, files. Nothing is counted and nothing can leak. As many attempts as fit below it are
-in flight at most; what is beyond that waits in its lane and costs nothing.
+The kernel assigns the lowest free number. A socket to a receiver with a number of the reserved range
+is closed at once, so only other users get that range: Postgres, the admin listener, the resolver,
+files. Nothing is counted and nothing can leak. At most as many attempts are in flight as fit below
+the range; further deliveries wait in their lanes at no cost.
 
-What is always true: the kept range is a quarter of the limit at most, so a small limit slows
-deliveries down and stops none. The limit is read once, at start, as the process found it.
+Invariant: the reserved range is at most a quarter of the limit, so a small limit slows deliveries
+down but stops none. The limit is read once, at start.
 """
 
 import resource
@@ -19,22 +19,22 @@ _SPARE: Final = 32
 
 
 class Descriptors(NamedTuple):
-    """How the descriptors of this process are shared out."""
+    """The division of this process's file descriptors."""
 
     limit: int
-    """RLIMIT_NOFILE as it is in force."""
+    """The effective RLIMIT_NOFILE."""
     first_kept: int
     """Sockets to receivers have numbers below this."""
     connections_max: int
-    """So many of them fit below, beside what is open anyway: busy and idle ones."""
+    """Busy and idle connections that fit below, in addition to the descriptors that are always open."""
     sockets_max: int
-    """So many attempts may be in flight: what fits, and what the settings allow."""
+    """Attempts that may be in flight: the smaller of the available descriptors and the setting."""
     needed: int
-    """With this limit all attempts that the settings allow would fit."""
+    """The limit that would fit all attempts that the settings allow."""
 
     @property
     def warning(self) -> str | None:
-        """Says that the limit is too small for the settings, and what to do."""
+        """The message if the limit is too small for the settings, with the fix."""
         if self.limit >= self.needed:
             return None
         return (
@@ -46,16 +46,16 @@ class Descriptors(NamedTuple):
 def share_out(
     limit: int, *, concurrency_total: int, pool_size: int, listener_connections: int
 ) -> Descriptors:
-    """Returns the shares for these settings under a limit of `limit` descriptors."""
+    """Return the division for these settings under a limit of `limit` descriptors."""
     kept = pool_size + listener_connections + _SPARE
     needed = concurrency_total + pool_size + _OPEN_ANYWAY + kept
-    # Only where all fits is the whole of it kept; else a quarter, and deliveries get the rest.
+    # The full reserve is kept only if everything fits; otherwise a quarter, and deliveries get the rest.
     first_kept = limit - (kept if limit >= needed else min(kept, limit // 4))
     below = max(1, first_kept - _OPEN_ANYWAY - pool_size)
     return Descriptors(limit, first_kept, below, min(concurrency_total, below), needed)
 
 
 def limit_in_force() -> int:
-    """Returns how many descriptors this process may have; a large number where there is no bound."""
+    """Return the descriptor limit of this process; a large number if there is none."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 - 1 if soft == resource.RLIM_INFINITY else soft

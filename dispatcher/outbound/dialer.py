@@ -1,24 +1,22 @@
-"""Opens connections, and only to addresses that the policy allows: the one door to the outside.
+"""Open connections, only to addresses that the policy allows.
 
-What it is. aiohttp's stock `TCPConnector` does the opening (happy eyeballs, TLS); what surrounds it
-is ours. Two layers judge: the resolver, which denies a name when one of its addresses is denied,
-and the socket factory, which sees the final numeric address of every single connect, literal hosts
-included, and refuses to make the socket. The address judged is the address dialled, so a name that
-changes its mind between the two gains nothing (A4).
+What it is. aiohttp's stock `TCPConnector` opens connections (happy eyeballs, TLS). Two layers around it
+check the address: the resolver denies a name if one of its addresses is denied, and the socket factory
+checks the final numeric address of every connect, literal hosts included, and creates no socket for a
+denied one. The checked address is the dialled address, so a name that resolves differently in between
+gains nothing (A4).
 
-The connector is asked by `connect()` with a stand-in for aiohttp's request. That method's second
-and third argument are not in aiohttp's documents, so `self_test` opens one loopback connection at
-start, and the version is pinned. `Egress.open` is the only place that knows: whoever replaces the
-connector replaces this function.
+`connect()` gets a substitute for aiohttp's request. The second and third argument of that method are not
+documented by aiohttp, so `self_test` opens one loopback connection at start, and the version is pinned.
+Only `Egress.open` depends on this: to replace the connector, replace that function.
 
-What is always true. No error text names an address that a name resolved to: tenants read the texts,
-and the addresses may be internal. `Dial.address` has it, for logs and operators. No proxy, no cookie,
-no .netrc, no environment variable plays a part. An open that fails reports what failed, with the text
-and the outcome of the attempt; running out of descriptors, buffers or ports is not an outcome but a
+Invariants. No error message contains an address that a name resolved to, because tenants read the
+messages and the addresses may be internal. `Dial.address` has it, for logs and operators. Proxies,
+cookies, .netrc and environment variables are not used. A failed open raises the message and the
+outcome of the attempt. Running out of descriptors, buffers or ports is not an outcome but a
 `LocalResourceError`.
 
-Bounds. `open` has no deadline of its own: whoever awaits it cancels it, and `Dial` tells how far
-it got.
+Limits. `open` has no deadline: its caller cancels it, and `Dial` records its progress.
 """
 
 import asyncio
@@ -55,40 +53,40 @@ SPOKE_EARLY: Final = "the receiver speaks before it is asked: it is no HTTP serv
 
 
 class ConnectFailedError(DispatcherError):
-    """A connection could not be opened; `outcome` and the text are the attempt's."""
+    """A connection could not be opened; has the attempt's outcome and message."""
 
     def __init__(self, outcome: Outcome, text: str, *, rule: str | None = None) -> None:
-        """`rule` names the address rule, when that is what denied it."""
+        """Set `rule` if an address rule denied the connection."""
         self.outcome = outcome
         self.rule = rule
         super().__init__(text)
 
 
 class TooEarlyError(ConnectFailedError):
-    """The receiver spoke or hung up before it was asked; another connection may do better."""
+    """The receiver sent bytes or closed before the request; another connection may work."""
 
 
 class LocalResourceError(DispatcherError):
-    """This machine ran out of something, so nothing was attempted."""
+    """This machine lacks a resource, so no attempt was made."""
 
 
 class SelfTestError(DispatcherError):
-    """An installed library is not the one that this program was built for."""
+    """An installed library is not compatible with this program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where to connect: a host as in the canonical URL, and how to speak there."""
+    """The address to connect to: a host as in the canonical URL, and its TLS settings."""
 
     host: str
     port: int
     tls: ssl.SSLContext | TlsTrust | None = None
     server_hostname: str | None = None
-    """The name to ask for and to verify over TLS; None means `host`."""
+    """The name to send and to verify over TLS; None means `host`."""
 
 
 class Dial:
-    """How far one open has come; written by `open` and the guard, read by whoever bounds it."""
+    """The progress of one open; written by `open` and the guard, read by the caller with the deadline."""
 
     __slots__ = (
         "_is_tls",
@@ -110,12 +108,12 @@ class Dial:
         self._sockets: list[socket.socket] = []
 
     def dials(self, made: socket.socket, address: str) -> None:
-        """Notes a socket that is about to connect."""
+        """Record a socket that is about to connect."""
         self.address = address
         self._sockets.append(made)
 
     def standing(self) -> str:
-        """Says in words what the open was waiting for."""
+        """Return a message about the step that has not finished."""
         if self.address is None:
             return "the name was not resolved"
         if self._is_tls and any(map(_is_connected, self._sockets)):
@@ -136,11 +134,11 @@ class Opened(NamedTuple):
 
     transport: asyncio.Transport
     release: Callable[[Exception | None], None]
-    """To be called once, when the connection is lost, with what `connection_lost` was given."""
+    """Call it once, when the connection is lost, with the argument of `connection_lost`."""
 
 
 class _Key(NamedTuple):
-    """What the connector files a connection under; ours are never pooled by it."""
+    """The connector's key of a connection; it never pools the dispatcher's connections."""
 
     host: str
     port: int
@@ -153,7 +151,7 @@ class _Host(NamedTuple):
 
 
 class _Request:
-    """Stands in for aiohttp's ClientRequest: all that `connect()` reads of one."""
+    """A substitute for aiohttp's ClientRequest with the attributes that `connect()` reads."""
 
     __slots__ = ("connection_key", "port", "proxy", "server_hostname", "ssl", "url")
 
@@ -169,12 +167,12 @@ class _Request:
         return self.connection_key.is_ssl
 
 
-# Of the open that runs in this context; tasks that aiohttp starts for it inherit it.
+# The current open of this context; tasks that aiohttp starts for it inherit it.
 _dial: contextvars.ContextVar[Dial | None] = contextvars.ContextVar("dial", default=None)
 
 
 class Egress:
-    """The only opener of outgoing HTTP connections; one for the life of the process."""
+    """Opens all outgoing HTTP connections; one instance per process."""
 
     def __init__(
         self,
@@ -184,11 +182,11 @@ class Egress:
         monotonic: Callable[[], float] = time.monotonic,
         first_kept_descriptor: int | None = None,
     ) -> None:
-        """Needs the running loop, as aiohttp's connector does.
+        """Create the connector; needs the running loop, as aiohttp does.
 
-        `policy` may be replaced; idle connections are for the pool to drop. Without a resolver only
+        `policy` may be replaced; the pool then drops idle connections. Without a resolver, only
         literal addresses can be opened. No socket keeps a descriptor from `first_kept_descriptor`
-        on: those are for the listener and the database.
+        on, because those are reserved for the listener and the database.
         """
         self.policy = policy
         self._first_kept_descriptor = first_kept_descriptor
@@ -203,11 +201,11 @@ class Egress:
         )
 
     async def open(self, address: Address, dial: Dial) -> Opened:
-        """Opens one connection, TLS included.
+        """Open one connection, including TLS.
 
         Raises:
-            ConnectFailedError: it cannot be opened, or must not be.
-            LocalResourceError: this machine lacks the means just now.
+            ConnectFailedError: it cannot be opened, or the policy denies it.
+            LocalResourceError: this machine lacks a resource at the moment.
         """
         _dial.set(dial)
         tls = await _context_of(address.tls)
@@ -227,7 +225,7 @@ class Egress:
             raise TooEarlyError(Outcome.PROTOCOL_ERROR, SPOKE_EARLY)
 
         def release(exc: Exception | None) -> None:
-            # The connector's own close() waits for its protocol to hear of the end.
+            # The connector's own close() waits until its protocol is notified of the end.
             handler.connection_lost(exc)
             held.close()
 
@@ -243,13 +241,13 @@ class Egress:
         return opened
 
     async def aclose(self) -> None:
-        """Closes the connector and the resolver; connections must be gone by then."""
+        """Close the connector and the resolver, after all connections are closed."""
         await self._connector.close()
         if self._resolver is not None:
             await self._resolver.aclose()
 
     def _make_socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """Makes the socket for one connect, unless the policy denies the address."""
+        """Create the socket for one connect, unless the policy denies the address."""
         family, kind, protocol, _, (host, port, *_rest) = info
         dial = _dial.get()
         rule = self.policy.judge(host, port)
@@ -269,7 +267,7 @@ class Egress:
         return made
 
     def _take_descriptor(self, family: int, kind: int, protocol: int) -> socket.socket:
-        """Makes a socket; the kernel gives the lowest free number, so a kept one means that none is left for us."""
+        """Create a socket. The kernel assigns the lowest free number, so a reserved one means that no other is free."""
         made = socket.socket(family, kind, protocol)
         if self._first_kept_descriptor is not None and made.fileno() >= self._first_kept_descriptor:
             made.close()
@@ -278,7 +276,7 @@ class Egress:
 
 
 class _JudgingResolver(AbstractResolver):
-    """What the connector resolves by: our cache, then the policy; one denied answer denies all."""
+    """The connector's resolver: the cache, then the policy; one denied address denies the name."""
 
     def __init__(
         self, egress: Egress, resolver: Resolver | None, monotonic: Callable[[], float]
@@ -319,7 +317,7 @@ class _JudgingResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Leaves the cache to its owner."""
+        """Do nothing: the owner closes the cache."""
 
 
 async def _context_of(tls: ssl.SSLContext | TlsTrust | None) -> ssl.SSLContext | None:
@@ -335,7 +333,7 @@ async def _context_of(tls: ssl.SSLContext | TlsTrust | None) -> ssl.SSLContext |
 
 
 def _explained(fault: Exception, dial: Dial, *, is_tls: bool) -> DispatcherError:
-    """Turns what the connector raised into the outcome and words of the attempt."""
+    """Convert the connector's exception into the outcome and message of the attempt."""
     if dial.rule is not None:
         return _blocked(dial)
     cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
@@ -352,7 +350,7 @@ def _explained(fault: Exception, dial: Dial, *, is_tls: bool) -> DispatcherError
     if isinstance(fault, aiohttp.ClientSSLError | ssl.SSLError):
         return ConnectFailedError(Outcome.TLS_ERROR, f"TLS failed: {_reason(cause)}")
     if isinstance(fault, aiohttp.InvalidURL):
-        # A numeric host in another spelling than ours: it was never judged, so it is never dialled.
+        # A numeric host in a non-canonical spelling: it was never checked, so it is never dialled.
         dial.address, dial.rule = str(fault.url), "unreadable"
         return _blocked(dial)
     if is_tls and isinstance(cause, ConnectionResetError | ConnectionAbortedError):
@@ -385,14 +383,14 @@ def _reason(fault: BaseException) -> str:
 
 
 def _os_reason(fault: OSError) -> str:
-    """Return the system's text for an error; what asyncio adds to it names the address."""
+    """Return the system's message for an error, without the address that asyncio adds."""
     numbers = [fault.errno] if fault.errno else re.findall(r"\[Errno ([0-9]+)\]", str(fault))
     texts = dict.fromkeys(os.strerror(int(number)) for number in numbers)
     return "; ".join(texts) or type(fault).__name__
 
 
 async def self_test() -> None:
-    """Proves that the installed aiohttp is one that `Egress.open` works with.
+    """Check that `Egress.open` works with the installed aiohttp.
 
     Raises:
         SelfTestError: its C parser is missing, or a loopback connection did not open as expected.
@@ -409,7 +407,7 @@ async def self_test() -> None:
 
 
 async def _open_one() -> None:
-    """Takes a loopback connection through its whole life, as the pool does."""
+    """Open, use and close a loopback connection, as the pool does."""
     server = await asyncio.get_running_loop().create_server(_Echo, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     policy = AddressPolicy.parse(allow_networks=[f"{host}/32"], allow_ports=[port])
@@ -428,7 +426,7 @@ async def _open_one() -> None:
 
 
 class _Echo(asyncio.Protocol):
-    """Sends back what it gets."""
+    """Sends received bytes back."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -438,7 +436,7 @@ class _Echo(asyncio.Protocol):
 
 
 class _Taker(asyncio.Protocol):
-    """Takes a connection over as `Connection` does."""
+    """Takes over a connection in the way of `Connection`."""
 
     def __init__(self, release: Callable[[Exception | None], None]) -> None:
         loop = asyncio.get_running_loop()

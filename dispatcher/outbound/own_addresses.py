@@ -1,4 +1,4 @@
-"""The addresses that no endpoint may reach: our own listeners' and the database's.
+"""The addresses that no endpoint may reach: those of the dispatcher's listeners and of the database.
 
 A request to one of them would come from inside, where a database or a proxy may trust it. Every form
 of a database URL counts, with several hosts, `host=`, `hostaddr=`, lists of ports and the variables of

@@ -1,26 +1,26 @@
-"""Sends requests over kept-alive connections: idle lists, probing, fresh tries, and every deadline.
+"""Send requests over kept-alive connections: idle lists, probing, second tries, and all deadlines.
 
 What it is. `Connections.send` starts one attempt and returns at once; `done` is called later, from
-a callback of the loop. An idle connection of the target is probed and written to on the spot; only
-when there is none does a task open one. All deadlines are kept by one sweep every 50 ms over the
-attempts in flight, because a timer per attempt costs more than its parsing.
+a callback of the loop. An idle connection of the target is probed and written to immediately; only
+if there is none, a task opens one. One sweep every 50 ms over the attempts in flight enforces all
+deadlines, because a timer per attempt costs more than parsing its response.
 
-What is always true.
+Invariants.
 
 * `done` is called exactly once for an attempt, never inside `send`, and never after `cancel`: a
-  cancelled attempt is not an attempt. It must not raise.
+  cancelled attempt does not count. It must not raise.
 * One deadline, the endpoint's own timeout, covers look-up, connect, TLS, writing, waiting and
-  reading, and is met within 0.2 s. Nothing extends it, a fresh try included.
-* An idle list belongs to one target. A connection is kept only after a flawless exchange, and used
-  again only when it is young, not idle for long and the probe finds nothing to read on it.
-* What ends, for whatever reason, is aborted; `aclose` returns when every connection is gone.
+  reading, and is met within 0.2 s. Nothing extends it, not even a second try.
+* An idle list belongs to one target. A connection is kept only after a flawless exchange, and reused
+  only if it is young, has not been idle for long, and the probe finds nothing to read.
+* Connections are always aborted, never closed gracefully. `aclose` returns when all are gone.
 
-When things go wrong. A reused connection that dies before the first byte of an answer is given one
-fresh connection in the same attempt: the receiver closed it while idle, which no probe can exclude
-(R11). A receiver that does so again and again has keep-alive switched off for a while. A receiver
-that speaks before it is asked loses that connection, once. Running out of descriptors, ports or
-buffers is ours to bear: `done` gets `NotAttempted`, and nothing is spent (F7). Near the limit of
-descriptors an idle connection makes room for each new one.
+Failures. If a reused connection dies before the first byte of a response, the attempt gets one
+new connection: the receiver closed the old one while it was idle, which no probe can exclude
+(R11). If a receiver does so repeatedly, keep-alive is switched off for a while. If a receiver
+sends bytes before the request, the attempt gets another connection, once. If descriptors, ports or
+buffers run out, `done` gets `NotAttempted`, and no attempt is charged (F7). Near the descriptor
+limit, an idle connection is closed for each new one.
 """
 
 import asyncio
@@ -44,29 +44,29 @@ from dispatcher.outbound.dialer import (
 )
 from dispatcher.outbound.tls import TlsTrust
 
-# A deadline is met within this and one turn of the loop.
+# A deadline is met within this time and one iteration of the loop.
 _SWEEP_SECONDS: Final = 0.05
 _IDLE_SWEEP_SECONDS: Final = 1.0
 # Below the shortest idle time that common servers keep (nginx 75 s, Node 5 s).
 IDLE_SECONDS_MAX: Final = 4.0
-# A name that moved is followed within this, however busy the connection is.
+# A changed DNS record is followed within this time, however busy the connection is.
 AGE_SECONDS_MAX: Final = 300.0
-# This many stale connections in a row, and the target's keep-alive is off for a minute.
+# After this many stale connections in a row, the target's keep-alive is off for a minute.
 _STALE_COUNT_MAX: Final = 3
 KEEP_ALIVE_OFF_SECONDS: Final = 60.0
 
 
 class NotAttempted(NamedTuple):
-    """Nothing was sent, and the receiver has no part in it; the attempt is not counted."""
+    """Nothing was sent for a local reason; the attempt does not count."""
 
     reason: str
-    """For people: what this machine lacks."""
+    """The missing local resource, human-readable."""
 
 
 class Target:
-    """One endpoint's way out and its idle connections; compared by identity.
+    """The address of one endpoint and its idle connections; compared by identity.
 
-    A changed URL or policy is a new target; the old one is given to `Connections.drop`.
+    A changed URL or policy needs a new target; pass the old one to `Connections.drop`.
     """
 
     __slots__ = ("address", "idle", "keep_alive_off_until", "label", "stale_count")
@@ -81,7 +81,7 @@ class Target:
         server_hostname: str | None = None,
         label: str = "",
     ) -> None:
-        """`host` and `port` as in the canonical URL; `tls` goes with the scheme `https`."""
+        """Take `host` and `port` of the canonical URL; `tls` is required for `https` only."""
         if (scheme == "https") != (tls is not None):
             raise ValueError("https needs a TLS context, and nothing else takes one")
         self.address = Address(host=host, port=port, tls=tls, server_hostname=server_hostname)
@@ -96,7 +96,7 @@ class Target:
 
 
 class Exchange:
-    """The handle of one attempt under way; made by `Connections.send`."""
+    """The handle of one running attempt; created by `Connections.send`."""
 
     __slots__ = (
         "_pool",
@@ -135,22 +135,22 @@ class Exchange:
         self.is_second_dial = False
 
     def cancel(self) -> None:
-        """Ends the attempt without a result: `done` is not called. Harmless when it is over."""
+        """End the attempt without calling `done`; has no effect once it is over."""
         self._pool.forget(self)
 
     def answered(self, answer: Answer, *, reusable: bool) -> None:
-        """Called by the connection."""
+        """Forward the response from the connection to the pool."""
         self._pool.answered(self, answer, reusable=reusable)
 
     def unanswered(self, answer: Answer) -> None:
-        """Called by the connection."""
+        """Forward the loss of a reused connection to the pool."""
         self._pool.unanswered(self, answer)
 
 
 class Connections:
-    """Every outgoing connection of the process; one event loop's, one for its life.
+    """All outgoing connections of the process, on one event loop.
 
-    The counters are read by metrics: `opened_count`, `reused_count`, `stale_count` and
+    Metrics read the counters: `opened_count`, `reused_count`, `stale_count` and
     `blocked_counts` (by the address policy's rule).
     """
 
@@ -164,9 +164,9 @@ class Connections:
         age_seconds_max: float = AGE_SECONDS_MAX,
         open_count_max: int | None = None,
     ) -> None:
-        """`spawn` makes the tasks that open connections; needs the running loop.
+        """Use `spawn` for the tasks that open connections; needs the running loop.
 
-        From `open_count_max` connections on, an idle one makes room for each that is opened.
+        From `open_count_max` connections on, an idle one is closed for each new one.
         """
         self._egress = egress
         self._spawn = spawn
@@ -189,12 +189,12 @@ class Connections:
 
     @property
     def in_flight_count(self) -> int:
-        """Attempts that have been started and are neither done nor cancelled."""
+        """The number of started attempts that are neither done nor cancelled."""
         return len(self._in_flight)
 
     @property
     def open_count(self) -> int:
-        """Connections that are open, idle ones included."""
+        """The number of open connections, including idle ones."""
         return len(self._open)
 
     def send(
@@ -205,7 +205,7 @@ class Connections:
         timeout_seconds: float,
         done: Callable[[Answer | NotAttempted], None],
     ) -> Exchange:
-        """Starts one attempt; `done` gets what it came to, within `timeout_seconds` + 0.2.
+        """Start one attempt; `done` gets its result within `timeout_seconds` + 0.2.
 
         `head` is the request line and headers with their blank line, ready to be written.
         """
@@ -227,7 +227,7 @@ class Connections:
         return exchange
 
     def drop(self, target: Target | None = None) -> None:
-        """Keeps no connection of this target, or of any: idle ones go now, busy ones when done."""
+        """Close the connections of this target, or of all: idle ones now, busy ones when done."""
         for connection, owner in tuple(self._open.items()):
             if target is None or owner is target:
                 connection.is_kept = False
@@ -237,7 +237,7 @@ class Connections:
                         owner.idle.remove(connection)
 
     async def aclose(self) -> None:
-        """Cancels every attempt, aborts every connection, and returns when they are gone."""
+        """Cancel every attempt, abort every connection, and return when they are gone."""
         self._is_closed = True
         for exchange in tuple(self._in_flight):
             self.forget(exchange)
@@ -252,7 +252,7 @@ class Connections:
     # --- Called by exchanges ----------------------------------------------------------------------
 
     def answered(self, exchange: Exchange, answer: Answer, *, reusable: bool) -> None:
-        """An exchange is over; its connection goes back to the idle list or is gone already."""
+        """Finish an exchange; its connection returns to the idle list unless it was aborted."""
         connection = exchange.connection
         if reusable and connection is not None and not self._is_closed:
             target = exchange.target
@@ -265,7 +265,7 @@ class Connections:
         self._conclude(exchange, answer)
 
     def unanswered(self, exchange: Exchange, answer: Answer) -> None:
-        """A reused connection died unheard: one fresh try within the same deadline."""
+        """Try once more on a new connection within the same deadline, because a reused one died."""
         self.stale_count += 1
         target = exchange.target
         target.stale_count += 1
@@ -276,11 +276,11 @@ class Connections:
         if now >= exchange.deadline or self._is_closed:
             self._conclude(exchange, answer)
         else:
-            # On a fresh connection there is no second one: only a reused one can be stale.
+            # A new connection gets no further try: only a reused one can be stale.
             self._open_for(exchange, now)
 
     def forget(self, exchange: Exchange) -> None:
-        """Cancels an attempt: its connection is aborted, its task ended, nobody is told."""
+        """Cancel an attempt: abort its connection and end its task, without calling `done`."""
         if exchange not in self._in_flight:
             return
         self._in_flight.discard(exchange)
@@ -317,10 +317,10 @@ class Connections:
         task.add_done_callback(self._opening.discard)
 
     def _make_room(self) -> None:
-        """Ends the idle connection that was opened first, whoever's it is."""
+        """Close the idle connection that was opened first, of any target."""
         for connection, owner in self._open.items():
             if not connection.is_busy and connection.is_kept:
-                # It is lost a turn of the loop later, and must not be taken for idle until then.
+                # It is lost one iteration of the loop later, and must not count as idle until then.
                 connection.is_kept = False
                 connection.abort()
                 if connection in owner.idle:
@@ -358,7 +358,7 @@ class Connections:
         exchange.task = None
         if exchange not in self._in_flight or self._is_closed:
             connection.abort()
-        # Over TLS the receiver's session tickets are readable by now, and prove nothing.
+        # Over TLS the receiver's session tickets may already be readable, which proves nothing.
         elif exchange.target.address.tls is None and not connection.is_usable():
             is_hung_up = connection.is_hung_up()
             connection.abort()
@@ -370,7 +370,7 @@ class Connections:
             connection.begin(exchange, self._monotonic())
 
     def _try_another(self, exchange: Exchange, fault: TooEarlyError, peer: str | None) -> None:
-        """What came before our first byte is no answer to it: another connection, once."""
+        """Open another connection, once: bytes before the request cannot be its response."""
         if exchange.is_second_dial or exchange not in self._in_flight:
             self._conclude(exchange, Answer(fault.outcome, error=str(fault), peer=peer))
         else:
@@ -386,7 +386,7 @@ class Connections:
     # --- Ending -----------------------------------------------------------------------------------
 
     def _conclude(self, exchange: Exchange, result: Answer | NotAttempted) -> None:
-        """Tells the result, once; whoever comes second is late."""
+        """Report the first result of an exchange, and ignore later ones."""
         if exchange in self._in_flight:
             self._in_flight.discard(exchange)
             exchange.connection = exchange.task = None
@@ -412,7 +412,7 @@ class Connections:
         )
 
     def _lost(self, connection: Connection) -> None:
-        """The connection is gone, by whoever's wish."""
+        """Remove a closed connection."""
         target = self._open.pop(connection, None)
         if target is not None and connection in target.idle:
             target.idle.remove(connection)

@@ -1,15 +1,15 @@
-"""Looks names up: one query a name at a time, a cache with clamped life, a deadline, a bound.
+"""Resolve names: one query per name at a time, a cache with clamped lifetimes, a deadline, a bound.
 
-What it is. `Resolver.look_up` gives every address of a name; it judges none of them, so that a new
-address policy takes effect at once and the cache survives it. Two ways of asking lie under it:
-c-ares (`AresLookup`), which never touches the loop's thread pool, and the system's own resolver in
-threads of ours (`ThreadedLookup`), for hosts that need nsswitch or mDNS. uvloop's own `getaddrinfo`
-is not used: it serves two slow names at a time (16 names of 0.5 s took 4.0 s, measured).
+What it is. `Resolver.look_up` returns every address of a name and checks none of them, so that a new
+address policy takes effect at once and the cache stays valid. There are two implementations:
+c-ares (`AresLookup`), which does not use the loop's thread pool, and the system's resolver in separate
+threads (`ThreadedLookup`), for hosts that need nsswitch or mDNS. uvloop's own `getaddrinfo` is not
+used, because it handles two slow names at a time (16 names of 0.5 s took 4.0 s, measured).
 
-What is always true. A look-up ends within `DNS_SECONDS_MAX`, with addresses or with a
-`NameLookupError`; a name is asked for once at a time, however many wait; an answer lives 5 to 60 s
-whatever its TTL says, a failure 5 or 15 s; a slow name delays nobody else (R23). Running out of
-descriptors here is our failure, not the name's: it is a plain OSError, and never cached (F7).
+Invariants. A look-up ends within `DNS_SECONDS_MAX`, with addresses or with a `NameLookupError`.
+A name is queried once at a time, regardless of the number of waiters. A response is cached for 5 to
+60 s regardless of its TTL, a failure for 5 or 15 s. A slow name does not delay others (R23). Running
+out of descriptors is a local failure, not the name's: it is a plain OSError and never cached (F7).
 """
 
 import asyncio
@@ -24,15 +24,15 @@ import pycares
 from dispatcher.core.errors import DispatcherError
 
 DNS_SECONDS_MAX: Final = 3.0
-# A TTL of 0 is an old trick to have the next look-up answered differently (A4).
+# A TTL of 0 is a known trick to return another address at the next look-up (A4).
 ANSWER_SECONDS_MIN: Final = 5.0
 ANSWER_SECONDS_MAX: Final = 60.0
-# A name server in trouble recovers sooner than a name appears that does not exist.
+# A failing name server usually recovers sooner than a missing name is created.
 FAILURE_SECONDS: Final = 5.0
 ABSENCE_SECONDS: Final = 15.0
-# A thousand addresses for one name help nobody; all are judged, these many are dialled.
+# More addresses for one name do not help; all are checked, but only these many are dialled.
 ADDRESSES_MAX: Final = 16
-# An answer is at most this much older than its clamped life says.
+# A response is at most this much older than its clamped lifetime.
 CHANNEL_SECONDS_MAX: Final = 60.0
 _NAMES_KEPT_MAX: Final = 10_000
 # c-ares waits for five times the latency of earlier responses, at least 0.25 s, and ignores a late
@@ -54,48 +54,48 @@ class NameLookupError(DispatcherError, OSError):
     """A name could not be turned into addresses; an OSError for aiohttp."""
 
     def __init__(self, text: str, *, is_absent: bool = False) -> None:
-        """`is_absent`: the name server says that there is no such name."""
+        """Set `is_absent` if the name server responded that the name does not exist."""
         self.is_absent = is_absent
         super().__init__(text)
 
 
 class Found(NamedTuple):
-    """What one question brought: numeric addresses, and for how many seconds they hold."""
+    """The result of one query: numeric addresses, and their TTL in seconds."""
 
     addresses: tuple[str, ...]
     ttl_seconds: float
 
 
 class Lookup(Protocol):
-    """One way of asking for a name's addresses."""
+    """An implementation of name look-ups."""
 
     async def ask(self, host: str) -> Found:
-        """Asks once, without a cache.
+        """Query once, without a cache.
 
         Raises:
-            NameLookupError: no address, for whatever reason.
+            NameLookupError: no address was found.
         """
 
     async def aclose(self) -> None:
-        """Frees what the way of asking holds; questions under way fail."""
+        """Free all resources; running queries fail."""
 
 
 class AresLookup:
-    """Asks name servers by c-ares, which also reads /etc/hosts and /etc/resolv.conf.
+    """Queries name servers with c-ares, which also reads /etc/hosts and /etc/resolv.conf.
 
-    c-ares keeps answers for up to an hour by itself, and nothing in its binding switches that off:
-    so the channel is renewed every minute, and the one before it lives until the next renewal, for
-    the questions that are still open on it.
+    c-ares caches responses for up to an hour, and its binding cannot switch that off.
+    The channel is therefore renewed every minute, and the previous one lives until the next renewal, for
+    its open queries.
 
     c-ares also shortens its timeout once responses have been fast, and nothing in its binding
     switches that off either: a name that took 0.8 s failed after 0.6 s. A query without a response
-    after 0.25 s is therefore repeated on a fresh channel, which waits for as long as we do.
+    after 0.25 s is therefore repeated on a fresh channel, which waits for the whole deadline.
     """
 
     def __init__(
         self, servers: Sequence[str] = (), *, renew_seconds: float = CHANNEL_SECONDS_MAX
     ) -> None:
-        """`servers` as `address` or `address:port`; empty means the system's."""
+        """Use these `servers` (`address` or `address:port`); empty means the system's."""
         self._servers = list(servers)
         self._renew_seconds = renew_seconds
         self._current = self._make()
@@ -104,7 +104,7 @@ class AresLookup:
         self._patient_count = 0
 
     async def ask(self, host: str) -> Found:
-        """Asks for A and AAAA at once."""
+        """Query A and AAAA records at once."""
         if asyncio.get_running_loop().time() - self._made_at >= self._renew_seconds:
             await self._renew()
         first = asyncio.ensure_future(_query(self._current, host))
@@ -118,7 +118,7 @@ class AresLookup:
                 tasks.add(patient)
             while True:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                # Addresses first, then a server's "no such name"; any other failure decides only
+                # Addresses first, then a "no such name" response; any other failure decides only
                 # when no query is left.
                 for task in sorted(done, key=lambda one: one.exception() is not None):
                     fault = task.exception()
@@ -143,7 +143,7 @@ class AresLookup:
             await channel.close()
 
     async def aclose(self) -> None:
-        """Closes the c-ares channels."""
+        """Close the c-ares channels."""
         await self._current.close()
         if self._before is not None:
             await self._before.close()
@@ -161,7 +161,7 @@ class AresLookup:
 
 
 def _query(channel: aiodns.DNSResolver, host: str) -> Coroutine[Any, Any, Found]:
-    """Send the queries for A and AAAA records at once, and return what awaits the responses.
+    """Send the queries for A and AAAA records at once, and return an awaitable of the responses.
 
     Raises:
         NameLookupError: the name cannot be encoded.
@@ -192,13 +192,13 @@ def _text(address: bytes | str) -> str:
 
 
 class ThreadedLookup:
-    """Asks the system's resolver in threads of its own; a stuck name holds one of them."""
+    """Queries the system's resolver in separate threads; a stuck name occupies one of them."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="dispatcher-dns")
 
     async def ask(self, host: str) -> Found:
-        """Asks getaddrinfo, which tells no TTL."""
+        """Call getaddrinfo, which returns no TTL."""
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(
@@ -213,7 +213,7 @@ class ThreadedLookup:
         return Found(tuple(dict.fromkeys(str(answer[4][0]) for answer in answers)), 0.0)
 
     async def aclose(self) -> None:
-        """Lets the threads end by themselves; nothing waits for a stuck name."""
+        """Shut the threads down without waiting for a stuck name."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -224,12 +224,12 @@ class _Entry(NamedTuple):
 
 
 class Resolver:
-    """The one cache in front of a `Lookup`; used from one event loop."""
+    """The cache in front of a `Lookup`; used from one event loop."""
 
     def __init__(
         self, lookup: Lookup, *, spawn: type_spawn, monotonic: Callable[[], float]
     ) -> None:
-        """`spawn` makes the tasks that ask, so that a cancelled attempt cancels no look-up."""
+        """Use `spawn` for the query tasks, so that a cancelled attempt cancels no look-up."""
         self._lookup = lookup
         self._spawn = spawn
         self._monotonic = monotonic
@@ -237,11 +237,11 @@ class Resolver:
         self._asking: dict[str, asyncio.Task[_Entry | OSError]] = {}
 
     async def look_up(self, host: str) -> tuple[str, ...]:
-        """Returns every address of a name, numeric, at least one, in the server's order.
+        """Return every numeric address of a name, at least one, in the server's order.
 
         Raises:
-            NameLookupError: there is none, or nobody says so in time.
-            OSError: this process ran out of descriptors; nothing is known about the name.
+            NameLookupError: there is none, or no server responded in time.
+            OSError: this process ran out of descriptors; the name was not queried.
         """
         entry = self._entries.get(host)
         if entry is None or entry.expires_at <= self._monotonic():
@@ -252,12 +252,12 @@ class Resolver:
                 task.add_done_callback(lambda _: self._asking.pop(host, None))
             entry = await _outcome(asyncio.shield(task))
         if entry.fault is not None:
-            # A fresh object: one that is raised again and again would gather tracebacks.
+            # A new object: one that is raised repeatedly would collect tracebacks.
             raise NameLookupError(str(entry.fault), is_absent=entry.fault.is_absent)
         return entry.addresses
 
     async def aclose(self) -> None:
-        """Cancels what is being asked and closes the way of asking."""
+        """Cancel running queries and close the look-up."""
         for task in tuple(self._asking.values()):
             task.cancel()
         await self._lookup.aclose()
@@ -304,7 +304,7 @@ async def _outcome(asked: "Awaitable[_Entry | OSError]") -> _Entry:
 
 
 def _descriptor_shortage() -> OSError | None:
-    """Returns the error that opening a socket gives just now; c-ares does not tell it apart."""
+    """Return the error of opening a socket, if any, because c-ares does not report it separately."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except OSError as fault:

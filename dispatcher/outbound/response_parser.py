@@ -1,17 +1,17 @@
-"""Reads one HTTP/1.1 answer after another from bytes, with a bound on everything; httptools parses.
+"""Parse successive HTTP/1.1 responses from bytes with httptools, within limits.
 
-What it is. The half of an exchange that touches no socket: bytes go into `feed`, and its fields say
-what has come so far. It belongs to one connection, because the parser does.
+What it is. The part of an exchange without a socket: bytes go into `feed`, and the fields contain the
+state of the response. A reader belongs to one connection, because the parser does.
 
-The parser alone would also accept RTSP, ICE, HTTP/0.9 and HTTP/2.0, so the status line of every head
-is matched again here. Repeated `Content-Length` headers that agree (RFC 9112, section 6.3) are
+By itself, the parser would also accept RTSP, ICE, HTTP/0.9 and HTTP/2.0, so the status line of every head
+is checked again here. Repeated `Content-Length` headers that agree (RFC 9112, section 6.3) are
 merged before the parser reads them; such a head is buffered until it is complete.
 
-What is always true. `status` is set exactly when the head of a final answer is complete, and never
-changes afterwards: a status that was seen cannot be lost to what follows it (a body after 204,
-surplus bytes, a broken chunk; R8, R9). Head, header line, header count, interim answers, body and
-raw bytes are capped, and `feed` says so at once, so that the connection reads no further. Nothing
-is decompressed. Of a success no body is kept; of a failure the first bytes are.
+Invariants. `status` is set exactly when the head of a final response is complete, and never
+changes afterwards: later bytes (a body after 204, surplus bytes, a broken chunk; R8, R9) cannot
+invalidate it. Head, header line, header count, interim responses, body and raw bytes are limited, and
+`feed` returns at once when a limit is reached, so the connection reads no further. Nothing is
+decompressed. The body of a success is not kept; of a failure, the first bytes are.
 """
 
 import re
@@ -26,11 +26,11 @@ from dispatcher.core.printable import escape
 _INTERIM: Final = range(100, 200)
 _SWITCHING_PROTOCOLS: Final = 101
 _SUCCESS: Final = range(200, 300)
-# Numbers that HTTP does not have come from something odd; its connection is not used again (R18).
+# Status codes outside HTTP come from a faulty server; its connection is not reused (R18).
 _KNOWN: Final = range(200, 600)
 _TLS_ALERT: Final = b"\x15\x03"
 _HEADER_CHARACTERS_MAX: Final = 2_048
-# The only two versions whose meaning of a status this client knows; a phrase is optional.
+# This client supports statuses of these two versions only; the reason phrase is optional.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\x00\r\n]*)?\r?\n")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _CONTENT_LENGTH_LINE: Final = re.compile(
@@ -38,21 +38,20 @@ _CONTENT_LENGTH_LINE: Final = re.compile(
 )
 _CONTENT_LENGTH_NAME: Final = re.compile(rb"^content-length[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _DIGITS: Final = re.compile(rb"[0-9]+")
-# Everything else of a head has no meaning for a delivery, so only these are kept.
+# Other headers have no meaning for a delivery, so only these are kept.
 _KEPT_HEADERS: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"retry-after", b"location"}
 )
 
 
 class _CapError(Exception):
-    """Raised inside parser callbacks to stop the parser; the text is for the attempt's error."""
+    """Raised inside parser callbacks to stop the parser; has the message of the attempt's error."""
 
 
 class AnswerReader:
-    """The parser of one connection and the answer it is reading.
+    """The parser of one connection and its current response.
 
-    Only the connection that owns it calls it and reads its fields. The callbacks that are named
-    `on_…` are httptools'.
+    Only its connection calls it and reads its fields. httptools calls the `on_…` methods.
     """
 
     __slots__ = (
@@ -82,7 +81,7 @@ class AnswerReader:
 
     def _make_parser(self) -> HttpResponseParser:
         parser = HttpResponseParser(self)
-        # What aiohttp allows too: bare LF, a space before the colon, folded lines (measured).
+        # The same leniency as aiohttp: bare LF, a space before the colon, folded lines (measured).
         parser.set_dangerous_leniencies(
             lenient_headers=True,
             lenient_optional_cr_before_lf=True,
@@ -91,7 +90,7 @@ class AnswerReader:
         return parser
 
     def begin(self) -> None:
-        """Forgets the answer before; the parser goes on where that one ended."""
+        """Reset the state for the next response; the parser continues where the previous one ended."""
         self.status = 0
         self.raw_bytes = 0
         self.flag: Flag | None = None
@@ -100,7 +99,7 @@ class AnswerReader:
         self._is_complete = False
         self._headers: dict[bytes, bytes] = {}
         self._header_count = self._header_bytes = self._head_from = 0
-        # The bytes of the head, as they were received, and where the current head starts in them.
+        # The bytes of the head as received, and the offset of the current head in them.
         self._head_parts: list[bytes] = []
         self._head_start = 0
         # A head whose Content-Length headers are merged once it is complete.
@@ -111,10 +110,10 @@ class AnswerReader:
         self._body_parts: list[bytes] = []
 
     def feed(self, data: bytes) -> bool:
-        """Takes what arrived; True when the answer is over and nothing more may be read.
+        """Parse received bytes; return True when the response is over and nothing more may be read.
 
-        Then either `status` is set, with `flag` for what was odd about the rest, or `error` says in
-        words why there is none.
+        Then either `status` is set, with `flag` for an irregularity of the rest, or `error` has
+        the human-readable reason.
         """
         self.raw_bytes += len(data)
         if self._buffer is not None:
@@ -127,7 +126,7 @@ class AnswerReader:
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            # 101: whatever follows is not HTTP.
+            # 101: the following bytes are not HTTP.
             self.is_keep_alive = False
             return True
         except HttpParserError as fault:
@@ -145,12 +144,12 @@ class AnswerReader:
         return False
 
     def end(self, *, is_clean: bool) -> None:
-        """The connection ended; only a clean end can be the end of a body, and of one kind only."""
+        """Handle the end of the connection, which ends a body only if it is clean and no length was given."""
         if self.status and not (is_clean and self._is_delimited_by_close()):
             self.flag = Flag.BODY_INCOMPLETE
 
     def body(self) -> bytes:
-        """Returns what is kept of the body, raw."""
+        """Return the kept part of the body, raw."""
         return b"".join(self._body_parts)
 
     def header(self, wanted: bytes) -> str | None:
@@ -158,15 +157,15 @@ class AnswerReader:
         value = self._headers.get(wanted)
         return None if value is None else escape(value.decode("latin-1").strip())
 
-    # --- What the parser calls --------------------------------------------------------------------
+    # --- Called by the parser ---------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """A second answer to one request is surplus."""
+        """Reject a second response to one request."""
         if self._is_complete:
             raise _CapError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts every header and trailer, keeps the headers."""
+        """Count every header and trailer, and keep the relevant headers."""
         self._header_count += 1
         line_bytes = len(name) + len(value) + 4
         self._header_bytes += line_bytes
@@ -176,14 +175,14 @@ class AnswerReader:
             raise _CapError(f"the answer has more than {limits.HEADER_COUNT_MAX} headers")
         if self._header_bytes > limits.HEAD_BYTES_MAX:
             raise _CapError(f"the answer's headers have more than {limits.HEAD_BYTES_MAX} bytes")
-        # With the status known this is a trailer, which no request asked for.
+        # Once the status is known this is a trailer, which is ignored.
         if not self.status:
             lower = name.lower()
             if lower in _KEPT_HEADERS:
                 self._headers.setdefault(lower, value[:_HEADER_CHARACTERS_MAX])
 
     def on_headers_complete(self) -> None:
-        """Takes a final status, passes over an interim one."""
+        """Record a final status, or skip an interim one."""
         parts = self._head_parts
         head = parts[0] if len(parts) == 1 else b"".join(parts)
         if _STATUS_LINE.match(head, self._head_start) is None:
@@ -207,7 +206,7 @@ class AnswerReader:
             self._head_parts = []
 
     def on_body(self, data: bytes) -> None:
-        """Keeps the beginning of a failure's body, and ends a long one."""
+        """Keep the beginning of a failure's body, and stop at the limit."""
         kept = self._body_bytes
         self._body_bytes = kept + len(data)
         if kept < limits.RESPONSE_KEPT_BYTES_MAX and self.status not in _SUCCESS:
@@ -216,11 +215,11 @@ class AnswerReader:
             raise _CapError("the body is longer than we read")
 
     def on_message_complete(self) -> None:
-        """The answer ended where its framing said."""
+        """Record that the response ended where its framing ends."""
         if self.status:
             self._is_complete = True
             parser = self._parser
-            # HTTP/1.0 with keep-alive exists, and is too old to be trusted with a second request.
+            # HTTP/1.0 with keep-alive exists, but is not reliable enough for a second request.
             self.is_keep_alive = (
                 parser.should_keep_alive()
                 and self.status in _KNOWN
@@ -244,7 +243,7 @@ class AnswerReader:
         """Buffer a head until it is complete, merge its lengths, and parse it from the start."""
         buffer = self._buffer
         assert buffer is not None  # noqa: S101 -- the callers have checked it
-        # The end may lie across two pieces. At the first call all of the buffer is new.
+        # The end may span two pieces. At the first call the whole buffer is new.
         seen = max(0, len(buffer) - 3) if data else 0
         buffer += data
         end = _HEAD_END.search(buffer, seen)
@@ -262,7 +261,7 @@ class AnswerReader:
         self._parser = self._make_parser()
         return self._feed_parser(merged + rest)
 
-    # --- How an answer goes wrong -----------------------------------------------------------------
+    # --- Invalid responses ------------------------------------------------------------------------
 
     def _broke(self, data: bytes, fault: HttpParserError) -> None:
         cap = fault.__context__
@@ -291,14 +290,14 @@ class AnswerReader:
 
 
 def _with_one_length(head: bytes) -> bytes | None:
-    """Return a head with its repeated, identical lengths as one; None if they differ or are none."""
+    """Return a head with its repeated, identical lengths merged; None if they differ or are invalid."""
     lines = list(_CONTENT_LENGTH_LINE.finditer(head))
     values = [value.strip(b" \t") for line in lines for value in line[1].split(b",")]
     if (
-        len(values) < 2  # noqa: PLR2004 -- one value was the parser's to accept
+        len(values) < 2  # noqa: PLR2004 -- the parser accepts a single value itself
         or len(set(values)) > 1
         or _DIGITS.fullmatch(values[0]) is None
-        # A name that the pattern of a whole line did not match: its value continues on another line.
+        # A header that the pattern of a whole line did not match: its value continues on another line.
         or len(lines) != len(_CONTENT_LENGTH_NAME.findall(head))
     ):
         return None

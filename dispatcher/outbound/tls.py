@@ -1,11 +1,11 @@
-"""TLS contexts: what a connection trusts, made on first use, in a thread, and bounded in number.
+"""TLS contexts of connections: built on first use, in a thread, and limited in number.
 
-What it is. An endpoint without certificates of its own trusts the system's roots and
+What it is. An endpoint without its own certificates trusts the system's roots and
 `egress.ca_file`; all such endpoints share one context. An endpoint with `ca_pem` trusts these
 certificates and nothing else, so its context holds no system roots: with them it took 0.86 MB and
 17 ms, without them 7 KB and 0.1 ms (measured).
 
-What is always true.
+Invariants.
 
 * The verify flags are set here, because Python 3.13 changed its defaults: every supported Python
   verifies alike. `egress.strict_certificates` decides about `VERIFY_X509_STRICT`, which requires the
@@ -62,10 +62,10 @@ def make_tls_context(
 
 
 def require_certificates(ca_pem: str) -> None:
-    """Return if the text has the form of certificates; cheap enough for every endpoint at start.
+    """Check that the text has the form of certificates; cheap enough for every endpoint at start.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it has another form.
     """
     bodies = _CERTIFICATE.findall(ca_pem)
     if not bodies:
@@ -91,7 +91,7 @@ def distrust_reason(fault: ssl.SSLCertVerificationError) -> str:
 
 
 class TlsTrust:
-    """What one endpoint trusts; its context is made when a connection needs it."""
+    """The trusted certificates of one endpoint; their context is built when a connection needs it."""
 
     __slots__ = ("_ca_pem", "_contexts")
 
@@ -118,7 +118,7 @@ class TlsContexts:
         is_strict: bool = True,
         kept_max: int = CONTEXTS_KEPT_MAX,
     ) -> None:
-        """`ca_file` adds to the system's roots, for endpoints without a `ca_pem`."""
+        """Add `ca_file` to the system's roots, for endpoints without a `ca_pem`."""
         self._ca_file = ca_file
         self._is_strict = is_strict
         self._kept_max = kept_max
@@ -131,11 +131,11 @@ class TlsContexts:
 
     @property
     def kept_count(self) -> int:
-        """Contexts of private authorities that are kept."""
+        """The number of cached contexts of private authorities."""
         return len(self._kept)
 
     def trust(self, ca_pem: str | None) -> TlsTrust:
-        """Return what to connect with, without making a context yet.
+        """Return the trust of an endpoint, without building a context yet.
 
         Raises:
             ValueError: `ca_pem` does not have the form of certificates.
@@ -145,7 +145,7 @@ class TlsContexts:
         return TlsTrust(self, ca_pem)
 
     async def context(self, ca_pem: str | None) -> ssl.SSLContext:
-        """Return the context for these certificates, building it once however many wait.
+        """Return the context for these certificates, building it once for all waiters.
 
         Raises:
             OSError: the certificates cannot be used; `ssl.SSLError` is one.
@@ -166,7 +166,7 @@ class TlsContexts:
         return await asyncio.shield(building)
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Shut the thread down."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _build(self, ca_pem: str | None) -> ssl.SSLContext:

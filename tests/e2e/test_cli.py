@@ -175,7 +175,7 @@ def test_a_tokens_life_and_what_is_written_down(run: Run):
     assert made["token"].startswith(made["prefix"])
     assert (made["role"], made["tenant"]) == ("operator", "acme")
     shown = run("token", "create", "--name", "grafana", "--role", "viewer")
-    assert "keep the token now" in shown.stderr
+    assert "store the token now" in shown.stderr
     listed = run("token", "list", "--json")
     assert [one["name"] for one in answer(listed)["items"]] == ["grafana", "erp"]
     assert made["token"] not in listed.stdout

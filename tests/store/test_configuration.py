@@ -91,7 +91,7 @@ async def test_what_was_made_is_told_with_its_id(deployment):
 
 
 async def test_a_fault_of_the_file_is_told_with_those_of_its_endpoints(deployment):
-    found = [("a.toml", "knows no key 'owner', only endpoints")]
+    found = [("a.toml", "has an unknown key 'owner'; only endpoints is allowed")]
     with pytest.raises(InvalidRequestError) as caught:
         await applied(deployment, {"name": "erp"}, problems=found)
     assert caught.value.problems[0] == found[0]

@@ -245,5 +245,5 @@ def test_verify_knows_ed25519(tmp_path: Path, kind: str):
 def test_what_to_erase_is_asked_for_before_any_question(arguments: list[str]):
     code, output = run("event", "erase", *arguments, stdin=b"n\n")
     assert code == 2
-    assert "not both" in output
+    assert "either" in output
     assert "for good" not in output

@@ -64,7 +64,7 @@ def test_a_reference_is_read_and_no_value_is_warned_of(tmp_path: Path, monkeypat
 def test_a_secret_as_an_argument_is_warned_of_without_being_repeated(capsys):
     assert secret_text(SECRET, "--secret") == SECRET
     warning = capsys.readouterr().err
-    assert "visible in the list of processes" in warning
+    assert "visible in the process list" in warning
     assert SECRET not in warning
 
 

@@ -46,8 +46,12 @@ def test_toml_and_json_by_the_names_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "messages"),
     [
-        ("a.toml", b"owner = 1\nteam = 2\nendpoints = [{}]", ["no key 'owner'", "no key 'team'"]),
-        ("a.json", b'{"owner": 1, "endpoints": [{}]}', ["no key 'owner'"]),
+        (
+            "a.toml",
+            b"owner = 1\nteam = 2\nendpoints = [{}]",
+            ["unknown key 'owner'", "unknown key 'team'"],
+        ),
+        ("a.json", b'{"owner": 1, "endpoints": [{}]}', ["unknown key 'owner'"]),
         ("a.json", b'{"endpoints": [1], "endpoints": [{}]}', ["'endpoints' twice"]),
         ("a.json", b'{"endpoints": [{"url": "a", "url": ' + b"9" * 300 + b"}]}", ["'url' twice"]),
         ("a.json", b'{"endpoints": [{"headers": {"a": "1", "a": "2"}}]}', ["'a' twice"]),
@@ -73,7 +77,7 @@ def test_what_is_wrong_with_the_file_itself_hides_nothing_of_its_endpoints(
         ("a.json", b"{", "is not JSON"),
         ("a.json", b"[]", "must be an object"),
         ("a.json", b'{"endpoints": {}}', "a list of endpoints"),
-        ("a.json", b'{"endpoint": []}', "knows no key 'endpoint'"),
+        ("a.json", b'{"endpoint": []}', "has an unknown key 'endpoint'"),
         ("a.toml", None, "cannot be read"),
     ],
 )
