@@ -70,6 +70,8 @@ class Inventory:
         self.counts = [0] * len(PHASE_NAMES)
         """Entries by phase; that of ABSENT is what makes the sum zero."""
         self.ready_bytes = 0
+        self.stalled = 0
+        """Attempts in flight to receivers that have sent no response for a while; written by `Lanes.tick`."""
 
     def __len__(self) -> int:
         return sum(self.counts[ABSENT + 1 :])

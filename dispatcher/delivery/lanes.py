@@ -109,6 +109,8 @@ class Lanes:
         self.in_flight = 0
         self._crowded_count = 0
         self._fitted_at = self._clock.monotonic()
+        self._silent: set[EndpointId] = set()
+        """Lanes in which no attempt finished since the last tick although some were in flight."""
         self.room = asyncio.Event()
         """Clear while a quick lane is crowded: fan-out may wait a moment."""
         self.room.set()
@@ -429,7 +431,13 @@ class Lanes:
         """Fit every lane's window to its pace, evict what no longer fits, refill lanes that run low."""
         now = self._clock.monotonic()
         elapsed, self._fitted_at = max(0.001, now - self._fitted_at), now
-        for lane in self.lanes.values():
+        silent: set[EndpointId] = set()
+        stalled = 0
+        for endpoint_id, lane in self.lanes.items():
+            if lane.in_flight and not lane.finished_count:
+                silent.add(endpoint_id)
+                if endpoint_id in self._silent:
+                    stalled += lane.in_flight
             if not (lane.finished_count or lane.ready or lane.more_at is not None):
                 lane.starved = True
                 continue
@@ -439,6 +447,9 @@ class Lanes:
                 self._relieve(lane)
             if lane.runs_low(now):
                 self._load_queue.add_windows((lane.endpoint.id,))
+        self._silent, self._inventory.stalled = silent, stalled
+        if stalled:
+            self.pump()
 
 
 def _bucket(endpoint: Endpoint) -> TokenBucket | None:

@@ -3,7 +3,8 @@
     sender ── add ──▶ pending ── flush: one transaction ──▶ inventory, retry timer, log and metrics
 
 What is always true: at most `unrecorded_max` attempts are sent and not committed, so a crash
-repeats at most as many. Without room (`has_room()` is false) lanes give no more permits: results
+repeats at most as many; requests to receivers that have not responded for a while are not counted
+(`Lanes.tick`), so that they do not use up the bound. Without room (`has_room()` is false) lanes give no more permits: results
 that cannot be recorded are not made. Two flushes run at a time, never with two results of one
 delivery (it has one entry, which is in flight or being recorded). Nothing in memory learns of a
 result before its transaction has committed. A batch waits at most `flush_seconds`, or less when it
@@ -92,8 +93,13 @@ class Recorder:
         return len(self._pending) + self._flushing
 
     def has_room(self) -> bool:
-        """Return whether another attempt may be made: its result can be recorded."""
-        return self._inventory.unrecorded < self._unrecorded_max
+        """Return whether another attempt may be made: its result can be recorded.
+
+        Requests to receivers that do not respond are not counted: they would use up the bound, and
+        deliveries to other receivers would stop.
+        """
+        inventory = self._inventory
+        return inventory.unrecorded - inventory.stalled < self._unrecorded_max
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Have `action` called after each commit, since there is room again."""

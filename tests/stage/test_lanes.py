@@ -435,3 +435,16 @@ async def test_no_attempt_starts_at_the_bound_of_unrecorded_ones():
     attempts.inventory.forget(running.entry)
     attempts.lanes.pump()
     assert attempts.lanes.in_flight == 3
+
+
+async def test_receivers_that_do_not_respond_leave_the_bound_to_others():
+    attempts = Attempts(unrecorded_max=3)
+    _follow(attempts, make_endpoint("dead", max_concurrency=3), make_endpoint("well"))
+    for number in range(3):
+        attempts.offer("dead", f"d{number}")
+    attempts.offer("well", "w")
+    assert len(attempts.running) == 3
+    attempts.lanes.tick()
+    assert len(attempts.running) == 3, "one tick can begin right after the attempts"
+    attempts.lanes.tick()
+    assert [str(delivery.id) for delivery in attempts.started][3:] == ["w"]
