@@ -4,7 +4,8 @@
 
 What is always true: at most `unrecorded_max` attempts are sent and not committed, so a crash
 repeats at most as many; requests to receivers that have not responded for a while are not counted
-(`Lanes.tick`), so that they do not use up the bound. Without room (`has_room()` is false) lanes give no more permits: results
+(`Lanes.tick`), so that they do not use up the bound. Without room (`has_room()` is false) lanes
+give no more permits: results
 that cannot be recorded are not made. Two flushes run at a time, never with two results of one
 delivery (it has one entry, which is in flight or being recorded). Nothing in memory learns of a
 result before its transaction has committed. A batch waits at most `flush_seconds`, or less when it
