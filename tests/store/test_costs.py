@@ -145,7 +145,12 @@ async def test_a_batch_costs_few_statements(database: str, counting: CountingDat
 
 
 async def test_a_poll_of_the_outbox_is_one_statement(counting: CountingDatabase):
-    await Outbox(counting).poll()
+    outbox = Outbox(counting)
+    await (
+        outbox.poll()
+    )  # the first one also verifies the sequence of event numbers (VERIFY_SECONDS)
+    counting.asked.clear()
+    await outbox.poll()
     assert counting.asked.total() == 1
 
 
