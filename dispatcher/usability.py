@@ -68,7 +68,7 @@ def compile_request(
         )
         template = _template(row, profile, url, configuration, now)
     except InvalidRequestError as error:
-        is_url = error.problems[0][0] == "url"
+        is_url = error.problems[0].field == "url"
         problem = Reason.INVALID_URL if is_url else Reason.INVALID_HEADERS
         return CompiledRequest(url, problem=problem, detail=str(error))
     except ProfileError as error:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dispatcher.admin.resources.audit import AuditQuery
 from dispatcher.cli.output import say_page
-from dispatcher.cli.values import moment
+from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
@@ -18,29 +19,10 @@ _COLUMNS = ("at", "actor", "tenant", "action", "object", "detail")
 
 
 @group.command("list")
+@takes(AuditQuery)
 def page(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only entries of this tenant.")] = None,
-    actor: Annotated[
-        str | None,
-        typer.Option(help="Only entries of this actor, such as cli:root or admin-token."),
-    ] = None,
-    action: Annotated[
-        str | None, typer.Option(help="Only entries of this action, such as endpoint.create.")
-    ] = None,
-    object_id: Annotated[
-        str | None, typer.Option("--object", metavar="ID", help="Only entries about this object.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
-    cursor: Annotated[
-        str | None, typer.Option(help="The next_cursor of the previous page.")
-    ] = None,
+    fields: Fields,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the API's object as JSON.")
     ] = False,
@@ -52,21 +34,12 @@ def page(
 
       dispatcher audit list --action endpoint.reveal_secret --json
     """
-    first, last = moment(since, "--since"), moment(until, "--until")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.audit import Audit
 
         answer = await Audit(session.deployment).page(
-            session.actor,
-            tenant=tenant,
-            actor_name=actor,
-            action=action,
-            object_id=object_id,
-            since=first,
-            until=last,
-            limit=limit,
-            cursor=cursor,
+            session.actor, AuditQuery.model_construct(**fields)
         )
         say_page(answer, _COLUMNS, as_json=as_json, empty="no entries")
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.problems import Problem, problem
 
 BYTES_MAX: Final = 16_777_216
 KEY: Final = "endpoints"
@@ -19,7 +20,7 @@ class Declaration(NamedTuple):
     """The contents of a file before validation, and the errors of the file itself; reported together."""
 
     endpoints: list[Any]
-    problems: list[tuple[str, str]]
+    problems: list[Problem]
 
 
 def read(path: Path) -> Declaration:
@@ -48,15 +49,11 @@ def read(path: Path) -> Declaration:
         raise _wrong(path, f"is not {path.suffix[1:].upper()}: {error}") from None
     if not isinstance(document, dict):
         raise _wrong(path, f"must be an object with the key {KEY}")
-    problems = [(str(path), f"has {name!r} twice in one object") for name in twice]
-    problems += [
-        (str(path), f"has an unknown key {key!r}; only {KEY} is allowed")
-        for key in document
-        if key != KEY
-    ]
+    problems = [problem(f"{path}: {name}", "duplicate") for name in twice]
+    problems += [problem(f"{path}: {key}", "unknown_field") for key in document if key != KEY]
     endpoints = document.get(KEY, [])
     if KEY not in document or not isinstance(endpoints, list):
-        problems.append((str(path), f"must have the key {KEY}, a list of endpoints"))
+        problems.append(problem(f"{path}: {KEY}", "not_a_list"))
         raise InvalidRequestError(problems)
     return Declaration(list(endpoints), problems)
 
@@ -78,7 +75,7 @@ def _given_twice(content: bytes) -> list[str]:
 
 
 def _wrong(path: Path, message: str) -> InvalidRequestError:
-    return InvalidRequestError([(str(path), message)])
+    return InvalidRequestError([problem(str(path), "invalid_file", detail=message)])
 
 
 class Resolver:

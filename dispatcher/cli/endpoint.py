@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, NewEndpoint
 from dispatcher.cli.output import fail, say, say_fields, say_json, say_object, say_page, tell
-from dispatcher.cli.values import (
-    NONE,
-    number,
-    or_referenced,
-    pairs,
-    secret_text,
-    single_pairs,
-    text_or_file,
-)
+from dispatcher.cli.resource_options import Fields, takes
+from dispatcher.cli.values import secret_text, text_or_file
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
@@ -27,112 +21,8 @@ group = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
-Limit = Annotated[int, typer.Option(help="Items per page, 1 to 500.")]
-Cursor = Annotated[str | None, typer.Option(help="The next_cursor of the previous page.")]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL|-|@FILE|env:NAME",
-        help="The target, https://… Use a reference if it is a credential.",
-    ),
-]
-EventTypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TYPE", help="An event type, a prefix such as 'order.*', or '*'. May be repeated."
-    ),
-]
-Headers = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="A header of every request; the value may be @FILE or env:NAME. May be repeated; none: no headers.",
-    ),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="Send only events with this label. May be repeated; none: no filter.",
-    ),
-]
-CaPem = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PEM|@FILE",
-        help="Certificate authorities to trust instead of the system's; none: use the system's.",
-    ),
-]
-Concurrency = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="Maximum number of requests in flight; none: the setting."),
-]
-Rate = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="Maximum number of requests per second; none: no limit."),
-]
-Timeout = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SECONDS", help="Timeout of the whole attempt; none: that of the profile."
-    ),
-]
-Schedule = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="The delay before a retry. May be repeated, in order; none: the profile's schedule.",
-    ),
-]
-Ordering = Annotated[str | None, typer.Option(metavar="none", help="Only none is supported.")]
 
 _COLUMNS = ("id", "name", "state", "profile", "url", "event_types", "tenant")
-
-
-def _fields(
-    *,
-    name: str | None,
-    url: str | None,
-    event_types: list[str] | None,
-    headers: list[str] | None,
-    labels: list[str] | None,
-    ca_pem: str | None,
-    max_concurrency: str | None,
-    rate_limit: str | None,
-    timeout_seconds: str | None,
-    retry_schedule_seconds: list[str] | None,
-    ordering: str | None,
-) -> dict[str, Any]:
-    """Return the given fields in the form of the API."""
-    fields: dict[str, Any] = {
-        "name": name,
-        "url": None if url is None else or_referenced(url, "--url"),
-        "event_types": event_types,
-        "ordering": ordering,
-    }
-    fields = {field: value for field, value in fields.items() if value is not None}
-    if headers is not None:
-        fields["headers"] = {
-            name: or_referenced(value, "--headers")
-            for name, value in (
-                {} if headers == [NONE] else single_pairs(headers, "--headers")
-            ).items()
-        }
-    if labels is not None:
-        fields["labels"] = {} if labels == [NONE] else pairs(labels, "--labels")
-    if ca_pem is not None:
-        fields["ca_pem"] = None if ca_pem == NONE else text_or_file(ca_pem, "--ca-pem")
-    for field, text in (
-        ("max_concurrency", max_concurrency),
-        ("rate_limit", rate_limit),
-        ("timeout_seconds", timeout_seconds),
-    ):
-        if text is not None:
-            fields[field] = number(text, f"--{field.replace('_', '-')}")
-    if retry_schedule_seconds is not None:
-        delays = [number(text, "--retry-schedule-seconds") for text in retry_schedule_seconds]
-        fields["retry_schedule_seconds"] = None if delays == [None] else delays
-    return fields
 
 
 def _warn(answer: dict[str, Any]) -> None:
@@ -141,47 +31,8 @@ def _warn(answer: dict[str, Any]) -> None:
 
 
 @group.command()
-def create(
-    context: typer.Context,
-    name: Annotated[str, typer.Option(help="Unique in its tenant.")],
-    url: Annotated[
-        str,
-        typer.Option(
-            metavar="URL|-|@FILE|env:NAME",
-            help="The target, https://… Use a reference if it is a credential.",
-        ),
-    ],
-    event_types: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TYPE",
-            help="An event type, a prefix such as 'order.*', or '*'. May be repeated.",
-        ),
-    ],
-    profile: Annotated[
-        str,
-        typer.Option(
-            help="The wire format: wms, humansoft, standard, github, stripe. Cannot be changed later."
-        ),
-    ] = "standard",
-    tenant: Annotated[str | None, typer.Option(help="The tenant whose events it gets.")] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(
-            metavar="-|@FILE|env:NAME",
-            help="Default: generated. none: unsigned, if the profile allows it.",
-        ),
-    ] = None,
-    headers: Headers = None,
-    labels: Labels = None,
-    ca_pem: CaPem = None,
-    max_concurrency: Concurrency = None,
-    rate_limit: Rate = None,
-    timeout_seconds: Timeout = None,
-    retry_schedule_seconds: Schedule = None,
-    ordering: Ordering = None,
-    as_json: Json = False,
-) -> None:
+@takes(NewEndpoint)
+def create(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     """Create an endpoint and show its secret.
 
     Examples:
@@ -190,24 +41,6 @@ def create(
       dispatcher endpoint create --name hr --profile humansoft --url https://example.com/hr
       --event-types employee.create --event-types employee.terminate --headers X-Team=hr
     """
-    fields = _fields(
-        name=name,
-        url=url,
-        event_types=event_types,
-        headers=headers,
-        labels=labels,
-        ca_pem=ca_pem,
-        max_concurrency=max_concurrency,
-        rate_limit=rate_limit,
-        timeout_seconds=timeout_seconds,
-        retry_schedule_seconds=retry_schedule_seconds,
-        ordering=ordering,
-    )
-    fields["profile"] = profile
-    if tenant is not None:
-        fields["tenant"] = tenant
-    if secret is not None:
-        fields["secret"] = None if secret == NONE else secret_text(secret, "--secret")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
@@ -220,19 +53,8 @@ def create(
 
 
 @group.command("list")
-def page(
-    context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only endpoints of this tenant.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only endpoints with this name.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Only endpoints with this profile.")] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(metavar="active|paused|disabled", help="Only endpoints in this state."),
-    ] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    as_json: Json = False,
-) -> None:
+@takes(EndpointsQuery)
+def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     """List endpoints, newest first; secrets are masked.
 
     Examples:
@@ -244,15 +66,7 @@ def page(
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        answer = await Endpoints(session.deployment).page(
-            session.actor,
-            tenant=tenant,
-            name=name,
-            profile=profile,
-            state=state,
-            limit=limit,
-            cursor=cursor,
-        )
+        answer = await Endpoints(session.deployment).page(session.actor, **fields)
         say_page(
             answer,
             _COLUMNS,
@@ -281,22 +95,8 @@ def show(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None
 
 
 @group.command()
-def update(
-    context: typer.Context,
-    endpoint_id: Id,
-    name: Annotated[str | None, typer.Option(help="Unique in its tenant.")] = None,
-    url: Url = None,
-    event_types: EventTypes = None,
-    headers: Headers = None,
-    labels: Labels = None,
-    ca_pem: CaPem = None,
-    max_concurrency: Concurrency = None,
-    rate_limit: Rate = None,
-    timeout_seconds: Timeout = None,
-    retry_schedule_seconds: Schedule = None,
-    ordering: Ordering = None,
-    as_json: Json = False,
-) -> None:
+@takes(EndpointChange)
+def update(context: typer.Context, endpoint_id: Id, fields: Fields, as_json: Json = False) -> None:
     """Change the given fields; lists and maps are replaced as a whole, `none` resets a limit to its default.
 
     Examples:
@@ -304,19 +104,6 @@ def update(
 
       dispatcher endpoint update ep_01kat9zma1e4gbryhh3m9dq2yw --rate-limit 5 --timeout-seconds none
     """
-    fields = _fields(
-        name=name,
-        url=url,
-        event_types=event_types,
-        headers=headers,
-        labels=labels,
-        ca_pem=ca_pem,
-        max_concurrency=max_concurrency,
-        rate_limit=rate_limit,
-        timeout_seconds=timeout_seconds,
-        retry_schedule_seconds=retry_schedule_seconds,
-        ordering=ordering,
-    )
     if not fields:
         raise typer.BadParameter("name at least one option to change", param_hint="update")
 

@@ -76,12 +76,13 @@ def publish(
         from dispatcher.admin.operations.events import Events, NewEvent
         from dispatcher.core.errors import InvalidRequestError
         from dispatcher.core.matching import event_type_problems
+        from dispatcher.core.problems import problem
 
         body = text
         if body is None:
             known = session.deployment.catalogue.types.get(event_type)
             if known is None:
-                missing = ("data", f"is needed: the catalogue has no sample of {event_type}")
+                missing = problem("data", "sample_missing", event_type=event_type)
                 raise InvalidRequestError([*event_type_problems(event_type), missing])
             body = known.sample
         event = NewEvent(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from dispatcher.admin.operations.objects import time_text
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.cli.output import say, say_json, tell
 from dispatcher.cli.session import guarded
 from dispatcher.core.errors import DispatcherError

@@ -45,7 +45,7 @@ def fail(text: str) -> None:
 
 def say_json(value: object, *, indent: bool = True) -> None:
     """Print an object as JSON; an event's data keep their bytes."""
-    from dispatcher.admin.operations.objects import (  # noqa: PLC0415 -- --help does not need it
+    from dispatcher.admin.resources.serialization import (  # noqa: PLC0415 -- --help does not need it
         write_json,
     )
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from dispatcher.admin.operations.objects import Object
 from dispatcher.admin.operations.retention import HistoryEnd
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.cli.output import say_json, say_table, tell
 from dispatcher.cli.session import Session, work
 

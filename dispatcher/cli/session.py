@@ -7,6 +7,7 @@ database) exits with 1.
 import asyncio
 import getpass
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import uvloop
 
 from dispatcher import __version__
 from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.resources.problem import count_text, field_problems
+from dispatcher.admin.resources.serialization import write_json
 from dispatcher.app import keyring_of
 from dispatcher.cli.output import fail, tell
 from dispatcher.config.catalogue import load_catalogue
@@ -32,6 +35,7 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     SchemaError,
 )
+from dispatcher.core.printable import escape_json
 from dispatcher.dev.home import running_environment
 from dispatcher.outbound.client import Gate
 from dispatcher.outbound.own_addresses import protected_addresses
@@ -171,21 +175,21 @@ def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> 
         async with opened(settings) as session:
             await step(session)
 
-    guarded(lambda: uvloop.run(run()))
+    guarded(lambda: uvloop.run(run()), as_json=bool(context.params.get("as_json")))
 
 
-def guarded(run: Callable[[], None]) -> None:
-    """Run a command; every error becomes a message on stderr and an exit code."""
+def guarded(run: Callable[[], None], *, as_json: bool = False) -> None:
+    """Run a command; every error becomes a text on stderr, or JSON there, and an exit code."""
     logs.configure(form="console", level="warning", version=__version__)
     try:
-        code = _code_of(run)
+        code = _code_of(run, as_json=as_json)
     finally:
         logs.shut_down()
     if code:
         raise typer.Exit(code)
 
 
-def _code_of(run: Callable[[], None]) -> int:
+def _code_of(run: Callable[[], None], *, as_json: bool) -> int:
     try:
         run()
     except ConfigurationError as error:
@@ -194,14 +198,20 @@ def _code_of(run: Callable[[], None]) -> int:
             tell("\n".join(f"  {problem}" for problem in error.problems))
         return USAGE
     except InvalidRequestError as error:
-        fail("the request is invalid:")
-        tell("\n".join(f"  {field}: {message}" for field, message in error.problems))
+        if as_json:
+            _fail_json(error)
+        else:
+            fail("the request is invalid:")
+            tell("\n".join(f"  {one.field}: {one.text}" for one in error.problems))
         return USAGE
     except SchemaError as error:
         fail(str(error))
         return USAGE
     except DispatcherError as error:
-        fail(str(error))
+        if as_json:
+            _fail_json(error)
+        else:
+            fail(str(error))
     except asyncpg.PostgresError as error:
         fail(
             f"Postgres rejected the statement: {error}\nCheck DISPATCHER_DATABASE_URL, or run `dispatcher check`."
@@ -211,6 +221,15 @@ def _code_of(run: Callable[[], None]) -> int:
     else:
         return 0
     return FAILED
+
+
+def _fail_json(error: DispatcherError) -> None:
+    """Print an error on standard error, with the members that the API's problems have."""
+    body: dict[str, Any] = {"code": error.code, "detail": str(error)}
+    if isinstance(error, InvalidRequestError):
+        body["detail"] = count_text(len(error.problems))
+        body["errors"] = field_problems(error.problems)
+    sys.stderr.write(escape_json(write_json(body).decode(), ascii_only=True) + "\n")
 
 
 def readable_settings(environ: Mapping[str, str]) -> Settings:

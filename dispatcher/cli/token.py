@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dispatcher.admin.resources.token import NewToken, TokensQuery
 from dispatcher.cli.output import say_fields, say_object, say_page, tell
-from dispatcher.cli.values import coming_moment
+from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
@@ -23,29 +24,8 @@ _COLUMNS = ("id", "name", "prefix", "role", "tenant", "expires_at", "last_used_a
 
 
 @group.command()
-def create(
-    context: typer.Context,
-    name: Annotated[
-        str, typer.Option(help="The user or program that uses it; unique in its tenant.")
-    ],
-    role: Annotated[
-        str,
-        typer.Option(
-            metavar="viewer|operator|admin",
-            help="viewer: read. operator: also publish, test, resend, cancel, pause. admin: everything.",
-        ),
-    ],
-    tenant: Annotated[
-        str | None, typer.Option(help="The tenant that it can access. Default: all tenants.")
-    ] = None,
-    expires_at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="RFC 3339, or a time from now: 12h, 90d. Default: never."
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@takes(NewToken)
+def create(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     """Create a token and show it once.
 
     Examples:
@@ -53,7 +33,6 @@ def create(
 
       dispatcher token create --name erp --role operator --tenant acme --expires-at 90d --json
     """
-    ends_at = coming_moment(expires_at, "--expires-at")
 
     def human(answer: Mapping[str, Any]) -> None:
         say_fields(answer)
@@ -62,24 +41,15 @@ def create(
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
-        answer = await Tokens(session.deployment).create(
-            session.actor, name=name, role=role, tenant=tenant, expires_at=ends_at
-        )
+        answer = await Tokens(session.deployment).create(session.actor, **fields)
         say_object(answer, as_json=as_json, human=human)
 
     _work(context, step)
 
 
 @group.command("list")
-def page(
-    context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Only tokens of this tenant.")] = None,
-    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
-    cursor: Annotated[
-        str | None, typer.Option(help="The next_cursor of the previous page.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@takes(TokensQuery)
+def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     """List tokens, newest first, including revoked and expired ones.
 
     Example:  dispatcher token list
@@ -88,9 +58,7 @@ def page(
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
-        answer = await Tokens(session.deployment).page(
-            session.actor, tenant=tenant, limit=limit, cursor=cursor
-        )
+        answer = await Tokens(session.deployment).page(session.actor, **fields)
         say_page(answer, _COLUMNS, as_json=as_json, empty="no tokens")
 
     _work(context, step)

@@ -21,6 +21,7 @@ import orjson
 from dispatcher.core import javascript
 from dispatcher.core.errors import EncodingError, InvalidRequestError
 from dispatcher.core.model import Event, EventId
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import (
     BodyField,
     FieldSource,
@@ -104,11 +105,13 @@ def make_test_event(
         event_type = fixed.event_type
         data = _fixed_object(fixed.fields, values, now, profile.zone)
     if event_type is None:
-        raise InvalidRequestError([("event_type", f"is needed under the profile {profile.name}")])
+        raise InvalidRequestError(
+            [problem("event_type", "event_type_required", profile=profile.name)]
+        )
     if data is None:
         data = sample
     if data is None:
-        raise InvalidRequestError([("data", f"is needed, there is no sample of {event_type}")])
+        raise InvalidRequestError([problem("data", "sample_missing", event_type=event_type)])
     event = Event(
         id=EventId(f"evt_test_{random_hex}"),
         type=event_type,

@@ -13,14 +13,14 @@ what it found it remembers, within bounds, since type names come from outside.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
 from dispatcher.core import limits
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
 
 LabelFilter = Mapping[str, str | list[str]]
-Problem = tuple[str, str]
-"""The invalid field and the problem with it."""
 
 OPERATIONAL_PREFIX: Final = "dispatcher."
 TEST_PING_TYPE: Final = "test.ping"
@@ -28,19 +28,6 @@ EVERYTHING: Final = "*"
 
 _TYPE_FORM: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+")
 _PREFIX_FORM: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)*\.\*")
-_WRONG_TYPE: Final = (
-    "must be lower-case letters, digits and _ in two or more parts joined by dots, beginning with"
-    " a letter, such as order.created"
-)
-_WRONG_SUBSCRIPTION: Final = (
-    "must be an event type such as order.created, a prefix such as order.*, or *; the parts of a"
-    " type are lower-case letters, digits and _"
-)
-_WRONG_LABEL_NAME: Final = (
-    f"must have names of 1 to {limits.LABEL_NAME_CHARACTERS_MAX} lower-case letters, digits and"
-    " _ . -, not "
-)
-_TYPE_TOO_LONG: Final = f"must have at most {limits.EVENT_TYPE_CHARACTERS_MAX} characters"
 _LABEL_NAME_FORM: Final = re.compile(rf"[a-z0-9_.-]{{1,{limits.LABEL_NAME_CHARACTERS_MAX}}}")
 # jsonb takes neither NUL nor a lone surrogate.
 _UNSTORABLE_FORM: Final = re.compile("[\x00\ud800-\udfff]")
@@ -85,35 +72,39 @@ def parse_event_types(event_types: Sequence[str]) -> Subscription:
 def event_types_problems(event_types: Sequence[str], field: str = "event_types") -> list[Problem]:
     """Lists what is wrong with a subscription; an unknown type is not wrong."""
     if not event_types:
-        return [(field, "must name at least one event type, a prefix such as order.*, or *")]
+        return [problem(field, "no_event_type")]
     if len(event_types) > limits.SUBSCRIPTION_TYPES_COUNT_MAX:
-        return [(field, f"must have at most {limits.SUBSCRIPTION_TYPES_COUNT_MAX} entries")]
+        return [problem(field, "too_many_items", maximum=limits.SUBSCRIPTION_TYPES_COUNT_MAX)]
     problems = []
     for index, text in enumerate(event_types):
         if text == EVERYTHING:
             continue
         if _PREFIX_FORM.fullmatch(text) is None and _TYPE_FORM.fullmatch(text) is None:
-            problems.append((f"{field}[{index}]", _WRONG_SUBSCRIPTION))
+            problems.append(problem(f"{field}[{index}]", "invalid_subscription", value=text))
         elif len(text) > limits.EVENT_TYPE_CHARACTERS_MAX:
-            problems.append((f"{field}[{index}]", _TYPE_TOO_LONG))
+            problems.append(_type_too_long(f"{field}[{index}]"))
     return problems
 
 
 def event_type_problems(event_type: str, field: str = "type") -> list[Problem]:
     """Lists what is wrong with the type of an event that a producer publishes."""
     if _TYPE_FORM.fullmatch(event_type) is None:
-        return [(field, _WRONG_TYPE)]
+        return [problem(field, "invalid_event_type", value=event_type)]
     if len(event_type) > limits.EVENT_TYPE_CHARACTERS_MAX:
-        return [(field, _TYPE_TOO_LONG)]
+        return [_type_too_long(field)]
     if is_operational(event_type):
-        return [(field, f"must not begin with {OPERATIONAL_PREFIX}: those are the dispatcher's")]
+        return [problem(field, "reserved_event_type")]
     return []
+
+
+def _type_too_long(field: str) -> Problem:
+    return problem(field, "too_long", maximum=limits.EVENT_TYPE_CHARACTERS_MAX)
 
 
 def labels_problems(labels: Mapping[str, str], field: str = "labels") -> list[Problem]:
     """Lists what is wrong with the labels of an event."""
     problems = _label_names_problems(labels, field)
-    for name, value in labels.items():
+    for name, value in islice(labels.items(), PROBLEMS_MAX):
         problems += _label_value_problems(value, f"{field}.{name}")
     return problems
 
@@ -121,16 +112,17 @@ def labels_problems(labels: Mapping[str, str], field: str = "labels") -> list[Pr
 def label_filter_problems(label_filter: LabelFilter, field: str = "labels") -> list[Problem]:
     """Lists what is wrong with the label filter of an endpoint."""
     problems = _label_names_problems(label_filter, field)
-    for name, wanted in label_filter.items():
+    for name, wanted in islice(label_filter.items(), PROBLEMS_MAX):
         if isinstance(wanted, str):
             problems += _label_value_problems(wanted, f"{field}.{name}")
         elif not wanted:
-            problems.append((f"{field}.{name}", "must list at least one value"))
+            problems.append(problem(f"{field}.{name}", "too_few_items", minimum=1))
         elif len(wanted) > limits.LABEL_FILTER_VALUES_COUNT_MAX:
             problems.append(
-                (
+                problem(
                     f"{field}.{name}",
-                    f"must list at most {limits.LABEL_FILTER_VALUES_COUNT_MAX} values",
+                    "too_many_items",
+                    maximum=limits.LABEL_FILTER_VALUES_COUNT_MAX,
                 )
             )
         else:
@@ -163,10 +155,15 @@ def _is_in_everything(event_type: str) -> bool:
 def _label_names_problems(labels: Mapping[str, object], field: str) -> list[Problem]:
     problems = []
     if len(labels) > limits.LABELS_COUNT_MAX:
-        problems.append((field, f"must have at most {limits.LABELS_COUNT_MAX} labels"))
+        problems.append(problem(field, "too_many_items", maximum=limits.LABELS_COUNT_MAX))
     problems += [
-        (field, f"{_WRONG_LABEL_NAME}{name[: limits.LABEL_NAME_CHARACTERS_MAX]!r}")
-        for name in labels
+        problem(
+            field,
+            "invalid_label_name",
+            value=name,
+            maximum=limits.LABEL_NAME_CHARACTERS_MAX,
+        )
+        for name in islice(labels, PROBLEMS_MAX)
         if _LABEL_NAME_FORM.fullmatch(name) is None
     ]
     return problems
@@ -175,11 +172,11 @@ def _label_names_problems(labels: Mapping[str, object], field: str) -> list[Prob
 def _label_value_problems(value: object, field: str) -> list[Problem]:
     """Lists what is wrong with one value, which may come from a column and be anything."""
     if not isinstance(value, str):
-        return [(field, "must be a text")]
+        return [problem(field, "not_a_string")]
     if len(value) > limits.LABEL_VALUE_CHARACTERS_MAX:
-        return [(field, f"must have at most {limits.LABEL_VALUE_CHARACTERS_MAX} characters")]
+        return [problem(field, "too_long", maximum=limits.LABEL_VALUE_CHARACTERS_MAX)]
     if _UNSTORABLE_FORM.search(value) is not None:
-        return [(field, "must have no NUL and no lone surrogate")]
+        return [problem(field, "invalid_text")]
     return []
 
 

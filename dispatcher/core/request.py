@@ -11,10 +11,12 @@ The exchange trusts this module and checks nothing again.
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from operator import itemgetter
 
 from dispatcher.core.errors import EncodingError, ProfileError
 from dispatcher.core.limits import CUSTOM_HEADERS_BYTES_MAX, CUSTOM_HEADERS_COUNT_MAX
+from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
 from dispatcher.core.profile import HEADER_NAME, RESERVED_HEADERS, HeaderSource, Profile
 from dispatcher.core.signing import Signer
 
@@ -30,17 +32,15 @@ _PLACES = {
 }
 
 
-def validate_headers(headers: Mapping[str, str], profile: Profile) -> list[tuple[str, str]]:
-    """Returns every fault of an endpoint's custom headers as (field, message); none is good.
+def validate_headers(headers: Mapping[str, str], profile: Profile) -> list[Problem]:
+    """Return every problem of an endpoint's custom headers.
 
-    The field is `headers` for faults of all of them, `headers.<name>` for those of one.
+    The field is `headers` for problems of all of them, `headers.<name>` for those of one.
     """
     problems = _malformed(headers)
     ours = _our_names(profile)
     problems.extend(
-        (f"headers.{name}", "is set by the dispatcher itself")
-        for name in headers
-        if _folded(name) in ours
+        problem(f"headers.{name}", "reserved_header") for name in headers if _folded(name) in ours
     )
     return problems
 
@@ -60,26 +60,36 @@ def _folded(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _malformed(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+def _malformed(headers: Mapping[str, str]) -> list[Problem]:
     problems = []
     if len(headers) > CUSTOM_HEADERS_COUNT_MAX:
-        problems.append(("headers", f"are {len(headers)}, more than {CUSTOM_HEADERS_COUNT_MAX}"))
+        problems.append(
+            problem(
+                "headers",
+                "too_many_headers",
+                count=len(headers),
+                maximum=CUSTOM_HEADERS_COUNT_MAX,
+            )
+        )
     seen: set[str] = set()
     size = headers_bytes_count(headers)
-    for name, value in headers.items():
+    # More headers than that are a problem already, so nothing passes unchecked.
+    for name, value in islice(headers.items(), PROBLEMS_MAX):
         if HEADER_NAME.fullmatch(name) is None:
-            problems.append((f"headers.{name}", "is no header name"))
+            problems.append(problem(f"headers.{name}", "invalid_header_name"))
         if name.lower() in seen:
-            problems.append((f"headers.{name}", "occurs twice"))
+            problems.append(problem(f"headers.{name}", "duplicate_header"))
         seen.add(name.lower())
         if _CONTROL.search(value) is not None:
-            problems.append((f"headers.{name}", "holds a control character"))
+            problems.append(problem(f"headers.{name}", "header_control_character"))
         elif not value.isascii() and not _is_latin_1(value):
-            problems.append((f"headers.{name}", "holds a character outside Latin-1"))
+            problems.append(problem(f"headers.{name}", "header_not_latin_1"))
         elif value != value.strip():
-            problems.append((f"headers.{name}", "begins or ends with a space"))
+            problems.append(problem(f"headers.{name}", "header_spaces"))
     if size > CUSTOM_HEADERS_BYTES_MAX:
-        problems.append(("headers", f"take {size} bytes, more than {CUSTOM_HEADERS_BYTES_MAX}"))
+        problems.append(
+            problem("headers", "headers_too_large", count=size, maximum=CUSTOM_HEADERS_BYTES_MAX)
+        )
     return problems
 
 
@@ -119,7 +129,7 @@ class RequestTemplate:
         Raises:
             ProfileError: a value that was checked when it was saved is not fit to be sent any more.
         """
-        problems = [message for _, message in _malformed(custom_headers)]
+        problems = [one.text for one in _malformed(custom_headers)]
         problems += [
             f"{value!r} is not visible ASCII"
             for value in (target, host_header)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dispatcher.core.errors import SecretError
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import KeyForm, Profile
 
 MASK = "********"
@@ -88,7 +89,7 @@ def check(profile: Profile, secret: Secret | None) -> None:
     if secret is not None:
         signing_key(profile, secret)
     elif not profile.secret.nullable:
-        raise SecretError(f"the profile {profile.name} always signs: a secret cannot be null")
+        raise SecretError(problem("secret", "secret_required", profile=profile.name))
 
 
 def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
@@ -99,19 +100,27 @@ def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
     """
     text = secret.reveal()
     if _PRINTABLE.fullmatch(text) is None:
-        raise SecretError("a secret has 8 to 256 printable ASCII characters")
+        raise SecretError(problem("secret", "secret_characters"))
     if profile.ed25519 is not None and text.startswith(profile.ed25519.secret_prefix):
         return _private_key(text.removeprefix(profile.ed25519.secret_prefix))
     rules = profile.secret
     if rules.key is KeyForm.TEXT:
         return text.encode()
     if not text.startswith(rules.prefix):
-        raise SecretError(f"a secret under the profile {profile.name} begins with {rules.prefix}")
+        raise SecretError(
+            problem("secret", "secret_prefix", profile=profile.name, prefix=rules.prefix)
+        )
     key = _decoded(text.removeprefix(rules.prefix))
     if not _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
         raise SecretError(
-            f"a secret under the profile {profile.name} is the base64 of {_KEY_BYTES_MIN} to "
-            f"{_KEY_BYTES_MAX} bytes, this one has {len(key)}"
+            problem(
+                "secret",
+                "secret_size",
+                profile=profile.name,
+                count=len(key),
+                minimum=_KEY_BYTES_MIN,
+                maximum=_KEY_BYTES_MAX,
+            )
         )
     return key
 
@@ -132,11 +141,11 @@ def public_key(profile: Profile, secret: Secret) -> str | None:
 def _private_key(encoded: str) -> Ed25519PrivateKey:
     key = _decoded(encoded)
     if len(key) not in {_SEED_BYTES, _PAIR_BYTES}:
-        raise SecretError("an ed25519 secret is the base64 of a 32-byte seed or a 64-byte key pair")
+        raise SecretError(problem("secret", "secret_ed25519"))
     private_key = Ed25519PrivateKey.from_private_bytes(key[:_SEED_BYTES])
     public = private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     if len(key) == _PAIR_BYTES and key[_SEED_BYTES:] != public:
-        raise SecretError("the halves of the ed25519 key pair do not belong together")
+        raise SecretError(problem("secret", "secret_key_pair"))
     return private_key
 
 
@@ -144,4 +153,4 @@ def _decoded(encoded: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
     except binascii.Error:
-        raise SecretError("what follows the secret's prefix is not base64") from None
+        raise SecretError(problem("secret", "secret_base64")) from None

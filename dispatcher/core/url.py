@@ -19,6 +19,7 @@ import idna
 from dispatcher.core import limits
 from dispatcher.core.addresses import DEFAULT_PORTS, PortPolicy
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.problems import Problem, problem
 
 _HOST_CHARACTERS_MAX: Final = 253
 _PORT_MAX: Final = 65_535
@@ -66,34 +67,32 @@ def canonical_url(
     Raises:
         InvalidRequestError: it breaks rules; `problems` has one entry for each, field `url`.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     if len(text) > limits.URL_CHARACTERS_MAX:
-        raise _refusal([f"must have at most {limits.URL_CHARACTERS_MAX} characters"])
+        raise _refusal([_too_long()])
     if _FORBIDDEN.search(text):
-        problems.append("must not contain white space, control characters or backslashes")
+        problems.append(_wrong("url_characters"))
     if "#" in text:
-        problems.append("must not contain a fragment (#)")
+        problems.append(_wrong("url_fragment"))
     shape = _SHAPE.fullmatch(text)
     if shape is None:
-        problems.append("must be absolute, as in https://example.com/path")
+        problems.append(_wrong("url_relative"))
         raise _refusal(problems)
     scheme = shape[1].lower()
     if scheme not in _DEFAULT_PORTS:
-        problems.append(f"must begin with https://, not {shape[1][:16]}://")
+        problems.append(_wrong("url_scheme"))
     elif https_only and scheme != "https":
-        problems.append(
-            "must begin with https://: this profile takes nothing else, whatever the settings allow"
-        )
+        problems.append(_wrong("url_profile_https"))
     authority = shape[2]
     if "@" in authority:
-        problems.append("must not contain a user name or password")
+        problems.append(_wrong("url_credentials"))
     if problems:
         raise _refusal(problems)
     host, port = _split_authority(authority, problems)
     port = _DEFAULT_PORTS[scheme] if port is None else port
     canonical_host, is_literal = _canonical_host(host, problems)
     if not problems and not allow_ports.allows(port):
-        problems.append(f"must not name port {port}: the settings do not allow it")
+        problems.append(problem("url", "url_port_denied", port=port))
     target = _canonical_target(shape[3] or "/", shape[4] or "", problems)
     if problems:
         raise _refusal(problems)
@@ -101,15 +100,23 @@ def canonical_url(
     host_header = bracketed if port == _DEFAULT_PORTS[scheme] else f"{bracketed}:{port}"
     url = f"{scheme}://{host_header}{target}"
     if len(url) > limits.URL_CHARACTERS_MAX:
-        raise _refusal([f"must have at most {limits.URL_CHARACTERS_MAX} characters once encoded"])
+        raise _refusal([_too_long()])
     return CanonicalUrl(url, scheme, canonical_host, port, target, host_header, is_literal)
 
 
-def _refusal(problems: list[str]) -> InvalidRequestError:
-    return InvalidRequestError([("url", problem) for problem in problems])
+def _refusal(problems: list[Problem]) -> InvalidRequestError:
+    return InvalidRequestError(problems)
 
 
-def _split_authority(authority: str, problems: list[str]) -> tuple[str, int | None]:
+def _wrong(code: str) -> Problem:
+    return problem("url", code)
+
+
+def _too_long() -> Problem:
+    return problem("url", "too_long", maximum=limits.URL_CHARACTERS_MAX)
+
+
+def _split_authority(authority: str, problems: list[Problem]) -> tuple[str, int | None]:
     host, colon, digits = authority.rpartition(":")
     if not colon or digits.endswith("]"):
         return authority, None
@@ -117,44 +124,44 @@ def _split_authority(authority: str, problems: list[str]) -> tuple[str, int | No
         port = int(digits)
         if 0 < port <= _PORT_MAX:
             return host, port
-    problems.append(f"must have a port from 1 to {_PORT_MAX} after the colon, or no colon")
+    problems.append(_wrong("url_port"))
     return host, None
 
 
-def _canonical_host(host: str, problems: list[str]) -> tuple[str, bool]:
+def _canonical_host(host: str, problems: list[Problem]) -> tuple[str, bool]:
     """Returns the host's canonical form and whether it is numeric; adds to `problems`."""
     if host.startswith("[") or ":" in host:
         return _canonical_ipv6(host, problems), True
     if not host:
-        problems.append("must name a host")
+        problems.append(_wrong("url_no_host"))
         return "", False
     try:
         name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
     except UnicodeError:
-        problems.append("must name a host that is a valid internationalised name")
+        problems.append(_wrong("url_international_host"))
         return "", False
     name = name.removesuffix(".")
     if len(name) > _HOST_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
-        problems.append("must name a host of letters, digits, hyphens and dots")
+        problems.append(_wrong("url_host"))
         return "", False
     if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
         if name != host or not _is_canonical_ipv4(name):
-            problems.append("must write a numeric host as four decimal numbers, as in 192.0.2.1")
+            problems.append(_wrong("url_ipv4"))
             return "", False
         return name, True
     if not _are_a_labels_valid(name):
-        problems.append("must name a host that is a valid internationalised name")
+        problems.append(_wrong("url_international_host"))
         return "", False
     return name, False
 
 
-def _canonical_ipv6(host: str, problems: list[str]) -> str:
+def _canonical_ipv6(host: str, problems: list[Problem]) -> str:
     if host.startswith("[") and host.endswith("]") and "%" not in host:
         try:
             return str(IPv6Address(host[1:-1]))
         except ValueError:
             pass
-    problems.append("must write an IPv6 host in brackets, without a zone, as in [2001:db8::1]")
+    problems.append(_wrong("url_ipv6"))
     return ""
 
 
@@ -176,20 +183,20 @@ def _are_a_labels_valid(name: str) -> bool:
         return False
 
 
-def _canonical_target(path: str, query: str, problems: list[str]) -> str:
+def _canonical_target(path: str, query: str, problems: list[Problem]) -> str:
     """Returns path and query with percent-escapes in capitals and the rest escaped where needed.
 
     Dot segments are kept: a receiver's path is its own affair, and no decision of ours reads it.
     """
     target = path + query
     if any(len(escape) == 1 for escape in _PERCENT.findall(target)):
-        problems.append("must follow each % with two hexadecimal digits")
+        problems.append(_wrong("url_percent"))
     if "%00" in target:
-        problems.append("must not contain %00")
+        problems.append(_wrong("url_nul"))
     try:
         return _UNSAFE.sub(_escape, _PERCENT.sub(lambda escape: escape[0].upper(), target))
     except UnicodeEncodeError:
-        problems.append("must not contain lone surrogates")
+        problems.append(_wrong("invalid_text"))
         return ""
 
 

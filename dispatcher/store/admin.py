@@ -14,6 +14,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core.errors import ConflictError
+from dispatcher.core.problems import problem
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import EndpointRow, SealedSecret
 from dispatcher.store.statements import statement
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _READING_PLAN = statement("reading_plan")
 _AUDIT_WRITE = statement("audit_write")
-_ENDPOINT_LOAD = statement("endpoint_load")
 _ENDPOINT_LOCK = statement("endpoint_lock")
 _ENDPOINTS_PAGE = statement("endpoints_page")
 _ENDPOINT_INSERT = statement("endpoint_insert")
@@ -135,12 +135,12 @@ async def load_endpoint(
     """Returns an endpoint that is not deleted, locked for a change where asked; None: there is none."""
     if lock and await connection.fetchval(_ENDPOINT_LOCK, endpoint_id, tenant) is None:
         return None
-    row = await connection.fetchrow(_ENDPOINT_LOAD, endpoint_id, tenant)
-    return None if row is None else _endpoint(row)
+    rows = await page_of_endpoints(connection, [tenant, *(None,) * 5, 1, endpoint_id])
+    return rows[0] if rows else None
 
 
 async def page_of_endpoints(connection: "Reach", filters: Sequence[object]) -> list[EndpointDetail]:
-    """Returns a page; `filters` in the order of the statement."""
+    """Return a page; `filters` in the order of the statement, the id last."""
     return [_endpoint(row) for row in await connection.fetch(_ENDPOINTS_PAGE, *filters)]
 
 
@@ -153,7 +153,7 @@ async def insert_endpoint(connection: "Reach", endpoint: Sequence[object], name:
     try:
         await connection.execute(_ENDPOINT_INSERT, *endpoint)
     except asyncpg.UniqueViolationError as error:
-        raise ConflictError(f"there is an endpoint named {name!r} in this tenant") from error
+        raise ConflictError(problem("name", "name_in_use", value=name)) from error
 
 
 async def count_endpoints(connection: "Reach", tenant: str, count_max: int) -> int:
@@ -170,7 +170,7 @@ async def update_endpoint(connection: "Reach", endpoint: Sequence[object], name:
     try:
         await connection.execute(_ENDPOINT_UPDATE, *endpoint)
     except asyncpg.UniqueViolationError as error:
-        raise ConflictError(f"there is an endpoint named {name!r} in this tenant") from error
+        raise ConflictError(problem("name", "name_in_use", value=name)) from error
 
 
 async def pause_endpoint(connection: "Reach", endpoint_id: str) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.core.errors import ConflictError
+from dispatcher.core.problems import problem
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
@@ -64,7 +65,7 @@ async def insert_token(connection: "Reach", values: Sequence[object], name: str)
     """
     made: datetime | None = await connection.fetchval(_INSERT, *values)
     if made is None:
-        raise ConflictError(f"there is a token named {name!r}; revoke it first, or name this other")
+        raise ConflictError(problem("name", "token_name_in_use", value=name))
     return made
 
 

@@ -9,6 +9,7 @@ from dispatcher.admin.auth import WRONG_BURST, Auth
 from dispatcher.admin.operations.audit import Audit
 from dispatcher.admin.operations.deployment import Actor, Role
 from dispatcher.admin.operations.tokens import Tokens, digest_of
+from dispatcher.admin.resources.audit import AuditQuery
 from dispatcher.core.errors import (
     ConflictError,
     ForbiddenError,
@@ -246,7 +247,12 @@ async def test_every_fault_of_a_new_token_is_told(deployment):
         await Tokens(deployment).create(
             ALL, name=" x", role="root", tenant="Acme", expires_at=datetime(2020, 1, 1, tzinfo=UTC)
         )
-    assert [field for field, _ in caught.value.problems] == ["name", "role", "tenant", "expires_at"]
+    assert [field for field, *_ in caught.value.problems] == [
+        "name",
+        "role",
+        "tenant",
+        "expires_at",
+    ]
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR])
@@ -267,7 +273,7 @@ async def test_the_audit_log_pages_without_a_gap(deployment):
         await Tokens(deployment).create(ALL, name=f"t{number}", role="viewer")
     seen, cursor = [], None
     while True:
-        page = await Audit(deployment).page(ALL, limit=2, cursor=cursor)
+        page = await Audit(deployment).page(ALL, AuditQuery.model_construct(limit=2, cursor=cursor))
         seen += [line["id"] for line in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:

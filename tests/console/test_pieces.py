@@ -12,11 +12,12 @@ import pytest
 
 from dispatcher.admin.console import assets, charts, times
 from dispatcher.admin.console.commands import as_curl, as_verify
-from dispatcher.admin.console.forms import faults_by_field, read_endpoint, shown_endpoint
+from dispatcher.admin.console.forms import problems_by_field, read_endpoint, shown_endpoint
 from dispatcher.admin.console.guard import Forms, comes_from_us, same_token
 from dispatcher.admin.console.languages import load
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.console.visit import Visit, local_path
+from dispatcher.core.problems import problem
 
 UNITS = {"d": "d", "h": "h", "m": "m", "s": "s", "ms": "ms"}
 STATIC = Path(assets.__file__).parent / "static"
@@ -94,6 +95,7 @@ def visit_with(**fields: Any) -> Visit:
         lists=lists,
         language=language,
         text=language.text,
+        problem_text=lambda one: language.text(f"invalid.{one.code}", **one.values),
     )
     return cast("Visit", made)
 
@@ -171,16 +173,17 @@ def test_an_endpoint_fills_its_form_with_what_gives_the_same_endpoint():
 
 
 def test_faults_of_parts_of_a_field_are_told_at_the_field():
-    faults = [
-        ("headers.Host", "is set by the dispatcher itself"),
-        ("retry_schedule_seconds[3]", "must be a number"),
-        ("name", "is required"),
-        ("headers", "are too many"),
+    problems = [
+        problem("headers.Host", "reserved_header"),
+        problem("retry_schedule_seconds[3]", "not_a_number"),
+        problem("name", "required"),
+        problem("headers", "headers_too_large", count=9000, maximum=8192),
     ]
-    assert faults_by_field(visit_with(), faults) == {
-        "headers": "Host: is set by the dispatcher itself; are too many",
-        "retry_schedule_seconds": "[3]: must be a number",
-        "name": "is required",
+    host, large, number, required = (problems[index].text for index in (0, 3, 1, 2))
+    assert problems_by_field(visit_with(), problems) == {
+        "headers": f"Host: {host}; {large}",
+        "retry_schedule_seconds": f"[3]: {number}",
+        "name": required,
     }
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from dispatcher.admin.console import languages
 from dispatcher.admin.console.words import ADVISED_CODES, TONES, advice
+from dispatcher.admin.resources.endpoint import NewEndpoint
+from dispatcher.admin.resources.fields import Control, ControlKind, metadata_of
 from dispatcher.config.profiles import load_profiles
 from dispatcher.core.model import DeliveryState, EndpointState, Flag, Outcome, Reason, Trigger
+from dispatcher.core.problems import SENTENCES
 
 CONSOLE = Path(languages.__file__).parent
 TEMPLATES = sorted((CONSOLE / "templates").glob("*.html"))
@@ -103,7 +106,7 @@ def test_every_key_that_is_there_is_asked_for():
     )
     # Keys that are put together from a group and a value: the group is asked for.
     groups = set(re.findall(r'word\("([a-z]+)"', source)) | {
-        "act", "advice", "error", "fault", "form", "keys", "nav", "note", "phase", "problem",
+        "act", "advice", "error", "invalid", "form", "keys", "nav", "note", "phase", "problem",
         "profile", "tab", "theme", "unit",
     }  # fmt: skip
     unused = {
@@ -111,20 +114,32 @@ def test_every_key_that_is_there_is_asked_for():
         for key in languages.load()["en"].texts.keys() - used_keys()
         if key.partition(".")[0] not in groups
     }
+    unused -= {one.label for one in metadata_of(NewEndpoint, Control).values()}
     assert unused == set()
 
 
-def test_every_message_that_is_translated_is_one_that_is_given():
+def test_every_code_of_a_problem_is_translated():
+    texts = languages.load()["th"].texts
+    codes = {key.removeprefix("invalid.") for key in texts if key.startswith("invalid.")}
+    assert codes == SENTENCES.keys()
+
+
+def test_every_label_and_hint_of_a_control_is_there():
+    texts = languages.load()["en"].texts
+    for name, control in metadata_of(NewEndpoint, Control).items():
+        assert f"field.{name}" in texts
+        if control.kind is not ControlKind.OWN:
+            assert {control.label, control.hint} <= texts.keys()
+
+
+def test_every_code_of_a_problem_is_used():
     package = CONSOLE.parents[1]
     source = "\n".join(
         path.read_text(encoding="utf-8")
-        for folder in (package / "admin" / "operations", package / "core")
-        for path in folder.glob("*.py")
+        for path in package.rglob("*.py")
+        if path.name != "problems.py" or path.parent.name != "core"
     )
-    source = re.sub(r"\{[A-Z_]*CHARACTERS_MAX\}", "128", source)
-    keys = [key for key in languages.load()["en"].texts if key.startswith("fault.")]
-    assert len(keys) > 20
-    assert [key for key in keys if f'"{key.removeprefix("fault.")}' not in source] == []
+    assert [code for code in SENTENCES if f'"{code}"' not in source] == []
 
 
 def test_every_value_of_a_closed_set_has_its_word():

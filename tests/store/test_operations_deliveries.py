@@ -11,7 +11,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.explain import Explanation
-from dispatcher.admin.operations.objects import write_json
+from dispatcher.admin.resources.serialization import write_json
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from tests.support.story import ACME, ALL, Story
 
@@ -68,7 +68,7 @@ async def test_wrong_filters_are_told_at_once(deployment: Deployment) -> None:
     wanted = DeliveryFilter(state="lost", request_id="x", labels={"A": "b"}, since=no_zone)
     with pytest.raises(InvalidRequestError) as caught:
         await DeliveryOperations(deployment).page(ALL, wanted, limit=0)
-    assert {field for field, _ in caught.value.problems} == {
+    assert {field for field, *_ in caught.value.problems} == {
         "state",
         "request_id",
         "label",
@@ -324,7 +324,7 @@ async def test_every_fault_of_an_event_is_told_at_once(deployment: Deployment, d
     )
     with pytest.raises(InvalidRequestError) as caught:
         await Events(deployment).publish(ALL, event)
-    assert {field for field, _ in caught.value.problems} == {
+    assert {field for field, *_ in caught.value.problems} == {
         "type", "data", "id", "tenant", "occurred_at", "ordering_key", "labels", "traceparent",
     }  # fmt: skip
 

@@ -8,9 +8,9 @@ import pytest
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints, shard_of
-from dispatcher.admin.operations.objects import read_cursor
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.trial import Trial
+from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, opened_gate
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import (
@@ -64,7 +64,7 @@ async def audited(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]
 async def problems_of(work: Any) -> dict[str, str]:
     with pytest.raises(InvalidRequestError) as caught:
         await work
-    return dict(caught.value.problems)
+    return {one.field: one.code for one in caught.value.problems}
 
 
 async def test_a_made_endpoint_shows_its_secret_once(deployment: Deployment) -> None:
@@ -210,7 +210,7 @@ async def test_an_update_changes_what_is_given_and_null_brings_the_default_back(
     assert changed["rate_limit"] is None
     assert changed["headers"] == {"X-A": "1"}
     assert changed["warnings"] == [
-        "event_types: the catalogue knows no no.such; it is kept, check the spelling"
+        "event_types: the catalogue has no no.such. The subscription is kept; check its spelling."
     ]
     assert await connection.fetchval("SELECT version FROM dispatcher.routing") > version
 

@@ -16,7 +16,7 @@ import pytest
 from dispatcher.admin.operations.deliveries import DeliveryFilter
 from dispatcher.admin.operations.delivery_search import DeliverySearch
 from dispatcher.admin.operations.deployment import Actor
-from dispatcher.admin.operations.objects import Place
+from dispatcher.admin.resources.serialization import Place
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import _BEGIN

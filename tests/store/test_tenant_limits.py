@@ -66,32 +66,34 @@ async def test_simultaneous_creations_do_not_pass_the_limit(deployment: Deployme
 
 
 @pytest.mark.parametrize(
-    ("field", "given", "problem"),
+    ("field", "given", "values"),
     [
         (
             "event_types",
             ["a.a", "b.b", "c.c"],
-            "has 3 entries, more than limits.event_types_per_endpoint allows. Use at most 2 entries.",
+            (3, "limits.event_types_per_endpoint", 2),
         ),
         (
             "labels",
             {"a": "1", "b": "2"},
-            "has 2 names, more than limits.labels_per_endpoint allows. Use at most 1 names.",
+            (2, "limits.labels_per_endpoint", 1),
         ),
         (
             "headers",
             {"X-Api-Key": "x" * 30},
-            "has 43 bytes, more than limits.header_bytes_per_endpoint allows. Use at most 40 bytes.",
+            (43, "limits.header_bytes_per_endpoint", 40),
         ),
     ],
 )
 async def test_an_endpoint_beyond_a_limit_is_refused(
-    deployment: Deployment, field: str, given: object, problem: str
+    deployment: Deployment, field: str, given: object, values: tuple[int, str, int]
 ):
     endpoints = Endpoints(deployment)
     with pytest.raises(InvalidRequestError) as caught:
         await endpoints.create(ALL, {**GOOD, "name": "e", field: given})
-    assert caught.value.problems == [(field, problem)]
+    (one,) = caught.value.problems
+    assert (one.field, one.code) == (field, "limit_exceeded")
+    assert tuple(one.values[name] for name in ("count", "setting", "maximum")) == values
     made = await endpoints.create(ALL, {**GOOD, "name": "e"})
     with pytest.raises(InvalidRequestError):
         await endpoints.update(ALL, made["id"], {field: given})

@@ -49,12 +49,12 @@ def test_toml_and_json_by_the_names_end(tmp_path: Path) -> None:
         (
             "a.toml",
             b"owner = 1\nteam = 2\nendpoints = [{}]",
-            ["unknown key 'owner'", "unknown key 'team'"],
+            ["owner unknown_field", "team unknown_field"],
         ),
-        ("a.json", b'{"owner": 1, "endpoints": [{}]}', ["unknown key 'owner'"]),
-        ("a.json", b'{"endpoints": [1], "endpoints": [{}]}', ["'endpoints' twice"]),
-        ("a.json", b'{"endpoints": [{"url": "a", "url": ' + b"9" * 300 + b"}]}", ["'url' twice"]),
-        ("a.json", b'{"endpoints": [{"headers": {"a": "1", "a": "2"}}]}', ["'a' twice"]),
+        ("a.json", b'{"owner": 1, "endpoints": [{}]}', ["owner unknown_field"]),
+        ("a.json", b'{"endpoints": [1], "endpoints": [{}]}', ["endpoints duplicate"]),
+        ("a.json", b'{"endpoints": [{"url": "a", "url": ' + b"9" * 300 + b"}]}", ["url duplicate"]),
+        ("a.json", b'{"endpoints": [{"headers": {"a": "1", "a": "2"}}]}', ["a duplicate"]),
     ],
 )
 def test_what_is_wrong_with_the_file_itself_hides_nothing_of_its_endpoints(
@@ -63,9 +63,8 @@ def test_what_is_wrong_with_the_file_itself_hides_nothing_of_its_endpoints(
     (tmp_path / name).write_bytes(content)
     endpoints, problems = read(tmp_path / name)
     assert len(endpoints) == 1
-    for (where, said), message in zip(problems, messages, strict=True):
-        assert where == str(tmp_path / name)
-        assert message in said
+    told = [f"{one.field.removeprefix(f'{tmp_path / name}: ')} {one.code}" for one in problems]
+    assert told == messages
 
 
 @pytest.mark.parametrize(
@@ -76,8 +75,8 @@ def test_what_is_wrong_with_the_file_itself_hides_nothing_of_its_endpoints(
         ("a.toml", b"\xff", "is not TOML"),
         ("a.json", b"{", "is not JSON"),
         ("a.json", b"[]", "must be an object"),
-        ("a.json", b'{"endpoints": {}}', "a list of endpoints"),
-        ("a.json", b'{"endpoint": []}', "has an unknown key 'endpoint'"),
+        ("a.json", b'{"endpoints": {}}', "endpoints: The value is not a list."),
+        ("a.json", b'{"endpoint": []}', "endpoint: This field does not exist."),
         ("a.toml", None, "cannot be read"),
     ],
 )
@@ -89,7 +88,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(
         path.write_bytes(content)
     with pytest.raises(InvalidRequestError) as caught:
         read(path)
-    assert all(where == str(path) for where, _ in caught.value.problems)
+    assert all(where.startswith(str(path)) for where, *_ in caught.value.problems)
     assert message in str(caught.value)
 
 

@@ -167,4 +167,4 @@ def test_a_test_event_without_type_or_data_names_what_is_missing(
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         made("wms", **fields)
-    assert [name for name, _ in caught.value.problems] == [field]
+    assert [name for name, *_ in caught.value.problems] == [field]

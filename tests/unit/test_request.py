@@ -88,7 +88,7 @@ def test_no_input_adds_a_line_or_ends_the_head(
 def test_malformed_headers_are_refused_when_saved_and_when_sent(
     headers: dict[str, str], field: str
 ) -> None:
-    assert [name for name, _ in validate_headers(headers, STANDARD)] == [field]
+    assert [name for name, *_ in validate_headers(headers, STANDARD)] == [field]
     with pytest.raises(ProfileError):
         template(custom_headers=headers)
 
@@ -100,7 +100,7 @@ RESERVED += ["webhook-signature", "WEBHOOK-TIMESTAMP", "Webhook_Id", "content_le
 
 @pytest.mark.parametrize("name", RESERVED)
 def test_a_custom_header_never_replaces_ours(name: str) -> None:
-    assert [field for field, _ in validate_headers({name: "x"}, STANDARD)] == [f"headers.{name}"]
+    assert [field for field, *_ in validate_headers({name: "x"}, STANDARD)] == [f"headers.{name}"]
     assert head(template(custom_headers={name: "x"})) == head(template())
 
 

@@ -141,5 +141,5 @@ def test_only_profiles_that_say_so_do_without_a_secret() -> None:
         if name in {"wms", "github"}:
             check(profile, None)
         else:
-            with pytest.raises(SecretError, match="cannot be null"):
+            with pytest.raises(SecretError, match="always signs"):
                 check(profile, None)

@@ -147,7 +147,7 @@ def canonical(text: str) -> CanonicalUrl:
 def test_a6_what_readers_differ_on_is_refused(text: str):
     with pytest.raises(InvalidRequestError) as caught:
         canonical(text)
-    assert {field for field, _ in caught.value.problems} == {"url"}
+    assert {field for field, *_ in caught.value.problems} == {"url"}
 
 
 @pytest.mark.parametrize(("text", "expected"), ACCEPTED.items())
@@ -172,7 +172,7 @@ def test_the_parts_are_what_a_request_needs():
 
 
 def test_http_is_refused_where_https_is_asked_for():
-    with pytest.raises(InvalidRequestError, match="this profile takes nothing else"):
+    with pytest.raises(InvalidRequestError, match="https only"):
         canonical_url("http://example.com/", https_only=True)
     assert canonical_url("https://example.com/", https_only=True).scheme == "https"
 
@@ -180,7 +180,7 @@ def test_http_is_refused_where_https_is_asked_for():
 def test_ports_are_the_settings_to_say():
     only = PortPolicy.parse([5432])
     assert canonical_url("https://a.test:5432/", https_only=True, allow_ports=only).port == 5432
-    with pytest.raises(InvalidRequestError, match="must not name port 443"):
+    with pytest.raises(InvalidRequestError, match="do not allow port 443"):
         canonical_url("https://a.test/", https_only=True, allow_ports=only)
 
 

@@ -1,7 +1,8 @@
 """Tokens and the audit log over HTTP, for admins."""
 
-from dispatcher.admin.api.requests import AuditQuery, NewToken, TokensQuery
 from dispatcher.admin.api.routes import Answer, Call
+from dispatcher.admin.resources.audit import AuditQuery
+from dispatcher.admin.resources.token import NewToken, TokensQuery
 
 
 async def list_tokens(call: Call, query: TokensQuery) -> Answer:
@@ -34,16 +35,4 @@ async def revoke_token(call: Call) -> Answer:
 
 async def list_audit(call: Call, query: AuditQuery) -> Answer:
     """List what people and programs did, newest first."""
-    return Answer(
-        await call.operations.audit.page(
-            call.actor,
-            tenant=query.tenant,
-            actor_name=query.actor,
-            action=query.action,
-            object_id=query.object,
-            since=query.since,
-            until=query.until,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    )
+    return Answer(await call.operations.audit.page(call.actor, query))

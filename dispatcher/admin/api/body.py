@@ -22,9 +22,10 @@ from aiohttp import HttpVersion11, web
 
 from dispatcher.admin.api.problems import ProblemError
 from dispatcher.admin.api.turns import Turns
-from dispatcher.admin.operations.objects import JsonText
+from dispatcher.admin.resources.serialization import JsonText
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.printable import is_text
+from dispatcher.core.problems import Problem, problem
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 EVENT_BODY_BYTES_MAX: Final = 1024 * 1024 + 64 * 1024
@@ -93,7 +94,7 @@ def parse_body(raw: bytes) -> Body:
         ) from None
     except ValueError:  # NaN and Infinity, or a number of more digits than one may convert
         raise ProblemError(400, "the body is not JSON: a number in it is none") from None
-    problems = [(name, "is given twice") for name in dict.fromkeys(twice)]
+    problems = [problem(name, "duplicate") for name in dict.fromkeys(twice)]
     for name, value in members.items():
         problems += _text_problems(name, value)
     if problems:
@@ -222,25 +223,25 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= 20 else float(digits)  # noqa: PLR2004 -- 64 bits have 19 digits
 
 
-def _text_problems(path: str, value: object) -> list[tuple[str, str]]:
+def _text_problems(path: str, value: object) -> list[Problem]:
     """Lists texts that Postgres has no room for: with NUL or half a surrogate pair."""
     match value:
         case str():
-            return [] if is_text(value) else [(path, "must have no NUL and no lone surrogate")]
+            return [] if is_text(value) else [problem(path, "invalid_text")]
         case list():
             return [
-                problem
+                found
                 for index, one in enumerate(value)
-                for problem in _text_problems(f"{path}[{index}]", one)
+                for found in _text_problems(f"{path}[{index}]", one)
             ]
         case dict():
             return [
-                problem
+                found
                 for name, one in value.items()
-                for problem in (
+                for found in (
                     _text_problems(f"{path}.{name}", one)
                     if is_text(name)
-                    else [(path, "must have names without NUL and lone surrogates")]
+                    else [problem(path, "invalid_text")]
                 )
             ]
         case _:

@@ -1,8 +1,8 @@
 """Deliveries over HTTP: listed, shown with attempts, sent once more, cancelled."""
 
-from dispatcher.admin.api.requests import DeliveriesQuery, Resend
 from dispatcher.admin.api.routes import Answer, Call
 from dispatcher.admin.operations.deliveries import DeliveryFilter
+from dispatcher.admin.resources.delivery import DeliveriesQuery, Resend
 
 
 async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 
 from dispatcher.admin.api.body import read_body
 from dispatcher.admin.api.docs import add_docs
-from dispatcher.admin.api.kinds import NOW, faults_of
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
 from dispatcher.admin.api.routes import PREFIX, Answer, Call, Inputs, Route, inputs_of
 from dispatcher.admin.api.table import ROUTES
@@ -27,11 +26,14 @@ from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations.allowance import Buckets
 from dispatcher.admin.operations.deployment import Actor
 from dispatcher.admin.operations.facade import Operations
-from dispatcher.admin.operations.objects import write_json
 from dispatcher.admin.peers import address_of
+from dispatcher.admin.resources.fields import NOW, problems_of
+from dispatcher.admin.resources.serialization import write_json
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import InvalidRequestError, NotFoundError, TooManyError
 from dispatcher.core.printable import is_text
+from dispatcher.core.problems import Problem
+from dispatcher.core.problems import problem as invalid
 
 CHALLENGE: Final = 'Bearer realm="dispatcher"'
 LISTS: Final = frozenset({"label"})
@@ -139,14 +141,14 @@ async def _given(
     request: web.Request, route: Route, inputs: Inputs, turns: Turns, now: datetime
 ) -> dict[str, Any]:
     """Returns the handler's arguments; every fault of query and body is told at once."""
-    problems: list[tuple[str, str]] = []
+    problems: list[Problem] = []
     given: dict[str, Any] = {}
     query, found = _query_of(request)
     problems += found
     if inputs.query is not None:
         given["query"] = _validated(inputs.query, query, now, problems)
     else:
-        problems += [(name, "is not known here") for name in query]
+        problems += [invalid(name, "unknown_field") for name in query]
     if inputs.fields is not None:
         members = dict((await read_body(request, turns, route.bytes_max)).members)
         if not inputs.judged_by_operation:
@@ -155,23 +157,23 @@ async def _given(
         else:
             given["fields"] = members
     elif request.body_exists and (await read_body(request, turns, route.bytes_max)).members:
-        problems.append(("body", "this route takes none"))
+        problems.append(invalid("body", "body_not_allowed"))
     if problems:
         raise InvalidRequestError(problems)
     return given
 
 
-def _query_of(request: web.Request) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _query_of(request: web.Request) -> tuple[dict[str, Any], list[Problem]]:
     query: dict[str, Any] = {}
     problems = []
     for name in dict.fromkeys(request.query):
         values = request.query.getall(name)
         if not all(is_text(text) for text in (name, *values)):
-            problems.append(("query", "must have no NUL and no lone surrogate"))
+            problems.append(invalid("query", "invalid_text"))
         elif name in LISTS:
             query[name] = values
         elif len(values) > 1:
-            problems.append((name, "is given twice"))
+            problems.append(invalid(name, "duplicate"))
         else:
             query[name] = values[0]
     return query, problems
@@ -181,12 +183,12 @@ def _validated(
     model: type[BaseModel],
     values: Mapping[str, Any],
     now: datetime,
-    problems: list[tuple[str, str]],
+    problems: list[Problem],
 ) -> BaseModel | None:
     try:
         return model.model_validate(values, context={NOW: now})
     except ValidationError as error:
-        problems += faults_of(error)
+        problems += problems_of(error)
         return None
 
 

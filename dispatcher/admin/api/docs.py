@@ -12,7 +12,7 @@ from aiohttp import web
 from jinja2 import Environment
 
 from dispatcher.admin.api.openapi import openapi
-from dispatcher.admin.operations.objects import write_json
+from dispatcher.admin.resources.serialization import write_json
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "

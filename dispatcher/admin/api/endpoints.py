@@ -6,18 +6,20 @@ from typing import Annotated, Any, Final
 
 from pydantic import ValidationError
 
-from dispatcher.admin.api.kinds import faults_of
-from dispatcher.admin.api.requests import (
+from dispatcher.admin.api.routes import PREFIX, Answer, Call
+from dispatcher.admin.operations.objects import endpoint_etag
+from dispatcher.admin.resources.endpoint import (
     EndpointChange,
     EndpointsQuery,
     NewEndpoint,
     NewSecret,
-    NewTest,
 )
-from dispatcher.admin.api.routes import PREFIX, Answer, Call
-from dispatcher.admin.operations.objects import Object, endpoint_etag
+from dispatcher.admin.resources.event import NewTest
+from dispatcher.admin.resources.fields import problems_of
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import InvalidRequestError, PreconditionFailedError
 from dispatcher.core.printable import is_text
+from dispatcher.core.problems import Problem, problem
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -112,15 +114,15 @@ async def rotate_secret(
     and a second call with `activate_staged: true` switches and answers the endpoint's secrets.
     """
     rotation = call.operations.rotation
-    given, faults = _read_new_secret(fields)
+    given, problems = _read_new_secret(fields)
     if given.activate_staged:
-        at_fault = {name for name, _ in faults}
-        faults += [
-            (name, "cannot be given with activate_staged")
-            for name in sorted(given.model_fields_set - {"activate_staged"} - at_fault)
+        invalid = {one.field for one in problems}
+        problems += [
+            problem(name, "conflicting", other="activate_staged")
+            for name in sorted(given.model_fields_set - {"activate_staged"} - invalid)
         ]
-        if faults:
-            raise InvalidRequestError(faults)
+        if problems:
+            raise InvalidRequestError(problems)
         return _versioned(await rotation.activate_staged(call.actor, call.id))
     return Answer(
         await rotation.rotate(
@@ -129,19 +131,19 @@ async def rotate_secret(
             new_secret=given.secret,
             overlap_seconds=given.overlap_seconds,
             activate=given.activate,
-            faults=faults,
+            problems=problems,
         )
     )
 
 
-def _read_new_secret(fields: Mapping[str, Any]) -> tuple[NewSecret, list[tuple[str, str]]]:
-    """Returns what is right, and the faults of the rest: only the operation knows a secret's rules."""
+def _read_new_secret(fields: Mapping[str, Any]) -> tuple[NewSecret, list[Problem]]:
+    """Return the valid fields, and the problems of the rest: the operation has the rules of secrets."""
     try:
         return NewSecret.model_validate(fields), []
     except ValidationError as error:
-        wrong = {fault["loc"][0] for fault in error.errors()}
+        wrong = {one["loc"][0] for one in error.errors()}
         right = {name: value for name, value in fields.items() if name not in wrong}
-        return NewSecret.model_validate(right), faults_of(error)
+        return NewSecret.model_validate(right), problems_of(error)
 
 
 async def reveal_secret(call: Call) -> Answer:
@@ -182,7 +184,7 @@ async def _wanted_version(call: Call) -> str | None:
         return tags[0]
     present = endpoint_etag(await call.operations.endpoints.show(call.actor, call.id))
     if present not in tags:
-        raise PreconditionFailedError(f"the endpoint's version is {present}; read it again")
+        raise PreconditionFailedError(problem("If-Match", "version_changed", version=present))
     return present
 
 

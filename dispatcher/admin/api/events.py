@@ -1,9 +1,9 @@
 """Events over HTTP: published by producers outside the database, listed, shown, explained; the catalogue."""
 
-from dispatcher.admin.api.requests import EventsQuery, NewEventFields
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
 from dispatcher.admin.operations.events import NewEvent
-from dispatcher.admin.operations.objects import JsonText
+from dispatcher.admin.resources.event import EventsQuery, NewEventFields
+from dispatcher.admin.resources.serialization import JsonText
 
 
 async def list_event_types(call: Call) -> Answer:

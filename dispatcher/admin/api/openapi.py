@@ -8,9 +8,9 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from dispatcher import __version__
 from dispatcher.admin.api import problems
-from dispatcher.admin.api.answers import Problem
 from dispatcher.admin.api.routes import Inputs, Route, inputs_of, words_of
 from dispatcher.admin.api.table import ROUTES
+from dispatcher.admin.resources.problem import Problem
 
 ALWAYS: Final = (401, 403, 429, 500, 503)
 TITLES: Final = {

@@ -1,17 +1,19 @@
-"""What goes wrong, as `application/problem+json` (RFC 9457), with every field at fault.
+"""Errors as `application/problem+json` (RFC 9457), with every invalid field.
 
 400: the request cannot be read (no JSON, wrong encoding). 422: it can, and fields or query
 parameters break rules; `errors` lists all of them.
 """
 
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
-from dispatcher.admin.operations.objects import write_json
+from dispatcher.admin.resources.problem import count_text, field_problems
+from dispatcher.admin.resources.serialization import write_json
 from dispatcher.core.errors import (
     ConflictError,
     DispatcherError,
@@ -24,13 +26,9 @@ from dispatcher.core.errors import (
     StoreUnavailableError,
     TooManyError,
 )
+from dispatcher.core.problems import Problem
 
 CONTENT_TYPE: Final = "application/problem+json"
-ERRORS_MAX: Final = 100
-"""Fields at fault that are listed: a body can hold a hundred thousand, and nobody reads them."""
-FIELD_CHARACTERS_MAX: Final = 256
-"""What of a field's name is repeated; whoever asks chose it."""
-MESSAGE_CHARACTERS_MAX: Final = 512
 UNAVAILABLE_RETRY_SECONDS: Final = 2
 _TITLES: Final = {
     413: "Content Too Large",
@@ -38,6 +36,23 @@ _TITLES: Final = {
     422: "Unprocessable Content",
 }
 """Titles that Python before 3.13 takes from an older standard: a client sees the same on each. Source: RFC 9110."""
+CODES: Final = {
+    400: "malformed_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    409: "conflict",
+    412: "version_changed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_request",
+    429: "too_many_requests",
+    500: "internal",
+    503: "unavailable",
+}
+"""The code of a status whose error has none of its own."""
 _log = structlog.get_logger("dispatcher.admin.api")
 
 
@@ -62,7 +77,8 @@ def problem(
     status: int,
     detail: str,
     *,
-    errors: list[tuple[str, str]] | None = None,
+    code: str | None = None,
+    errors: Sequence[Problem] | None = None,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
     """Returns the answer."""
@@ -71,13 +87,11 @@ def problem(
         "type": "about:blank",
         "title": title,
         "status": status,
+        "code": code or CODES[status],
         "detail": detail,
     }
     if errors is not None:
-        body["errors"] = [
-            {"field": field[:FIELD_CHARACTERS_MAX], "message": message[:MESSAGE_CHARACTERS_MAX]}
-            for field, message in errors[:ERRORS_MAX]
-        ]
+        body["errors"] = field_problems(errors)
     return web.Response(
         body=write_json(body),
         status=status,
@@ -96,32 +110,28 @@ def problem_of(error: Exception) -> web.Response:
                 answer.force_close()
             return answer
         case InvalidRequestError():
-            count = len(error.problems)
-            detail = f"{count} field{'' if count == 1 else 's'} at fault: see errors"
-            if count > ERRORS_MAX:
-                detail += f", which lists the first {ERRORS_MAX}"
-            return problem(422, detail, errors=error.problems)
+            return problem(422, count_text(len(error.problems)), errors=error.problems)
         case ForbiddenError():
-            return problem(403, str(error))
+            return problem(403, str(error), code=error.code)
         case NotFoundError():
-            return problem(404, str(error))
+            return problem(404, str(error), code=error.code)
         case ConflictError() | SecretError() | EncodingError():
-            return problem(409, str(error))
+            return problem(409, str(error), code=error.code)
         case PreconditionFailedError():
-            return problem(412, str(error))
+            return problem(412, str(error), code=error.code)
         case TooManyError():
             seconds = max(1, math.ceil(error.retry_after_seconds))
-            return problem(429, str(error), headers={"Retry-After": str(seconds)})
+            return problem(429, str(error), code=error.code, headers={"Retry-After": str(seconds)})
         case StoreUnavailableError():
-            return _unavailable("the database is away; nothing is lost, try again")
+            return _unavailable("The database is unavailable. Nothing is lost; try again.")
         case TimeoutError():
-            return _unavailable("it took too long; try again")
+            return _unavailable("The request took too long. Try again.", "timed_out")
         case DispatcherError():
-            return _unavailable(str(error))
+            return _unavailable(str(error), error.code)
         case _:
             _log.error("request.failed", exc_info=error)
             return problem(500, "an error of the dispatcher's; its log tells more")
 
 
-def _unavailable(detail: str) -> web.Response:
-    return problem(503, detail, headers={"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)})
+def _unavailable(detail: str, code: str = "database_unavailable") -> web.Response:
+    return problem(503, detail, code=code, headers={"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)})

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from dispatcher.admin.api.body import BODY_BYTES_MAX
 from dispatcher.admin.operations.deployment import Actor, Role
 from dispatcher.admin.operations.facade import Operations
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 
 PREFIX: Final = "/api/v1"
 SECONDS_MAX: Final = 20.0

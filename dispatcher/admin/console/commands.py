@@ -6,7 +6,7 @@ Whatever a header or a body holds stays a single argument of a POSIX shell.
 import shlex
 from typing import Final
 
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 
 _FRAMING: Final = frozenset({"host", "content-length"})
 """Headers that curl writes itself."""

@@ -39,8 +39,10 @@ def failure_page(visit: Visit, error: DispatcherError | web.HTTPException) -> we
     answer = error_page(
         visit,
         status,
-        str(error),
-        error.problems if isinstance(error, InvalidRequestError) else [],
+        visit.problem(error),
+        [(one.field, visit.problem_text(one)) for one in error.problems]
+        if isinstance(error, InvalidRequestError)
+        else [],
     )
     match error:
         case TooManyError():

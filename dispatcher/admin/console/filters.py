@@ -12,6 +12,7 @@ from typing import Final
 from dispatcher.admin.console.times import Zone
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.delivery_search import DeliveryFilter
+from dispatcher.core.problems import Problem, problem
 
 _DELIVERY_ID: Final = re.compile(r"wh_[a-z0-9]{26}")
 DELIVERY_FIELDS: Final = ("q", "endpoint_id", "event_type", "state", "test", "since", "until")
@@ -81,3 +82,8 @@ def parse_time(text: str, zone: Zone) -> datetime | None:
         return (at if at.tzinfo is not None else at.replace(tzinfo=zone.info)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def unreadable(problems: Mapping[str, str]) -> list[Problem]:
+    """Return the problems of a filter that could not be read, for a page that has no filter."""
+    return [problem(name, "invalid_value", detail=text) for name, text in problems.items()]

@@ -1,62 +1,73 @@
-"""The form of an endpoint: what was typed becomes the fields of the API, and the other way round.
+"""The form of an endpoint: texts that people typed become the fields of the API, and the reverse.
 
-Rules are the operations': here only the form is undone (lines into lists, `30s` into seconds). What
-cannot be undone is told beside its field, together with the operations' own findings.
+The controls are those of the resource's fields. Rules are the operations': here only the form is undone
+(lines into lists, `30s` into seconds). A text that cannot be read is reported at its field, together
+with the operations' own problems.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.endpoint import PROFILE_DEFAULT, EndpointSettings, NewEndpoint
+from dispatcher.admin.resources.fields import Control, ControlKind, Section, metadata_of
+from dispatcher.admin.resources.serialization import Object
+from dispatcher.core.problems import Problem
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DELAY: Final = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)\s*([smhd]?)")
-NUMBERS: Final = ("max_concurrency", "rate_limit", "timeout_seconds")
+_CONTROLS: Final = metadata_of(NewEndpoint, Control)
+_CHANGEABLE: Final = tuple(metadata_of(EndpointSettings, Control))
 EMPTY: Final[Mapping[str, Any]] = {
-    **dict.fromkeys(("name", "url", "other_types", "headers", "labels", "ca_pem", "tenant"), ""),
-    **dict.fromkeys(("retry_schedule_seconds", "version", "pause_if_failed", *NUMBERS), ""),
+    **dict.fromkeys((*_CONTROLS, "other_types", "version", "pause_if_failed"), ""),
     "event_types": [],
-    "profile": "standard",
+    "profile": PROFILE_DEFAULT,
     "secret_kind": "make",
     "endpoint": None,
 }
 """A form that nobody has filled in yet."""
 
 
+def controls_in(section: str, *, creates: bool) -> list[tuple[str, Control]]:
+    """Return the controls of a part of the form, with their fields; some exist only in a new form."""
+    return [
+        (name, control)
+        for name, control in _CONTROLS.items()
+        if control.section == Section(section)
+        and control.kind is not ControlKind.OWN
+        and (creates or name in _CHANGEABLE)
+    ]
+
+
 def read_endpoint(visit: Visit, *, creates: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the fields of a form that was sent, and what is wrong with it by field."""
+    """Return the fields of a form that was sent, and its problems by field."""
     form, problems = visit.form, {}
-    fields: dict[str, Any] = {
-        "name": form.get("name", "").strip(),
-        "url": form.get("url", "").strip(),
-        "event_types": [
-            *visit.lists.get("event_types", []),
-            *form.get("other_types", "").replace(",", " ").split(),
-        ],
-        "ca_pem": form.get("ca_pem", "").strip() or None,
-    }
-    fields["event_types"] = list(dict.fromkeys(fields["event_types"]))
-    for name, read in (("headers", _headers), ("labels", _labels)):
-        fields[name], wrong = read(form.get(name, ""))
-        if wrong is not None:
-            problems[name] = visit.text(f"form.{name}_line", line=wrong)
-    for name in NUMBERS:
-        text = form.get(name, "").strip()
-        try:
-            number = float(text) if text else None
-        except ValueError:
-            problems[name] = visit.text("form.number")
+    fields: dict[str, Any] = {}
+    for name in _CHANGEABLE:
+        kind = _CONTROLS[name].kind
+        if kind is ControlKind.OWN:
             continue
-        fields[name] = int(number) if number is not None and number.is_integer() else number
-    schedule = form.get("retry_schedule_seconds", "").strip()
-    fields["retry_schedule_seconds"], wrong = _schedule(schedule)
-    if wrong is not None:
-        problems["retry_schedule_seconds"] = visit.text("form.delay", text=wrong)
+        try:
+            fields[name] = _READERS[kind](form.get(name, "").strip())
+        except UnreadableError as error:
+            problems[name] = visit.text(error.key.format(name=name), **error.values)
+    types = [
+        *visit.lists.get("event_types", []),
+        *form.get("other_types", "").replace(",", " ").split(),
+    ]
+    fields["event_types"] = list(dict.fromkeys(types))
     if creates:
         fields |= _given_once(form)
     return fields, problems
+
+
+class UnreadableError(ValueError):
+    """A text that a control cannot read; `key` is that of the message, with `{name}` for the field."""
+
+    def __init__(self, key: str, **values: str) -> None:
+        self.key, self.values = key, values
+        super().__init__(key)
 
 
 def _given_once(form: Mapping[str, str]) -> dict[str, Any]:
@@ -73,66 +84,96 @@ def _given_once(form: Mapping[str, str]) -> dict[str, Any]:
     return fields
 
 
-def _headers(text: str) -> tuple[dict[str, str], str | None]:
-    found: dict[str, str] = {}
+def _headers(text: str) -> dict[str, str]:
+    headers: dict[str, str] = {}
     for line in _lines(text):
         name, colon, value = line.partition(":")
-        if not colon or not name.strip() or name.strip() in found:
-            return found, line
-        found[name.strip()] = value.strip()
-    return found, None
+        if not colon or not name.strip() or name.strip() in headers:
+            raise UnreadableError("form.{name}_line", line=line)
+        headers[name.strip()] = value.strip()
+    return headers
 
 
-def _labels(text: str) -> tuple[dict[str, str | list[str]], str | None]:
-    found: dict[str, str | list[str]] = {}
+def _labels(text: str) -> dict[str, str | list[str]]:
+    labels: dict[str, str | list[str]] = {}
     for line in _lines(text):
         name, sign, value = line.partition("=")
-        if not sign or not name.strip() or name.strip() in found:
-            return found, line
+        if not sign or not name.strip() or name.strip() in labels:
+            raise UnreadableError("form.{name}_line", line=line)
         values = [one.strip() for one in value.split(",")]
-        found[name.strip()] = values[0] if len(values) == 1 else values
-    return found, None
+        labels[name.strip()] = values[0] if len(values) == 1 else values
+    return labels
 
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _schedule(text: str) -> tuple[list[float] | None, str | None]:
-    """Returns delays; nothing means as the profile says, `none` one attempt alone."""
+def _number(text: str) -> float | int | None:
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        raise UnreadableError("form.number") from None
+    return int(number) if number is not None and number.is_integer() else number
+
+
+def _schedule(text: str) -> list[float] | None:
+    """Return delays; an empty text is the profile's schedule, `none` a single attempt."""
     if not text:
-        return None, None
+        return None
     if text.lower() == "none":
-        return [], None
+        return []
     delays = []
     for part in text.split(","):
         match = _DELAY.fullmatch(part.strip())
         if match is None:
-            return None, part.strip()
+            raise UnreadableError("form.delay", text=part.strip())
         delays.append(float(match[1]) * _UNITS[match[2]])
-    return delays, None
+    return delays
+
+
+def _text(text: str) -> str:
+    return text
+
+
+_READERS: Final[Mapping[ControlKind, Callable[[str], Any]]] = {
+    ControlKind.LINE: _text,
+    ControlKind.URL: _text,
+    ControlKind.PEM: lambda text: text or None,
+    ControlKind.NUMBER: _number,
+    ControlKind.WHOLE: _number,
+    ControlKind.DELAYS: _schedule,
+    ControlKind.HEADERS: _headers,
+    ControlKind.LABELS: _labels,
+}
 
 
 def shown_endpoint(endpoint: Object, known_types: Sequence[str]) -> dict[str, Any]:
-    """Returns what a form shows of an endpoint that is there."""
-    schedule = endpoint["retry_schedule_seconds"]
+    """Return what the form shows of an existing endpoint."""
+    types = endpoint["event_types"]
     return {
-        "name": endpoint["name"],
-        "url": endpoint["url"],
         "profile": endpoint["profile"],
-        "event_types": endpoint["event_types"],
-        "other_types": " ".join(one for one in endpoint["event_types"] if one not in known_types),
-        "headers": "\n".join(f"{name}: {value}" for name, value in endpoint["headers"].items()),
-        "labels": "\n".join(
-            f"{name}={value if isinstance(value, str) else ', '.join(value)}"
-            for name, value in endpoint["labels"].items()
-        ),
-        "ca_pem": endpoint["ca_pem"] or "",
-        "retry_schedule_seconds": ""
-        if schedule is None
-        else (", ".join(_delay_text(delay) for delay in schedule) or "none"),
-        **{name: _number_text(endpoint[name]) for name in NUMBERS},
+        "event_types": types,
+        "other_types": " ".join(one for one in types if one not in known_types),
+        **{
+            name: _WRITERS[_CONTROLS[name].kind](endpoint[name])
+            for name in _CHANGEABLE
+            if _CONTROLS[name].kind is not ControlKind.OWN
+        },
     }
+
+
+def _labels_text(labels: Mapping[str, str | list[str]]) -> str:
+    return "\n".join(
+        f"{name}={value if isinstance(value, str) else ', '.join(value)}"
+        for name, value in labels.items()
+    )
+
+
+def _schedule_text(delays: Sequence[float] | None) -> str:
+    if delays is None:
+        return ""
+    return ", ".join(_delay_text(delay) for delay in delays) or "none"
 
 
 def _delay_text(seconds: float) -> str:
@@ -146,15 +187,27 @@ def _number_text(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
-def faults_by_field(visit: Visit, problems: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Returns the operations' findings by the form's field; several of one field are joined."""
-    found: dict[str, str] = {}
-    for name, message in problems:
-        field, dot, rest = name.partition(".")
+_WRITERS: Final[Mapping[ControlKind, Callable[[Any], str]]] = {
+    ControlKind.LINE: _text,
+    ControlKind.URL: _text,
+    ControlKind.PEM: lambda text: text or "",
+    ControlKind.NUMBER: _number_text,
+    ControlKind.WHOLE: _number_text,
+    ControlKind.DELAYS: _schedule_text,
+    ControlKind.HEADERS: lambda headers: "\n".join(f"{n}: {v}" for n, v in headers.items()),
+    ControlKind.LABELS: _labels_text,
+}
+
+
+def problems_by_field(visit: Visit, problems: Sequence[Problem]) -> dict[str, str]:
+    """Return the operations' problems by the form's field; several of one field are joined."""
+    texts: dict[str, str] = {}
+    for problem in problems:
+        field, dot, rest = problem.field.partition(".")
         if not dot:
-            field, bracket, index = name.partition("[")
+            field, bracket, index = problem.field.partition("[")
             rest = bracket + index
-        text = visit.language.texts.get(f"fault.{message}", message)
+        text = visit.problem_text(problem)
         text = f"{rest}: {text}" if rest else text
-        found[field] = f"{found[field]}; {text}" if field in found else text
-    return found
+        texts[field] = f"{texts[field]}; {text}" if field in texts else text
+    return texts

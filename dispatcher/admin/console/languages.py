@@ -11,6 +11,8 @@ from typing import Final
 
 import orjson
 
+from dispatcher.core.problems import SENTENCES
+
 _FOLDER: Final = Path(__file__).parent / "text"
 NAMES: Final[Mapping[str, str]] = {"en": "English", "th": "ไทย"}
 DEFAULT: Final = "en"
@@ -30,7 +32,7 @@ class Language:
             KeyError: there is no such key, or a name has no value.
         """
         found = self.texts[key]
-        return found.format(**values) if values else found
+        return found.format_map(values) if values else found
 
     def word(self, group: str, value: object) -> str:
         """Returns the word for a value of a closed set, and the value itself where it is not of it."""
@@ -40,10 +42,10 @@ class Language:
 @cache
 def load() -> Mapping[str, Language]:
     """Returns the languages by code."""
-    return {
-        code: Language(code, orjson.loads((_FOLDER / f"{code}.json").read_bytes()))
-        for code in NAMES
-    }
+    texts = {code: orjson.loads((_FOLDER / f"{code}.json").read_bytes()) for code in NAMES}
+    # The English sentences of a problem's code are those of the API.
+    texts["en"] |= {f"invalid.{code}": " ".join(both) for code, both in SENTENCES.items()}
+    return {code: Language(code, found) for code, found in texts.items()}
 
 
 def choose(chosen: str | None, accepted: str | None) -> Language:

@@ -34,6 +34,7 @@ from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import DispatcherError, InvalidRequestError, StoreUnavailableError
 from dispatcher.core.printable import escape, escape_lines, is_text
+from dispatcher.core.problems import Problem, problem
 
 _log = structlog.get_logger("dispatcher.admin.console")
 
@@ -180,10 +181,10 @@ def _printable(value: object) -> object:
     return escape_lines(value) if type(value) is str else value
 
 
-def _query_problems(request: web.Request) -> list[tuple[str, str]]:
+def _query_problems(request: web.Request) -> list[Problem]:
     """List parameters of the address that no text column could hold."""
     return [
-        (escape(name)[:64], "must have no NUL and no lone surrogate")
+        problem(escape(name)[:64], "invalid_text")
         for name, value in request.query.items()
         if not (is_text(name) and is_text(value))
     ]

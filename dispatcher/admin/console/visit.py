@@ -20,7 +20,8 @@ from dispatcher.admin.console.times import Zone
 from dispatcher.admin.console.words import ICONS, TONES, advice, retry_count
 from dispatcher.admin.operations.deployment import Actor, Role
 from dispatcher.admin.operations.facade import Operations
-from dispatcher.core.errors import NotFoundError
+from dispatcher.core.errors import DispatcherError, NotFoundError
+from dispatcher.core.problems import Problem
 
 if TYPE_CHECKING:
     from dispatcher.admin.console.site import Site
@@ -67,6 +68,14 @@ class Visit:
     def text(self, key: str, /, **values: object) -> str:
         """Returns a text in the viewer's language."""
         return self.language.text(key, **values)
+
+    def problem(self, error: DispatcherError) -> str:
+        """Return what an error states, translated where it has a code of its own."""
+        return str(error) if error.problem is None else self.problem_text(error.problem)
+
+    def problem_text(self, problem: Problem) -> str:
+        """Return what a problem states and the fix, in the viewer's language."""
+        return self.text(f"invalid.{problem.code}", **problem.values)
 
     def part(self, name: str) -> str:
         """Returns a part of the path.

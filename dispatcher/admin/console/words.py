@@ -5,7 +5,7 @@ The sets of outcomes and states are closed, and a test asks the catalogues for e
 
 from typing import Final
 
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome
 
 ADVISED_CODES: Final = frozenset(

@@ -1,15 +1,14 @@
 """The audit log: who changed, revealed, resent, or signed in; written with what it tells of."""
 
 import re
-from datetime import datetime
 from typing import Final
 
 import orjson
 
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import (
-    LIMIT_DEFAULT,
+from dispatcher.admin.resources.audit import AuditQuery
+from dispatcher.admin.resources.serialization import (
     Object,
     Place,
     cursor_scope,
@@ -19,6 +18,7 @@ from dispatcher.admin.operations.objects import (
     time_text,
 )
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.problems import problem
 from dispatcher.store import admin as store
 from dispatcher.store.audit import AuditLine, page_of_audit
 
@@ -34,15 +34,7 @@ class Audit:
     async def page(
         self,
         actor: Actor,
-        *,
-        tenant: str | None = None,
-        actor_name: str | None = None,
-        action: str | None = None,
-        object_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = LIMIT_DEFAULT,
-        cursor: str | None = None,
+        query: AuditQuery = AuditQuery(),  # noqa: B008 -- frozen
     ) -> Object:
         """Returns a page of lines, newest first; `since` <= at < `until`.
 
@@ -53,40 +45,40 @@ class Audit:
             NotFoundError: the tenant is not the actor's.
         """
         actor.require(Role.ADMIN)
-        problems = limit_problems(limit)
+        problems = limit_problems(query.limit)
         problems += [
-            (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
-            for name, at in (("since", since), ("until", until))
+            problem(name, "invalid_time")
+            for name, at in (("since", query.since), ("until", query.until))
             if at is not None and at.tzinfo is None
         ]
-        whose = allowed_tenant(actor, tenant)
+        whose = allowed_tenant(actor, query.tenant)
         wanted = {
-            "actor": actor_name,
-            "action": action,
-            "object": object_id,
-            "since": since,
-            "until": until,
+            "actor": query.actor,
+            "action": query.action,
+            "object": query.object,
+            "since": query.since,
+            "until": query.until,
         }
         scope = cursor_scope("audit", whose, wanted)
-        place = read_cursor(cursor, scope)
+        place = read_cursor(query.cursor, scope)
         if place is not None and _NUMBER.fullmatch(place.id) is None:
-            problems.append(("cursor", "is not a next_cursor of an earlier page"))
+            problems.append(problem("cursor", "invalid_cursor"))
         if problems:
             raise InvalidRequestError(problems)
         filters = [
             whose,
-            actor_name,
-            action,
-            object_id,
-            since,
-            until,
+            query.actor,
+            query.action,
+            query.object,
+            query.since,
+            query.until,
             *((None, None) if place is None else (place.at, int(place.id))),
-            limit + 1,
+            query.limit + 1,
         ]
         async with store.reading(self._database) as connection:
             rows = await page_of_audit(connection, filters)
         return page_object(
-            rows, limit, lambda row: Place(row.at, str(row.id)), audit_object, scope=scope
+            rows, query.limit, lambda row: Place(row.at, str(row.id)), audit_object, scope=scope
         )
 
 

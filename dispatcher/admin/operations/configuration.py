@@ -14,33 +14,30 @@ same declaration is applied again. One that somebody else changed between compar
 refused, not overwritten.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoint_fields import (
-    CHANGEABLE,
-    PROFILE_DEFAULT,
-    TENANT_DEFAULT,
-    Problem,
-    judge,
+from dispatcher.admin.operations.endpoint_rules import (
+    read_new_endpoint,
     secret_problems,
-    tenant_problems,
-    unknown_problems,
+    settings_of,
 )
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.operations.objects import Object, endpoint_etag
+from dispatcher.admin.operations.objects import endpoint_etag
 from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.admin.resources.endpoint import DEFAULTS, PROFILE_DEFAULT, SETTINGS
+from dispatcher.admin.resources.fields import TENANT_DEFAULT
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core import secret
 from dispatcher.core.errors import InvalidRequestError, SecretError
+from dispatcher.core.problems import Problem, problem
 from dispatcher.store import admin as store
 
 UNSIGNED: Final = "unsigned"
 PAGE_ROWS: Final = 500
 ENDPOINTS_MAX: Final = 20_000
-DEFAULTS: Final[Mapping[str, Any]] = {"headers": {}, "labels": {}, "ordering": "none"}
-"""Of the fields that may be left out; those not named here are null."""
 
 Resolve = Callable[[str], str]
 """Returns the secret behind a reference; raises ValueError with what is wrong."""
@@ -153,16 +150,16 @@ class Configuration:
         for number, one in enumerate(declared, 1):
             where = f"endpoint {number}"
             if not isinstance(one, dict):
-                problems.append((where, "must be a table of fields"))
+                problems.append(problem(where, "not_an_object"))
                 continue
             fields = {"tenant": actor.tenant or TENANT_DEFAULT, "profile": PROFILE_DEFAULT, **one}
             where = f"endpoint {number} ({fields.get('name')!r})"
             key = (str(fields["tenant"]), str(fields.get("name")))
             if key in named:
-                problems.append((where, f"is {named[key]} again: a name is unique in its tenant"))
+                problems.append(problem(where, "duplicate_endpoint", other=named[key]))
             named.setdefault(key, where)
             step, found = await self._step(actor, fields, there.get(key), resolve)
-            problems += [(f"{where}: {field}", message) for field, message in found]
+            problems += [one.at(f"{where}: {one.field}") for one in found]
             if step is not None:
                 steps.append(step)
         if problems:
@@ -179,17 +176,11 @@ class Configuration:
     ) -> tuple[Step | None, list[Problem]]:
         """Judges one declared endpoint as create or update would, and compares."""
         profile = self._deployment.profiles.get(str(fields["profile"]))
-        problems = unknown_problems(fields) + tenant_problems(fields["tenant"])
+        plain = {field: value for field, value in fields.items() if field != "secret"}
+        declared, problems = read_new_endpoint(plain, TENANT_DEFAULT, self._deployment)
         if actor.tenant not in {None, fields["tenant"]}:
-            problems.append(("tenant", f"must be {actor.tenant}"))
-        if profile is None:
-            known = ", ".join(sorted(self._deployment.profiles))
-            problems.append(("profile", f"must be one of {known}"))
-        problems += [(f, "is required") for f in ("name", "url", "event_types") if f not in fields]
-        given = {field: fields.get(field, DEFAULTS.get(field)) for field in CHANGEABLE}
-        present = {field: value for field, value in given.items() if field in fields}
-        values, found = judge(present, profile, self._deployment)
-        problems += found
+            value = fields["tenant"]
+            problems.append(problem("tenant", "not_one_of", value=value, allowed=actor.tenant))
         reference = fields.get("secret", "")
         text = None
         if reference not in {"", UNSIGNED}:
@@ -199,11 +190,10 @@ class Configuration:
         elif reference == UNSIGNED:
             problems += secret_problems(None, profile)
         tenant, name = str(fields["tenant"]), str(fields.get("name"))
-        wanted = given | values
         if before is None:
-            if problems:
+            if problems or declared is None:
                 return None, problems
-            new = {"tenant": tenant, "profile": fields["profile"], **present, **values}
+            new = {"tenant": tenant, "profile": fields["profile"], **settings_of(declared)}
             if reference:
                 new["secret"] = text
             shown = {field: {"from": None, "to": _shown(field, new[field])} for field in new}
@@ -211,15 +201,13 @@ class Configuration:
                 shown["secret"] = {"from": None, "to": reference}
             return Step(Action.CREATE, tenant, name, None, new, None, shown), []
         if before["profile"] != fields["profile"]:
-            message = f"is {before['profile']} for good; give the endpoint another name"
-            problems.append(("profile", message))
+            problems.append(problem("profile", "profile_fixed", profile=before["profile"]))
         if reference == UNSIGNED and before["secret"] is not None:
-            problems.append(
-                ("secret", "is there: an endpoint never becomes unsigned; give another name")
-            )
-        if problems:
+            problems.append(problem("secret", "unsigned_not_possible"))
+        if problems or declared is None:
             return None, problems
-        changed = {f: wanted[f] for f in CHANGEABLE if wanted[f] != before[f]}
+        wanted = {**DEFAULTS, **settings_of(declared)}
+        changed = {f: wanted[f] for f in SETTINGS if wanted[f] != before[f]}
         shown = {
             field: {"from": _shown(field, before[field]), "to": _shown(field, value)}
             for field, value in changed.items()
@@ -281,23 +269,17 @@ class Configuration:
             if cursor is None:
                 return found
         raise InvalidRequestError(
-            [
-                (
-                    "endpoints",
-                    f"are more than {ENDPOINTS_MAX}; give a tenant, or change them one by one",
-                )
-            ]
+            [problem("endpoints", "too_many_endpoints", maximum=ENDPOINTS_MAX)]
         )
 
 
 def _resolved(reference: object, resolve: Resolve) -> tuple[str | None, list[Problem]]:
     if not isinstance(reference, str) or not reference.startswith(("env:", "file:")):
-        message = f"must name where it is, env:NAME or file:PATH, or be {UNSIGNED}; never stands here itself"
-        return None, [("secret", message)]
+        return None, [problem("secret", "secret_reference")]
     try:
         return resolve(reference), []
     except ValueError as error:
-        return None, [("secret", str(error))]
+        return None, [problem("secret", "secret_unavailable", detail=str(error))]
 
 
 def _shown(field: str, value: Any) -> Any:  # noqa: ANN401 -- as the field is
@@ -308,8 +290,8 @@ def _shown(field: str, value: Any) -> Any:  # noqa: ANN401 -- as the field is
 def _declared(endpoint: Object) -> Object:
     declared = {"tenant": endpoint["tenant"], "name": endpoint["name"], "url": endpoint["url"]}
     declared["profile"] = endpoint["profile"]
-    for field in CHANGEABLE:
-        if endpoint[field] != DEFAULTS.get(field):
+    for field in SETTINGS:
+        if endpoint[field] != DEFAULTS[field]:
             declared[field] = endpoint[field]
     if endpoint["secret"] is None:
         declared["secret"] = UNSIGNED

@@ -11,12 +11,12 @@ from dispatcher.admin.operations.delivery_search import (
 )
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import (
+from dispatcher.admin.operations.objects import delivery_object
+from dispatcher.admin.resources.serialization import (
     LIMIT_DEFAULT,
     Object,
     Place,
     cursor_scope,
-    delivery_object,
     limit_problems,
     page_object,
     read_cursor,
@@ -24,6 +24,7 @@ from dispatcher.admin.operations.objects import (
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import Reason
+from dispatcher.core.problems import problem
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.bodies import body_can_be_made
@@ -37,7 +38,6 @@ RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
 ALL_ENDPOINTS: Final = "*"
 """Whose allowance a bulk resend of no certain endpoint counts against."""
-SAYS_NOTHING: Final = "says nothing: name an endpoint, a state, a time or the like"
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
@@ -155,9 +155,9 @@ class DeliveryOperations:
         actor.require(Role.OPERATOR)
         problems = filter_problems(wanted)
         if not wanted.given():
-            problems.append(("filter", SAYS_NOTHING))
+            problems.append(problem("filter", "empty_filter"))
         if wanted.test:
-            problems.append(("test", "a test event has one attempt; send another test event"))
+            problems.append(problem("test", "test_not_resendable"))
         if problems:
             raise InvalidRequestError(problems)
         wanted = replace(wanted, test=False)

@@ -16,12 +16,14 @@ import orjson
 
 from dispatcher.admin.operations.deployment import Actor
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import Place, time_text
+from dispatcher.admin.resources.delivery import REQUEST_ID, request_id_problems
+from dispatcher.admin.resources.serialization import Place, time_text
 from dispatcher.core import codes, ids
 from dispatcher.core.limits import LABEL_VALUE_CHARACTERS_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.printable import is_text
+from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import FieldSource, Profile
 from dispatcher.store import history
 from dispatcher.store.columns import DeliveryDetail, day_of_uuid, first_uuid, uuid_of
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
-_REQUEST_ID: Final = re.compile(r"([a-z0-9]+_)?([0-9a-f]{16})")
 _LABEL: Final = re.compile(r"([a-z0-9_.-]{1,64})=(.+)", re.DOTALL)
 EVENTS_MAX: Final = 1_000
 """Events that a label may have for their deliveries to be read one by one: some 5 µs each."""
@@ -172,7 +173,7 @@ class DeliverySearch:
                 if endpoint_id == row.endpoint_id:
                     found = replace(wanted, event_id=row.event_id, endpoint_id=endpoint_id)
                     return found, None
-        requested = _REQUEST_ID.fullmatch(text)
+        requested = REQUEST_ID.fullmatch(text)
         if requested is not None and requested[1] and self._requested(text) is not None:
             return replace(wanted, request_id=text), None
         label = _LABEL.fullmatch(text)
@@ -183,7 +184,7 @@ class DeliverySearch:
 
     def _requested(self, text: str) -> _Requested | None:
         """Reads a request id, with or without its prefix; None: no profile makes such ids."""
-        match = _REQUEST_ID.fullmatch(text)
+        match = REQUEST_ID.fullmatch(text)
         if match is None:
             return None
         prefix, digits = match[1], match[2]
@@ -321,34 +322,24 @@ async def _of_events(
     )
 
 
-def filter_problems(wanted: DeliveryFilter) -> list[tuple[str, str]]:
-    """Lists everything that is wrong with a filter, as (field, message)."""
+def filter_problems(wanted: DeliveryFilter) -> list[Problem]:
+    """List every problem of a filter."""
     problems = labels_problems(wanted.labels, "label") if wanted.labels else []
     if wanted.state is not None and wanted.state not in tuple(DeliveryState):
-        problems.append(("state", f"must be one of {', '.join(DeliveryState)}"))
+        allowed = ", ".join(DeliveryState)
+        problems.append(problem("state", "not_one_of", value=wanted.state, allowed=allowed))
     if wanted.request_id is not None:
         problems += request_id_problems(wanted.request_id)
-    if wanted.search is not None and (
-        len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX or not is_text(wanted.search)
-    ):
-        problems.append(
-            ("search", f"must be text of at most {LABEL_VALUE_CHARACTERS_MAX} characters")
-        )
+    if wanted.search is not None and len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX:
+        problems.append(problem("search", "too_long", maximum=LABEL_VALUE_CHARACTERS_MAX))
     problems += [
-        (name, "must be text without NUL")
-        for name in ("endpoint_id", "event_id", "event_type", "tenant")
+        problem(name, "invalid_text")
+        for name in ("endpoint_id", "event_id", "event_type", "tenant", "search")
         if not is_text(getattr(wanted, name) or "")
     ]
     problems += [
-        (name, "must have a time zone, as in 2026-05-29T14:32:11Z")
+        problem(name, "invalid_time")
         for name, at in (("since", wanted.since), ("until", wanted.until))
         if at is not None and at.tzinfo is None
     ]
     return problems
-
-
-def request_id_problems(request_id: str) -> list[tuple[str, str]]:
-    """Lists what is wrong with the id of a request."""
-    if _REQUEST_ID.fullmatch(request_id) is None:
-        return [("request_id", "must be a prefix such as req_ and 16 hexadecimal digits")]
-    return []

@@ -16,6 +16,7 @@ from dispatcher.config.catalogue import Catalogue
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, ForbiddenError
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.runtime.clock import Clock
@@ -57,7 +58,9 @@ class Actor:
             ForbiddenError: it is not.
         """
         if not self.may(role):
-            raise ForbiddenError(f"this needs the role {role}; yours is {self.role}")
+            raise ForbiddenError(
+                problem("role", "role_too_low", required=str(role), role=str(self.role))
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

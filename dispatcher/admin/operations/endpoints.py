@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoint_fields import (
-    CHANGEABLE,
-    PROFILE_DEFAULT,
-    TENANT_DEFAULT,
+from dispatcher.admin.operations.endpoint_rules import (
     event_types_warnings,
-    judge,
-    secret_problems,
-    tenant_problems,
-    unknown_problems,
+    read_change,
+    read_new_endpoint,
+    settings_of,
 )
-from dispatcher.admin.operations.objects import (
+from dispatcher.admin.operations.objects import endpoint_etag
+from dispatcher.admin.resources.endpoint import DEFAULTS, SETTINGS
+from dispatcher.admin.resources.fields import TENANT_DEFAULT
+from dispatcher.admin.resources.serialization import (
     LIMIT_DEFAULT,
     Object,
     Place,
     cursor_scope,
-    endpoint_etag,
     limit_problems,
     page_object,
     read_cursor,
@@ -45,6 +43,7 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import EndpointId, EndpointState, Reason
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import NONCE_BYTES, Keyring
 from dispatcher.core.secret import Secret
@@ -83,52 +82,30 @@ class Endpoints:
         """
         actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
-        name = fields.get("profile", PROFILE_DEFAULT)
-        profile = self._deployment.profiles.get(name) if isinstance(name, str) else None
-        tenant = fields.get("tenant", actor.tenant or TENANT_DEFAULT)
-        problems = unknown_problems(fields)
-        if profile is None:
-            known = ", ".join(sorted(self._deployment.profiles))
-            problems.append(("profile", f"must be one of {known}"))
-        problems += tenant_problems(tenant)
-        problems += [
-            (field, "is required")
-            for field in ("name", "url", "event_types")
-            if field not in fields
-        ]
-        values, found = judge(fields, profile, self._deployment)
-        problems += found
-        if "secret" in fields:
-            problems += secret_problems(fields["secret"], profile)
-        if problems or profile is None:
+        new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
+        if new is None:
             raise InvalidRequestError(problems)
-        if actor.tenant is not None and tenant != actor.tenant:
-            raise NotFoundError(f"there is no tenant {tenant!r}")
-        given = fields.get("secret")
-        chosen = Secret(str(given)) if given is not None else None
-        if "secret" not in fields:
+        tenant, profile = new.tenant, self._deployment.profiles[new.profile]
+        allowed_tenant(actor, tenant)
+        chosen = None if new.secret is None else Secret(new.secret)
+        if "secret" not in new.model_fields_set:
             chosen = secret.generate(profile, secrets.token_bytes)
         endpoint_id = new_endpoint_id(self._deployment)
-        row = {field: values.get(field) for field in CHANGEABLE}
-        row |= {"labels": values.get("labels", {}), "headers": values.get("headers", {})}
+        row = {**DEFAULTS, **settings_of(new)}
         async with self._database.transaction() as connection:
             await store.insert_endpoint(
                 connection,
-                [endpoint_id, tenant, *_in_order(row, profile.name), "none", shard_of(endpoint_id)],
-                str(row["name"]),
+                [endpoint_id, tenant, profile.name, shard_of(endpoint_id), *stored_in_order(row)],
+                new.name,
             )
-            await self._require_room(connection, str(tenant))
+            await self._require_room(connection, tenant)
             if chosen is not None:
                 await store.insert_secret(
                     connection, endpoint_id, "current", *seal(keyring, chosen, endpoint_id)
                 )
-            detail = {
-                "name": row["name"],
-                "profile": profile.name,
-                "url": masked_url(str(row["url"])),
-            }
+            detail = {"name": new.name, "profile": profile.name, "url": masked_url(new.url)}
             await store.write_audit(
-                connection, actor.name, str(tenant), "endpoint.create", endpoint_id, detail
+                connection, actor.name, tenant, "endpoint.create", endpoint_id, detail
             )
             made = await store.load_endpoint(connection, endpoint_id, None)
             sealed = await store.load_secrets(connection, [endpoint_id])
@@ -147,8 +124,7 @@ class Endpoints:
         limit = self._deployment.settings.limits.endpoints_per_tenant
         if await store.count_endpoints(connection, tenant, limit + 1) > limit:
             raise ConflictError(
-                f"tenant {tenant} has {limit} endpoints already, the most that"
-                " limits.endpoints_per_tenant allows. Delete one, or raise the setting."
+                problem("tenant", "too_many_endpoints_of_tenant", tenant=tenant, maximum=limit)
             )
 
     async def page(
@@ -169,13 +145,14 @@ class Endpoints:
         """
         problems = limit_problems(limit)
         if state is not None and state not in tuple(EndpointState):
-            problems.append(("state", f"must be one of {', '.join(EndpointState)}"))
+            allowed = ", ".join(EndpointState)
+            problems.append(problem("state", "not_one_of", value=state, allowed=allowed))
         if problems:
             raise InvalidRequestError(problems)
         wanted = {"tenant": tenant, "name": name, "profile": profile, "state": state}
         scope = cursor_scope("endpoints", actor.tenant, wanted)
         place = read_cursor(cursor, scope) or (None, None)
-        filters = [allowed_tenant(actor, tenant), name, profile, state, *place, limit + 1]
+        filters = [allowed_tenant(actor, tenant), name, profile, state, *place, limit + 1, None]
         async with store.reading(self._database) as connection:
             rows = await store.page_of_endpoints(connection, filters)
             sealed = await store.load_secrets(connection, [row.id for row in rows])
@@ -244,23 +221,19 @@ class Endpoints:
             )
             _require_version(row, if_match)
             profile = self._deployment.profiles.get(row.profile)
-            problems = unknown_problems(fields)
-            if "secret" in fields:
-                problems.append(("secret", "is changed by rotating it"))
-            values, more = judge(fields, profile, self._deployment)
-            if problems + more:
-                raise InvalidRequestError(problems + more)
+            change, problems = read_change(fields, profile, self._deployment)
+            if change is None:
+                raise InvalidRequestError(problems)
             for field, present in (("profile", row.profile), ("tenant", row.tenant)):
                 if fields.get(field, present) != present:
-                    raise ConflictError(
-                        f"the {field} of an endpoint never changes; make a second endpoint"
-                    )
-            after = {field: getattr(row, field) for field in CHANGEABLE} | values
-            changed = [field for field in CHANGEABLE if after[field] != getattr(row, field)]
+                    raise ConflictError(problem(field, "fixed_field", name=field))
+            before = {field: getattr(row, field) for field in SETTINGS}
+            after = before | settings_of(change)
+            changed = [field for field in SETTINGS if after[field] != before[field]]
             if changed:
                 await store.update_endpoint(
                     connection,
-                    [endpoint_id, *_in_order(after, None), after["ordering"]],
+                    [endpoint_id, *stored_in_order(after)],
                     after["name"],
                 )
                 await store.write_audit(
@@ -294,7 +267,7 @@ class Endpoints:
                 endpoint_id,
             )
             if row.state == EndpointState.DISABLED:
-                raise ConflictError("the endpoint is disabled and gets nothing; resume it first")
+                raise ConflictError(problem("state", "endpoint_disabled"))
             if await store.pause_endpoint(connection, endpoint_id):
                 await store.write_audit(
                     connection, actor.name, row.tenant, "endpoint.pause", endpoint_id, {}
@@ -381,9 +354,9 @@ def endpoint_object(
             answer["public_key"] = secret.public_key(profile, current)
     answer["staged_secret"] = _masked(opened, "staged")
     answer["previous_secret_expires_at"] = previous_expiry(sealed)
-    problem = deployment.problem_of(store.routed_row(row, sealed))
+    unusable = deployment.problem_of(store.routed_row(row, sealed))
     answer["problem"] = (
-        None if problem is None else {"reason": problem.problem, "detail": problem.detail}
+        None if unusable is None else {"reason": unusable.problem, "detail": unusable.detail}
     )
     return answer
 
@@ -419,9 +392,7 @@ def seal(keyring: Keyring, chosen: Secret, endpoint_id: str) -> tuple[str, bytes
 def _require_version(row: EndpointDetail, if_match: str | None) -> None:
     present = endpoint_etag({"updated_at": time_text(row.updated_at)})
     if if_match is not None and if_match != present:
-        raise PreconditionFailedError(
-            f"the endpoint has changed since: its version is {present}; read it again"
-        )
+        raise PreconditionFailedError(problem("If-Match", "version_changed", version=present))
 
 
 def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
@@ -431,7 +402,7 @@ def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
         NotFoundError: there is none.
     """
     if row is None:
-        raise NotFoundError(f"there is no endpoint {endpoint_id!r}")
+        raise NotFoundError(problem("id", "endpoint_not_found", value=endpoint_id))
     return row
 
 
@@ -442,7 +413,7 @@ def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
         NotFoundError: it is not the actor's.
     """
     if actor.tenant is not None and wanted not in {None, actor.tenant}:
-        raise NotFoundError(f"there is no tenant {wanted!r}")
+        raise NotFoundError(problem("tenant", "tenant_not_found", value=wanted))
     return actor.tenant or wanted
 
 
@@ -457,19 +428,16 @@ def shard_of(endpoint_id: str) -> int:
     return int.from_bytes(hashlib.sha256(endpoint_id.encode()).digest()[:8], "big") % SHARDS_COUNT
 
 
-def _in_order(row: Mapping[str, Any], profile: str | None) -> list[object]:
-    """Returns the changeable fields in the statements' order; with the profile for the insert."""
-    schedule = row["retry_schedule_seconds"]
-    return [
-        row["name"],
-        row["url"],
-        *([] if profile is None else [profile]),
-        row["event_types"],
-        orjson.dumps(row["labels"]).decode(),
-        orjson.dumps(row["headers"]).decode(),
-        row["ca_pem"],
-        row["max_concurrency"],
-        row["rate_limit"],
-        row["timeout_seconds"],
-        None if schedule is None else [float(delay) for delay in schedule],
-    ]
+def stored_in_order(settings: Mapping[str, Any]) -> list[object]:
+    """Return all settings in the order of `EndpointSettings`, as the statements take them."""
+    return [_stored(settings[name]) for name in SETTINGS]
+
+
+def _stored(value: Any) -> object:  # noqa: ANN401 -- as the setting is
+    match value:
+        case dict():
+            return orjson.dumps(value).decode()
+        case [*items] if items and not isinstance(items[0], str):
+            return [float(one) for one in items]
+        case _:
+            return value

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_problems
+from dispatcher.core.problems import problem
 from dispatcher.store import admin as store
 from dispatcher.store import erasure
 from dispatcher.store.erasure import Erased
@@ -52,7 +53,7 @@ class Erasure:
         """
         actor.require(Role.ADMIN)
         if (event_id is None) == (not labels):
-            raise InvalidRequestError([("event", "give an id or labels, and not both")])
+            raise InvalidRequestError([problem("event", "one_of_two")])
         problems = labels_problems(labels or {}, "label")
         if problems:
             raise InvalidRequestError(problems)

@@ -1,9 +1,8 @@
 """Events: published for producers outside the database, listed, shown."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import orjson
@@ -14,14 +13,15 @@ from dispatcher.admin.operations.delivery_search import (
     search_events,
 )
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoint_fields import TENANT_DEFAULT, tenant_problems
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import (
+from dispatcher.admin.operations.objects import event_object
+from dispatcher.admin.resources.event import id_problems, occurred_at_problems
+from dispatcher.admin.resources.fields import TENANT_DEFAULT, tenant_problems
+from dispatcher.admin.resources.serialization import (
     LIMIT_DEFAULT,
     Object,
     Place,
     cursor_scope,
-    event_object,
     limit_problems,
     page_object,
     read_cursor,
@@ -30,15 +30,13 @@ from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundE
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text
+from dispatcher.core.problems import Problem, problem
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.history import EventDetail
 
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
 TEXT_CHARACTERS_MAX: Final = 256
-_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,15 +211,15 @@ class Events:
             deliveries = await history.deliveries_of_event(connection, event)
         return event_object(event, deliveries)
 
-    async def _problems(self, event: NewEvent) -> list[tuple[str, str]]:
+    async def _problems(self, event: NewEvent) -> list[Problem]:
         problems = event_type_problems(event.type)
         if len(event.data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
-            problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
+            problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
         elif not is_text(event.data):
-            problems.append(("data", "must be UTF-8 text without NUL"))
+            problems.append(problem("data", "invalid_text"))
         elif (kind := await history.json_kind(self._database, event.data)) != "object":
-            found = "this is no JSON" if kind is None else f"not {kind}"
-            problems.append(("data", f"must be the text of a JSON object, {found}"))
+            found = "invalid JSON" if kind is None else kind
+            problems.append(problem("data", "not_a_json_object", kind=found))
         if event.id is not None:
             problems += id_problems(event.id)
         if event.tenant is not None:
@@ -229,7 +227,11 @@ class Events:
         if event.labels:
             problems += labels_problems(event.labels)
         problems += [
-            (name, f"must have at most {TEXT_CHARACTERS_MAX} characters, none of them NUL")
+            problem(
+                name,
+                "invalid_text" if not is_text(text) else "too_long",
+                maximum=TEXT_CHARACTERS_MAX,
+            )
             for name, text in (
                 ("ordering_key", event.ordering_key),
                 ("traceparent", event.traceparent),
@@ -239,24 +241,6 @@ class Events:
         if event.occurred_at is not None:
             problems += occurred_at_problems(event.occurred_at)
         return problems
-
-
-def id_problems(event_id: str) -> list[tuple[str, str]]:
-    """Lists what is wrong with the id that a producer gives an event."""
-    if _ID.fullmatch(event_id) is None:
-        return [("id", "must be 1 to 64 letters, digits, _ and -")]
-    if _RESERVED_ID.fullmatch(event_id):
-        return [
-            ("id", "has the form that is made where no id is given; leave it out or give another")
-        ]
-    return []
-
-
-def occurred_at_problems(at: datetime) -> list[tuple[str, str]]:
-    """Lists what is wrong with the time of an event."""
-    if at.tzinfo is None or at < _EARLIEST:
-        return [("occurred_at", "must have a time zone and lie in the years 1970 to 9999")]
-    return []
 
 
 def _owner(taken: EventDetail | None) -> str:

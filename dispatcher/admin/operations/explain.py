@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import NamedTuple, assert_never
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
-from dispatcher.admin.operations.objects import Object, delivery_object, event_object, time_text
+from dispatcher.admin.operations.objects import delivery_object, event_object
 from dispatcher.admin.operations.reasons import (
     NO_DISPATCHER,
     Circumstances,
     next_step,
     reason_words,
 )
+from dispatcher.admin.resources.serialization import Object, time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState

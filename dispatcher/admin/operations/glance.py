@@ -6,7 +6,8 @@ One question for a whole page, so that a list costs the same however long it is.
 from collections.abc import Sequence
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import Object, attempt_object
+from dispatcher.admin.operations.objects import attempt_object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.store import admin as store
 from dispatcher.store.glance import EndpointName, read_last_attempts, read_names
 

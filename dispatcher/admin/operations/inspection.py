@@ -11,13 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import (
-    Object,
-    delivery_object,
-    event_object,
-    phases_object,
-    time_text,
-)
+from dispatcher.admin.operations.objects import delivery_object, event_object, phases_object
 from dispatcher.admin.operations.reasons import (
     Circumstances,
     Step,
@@ -27,6 +21,7 @@ from dispatcher.admin.operations.reasons import (
     why,
 )
 from dispatcher.admin.operations.requests import ANY_PORT, request_template
+from dispatcher.admin.resources.serialization import Object, time_text
 from dispatcher.core import secret
 from dispatcher.core.envelope import request_id
 from dispatcher.core.errors import (

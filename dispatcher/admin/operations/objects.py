@@ -1,60 +1,13 @@
-"""The objects that operations answer: their keys, their times, and pages with opaque cursors."""
+"""The objects of deliveries, attempts and events, and the version of an endpoint."""
 
-import base64
-import binascii
 import codecs
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Sequence
 
-import orjson
-
-from dispatcher.core.errors import InvalidRequestError
+from dispatcher.admin.resources.serialization import JsonText, Object, time_text
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.core.url import masked_url
 from dispatcher.store.columns import AttemptDetail, DeliveryDetail
 from dispatcher.store.history import EventDetail
-
-Row = TypeVar("Row")
-Object = dict[str, Any]
-"""Ready for `write_json`; times are texts, an event's data is a `JsonText`."""
-
-LIMIT_DEFAULT: Final = 50
-LIMIT_MAX: Final = 500
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class JsonText:
-    """JSON that is written as it stands: digits, order of keys and spaces of an event's data stay."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-class Place(NamedTuple):
-    """Where a page ended: the time and id of its last item."""
-
-    at: datetime
-    id: str
-
-
-def write_json(value: object, *, indent: bool = False) -> bytes:
-    """Returns an object as JSON."""
-    return orjson.dumps(value, _fragment, orjson.OPT_INDENT_2 if indent else 0)
-
-
-def _fragment(value: object) -> orjson.Fragment:
-    if isinstance(value, JsonText):
-        return orjson.Fragment(value.text)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-def time_text(moment: datetime | None) -> str | None:
-    """Returns RFC 3339 in UTC with microseconds and `Z`, as in `2026-05-29T14:32:11.000000Z`."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def delivery_object(
@@ -160,80 +113,3 @@ def endpoint_etag(endpoint: Object) -> str:
     each other.
     """
     return f'"{endpoint["updated_at"]}"'
-
-
-def page_object(
-    rows: Sequence[Row],
-    limit: int,
-    place: Callable[[Row], Place],
-    item: Callable[[Row], Object],
-    *,
-    scope: str = "",
-) -> Object:
-    """Returns a page of at most `limit` of the rows, of which one more than that was asked for."""
-    shown = rows[:limit]
-    cursor = write_cursor(place(shown[-1]), scope) if len(rows) > limit else None
-    return {"items": [item(row) for row in shown], "next_cursor": cursor}
-
-
-def cursor_scope(listing: str, tenant: str | None, wanted: Mapping[str, object]) -> str:
-    """Returns what a cursor is bound to: the listing, whose it is, and its filter."""
-    text = orjson.dumps([listing, tenant, dict(wanted)], default=str, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(text).hexdigest()[:12]
-
-
-def write_cursor(place: Place, scope: str = "") -> str:
-    """Returns a text that `read_cursor` turns back under the same scope; nobody else is to read it."""
-    microseconds = (place.at - _EPOCH) // timedelta(microseconds=1)
-    text = f"{microseconds}|{scope}|{place.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_cursor(text: str | None, scope: str = "") -> Place | None:
-    """Returns the place of a cursor; None is the first page.
-
-    Raises:
-        InvalidRequestError: the text is no cursor of ours, or that of another list or filter.
-    """
-    if text is None:
-        return None
-    place, bound_to = _opened_cursor(text)
-    if bound_to != scope:
-        raise InvalidRequestError(
-            [("cursor", "belongs to a list with another filter; begin with its first page")]
-        )
-    return place
-
-
-def cursor_problems(text: str) -> list[tuple[str, str]]:
-    """Lists what is wrong with a cursor, whatever list it is of."""
-    try:
-        _opened_cursor(text)
-    except InvalidRequestError as error:
-        return error.problems
-    return []
-
-
-def _opened_cursor(text: str) -> tuple[Place, str]:
-    """Returns the place of a cursor and the scope that it is bound to."""
-    try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        decoded = base64.b64decode(padded, b"-_", validate=True).decode()
-        microseconds, bound_to, identifier = decoded.split("|", 2)
-        place = Place(_EPOCH + timedelta(microseconds=int(microseconds)), identifier)
-    except (binascii.Error, ValueError, OverflowError):
-        raise _no_cursor() from None
-    if not place.id.isprintable() or write_cursor(place, bound_to) != text:
-        raise _no_cursor()
-    return place, bound_to
-
-
-def _no_cursor() -> InvalidRequestError:
-    return InvalidRequestError([("cursor", "is not a next_cursor of an earlier page")])
-
-
-def limit_problems(limit: int) -> list[tuple[str, str]]:
-    """Lists what is wrong with the size of a page."""
-    if 1 <= limit <= LIMIT_MAX:
-        return []
-    return [("limit", f"must be from 1 to {LIMIT_MAX}")]

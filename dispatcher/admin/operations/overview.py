@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import Object, time_text
+from dispatcher.admin.resources.serialization import Object, time_text
 from dispatcher.core import histogram
 from dispatcher.core.url import masked_url
 from dispatcher.store import admin as store

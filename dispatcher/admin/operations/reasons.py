@@ -7,7 +7,7 @@ may rely on them. The texts here are those of API and command line.
 from datetime import datetime
 from typing import Final, NamedTuple, assert_never
 
-from dispatcher.admin.operations.objects import time_text
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
 from dispatcher.store.columns import AttemptDetail, DeliveryDetail
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
 from dispatcher.core.sealing import NONCE_BYTES
 from dispatcher.store import admin as store

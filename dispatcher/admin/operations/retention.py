@@ -1,7 +1,7 @@
 """Retention asked for by a person: what would go now, or that it goes."""
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import NotFoundError
 from dispatcher.maintenance.retention import Action, Retention, Step, days_of, planned
 from dispatcher.store import admin as store

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoint_fields import secret_problems
+from dispatcher.admin.operations.endpoint_rules import secret_problems
 from dispatcher.admin.operations.endpoints import endpoint_object, found, previous_expiry, seal
-from dispatcher.admin.operations.objects import Object, time_text
+from dispatcher.admin.resources.endpoint import OVERLAP_SECONDS_MAX
+from dispatcher.admin.resources.fields import number_problems
+from dispatcher.admin.resources.serialization import Object, time_text
 from dispatcher.core import secret
 from dispatcher.core.errors import ConflictError, InvalidRequestError, SecretError
+from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.secret import Secret
 from dispatcher.store import admin as store
@@ -23,7 +26,6 @@ from dispatcher.store.admin import EndpointDetail
 from dispatcher.store.routing import SealedSecret
 
 OVERLAP_SECONDS_DEFAULT: Final = 86_400
-OVERLAP_SECONDS_MAX: Final = 604_800
 PREVIOUS_SECRETS_MAX: Final = 4
 """Old secrets that still sign: each is one more signature in every request's header."""
 
@@ -43,13 +45,13 @@ class Rotation:
         new_secret: str | None = None,
         overlap_seconds: float | None = None,
         activate: bool | None = None,
-        faults: Sequence[tuple[str, str]] = (),
+        problems: Sequence[Problem] = (),
     ) -> Object:
         """Gives an endpoint a new secret, made where none is given, and returns it whole.
 
         The answer has `secret`, `public_key`, `state` (`active` or `staged`) and
-        `previous_secret_expires_at`, when the last of the old secrets stops. `faults` are those that
-        the request was found to have before; they are told together with what is found here.
+        `previous_secret_expires_at`, when the last of the old secrets stops. `problems` were found in the
+        request before; they are reported together with those found here.
 
         Raises:
             ForbiddenError: the role does not reach. InvalidRequestError: every fault. NotFoundError: no such endpoint.
@@ -64,9 +66,9 @@ class Rotation:
             )
             profile = self._profile(row)
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
-            problems = [*faults, *_problems(profile, new_secret, overlap_seconds, activate)]
+            problems = [*problems, *_problems(profile, new_secret, overlap_seconds, activate)]
             if new_secret is not None and self._is_known(new_secret, sealed, endpoint_id):
-                problems.append(("secret", "is one that the endpoint has already"))
+                problems.append(problem("secret", "secret_in_use"))
             if problems:
                 raise InvalidRequestError(problems)
             chosen = Secret(new_secret) if new_secret is not None else None
@@ -80,7 +82,12 @@ class Rotation:
                 overlap = OVERLAP_SECONDS_DEFAULT if overlap_seconds is None else overlap_seconds
                 if overlap and len(old) >= PREVIOUS_SECRETS_MAX:
                     raise ConflictError(
-                        f"{len(old)} old secrets still sign; wait until {time_text(old[0].expires_at)}"
+                        problem(
+                            "overlap_seconds",
+                            "too_many_old_secrets",
+                            count=len(old),
+                            until=time_text(old[0].expires_at),
+                        )
                     )
                 if overlap:
                     await store.retire_secret(connection, endpoint_id, overlap)
@@ -120,7 +127,7 @@ class Rotation:
             )
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
             if not any(one.role == "staged" for one in sealed):
-                raise ConflictError("no secret is staged; rotate the secret first")
+                raise ConflictError(problem("activate_staged", "no_staged_secret"))
             await store.forget_secret(connection, endpoint_id, "current")
             await store.activate_secret(connection, endpoint_id)
             row = row._replace(updated_at=await store.touch_endpoint(connection, endpoint_id))
@@ -166,9 +173,7 @@ class Rotation:
     def _profile(self, row: EndpointDetail) -> Profile:
         profile = self._deployment.profiles.get(row.profile)
         if profile is None:
-            raise ConflictError(
-                f"the profile {row.profile} of this endpoint is not configured any more"
-            )
+            raise ConflictError(problem("profile", "profile_not_configured", profile=row.profile))
         return profile
 
     def _is_known(self, text: str, sealed: list[SealedSecret], endpoint_id: str) -> bool:
@@ -184,20 +189,13 @@ class Rotation:
 
 def _problems(
     profile: Profile, new_secret: str | None, overlap_seconds: float | None, activate: bool | None
-) -> list[tuple[str, str]]:
+) -> list[Problem]:
     problems = [] if new_secret is None else secret_problems(new_secret, profile)
     if profile.several_signatures:
         if activate is False:
-            problems.append(
-                ("activate", f"is always so under {profile.name}: old and new secret sign together")
-            )
-        if overlap_seconds is not None and not 0 <= overlap_seconds <= OVERLAP_SECONDS_MAX:
-            problems.append(("overlap_seconds", f"must be from 0 to {OVERLAP_SECONDS_MAX}"))
+            problems.append(problem("activate", "activate_not_possible", profile=profile.name))
+        if overlap_seconds is not None:
+            problems += number_problems(overlap_seconds, "overlap_seconds", 0, OVERLAP_SECONDS_MAX)
     elif overlap_seconds is not None:
-        problems.append(
-            (
-                "overlap_seconds",
-                f"is not possible: a request under {profile.name} has room for one signature",
-            )
-        )
+        problems.append(problem("overlap_seconds", "overlap_not_possible", profile=profile.name))
     return problems

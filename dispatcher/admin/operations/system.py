@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
-from dispatcher.admin.operations.objects import Object, time_text
+from dispatcher.admin.resources.serialization import Object, time_text
 from dispatcher.store import admin as store
 from dispatcher.store import pages, statistics
 from dispatcher.store.pages import PostgresRow, ReplicaRow, TableRow

@@ -21,7 +21,8 @@ import structlog
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import Object, attempt_object, delivery_object
+from dispatcher.admin.operations.objects import attempt_object, delivery_object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage

@@ -8,13 +8,13 @@ that tenant only. Revoked, it ends at once, and with it every session that was o
 import base64
 import hashlib
 import secrets
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
-from dispatcher.admin.operations.endpoint_fields import tenant_problems
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import (
+from dispatcher.admin.resources.fields import name_problems, tenant_problems
+from dispatcher.admin.resources.serialization import (
     LIMIT_DEFAULT,
     Object,
     Place,
@@ -24,8 +24,10 @@ from dispatcher.admin.operations.objects import (
     read_cursor,
     time_text,
 )
+from dispatcher.admin.resources.token import expiry_problems
 from dispatcher.core import ids
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
+from dispatcher.core.problems import Problem, problem
 from dispatcher.store import admin as store
 from dispatcher.store import tokens as token_store
 from dispatcher.store.tokens import TokenDetail
@@ -34,8 +36,6 @@ TEXT_PREFIX: Final = "dsp_"
 TEXT_BYTES: Final = 32
 SHOWN_CHARACTERS: Final = 12
 """48 of 256 bits: enough to know a token again, far too few to guess the rest."""
-NAME_CHARACTERS_MAX: Final = 128
-_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def digest_of(text: str) -> bytes:
@@ -138,7 +138,7 @@ class Tokens:
         async with self._database.transaction() as connection:
             row = await token_store.load_token(connection, token_id, actor.tenant)
         if row is None:
-            raise NotFoundError(f"there is no token {token_id!r}")
+            raise _not_found(token_id)
         return token_object(row)
 
     async def revoke(self, actor: Actor, token_id: str) -> Object:
@@ -151,7 +151,7 @@ class Tokens:
         async with self._database.transaction() as connection:
             row = await token_store.load_token(connection, token_id, actor.tenant)
             if row is None:
-                raise NotFoundError(f"there is no token {token_id!r}")
+                raise _not_found(token_id)
             revoked_at = await token_store.revoke_token(connection, token_id)
             if revoked_at is not None:
                 row = row._replace(revoked_at=revoked_at)
@@ -182,30 +182,15 @@ def token_object(token: TokenDetail) -> Object:
     }
 
 
-def name_problems(name: object) -> list[tuple[str, str]]:
-    """Lists what is wrong with the name of a token."""
-    if not isinstance(name, str) or not 1 <= len(name) <= NAME_CHARACTERS_MAX:
-        return [("name", f"must be a text of 1 to {NAME_CHARACTERS_MAX} characters")]
-    if not name.isprintable() or name != name.strip():
-        return [("name", "must have no control characters, and no space at its ends")]
-    return []
+def _not_found(token_id: str) -> NotFoundError:
+    return NotFoundError(problem("id", "token_not_found", value=token_id))
 
 
-def expiry_problems(expires_at: datetime, now: datetime) -> list[tuple[str, str]]:
-    """Lists what is wrong with the time at which a token ends."""
-    if expires_at.tzinfo is None:
-        return [("expires_at", "must have a time zone, as in 2026-05-29T14:32:11Z")]
-    if expires_at <= now:
-        return [("expires_at", "must lie in the future")]
-    if expires_at >= _LATEST:  # the driver writes the last instant of all as infinity
-        return [("expires_at", "must lie before the last day of the year 9999")]
-    return []
-
-
-def _problems(name: object, role: object, tenant: object) -> list[tuple[str, str]]:
+def _problems(name: object, role: object, tenant: object) -> list[Problem]:
     problems = name_problems(name)
     if role not in tuple(Role):
-        problems.append(("role", f"must be one of {', '.join(Role)}"))
+        allowed = ", ".join(Role)
+        problems.append(problem("role", "not_one_of", value=role, allowed=allowed))
     if tenant is not None:
         problems += tenant_problems(tenant)
     return problems

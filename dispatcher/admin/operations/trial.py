@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
-from dispatcher.admin.operations.objects import Object, delivery_object
+from dispatcher.admin.operations.objects import delivery_object
 from dispatcher.admin.operations.requests import ANY_PORT, request_template
+from dispatcher.admin.resources.event import test_type_problems
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core import codes, ids
 from dispatcher.core.envelope import MadeTestEvent, make_test_event
 from dispatcher.core.errors import (
@@ -25,8 +27,9 @@ from dispatcher.core.errors import (
     InvalidRequestError,
 )
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
-from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems, parse_event_types
+from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import Answer, Outcome, Reason
+from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.url import CanonicalUrl, canonical_url
@@ -138,14 +141,15 @@ class Trial:
     async def _make(
         self, row: EndpointDetail, profile: Profile, event_type: str | None, data: str | None
     ) -> MadeTestEvent:
-        problems: list[tuple[str, str]] = []
+        problems: list[Problem] = []
         if event_type is not None:
             problems += test_type_problems(event_type)
         if data is not None:
             if len(data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
-                problems.append(("data", f"must have at most {EVENT_DATA_BYTES_MAX} bytes"))
-            elif await history.json_kind(self._database, data) != "object":
-                problems.append(("data", "must be the text of a JSON object"))
+                problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
+            elif (kind := await history.json_kind(self._database, data)) != "object":
+                found = "invalid JSON" if kind is None else kind
+                problems.append(problem("data", "not_a_json_object", kind=found))
         if problems:
             raise InvalidRequestError(problems)
         if event_type is None and (profile.fixed_test is None or data is not None):
@@ -166,7 +170,9 @@ class Trial:
                 now=self._deployment.clock.now(),
             )
         except EncodingError as error:
-            raise InvalidRequestError([("data", str(error))]) from error
+            raise InvalidRequestError(
+                [problem("data", "not_encodable", detail=str(error))]
+            ) from error
 
     def _first_type(self, event_types: Sequence[str]) -> str | None:
         """Returns the first type of the catalogue that the endpoint takes, else an exact name of its own."""
@@ -200,7 +206,9 @@ class Trial:
                 traceparent=None,
             )
         except EncodingError as fault:
-            raise InvalidRequestError([("event_type", str(fault))]) from fault
+            raise InvalidRequestError(
+                [problem("event_type", "not_encodable", detail=str(fault))]
+            ) from fault
         target = self._gate.make_target(url, row.ca_pem, row.id)
         done: asyncio.Future[Answer | NotAttempted] = asyncio.get_running_loop().create_future()
 
@@ -220,13 +228,6 @@ class Trial:
         if isinstance(answer, NotAttempted):
             raise DispatcherError(f"nothing was sent: {answer.reason}")
         return _Sent(answer, attempted_at, clock.monotonic() - started)
-
-
-def test_type_problems(event_type: str) -> list[tuple[str, str]]:
-    """Lists what is wrong with the type of a test event, which may be one of the dispatcher's own."""
-    if event_type.startswith(OPERATIONAL_PREFIX):
-        return []
-    return event_type_problems(event_type, "event_type")
 
 
 def _attempt(row: EndpointDetail, sent: _Sent) -> AttemptDetail:

@@ -1,7 +1,6 @@
 -- Changes an endpoint; its tenant, profile and shard never change. Locks: the row, routing's row.
 --
--- Parameters: $1 id, $2 name, $3 url, $4 event types, $5 labels, $6 headers (JSON texts), $7 ca_pem,
---   $8 max_concurrency, $9 rate_limit, $10 timeout, $11 retry schedule (seconds), $12 ordering.
+-- Parameters: $1 id, then the settings in their order (labels and headers: JSON texts).
 -- Index: endpoint_pkey.
 UPDATE dispatcher.endpoint
 SET name = $2, url = $3, event_types = $4, labels = $5::text::jsonb, headers = $6::text::jsonb, ca_pem = $7,

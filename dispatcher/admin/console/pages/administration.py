@@ -6,11 +6,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from dispatcher.admin.console.filters import parse_time, read_time
-from dispatcher.admin.console.forms import faults_by_field
+from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.audit import AuditQuery
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 DAYS: Final = ("7", "30", "90", "365")
@@ -27,12 +28,14 @@ async def activity(visit: Visit) -> web.StreamResponse:
     if not problems:
         page = await visit.operations.audit.page(
             visit.who,
-            actor_name=visit.query("by"),
-            action=visit.query("action"),
-            object_id=visit.query("subject"),
-            since=since,
-            until=until,
-            cursor=visit.query("cursor"),
+            AuditQuery.model_construct(
+                actor=visit.query("by"),
+                action=visit.query("action"),
+                object=visit.query("subject"),
+                since=since,
+                until=until,
+                cursor=visit.query("cursor"),
+            ),
         )
     fields = ("by", "action", "subject", "since", "until")
     return visit.page(
@@ -87,10 +90,10 @@ async def token_made(visit: Visit) -> web.StreamResponse:
         )
     except InvalidRequestError as error:
         visit.site.forms.forget(form_id)
-        return await _tokens_page(visit, faults_by_field(visit, error.problems), status=422)
+        return await _tokens_page(visit, problems_by_field(visit, error.problems), status=422)
     except ConflictError as error:
         visit.site.forms.forget(form_id)
-        return await _tokens_page(visit, {"name": str(error)}, status=409)
+        return await _tokens_page(visit, {"name": visit.problem(error)}, status=409)
     return await _tokens_page(visit, {}, made)
 
 

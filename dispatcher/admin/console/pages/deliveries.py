@@ -6,12 +6,18 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from dispatcher.admin.console.commands import as_curl, as_verify
-from dispatcher.admin.console.filters import DELIVERY_FIELDS, delivery_filter, delivery_id
+from dispatcher.admin.console.filters import (
+    DELIVERY_FIELDS,
+    delivery_filter,
+    delivery_id,
+    unreadable,
+)
+from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.console.words import advice, afterwards
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
 
@@ -48,7 +54,7 @@ async def _list_page(
                 visit.who, wanted, cursor=visit.query("cursor")
             )
         except InvalidRequestError as error:
-            problems = dict(error.problems)
+            problems = problems_by_field(visit, error.problems)
     names = await visit.operations.glance.names(
         visit.who, [one["endpoint_id"] for one in page["items"]]
     )
@@ -133,7 +139,7 @@ async def asked(visit: Visit) -> web.StreamResponse:
     visit.who.require(Role.OPERATOR)
     wanted, problems = delivery_filter(visit)
     if problems:
-        raise InvalidRequestError(list(problems.items()))
+        raise InvalidRequestError(unreadable(problems))
     counted = await visit.operations.deliveries.resend_matching(visit.who, wanted, dry_run=True)
     return visit.page(
         "resend.html", counted=counted, given=wanted.given(), filter=_carried(visit, None)
@@ -145,7 +151,7 @@ async def resent(visit: Visit) -> web.StreamResponse:
     visit.who.require(Role.OPERATOR)
     wanted, problems = delivery_filter(visit)
     if problems:
-        raise InvalidRequestError(list(problems.items()))
+        raise InvalidRequestError(unreadable(problems))
     if not visit.site.forms.take(visit.form.get("form_id", "")):
         raise ConflictError(visit.text("error.sent_before"))
     counted = await visit.operations.deliveries.resend_matching(visit.who, wanted, dry_run=False)

@@ -1,18 +1,26 @@
 """Endpoints: the list, and one of them with its figures; made, changed, paused, resumed, deleted."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
 from dispatcher.admin.console import charts
-from dispatcher.admin.console.forms import EMPTY, faults_by_field, read_endpoint, shown_endpoint
+from dispatcher.admin.console.forms import (
+    EMPTY,
+    controls_in,
+    problems_by_field,
+    read_endpoint,
+    shown_endpoint,
+)
 from dispatcher.admin.console.pages.trial import send_and_judge
 from dispatcher.admin.console.profiles import facts, in_order
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.operations.objects import Object, endpoint_etag
+from dispatcher.admin.operations.objects import endpoint_etag
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.model import EndpointState
 
@@ -34,7 +42,7 @@ async def listed(visit: Visit) -> web.StreamResponse:
             cursor=visit.query("cursor"),
         )
     except InvalidRequestError as error:
-        problems = faults_by_field(visit, error.problems)
+        problems = problems_by_field(visit, error.problems)
     figures = await visit.operations.overview.of_endpoints(
         visit.who, [one["id"] for one in page["items"]]
     )
@@ -103,6 +111,7 @@ def _form_page(
         values=values,
         problems=problems,
         groups=[(group, types) for group, types in groups if types],
+        controls_in=partial(controls_in, creates=values["endpoint"] is None),
         chosen=values["event_types"],
         profiles=[facts(one) for one in in_order(deployment.profiles)],
         endpoint=values["endpoint"],
@@ -127,16 +136,16 @@ async def made(visit: Visit) -> web.StreamResponse:
         endpoint = await visit.operations.endpoints.create(visit.who, fields)
     except InvalidRequestError as error:
         visit.site.forms.forget(visit.form.get("form_id", ""))
-        return _form_page(visit, typed(visit), faults_by_field(visit, error.problems), 422)
+        return _form_page(visit, typed(visit), problems_by_field(visit, error.problems), 422)
     except ConflictError as error:
         visit.site.forms.forget(visit.form.get("form_id", ""))
-        return _form_page(visit, typed(visit), {"name": str(error)}, 409)
+        return _form_page(visit, typed(visit), {"name": visit.problem(error)}, 409)
     trial, trial_problem, was_paused = None, None, False
     if visit.form.get("then") == "test":
         try:
             trial = await send_and_judge(visit, endpoint["id"], None, None)
         except DispatcherError as error:
-            trial_problem = str(error)
+            trial_problem = visit.problem(error)
         failed = trial is None or trial["state"] != "succeeded"
         if failed and visit.form.get("pause_if_failed"):
             await visit.operations.endpoints.pause(visit.who, endpoint["id"])
@@ -181,9 +190,9 @@ async def changed(visit: Visit) -> web.StreamResponse:
             visit.who, endpoint["id"], fields, if_match=visit.form.get("version") or None
         )
     except InvalidRequestError as error:
-        return _form_page(visit, values, faults_by_field(visit, error.problems), 422)
+        return _form_page(visit, values, problems_by_field(visit, error.problems), 422)
     except ConflictError as error:
-        return _form_page(visit, values, {"name": str(error)}, 409)
+        return _form_page(visit, values, {"name": visit.problem(error)}, 409)
     return visit.go(f"/webhooks/{endpoint['id']}", "note.saved")
 
 

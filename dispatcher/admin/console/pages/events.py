@@ -6,6 +6,7 @@ import orjson
 from aiohttp import web
 
 from dispatcher.admin.console.filters import EVENT_FIELDS, event_filter
+from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.core.errors import InvalidRequestError
@@ -25,7 +26,7 @@ async def listed(visit: Visit) -> web.StreamResponse:
                 **arguments,  # type: ignore[arg-type]  # as named
             )
         except InvalidRequestError as error:
-            problems = dict(error.problems)
+            problems = problems_by_field(visit, error.problems)
     return visit.page(
         "events.html",
         status=422 if problems else 200,

@@ -4,12 +4,12 @@ from typing import Final
 
 from aiohttp import web
 
-from dispatcher.admin.console.forms import faults_by_field
+from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.pages.endpoints import profile_facts
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 _HOUR_SECONDS: Final = 3600
@@ -72,8 +72,8 @@ async def rotated(visit: Visit) -> web.StreamResponse:
             activate=True if visit.form.get("activate") else None,
         )
     except InvalidRequestError as error:
-        faults = faults_by_field(visit, error.problems)
-        return _page(visit, endpoint, problems=faults, status=422)
+        problems = problems_by_field(visit, error.problems)
+        return _page(visit, endpoint, problems=problems, status=422)
     endpoint = await visit.operations.endpoints.show(visit.who, endpoint["id"])
     return _page(visit, endpoint, rotated=found)
 

@@ -22,8 +22,8 @@ from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.times import NOTHING, moment
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.console.words import ICONS, TONES, retry_count
-from dispatcher.admin.operations.objects import Object
 from dispatcher.admin.operations.tail import Batch
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.printable import escape
 
 HEARTBEAT_SECONDS: Final = 10.0

@@ -4,11 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
-from dispatcher.admin.console.forms import faults_by_field
+from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.operations.objects import Object
+from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 from dispatcher.core.matching import parse_event_types
 
@@ -48,7 +48,7 @@ async def sent(visit: Visit) -> web.StreamResponse:
             visit, endpoint["id"], event_type, None if data == sample else data
         )
     except InvalidRequestError as error:
-        return _page(visit, endpoint, None, faults_by_field(visit, error.problems), 422)
+        return _page(visit, endpoint, None, problems_by_field(visit, error.problems), 422)
     return _page(visit, endpoint, result, {})
 
 

@@ -1,0 +1,170 @@
+"""Rules of an endpoint that depend on its profile and on the deployment, and the reading of its fields.
+
+Values come as they were written in JSON or on the command line, so each may be of any type. A field
+that is left out stays absent, which is not the same as null: null brings a limit back to its default
+and makes an endpoint unsigned.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.resources.endpoint import (
+    PROFILE_DEFAULT,
+    READ_ONLY,
+    RULES,
+    EndpointChange,
+    EndpointSettings,
+    NewEndpoint,
+)
+from dispatcher.admin.resources.fields import problems_of
+from dispatcher.core.addresses import PortPolicy
+from dispatcher.core.errors import InvalidRequestError, SecretError
+from dispatcher.core.limits import (
+    CUSTOM_HEADERS_BYTES_MAX,
+    LABELS_COUNT_MAX,
+    SUBSCRIPTION_TYPES_COUNT_MAX,
+)
+from dispatcher.core.problems import Problem, problem
+from dispatcher.core.profile import Profile
+from dispatcher.core.request import headers_bytes_count, validate_headers
+from dispatcher.core.secret import Secret, check
+from dispatcher.core.url import canonical_url
+
+
+class Rules:
+    """The rules of one profile of a deployment; without a profile they apply as far as they can."""
+
+    def __init__(self, profile: Profile | None, deployment: Deployment) -> None:
+        self._profile = profile
+        self._deployment = deployment
+
+    def url(self, text: str) -> str:
+        """Return the canonical form of a URL.
+
+        Raises:
+            InvalidRequestError: it breaks the rules of URLs, the profile or the settings.
+        """
+        egress = self._deployment.settings.egress
+        url = canonical_url(
+            text,
+            https_only=self._profile is not None and self._profile.https_only,
+            allow_ports=PortPolicy.parse(egress.allow_ports),
+        )
+        if url.scheme == "http" and not egress.allow_http:
+            raise InvalidRequestError([problem("url", "url_http_off")])
+        rule = self._deployment.policy.judge(url.host, url.port) if url.is_literal else None
+        if rule is not None:
+            raise InvalidRequestError([problem("url", "url_address_denied", rule=rule)])
+        return url.url
+
+    def headers(self, headers: dict[str, str]) -> list[Problem]:
+        """List the problems of custom headers."""
+        return [] if self._profile is None else validate_headers(headers, self._profile)
+
+    def limits(self, field: str, value: object) -> list[Problem]:
+        """List the limits of the settings that a value exceeds; fixed limits are reported elsewhere."""
+        limits = self._deployment.settings.limits
+        if field == "event_types" and isinstance(value, list):
+            count, limit, key = len(value), limits.event_types_per_endpoint, "event_types"
+            fixed = SUBSCRIPTION_TYPES_COUNT_MAX
+        elif field == "labels" and isinstance(value, dict):
+            count, limit, key = len(value), limits.labels_per_endpoint, "labels"
+            fixed = LABELS_COUNT_MAX
+        elif field == "headers" and isinstance(value, dict):
+            count, limit, key = (
+                headers_bytes_count(value),
+                limits.header_bytes_per_endpoint,
+                "header_bytes",
+            )
+            fixed = CUSTOM_HEADERS_BYTES_MAX
+        else:
+            return []
+        if not limit < count <= fixed:
+            return []
+        setting = f"limits.{key}_per_endpoint"
+        return [problem(field, "limit_exceeded", count=count, setting=setting, maximum=limit)]
+
+
+def read_new_endpoint(
+    fields: Mapping[str, object], tenant: str, deployment: Deployment
+) -> tuple[NewEndpoint | None, list[Problem]]:
+    """Return a new endpoint, `tenant` where the fields name none; None with every problem."""
+    name = fields.get("profile", PROFILE_DEFAULT)
+    profile = deployment.profiles.get(name) if isinstance(name, str) else None
+    endpoint, problems = _read(NewEndpoint, {"tenant": tenant, **fields}, profile, deployment)
+    if profile is None:
+        allowed = ", ".join(sorted(deployment.profiles))
+        problems = [one for one in problems if one.field != "profile"]
+        problems.append(problem("profile", "not_one_of", value=name, allowed=allowed))
+    if "secret" in fields:
+        problems = [one for one in problems if one.field != "secret"]
+        problems += secret_problems(fields["secret"], profile)
+    return (None if problems else endpoint), problems
+
+
+def read_change(
+    fields: Mapping[str, object], profile: Profile | None, deployment: Deployment
+) -> tuple[EndpointChange | None, list[Problem]]:
+    """Return a change of an endpoint of this profile; None with every problem."""
+    given = {name: value for name, value in fields.items() if name not in {"profile", "tenant"}}
+    secret = [problem("secret", "secret_rotation_only")] if "secret" in given else []
+    given.pop("secret", None)
+    change, problems = _read(EndpointChange, given, profile, deployment)
+    return (None if problems or secret else change), [*problems, *secret]
+
+
+def _read(
+    model: type[EndpointSettings],
+    fields: Mapping[str, object],
+    profile: Profile | None,
+    deployment: Deployment,
+) -> tuple[Any, list[Problem]]:
+    try:
+        return model.model_validate(fields, context={RULES: Rules(profile, deployment)}), []
+    except ValidationError as error:
+        return None, [
+            problem(one.field, "read_only")
+            if one.code == "unknown_field" and one.field in READ_ONLY
+            else one
+            for one in problems_of(error)
+        ]
+
+
+def settings_of(endpoint: EndpointSettings) -> dict[str, Any]:
+    """Return the settings that were given, as they are stored."""
+    return {
+        name: getattr(endpoint, name)
+        for name in EndpointSettings.model_fields
+        if name in endpoint.model_fields_set
+    }
+
+
+def secret_problems(given: object, profile: Profile | None) -> list[Problem]:
+    """List the problems of a secret; null means unsigned."""
+    if given is not None and not isinstance(given, str):
+        return [problem("secret", "not_a_string")]
+    if profile is None:
+        return []
+    try:
+        check(profile, None if given is None else Secret(given))
+    except SecretError as error:
+        return [error.problem or problem("secret", "invalid_value", detail=str(error))]
+    return []
+
+
+def event_types_warnings(event_types: list[str], deployment: Deployment) -> list[str]:
+    """Return a sentence for each subscription that no type of the catalogue matches."""
+    known = deployment.catalogue.types
+    return [
+        f"event_types: the catalogue has no {text}. The subscription is kept; check its spelling."
+        for text in event_types
+        if text != "*"
+        and (
+            not any(name.startswith(text.removesuffix("*")) for name in known)
+            if text.endswith(".*")
+            else text not in known
+        )
+    ]

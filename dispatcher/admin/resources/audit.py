@@ -1,0 +1,55 @@
+"""The audit log: who did what to which resource."""
+
+from typing import Annotated, Any
+
+from dispatcher.admin.resources.fields import (
+    Option,
+    PageQuery,
+    Reading,
+    Response,
+    Text,
+    Time,
+    TimeText,
+)
+
+
+class AuditQuery(PageQuery):
+    """Which entries; `since` <= at < `until`."""
+
+    tenant: Annotated[Text | None, Option(help="Only entries of this tenant.")] = None
+    actor: Annotated[
+        Text | None, Option(help="Only entries of this actor, such as cli:root or admin-token.")
+    ] = None
+    action: Annotated[
+        Text | None, Option(help="Only entries of this action, such as endpoint.create.")
+    ] = None
+    object: Annotated[Text | None, Option(metavar="ID", help="Only entries about this object.")] = (
+        None
+    )
+    since: Annotated[
+        Time | None,
+        Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
+    ] = None
+    until: Annotated[
+        Time | None,
+        Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST),
+    ] = None
+
+
+class AuditLine(Response):
+    """Who did what to which thing; without a tenant it concerned all of them."""
+
+    id: str
+    at: TimeText
+    actor: str
+    tenant: str | None
+    action: str
+    object: str
+    detail: dict[str, Any]
+
+
+class AuditPage(Response):
+    """A page of the audit log."""
+
+    items: list[AuditLine]
+    next_cursor: str | None

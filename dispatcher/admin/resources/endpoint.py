@@ -1,0 +1,516 @@
+"""Endpoints: every setting once, with its type, bounds, option and form control.
+
+A setting is added here, and nowhere else in the program; docs/contributing/add-an-endpoint-setting.md
+lists the other files. Rules that depend on the profile or on the deployment are `EndpointRules`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Protocol
+
+from pydantic import ConfigDict, Field, PlainValidator, RootModel, ValidationInfo, WithJsonSchema
+
+from dispatcher.admin.resources.fields import (
+    NAME_CHARACTERS_MAX,
+    TENANT_DEFAULT,
+    Bounds,
+    Control,
+    ControlKind,
+    EndpointId,
+    EndpointStateName,
+    LabelFilter,
+    Option,
+    PageQuery,
+    Reading,
+    Request,
+    Response,
+    Section,
+    Tenant,
+    Text,
+    TimeText,
+    name_problems,
+    number_problems,
+    refuse,
+    without_defaults,
+)
+from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.limits import (
+    RATE_PER_SECOND_MAX,
+    RATE_PER_SECOND_MIN,
+    SUBSCRIPTION_TYPES_COUNT_MAX,
+    URL_CHARACTERS_MAX,
+)
+from dispatcher.core.matching import event_types_problems, label_filter_problems
+from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
+
+PROFILE_DEFAULT: Final = "standard"
+RULES: Final = "rules"
+"""The key of the rules in the context of validation."""
+CA_PEM_CHARACTERS_MAX: Final = 65_536
+CONCURRENCY_MAX: Final = 1_000
+TIMEOUT_SECONDS_MIN: Final = 0.001
+TIMEOUT_SECONDS_MAX: Final = 60.0
+RETRIES_MAX: Final = 50
+RETRY_SECONDS_MAX: Final = 7 * 86_400
+OVERLAP_SECONDS_MAX: Final = 604_800
+
+
+class EndpointRules(Protocol):
+    """Rules that depend on the profile and the deployment; the context of validation."""
+
+    def url(self, text: str) -> str:
+        """Return the canonical form of a URL, or raise InvalidRequestError."""
+
+    def headers(self, headers: dict[str, str]) -> list[Problem]:
+        """List the problems of custom headers."""
+
+    def limits(self, field: str, value: object) -> list[Problem]:
+        """List the limits of the settings that a value exceeds."""
+
+
+def _rules(info: ValidationInfo) -> EndpointRules | None:
+    rules: EndpointRules | None = (info.context or {}).get(RULES)
+    return rules
+
+
+def _limited(value: Any, info: ValidationInfo, problems: list[Problem]) -> Any:  # noqa: ANN401 -- as it is
+    rules = _rules(info)
+    if rules is not None:
+        problems = problems + rules.limits(str(info.field_name), value)
+    refuse(problems)
+    return value
+
+
+def _name(value: object) -> object:
+    refuse(name_problems(value))
+    return value
+
+
+def _url(value: object, info: ValidationInfo) -> object:
+    rules = _rules(info)
+    if not isinstance(value, str):
+        refuse([problem("url", "not_a_string")])
+        return value
+    if rules is None:
+        return value
+    try:
+        return rules.url(value)
+    except InvalidRequestError as error:
+        refuse(error.problems)
+        raise
+
+
+def _event_types(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, list):
+        refuse([problem("event_types", "not_a_list")])
+        return value
+    wrong = [index for index, one in enumerate(value) if not isinstance(one, str)]
+    refuse([problem(f"event_types[{index}]", "not_a_string") for index in wrong[:PROBLEMS_MAX]])
+    return _limited(value, info, event_types_problems(value))
+
+
+def _headers(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, dict):
+        refuse([problem("headers", "not_an_object")])
+        return value
+    wrong = [name for name, one in value.items() if not isinstance(one, str)]
+    refuse([problem(f"headers.{name}", "not_a_string") for name in wrong[:PROBLEMS_MAX]])
+    rules = _rules(info)
+    return _limited(value, info, [] if rules is None else rules.headers(value))
+
+
+def _labels(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, dict):
+        refuse([problem("labels", "not_an_object")])
+        return value
+    wrong = [name for name, wanted in value.items() if not isinstance(wanted, str | list)]
+    refuse([problem(f"labels.{name}", "invalid_label_filter") for name in wrong[:PROBLEMS_MAX]])
+    return _limited(value, info, label_filter_problems(value))
+
+
+def _ca_pem(value: object) -> object:
+    import ssl  # noqa: PLC0415 -- options are made of this module, and --help needs no TLS
+
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        refuse([problem("ca_pem", "not_a_string")])
+        return value
+    if len(value) > CA_PEM_CHARACTERS_MAX:
+        refuse([problem("ca_pem", "too_long", maximum=CA_PEM_CHARACTERS_MAX)])
+    try:
+        value.encode("ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=value)
+    except (ssl.SSLError, ValueError):
+        refuse([problem("ca_pem", "invalid_certificate")])
+    return value
+
+
+def _schedule(value: object) -> object:
+    field = "retry_schedule_seconds"
+    if value is None:
+        return value
+    if not isinstance(value, list):
+        refuse([problem(field, "not_a_list")])
+        return value
+    if len(value) > RETRIES_MAX:
+        refuse([problem(field, "too_many_items", maximum=RETRIES_MAX)])
+    refuse(
+        [
+            one
+            for index, delay in enumerate(value)
+            for one in number_problems(delay, f"{field}[{index}]", 0, RETRY_SECONDS_MAX)
+        ]
+    )
+    return value
+
+
+Name = Annotated[
+    str,
+    PlainValidator(_name),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX, "examples": ["ERP"]}
+    ),
+    Option(help="Unique in its tenant."),
+    Control(
+        kind=ControlKind.LINE,
+        label="endpoint.name",
+        hint="form.name_hint",
+        characters_max=NAME_CHARACTERS_MAX,
+    ),
+]
+Url = Annotated[
+    str,
+    PlainValidator(_url),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": URL_CHARACTERS_MAX,
+            "examples": ["https://erp.example.com/hooks"],
+        }
+    ),
+    Option(
+        metavar="URL|-|@FILE|env:NAME",
+        help="The target, https://… Use a reference if it is a credential.",
+        reads=Reading.REFERENCE,
+    ),
+    Control(
+        kind=ControlKind.URL,
+        label="endpoint.url",
+        hint="form.url_hint",
+        characters_max=URL_CHARACTERS_MAX,
+    ),
+]
+EventTypes = Annotated[
+    list[str],
+    PlainValidator(_event_types),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 1,
+            "maxItems": SUBSCRIPTION_TYPES_COUNT_MAX,
+            "examples": [["order.created", "stock.*"]],
+        }
+    ),
+    Option(
+        metavar="TYPE",
+        help="An event type, a prefix such as 'order.*', or '*'. May be repeated.",
+        reads=Reading.TEXTS,
+    ),
+    Control(kind=ControlKind.OWN),
+]
+
+
+class EndpointSettings(Request):
+    """The settings that people change; the order is that of the statements that store them."""
+
+    name: Name = ""
+    url: Url = ""
+    event_types: EventTypes = Field(default=[])
+    labels: Annotated[
+        LabelFilter,
+        PlainValidator(_labels),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {
+                    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+                },
+            }
+        ),
+        Option(
+            metavar="NAME=VALUE",
+            help="Send only events with this label. May be repeated; none: no filter.",
+            reads=Reading.LABELS,
+        ),
+        Control(
+            kind=ControlKind.LABELS,
+            section=Section.ADVANCED,
+            label="endpoint.labels",
+            hint="form.labels_hint",
+        ),
+    ] = Field(default={}, description="Only events with these labels; {} takes all events.")
+    headers: Annotated[
+        dict[str, str],
+        PlainValidator(_headers),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
+        Option(
+            metavar="NAME=VALUE",
+            help="A header of every request; the value may be @FILE or env:NAME. May be repeated; none: no headers.",
+            reads=Reading.HEADERS,
+        ),
+        Control(
+            kind=ControlKind.HEADERS,
+            section=Section.HEADERS,
+            label="endpoint.headers",
+            hint="form.headers_hint",
+        ),
+    ] = Field(default={}, description="Headers of every request.")
+    ca_pem: Annotated[
+        str | None,
+        PlainValidator(_ca_pem),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "maxLength": CA_PEM_CHARACTERS_MAX}, {"type": "null"}]}
+        ),
+        Option(
+            metavar="PEM|@FILE",
+            help="Certificate authorities to trust instead of the system's; none: use the system's.",
+            reads=Reading.FILE,
+        ),
+        Control(
+            kind=ControlKind.PEM,
+            section=Section.ADVANCED,
+            label="endpoint.ca",
+            hint="form.ca_hint",
+        ),
+    ] = Field(default=None, description="Certificate authorities (PEM); null trusts the system's.")
+    max_concurrency: Annotated[
+        Annotated[int, Bounds(1, CONCURRENCY_MAX, whole=True)] | None,
+        Option(
+            metavar="N",
+            help="Maximum number of requests in flight; none: the setting.",
+            reads=Reading.NUMBER,
+        ),
+        Control(
+            kind=ControlKind.WHOLE,
+            section=Section.LIMITS,
+            label="endpoint.concurrency",
+            hint="form.concurrency_hint",
+        ),
+    ] = Field(
+        default=None, description="The most requests in flight; null: as the settings define."
+    )
+    rate_limit: Annotated[
+        Annotated[float, Bounds(RATE_PER_SECOND_MIN, RATE_PER_SECOND_MAX)] | None,
+        Option(
+            metavar="N",
+            help="Maximum number of requests per second; none: no limit.",
+            reads=Reading.NUMBER,
+        ),
+        Control(
+            kind=ControlKind.NUMBER,
+            section=Section.LIMITS,
+            label="endpoint.rate",
+            hint="form.rate_hint",
+        ),
+    ] = Field(default=None, description="Requests per second; null: no limit.")
+    timeout_seconds: Annotated[
+        Annotated[float, Bounds(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX)] | None,
+        Option(
+            metavar="SECONDS",
+            help="Timeout of the whole attempt; none: that of the profile.",
+            reads=Reading.NUMBER,
+        ),
+        Control(
+            kind=ControlKind.NUMBER,
+            section=Section.LIMITS,
+            label="endpoint.timeout",
+            hint="form.timeout_hint",
+        ),
+    ] = Field(
+        default=None, description="The timeout of a whole attempt; null: as the profile defines."
+    )
+    retry_schedule_seconds: Annotated[
+        list[float] | None,
+        PlainValidator(_schedule),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {
+                        "type": "array",
+                        "items": {"type": "number", "minimum": 0, "maximum": RETRY_SECONDS_MAX},
+                        "maxItems": RETRIES_MAX,
+                    },
+                    {"type": "null"},
+                ]
+            }
+        ),
+        Option(
+            metavar="SECONDS",
+            help="The delay before a retry. May be repeated, in order; none: the profile's schedule.",
+            reads=Reading.NUMBERS,
+        ),
+        Control(
+            kind=ControlKind.DELAYS,
+            section=Section.ADVANCED,
+            label="endpoint.schedule",
+            hint="form.schedule_hint",
+        ),
+    ] = Field(
+        default=None,
+        description="One delay for each retry; [] means one attempt, null as the profile defines.",
+    )
+    ordering: Annotated[Literal["none"], Option(metavar="none", help="Only none is supported.")] = (
+        "none"
+    )
+
+
+SETTINGS: Final = tuple(EndpointSettings.model_fields)
+DEFAULTS: Final[Mapping[str, Any]] = {
+    name: field.default for name, field in EndpointSettings.model_fields.items()
+}
+
+
+class NewEndpoint(EndpointSettings):
+    """A new endpoint."""
+
+    name: Name
+    url: Url
+    event_types: EventTypes
+    profile: Annotated[
+        str,
+        Option(
+            help="The wire format, which never changes: wms, humansoft, standard, github, stripe. Default: standard."
+        ),
+        Control(kind=ControlKind.OWN),
+    ] = Field(default=PROFILE_DEFAULT, examples=["wms", "humansoft", "standard"])
+    tenant: Annotated[
+        Tenant,
+        Option(help="The tenant whose events the endpoint receives; it never changes."),
+        Control(
+            kind=ControlKind.LINE,
+            section=Section.ADVANCED,
+            label="endpoint.tenant",
+            hint="form.tenant_hint",
+        ),
+    ] = Field(default=TENANT_DEFAULT, examples=["default"])
+    secret: Annotated[
+        str | None,
+        Option(
+            metavar="-|@FILE|env:NAME",
+            help="Default: generated. none: unsigned, if the profile allows it.",
+            reads=Reading.SECRET,
+        ),
+        Control(kind=ControlKind.OWN),
+    ] = Field(
+        default=None,
+        description="Left out: one is made. null: requests are not signed (wms and humansoft).",
+    )
+
+
+class EndpointChange(EndpointSettings):
+    """A change of an endpoint: a field that is left out stays (RFC 7396, one level deep)."""
+
+    model_config = ConfigDict(json_schema_extra=without_defaults)
+
+
+class EndpointsQuery(PageQuery):
+    """Which endpoints."""
+
+    tenant: Annotated[Text | None, Option(help="Only endpoints of this tenant.")] = None
+    name: Annotated[Text | None, Option(help="Only endpoints of this name.")] = None
+    profile: Annotated[Text | None, Option(help="Only endpoints of this profile.")] = None
+    state: Annotated[
+        EndpointStateName | None,
+        Option(metavar="active|paused|disabled", help="Only endpoints in this state."),
+    ] = None
+
+
+class NewSecret(Request):
+    """How a secret is rotated."""
+
+    secret: str | None = Field(default=None, description="Left out: one is made.")
+    overlap_seconds: Annotated[float, Bounds(0, OVERLAP_SECONDS_MAX)] | None = Field(
+        default=None,
+        description="How long the old secret signs beside the new one; 86400 where left out.",
+    )
+    activate: bool | None = Field(
+        default=None, description="Switch at once, where the profile has room for one signature."
+    )
+    activate_staged: bool | None = Field(
+        default=None, description="Switch to the secret that was staged; nothing else may be given."
+    )
+
+
+class EndpointProblem(Response):
+    """Why the configuration does not let an endpoint be sent to; its deliveries wait until it is fixed."""
+
+    reason: str
+    detail: str
+
+
+class Endpoint(Response):
+    """An endpoint; its secret is masked, and header values are shown to admins alone."""
+
+    id: EndpointId
+    tenant: str
+    name: str
+    url: str
+    profile: str
+    event_types: list[str]
+    labels: LabelFilter
+    headers: dict[str, str]
+    ca_pem: str | None
+    max_concurrency: int | None
+    rate_limit: float | None
+    timeout_seconds: float | None
+    retry_schedule_seconds: list[float] | None
+    ordering: str
+    state: EndpointStateName
+    reason: str | None
+    created_at: TimeText
+    updated_at: TimeText
+    secret: str | None
+    public_key: str | None
+    staged_secret: str | None
+    previous_secret_expires_at: TimeText | None
+    problem: EndpointProblem | None
+
+
+class ChangedEndpoint(Endpoint):
+    """An endpoint as it was made (its secret whole, this once) or changed."""
+
+    warnings: list[str]
+
+
+READ_ONLY: Final = frozenset(ChangedEndpoint.model_fields) - frozenset(NewEndpoint.model_fields)
+
+
+class EndpointPage(Response):
+    """A page of endpoints."""
+
+    items: list[Endpoint]
+    next_cursor: str | None
+
+
+class RotatedSecret(Response):
+    """The new secret, whole."""
+
+    endpoint_id: EndpointId
+    secret: str
+    public_key: str | None
+    state: Literal["active", "staged"]
+    previous_secret_expires_at: TimeText | None
+
+
+class RotationAnswer(RootModel[RotatedSecret | Endpoint]):
+    """The new secret, whole; after `activate_staged` the endpoint."""
+
+
+class RevealedSecret(Response):
+    """The secrets, whole; the request was audited."""
+
+    endpoint_id: EndpointId
+    secret: str | None
+    staged_secret: str | None
+    public_key: str | None

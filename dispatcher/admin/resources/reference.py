@@ -1,0 +1,105 @@
+"""Tables of the documentation, made from the resources.
+
+`python -m dispatcher.admin.resources.reference` writes them into `docs/`, between the comments that
+name them; a test compares.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from dispatcher.admin.resources.endpoint import DEFAULTS, NewEndpoint
+from dispatcher.admin.resources.fields import Option, metadata_of
+from dispatcher.core.problems import SENTENCES, number_text
+
+DOCUMENTS: Final = Path(__file__).resolve().parents[3] / "docs"
+
+
+def endpoint_table() -> str:
+    """Return the fields of an endpoint as a Markdown table."""
+    schema = NewEndpoint.model_json_schema()["properties"]
+    options = metadata_of(NewEndpoint, Option)
+    lines = ["| field | value | default | option | |", "| --- | --- | --- | --- | --- |"]
+    for name, option in options.items():
+        described = schema[name]
+        default = "required"
+        if not NewEndpoint.model_fields[name].is_required():
+            default = f"`{_default(name)}`" if name != "secret" else "generated"
+        text = described.get("description", option.help)
+        value = _value(described)
+        lines.append(
+            f"| `{name}` | {value} | {default} | `{option.name_of(name)}` | {_cell(text)} |"
+        )
+    return "\n".join(lines)
+
+
+def codes_table() -> str:
+    """Return the codes of problems as a Markdown table."""
+    lines = ["| code | message | fix |", "| --- | --- | --- |"]
+    lines += [
+        f"| `{code}` | {_cell(one)} | {_cell(fix)} |" for code, (one, fix) in SENTENCES.items()
+    ]
+    return "\n".join(lines)
+
+
+TABLES: Final = {
+    "endpoint fields": ("api.md", endpoint_table),
+    "problem codes": ("errors.md", codes_table),
+}
+"""Each table: the document that shows it, and what makes it."""
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """Return a document with the table of this name replaced.
+
+    Raises:
+        ValueError: the document does not have the table's two comments.
+    """
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ValueError(f"the document has no {begin.strip()} and {end}")
+    return f"{head}{begin}\n{table}\n\n{end}{tail}"
+
+
+def main() -> None:
+    """Write every table into its document."""
+    for name, (document, make) in TABLES.items():
+        path = DOCUMENTS / document
+        path.write_text(with_table(path.read_text("utf-8"), name, make()), "utf-8")
+        sys.stdout.write(f"docs/{document}: {name}\n")
+
+
+def _default(name: str) -> str:
+    return orjson.dumps(
+        DEFAULTS[name] if name in DEFAULTS else NewEndpoint.model_fields[name].default
+    ).decode()
+
+
+def _value(described: Mapping[str, Any]) -> str:
+    """Return type and bounds of a field's schema as a person reads them."""
+    kinds = described.get("anyOf", [described])
+    texts = []
+    for one in kinds:
+        text = str(one.get("const", one["type"]))
+        if "minimum" in one:
+            text += f" from {number_text(one['minimum'])} to {one['maximum']}"
+        if "items" in one and "minimum" in one["items"]:
+            text += f" of numbers from {one['items']['minimum']} to {one['items']['maximum']}"
+        for key, unit in (("maxLength", "characters"), ("maxItems", "entries")):
+            if key in one:
+                text += f", at most {one[key]} {unit}"
+        texts.append(text)
+    return " or ".join(texts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""How resources are written: JSON, times, and pages with opaque cursors."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.problems import Problem, problem
+
+Row = TypeVar("Row")
+Object = dict[str, Any]
+"""Ready for `write_json`; times are texts, an event's data is a `JsonText`."""
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_MAX: Final = 500
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class JsonText:
+    """JSON that is written as it is: digits, order of keys and spaces of an event's data stay."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Place(NamedTuple):
+    """The end of a page: the time and id of its last item."""
+
+    at: datetime
+    id: str
+
+
+def write_json(value: object, *, indent: bool = False) -> bytes:
+    """Return an object or a resource as JSON."""
+    return orjson.dumps(value, _fragment, orjson.OPT_INDENT_2 if indent else 0)
+
+
+def _fragment(value: object) -> object:
+    if isinstance(value, JsonText):
+        return orjson.Fragment(value.text)
+    if isinstance(value, BaseModel):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def time_text(moment: datetime | None) -> str | None:
+    """Return RFC 3339 in UTC with microseconds and `Z`, as in `2026-05-29T14:32:11.000000Z`."""
+    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def page_object(
+    rows: Sequence[Row],
+    limit: int,
+    place: Callable[[Row], Place],
+    item: Callable[[Row], Any],
+    *,
+    scope: str = "",
+) -> Object:
+    """Return a page of at most `limit` of the rows, of which one more than that was queried."""
+    shown = rows[:limit]
+    cursor = write_cursor(place(shown[-1]), scope) if len(rows) > limit else None
+    return {"items": [item(row) for row in shown], "next_cursor": cursor}
+
+
+def cursor_scope(listing: str, tenant: str | None, wanted: Mapping[str, object]) -> str:
+    """Return what a cursor is bound to: the listing, its owner, and its filter."""
+    text = orjson.dumps([listing, tenant, dict(wanted)], default=str, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def write_cursor(place: Place, scope: str = "") -> str:
+    """Return an opaque text that `read_cursor` turns back under the same scope."""
+    microseconds = (place.at - _EPOCH) // timedelta(microseconds=1)
+    text = f"{microseconds}|{scope}|{place.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str | None, scope: str = "") -> Place | None:
+    """Return the place of a cursor; None is the first page.
+
+    Raises:
+        InvalidRequestError: the text is no cursor, or that of another list or filter.
+    """
+    if text is None:
+        return None
+    place, bound_to = _opened_cursor(text)
+    if bound_to != scope:
+        raise InvalidRequestError([problem("cursor", "cursor_mismatch")])
+    return place
+
+
+def cursor_problems(text: str) -> list[Problem]:
+    """List the problems of a cursor, regardless of its list."""
+    try:
+        _opened_cursor(text)
+    except InvalidRequestError as error:
+        return error.problems
+    return []
+
+
+def _opened_cursor(text: str) -> tuple[Place, str]:
+    """Return the place of a cursor and the scope that it is bound to."""
+    try:
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        decoded = base64.b64decode(padded, b"-_", validate=True).decode()
+        microseconds, bound_to, identifier = decoded.split("|", 2)
+        place = Place(_EPOCH + timedelta(microseconds=int(microseconds)), identifier)
+    except (binascii.Error, ValueError, OverflowError):
+        raise _no_cursor() from None
+    if not place.id.isprintable() or write_cursor(place, bound_to) != text:
+        raise _no_cursor()
+    return place, bound_to
+
+
+def _no_cursor() -> InvalidRequestError:
+    return InvalidRequestError([problem("cursor", "invalid_cursor")])
+
+
+def limit_problems(limit: int) -> list[Problem]:
+    """List the problems of a page's size."""
+    if 1 <= limit <= LIMIT_MAX:
+        return []
+    values = {"value": limit, "minimum": 1, "maximum": LIMIT_MAX}
+    return [problem("limit", "out_of_range", **values)]

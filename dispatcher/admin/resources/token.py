@@ -1,0 +1,108 @@
+"""Tokens: who may use the API and the console."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
+
+from dispatcher.admin.resources.fields import (
+    NAME_CHARACTERS_MAX,
+    NOW,
+    Option,
+    PageQuery,
+    Reading,
+    Request,
+    Response,
+    RoleName,
+    Tenant,
+    Text,
+    Time,
+    TimeText,
+    checked_by,
+    name_problems,
+    refuse,
+)
+from dispatcher.core.problems import Problem, problem
+
+_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def expiry_problems(expires_at: datetime, now: datetime) -> list[Problem]:
+    """List the problems of the time at which a token expires."""
+    if expires_at.tzinfo is None:
+        return [problem("expires_at", "invalid_time")]
+    if expires_at <= now:
+        return [problem("expires_at", "time_not_in_future")]
+    if expires_at >= _LATEST:  # the driver writes the last instant of all as infinity
+        return [problem("expires_at", "time_too_late")]
+    return []
+
+
+def _in_the_future(expires_at: datetime, info: ValidationInfo) -> datetime:
+    if info.context is not None:
+        refuse(expiry_problems(expires_at, info.context[NOW]))
+    return expires_at
+
+
+class NewToken(Request):
+    """A new token."""
+
+    name: Annotated[
+        str,
+        checked_by(name_problems),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
+        Option(help="The user or program that uses it; unique in its tenant."),
+    ] = Field(examples=["erp-team"])
+    role: Annotated[
+        RoleName,
+        Option(
+            metavar="viewer|operator|admin",
+            help="viewer: read. operator: also publish, test, resend, cancel, pause. admin: everything.",
+        ),
+    ]
+    tenant: Annotated[
+        Tenant | None,
+        Option(help="The tenant that it can access. Default: all tenants."),
+    ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
+    expires_at: Annotated[
+        Annotated[Time, AfterValidator(_in_the_future)] | None,
+        Option(
+            metavar="TIME",
+            help="RFC 3339, or a time from now: 12h, 90d. Default: never.",
+            reads=Reading.FUTURE,
+        ),
+    ] = None
+
+
+class TokensQuery(PageQuery):
+    """Which tokens."""
+
+    tenant: Annotated[Text | None, Option(help="Only tokens of this tenant.")] = None
+
+
+class Token(Response):
+    """A token, without its text, which is not stored."""
+
+    id: str
+    name: str
+    prefix: str
+    role: RoleName
+    tenant: str | None
+    created_at: TimeText
+    created_by: str
+    expires_at: TimeText | None
+    last_used_at: TimeText | None
+    revoked_at: TimeText | None
+
+
+class CreatedToken(Token):
+    """A token with its whole text, which no other response holds."""
+
+    token: str
+
+
+class TokenPage(Response):
+    """A page of tokens."""
+
+    items: list[Token]
+    next_cursor: str | None

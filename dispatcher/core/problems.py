@@ -1,0 +1,397 @@
+"""Problems of input: one stable code each, with what is wrong and how to fix it.
+
+A problem names the field, a code, and the values that its sentences hold. The English sentences are
+here; the API and the command line return them, and the console translates by the code. A value that
+may be a secret (a URL, a header, a certificate, a secret) is never part of a problem.
+"""
+
+import json  # noqa: TID251 -- orjson writes neither NaN nor a number of more than 64 bits
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+PROBLEMS_MAX: Final = 100
+"""How many entries of a map that is too long anyway are checked: a body can hold a hundred thousand."""
+VALUE_CHARACTERS_MAX: Final = 48
+"""How much of a rejected value a message repeats."""
+
+
+class Problem(NamedTuple):
+    """One problem of one field; its sentences are made when they are read.
+
+    A hostile body has a hundred thousand problems, of which a hundred are shown.
+    """
+
+    field: str
+    """The path, as in `event_types[2]` or `labels.branch`."""
+    code: str
+    given: Mapping[str, Any]
+    """The values of the sentences; `value` is the rejected value itself."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The values of the sentences, for translations."""
+        if "value" not in self.given:
+            return self.given
+        return {**self.given, "value": shortened(self.given["value"])}
+
+    @property
+    def message(self) -> str:
+        """What is wrong, a sentence."""
+        return SENTENCES[self.code][0].format_map(self.values)
+
+    @property
+    def fix(self) -> str:
+        """How to fix it, a sentence."""
+        return SENTENCES[self.code][1].format_map(self.values)
+
+    @property
+    def text(self) -> str:
+        """The two sentences."""
+        return f"{self.message} {self.fix}"
+
+    def at(self, field: str) -> "Problem":
+        """Return the same problem of another field."""
+        return Problem(field, self.code, self.given)
+
+
+def problem(field: str, code: str, **values: object) -> Problem:
+    """Return the problem of a code; `values` fill its sentences.
+
+    Raises:
+        KeyError: there is no such code.
+    """
+    if code not in SENTENCES:
+        raise KeyError(code)
+    return Problem(field, code, values)
+
+
+def shortened(value: object) -> str:
+    """Return a rejected value as a message repeats it: as JSON, of bounded length."""
+    if isinstance(value, str | list | dict):
+        value = value[: VALUE_CHARACTERS_MAX + 1] if isinstance(value, str) else type(value)()
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # an integer of more digits than Python converts
+        text = "the number"
+    text = text.encode("utf-8", "replace").decode()
+    if len(text) <= VALUE_CHARACTERS_MAX:
+        return text
+    return f"{text[: VALUE_CHARACTERS_MAX - 1]}…"
+
+
+def number_text(value: float) -> str:
+    """Return a bound without an exponent: `0.00001`, `604800`."""
+    return f"{value:.5f}".rstrip("0").rstrip(".")
+
+
+SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
+    # Any field
+    "required": ("This field is required.", "Provide a value."),
+    "unknown_field": ("This field does not exist.", "Remove it, or check its spelling."),
+    "read_only": ("This field is read only.", "Remove it from the request."),
+    "duplicate": ("This name is given more than once.", "Provide it once."),
+    "conflicting": ("This field cannot be combined with {other}.", "Provide only one of them."),
+    "not_a_string": ("The value is not a string.", "Use a string."),
+    "not_a_boolean": ("The value is not a boolean.", "Use true or false."),
+    "not_a_number": ("The value is not a number.", "Use a number."),
+    "not_an_integer": ("The value is not a whole number.", "Use a whole number."),
+    "not_an_object": ("The value is not an object.", "Use an object."),
+    "not_a_list": ("The value is not a list.", "Use a list."),
+    "not_one_of": ("{value} is not a valid value.", "Use one of: {allowed}."),
+    "invalid_format": ("The value does not have the right form.", "Use the form {pattern}."),
+    "out_of_range": ("{value} is out of range.", "Use a number from {minimum} to {maximum}."),
+    "too_short": ("The value is too short.", "Use at least {minimum} characters."),
+    "too_long": ("The value is too long.", "Use at most {maximum} characters."),
+    "too_few_items": ("The list is too short.", "Provide at least {minimum} entries."),
+    "too_many_items": ("There are too many entries.", "Provide at most {maximum} entries."),
+    "too_many_bytes": ("The value is too large.", "Use at most {maximum} bytes."),
+    "limit_exceeded": (
+        "The size is {count}, but {setting} allows {maximum}.",
+        "Reduce it to {maximum} or less, or raise {setting}.",
+    ),
+    "invalid_text": (
+        "The text contains a NUL character or a lone surrogate.",
+        "Remove that character.",
+    ),
+    "unprintable": (
+        "The value contains control characters, or begins or ends with a space.",
+        "Remove those characters.",
+    ),
+    "invalid_value": ("The value is not valid: {detail}.", "Correct it."),
+    # Times
+    "invalid_time": (
+        "The value is not an RFC 3339 time with a time zone.",
+        "Use a time such as 2026-05-29T14:32:11Z.",
+    ),
+    "impossible_time": (
+        "There is no such time.",
+        "Use an existing time in the years 1 to 9999.",
+    ),
+    "time_not_in_future": ("The time is not in the future.", "Use a later time."),
+    "time_too_late": ("The time is too late.", "Use a time before 9999-12-31."),
+    # Lists
+    "invalid_cursor": (
+        "The value is not a cursor of an earlier page.",
+        "Use the next_cursor of that page unchanged.",
+    ),
+    "cursor_mismatch": (
+        "The cursor belongs to a list with another filter.",
+        "Start again from the first page.",
+    ),
+    "invalid_label_pair": ("The value is not a label.", "Use name=value."),
+    # Names
+    "invalid_tenant": (
+        "{value} is not a valid tenant name.",
+        "Use 1 to 64 lower-case letters, digits, hyphens and underscores.",
+    ),
+    # Event types and labels
+    "no_event_type": (
+        "The list has no event type.",
+        "Provide at least one event type, a prefix such as order.*, or *.",
+    ),
+    "invalid_event_type": (
+        "{value} is not a valid event type.",
+        "Use lower-case words joined by dots, for example order.created.",
+    ),
+    "invalid_subscription": (
+        "{value} is not a valid event type.",
+        "Use lower-case words joined by dots, for example order.created, a prefix such as order.*, or *.",
+    ),
+    "reserved_event_type": (
+        "Event types that begin with dispatcher. are reserved.",
+        "Use another event type.",
+    ),
+    "invalid_label_name": (
+        "{value} is not a valid label name.",
+        "Use 1 to {maximum} lower-case letters, digits, dots, hyphens and underscores.",
+    ),
+    "invalid_label_filter": (
+        "The value is neither a string nor a list of strings.",
+        "Use a string, or a list of the accepted strings.",
+    ),
+    # URLs
+    "url_characters": (
+        "The URL contains white space, a control character or a backslash.",
+        "Remove or percent-encode that character.",
+    ),
+    "url_fragment": ("The URL contains a fragment (#).", "Remove the fragment."),
+    "url_relative": (
+        "The URL is not absolute.",
+        "Use a complete URL such as https://example.com/path.",
+    ),
+    "url_scheme": ("The scheme of the URL is not supported.", "Use https://."),
+    "url_profile_https": (
+        "The profile allows https only, whatever the settings allow.",
+        "Use https://.",
+    ),
+    "url_http_off": (
+        "The settings do not allow http.",
+        "Use https://, or set egress.allow_http to true.",
+    ),
+    "url_credentials": (
+        "The URL contains a user name or password.",
+        "Remove it, and send the credential in a header.",
+    ),
+    "url_port": (
+        "The port of the URL is not valid.",
+        "Use a port from 1 to 65535, or leave the colon out.",
+    ),
+    "url_port_denied": (
+        "The settings do not allow port {port}.",
+        "Use another port, or add it to egress.allow_ports.",
+    ),
+    "url_address_denied": (
+        "The settings deny this address ({rule}).",
+        "Use another address, or add its network to egress.allow_networks.",
+    ),
+    "url_no_host": ("The URL has no host.", "Use a complete URL such as https://example.com/path."),
+    "url_host": (
+        "The host of the URL is not valid.",
+        "Use letters, digits, hyphens and dots.",
+    ),
+    "url_international_host": (
+        "The host of the URL is not a valid internationalized name.",
+        "Check its spelling.",
+    ),
+    "url_ipv4": (
+        "The numeric host is not written as four decimal numbers.",
+        "Use the form 192.0.2.1.",
+    ),
+    "url_ipv6": (
+        "The IPv6 host is not in brackets, or has a zone.",
+        "Use the form [2001:db8::1].",
+    ),
+    "url_percent": (
+        "A % in the URL is not followed by two hexadecimal digits.",
+        "Write a literal % as %25.",
+    ),
+    "url_nul": ("The URL contains %00.", "Remove it."),
+    # Test events
+    "event_type_required": (
+        "The profile {profile} has no test event of its own.",
+        "Provide an event type.",
+    ),
+    "sample_missing": ("The catalogue has no sample of {event_type}.", "Provide data."),
+    # Headers and certificates
+    "too_many_headers": ("There are {count} headers.", "Use at most {maximum} headers."),
+    "headers_too_large": (
+        "The headers take {count} bytes.",
+        "Use at most {maximum} bytes in total.",
+    ),
+    "invalid_header_name": (
+        "The name is not a valid header name.",
+        "Use letters, digits and hyphens.",
+    ),
+    "duplicate_header": ("The header occurs more than once.", "Provide it once."),
+    "header_control_character": (
+        "The header's value contains a control character.",
+        "Remove that character.",
+    ),
+    "header_not_latin_1": (
+        "The header's value contains a character outside Latin-1.",
+        "Encode the value, for example as base64.",
+    ),
+    "header_spaces": (
+        "The header's value begins or ends with a space.",
+        "Remove the space.",
+    ),
+    "reserved_header": ("The dispatcher sets this header itself.", "Use another header."),
+    "invalid_certificate": (
+        "The value does not hold certificates in PEM form.",
+        "Paste the certificates, from BEGIN CERTIFICATE to END CERTIFICATE.",
+    ),
+    # Secrets
+    "secret_required": (
+        "The profile {profile} always signs its requests.",
+        "Provide a secret, or leave the field out to have one generated.",
+    ),
+    "secret_characters": (
+        "The secret is not 8 to 256 printable ASCII characters.",
+        "Use another secret, or leave the field out to have one generated.",
+    ),
+    "secret_prefix": (
+        "The secret has the wrong prefix.",
+        "Under the profile {profile}, use a secret that begins with {prefix}.",
+    ),
+    "secret_size": (
+        "The secret has {count} bytes.",
+        "Under the profile {profile}, use the base64 of {minimum} to {maximum} bytes.",
+    ),
+    "secret_base64": (
+        "The part of the secret after its prefix is not base64.",
+        "Encode it as base64.",
+    ),
+    "secret_ed25519": (
+        "The ed25519 secret has the wrong size.",
+        "Use the base64 of a 32-byte seed or of a 64-byte key pair.",
+    ),
+    "secret_key_pair": (
+        "The halves of the ed25519 key pair do not belong together.",
+        "Generate the key pair again.",
+    ),
+    "secret_rotation_only": (
+        "A secret changes only by rotation.",
+        "Rotate the endpoint's secret.",
+    ),
+    "secret_in_use": (
+        "The endpoint already has this secret.",
+        "Use another secret, or leave the field out to have one generated.",
+    ),
+    "secret_reference": (
+        "The declaration holds a secret itself, not a reference to it.",
+        "Use env:NAME, file:PATH or unsigned.",
+    ),
+    "secret_unavailable": ("The secret cannot be read: {detail}.", "Correct the reference."),
+    "unsigned_not_possible": (
+        "The endpoint has a secret, and an endpoint never becomes unsigned.",
+        "Create an unsigned endpoint under another name.",
+    ),
+    "activate_not_possible": (
+        "Under the profile {profile}, the old and the new secret sign together.",
+        "Remove this field, or set it to true.",
+    ),
+    "overlap_not_possible": (
+        "Under the profile {profile}, a request has room for one signature.",
+        "Remove this field.",
+    ),
+    # Conflicts, and resources that do not exist
+    "fixed_field": (
+        "The {name} of an endpoint never changes.",
+        "Create a second endpoint.",
+    ),
+    "name_in_use": ("The tenant already has an endpoint named {value}.", "Use another name."),
+    "token_name_in_use": ("The tenant already has a token named {value}.", "Use another name."),
+    "endpoint_disabled": (
+        "The endpoint is disabled and receives nothing.",
+        "Resume the endpoint first.",
+    ),
+    "too_many_endpoints_of_tenant": (
+        "The tenant {tenant} has {maximum} endpoints, the most that limits.endpoints_per_tenant allows.",
+        "Delete an endpoint, or raise the setting.",
+    ),
+    "version_changed": (
+        "The endpoint has changed; its version is {version}.",
+        "Read it again, and repeat the change.",
+    ),
+    "endpoint_not_found": ("There is no endpoint {value}.", "Check the id."),
+    "token_not_found": ("There is no token {value}.", "Check the id."),
+    "tenant_not_found": ("There is no tenant {value}.", "Use the tenant of the token."),
+    "role_too_low": (
+        "This action requires the role {required}, and the role of this token is {role}.",
+        "Use a token with the role {required}.",
+    ),
+    "too_many_old_secrets": (
+        "{count} old secrets still sign.",
+        "Wait until {until}, or rotate with an overlap of 0 seconds.",
+    ),
+    "no_staged_secret": ("No secret is staged.", "Rotate the secret first."),
+    "profile_not_configured": (
+        "The profile {profile} of this endpoint is no longer configured.",
+        "Restore its file in profiles/.",
+    ),
+    # Declarations
+    "profile_fixed": (
+        "The profile of an existing endpoint never changes from {profile}.",
+        "Use that profile, or another endpoint name.",
+    ),
+    "duplicate_endpoint": (
+        "The declaration names this endpoint twice, first as {other}.",
+        "Use names that are unique within the tenant.",
+    ),
+    "too_many_endpoints": (
+        "There are more than {maximum} endpoints.",
+        "Select a tenant, or change endpoints one by one.",
+    ),
+    "invalid_file": ("The file is not valid: {detail}.", "Correct the file."),
+    # Events and deliveries
+    "not_a_json_object": ("The value is {kind}, not a JSON object.", "Use a JSON object."),
+    "reserved_id": (
+        "{value} has the form of a generated id.",
+        "Leave the id out, or use another form.",
+    ),
+    "time_too_early": (
+        "The time is before 1970, or has no time zone.",
+        "Use a time in the years 1970 to 9999, such as 2026-05-29T14:32:11Z.",
+    ),
+    "invalid_request_id": (
+        "{value} is not a request id.",
+        "Use the 16 hexadecimal digits of the request, with or without its prefix.",
+    ),
+    "not_encodable": ("The event cannot be encoded: {detail}.", "Change the event."),
+    "test_not_resendable": (
+        "A test event has one attempt.",
+        "Send another test event.",
+    ),
+    "one_of_two": ("The request names an id and labels, or neither.", "Provide one of the two."),
+    # Requests
+    "body_not_allowed": ("This route accepts no body.", "Send the request without a body."),
+    "invalid_id": (
+        "{value} is not a valid id.",
+        "Use 1 to 64 letters, digits, hyphens and underscores.",
+    ),
+    "empty_filter": (
+        "The filter is empty, so it would select every delivery.",
+        "Provide at least one condition.",
+    ),
+}
+"""What each code states, and the fix; names in braces are filled with values."""
