@@ -139,7 +139,7 @@ async def test_a_name_that_is_taken_is_said_beside_the_name(served: Served, admi
     await made(served)
     answer = await admin.submit("/webhooks/new", GOOD)
     assert answer.status == 409
-    assert "there is an endpoint named" in answer.text
+    assert "The tenant already has an endpoint named" in answer.text
 
 
 async def test_settings_change_and_two_people_do_not_overwrite_each_other(
