@@ -235,10 +235,9 @@ async def test_check_names_an_endpoint_whose_row_cannot_be_read(
     await connection.close()
     found = await asyncio.to_thread(runner(url), "check", "--json")
     assert found.returncode == 1
-    assert (
-        "endpoint ep_odd: headers holds something that is no text"
-        in (orjson.loads(found.stdout)["problems"])
-    )
+    expected = "endpoint ep_odd (ep_odd): invalid_settings: headers holds something that is no text"
+    problems = orjson.loads(found.stdout)["problems"]
+    assert any(problem.startswith(expected) for problem in problems)
 
 
 def test_check_tells_a_limit_of_descriptors_that_is_too_small_for_the_settings(run: Run):
@@ -294,12 +293,13 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
     assert len(texts) >= 20
     failed = {}
     for text in sorted(texts, key=lambda one: "delete" in one):
-        if "endpoint test" in text or "wh_" in text:
-            continue  # These need a receiver and a delivery: below, and in the tests of `dev`.
-        line = re.sub(r"ep_[a-z2-7]{26}", endpoint_id, text)
+        if "endpoint test" in text or "wh_" in text or "event release" in text:
+            # These need a receiver, a delivery or a quarantined event: below, and in the tests of `dev`.
+            continue
+        line = re.sub(r"ep_[0-9a-z]{26}", endpoint_id, text)
         line = re.sub(r"evt_2026_\d+", event_id, line)
         line = line.replace("endpoints.toml", str(file))
-        line = re.sub(r"tok_[a-z2-7]{26}", token_id, line)
+        line = re.sub(r"tok_[0-9a-z]{26}", token_id, line)
         finished = run_line(run, line)
         if finished.returncode != 0:
             failed[line] = finished.stderr

@@ -47,12 +47,13 @@ CODES: Final = {
     412: "version_changed",
     413: "body_too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     422: "invalid_request",
     429: "too_many_requests",
     500: "internal",
     503: "unavailable",
 }
-"""The code of a status whose error has none of its own."""
+"""The code of a status whose error has none of its own; of any other status its title."""
 _log = structlog.get_logger("dispatcher.admin.api")
 
 
@@ -87,7 +88,7 @@ def problem(
         "type": "about:blank",
         "title": title,
         "status": status,
-        "code": code or CODES[status],
+        "code": code or CODES.get(status) or title.lower().replace(" ", "_"),
         "detail": detail,
     }
     if errors is not None:
