@@ -64,6 +64,8 @@ def _endpoint(target: Target) -> Endpoint:
     policy = RetryPolicy(schedule=(5.0,), jitter_range=None, gone_disables=True)
     return Endpoint(
         id=ENDPOINT_ID,
+        number=1,
+        revision=1,
         tenant="default",
         name="stages",
         url="http://127.0.0.1:8080/hook",
