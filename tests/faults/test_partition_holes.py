@@ -76,8 +76,8 @@ async def test_the_day_of_a_waiting_delivery_counts_as_missing(fresh_database):
     schema = Schema(pool)
     assert await schema.missing_partitions(7, with_waiting=True) == []
     await pool.execute(
-        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
-        " VALUES ('wh_1', current_date - 40, 'evt_1', 'ep', 'a.b', 'default', 'wms')"
+        "INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_no, event_type_code)"
+        " VALUES (gen_random_uuid(), current_date - 40, 'evt_1', 1, 1)"
     )
     assert await schema.missing_partitions(7) == []
     missing = await schema.missing_partitions(7, with_waiting=True)
