@@ -15,7 +15,7 @@ import pytest
 
 from dispatcher.core.sealing import Keyring
 from dispatcher.dev.postgres import find_binaries
-from tests.support.daemon import CHECKOUT, KEY, add_endpoint, quiet, until
+from tests.support.daemon import CHECKOUT, KEY, add_endpoint, quiet
 from tests.support.ledger import Plan
 from tests.support.servers import socket_of
 
@@ -101,14 +101,7 @@ async def test_a_canary_secret_is_in_nothing_that_leaves_the_daemon(bench, sql, 
         "UPDATE dispatcher.endpoint_secret SET sealed = $1 WHERE endpoint_id = 'ep_gone'", sealed
     )
 
-    async def disabled() -> bool:
-        return bool(
-            await sql.fetchval(
-                "SELECT state = 'disabled' FROM dispatcher.endpoint WHERE id = 'ep_gone'"
-            )
-        )
-
-    await until(disabled, seconds=10, what="the unreadable secret to be noticed")
+    await daemon.said("endpoint.unusable")
     texts = {
         "log": daemon.log_path.read_bytes(),
         "metrics": (await daemon.get("/metrics"))[1].encode(),
