@@ -289,6 +289,7 @@ async def test_what_is_no_http_gets_a_problem_that_tells_nothing_and_is_not_logg
         "type": "about:blank",
         "title": "Bad Request",
         "status": 400,
+        "code": "malformed_request",
         "detail": module.UNREADABLE,
     }
     assert caplog.records == []
