@@ -226,6 +226,11 @@ ARRIVES = [
                 [Query(database("endpoints_down", by="seconds"), "{{seconds}} s")],
             ),
             Panel(
+                "Endpoints unusable",
+                "Their deliveries wait until the configuration is fixed; by reason.",
+                [Query(database("endpoints_unusable", by="reason"), "{{reason}}")],
+            ),
+            Panel(
                 "Oldest deferred",
                 "Age past due of the oldest delivery behind an open breaker.",
                 [Query(database("oldest_deferred_seconds"))],
