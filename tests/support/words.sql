@@ -28,8 +28,8 @@ CREATE FUNCTION words.type_code(word text) RETURNS integer LANGUAGE plpgsql IMMU
 DECLARE
     crc bigint := 4294967295;
 BEGIN
-    FOR i IN 0 .. octet_length(word::bytea) - 1 LOOP
-        crc := crc # get_byte(word::bytea, i);
+    FOR i IN 0 .. octet_length(word) - 1 LOOP
+        crc := crc # get_byte(convert_to(word, 'UTF8'), i);
         FOR b IN 1 .. 8 LOOP
             crc := CASE WHEN crc & 1 = 1 THEN (crc >> 1) # 3988292384 ELSE crc >> 1 END;
         END LOOP;
