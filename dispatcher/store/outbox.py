@@ -20,7 +20,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core import codes
-from dispatcher.core.census import POSITIONS_PER_TENANT_MAX, Census, Pick
+from dispatcher.core.census import Census, Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.floor import DEAD_ROWS_MIN, HOPELESS_SECONDS, Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
@@ -45,8 +45,10 @@ _FORGET = statement("outbox_forget_tombstones")
 _ANNOUNCE = statement("arrivals_notify")
 _KEEP = statement("transaction_keep")
 
-SCAN_ROWS = 50_000
-"""Waiting events that one statement scans for their tenants; some 25 ms each."""
+SCAN_POSITIONS = 100_000
+"""Positions that one statement scans for tenants; some 20 ms each."""
+SCAN_EVENTS_MAX = 10_000
+"""Events of other tenants that one statement returns; some 20 ms as well."""
 SCANS_MAX = 8
 """Statements of one scan; a longer backlog is scanned on at the next claim."""
 
@@ -363,10 +365,23 @@ class Outbox:
         for _ in range(SCANS_MAX):
             began = time.monotonic()
             async with self._database.transaction() as connection:
-                rows = await connection.fetch(_TENANTS, after, SCAN_ROWS, POSITIONS_PER_TENANT_MAX)
-            after = max((row[2] for row in rows), default=after)
-            self._census.scanned({row[0]: row[1] for row in rows}, after, time.monotonic() - began)
-            if sum(row[3] for row in rows) < SCAN_ROWS:
+                rows = await connection.fetch(
+                    _TENANTS,
+                    after,
+                    after + SCAN_POSITIONS,
+                    self._census.left_out(),
+                    SCAN_EVENTS_MAX,
+                )
+            found: dict[str, list[int]] = {row[0]: row[1] for row in rows if row[0] is not None}
+            next_position, last_position = rows[0][2], rows[0][3]
+            if sum(map(len, found.values())) >= SCAN_EVENTS_MAX:
+                after = max(positions[-1] for positions in found.values())
+            elif next_position is not None:
+                after = next_position - 1
+            else:
+                after = max(after, last_position or 0)
+            self._census.scanned(found, after, time.monotonic() - began)
+            if after >= (last_position or 0):
                 break
         return self._census.pick(events_max)
 

@@ -201,12 +201,15 @@ class MemoryDatabase:
             transaction.events.append(waiting.event)
         return self.routing_version if transaction.events else 0
 
-    def tenants(self, after: int) -> dict[str, list[int]]:
-        """Returns the positions of waiting events after one, by tenant."""
+    def tenants(self, after: int, left_out: Sequence[str]) -> tuple[dict[str, list[int]], int]:
+        """Return the positions of waiting events after one, by tenant, and the last position."""
         found: dict[str, list[int]] = {}
-        for position in sorted(p for p in self.outbox if p > after):
-            found.setdefault(self.outbox[position].event.tenant, []).append(position)
-        return found
+        waiting = sorted(position for position in self.outbox if position > after)
+        for position in waiting:
+            tenant = self.outbox[position].event.tenant
+            if tenant not in left_out:
+                found.setdefault(tenant, []).append(position)
+        return found, waiting[-1] if waiting else after
 
     def write(
         self,

@@ -140,8 +140,8 @@ class MemoryOutbox:
 
     async def pick(self, events_max: int) -> Pick:
         after = self._census.scan_from(asyncio.get_running_loop().time())
-        found = await self._reach.ask(lambda: self._reach.tables.tenants(after))
-        reached = max((positions[-1] for positions in found.values()), default=after)
+        left_out = self._census.left_out()
+        found, reached = await self._reach.ask(lambda: self._reach.tables.tenants(after, left_out))
         self._census.scanned(found, reached, 0.001)
         return self._census.pick(events_max)
 

@@ -309,3 +309,24 @@ async def test_large_picked_events_leave_room_for_other_tenants_in_turn(sql, out
     async with outbox.claim(10, 1_010, None, pick.tenants) as claim:
         assert [event.tenant for event in claim.events] == ["large", "small"]
     assert [*(await outbox.pick(10)).tenants.values()] == ["large", "large"]
+
+
+async def test_pick_scans_across_gaps_and_slices_of_a_backlog(sql, outbox, monkeypatch):
+    monkeypatch.setattr("dispatcher.store.outbox.SCAN_POSITIONS", 40)
+    monkeypatch.setattr("dispatcher.store.outbox.SCAN_EVENTS_MAX", 5)
+    flood = "SELECT 'a.b', 'flood', '{}' FROM generate_series(1, 50)"
+    insert = "INSERT INTO dispatcher.outbox (type, tenant, data)"
+    await sql.execute(f"{insert} {flood}")
+    await sql.execute(f"{insert} SELECT 'a.b', 'one', '{{}}' FROM generate_series(1, 12)")
+    drawn = await sql.fetchval("SELECT nextval('dispatcher.event_number')")
+    await sql.execute(
+        f"ALTER TABLE dispatcher.outbox ALTER COLUMN position RESTART WITH {drawn + 5_000}"
+    )
+    await sql.execute(f"{insert} {flood}")
+    await _insert(sql, tenant="two", id="two-1")
+    async with outbox.claim(10, MEBIBYTE):
+        pass
+    pick = await outbox.pick(20)
+    assert [*pick.tenants.values()] == ["one", "two"] + ["one"] * 11
+    await _insert(sql, tenant="two", id="two-2")
+    assert [*(await outbox.pick(20)).tenants.values()] == ["two"]

@@ -63,6 +63,20 @@ def test_restart_finds_everything_again(census: Census) -> None:
     assert census.scan_from(now) == 0
 
 
+def test_left_out_are_the_flooding_tenant_and_full_ones(census: Census) -> None:
+    assert census.left_out() == ["a"]
+    census.scanned({"b": range(1, POSITIONS_PER_TENANT_MAX + 1), "c": [8]}, 1, 0.001)
+    assert census.left_out() == ["a", "b"]
+
+
+def test_restart_follows_a_change_of_the_flooding_tenant(census: Census) -> None:
+    census.scanned({"b": [10]}, 10, 0.001)
+    census.claimed("b", 5)
+    assert census.scan_from(100.2) == 10, "a scan of everything has its price"
+    assert census.scan_from(100.3) == 5
+    assert census.left_out() == ["b"]
+
+
 def test_put_back_events_are_the_next_of_their_tenants(census: Census) -> None:
     census.scanned({"b": [4, 5, 6]}, 6, 0.001)
     pick = census.pick(2)
