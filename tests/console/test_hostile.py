@@ -93,7 +93,8 @@ async def put(connection: Any, number: int, payload: str, delivery_id: str) -> N
     await connection.execute(
         "INSERT INTO words.delivery_done (id, day, event_id, endpoint_id, event_type, tenant, profile, state,"
         " reason, attempt_count, schedule_position, created_at, finished_at, warnings)"
-        " VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2, $3, $4, $4, 'wms', 'failed', 'schedule_spent', 1, 1, now(), now(), $5)",
+        " VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2, $3, $4, $4, 'wms', 'failed', 'schedule_spent', 1, 1,"
+        " now(), now(), $5)",
         delivery_id, event_id, endpoint_id, short, everything,
     )  # fmt: skip
     await connection.execute(

@@ -17,7 +17,7 @@ WRITERS = 16
 COMMITS_EACH = 60
 ROUNDS = 5
 RATIO_MIN = 0.95 / 2
-"""Half of what is promised: a busy machine moves a median of ours to 0.8, and the control's lies between 0.3 and 0.5 (measured).
+"""Half of what is promised: a busy machine moves a median of ours to 0.8, the control's is 0.3 to 0.5 (measured).
 
 The promised figure itself is measured by `./run bench producers`.
 """
