@@ -63,7 +63,7 @@ _log = structlog.get_logger("dispatcher.app")
 TURNED_SECONDS_MAX = 20.0
 """Intake that has not gone round for so long is stuck: not ready, and the watchdog is no longer fed."""
 REFUSED_SECONDS_MAX = 1.0
-"""Intake that Postgres refuses for longer is not ready; a deadlock or a short lock is over by then."""
+"""A stage that Postgres refuses for longer makes the replica not ready; a deadlock or a short lock is over by then."""
 ADMIN_CONNECTIONS_MAX = 4
 """API and console have connections of their own: slow pages never starve delivery."""
 SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX = 0.5, 2.0
@@ -352,8 +352,8 @@ class Daemon:
             problems.append("intake has not turned of late")
         elif not pipeline.takes_in(self._clock.monotonic(), TURNED_SECONDS_MAX):
             problems.append("the outbox cannot be read: see intake.waits in the log")
-        elif pipeline.waited_seconds(self._clock.monotonic()) > REFUSED_SECONDS_MAX:
-            problems.append("Postgres refuses the outbox: see intake.waits in the log")
+        elif refused := pipeline.refused(self._clock.monotonic(), REFUSED_SECONDS_MAX):
+            problems.append(f"Postgres rejects statements: see {', '.join(refused)} in the log")
         if not await schema.is_writable():
             problems.append("the database cannot be written to")
         elif self._schema_fits:

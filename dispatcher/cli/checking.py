@@ -330,4 +330,4 @@ def _print(findings: Findings, *, as_json: bool) -> None:
     for problem in [*findings.configuration_problems, *findings.problems]:
         say(f"PROBLEM: {problem}")
     count = len(findings.configuration_problems) + len(findings.problems)
-    say(f"{count} problems" if count else "all is well")
+    say(f"{count} {'problem' if count == 1 else 'problems'}" if count else "all is well")

@@ -96,7 +96,7 @@ class Intake:
         self._batch_events_max = batch_events_max
         self._poll_seconds = poll_seconds
         self._stopping = False
-        self._outage = Outage(_log, "intake.waits", "intake.resumed")
+        self.outage = Outage(_log, "intake.waits", "intake.resumed")
         self._rate = 0.0
         self._measured_at = clock.monotonic()
         self._measured_count = 0
@@ -119,16 +119,11 @@ class Intake:
             self.turned_at = self._clock.monotonic()
             try:
                 await self._turn()
-                self._outage.ended()
+                self.outage.ended()
                 backoff.reset()
             except StoreUnavailableError as error:
-                self._outage.began(error)
+                self.outage.began(error)
                 await backoff.pause()
-
-    @property
-    def refused_since(self) -> float | None:
-        """When Postgres began to refuse it, by the monotonic clock; None: it does not."""
-        return self._outage.since
 
     def look_now(self) -> None:
         """Makes intake poll at once: something other than an event was announced."""

@@ -84,7 +84,7 @@ class Loader:
         self._metrics = metrics
         self._clock = clock
         self._stopping = False
-        self._outage = Outage(_log, "loader.waits", "loader.resumed")
+        self.outage = Outage(_log, "loader.waits", "loader.resumed")
         self._arrivals_seen_at = clock.monotonic()
         self._arrivals_next_at = 0.0
         self._horizon_moves_at = 0.0
@@ -102,10 +102,10 @@ class Loader:
         while not self._stopping:
             try:
                 await self._work()
-                self._outage.ended()
+                self.outage.ended()
                 backoff.reset()
             except StoreUnavailableError as error:
-                self._outage.began(error)
+                self.outage.began(error)
                 await backoff.pause()
                 self._queue.woken.set()
             wakes_at = min(self._ticks_at, self._horizon_moves_at)

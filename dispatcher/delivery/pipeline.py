@@ -213,10 +213,14 @@ class Pipeline:
         """Tells whether intake has turned of late: claimed, polled, or waited within its bounds."""
         return now - self.intake.turned_at < within_seconds
 
-    def waited_seconds(self, now: float) -> float:
-        """Return for how long Postgres has refused intake; 0 while it does not."""
-        since = self.intake.refused_since
-        return 0.0 if since is None else now - since
+    def refused(self, now: float, for_seconds: float) -> list[str]:
+        """Return the log events of the stages that Postgres has refused for that long."""
+        outages = [stage.outage for stage in (self.intake, self.shards, self.loader, self.recorder)]
+        return [
+            outage.event
+            for outage in outages
+            if outage.since is not None and now - outage.since > for_seconds
+        ]
 
     def takes_in(self, now: float, within_seconds: float) -> bool:
         """Tells whether Postgres let intake look at the outbox of late; a restart would not mend it."""

@@ -85,7 +85,7 @@ class Recorder:
         self._full = asyncio.Event()
         self._stopping = False
         self._committed: Callable[[], None] = lambda: None
-        self._outage = Outage(_log, "recorder.waits", "recorder.resumed")
+        self.outage = Outage(_log, "recorder.waits", "recorder.resumed")
         self.empty = asyncio.Event()
         """Set while every result that came is recorded."""
         self.empty.set()
@@ -177,9 +177,9 @@ class Recorder:
                     [self._move(result) for result in group], attempts, tokens
                 ),
                 on=StoreUnavailableError,
-                failed=lambda error: self._outage.began(error, results=len(group)),
+                failed=lambda error: self.outage.began(error, results=len(group)),
             )
-            self._outage.ended()
+            self.outage.ended()
         except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
             if len(group) == 1 and attempt is None:
                 _log.exception("recorder.refused", delivery_id=group[0].delivery.id)
@@ -237,9 +237,9 @@ class Recorder:
                 lambda: self._store.settle_requests(manual),
                 on=StoreUnavailableError,
                 unless=DataFaultError,
-                failed=lambda error: self._outage.began(error, results=len(manual)),
+                failed=lambda error: self.outage.began(error, results=len(manual)),
             )
-            self._outage.ended()
+            self.outage.ended()
 
     def _settle(self, results: list[AttemptResult], recorded: Recorded) -> None:
         """Move committed results on in memory: what retries waits for its time, what ended is forgotten."""

@@ -86,7 +86,7 @@ class Shards:
         self._trusted_seconds = trusted_seconds
         self._trusted_until = 0.0
         self._stopping = asyncio.Event()
-        self._outage = Outage(_log, "lease.unrenewed", "lease.renewed")
+        self.outage = Outage(_log, "lease.unrenewed", "lease.renewed")
         self._woken = asyncio.Event()
         self.tokens: dict[int, int] = {}
         """Shard to token, of the shards that are ours."""
@@ -125,9 +125,9 @@ class Shards:
                         self._incarnation, self._name, self._version, self._lease_seconds
                     )
                 joined = await self._renew()
-                self._outage.ended()
+                self.outage.ended()
             except StoreUnavailableError as error:
-                self._outage.began(error)
+                self.outage.began(error)
             seconds = self._renew_seconds * random.uniform(0.8, 1.0) if joined else 0.2  # noqa: S311 -- no secret
             try:
                 async with asyncio.timeout(seconds):

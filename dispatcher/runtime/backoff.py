@@ -91,12 +91,12 @@ async def retry(
 class Outage:
     """Logs one line when a loop begins to wait for something, and one when it goes on."""
 
-    __slots__ = ("_causes", "_event", "_log", "_resumed", "since")
+    __slots__ = ("_causes", "_log", "_resumed", "event", "since")
 
     def __init__(self, log: Logger, event: str, resumed: str) -> None:
         """`event` is logged as a warning, `resumed` as information with the seconds in between."""
         self._log = log
-        self._event = event
+        self.event = event
         self._resumed = resumed
         self._causes: set[str] = set()
         self.since: float | None = None
@@ -109,7 +109,7 @@ class Outage:
         cause = type(error.__cause__ or error).__name__
         if cause not in self._causes:
             self._causes.add(cause)
-            self._log.warning(self._event, error=str(error), **facts)
+            self._log.warning(self.event, error=str(error), **facts)
 
     def ended(self) -> None:
         """Note a success."""

@@ -34,7 +34,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
-| `endpoints_unusable` | gauge | reason | endpoints that cannot be sent to as configured; their deliveries wait | |
+| `endpoints_unusable` | gauge | reason | endpoints that cannot be sent to as configured; their deliveries wait | yes |
 | `history_partitions_ahead` | gauge | | days ahead with all partitions; -1: today lacks one, *database* | yes |
 | `history_partitions` | gauge | table | days that a history table has, those ahead included, *database* | |
 | `history_bytes` | gauge | table | their size with indexes, *database* | |

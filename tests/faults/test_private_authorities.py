@@ -38,7 +38,7 @@ def _cpu_seconds(pid: int) -> float:
 @pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_a29_1200_private_authorities_start_fast_and_stay_small(
-    bench, sql, tmp_path: Path, authority_of_receiver: Authority, say
+    bench, sql, tmp_path: Path, authority_of_receiver: Authority, say, long_run: bool
 ):
     tls = authority_of_receiver.server_context("127.0.0.1")
     async with RawReceiver(answering(OK), tls=tls) as receiver:
@@ -88,7 +88,8 @@ async def test_a29_1200_private_authorities_start_fast_and_stay_small(
         await until(all_delivered, seconds=120, what="a delivery to each endpoint")
         after_mib = _resident_mib(daemon.child.pid, "VmHWM")
     say(f"after a delivery to each of them {after_mib} MiB")
-    assert min(seconds, cpu_seconds) <= START_SECONDS_MAX
+    # The long form runs alone; beside other tests the clock measures those as well.
+    assert (seconds if long_run else min(seconds, cpu_seconds)) <= START_SECONDS_MAX
     assert resident_mib <= RESIDENT_MIB_MAX
     assert after_mib <= AFTER_MIB_MAX
 

@@ -19,6 +19,10 @@ REFUSALS = {
         "ALTER TABLE dispatcher.outbox RENAME COLUMN position TO away",
         "ALTER TABLE dispatcher.outbox RENAME COLUMN away TO position",
     ),
+    "leases": (
+        "ALTER TABLE dispatcher.replica RENAME TO replica_away",
+        "ALTER TABLE dispatcher.replica_away RENAME TO replica",
+    ),
     "schema": (
         "ALTER SCHEMA dispatcher RENAME TO away",
         "ALTER SCHEMA away RENAME TO dispatcher",
