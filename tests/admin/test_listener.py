@@ -16,6 +16,7 @@ from aiohttp import web
 from dispatcher.admin import listener as module
 from dispatcher.admin.listener import HttpListener, ProbeListener
 from dispatcher.config.sections import RESERVED_SEATS
+from tests.support.pace import in_time, within
 
 MIB = 1024 * 1024
 SHORT_SECONDS = 0.3
@@ -179,7 +180,7 @@ async def test_a_seat_serves_nothing_but_probes(request_bytes):
     async with Served(probe_port=True) as served:
         client = await served.client()
         assert await client.ask(request_bytes) == UNAVAILABLE
-        assert await client.closed() < 1
+        assert in_time(await client.closed(), 1)
 
 
 async def test_a_seat_is_given_up_after_its_request_or_its_time(monkeypatch):
@@ -187,7 +188,7 @@ async def test_a_seat_is_given_up_after_its_request_or_its_time(monkeypatch):
     async with Served(probe_port=True) as served:
         silent = await served.client()
         assert await silent.ask(b"GET /livez") == UNAVAILABLE
-        assert await silent.closed() < SHORT_SECONDS * 5
+        assert in_time(await silent.closed(), SHORT_SECONDS * 5)
 
 
 async def test_a_client_that_does_not_read_is_disconnected(monkeypatch):
@@ -231,7 +232,8 @@ async def test_headers_that_drip_are_cut_off(monkeypatch):
             with contextlib.suppress(OSError):
                 client.writer.write(b"X-A: b\r\n")
             await asyncio.wait({closed}, timeout=SHORT_SECONDS / 10)
-        assert SHORT_SECONDS / 2 <= await closed <= SHORT_SECONDS * 5
+        assert await closed >= SHORT_SECONDS / 2
+        assert in_time(await closed, SHORT_SECONDS * 5)
 
 
 @pytest.mark.parametrize("begun", [b"", GET, GET + b"GET / HT"])
@@ -240,7 +242,7 @@ async def test_a_connection_that_says_no_more_is_closed(monkeypatch, begun):
     async with Served() as served:
         client = await served.client()
         client.writer.write(begun)
-        assert await client.closed() <= SHORT_SECONDS * 5
+        assert in_time(await client.closed(), SHORT_SECONDS * 5)
 
 
 async def test_a_body_of_a_gigabyte_is_refused_without_being_taken():
@@ -256,7 +258,7 @@ async def test_a_body_of_a_gigabyte_is_refused_without_being_taken():
                 await client.writer.drain()
                 sent += 65_536
         assert (await answer).startswith(b"HTTP/1.1 413 ")
-        assert await client.closed() <= module.LINGERING_SECONDS_MAX + 1
+        assert in_time(await client.closed(), module.LINGERING_SECONDS_MAX + 1)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
@@ -333,6 +335,4 @@ async def test_a_flood_of_connections_is_turned_away(long_run):
                 refused += await client.ask(GET) == UNAVAILABLE
                 await client.close()
         assert refused == count
-        began = time.monotonic()
-        await held(served, 1, source="127.0.0.2")
-        assert time.monotonic() - began < 1.0
+        await within(1.0, held(served, 1, source="127.0.0.2"))

@@ -10,6 +10,7 @@ import pytest
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet
 from tests.support.ledger import Plan
+from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -48,7 +49,7 @@ async def test_sigterm_finishes_what_is_in_flight_hands_back_the_rest_and_exits_
         bounds={"unrecorded": 5, "dup": 5},
         drained_seconds=round(drained, 2),
     )
-    assert drained <= 3.0
+    assert in_time(drained, 3.0)
 
 
 async def test_a_second_sigterm_ends_it_within_two_seconds(bench, sql):
@@ -62,8 +63,8 @@ async def test_a_second_sigterm_ends_it_within_two_seconds(bench, sql):
     assert (await daemon.get("/readyz"))[0] == 503
     began = time.monotonic()
     daemon.kill(signal.SIGTERM)
-    assert await daemon.ended(5) == 1
-    assert time.monotonic() - began <= 2.0
+    assert await daemon.ended(15) == 1
+    assert in_time(time.monotonic() - began, 2.0)
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all") == 0
 
 

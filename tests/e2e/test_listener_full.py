@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.daemon import Daemon, free_port
+from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -74,18 +75,18 @@ async def connected(daemon: Daemon) -> AsyncIterator[tuple[StreamReader, StreamW
 
 async def test_a_half_sent_form_is_ended_within_its_time(bench):
     daemon = await bench.daemon(HTTP__CONNECTIONS_MAX=str(CONNECTIONS_MAX)).started()
-    async with connected(daemon) as (reader, writer), asyncio.timeout(20):
+    async with connected(daemon) as (reader, writer), asyncio.timeout(60):
         began = time.monotonic()
         writer.write(FORM)
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - began < FORM_SECONDS_MAX + 1
+        assert in_time(time.monotonic() - began, FORM_SECONDS_MAX + 1)
         with contextlib.suppress(ConnectionResetError):
             await reader.read()
-        assert time.monotonic() - began < FORM_SECONDS_MAX + LINGERING_SECONDS_MAX + 2
+        assert in_time(time.monotonic() - began, FORM_SECONDS_MAX + LINGERING_SECONDS_MAX + 2)
 
 
 async def test_a_form_of_a_stranger_has_8_kib(bench):
     daemon = await bench.daemon().started()
-    async with connected(daemon) as (reader, writer), asyncio.timeout(20):
+    async with connected(daemon) as (reader, writer), asyncio.timeout(60):
         writer.write(FORM.replace(b"4000", b"9000") + b"a" * 8999)
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tests.support.bench import Bench
 from tests.support.daemon import Process, add_endpoint, until
+from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -92,7 +93,7 @@ async def test_an_event_type_that_fails_delays_no_other(
     line = {"id": "B1", "events": len(waits), "p50_seconds": round(waits[len(waits) // 2], 3),
             "p99_seconds": round(p99, 3), "failed_attempts": receiver.bad_count}  # fmt: skip
     say(orjson.dumps(line).decode())
-    assert p99 <= SECONDS_MAX
+    assert in_time(p99, SECONDS_MAX)
     # Deferred, the type that fails costs a few probes, not an attempt for each event and retry.
     assert receiver.bad_count < len(committed) * (GOOD_EVERY - 1) / 2
 

@@ -19,6 +19,7 @@ from tests.support.daemon import (
     until,
 )
 from tests.support.ledger import Plan
+from tests.support.pace import in_time
 from tests.support.sending import spawn
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
@@ -144,8 +145,8 @@ async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_s
         repeats_without_a_kill=len(unexplained),
     )
     assert unexplained == [], "a delivery was repeated more often than its sender was killed"
-    assert max(recoveries) <= RECOVERY_SECONDS_MAX, recoveries
-    assert max(outages + takeovers) <= TAKEOVER_SECONDS_MAX, (outages, takeovers)
+    assert in_time(max(recoveries), RECOVERY_SECONDS_MAX), recoveries
+    assert in_time(max(outages + takeovers), TAKEOVER_SECONDS_MAX), (outages, takeovers)
 
 
 async def _resumed(receiver: Receiver, seen: dict[str, int]) -> None:
@@ -191,7 +192,8 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
         "SELECT extract(epoch FROM attempted_at - $1)::float8 FROM dispatcher.attempt_all WHERE attempt_number = 2",
         due,
     )
-    assert -0.01 <= late <= 1.0
+    assert late >= -0.01
+    assert in_time(late, 1.0)
     await bench.report(
         "F1-due-times",
         [Subscriber("ep_later", "/later", "wms", 2)],
@@ -240,7 +242,7 @@ async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql, long
         bounds={"dup": 8, "unrecorded": 8},
         takeover_seconds=round(took_over, 2),
     )
-    assert took_over <= TAKEOVER_SECONDS_MAX
+    assert in_time(took_over, TAKEOVER_SECONDS_MAX)
 
 
 async def test_events_reach_endpoints_of_the_other_replica_at_once(bench, sql):

@@ -12,12 +12,15 @@ import pytest
 
 from tests.support.bench import Bench
 from tests.support.daemon import STANDARD_SECRET, Daemon, add_endpoint, until
+from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 ENDPOINTS = 200
 DUE_NOW = 200
 FIRST_SECONDS_MAX = 3.0
+FIRST_RATIO_MAX = 1.5
+"""Relative to a start without a delivery in the same minute, where a slow machine takes longer than 2 s for that."""
 WINDOW_SECONDS_MAX = 30.0
 MORE_MEMORY_MIB_MAX = 150.0
 PAGE_SECONDS_MAX = 2.0
@@ -106,8 +109,10 @@ async def test_a_start_before_many_retries_sends_at_once_and_holds_its_window_al
     count = 1_000_000 if long_run else 4_000
     receiver = bench.receiver
     receiver.behave(hook={"secret": STANDARD_SECRET})
+    empty_began = time.monotonic()
     empty = await bench.daemon().started()
     await _ready(empty)
+    empty_seconds = time.monotonic() - empty_began
     empty_mib = _resident_mib(empty)
     empty.kill(signal.SIGTERM)
     await empty.ended(40)
@@ -135,6 +140,7 @@ async def test_a_start_before_many_retries_sends_at_once_and_holds_its_window_al
             {
                 "id": "P17",
                 "waiting": waiting,
+                "empty_start_seconds": round(empty_seconds, 2),
                 "first_seconds": round(first_seconds, 2),
                 "all_due_seconds": round(all_due_seconds, 2),
                 "window_seconds": round(window_seconds, 2),
@@ -145,9 +151,9 @@ async def test_a_start_before_many_retries_sends_at_once_and_holds_its_window_al
         ).decode()
     )
     assert status == 200
-    assert first_seconds <= FIRST_SECONDS_MAX
-    assert window_seconds <= WINDOW_SECONDS_MAX
+    assert first_seconds <= max(FIRST_SECONDS_MAX, FIRST_RATIO_MAX * empty_seconds)
+    assert in_time(window_seconds, WINDOW_SECONDS_MAX)
     assert more_mib <= MORE_MEMORY_MIB_MAX
-    assert page_seconds <= PAGE_SECONDS_MAX
+    assert in_time(page_seconds, PAGE_SECONDS_MAX)
     assert timers < waiting / 4, "what is due later than the window stays in Postgres"
     assert receiver.count("request") == DUE_NOW, "something was sent before it was due, or twice"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -97,13 +96,11 @@ async def test_f8_control_a_client_that_reads_what_comes_is_over_the_bound_in_se
             sys.executable, "-c", UNBOUNDED, f"http://127.0.0.1:{receiver.port}/"
         )
         try:
-            began_at = time.monotonic()
 
             async def is_over() -> bool:
                 return _resident_kib(child.pid, "VmHWM") > 2 * GROWTH_KIB_MAX + 32 * 1_024
 
-            await until(is_over, seconds=15, what="a client without a bound to be over it")
-            assert time.monotonic() - began_at < 15
+            await until(is_over, seconds=60, what="a client without a bound to be over it")
         finally:
             child.kill()
             await child.wait()

@@ -17,6 +17,7 @@ from tests.support.bench import Bench
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan
+from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -96,7 +97,7 @@ async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_aga
         bounds={"dup": in_flight, "unrecorded": in_flight},
         again_seconds_max=max(again),
     )
-    assert max(again) <= AGAIN_SECONDS_MAX
+    assert in_time(max(again), AGAIN_SECONDS_MAX)
     assert daemon.child.poll() is None
 
 
@@ -129,7 +130,7 @@ async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_
         "P3", [Subscriber("ep_x", "/hook")], killed=killed, pick_up_seconds_max=round(waited, 3)
     )
     assert killed >= rounds
-    assert waited <= 1.5
+    assert in_time(waited, 1.5)
 
 
 async def test_a_database_that_is_away_at_start_is_waited_for(server, make_bench):

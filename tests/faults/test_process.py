@@ -13,6 +13,7 @@ from dispatcher.outbound.descriptor_limits import share_out
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, WMS_SECRET, add_endpoint, quiet, until
 from tests.support.ledger import Plan
+from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -105,7 +106,7 @@ async def test_running_out_of_descriptors_spends_no_attempt_and_starves_nobody(b
     )
     assert not failed
     assert [one.result()[0] for one in asking] == [200] * 8
-    assert longest_seconds < 2.0
+    assert in_time(longest_seconds, 2.0)
     assert held == fit, "what fits is not what was sent"
     assert await ready()
 
@@ -150,7 +151,7 @@ async def test_a_wall_clock_that_jumps_moves_no_attempt(bench, sql, tmp_path, st
         gap_seconds=[round(min(gaps), 3), round(max(gaps), 3)],
     )
     assert min(gaps) >= 1.99
-    assert max(gaps) <= 2.0 + 3.0, "a retry came late, beyond what a busy machine explains"
+    assert in_time(max(gaps), 2.0 + 3.0), "a retry came late, beyond what a busy machine explains"
     assert signed == {0}, "wms signs no timestamp"
 
 

@@ -42,6 +42,7 @@ from tests.support.certificates import (
     Authority,
 )
 from tests.support.fake_dns import NXDOMAIN, SERVFAIL, Answerer, FakeDns, Reply
+from tests.support.pace import in_time, within
 from tests.support.raw_receiver import OK, RawReceiver, Script, Wire, answering
 from tests.support.sending import Sender, spawn
 
@@ -348,9 +349,8 @@ async def test_a4_control_checking_and_then_connecting_by_name_is_rebound(named)
 async def test_r15_a_dead_ipv6_address_does_not_hold_up_a_good_ipv4_one(named):
     setup = await named(lambda _name, _kind: Reply(("::1", "127.0.0.1")))
     async with RawReceiver(answering(OK)) as receiver:
-        began_at = time.monotonic()
-        answer = await setup.sender.answer(Target("http", "dual.test", receiver.port))
-        assert time.monotonic() - began_at < 1.0
+        ours = setup.sender.answer(Target("http", "dual.test", receiver.port))
+        answer = await within(1.0, ours)
         await setup.sender.pool.aclose()
     assert (answer.outcome, answer.peer) == (Outcome.OK, "127.0.0.1")
 
@@ -385,7 +385,7 @@ async def test_r23_control_the_timeout_of_c_ares_shrinks_with_fast_responses():
         began_at = time.monotonic()
         with pytest.raises(aiodns.error.DNSError, match="Timeout"):
             await channel.getaddrinfo("slow-1500.test", family=socket.AF_INET)
-        assert time.monotonic() - began_at < 1.5
+        assert in_time(time.monotonic() - began_at, 1.5)
         await channel.close()
 
 
@@ -480,13 +480,13 @@ async def test_r23_a_silent_name_server_for_one_name_delays_no_other(
             for number in range(16)
         ]
         began_at = time.monotonic()
-        answer = await setup.sender.answer(Target("http", "quick.test", receiver.port))
-        assert time.monotonic() - began_at < 0.2
+        quick = setup.sender.answer(Target("http", "quick.test", receiver.port))
+        answer = await within(0.2, quick)
         results = [await future for future in slow]
         await setup.sender.pool.aclose()
     assert answer.outcome is Outcome.OK
     assert {getattr(result, "outcome", None) for result in results} == {Outcome.DNS_ERROR}
-    assert time.monotonic() - began_at < 1.0
+    assert in_time(time.monotonic() - began_at, 1.0)
 
 
 async def test_a_deadline_in_the_look_up_is_a_timeout_that_says_so(named):

@@ -8,6 +8,7 @@ import pytest
 from dispatcher.core import limits
 from dispatcher.core.model import Flag, Outcome
 from dispatcher.outbound.pool import Target
+from tests.support.pace import within
 from tests.support.raw_receiver import (
     OK,
     RawReceiver,
@@ -22,6 +23,7 @@ from tests.support.sending import BODY, Sender
 
 DEADLINE_SECONDS = 0.3
 SLACK_SECONDS = 0.2
+PATIENT_SECONDS = 3.0
 
 
 def target_of(receiver: RawReceiver) -> Target:
@@ -205,10 +207,13 @@ async def test_a_retry_after_behind_a_long_line_is_honoured(sender: Sender):
 async def test_r1_dripped_headers_end_at_the_deadline(sender: Sender):
     async with RawReceiver(dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")) as receiver:
         began_at = time.monotonic()
-        answer = await sender.answer(target_of(receiver), timeout_seconds=DEADLINE_SECONDS)
+        answer = await within(
+            DEADLINE_SECONDS + SLACK_SECONDS,
+            sender.answer(target_of(receiver), timeout_seconds=DEADLINE_SECONDS),
+        )
         took_seconds = time.monotonic() - began_at
     assert answer.outcome is Outcome.TIMEOUT
-    assert DEADLINE_SECONDS <= took_seconds <= DEADLINE_SECONDS + SLACK_SECONDS
+    assert took_seconds >= DEADLINE_SECONDS
     assert "head of its answer within 0.3 s" in (answer.error or "")
 
 
@@ -226,9 +231,11 @@ async def test_r2_a_dripped_body_leaves_the_status_that_was_seen(
     sender: Sender, status: bytes, outcome: Outcome | None
 ):
     start = b"HTTP/1.1 " + status + b" X\r\nContent-Length: 100\r\n\r\n"
-    async with RawReceiver(dripping(start, b"x")) as receiver:
+    async with RawReceiver(dripping(start + b"xxx", b"x")) as receiver:
         answer = await sender.answer(target_of(receiver), timeout_seconds=DEADLINE_SECONDS)
-        await receiver.wires[0].gone.wait()
+        if answer.status is None:  # a busy machine let it pass before the head arrived
+            answer = await sender.answer(target_of(receiver), timeout_seconds=PATIENT_SECONDS)
+        await receiver.wires[-1].gone.wait()
     assert answer.status == int(status)
     assert answer.outcome is outcome or outcome is None
     assert answer.flags == (Flag.BODY_TRUNCATED,)
@@ -254,9 +261,7 @@ async def test_r3_an_endless_body_is_cut_and_the_receiver_sees_the_close(
 ):
     async with RawReceiver(flooding(start, piece)) as receiver:
         answer = await sender.answer(target_of(receiver))
-        began_at = time.monotonic()
-        await receiver.wires[0].gone.wait()
-        assert time.monotonic() - began_at < 1.0
+        await within(1.0, receiver.wires[0].gone.wait())
     assert (answer.outcome, answer.flags) == (Outcome.OK, (Flag.BODY_TRUNCATED,))
 
 
@@ -321,10 +326,9 @@ async def test_r7_sixteen_interim_answers_are_allowed(sender: Sender):
 async def test_r5_r6_a_flood_behind_a_success_is_cut(sender: Sender, start: bytes, piece: bytes):
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with RawReceiver(flooding(head + start, piece)) as receiver:
-        began_at = time.monotonic()
-        answer = await sender.answer(target_of(receiver), timeout_seconds=30.0)
-        await receiver.wires[0].gone.wait()
-        assert time.monotonic() - began_at < 2.0
+        sending = sender.answer(target_of(receiver), timeout_seconds=30.0)
+        answer = await within(2.0, sending)
+        await within(2.0, receiver.wires[0].gone.wait())
     assert (answer.outcome, answer.flags) == (Outcome.OK, (Flag.BODY_TRUNCATED,))
 
 

@@ -32,6 +32,7 @@ from dispatcher.outbound.resolver import AresLookup, Resolver, ThreadedLookup
 from dispatcher.outbound.tls import make_tls_context
 from tests.support.certificates import Authority
 from tests.support.fake_dns import Answerer, FakeDns, Reply
+from tests.support.pace import within
 from tests.support.raw_receiver import OK, RawReceiver, answering
 from tests.support.sending import Sender, spawn
 
@@ -211,9 +212,9 @@ async def test_r15_control_one_address_after_the_other_waits_in_the_black_hole(
             )
             began_at = time.monotonic()
             async with named_by(lambda _name, _kind: Reply(addresses), policy) as sender:
-                answer = await sender.answer(Target("http", "dual.test", receiver.port))
+                ours = sender.answer(Target("http", "dual.test", receiver.port))
+                answer = await within(0.8, ours)
             assert (answer.outcome, answer.peer) == (Outcome.OK, "127.0.0.1")
-            assert time.monotonic() - began_at < 0.8
             await asyncio.wait([one_by_one], timeout=1.0 - (time.monotonic() - began_at))
             assert not one_by_one.done(), "the control no longer fails"
             one_by_one.cancel()
@@ -274,7 +275,7 @@ async def test_r23_control_the_default_resolver_makes_a_quick_name_wait_for_slow
     async with named_by(slow, policy) as sender:
         starts = partial(sender.start, timeout_seconds=0.4)
         attempts = [starts(Target("http", name, 9))[1] for name in names]
-        assert await took(sender.result(Target("http", "quick.test", 9))) < QUICK_SECONDS_MAX
+        await within(QUICK_SECONDS_MAX, sender.result(Target("http", "quick.test", 9)))
         await asyncio.wait(attempts)
 
 
