@@ -65,19 +65,19 @@ async def test_control_a_timeout_of_idle_reading_alone_is_never_reached_by_a_dri
         wire.send(HEAD)
         for _ in range(12):
             wire.send(b"X: y\r\n")
-            if not await _pause(wire, 0.1):
+            if not await _pause(wire, 0.2):
                 return
         wire.send(b"Content-Length: 0\r\n\r\n")
 
     began = time.monotonic()
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=0.5)
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=1.0)
     async with (
         RawReceiver(drip) as receiver,
         aiohttp.ClientSession(timeout=timeout) as session,
         session.post(f"http://127.0.0.1:{receiver.port}/") as response,
     ):
         assert response.status == 200
-    assert time.monotonic() - began > 2 * 0.5
+    assert time.monotonic() - began > 2 * 1.0
 
 
 async def _pause(wire: Wire, seconds: float) -> bool:
