@@ -9,6 +9,7 @@ BENCHMARKS = {
     "tls": "goal 1 over TLS, beside bare ClientSession.post over TLS",
     "peers": "goal 1 beside pg-boss, Graphile Worker, PgQueuer and Procrastinate; installs them",
     "stages": "goal 2: CPU of each stage of the hot path by itself, to compare one change with the next",
+    "bodies": "how long decoding a request body of 1 MiB holds the event loop, and its memory",
     "latency": "goal 3: commit to request received, at 200 events/s",
     "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
     "fanout": "goal 5: one event to 1,000 endpoints, and to 20",

@@ -1,9 +1,9 @@
-"""From a request to an answer: who asks, how often, may they, what do they give; then the operation.
+"""Handles API requests: authenticates, limits and validates them, then calls the route's operation.
 
-The order is from cheap to dear, so that a flood is turned away early: the address's allowance, the
-token, the token's allowance, the role, the query, the body. What is always true: without a token
-nothing below /api/v1 answers anything but 401, not even that a path exists; everything ends within
-the route's bound; every error is `application/problem+json`; nothing is cached by anybody.
+The checks are ordered by cost, so that a flood is rejected early: the address's rate limit, the
+token, the token's rate limit, the role, the query, the body. Invariants: without a valid token every
+path below /api/v1 returns 401, whether the path exists or not; every request ends within the route's
+time limit; every error is `application/problem+json`; no response may be cached.
 """
 
 import asyncio
@@ -16,12 +16,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
-from dispatcher.admin.api.body import read_body
+from dispatcher.admin.api.body import BodyReader
 from dispatcher.admin.api.docs import add_docs
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
 from dispatcher.admin.api.routes import PREFIX, Answer, Call, Inputs, Route, inputs_of
 from dispatcher.admin.api.table import ROUTES
-from dispatcher.admin.api.turns import Turns
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations.allowance import Buckets
 from dispatcher.admin.operations.deployment import Actor
@@ -43,11 +42,11 @@ ACTOR: Final = web.RequestKey("actor", Actor)
 
 
 def add_api(app: web.Application, operations: Operations, auth: Auth, settings: Settings) -> None:
-    """Adds the API below its prefix, and its description."""
-    door = _Door(operations, auth, settings)
-    api = web.Application(middlewares=[door.guard])
+    """Add the API below its prefix, and its description."""
+    gatekeeper = _Gatekeeper(operations, auth, settings)
+    api = web.Application(middlewares=[gatekeeper.guard])
     for route in ROUTES:
-        handler = door.handler_of(route)
+        handler = gatekeeper.handler_of(route)
         if route.method == hdrs.METH_GET:
             api.router.add_get(route.path, handler, expect_handler=_expected)  # and HEAD
         else:
@@ -56,8 +55,8 @@ def add_api(app: web.Application, operations: Operations, auth: Auth, settings: 
     add_docs(app)
 
 
-class _Door:
-    """What all routes share."""
+class _Gatekeeper:
+    """Authenticates and limits the requests of all routes."""
 
     def __init__(self, operations: Operations, auth: Auth, settings: Settings) -> None:
         self._operations = operations
@@ -69,18 +68,18 @@ class _Door:
         burst = max(1, math.ceil(2 * rate))
         self._by_address = Buckets(rate, burst, monotonic=monotonic)
         self._by_actor = Buckets(rate, burst, monotonic=monotonic)
-        self._turns = Turns()
+        self._bodies = BodyReader()
 
     @property
     def guard(self) -> Middleware:
-        """The middleware: recognises who asks, and turns every error into a problem."""
+        """Return the middleware that authenticates each request and turns every error into a problem."""
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
                 if request.method == hdrs.METH_OPTIONS:
                     return _options(request)
-                request[ACTOR] = await self._recognise(request)
+                request[ACTOR] = await self._authenticate(request)
                 return await handler(request)
             except web.HTTPMethodNotAllowed as error:
                 allow = {"Allow": ", ".join(sorted(error.allowed_methods))}
@@ -89,13 +88,13 @@ class _Door:
                 return problem(404, "there is no such route; /openapi.json lists all of them")
             except (asyncio.CancelledError, ConnectionError):
                 raise
-            except Exception as error:  # noqa: BLE001 -- the border: every error becomes an answer
+            except Exception as error:  # noqa: BLE001 -- the border: every error becomes a response
                 return problem_of(error)
 
         return guard
 
     def handler_of(self, route: Route) -> Handler:
-        """Returns what aiohttp calls."""
+        """Return the route's handler for aiohttp."""
         inputs = inputs_of(route.handler)
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -105,14 +104,14 @@ class _Door:
             for name in call.names.values():
                 if len(name) > ID_CHARACTERS_MAX or not is_text(name):
                     raise NotFoundError("there is nothing of that id")
-            given = await _given(request, route, inputs, self._turns, self._clock.now())
+            given = await _given(request, route, inputs, self._bodies, self._clock.now())
             async with asyncio.timeout(route.seconds_max):
                 answer = await route.handler(call, **given)
             return _response(answer, route)
 
         return handle
 
-    async def _recognise(self, request: web.Request) -> Actor:
+    async def _authenticate(self, request: web.Request) -> Actor:
         address = address_of(request, self._trusted)
         wait = self._by_address.take(address)
         if wait:
@@ -138,9 +137,9 @@ class _Door:
 
 
 async def _given(
-    request: web.Request, route: Route, inputs: Inputs, turns: Turns, now: datetime
+    request: web.Request, route: Route, inputs: Inputs, bodies: BodyReader, now: datetime
 ) -> dict[str, Any]:
-    """Returns the handler's arguments; every fault of query and body is told at once."""
+    """Return the handler's arguments; all errors of query and body are reported together."""
     problems: list[Problem] = []
     given: dict[str, Any] = {}
     query, found = _query_of(request)
@@ -150,13 +149,13 @@ async def _given(
     else:
         problems += [invalid(name, "unknown_field") for name in query]
     if inputs.fields is not None:
-        members = dict((await read_body(request, turns, route.bytes_max)).members)
-        if not inputs.judged_by_operation:
+        members = dict(await bodies.read(request, route.bytes_max))
+        if not inputs.validated_by_operation:
             if members or inputs.fields_required:
                 given["fields"] = _validated(inputs.fields, members, now, problems)
         else:
             given["fields"] = members
-    elif request.body_exists and (await read_body(request, turns, route.bytes_max)).members:
+    elif request.body_exists and await bodies.read(request, route.bytes_max):
         problems.append(invalid("body", "body_not_allowed"))
     if problems:
         raise InvalidRequestError(problems)
@@ -205,14 +204,14 @@ def _response(answer: Answer, route: Route) -> web.Response:
 
 
 async def _expected(_: web.Request) -> None:
-    """Leaves `Expect: 100-continue` to whoever reads the body, and passes over any other.
+    """Leave `Expect: 100-continue` to the body reader, and ignore any other expectation.
 
-    aiohttp would ask for the body, or refuse in words of its own, before anybody looked at the token.
+    aiohttp would request the body, or reject the request in its own format, before the token is checked.
     """
 
 
 def _options(request: web.Request) -> web.Response:
-    """Tells the methods of a path; pages of other sites get no leave to use them (no CORS)."""
+    """Return the methods of a path; pages of other sites may not use them (no CORS)."""
     error = request.match_info.http_exception
     if isinstance(error, web.HTTPMethodNotAllowed):
         return web.Response(

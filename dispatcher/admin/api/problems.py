@@ -58,7 +58,7 @@ _log = structlog.get_logger("dispatcher.admin.api")
 
 
 class ProblemError(DispatcherError):
-    """A request that is refused before any operation sees it."""
+    """A request that is rejected before its operation is called."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ def problem(
     errors: Sequence[Problem] | None = None,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    """Returns the answer."""
+    """Return a problem response."""
     title = _TITLES.get(status) or HTTPStatus(status).phrase
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -103,13 +103,13 @@ def problem(
 
 
 def problem_of(error: Exception) -> web.Response:
-    """Returns the answer to what an operation raised; what nobody expected is logged, not shown."""
+    """Return the response to an error; an unexpected one is logged and its text is not shown."""
     match error:
         case ProblemError():
-            answer = problem(error.status, str(error), headers=error.headers)
+            response = problem(error.status, str(error), headers=error.headers)
             if error.close:
-                answer.force_close()
-            return answer
+                response.force_close()
+            return response
         case InvalidRequestError():
             return problem(422, count_text(len(error.problems)), errors=error.problems)
         case ForbiddenError():

@@ -1,8 +1,8 @@
-"""What a route is: where, who may, what goes in, what comes out; the handlers and OpenAPI share it.
+"""Defines a route: path, role, input and output models; the request handler and OpenAPI read it.
 
-What goes in is read off the handler's own annotations: `query` and `fields` name a model, and what
-does not fit is refused before the handler runs. `Annotated[Mapping, Model]` for `fields` hands the
-members over as they are: the operation judges them and `Model` only describes them.
+The input models are the handler's own annotations: `query` and `fields` name a model, and invalid
+input is rejected before the handler runs. With `Annotated[Mapping, Model]` for `fields` the handler
+gets the members as they are: the operation validates them and `Model` only documents them.
 """
 
 import inspect
@@ -24,7 +24,7 @@ SECONDS_MAX: Final = 20.0
 
 
 class Call(NamedTuple):
-    """One request: who asks, of what, and what the path names."""
+    """One request: its actor, the operations, and the names in its path."""
 
     actor: Actor
     operations: Operations
@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a handler gives back; None: no content."""
+    """A handler's result; without a body the response has no content."""
 
     body: Object | None
     status: int | None = None
@@ -60,29 +60,29 @@ class Route:
     answer: type[BaseModel] | None
     status: int = 200
     also: Mapping[int, str] = field(default_factory=dict)
-    """Further statuses that are no problem, and what they mean."""
+    """Further successful statuses, and what they mean."""
     problems: tuple[int, ...] = ()
-    """Statuses of problems beside those that any route may answer."""
+    """Statuses of problems, in addition to those that every route may return."""
     bytes_max: int = BODY_BYTES_MAX
     seconds_max: float = SECONDS_MAX
 
     @property
     def full_path(self) -> str:
-        """The path as clients write it."""
+        """Return the path as clients write it."""
         return PREFIX + self.path
 
 
 class Inputs(NamedTuple):
-    """The models of what goes in."""
+    """The models of a route's input."""
 
     query: type[BaseModel] | None
     fields: type[BaseModel] | None
-    judged_by_operation: bool
+    validated_by_operation: bool
     fields_required: bool
 
 
 def inputs_of(handler: Handler) -> Inputs:
-    """Returns the models that a handler's annotations name."""
+    """Return the models that a handler's annotations name."""
     hints = get_type_hints(handler, include_extras=True)
     query, fields = hints.get("query"), hints.get("fields")
     judged = get_origin(fields) is Annotated
@@ -93,6 +93,6 @@ def inputs_of(handler: Handler) -> Inputs:
 
 
 def words_of(handler: Handler) -> tuple[str, str]:
-    """Returns the first sentence of the handler's docstring, and the rest."""
+    """Return the first sentence of the handler's docstring, and the rest."""
     summary, _, rest = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
     return summary.replace("\n", " ").rstrip("."), rest

@@ -1,0 +1,210 @@
+"""A body is decoded to its members, with data as it was written, and no step holds the event loop for long."""
+
+import json  # noqa: TID251 -- the control
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.admin.api.decoder import (
+    CONTAINERS_MAX,
+    DEPTH_MAX,
+    MEMBERS_MAX,
+    SLICE_BYTES,
+    VALUES_MAX,
+    decode_body,
+)
+from dispatcher.admin.api.problems import ProblemError
+from dispatcher.core.errors import InvalidRequestError
+
+MIB = 1024 * 1024
+STEP_SECONDS_MAX = 0.01
+"""Twice the aim of 5 ms, because other programs share the test's processor."""
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner,
+            max_size=4,
+        )
+    ),
+)  # fmt: skip
+
+
+def decoded(raw: bytes) -> Mapping[str, Any]:
+    steps = decode_body(raw)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            members: Mapping[str, Any] = end.value
+            return members
+
+
+def longest_step_seconds(raw: bytes) -> float:
+    """Returns the processor time of the longest step, errors included."""
+    steps, longest = decode_body(raw), 0.0
+    while True:
+        began_at = time.thread_time()
+        try:
+            next(steps)
+        except (StopIteration, ProblemError, InvalidRequestError):
+            return max(longest, time.thread_time() - began_at)
+        longest = max(longest, time.thread_time() - began_at)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "ชื่อ", "x\ny"]), JSON))
+def test_members_equal_those_of_any_parser(members):
+    assert decoded(orjson.dumps(members)) == members
+    assert decoded(orjson.dumps(members, option=orjson.OPT_INDENT_2)) == members
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", '{"n":1.50}', '{ "z":12345678901234567890123,"a" : -0.0 }', '{"a":1,"a":2}',
+     '{"ชื่อ":"น้ำ\\u0000\\ud800"}', '{"n":1e400}', '{"n":' + "1" * 5000 + "}",
+     r'{"a":"\\ud800 \uD800\\\uDfff \\", "\ud800":"\ud83d\ude00"}',
+     '{"a":"' + r"\ud800\\" * SLICE_BYTES + '"}'],
+)  # fmt: skip
+def test_data_keeps_its_text(text):
+    found = decoded(f' {{"x":1, "data" : {text}  , "y":[] }}\n'.encode())
+    assert found["data"].text == text
+    assert {name: found[name] for name in "xy"} == {"x": 1, "y": []}
+
+
+@given(st.integers(0, 9), st.sampled_from(["\\", "\\u", '\\"', r"\ud800", "x"]))
+def test_a_slice_divides_no_escape(shift: int, piece: str):
+    text = '{"a":"' + "x" * shift + r"\ud800\\" * (2 * SLICE_BYTES // 8) + '", "b": [[1]]}'
+    body = '{"name":' + orjson.dumps(piece).decode() + ', "data":' + text + "}"
+    assert decoded(body.encode())["data"].text == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "detail"),
+    [
+        (b"{", "truncated at line 1, column 2"),
+        (b'{"a":1,}', "line 1, column 8"),
+        (b'{"a" 1}', "expected ':' at line 1, column 6"),
+        (b'{\n"a":1 "b":2}', "expected ',' or '}' at line 2, column 7"),
+        (b"[1]", "an object is expected at line 1, column 1"),
+        (b" null", "an object is expected at line 1, column 2"),
+        (b"{} x", "trailing characters at line 1, column 5"),
+        (b'{"a":"\x01"}', "line 1, column 7"),
+        (b'{"a":NaN}', "line 1, column 6"),
+        (b'{"a":-Infinity}', "line 1, column 7"),
+        (b'{"data":{"a":NaN}}', "line 1, column 14"),
+        (b'{"a":"\xff"}', "not UTF-8: byte 6"),
+        (b'{"a":"\\ud800", "data":{"b":"\xff"}}', "not UTF-8: byte 28"),
+        (b'{"\xe0\xb8\x81":"\\ud800", "b":tru}', "line 1, column 21"),
+        (b'{"a":"\\udzzz"}', "Invalid"),
+        (b'{"\\ud800":1}', "name"),
+        (b'{"a":1' + b"0" * 400 + b"}", "number"),
+        (b'{"a":1.' + b"0" * 400 + b"}", "number"),
+        (b"nonsense", "line 1, column"),
+        (b"\xef\xbb\xbf{}", "line 1, column 1"),
+    ],
+)
+def test_malformed_json_is_rejected_with_its_place(raw, detail):
+    with pytest.raises(ProblemError) as caught:
+        decoded(raw)
+    assert detail in str(caught.value)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("raw", "fields"),
+    [
+        (b'{"a":1,"a":2}', ["a"]),
+        (b'{"data":{},"data":{}}', ["data"]),
+        (b'{"l":{"x":"1","x":"2"}}', ["x"]),
+        (b'{"l":[{"x":"1","y":0,"x":"2"}]}', ["x"]),
+        (b'{"a":"\\u0000","b":[{"c":"\\ud800"}]}', ["a", "b[0].c"]),
+        (b'{"l":{"\\u0000":1}}', ["l"]),
+    ],
+)
+def test_repeated_names_and_unstorable_texts_are_invalid(raw, fields):
+    with pytest.raises(InvalidRequestError) as caught:
+        decoded(raw)
+    assert [field for field, *_ in caught.value.problems] == fields
+
+
+@pytest.mark.parametrize("name", ["data", "labels"])
+@pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")])
+def test_depth_is_bounded_exactly(open_: str, close: str, name: str):
+    def nested(depth: int) -> bytes:
+        return f'{{"{name}":{open_ * depth}1{close * depth}}}'.encode()
+
+    assert decoded(nested(DEPTH_MAX - 1))
+    for depth in (DEPTH_MAX, DEPTH_MAX + 1, 200_000):
+        with pytest.raises(ProblemError, match="nested too deep"):
+            decoded(nested(depth))
+
+
+def test_brackets_inside_strings_are_not_nested():
+    inside = b"[" * (2 * SLICE_BYTES) + b'\\"[' * (2 * SLICE_BYTES)
+    assert decoded(b'{"data":{"a":"' + inside + b'","b":[]}}')
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"{" + b",".join(b'"n%d":1' % number for number in range(MEMBERS_MAX + 1)) + b"}",
+        b'{"labels":[' + b"0," * VALUES_MAX + b"0]}",
+        b'{"a":[' + b"0," * (VALUES_MAX // 2) + b'0],"b":[' + b"0," * (VALUES_MAX // 2) + b"0]}",
+        b'{"data":[' + b"[]," * CONTAINERS_MAX + b"0]}",
+    ],
+)
+def test_too_many_names_or_values_are_rejected(raw):
+    with pytest.raises(ProblemError, match="too many"):
+        decoded(raw)
+
+
+def filled(piece: str) -> bytes:
+    count = (MIB - 20) // (len(piece.encode()) + 1)
+    return ('{"data":{"a":[' + ",".join([piece] * count) + "]}}").encode()
+
+
+LARGE = {
+    "ordinary": filled('{"sku":"ABC-123","qty":5,"name":"น้ำดื่ม","price":12.50}'),
+    "lists": filled("[]"),
+    "objects": filled('{"a":{}}'),
+    "towers of lists": filled("[" * 60 + "]" * 60),
+    "towers, fewer": filled("[" * 30 + "]" * 30)[: MIB * 2 // 3],
+    "strings": filled('""'),
+    "numbers": filled("0"),
+    "quotes": filled(r'"\""'),
+    "backslashes": filled(r'"\\"'),
+    "half surrogates": filled(r'"\ud800"'),
+    "a text of half surrogates": filled('"' + r"\ud800" * (MIB // 6 - 40) + '"'),
+    "a text of backslashes": filled(r'"\ud800' + "\\" * (MIB - 100) + '"'),
+    "opened lists": b'{"a":' + b"[" * (MIB - 8),
+    "opened objects": b'{"a":' + b'{"":' * (MIB // 4 - 8),
+    "opened strings": b'{"a":' + b'["' * (MIB // 2 - 8),
+    "names": b"{" + b",".join(b'"n%d":0' % number for number in range(90_000)) + b"}",
+    "labels": b'{"labels":{' + b",".join(b'"%d":0' % number for number in range(90_000)) + b"}}",
+    "the most labels": b'{"labels":{' + b",".join(b'"%d":""' % n for n in range(2040)) + b"}}",
+    "one long text": b'{"name":"' + b"n" * (MIB - 32) + b'"}',
+    "one long Thai text": ('{"name":"' + "น" * (MIB // 3 - 32) + '"}').encode(),
+    "one long number": b'{"rate_limit":' + b"9" * (MIB - 32) + b"}",
+    "spaces": b"{" + b" " * (MIB - 32) + b"}",
+}
+
+
+@pytest.mark.parametrize("raw", LARGE.values(), ids=LARGE)
+def test_no_step_of_a_mebibyte_holds_the_event_loop(raw):
+    assert min(longest_step_seconds(raw) for _ in range(5)) < STEP_SECONDS_MAX
+
+
+@pytest.mark.parametrize("name", ["lists", "objects", "labels"])
+def test_a23_control_decoding_in_one_go_holds_the_event_loop(name):
+    began_at = time.thread_time()
+    json.loads(LARGE[name], object_pairs_hook=dict)
+    assert time.thread_time() - began_at > STEP_SECONDS_MAX
