@@ -3,17 +3,17 @@
 import asyncio
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
 
+from tests.support.commands import Commands
 from tests.support.daemon import add_endpoint
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
@@ -22,29 +22,32 @@ KEY = "k1:" + "QUJD" * 10 + "QUI="
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def runner(url: str) -> Run:
+def environ(url: str) -> dict[str, str]:
+    own = {
+        "DISPATCHER_DATABASE_URL": url,
+        "DISPATCHER_SECRET_KEYS": KEY,
+        "DISPATCHER_HOME": "/nonexistent",
+    }
+    return {**os.environ, **own}
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    made = Commands()
+    yield made
+    made.close()
+
+
+def runner(commands: Commands, url: str) -> Run:
     def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        environ = {
-            "DISPATCHER_DATABASE_URL": url,
-            "DISPATCHER_SECRET_KEYS": KEY,
-            "DISPATCHER_HOME": "/nonexistent",
-        }
-        return subprocess.run(
-            [sys.executable, "-m", "dispatcher", *arguments],
-            env={**os.environ, **environ},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return commands.run(arguments, environ(url), stdin)
 
     return run
 
 
 @pytest.fixture
-def run(database: str) -> Run:
-    return runner(database)
+def run(commands: Commands, database: str) -> Run:
+    return runner(commands, database)
 
 
 def answer(finished: "subprocess.CompletedProcess[str]") -> Any:
@@ -207,8 +210,10 @@ def test_a_terminal_is_not_steered_by_what_is_shown(run: Run):
         assert "\u202e" not in shown
 
 
-def test_check_finds_a_migrated_database_good(make_database: Callable[..., str]):
-    run = runner(make_database(migrated=False))
+def test_check_finds_a_migrated_database_good(
+    commands: Commands, make_database: Callable[..., str]
+):
+    run = runner(commands, make_database(migrated=False))
     before = run("check")
     assert (before.returncode, "run: dispatcher migrate" in before.stdout) == (1, True)
     pending = run("migrate", "--check")
@@ -225,6 +230,7 @@ def test_check_finds_a_migrated_database_good(make_database: Callable[..., str])
 
 
 async def test_check_names_an_endpoint_whose_row_cannot_be_read(
+    commands: Commands,
     make_database: Callable[..., str],
 ):
     url = make_database()
@@ -233,20 +239,19 @@ async def test_check_names_an_endpoint_whose_row_cannot_be_read(
         connection, "ep_odd", "https://x.example/", secret=None, headers='{"X-A": 5}'
     )
     await connection.close()
-    found = await asyncio.to_thread(runner(url), "check", "--json")
+    found = await asyncio.to_thread(runner(commands, url), "check", "--json")
     assert found.returncode == 1
     expected = "endpoint ep_odd (ep_odd): invalid_settings: headers holds something that is no text"
     problems = orjson.loads(found.stdout)["problems"]
     assert any(problem.startswith(expected) for problem in problems)
 
 
-def test_check_tells_a_limit_of_descriptors_that_is_too_small_for_the_settings(run: Run):
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
-    try:
-        found = orjson.loads(run("check", "--json").stdout)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+def test_check_tells_a_limit_of_descriptors_that_is_too_small_for_the_settings(database: str):
+    command = ["prlimit", "--nofile=512", sys.executable, "-m", "dispatcher", "check", "--json"]
+    done = subprocess.run(
+        command, env=environ(database), capture_output=True, timeout=60, check=False
+    )
+    found = orjson.loads(done.stdout)
     assert found["file_descriptors_max"] == 512
     assert any("fewer than delivery.concurrency_total" in one for one in found["warnings"])
 
