@@ -235,7 +235,7 @@ class Daemon:
             operations = Operations.of(
                 deployment,
                 gate,
-                tested=lambda profile: metrics.attempts.add(profile, TEST_OUTCOME),
+                tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
             )
             server = Server(
                 problems=lambda: self._problems(schema),

@@ -166,7 +166,7 @@ class Fanout:
             if await self._outbox.renumber([event_id]):
                 return TakenThrough(0, more=True)
             if await self._outbox.quarantine(event_id):
-                self._reporting.metrics.events_quarantined.add()
+                self._reporting.metrics.events_quarantined.inc()
                 _log.error("event.quarantined", event_id=event_id, error=str(error))
             return TakenThrough(0, more=True)
         self._events_max = 2

@@ -17,6 +17,7 @@ from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.partitions import Partition
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import HISTORY_TABLES, Metrics
+from dispatcher.telemetry.metrics import Counter as MetricCounter
 
 DATABASE_SECONDS_MIN = 5.0
 """However often and from wherever it is scraped, the database is asked once in so many seconds."""
@@ -39,27 +40,33 @@ class Gauges:
         self._log = log
         self._clock = clock or SystemClock()
         self._asked_at = float("-inf")
+        self._totals: dict[MetricCounter, int] = {}
         self._lock = asyncio.Lock()
-        metrics.in_flight_attempts.read_from(lambda: float(pipeline.inventory.unrecorded))
-        metrics.breakers_open.read_from(lambda: float(len(pipeline.inventory.open_breakers())))
-        metrics.listener_up.read_from(lambda: float(pipeline.listener.is_up))
+        metrics.in_flight_attempts.set_function(lambda: float(pipeline.inventory.unrecorded))
+        metrics.breakers_open.set_function(lambda: float(len(pipeline.inventory.open_breakers())))
+        metrics.listener_up.set_function(lambda: float(pipeline.listener.is_up))
 
     async def render(self) -> bytes:
         """Returns the exposition, with figures of the database at most some seconds old."""
         connections = self._pipeline.connections
-        self._metrics.connections_opened.counts[()] = connections.opened_count
-        self._metrics.connections_reused.counts[()] = connections.reused_count
+        self._raise_to(self._metrics.connections_opened, connections.opened_count)
+        self._raise_to(self._metrics.connections_reused, connections.reused_count)
         for reason, count in connections.blocked_counts.items():
-            self._metrics.egress_blocked.add(reason, amount=count)
+            self._metrics.egress_blocked.labels(reason).inc(count)
         connections.blocked_counts.clear()
         self._count_unusable()
         if self._log is not None:
-            self._metrics.log_lines_dropped.counts[()] = self._log.dropped
+            self._raise_to(self._metrics.log_lines_dropped, self._log.dropped)
         async with self._lock:
             if time.monotonic() - self._asked_at >= DATABASE_SECONDS_MIN:
                 await self._ask_database()
                 self._asked_at = time.monotonic()
         return self._metrics.render()
+
+    def _raise_to(self, counter: MetricCounter, total: int) -> None:
+        """Raise a counter to a total that is kept elsewhere."""
+        counter.inc(total - self._totals.get(counter, 0))
+        self._totals[counter] = total
 
     def _count_unusable(self) -> None:
         """Set the gauge from this replica's routing table, once that has been loaded."""
@@ -67,7 +74,7 @@ class Gauges:
             return
         counts = Counter(reason for _, reason in self._pipeline.unusable())
         for reason in UNUSABLE_REASONS:
-            self._metrics.endpoints_unusable.set(counts[reason], reason)
+            self._metrics.endpoints_unusable.labels(reason).set(counts[reason])
 
     async def _ask_database(self) -> None:
         metrics = self._metrics
@@ -103,13 +110,13 @@ class Gauges:
         )
         metrics.oldest_deferred.set(max(0.0, row["oldest_deferred_seconds"]))
         for seconds, count in zip(DOWN_SECONDS, row["endpoints_down"], strict=True):
-            metrics.endpoints_down.set(count, str(seconds))
+            metrics.endpoints_down.labels(str(seconds)).set(count)
         for state in EndpointState:
-            metrics.endpoints.set(row[state], state)
+            metrics.endpoints.labels(state).set(row[state])
 
         metrics.history_partitions_ahead.set(row["history_partitions_ahead"])
         for table, count in orjson.loads(row["dead_rows"]).items():
-            metrics.dead_rows.set(count, table)
+            metrics.dead_rows.labels(table).set(count)
         metrics.notify_queue_usage.set(row["notify_queue_usage"])
         self._compare_clocks(asked_at, row["now"])
 
@@ -124,11 +131,11 @@ class Gauges:
         metrics = self._metrics
         for table in HISTORY_TABLES:
             own = [one for one in partitions if one.table == table]
-            metrics.history_partitions.set(len(own), table)
-            metrics.history_bytes.set(sum(one.bytes for one in own), table)
+            metrics.history_partitions.labels(table).set(len(own))
+            metrics.history_bytes.labels(table).set(sum(one.bytes for one in own))
             if own:
                 age = today - min(one.day for one in own)
-                metrics.history_oldest.set(age.total_seconds(), table)
+                metrics.history_oldest.labels(table).set(age.total_seconds())
         metrics.history_partitions_kept.set(kept)
 
     def forget_history(self) -> None:

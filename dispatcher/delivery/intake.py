@@ -243,9 +243,9 @@ class Intake:
                 await self._signal.woken.wait()
         except TimeoutError:
             self._polled_at = 0.0
-            self._metrics.intake_wakeups.add("poll")
+            self._metrics.intake_wakeups.labels("poll").inc()
         else:
-            self._metrics.intake_wakeups.add("notify")
+            self._metrics.intake_wakeups.labels("notify").inc()
 
     def _measure(self, count: int) -> None:
         """Follows the rate of events, in tenths of a second."""

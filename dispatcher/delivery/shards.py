@@ -194,7 +194,7 @@ class Shards:
             if tokens.get(shard) != token and shard not in self.leaving
         ]
         if lost:
-            self._metrics.leases_lost.add(amount=len(lost))
+            self._metrics.leases_lost.inc(len(lost))
             _log.warning("lease.lost", shards=len(lost))
         changed = anew or tokens != self.tokens
         self.tokens = tokens

@@ -1,7 +1,7 @@
-"""The metrics: an interface, so this table comes first and a test holds the code to it.
+"""Defines the metrics, which are an interface: a test compares this table with the code.
 
 Every name begins with `dispatcher_`; units are base units; label sets are closed. A label value
-outside its set is counted as `other`, so that no name chosen by a user can grow the series.
+outside its set is counted as `other`, so that a name that a user chooses adds no series.
 Gauges marked *database* are equal on every replica: aggregate them with `max`.
 
 | name | type | labels | meaning | alert |
@@ -48,28 +48,25 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `event_loop_lag_seconds` | gauge | | how late the event loop last ran a timer | yes |
 | `build_info` | gauge | version | always 1 | yes |
 
-Why not the client library's own classes: with labels, one increment costs microseconds and a lock,
-and a delivery makes several. Here a counter is an integer in a dictionary and a histogram a list
-of integers, written on the event loop only; the library renders them when they are asked for.
+Counters and gauges are prometheus_client's. Counters of attempts are incremented once per batch of
+results. The histogram is our own, because the library's would add 2.5 µs to each delivery (ADR 0054).
 """
 
+import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, product
+from typing import Self
 
+import prometheus_client
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dispatcher.core.failing import DOWN_SECONDS
 from dispatcher.core.model import UNUSABLE_REASONS, DeliveryState, EndpointState, Outcome
 
-PREFIX = "dispatcher_"
+PREFIX = "dispatcher"
 OTHER = "other"
 TEST_OUTCOME = "test"
 
@@ -83,93 +80,78 @@ HOT_TABLES = ("outbox", "delivery_open")
 """Rows come and go in them all the time, so vacuum must keep up; history is only added to."""
 SIZE_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 
-Key = tuple[str, ...]
+UNKNOWN = math.nan
+"""The value of a gauge that is left out."""
+
+# Without a second series for each counter, which nothing reads.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
 
-def _bound_text(bound: float) -> str:
-    return "+Inf" if bound == float("inf") else repr(float(bound))
+class Counter(prometheus_client.Counter):
+    """A counter with closed label sets: a value outside its set counts as `other`."""
 
+    allowed: tuple[frozenset[str], ...] = ()
 
-class Counter:
-    """A count that only grows, for each combination of its labels.
-
-    `counts` has every allowed key from the start, so hot code that knows its key may write
-    `counter.counts[key] += 1` itself; `add` also takes keys that are not allowed.
-    """
-
-    __slots__ = ("_allowed", "counts", "documentation", "labels", "name")
-
-    def __init__(self, name: str, documentation: str, labels: Mapping[str, Iterable[str]]) -> None:
-        self.name = name
-        self.documentation = documentation
-        self.labels = tuple(labels)
-        self._allowed = tuple(frozenset(map(str, values)) for values in labels.values())
-        self.counts: dict[Key, int] = dict.fromkeys(product(*map(sorted, self._allowed)), 0)
-
-    def add(self, *key: str, amount: int = 1) -> None:
-        """Adds to the series of these label values; a value outside its set counts as `other`."""
-        try:
-            self.counts[key] += amount
-        except KeyError:
-            folded = self._fold(key)
-            self.counts[folded] = self.counts.get(folded, 0) + amount
-
-    def _fold(self, key: Key) -> Key:
-        pairs = zip(key, self._allowed, strict=True)
-        return tuple(str(value) if value in allowed else OTHER for value, allowed in pairs)
-
-    def family(self) -> Metric:
-        """Returns the present counts for the exposition."""
-        family = CounterMetricFamily(PREFIX + self.name, self.documentation, labels=self.labels)
-        for key, count in sorted(self.counts.items()):
-            family.add_metric(key, count)
-        return family
+    def labels(self, *values: object, **_: object) -> Self:
+        """Return the series of these label values, in the order of the label names."""
+        pairs = zip(map(str, values), self.allowed, strict=True)
+        return super().labels(*(value if value in allowed else OTHER for value, allowed in pairs))
 
 
 class CappedCounter(Counter):
-    """A counter whose first label is not known beforehand: its first `values_max` values count."""
+    """A counter whose first label has an open set, of which the first `values_max` values are counted."""
 
-    __slots__ = ("_seen", "_values_max")
+    values_max = 0
 
-    def __init__(
-        self,
-        name: str,
-        documentation: str,
-        label: str,
-        values_max: int,
-        rest: Mapping[str, Iterable[str]],
-    ) -> None:
-        super().__init__(name, documentation, {label: (), **rest})
-        self._seen: set[str] = set()
-        self._values_max = values_max
-
-    def add(self, *key: str, amount: int = 1) -> None:
-        """Adds to the series; a first value beyond the cap counts as `other`."""
-        if self._values_max == 0:
-            return
-        super().add(*key, amount=amount)
-
-    def _fold(self, key: Key) -> Key:
-        first, rest = key[0], key[1:]
-        pairs = zip(rest, self._allowed[1:], strict=True)
-        folded = tuple(str(value) if value in allowed else OTHER for value, allowed in pairs)
-        if first not in self._seen:
-            if len(self._seen) >= self._values_max:
-                return (OTHER, *folded)
-            self._seen.add(first)
-        return (first, *folded)
-
-    def forget(self, first: str) -> None:
-        """Drops the series of a value that is gone (a deleted endpoint) and frees its place."""
-        self._seen.discard(first)
-        for key in [key for key in self.counts if key[0] == first]:
-            del self.counts[key]
+    def labels(self, *values: object, **_: object) -> Self:
+        """Return the series of these label values; a first value beyond the cap is `other`."""
+        first = str(values[0])
+        known = self.allowed[0]
+        if first not in known and len(known) < self.values_max:
+            self.allowed = (known | {first}, *self.allowed[1:])
+        return super().labels(*values)
 
 
-class Histogram:
-    """How often values fell into each range; a bound belongs to the range below it."""
+class Gauge(prometheus_client.Gauge):
+    """A gauge with closed label sets, which is left out while its value is unknown.
 
-    __slots__ = ("bounds", "counts", "documentation", "name", "sum")
+    A made-up 0 could silence an alert.
+    """
+
+    allowed: tuple[frozenset[str], ...] = ()
+
+    def labels(self, *values: object, **_: object) -> Self:
+        """Return the series of these label values, in the order of the label names.
+
+        Raises:
+            ValueError: a label value is outside its closed set.
+        """
+        for value, allowed in zip(map(str, values), self.allowed, strict=True):
+            if value not in allowed:
+                raise ValueError(f"{self._name}: {value!r} is not one of {sorted(allowed)}")
+        return super().labels(*values)
+
+    def clear(self) -> None:
+        """Leave the gauge out until it is set again: the database is unavailable."""
+        if self._labelnames:
+            super().clear()
+        else:
+            self.set(UNKNOWN)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family of the known values, or nothing."""
+        families = list(super().collect())
+        for family in families:
+            family.samples = [one for one in family.samples if not math.isnan(one.value)]
+        return [family for family in families if family.samples]
+
+
+class Histogram(Collector):
+    """How many values are in each range; a bound belongs to the range below it.
+
+    `observe_all` costs 0.17 µs for each value. A lock is not needed: the event loop's thread is the
+    only writer.
+    """
 
     def __init__(self, name: str, documentation: str, bounds: tuple[float, ...]) -> None:
         self.name = name
@@ -179,75 +161,32 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Counts one value, in the unit that the name ends in."""
+        """Count one value, in the unit that the name ends in."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Counts many values at once."""
+        """Count many values at once."""
         bounds, counts = self.bounds, self.counts
         for value in values:
             counts[bisect_left(bounds, value)] += 1
         self.sum += sum(values)
 
-    def family(self) -> Metric:
-        """Returns the present counts, cumulated as the exposition wants them."""
-        buckets, total = [], 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            total += count
-            buckets.append((_bound_text(bound), float(total)))
-        family = HistogramMetricFamily(PREFIX + self.name, self.documentation)
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family of the counts, cumulated as the exposition requires."""
+        buckets = list(
+            zip(map(_bound_text, (*self.bounds, math.inf)), accumulate(self.counts), strict=True)
+        )
+        family = HistogramMetricFamily(f"{PREFIX}_{self.name}", self.documentation)
         family.add_metric([], buckets=buckets, sum_value=self.sum)
-        return family
+        yield family
 
 
-class Gauge:
-    """A value that goes up and down, or a function that returns it on each scrape.
-
-    A gauge that has not been set yet is left out: a made-up 0 could silence an alert.
-    """
-
-    __slots__ = ("_allowed", "_read", "documentation", "labels", "name", "values")
-
-    def __init__(self, name: str, documentation: str, labels: Mapping[str, Iterable[str]]) -> None:
-        self.name = name
-        self.documentation = documentation
-        self.labels = tuple(labels)
-        self._allowed = tuple(frozenset(map(str, values)) for values in labels.values())
-        self.values: dict[Key, float] = {}
-        self._read: Callable[[], float | None] | None = None
-
-    def set(self, value: float, *key: str) -> None:
-        """Sets the value of the series of these label values.
-
-        Raises:
-            ValueError: a label value is outside its closed set.
-        """
-        for part, allowed in zip(key, self._allowed, strict=True):
-            if part not in allowed:
-                raise ValueError(f"{self.name}: {part!r} is not one of {sorted(allowed)}")
-        self.values[tuple(map(str, key))] = value
-
-    def read_from(self, read: Callable[[], float | None]) -> None:
-        """Asks `read`, which must not block, at each scrape; None leaves the gauge out."""
-        self._read = read
-
-    def clear(self) -> None:
-        """Forgets the values: they are not known any more (the database is away)."""
-        self.values.clear()
-
-    def family(self) -> Metric:
-        """Returns the present values for the exposition."""
-        if self._read is not None:
-            value = self._read()
-            self.values = {} if value is None else {(): value}
-        family = GaugeMetricFamily(PREFIX + self.name, self.documentation, labels=self.labels)
-        for key, value in sorted(self.values.items()):
-            family.add_metric(key, value)
-        return family
+def _bound_text(bound: float) -> str:
+    return "+Inf" if math.isinf(bound) else repr(float(bound))
 
 
-class Metrics(Collector):
+class Metrics:
     """All metrics of one process, on a registry of its own."""
 
     def __init__(
@@ -258,19 +197,17 @@ class Metrics(Collector):
         blocked_reasons: Iterable[str] = (),
         endpoints_max: int = 0,
     ) -> None:
-        """Makes every metric.
+        """Create every metric.
 
         `profiles` and `blocked_reasons` close those label sets; `endpoints_max` is the cap of the
         per-endpoint series, 0 for none.
         """
         self.registry = CollectorRegistry(auto_describe=False)
-        self._metrics: list[Counter | Histogram | Gauge] = []
         self._make_counters((*profiles, OTHER), (*blocked_reasons, OTHER), endpoints_max)
         self._make_histograms()
         self._make_gauges()
         self.build_info = self._gauge("build_info", "Always 1.", version=(version,))
-        self.build_info.set(1, version)
-        self.registry.register(self)
+        self.build_info.labels(version).set(1)
 
     def _make_counters(
         self, profiles: tuple[str, ...], blocked_reasons: tuple[str, ...], endpoints_max: int
@@ -313,11 +250,12 @@ class Metrics(Collector):
         self.endpoint_attempts = CappedCounter(
             "endpoint_attempts",
             "Finished attempts by endpoint, capped.",
-            "endpoint",
-            endpoints_max,
-            {"outcome": outcomes},
+            ("endpoint", "outcome"),
+            namespace=PREFIX,
+            registry=self.registry if endpoints_max else None,
         )
-        self._metrics.append(self.endpoint_attempts)
+        self.endpoint_attempts.allowed = _closed({"endpoint": (), "outcome": outcomes})
+        self.endpoint_attempts.values_max = endpoints_max
 
     def _make_histograms(self) -> None:
         make = self._histogram
@@ -403,27 +341,29 @@ class Metrics(Collector):
         )
 
     def _counter(self, name: str, documentation: str, **labels: Iterable[str]) -> Counter:
-        counter = Counter(name, documentation, labels)
-        self._metrics.append(counter)
+        counter = Counter(
+            name, documentation, tuple(labels), namespace=PREFIX, registry=self.registry
+        )
+        counter.allowed = _closed(labels)
+        for values in product(*map(sorted, counter.allowed)) if labels else ():
+            counter.labels(*values)  # so that the series is there before its first event
         return counter
 
     def _histogram(self, name: str, documentation: str, bounds: tuple[float, ...]) -> Histogram:
         histogram = Histogram(name, documentation, bounds)
-        self._metrics.append(histogram)
+        self.registry.register(histogram)
         return histogram
 
     def _gauge(self, name: str, documentation: str, **labels: Iterable[str]) -> Gauge:
-        gauge = Gauge(name, documentation, labels)
-        self._metrics.append(gauge)
+        gauge = Gauge(name, documentation, tuple(labels), namespace=PREFIX, registry=self.registry)
+        gauge.allowed = _closed(labels)
+        gauge.clear()
         return gauge
 
-    def collect(self) -> Iterator[Metric]:
-        """Yields every family that has a sample; called by the registry."""
-        for metric in self._metrics:
-            family = metric.family()
-            if family.samples:
-                yield family
-
     def render(self) -> bytes:
-        """Returns the Prometheus text format, version 0.0.4."""
+        """Return the Prometheus text format, version 0.0.4."""
         return generate_latest(self.registry)
+
+
+def _closed(labels: Mapping[str, Iterable[str]]) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(map(str, values)) for values in labels.values())

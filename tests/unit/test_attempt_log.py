@@ -140,9 +140,11 @@ def test_a_batch_is_counted_as_its_results_one_by_one():
     for result in results:
         one_by_one.write([result], frozenset(["d"]))  # type: ignore[list-item]  # an id
     assert metrics.render() == other.render()
-    assert metrics.attempts.counts["standard", Outcome.OK] == 2
-    assert metrics.deliveries.counts["standard", DeliveryState.SUCCEEDED] == 2
-    assert metrics.results_fenced.counts[()] == 1
+    value = metrics.registry.get_sample_value
+    standard = {"profile": "standard"}
+    assert value("dispatcher_attempts_total", {**standard, "outcome": Outcome.OK}) == 2
+    assert value("dispatcher_deliveries_total", {**standard, "state": DeliveryState.SUCCEEDED}) == 2
+    assert value("dispatcher_results_fenced_total") == 1
 
 
 def test_the_queue_is_bounded_by_lines_not_by_batches():

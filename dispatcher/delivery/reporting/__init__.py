@@ -26,12 +26,12 @@ class Reporting:
 
     def fanned_out(self, events: Sequence[Event]) -> None:
         """Report events whose deliveries exist."""
-        self.metrics.events_fanned_out.add(amount=len(events))
+        self.metrics.events_fanned_out.inc(len(events))
         if self._spans is not None:
             self._spans.fanned_out(events)
         unknown = sum(event.type not in self._event_types for event in events)
         if unknown:
-            self.metrics.events_unknown_type.add(amount=unknown)
+            self.metrics.events_unknown_type.inc(unknown)
 
     def flushed(self, rows_count: int, seconds: float) -> None:
         """Report one commit of results."""

@@ -37,7 +37,7 @@ class AttemptLog:
         if fenced:
             for result in results:
                 if result.delivery.id in fenced:
-                    self._metrics.results_fenced.add()
+                    self._metrics.results_fenced.inc()
                     logs.wide(
                         "result.fenced",
                         {"delivery_id": result.delivery.id, "endpoint_id": result.endpoint.id},
@@ -83,11 +83,11 @@ class AttemptLog:
                     waited = (result.attempted_at - delivery.inserted_at).total_seconds()
                     latencies.append(max(0.0, waited + duration))
             if self._per_endpoint:
-                metrics.endpoint_attempts.add(result.endpoint.id, outcome)
+                metrics.endpoint_attempts.labels(result.endpoint.id, outcome).inc()
         for attempt, count in attempts.items():
-            metrics.attempts.add(*attempt, amount=count)
+            metrics.attempts.labels(*attempt).inc(count)
         for ended, count in final.items():
-            metrics.deliveries.add(*ended, amount=count)
+            metrics.deliveries.labels(*ended).inc(count)
         metrics.attempt_duration.observe_all(durations)
         metrics.delivery_latency.observe_all(latencies)
 
