@@ -74,7 +74,7 @@ def main() -> int:
 def _play_many(options: argparse.Namespace) -> int:
     began = time.monotonic()
     failed: list[int] = []
-    totals = {"pairs": 0, "requests": 0, "deaths": 0}
+    totals = {"pairs": 0, "requests": 0, "deaths": 0, "lost_claims": 0}
     virtual_seconds = 0.0
     played = digest = 0
     gc.disable()

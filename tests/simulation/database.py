@@ -26,6 +26,8 @@ from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
 from dispatcher.store.routing import EndpointRow, Health
 
 SHARD_COUNT = 64
+UNFLUSHED_SECONDS_MAX = 0.6
+"""A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""
 OPEN = frozenset({"pending", "retrying"})
 
 
@@ -82,6 +84,7 @@ class Transaction:
     deliveries: list[DeliveryRow] = field(default_factory=list)
     cancelled: list[CancelledRow] = field(default_factory=list)
     announced_by: str | None = None
+    committed_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -115,6 +118,10 @@ class MemoryDatabase:
         self.owners: list[str | None] = [None] * SHARD_COUNT
         self.tokens: list[int] = [0] * SHARD_COUNT
         self.asleep: object = None
+        self.unflushed: list[Transaction] = []
+        """Claims that are committed and not yet on disk: any later commit that waits for the disk takes them there."""
+        self.claimed: Callable[[], None] = lambda: None
+        """Hears of each committed claim."""
         self.recorded: Callable[[AttemptRow, int, int], None] = lambda *_: None
         """Hears of each attempt that was recorded: its shard and the token that it came under."""
         self.announced: Callable[[str], None] = lambda _: None
@@ -134,21 +141,25 @@ class MemoryDatabase:
 
     def insert(self, event: Event, position: int | None = None) -> None:
         """Commits one outbox row."""
+        self.flush()
         self.outbox[position or self.next_position()] = Waiting(event)
 
     def save_endpoint(self, row: EndpointRow) -> None:
         """Commits an endpoint, new or changed."""
+        self.flush()
         self.endpoints[row.id] = row
         self.routing_version += 1
 
     def resend(self, delivery_id: DeliveryId) -> None:
         """Asks for one more attempt."""
+        self.flush()
         row = self.open.get(delivery_id) or self.done[delivery_id]
         asked = Request(row.day, row.endpoint_id, self._clock())
         self.requests[delivery_id, "resend"] = asked
 
     def cancel(self, delivery_id: DeliveryId) -> bool:
         """Ends an open delivery by a person's word."""
+        self.flush()
         row = self.open.get(delivery_id)
         if row is None:
             return False
@@ -167,6 +178,7 @@ class MemoryDatabase:
         return self.outbox[min(self.outbox)].event.id if self.outbox else None
 
     def quarantine(self, event_id: str) -> bool:
+        self.flush()
         for position, waiting in self.outbox.items():
             if waiting.event.id == event_id:
                 del self.outbox[position]
@@ -228,6 +240,7 @@ class MemoryDatabase:
         if transaction.is_over:
             raise StoreUnavailableError("the transaction has ended")
         transaction.is_over = True
+        transaction.committed_at = self._clock()
         at = transaction.accepted_at
         day = datetime.fromtimestamp(at, UTC).date()
         for position in transaction.positions:
@@ -249,8 +262,38 @@ class MemoryDatabase:
                 ended.id, day, ended.event_id, ended.endpoint_id, ended.event_type, ended.tenant,
                 ended.profile, "cancelled", at, ended.reason,
             )  # fmt: skip
+        self.unflushed.append(transaction)
+        self.claimed()
         if transaction.announced_by is not None:
             self.announced(transaction.announced_by)
+
+    def flush(self) -> None:
+        """Takes every commit to the disk: a statement whose commit waits for it does."""
+        self.unflushed.clear()
+
+    def lose_unflushed(self) -> set[DeliveryId]:
+        """Undoes the claims that a crash finds only in memory; returns the deliveries that are gone."""
+        oldest = self._clock() - UNFLUSHED_SECONDS_MAX
+        gone: set[DeliveryId] = set()
+        for transaction in self.unflushed:
+            if transaction.committed_at < oldest:
+                continue
+            for position, event in zip(transaction.positions, transaction.events, strict=True):
+                del self.events[event.id]
+                self.outbox[position] = Waiting(event)
+            for body in transaction.bodies:
+                del self.bodies[body.event_id, body.profile]
+            made: list[DeliveryRow | CancelledRow] = [
+                *transaction.deliveries,
+                *transaction.cancelled,
+            ]
+            for lost in made:
+                self.pairs.remove((lost.event_id, lost.endpoint_id))
+                self.open.pop(lost.id, None)
+                self.done.pop(lost.id, None)
+                gone.add(lost.id)
+        self.unflushed.clear()
+        return gone
 
     def end(self, transaction: Transaction) -> None:
         """Rolls back, unless it is over."""
@@ -271,6 +314,7 @@ class MemoryDatabase:
     def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
     ) -> Recorded:
+        self.flush()
         now = self._clock()
         fence = {shard for shard, token in tokens.items() if self.tokens[shard] == token}
         fenced, late = set(), set()
@@ -321,6 +365,7 @@ class MemoryDatabase:
         self.done[row.id] = self.open.pop(row.id)
 
     def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
+        self.flush()
         for delivery_id, attempted_at, succeeded in attempts:
             asked = self.requests.get((delivery_id, "resend"))
             if asked and (succeeded or asked.requested_at <= attempted_at.timestamp()):
@@ -394,6 +439,7 @@ class MemoryDatabase:
         return [row for _, row in sorted(found, key=lambda pair: pair[0])[:rows_max]]
 
     def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        self.flush()
         for key in requests:
             self.requests.pop(key, None)
 
@@ -419,6 +465,7 @@ class MemoryDatabase:
     def count_failures(
         self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
     ) -> list[Health]:
+        self.flush()
         found: list[Health] = []
         for endpoint_id, first_at, count, _ in failures:
             health = self.health.setdefault(endpoint_id, [first_at.timestamp(), 0])
@@ -427,12 +474,14 @@ class MemoryDatabase:
         return found
 
     def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        self.flush()
         for endpoint_id in endpoint_ids:
             self.health.pop(endpoint_id, None)
 
     # --- leases ---
 
     def join(self, incarnation: str, name: str, lease_seconds: float) -> None:
+        self.flush()
         now = self._clock()
         self.replicas.setdefault(incarnation, Replica(name, now, now + lease_seconds))
 
@@ -444,6 +493,7 @@ class MemoryDatabase:
         ]
 
     def bury(self, incarnation: str, renewed_at: float) -> bool:
+        self.flush()
         replica = self.replicas.get(incarnation)
         if replica is None or replica.renewed_at != renewed_at:
             return False
@@ -456,6 +506,7 @@ class MemoryDatabase:
         return replica is not None and replica.expires_at > self._clock()
 
     def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
+        self.flush()
         replica = self.replicas.get(incarnation)
         if replica is None:
             return None
@@ -469,6 +520,7 @@ class MemoryDatabase:
         )
 
     def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
+        self.flush()
         taken: dict[int, int] = {}
         for shard, owner in enumerate(self.owners):
             if len(taken) < shards_max and not self.is_alive(owner):
@@ -478,11 +530,13 @@ class MemoryDatabase:
         return taken
 
     def release(self, incarnation: str, shards: Sequence[int]) -> None:
+        self.flush()
         for shard in shards:
             if self.owners[shard] == incarnation:
                 self.owners[shard] = None
 
     def leave(self, incarnation: str) -> None:
+        self.flush()
         self.replicas.pop(incarnation, None)
 
 

@@ -3,12 +3,14 @@
 They replace methods for a while; nothing of them is in the product.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from dispatcher.core import ids
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.model import EndpointId
+from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.delivery.lanes import Lanes, Reserved
 from dispatcher.delivery.loader import Loader
 from dispatcher.delivery.recorder import Recorder
@@ -127,6 +129,17 @@ def _copy_of_fan_out_unguarded() -> Patches:
     return [(Lanes, "reserve", reserve), (Lanes, "offer_reserved", offer_reserved)]
 
 
+def _ids_drawn_at_the_claim() -> Patches:
+    """A delivery's id is drawn when the event is claimed: a claim that a crash lost is repeated under other ids."""
+    original = ids.delivery_ids
+    drawn = itertools.count()
+
+    def delivery_ids(unix_ms: Sequence[int], bits: Sequence[int]) -> list[DeliveryId]:
+        return original(unix_ms, [one ^ next(drawn) for one in bits])
+
+    return [("dispatcher.delivery.batch", "delivery_ids", delivery_ids)]
+
+
 BUGS: dict[str, Callable[[], Patches]] = {
     "wheel-before-commit": _wheel_before_commit,
     "no-fence": _no_fence,
@@ -136,6 +149,7 @@ BUGS: dict[str, Callable[[], Patches]] = {
     "retry-a-little-early": _retry_a_little_early,
     "boot-loads-nothing": _boot_loads_nothing,
     "copy-of-fan-out-unguarded": _copy_of_fan_out_unguarded,
+    "ids-drawn-at-the-claim": _ids_drawn_at_the_claim,
 }
 
 

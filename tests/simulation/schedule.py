@@ -31,6 +31,8 @@ class Verdict(NamedTuple):
     pairs: int
     requests: int
     deaths: int
+    lost_claims: int
+    """Deliveries that a crash of Postgres took back."""
     virtual_seconds: float
     trace: list[str]
 
@@ -99,6 +101,7 @@ class Schedule:
             sum(len(endpoints) for _, endpoints in self.committed),
             len(world.sent),
             self._deaths,
+            len(world.lost),
             world.now - self._began,
             world.trace or [],
         )
@@ -163,7 +166,7 @@ class Schedule:
         ids = sorted([*world.tables.open, *world.tables.done])
         endpoint_id = chance.choice(sorted(world.tables.endpoints))
         victim = chance.choice(alive) if alive else None
-        match chance.randint(0, 12):
+        match chance.randint(0, 14):
             case 0 | 1 if victim is not None:
                 self._kill(victim)
             case 2 | 3 | 4:
@@ -178,6 +181,8 @@ class Schedule:
             case 8:
                 world.fall()
                 world.after(chance.choice((0.2, 2.0, 6.0, 14.0)), world.rise)
+            case 13 | 14:
+                world.falls_after_claim = True
             case 9:
                 self._change(endpoint_id, state="paused")
                 world.after(5.0, lambda: self._change(endpoint_id, state="active"))
@@ -296,7 +301,9 @@ class Schedule:
         for row in (*tables.open.values(), *tables.done.values()):
             self._judge_delivery(row.id, known)
         for sent in world.sent:
-            is_excused = sent.replica.is_dead or sent.replica.is_suspect
+            is_excused = (
+                sent.replica.is_dead or sent.replica.is_suspect or sent.delivery.id in world.lost
+            )
             if not is_excused and (sent.delivery.id, sent.attempt_number) not in world.accounted:
                 world.violate(f"unrecorded: {sent.delivery.id} attempt {sent.attempt_number}")
         for left in self._left_in_memory():

@@ -16,7 +16,11 @@ from tests.support.daemon import CHECKOUT
 SEEDS_SHORT = 100
 SEEDS_LONG = 10_000
 SEEDS_TO_FIND_A_BUG = 1_000
-SHORT_BEGINS_AT = {"results-dropped-in-an-outage": 400, "copy-of-fan-out-unguarded": 100}
+SHORT_BEGINS_AT = {
+    "no-fence": 110,
+    "results-dropped-in-an-outage": 235,
+    "copy-of-fan-out-unguarded": 60,
+}
 """Found after hundreds of seeds, some seconds: the short form begins later. The long one plays them all."""
 
 

@@ -65,6 +65,7 @@ class World:
         self.tables = MemoryDatabase(lambda: EPOCH + self.now)
         self.tables.recorded = self._recorded
         self.tables.announced = self._announce
+        self.tables.claimed = self._claimed
         self.tables.refused = lambda delivery_id, number: self.accounted.add((delivery_id, number))
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -80,6 +81,11 @@ class World:
         """Attempts that were recorded, or refused because another replica owns their shard."""
         self.trap: tuple[int, str] | None = None
         """After so many more statements their replica dies: before it arrives, once it ran, or when answered."""
+        self.lost: set[DeliveryId] = set()
+        """Deliveries whose claim was lost in a crash of Postgres at least once; fan-out makes them again."""
+        self.falls_after_claim = False
+        self.ids: dict[tuple[str, EndpointId], DeliveryId] = {}
+        """Under which id each event was sent to each endpoint."""
         self.successes: dict[DeliveryId, int] = {}
         self.bodies: dict[DeliveryId, bytes] = {}
         self.trace: list[str] | None = None
@@ -181,8 +187,10 @@ class World:
     # --- Postgres ---
 
     def fall(self) -> None:
-        """Restarts Postgres at once: what was not committed is gone, every connection is cut."""
-        self.note("postgres falls")
+        """Restarts Postgres at once: what was not committed or not on disk is gone, every connection is cut."""
+        lost = self.tables.lose_unflushed()
+        self.lost |= lost
+        self.note(f"postgres falls, {len(lost)} deliveries lost")
         self.is_down = True
         for transaction in self.transactions:
             self.tables.end(transaction)
@@ -190,6 +198,13 @@ class World:
         for replica in self.replicas:
             if replica.listener is not None:
                 replica.listener.is_up = replica.listener.is_asleep = False
+
+    def _claimed(self) -> None:
+        """Lets Postgres fall soon after a claim, in an incident of that kind."""
+        if self.falls_after_claim and not self.is_calm:
+            self.falls_after_claim = False
+            self.after(self.random.uniform(0.0, 0.3), self.fall)
+            self.after(self.random.choice((0.5, 2.0, 6.0)), self.rise)
 
     def rise(self) -> None:
         self.note("postgres rises")
@@ -350,6 +365,9 @@ class World:
         name = f"{delivery.id} attempt {sent.attempt_number} by {replica.incarnation}"
         if self.bodies.setdefault(delivery.id, body) != body:
             self.violate(f"altered: {name}")
+        known = self.ids.setdefault((delivery.event_id, sent.endpoint_id), delivery.id)
+        if known != delivery.id:
+            self.violate(f"renamed: {name} was {known}")
         if not tables.is_alive(replica.incarnation):
             self.violate(f"untrusted: {name} was started without a lease")
         row = tables.open.get(delivery.id)
@@ -359,7 +377,7 @@ class World:
                 self.violate(f"again: {name} although it {ended.state}")
             if row is not None and row.due_at > EPOCH + self.now + SLIP_SECONDS:
                 self.violate(f"early: {name} by {row.due_at - EPOCH - self.now:.3f} s")
-            if row is None and ended is None:
+            if row is None and ended is None and delivery.id not in self.lost:
                 self.violate(f"uncommitted: {name}")
         # A new limit holds from when the replica has heard of it.
         assert replica.pipeline is not None
