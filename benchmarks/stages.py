@@ -69,6 +69,7 @@ def _endpoint(target: Target) -> Endpoint:
         tenant="default",
         name="stages",
         url="http://127.0.0.1:8080/hook",
+        ca_pem=None,
         profile_name="standard",
         profile=profile,
         state=EndpointState.ACTIVE,
@@ -84,7 +85,6 @@ def _endpoint(target: Target) -> Endpoint:
         host_key=("127.0.0.1", 8080),
         problem=None,
         problem_detail="",
-        failing=False,
         secrets_change_at=None,
     )
 
@@ -202,10 +202,11 @@ class Bench:
         self.sender = Sender(self.connections, self.recorder, clock=clock)
         self.recorder.add = self._keep  # type: ignore[method-assign]  # recorded as a stage of its own
         self.lanes = Lanes(
-            self.inventory, queue, timer, self.sender, cast("Any", self),
+            self.inventory, queue, timer, self.sender, cast("Any", self), cast("Any", self),
             total=500, per_host=IN_FLIGHT, bodies_bytes_max=1 << 30, clock=clock,
         )  # fmt: skip
-        self.lanes.follow({ENDPOINT_ID: self.endpoint}, {7: 1})
+        self.endpoints = {ENDPOINT_ID: self.endpoint}
+        self.lanes.follow()
         for _ in range(IN_FLIGHT):
             self._open()
         metrics = Metrics(version="1", profiles=["standard"])
@@ -214,7 +215,6 @@ class Bench:
             incarnation="i",
             breakers=dict,
             figures=dict,
-            tested=lambda _: None,
             clock=clock,
         )
         self.log = AttemptLog(metrics, self.traffic, replica="replica", per_endpoint=False)
@@ -229,6 +229,10 @@ class Bench:
         )  # fmt: skip
 
     # --- what stands around the stages ---
+
+    def held(self) -> dict[int, int]:
+        """Return shard to token."""
+        return {7: 1}
 
     def is_trusted(self) -> bool:
         """Stands for the lease; nothing is sent while fan-out is measured."""

@@ -214,7 +214,7 @@ class Daemon:
                 traffic_days=settings.retention.deliveries_days,
                 partitions_ahead_days=settings.retention.partitions_ahead_days,
             )
-            pipeline.routing_changed = upkeep.soon
+            pipeline.routing.refreshed = upkeep.soon
             outages = OutageWatch(Routing(database))
             admin_database = Database(
                 self._source,
@@ -306,12 +306,10 @@ class Daemon:
             _log.error("daemon.prepared_in_part", error=str(error))  # upkeep goes on trying
         try:
             await numbers.verify()
-            _, rows = await routing.load()
+            sealed = await routing.sealed_secrets()
         except StoreUnavailableError:
             return  # gone again already: the stages wait for it
-        problems = keyring_of(self._settings).problems(
-            [(row.id, s.key_id, s.sealed) for row in rows for s in row.secrets]
-        )
+        problems = keyring_of(self._settings).problems(sealed)
         if problems:
             raise ConfigurationError(problems)
 
@@ -336,7 +334,7 @@ class Daemon:
         await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if not drain.done():
             _log.warning("daemon.stops_at_once")
-            pipeline.hurry()
+            pipeline.sender.cancel_all()
             await asyncio.wait({drain}, timeout=2.0)
             raise DispatcherError("stopped at once by a second signal")
 
@@ -348,9 +346,9 @@ class Daemon:
         problems = []
         if not self._schema_fits or pipeline is None:
             problems.append("the database has not been reached yet")
-        elif not pipeline.is_alive(self._clock.monotonic(), TURNED_SECONDS_MAX):
+        elif not pipeline.intake.is_alive(TURNED_SECONDS_MAX):
             problems.append("intake has not turned of late")
-        elif not pipeline.takes_in(self._clock.monotonic(), TURNED_SECONDS_MAX):
+        elif not pipeline.intake.reads_outbox(TURNED_SECONDS_MAX):
             problems.append("the outbox cannot be read: see intake.waits in the log")
         elif refused := pipeline.refused(self._clock.monotonic(), REFUSED_SECONDS_MAX):
             problems.append(f"Postgres rejects statements: see {', '.join(refused)} in the log")
@@ -373,7 +371,7 @@ class Daemon:
             turns = (
                 not self._schema_fits
                 or pipeline is None
-                or pipeline.is_alive(now, TURNED_SECONDS_MAX)
+                or pipeline.intake.is_alive(TURNED_SECONDS_MAX)
             )
             if seconds is not None and turns and now - fed_at >= seconds / 3:
                 self._notifier.watchdog()

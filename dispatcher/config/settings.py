@@ -117,6 +117,12 @@ class Settings(Sections):
             return self.database_source()
         return UrlSource(self.listen_database_url.get_secret_value(), self.listen_database_url_file)
 
+    @property
+    def listens(self) -> bool:
+        """Whether LISTEN is used; through a pooler, it and its lock would stay behind on a shared connection."""
+        pooled = self.database.pooler and self.listen_database_url is None
+        return self.intake.notify and not pooled
+
     def database_addresses(self) -> list[tuple[str, int]]:
         """Returns every (host or address, port) of the database URLs, for the egress guard to protect."""
         sources = [self.database_source(), self.listen_source()]

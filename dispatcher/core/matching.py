@@ -5,13 +5,13 @@ depth) and `*`, which leaves out the dispatcher's own events and `test.ping`. A 
 labels and the values they may have; all of its names must match. An event goes to endpoints of its
 own tenant only.
 
-The router is rebuilt from each routing snapshot and never changed. It finds candidates by name
-and by each dotted prefix of the name, so that a type costs what it matches and not what there is;
-what it found it remembers, within bounds, since type names come from outside.
+The router follows the routing table endpoint by endpoint. It finds candidates by name and by each
+dotted prefix of the name, so that a type costs what it matches and not what there is; what it found
+it remembers until an endpoint changes, within bounds, since type names come from outside.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
@@ -200,27 +200,58 @@ Entry = TypeVar("Entry", bound=RouteEntry)
 
 
 class Router(Generic[Entry]):
-    """Answers which entries take an event, in the order in which they were given.
+    """Finds the entries that take an event, in the order in which they were added; one task uses it."""
 
-    Only the caches change after it is built; one task uses it.
-    """
+    __slots__ = ("_cache", "_cached_references", "_entries", "_indexes", "_next_position")
 
-    __slots__ = ("_cache", "_cached_references", "_entries", "_indexes")
-
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._entries = list(entries)
-        # By tenant, then by name or prefix or `*`: positions in the list of entries.
-        self._indexes: dict[str, dict[str, list[int]]] = {}
-        for position, entry in enumerate(self._entries):
-            index = self._indexes.setdefault(entry.tenant, {})
-            subscription = entry.subscription
-            for text in (*subscription.names, *subscription.prefixes):
-                index.setdefault(text, []).append(position)
-            if subscription.everything:
-                index.setdefault(EVERYTHING, []).append(position)
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries: dict[int, Entry] = {}
+        """By position."""
+        self._next_position = 0
+        # By tenant, then by name or prefix or `*`: the positions of entries.
+        self._indexes: dict[str, dict[str, set[int]]] = {}
         # The entries of one tenant and type, and whether any of them filters by labels.
         self._cache: dict[tuple[str, str], tuple[tuple[Entry, ...], bool]] = {}
         self._cached_references = 0
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: Entry) -> int:
+        """Add an entry; return its position, by which it is replaced or removed."""
+        position = self._next_position
+        self._next_position += 1
+        self._put(position, entry)
+        return position
+
+    def replace(self, position: int, entry: Entry) -> None:
+        """Put another entry in the place of one."""
+        self.remove(position)
+        self._put(position, entry)
+
+    def remove(self, position: int) -> None:
+        """Remove the entry at a position."""
+        entry = self._entries.pop(position)
+        index = self._indexes[entry.tenant]
+        for text in _keys(entry.subscription):
+            positions = index[text]
+            positions.remove(position)
+            if not positions:
+                del index[text]
+        if not index:
+            del self._indexes[entry.tenant]
+        self._forget_routes()
+
+    def _put(self, position: int, entry: Entry) -> None:
+        self._entries[position] = entry
+        index = self._indexes.setdefault(entry.tenant, {})
+        for text in _keys(entry.subscription):
+            index.setdefault(text, set()).add(position)
+        self._forget_routes()
+
+    def _forget_routes(self) -> None:
+        if self._cache:
+            self._cache.clear()
+            self._cached_references = 0
 
     def route(self, tenant: str, event_type: str, labels: Mapping[str, str]) -> Sequence[Entry]:
         """Returns the entries that take this event, each once; not to be changed."""
@@ -235,7 +266,7 @@ class Router(Generic[Entry]):
     def _look_up(self, tenant: str, event_type: str) -> tuple[tuple[Entry, ...], bool]:
         """Finds the subscribed entries and remembers them, in the place of the oldest."""
         index = self._indexes.get(tenant, {})
-        positions = set(index.get(event_type, ()))
+        positions: set[int] = set(index.get(event_type, ()))
         dot = event_type.find(".")
         while dot >= 0:
             positions.update(index.get(event_type[: dot + 1], ()))
@@ -253,3 +284,11 @@ class Router(Generic[Entry]):
             oldest, _ = cache.pop(next(iter(cache)))
             self._cached_references -= len(oldest)
         return found
+
+
+def _keys(subscription: Subscription) -> Iterator[str]:
+    """Yield what an entry is found by: its names, its prefixes, and `*`."""
+    yield from subscription.names
+    yield from subscription.prefixes
+    if subscription.everything:
+        yield EVERYTHING

@@ -30,6 +30,7 @@ class Endpoint:
     tenant: str
     name: str
     url: str
+    ca_pem: str | None
     profile_name: str
     profile: Profile | None
     state: EndpointState
@@ -48,7 +49,5 @@ class Endpoint:
     """Why nothing can be sent; new and waiting deliveries wait. None: usable."""
     problem_detail: str
     """The problem for an operator."""
-    failing: bool
-    """It failed last, as far as the database knew when this was loaded."""
     secrets_change_at: datetime | None
     """When an old secret stops signing, and the endpoint has to be compiled anew."""

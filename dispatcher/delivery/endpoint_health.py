@@ -3,13 +3,14 @@
     recorder ── follow_up(committed batch) ──▶ endpoint_health rows ──▶ events, or the endpoint disabled
 
 What is always true: only committed results count, and an endpoint that succeeds once is healthy
-again. While Postgres is away each step is repeated until it is done. A crash loses at most the
-counts of one batch.
+again. Which endpoints fail is read from Postgres whenever the shards have changed, because the
+replica that sent before may have counted failures. While Postgres is away each step is repeated
+until it is done. A crash loses at most the counts of one batch.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -27,24 +28,40 @@ _log = structlog.get_logger("dispatcher.delivery.endpoint_health")
 Value = TypeVar("Value")
 
 
+class Ownership(Protocol):
+    """The shards, as the health of endpoints uses them."""
+
+    @property
+    def tokens(self) -> Mapping[int, int]:
+        """Shard to token, of the shards that are ours."""
+        ...
+
+
 class EndpointHealth:
     """Which endpoints fail; used by the recorder alone, one batch at a time."""
 
     def __init__(
-        self, store: EndpointStore, *, failing_seconds_max: float, failed_attempts_min: int
+        self,
+        store: EndpointStore,
+        shards: Ownership,
+        *,
+        failing_seconds_max: float,
+        failed_attempts_min: int,
     ) -> None:
         self._store = store
+        self._shards = shards
         self._failing_seconds_max = failing_seconds_max
         self._failed_attempts_min = failed_attempts_min
         self._failing: set[EndpointId] = set()
+        self._tokens: Mapping[int, int] = {}
+        """The shards for which `_failing` was read."""
         self._outage = Outage(_log, "endpoint_health.waits", "endpoint_health.resumed")
-
-    def add_failing(self, endpoint_ids: Iterable[EndpointId]) -> None:
-        """Note endpoints that were failing before this process first sent to them."""
-        self._failing.update(endpoint_ids)
 
     async def follow_up(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Record what committed results mean for their endpoints."""
+        if self._shards.tokens != self._tokens:
+            self._tokens = dict(self._shards.tokens)
+            self._failing = await self._until_done(self._store.failing)
         failed: list[AttemptResult] = []
         recovered: set[EndpointId] = set()
         for result in results:

@@ -43,7 +43,7 @@ class Gauges:
         self._totals: dict[MetricCounter, int] = {}
         self._lock = asyncio.Lock()
         metrics.in_flight_attempts.set_function(lambda: float(pipeline.inventory.unrecorded))
-        metrics.breakers_open.set_function(lambda: float(len(pipeline.inventory.open_breakers())))
+        metrics.breakers_open.set_function(lambda: float(len(pipeline.inventory.deferring)))
         metrics.listener_up.set_function(lambda: float(pipeline.listener.is_up))
 
     async def render(self) -> bytes:
@@ -72,7 +72,7 @@ class Gauges:
         """Set the gauge from this replica's routing table, once that has been loaded."""
         if not self._pipeline.routing.version:
             return
-        counts = Counter(reason for _, reason in self._pipeline.unusable())
+        counts = Counter(self._pipeline.routing.unusable.values())
         for reason in UNUSABLE_REASONS:
             self._metrics.endpoints_unusable.labels(reason).set(counts[reason])
 

@@ -125,6 +125,14 @@ class Intake:
                 self.outage.began(error)
                 await backoff.pause()
 
+    def is_alive(self, within_seconds: float) -> bool:
+        """Return whether the loop has claimed, polled, or waited within its bounds recently."""
+        return self._clock.monotonic() - self.turned_at < within_seconds
+
+    def reads_outbox(self, within_seconds: float) -> bool:
+        """Return whether Postgres let it read the outbox recently; a restart does not fix that."""
+        return self._clock.monotonic() - self.looked_at < within_seconds
+
     def look_now(self) -> None:
         """Makes intake poll at once: something other than an event was announced."""
         self._polled_at = 0.0

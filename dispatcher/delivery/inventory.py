@@ -13,15 +13,18 @@ What is always true: a delivery is in memory at most once, in one phase; a phase
 `TRANSITIONS`, and a step that the table does not have is an error of ours and raises. RESERVED is
 not committed yet, READY has its body and stands in its lane's line, IN_FLIGHT and RECORDING are
 sent and not committed, WAITING is on the wheel, DUE is to be read again from Postgres. Every entry
-is in its lane's `entries`, so that everything about a lane is linear in the lane. Entries that were
-in flight when their lane lost its shard are `orphans` until they are recorded; a new lane of the
-same endpoint leaves them alone.
+is in its lane's `entries`, so that everything about a lane is linear in the lane, and nothing that
+happens often visits lanes without work. Entries in flight or being recorded are also in `sent`: if
+their lane loses its shard meanwhile, a new lane of the same endpoint leaves them alone.
+
+A forgotten lane is closed at once and its entries are dropped in steps (`reclaim`): 80,000 at a time
+would keep the event loop from everything else for 50 ms.
 
 A crash loses the inventory and nothing else: Postgres has every delivery, and the next start loads
 the window again.
 """
 
-from collections.abc import Iterator
+from collections import deque
 from typing import Final
 
 from dispatcher.core.breaker import BreakerState
@@ -64,9 +67,15 @@ class Inventory:
     def __init__(self, clock: Clock) -> None:
         self.lanes: dict[EndpointId, EndpointLane] = {}
         """Written by `Lanes.follow` alone."""
+        self.active: dict[EndpointLane, None] = {}
+        """The lanes with work, here or in Postgres; all others are as they were when they were last considered."""
+        self.deferring: dict[EndpointLane, None] = {}
+        """The lanes whose breaker is not closed; written by `Lanes`."""
         self.wheel: Wheel[Entry] = Wheel(int(clock.monotonic() * 1000))
         """When each WAITING entry is due, in milliseconds of the monotonic clock."""
-        self.orphans: dict[DeliveryId, Entry] = {}
+        self.sent: dict[DeliveryId, Entry] = {}
+        """The entries in flight or being recorded, those of forgotten lanes included."""
+        self._forgotten: deque[EndpointLane] = deque()
         self.counts = [0] * len(PHASE_NAMES)
         """Entries by phase; that of ABSENT is what makes the sum zero."""
         self.ready_bytes = 0
@@ -83,9 +92,7 @@ class Inventory:
 
     def find(self, lane: EndpointLane, delivery_id: DeliveryId) -> Entry | None:
         """Return the entry of a delivery of this lane's endpoint, None if it is not in memory."""
-        return lane.entries.get(delivery_id) or (
-            self.orphans.get(delivery_id) if self.orphans else None
-        )
+        return lane.entries.get(delivery_id) or self.sent.get(delivery_id)
 
     # --- into memory ---
 
@@ -129,6 +136,7 @@ class Inventory:
         delivery = entry.delivery
         assert delivery is not None, entry  # noqa: S101 -- READY has it
         self.ready_bytes -= len(delivery.body)
+        self.sent[entry.id] = entry
         return delivery
 
     def finish(self, entry: Entry) -> None:
@@ -137,6 +145,8 @@ class Inventory:
 
     def wait(self, entry: Entry, due_ms: int) -> None:
         """Put an entry on the wheel; only its id and due time stay in memory."""
+        if entry.phase == RECORDING:
+            del self.sent[entry.id]
         self._move(entry, WAITING)
         entry.delivery = None
         self.wheel.schedule(entry, due_ms)
@@ -145,6 +155,8 @@ class Inventory:
         """Note that an entry is to be read again from Postgres."""
         if entry.phase == WAITING:
             self.wheel.cancel(entry)
+        elif entry.phase == RECORDING:
+            del self.sent[entry.id]
         self._move(entry, DUE)
         entry.delivery = None
 
@@ -164,93 +176,97 @@ class Inventory:
             self.wheel.cancel(entry)
         elif phase == READY and entry.delivery is not None:
             self.ready_bytes -= len(entry.delivery.body)
+        elif _UNRECORDED >> phase & 1:
+            del self.sent[entry.id]
         self._move(entry, ABSENT)
         entry.delivery = None
-        if entry.lane.entries.pop(entry.id, None) is None:
-            self.orphans.pop(entry.id, None)
+        entry.lane.entries.pop(entry.id, None)
 
     def forget_waiting(self, lane: EndpointLane) -> None:
         """Drop every entry of a lane except those in flight, being recorded or asked for by a person."""
-        self._forget_all_but(lane, urgent_stays=True)
-
-    def forget_lane(self, lane: EndpointLane) -> None:
-        """Drop every entry of a lane; those in flight become orphans until they are recorded."""
-        lane.urgent.clear()
-        self._forget_all_but(lane, urgent_stays=False)
-        self.orphans.update(lane.entries)
-        lane.entries = {}
-
-    def _forget_all_but(self, lane: EndpointLane, *, urgent_stays: bool) -> None:
-        kept: dict[DeliveryId, Entry] = {}
-        counts = self.counts
-        waiting: list[Entry] = []
-        for entry in lane.entries.values():
-            phase = entry.phase
-            if phase == WAITING:
-                entry.phase = ABSENT
-                waiting.append(entry)
-                continue
-            if _UNRECORDED >> phase & 1:
-                kept[entry.id] = entry
-                continue
-            if phase == READY:
-                delivery = entry.delivery
-                assert delivery is not None, entry  # noqa: S101 -- READY has it
-                if urgent_stays and delivery.trigger is Trigger.MANUAL:
-                    kept[entry.id] = entry
-                    continue
-                self.ready_bytes -= len(delivery.body)
-                entry.delivery = None
-            counts[phase] -= 1
-            counts[ABSENT] += 1
-            entry.phase = ABSENT
-        self.wheel.cancel_all(waiting)
-        counts[WAITING] -= len(waiting)
-        counts[ABSENT] += len(waiting)
+        kept = {entry.id: entry for entry in lane.entries.values() if _is_busy(entry)}
+        self._drop([entry for entry in lane.entries.values() if entry.id not in kept])
         lane.ready.clear()
         lane.deferred.clear()
         lane.parked.clear()
         lane.entries = kept
 
+    def forget_lane(self, lane: EndpointLane) -> None:
+        """Close a lane that is no longer ours; `reclaim` drops its entries."""
+        lane.is_open = False
+        lane.is_forgotten = True
+        lane.urgent.clear()
+        self.active.pop(lane, None)
+        self.deferring.pop(lane, None)
+        self._forgotten.append(lane)
+
+    def reclaim(self, entries_max: int) -> bool:
+        """Drop about so many entries of forgotten lanes; return whether there are more."""
+        left = entries_max
+        while self._forgotten and left > 0:
+            lane = self._forgotten[0]
+            entries = lane.entries
+            if len(entries) <= left:
+                lane.entries = {}
+                dropped = list(entries.values())
+                self._forgotten.popleft()
+                lane.ready.clear()
+                lane.deferred.clear()
+                lane.parked.clear()
+            else:
+                dropped = [entries.popitem()[1] for _ in range(left)]
+            self._drop([entry for entry in dropped if not _UNRECORDED >> entry.phase & 1])
+            left -= len(dropped) + 1
+        return bool(self._forgotten)
+
+    def _drop(self, entries: list[Entry]) -> None:
+        """Make entries absent that are in no line and not sent; the caller takes them out of their lane."""
+        counts = self.counts
+        waiting: list[Entry] = []
+        for entry in entries:
+            phase = entry.phase
+            if phase == WAITING:
+                waiting.append(entry)
+            elif phase == READY and entry.delivery is not None:
+                self.ready_bytes -= len(entry.delivery.body)
+            counts[phase] -= 1
+            counts[ABSENT] += 1
+            entry.phase = ABSENT
+            entry.delivery = None
+        self.wheel.cancel_all(waiting)
+
     # --- what others ask of it ---
 
     def busy_ids(self) -> list[DeliveryId]:
         """Return the deliveries that are in flight, being recorded, or asked for and not yet sent."""
-        return [entry.id for entry in self._all() if _is_busy(entry)]
+        return [*self.sent, *(entry.id for lane in self.active for entry in lane.urgent)]
 
     def is_quiet(self, shard: int) -> bool:
         """Return whether no delivery of a shard is in flight, being recorded or asked for."""
         return not any(
-            entry.lane.endpoint.shard == shard and _is_busy(entry) for entry in self._all()
-        )
-
-    def _all(self) -> Iterator[Entry]:
-        yield from self.orphans.values()
-        for lane in self.lanes.values():
-            yield from lane.entries.values()
+            entry.lane.endpoint.shard == shard for entry in self.sent.values()
+        ) and not any(lane.urgent and lane.endpoint.shard == shard for lane in self.active)
 
     def open_breakers(self) -> dict[EndpointId, tuple[BreakerState, float | None]]:
         """Return the breakers that are not closed: state, and the monotonic time of the next probe."""
         return {
-            endpoint_id: (lane.breaker.state, lane.breaker.probe_at)
-            for endpoint_id, lane in self.lanes.items()
-            if lane.breaker.state is not BreakerState.CLOSED
+            lane.endpoint.id: (lane.breaker.state, lane.breaker.probe_at) for lane in self.deferring
         }
 
     def figures(self) -> dict[str, object]:
         """Return the counts that the console shows for a replica."""
-        lanes, counts = self.lanes.values(), self.counts
+        counts = self.counts
         return {
-            "lanes_count": len(lanes),
+            "lanes_count": len(self.lanes),
             "lanes_waiting_count": sum(
-                bool(lane.ready or lane.deferred or lane.urgent) for lane in lanes
+                bool(lane.ready or lane.deferred or lane.urgent) for lane in self.active
             ),
             "ready_count": counts[READY],
             "in_flight_count": counts[IN_FLIGHT],
             "held_count": len(self),
             "wheel_timers_count": counts[WAITING],
             "recording_count": counts[RECORDING],
-            "breakers_open_count": len(self.open_breakers()),
+            "breakers_open_count": len(self.deferring),
         }
 
 

@@ -13,7 +13,7 @@ lane knows (`more_at`). A crash loses only memory.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dispatcher.core.breaker import Breaker
@@ -38,11 +38,24 @@ from dispatcher.delivery.types import (
 from dispatcher.runtime.clock import Clock
 
 
-class Trust(Protocol):
-    """The lease, as lanes use it."""
+class Ownership(Protocol):
+    """The lease and the shards, as lanes use them."""
 
     def is_trusted(self) -> bool:
         """Return whether requests may be started."""
+        ...
+
+    def held(self) -> Mapping[int, int]:
+        """Return shard to token of the shards to send for."""
+        ...
+
+
+class Endpoints(Protocol):
+    """The routing table, as lanes use it."""
+
+    @property
+    def endpoints(self) -> Mapping[EndpointId, Endpoint]:
+        """Every endpoint, compiled."""
         ...
 
 
@@ -55,6 +68,11 @@ class Reserved(NamedTuple):
 
 
 _NOT_IN_LINE = (RESERVED, WAITING, DUE)
+
+FOLLOWED_PER_STEP = 500
+"""Endpoints whose lanes are made or updated before other work may run: about 4 ms."""
+RECLAIMED_PER_STEP = 5_000
+"""Entries of forgotten lanes that are dropped before other work may run: about 4 ms."""
 
 PARKED_MAX = 10_000
 """Deferred deliveries of one lane whose ids stay in memory, so that the loader reads past them."""
@@ -84,7 +102,8 @@ class Lanes:
         load_queue: LoadQueue,
         retry_timer: RetryTimer,
         sender: Sender,
-        shards: Trust,
+        routing: Endpoints,
+        shards: Ownership,
         *,
         total: int,
         per_host: int,
@@ -95,6 +114,7 @@ class Lanes:
         self._load_queue = load_queue
         self._retry_timer = retry_timer
         self._sender = sender
+        self._routing = routing
         self._shards = shards
         self._total = total
         self._per_host = per_host
@@ -105,6 +125,9 @@ class Lanes:
         self._hosts: dict[tuple[str, int] | None, _Host] = {}
         self._pumping = False
         self._stopped = False
+        self._to_follow: deque[EndpointId] = deque()
+        """Endpoints of which the lane may differ from the routing table."""
+        self._is_stepping = False
         self.lanes = inventory.lanes
         self.in_flight = 0
         self._crowded_count = 0
@@ -122,53 +145,73 @@ class Lanes:
 
     # --- following endpoints and shards ---
 
-    def follow(self, endpoints: Mapping[EndpointId, Endpoint], tokens: Mapping[int, int]) -> None:
-        """Make a lane for every endpoint in our shards, update those that are, forget the rest.
+    def follow(self, changed: Collection[EndpointId] | None = None) -> None:
+        """Drop the lanes that are not ours any more; make and update the others, in steps.
 
-        Has the waiting deliveries loaded of endpoints that are new here, or open again.
+        `changed` are the endpoints that may differ; None: any may, because the shards changed. When
+        this returns, no lane that is not ours sends. Deliveries of an endpoint whose lane is still to
+        be made stay in Postgres, and are loaded with the lane.
         """
+        endpoints, tokens, lanes = self._routing.endpoints, self._shards.held(), self.lanes
+        for endpoint_id in [*lanes] if changed is None else changed:
+            lane = lanes.get(endpoint_id)
+            if lane is not None and not _is_ours(lane, endpoints.get(endpoint_id), tokens):
+                del lanes[endpoint_id]
+                self._relieve(lane)
+                self._inventory.forget_lane(lane)
+        if changed is None:
+            changed = [
+                endpoint.id
+                for endpoint in endpoints.values()
+                if endpoint.shard in tokens
+                and ((lane := lanes.get(endpoint.id)) is None or lane.endpoint is not endpoint)
+            ]
+        self._to_follow.extend(changed)
+        if not self._is_stepping:
+            self._step()
+
+    def _step(self) -> None:
+        """Follow some endpoints and drop some entries of forgotten lanes; go on later if there are more."""
+        endpoints, tokens = self._routing.endpoints, self._shards.held()
         load: list[EndpointId] = []
-        for endpoint_id in [
-            i for i, lane in self.lanes.items() if not self._is_ours(endpoints.get(i), lane, tokens)
-        ]:
-            lane = self.lanes.pop(endpoint_id)
-            lane.is_open = False
-            self._inventory.forget_lane(lane)
-            self._relieve(lane)
-        for endpoint in endpoints.values():
-            if endpoint.shard not in tokens:
+        for _ in range(min(len(self._to_follow), FOLLOWED_PER_STEP)):
+            endpoint = endpoints.get(self._to_follow.popleft())
+            if endpoint is None or endpoint.shard not in tokens:
                 continue
-            is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
-            known = self.lanes.get(endpoint.id)
-            if known is None:
-                lane = self.lanes[endpoint.id] = EndpointLane(
-                    endpoint,
-                    tokens[endpoint.shard],
-                    breaker=Breaker(),
-                    bucket=_bucket(endpoint),
-                    is_open=is_open,
-                )
+            if self._follow_one(endpoint, tokens[endpoint.shard]):
                 load.append(endpoint.id)
-            else:
-                lane = known
-                if is_open and not lane.is_open:
-                    load.append(endpoint.id)
-                elif lane.is_open and not is_open:
-                    self._inventory.forget_waiting(lane)
-                    self._relieve(lane)
-                if lane.endpoint is not endpoint:
-                    lane.limit = endpoint.max_concurrency
-                    if lane.endpoint.rate_limit != endpoint.rate_limit:
-                        lane.bucket = _bucket(endpoint)
-                    lane.endpoint = endpoint
-            lane.is_open = is_open
-            self._enqueue(lane)
+        self._is_stepping = self._inventory.reclaim(RECLAIMED_PER_STEP) or bool(self._to_follow)
+        if self._is_stepping:
+            self._loop.call_soon(self._step)
         self.pump()
         self._load_queue.add_windows(load)
 
-    @staticmethod
-    def _is_ours(endpoint: Endpoint | None, lane: EndpointLane, tokens: Mapping[int, int]) -> bool:
-        return endpoint is not None and tokens.get(endpoint.shard) == lane.token
+    def _follow_one(self, endpoint: Endpoint, token: int) -> bool:
+        """Make or update the lane of an endpoint; return whether its waiting deliveries are to be loaded."""
+        is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
+        lane = self.lanes.get(endpoint.id)
+        if lane is None:
+            self.lanes[endpoint.id] = EndpointLane(
+                endpoint,
+                token,
+                breaker=Breaker(),
+                bucket=_bucket(endpoint),
+                is_open=is_open,
+                active=self._inventory.active,
+            )
+            return True
+        opens = is_open and not lane.is_open
+        if lane.is_open and not is_open:
+            self._inventory.forget_waiting(lane)
+            self._relieve(lane)
+        if lane.endpoint.rate_limit != endpoint.rate_limit:
+            lane.bucket = _bucket(endpoint)
+        lane.limit = endpoint.max_concurrency
+        lane.endpoint = endpoint
+        lane.is_open = is_open
+        lane.activate()
+        self._enqueue(lane)
+        return opens
 
     # --- what waits ---
 
@@ -196,8 +239,10 @@ class Lanes:
         """Take deliveries that are committed now, or leave them to Postgres."""
         for endpoint_id, delivery, entry in reserved:
             if entry is not None and entry.phase == RESERVED:
-                self.offer(entry, delivery)
-                continue
+                if not entry.lane.is_forgotten:
+                    self.offer(entry, delivery)
+                    continue
+                self._inventory.forget(entry)
             lane = self.lanes.get(endpoint_id)
             if lane is not None:  # it opened, or was made anew, since: this copy may be old by now
                 lane.turn_away(0.0)
@@ -224,6 +269,7 @@ class Lanes:
             return False
         self._inventory.make_ready(entry, delivery)
         lane.line_up(entry)
+        lane.activate()
         if len(ready) >= CROWDED and not lane.slow and not lane.crowded:
             lane.crowded = True
             self._crowded_count += 1
@@ -253,6 +299,12 @@ class Lanes:
     def _follow_breaker(self, lane: EndpointLane) -> None:
         """Sort a lane's lines by what its breaker defers now; have read again what it defers no longer."""
         lane.changes_seen_count = lane.breaker.changes_count
+        if lane.is_forgotten:
+            return
+        if lane.breaker.is_deferring:
+            self._inventory.deferring[lane] = None
+        else:
+            self._inventory.deferring.pop(lane, None)
         now = self._clock.monotonic()
         for entry in lane.sort_again():
             self._inventory.forget(entry)
@@ -296,6 +348,7 @@ class Lanes:
         else:
             return False
         lane.urgent.append(entry)
+        lane.activate()
         self._enqueue(lane)
         return True
 
@@ -428,18 +481,22 @@ class Lanes:
     # --- now and then ---
 
     def tick(self) -> None:
-        """Fit every lane's window to its pace, evict what no longer fits, refill lanes that run low."""
+        """Fit the window of each lane with work to its pace, evict what no longer fits, refill what runs low."""
         now = self._clock.monotonic()
         elapsed, self._fitted_at = max(0.001, now - self._fitted_at), now
         silent: set[EndpointId] = set()
+        idle: list[EndpointLane] = []
         stalled = 0
-        for endpoint_id, lane in self.lanes.items():
+        for lane in self._inventory.active:
             if lane.in_flight and not lane.finished_count:
-                silent.add(endpoint_id)
-                if endpoint_id in self._silent:
+                silent.add(lane.endpoint.id)
+                if lane.endpoint.id in self._silent:
                     stalled += lane.in_flight
-            if not (lane.finished_count or lane.ready or lane.more_at is not None):
+            has_more = lane.is_open and lane.more_at is not None
+            if not (lane.finished_count or lane.ready or has_more):
                 lane.starved = True
+                if not (lane.in_flight or lane.deferred or lane.urgent):
+                    idle.append(lane)
                 continue
             for entry in lane.fit_window(elapsed):
                 self._inventory.forget(entry)
@@ -447,9 +504,15 @@ class Lanes:
                 self._relieve(lane)
             if lane.runs_low(now):
                 self._load_queue.add_windows((lane.endpoint.id,))
+        for lane in idle:
+            del self._inventory.active[lane]
         self._silent, self._inventory.stalled = silent, stalled
         if stalled:
             self.pump()
+
+
+def _is_ours(lane: EndpointLane, endpoint: Endpoint | None, tokens: Mapping[int, int]) -> bool:
+    return endpoint is not None and tokens.get(endpoint.shard) == lane.token
 
 
 def _bucket(endpoint: Endpoint) -> TokenBucket | None:

@@ -17,6 +17,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -219,7 +220,7 @@ class Loader:
     async def _load_window(self) -> None:
         """Load ids and due times of some endpoints; what is overdue is loaded whole next."""
         windows = self._queue.windows
-        ids = list(windows)[:ENDPOINTS_PER_WINDOW]
+        ids = list(islice(windows, ENDPOINTS_PER_WINDOW))
         lanes = [
             lane for i in ids if (lane := self._inventory.lanes.get(i)) is not None and lane.is_open
         ]
@@ -247,9 +248,9 @@ class Loader:
             if lane.overflows != overflows[lane.endpoint.id]:
                 continue  # more was turned away while the statement ran: its result is already old
             if counts.get(lane.endpoint.id, 0) >= rows_max:
-                lane.more_at = last_due_at[lane.endpoint.id]
+                lane.expect_more(last_due_at[lane.endpoint.id])
             else:
-                lane.more_at = None
+                lane.expect_more(None)
         self._retry_timer.arm()
         probe.hit("loader.window", endpoints=len(lanes), deliveries=len(rows))
 

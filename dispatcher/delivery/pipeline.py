@@ -1,13 +1,12 @@
 """Makes the stages, each from those that it hands its work to, and starts and drains them in order."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
 from dispatcher.config.database_url import UrlSource
 from dispatcher.config.settings import Settings
-from dispatcher.core.model import EndpointId, Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.endpoint_health import EndpointHealth
@@ -44,8 +43,6 @@ from dispatcher.telemetry.tracing import Tracing
 _log = structlog.get_logger("dispatcher.delivery.pipeline")
 
 FLUSH_SECONDS_MAX = 5.0
-TRUSTED_SHARE = 0.8
-"""The share of a lease after which no request is started any more."""
 SHARDS_SUBJECT = "shards"
 """What a call says that is about shards given back (store/sql/shards_release.sql)."""
 TESTED_SUBJECT = "tested"
@@ -56,87 +53,50 @@ class Pipeline:
     """All stages of one replica, each made from those that it hands its work to."""
 
     def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        gate: Gate,
-        *,
-        listen_url: str | UrlSource,
-        profiles: Mapping[str, Profile],
-        event_types: frozenset[str],
-        keyring: Keyring,
-        metrics: Metrics,
-        clock: Clock,
-        replica: Replica,
-        tracing: Tracing | None = None,
-    ) -> None:
+        self, settings: Settings, database: Database, gate: Gate, *, listen_url: str | UrlSource,
+        profiles: Mapping[str, Profile], event_types: frozenset[str], keyring: Keyring,
+        metrics: Metrics, clock: Clock, replica: Replica, tracing: Tracing | None = None,
+    ) -> None:  # fmt: skip
         name, incarnation, version = replica
-        delivery, recording, leases = settings.delivery, settings.recorder, settings.replica
+        delivery, recording, disabling = settings.delivery, settings.recorder, settings.disabling
         deliveries, endpoints = Deliveries(database), Routing(database)
         outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
-        self.connections = gate.connections
+        self.connections, queue = gate.connections, LoadQueue()
         self.inventory = inventory = Inventory(clock)
-        self.load_queue = queue = LoadQueue()
-        self.routing = RoutingTable(
-            endpoints, settings, gate, keyring, profiles=profiles, version=version, now=clock.now
-        )
-        self.shards = Shards(
-            Leases(database, keyring.key_ids), inventory, replica, metrics=metrics, clock=clock,
-            lease_seconds=leases.lease_seconds, renew_seconds=leases.renew_seconds,
-            trusted_seconds=leases.lease_seconds * TRUSTED_SHARE,
-        )  # fmt: skip
-        self.retry_timer = timer = RetryTimer(
-            inventory, queue, clock=clock, horizon_seconds=delivery.wheel_horizon_seconds,
-            timers_max=delivery.wheel_timers_max,
-        )  # fmt: skip
-        self.traffic = TrafficCounts(
-            Statistics(database), incarnation=incarnation, clock=clock,
-            breakers=inventory.open_breakers, figures=self._figures,
-            tested=self._on_test_succeeded,
-        )  # fmt: skip
-        log = AttemptLog(
-            metrics, self.traffic, replica=name, per_endpoint=settings.metrics.per_endpoint
-        )
+        self.routing = RoutingTable(endpoints, settings, gate, keyring, profiles=profiles,
+            version=version, now=clock.now)  # fmt: skip
+        self.shards = Shards(Leases(database, keyring.key_ids), inventory, replica, metrics=metrics,
+            clock=clock, lease_seconds=settings.replica.lease_seconds,
+            renew_seconds=settings.replica.renew_seconds)  # fmt: skip
+        self.traffic = TrafficCounts(Statistics(database), incarnation=incarnation, clock=clock,
+            breakers=inventory.open_breakers, figures=self._figures)  # fmt: skip
+        log = AttemptLog(metrics, self.traffic, replica=name, per_endpoint=settings.metrics.per_endpoint)  # fmt: skip
         spans = None if tracing is None else Spans(tracing, clock)
         reporting = Reporting(metrics, log, spans, event_types)
-        self.health = EndpointHealth(
-            endpoints, failing_seconds_max=settings.disabling.failing_hours * 3600,
-            failed_attempts_min=settings.disabling.failed_attempts_min,
-        )  # fmt: skip
-        self.recorder = Recorder(
-            deliveries, self.health, inventory, timer, queue, reporting, clock=clock,
+        health = EndpointHealth(endpoints, self.shards, failed_attempts_min=disabling.failed_attempts_min,
+            failing_seconds_max=disabling.failing_hours * 3600)  # fmt: skip
+        timer = RetryTimer(inventory, queue, clock=clock, timers_max=delivery.wheel_timers_max,
+            horizon_seconds=delivery.wheel_horizon_seconds)  # fmt: skip
+        self.recorder = Recorder(deliveries, health, inventory, timer, queue, reporting, clock=clock,
             batch_rows_max=recording.batch_rows, unrecorded_max=recording.unrecorded_max,
-            flush_seconds=recording.flush_milliseconds / 1000,
-        )  # fmt: skip
+            flush_seconds=recording.flush_milliseconds / 1000)  # fmt: skip
         self.sender = Sender(gate.connections, self.recorder, clock=clock)
-        self.lanes = Lanes(
-            inventory, queue, timer, self.sender, self.shards, clock=clock,
+        self.lanes = Lanes(inventory, queue, timer, self.sender, self.routing, self.shards, clock=clock,
             total=min(delivery.concurrency_total, gate.descriptors.sockets_max),
-            per_host=delivery.concurrency_per_host, bodies_bytes_max=delivery.bodies_bytes_max,
-        )  # fmt: skip
-        self.loader = Loader(
-            deliveries, inventory, queue, timer, self.lanes,
-            LateBodies(Bodies(database), self.routing.profile), self.shards,
-            metrics=metrics, clock=clock,
-        )  # fmt: skip
-        fanout = Fanout(
-            outbox, self.routing, self.lanes, reporting, clock=clock, incarnation=incarnation,
-            batch_bytes_max=settings.fanout.batch_bytes_max,
-        )  # fmt: skip
+            per_host=delivery.concurrency_per_host, bodies_bytes_max=delivery.bodies_bytes_max)  # fmt: skip
+        bodies = LateBodies(Bodies(database), self.routing.profile)
+        self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, self.shards,
+            metrics=metrics, clock=clock)  # fmt: skip
+        fanout = Fanout(outbox, self.routing, self.lanes, reporting, clock=clock,
+            incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max)  # fmt: skip
         self.listener = Listener(
-            listen_url, control=self._on_control, arrived=queue.add_arrivals, name=incarnation
-        )
-        self.intake = Intake(
-            outbox, fanout, self.listener, self.routing, self.lanes, queue, self.shards,
+            listen_url, control=self._on_control, arrived=queue.add_arrivals, name=incarnation)  # fmt: skip
+        self.intake = Intake(outbox, fanout, self.listener, self.routing, self.lanes, queue, self.shards,
             metrics=metrics, clock=clock, batch_events_max=settings.intake.batch_events,
-            poll_seconds=settings.intake.poll_seconds,
-        )  # fmt: skip
-        self.routing.changed = self.shards.changed = self._follow
-        # Through a transaction pooler LISTEN and the lock would stay behind on somebody's connection.
-        pooled = settings.database.pooler and settings.listen_database_url is None
-        self._listens = settings.intake.notify and not pooled
-        self.routing_changed: Callable[[], None] = lambda: None
-        """Called when endpoints or shards changed; upkeep follows."""
+            poll_seconds=settings.intake.poll_seconds)  # fmt: skip
+        self.routing.changed = self.shards.changed = self.lanes.follow
+        self.traffic.tested = self.lanes.test_succeeded
+        self._listens = settings.listens
 
     # --- control ---
 
@@ -147,16 +107,6 @@ class Pipeline:
         elif subject == TESTED_SUBJECT:
             self.traffic.look_now()
         self.intake.look_now()
-
-    def _on_test_succeeded(self, endpoint_id: EndpointId) -> None:
-        """Close the breaker of an endpoint that has answered a test event."""
-        self.lanes.test_succeeded(endpoint_id)
-
-    def _follow(self) -> None:
-        """Have lanes follow the routing table and the shards."""
-        self.health.add_failing(e.id for e in self.routing.endpoints.values() if e.failing)
-        self.lanes.follow(self.routing.endpoints, self.shards.held())
-        self.routing_changed()
 
     def _figures(self) -> dict[str, object]:
         """Return what this replica has in memory, for the console."""
@@ -196,22 +146,10 @@ class Pipeline:
         self.shards.stop()
         await self.shards.leave()
 
-    def hurry(self) -> None:
-        """Ends the grace of a drain that is under way."""
-        self.sender.cancel_all()
-
     def reload(self, settings: Settings, profiles: Mapping[str, Profile]) -> None:
         """Takes over the settings that need no restart, and the profiles; endpoints are compiled anew."""
         self.routing.reconfigure(profiles, settings.delivery.concurrency_per_endpoint)
         self.intake.look_now()
-
-    def unusable(self) -> list[tuple[EndpointId, Reason]]:
-        """Return the endpoints that cannot be sent to, each with the reason; their deliveries wait."""
-        return self.routing.unusable()
-
-    def is_alive(self, now: float, within_seconds: float) -> bool:
-        """Tells whether intake has turned of late: claimed, polled, or waited within its bounds."""
-        return now - self.intake.turned_at < within_seconds
 
     def refused(self, now: float, for_seconds: float) -> list[str]:
         """Return the log events of the stages that Postgres has refused for that long."""
@@ -221,10 +159,6 @@ class Pipeline:
             for outage in outages
             if outage.since is not None and now - outage.since > for_seconds
         ]
-
-    def takes_in(self, now: float, within_seconds: float) -> bool:
-        """Tells whether Postgres let intake look at the outbox of late; a restart would not mend it."""
-        return now - self.intake.looked_at < within_seconds
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

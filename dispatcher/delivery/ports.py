@@ -23,7 +23,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Claim, Poll
-from dispatcher.store.routing import EndpointRow, Health
+from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, TrafficRow
 
 
@@ -108,8 +108,16 @@ class DeliveryStore(Protocol):
 class EndpointStore(Protocol):
     """Endpoints as rows, and their health."""
 
-    async def load(self) -> tuple[int, list[EndpointRow]]:
-        """Return the routing version and every endpoint, which may be newer but never older."""
+    async def changes(self, since_version: int | None) -> RoutingChanges:
+        """Return the version and the endpoints that changed after another; None: all that are not deleted."""
+        ...
+
+    async def load(self, endpoint_ids: Sequence[EndpointId]) -> list[EndpointRow]:
+        """Return those of these endpoints that are not deleted."""
+        ...
+
+    async def failing(self) -> set[EndpointId]:
+        """Return the endpoints whose latest attempts failed."""
         ...
 
     async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
-from dispatcher.delivery.types import Entry
+from dispatcher.delivery.types import WAITING, Entry
 from dispatcher.runtime.clock import Clock
 
 
@@ -37,7 +37,7 @@ class RetryTimer:
     @property
     def room(self) -> int:
         """How many more entries the wheel takes."""
-        return max(0, self._timers_max - len(self._inventory.wheel))
+        return max(0, self._timers_max - self._inventory.counts[WAITING])
 
     def schedule(self, entry: Entry, due_in_seconds: float) -> None:
         """Put an entry on the wheel, or leave it to Postgres: beyond the horizon, or no room."""

@@ -1,14 +1,22 @@
 """The routing table: every endpoint compiled, and which of them an event goes to.
 
 The table is a cache of the database under a version. Fan-out compares the version that its claim
-saw and loads the table anew when it differs, so that an endpoint saved before an event's commit
-never misses it. Endpoints whose row did not change are kept as they are, and with them their open
-connections.
+read and refreshes the table when it differs, so that an endpoint saved before an event's commit
+never misses it. A refresh reloads the endpoints that changed since the table's version, and no
+other: the others stay the same objects, and with them their open connections. The table is loaded
+whole at the start, after a reload of the settings, and after a failover, because the new server may
+lack changes that the old one had.
+
+What is always true: each endpoint is at least as new as the table's version. A refresh sets the
+version last, so one that fails midway is repeated from where the table was. One refresh runs at a
+time, and each lets other work run every few milliseconds.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from heapq import heappop, heappush
 from typing import Protocol
 
 import structlog
@@ -26,10 +34,16 @@ from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.ports import EndpointStore
 from dispatcher.outbound.pool import Target
-from dispatcher.store.routing import EndpointRow
+from dispatcher.runtime import probe
+from dispatcher.store.routing import EndpointRow, RoutingChanges
 from dispatcher.usability import Configuration, compile_request
 
 _log = structlog.get_logger("dispatcher.delivery.routing")
+
+LOAD_ENDPOINTS_MAX = 250
+"""Endpoints that one statement loads."""
+COMPILED_PER_SLICE = 50
+"""Endpoints that are compiled before other work may run: about 3 ms."""
 
 
 class Client(Protocol):
@@ -74,69 +88,121 @@ class RoutingTable:
         )
         self._max_concurrency = settings.delivery.concurrency_per_endpoint
         self._now = now
-        self._rows: dict[EndpointId, EndpointRow] = {}
-        self._router: Router[Endpoint] = Router([])
-        self._secrets_change_at: datetime | None = None
+        self._lock = asyncio.Lock()
+        self._router: Router[Endpoint] = Router()
+        self._positions: dict[EndpointId, int] = {}
+        """Of the endpoints in the router."""
+        self._expiries: list[tuple[datetime, EndpointId]] = []
+        """A heap of when old secrets stop signing; an item that its endpoint no longer has is ignored."""
+        self._server_started_at: datetime | None = None
         self.version = 0
+        """0: the next refresh loads every endpoint."""
         self.endpoints: dict[EndpointId, Endpoint] = {}
-        self.changed: Callable[[], None] = lambda: None
-        """Called after every refresh; lanes follow."""
+        self.unusable: dict[EndpointId, Reason] = {}
+        """The endpoints that cannot be sent to, each with the reason; their deliveries wait."""
+        self.changed: Callable[[Sequence[EndpointId]], None] = lambda _: None
+        """Called with the endpoints that were loaded or removed; lanes follow."""
+        self.refreshed: Callable[[], None] = lambda: None
+        """Called after every refresh."""
 
     def is_stale(self, version: int) -> bool:
-        """Tells whether the database has moved on, or an old secret has stopped signing."""
-        return version != self.version or (
-            self._secrets_change_at is not None and self._now() >= self._secrets_change_at
-        )
-
-    def unusable(self) -> list[tuple[EndpointId, Reason]]:
-        """Return the endpoints that cannot be sent to, each with the reason; their deliveries wait."""
-        return [(e.id, e.problem) for e in self.endpoints.values() if e.problem is not None]
+        """Return whether the database has another version, or an old secret has stopped signing."""
+        return version != self.version or bool(self._expired())
 
     def profile(self, name: str) -> Profile | None:
         """Return the profile of that name; None: its file is missing."""
         return self._configuration.profiles.get(name)
 
     def reconfigure(self, profiles: Mapping[str, Profile], max_concurrency: int) -> None:
-        """Takes over profiles and the default limit; the next refresh compiles every endpoint anew."""
+        """Use other profiles and another default limit; the next refresh compiles every endpoint again."""
         self._configuration = replace(self._configuration, profiles=profiles)
         self._max_concurrency = max_concurrency
-        self._rows = {}
         self.version = 0
 
     async def refresh(self) -> None:
-        """Loads the endpoints anew; those that did not change stay the same objects."""
-        version, rows = await self._store.load()
-        now = self._now()
-        before, self.endpoints = self.endpoints, {}
-        for row in rows:
-            known = before.get(row.id)
-            expired = (
-                known is not None
-                and known.secrets_change_at is not None
-                and now >= known.secrets_change_at
-            )
-            if known is None or expired or self._rows.get(row.id) != row:
-                self.endpoints[row.id] = self._compile(row, known, now)
-            else:
-                self.endpoints[row.id] = known
-        for endpoint_id, known in before.items():
-            successor = self.endpoints.get(endpoint_id)
-            if known.target is not None and (
-                successor is None or successor.target is not known.target
-            ):
-                self._client.drop_target(known.target)
-        self._rows = {row.id: row for row in rows}
-        self._router = Router(self.endpoints.values())
-        changes = [
-            e.secrets_change_at for e in self.endpoints.values() if e.secrets_change_at is not None
-        ]
-        self._secrets_change_at = min(changes, default=None)
-        self.version = version
-        self.changed()
+        """Reload the endpoints that changed since the table's version.
+
+        Raises:
+            StoreUnavailableError: the version is what it was; some endpoints may be newer.
+        """
+        async with self._lock:
+            configuration = self._configuration
+            changes = await self._changes()
+            endpoint_ids = list(dict.fromkeys((*changes.endpoint_ids, *self._expired())))
+            for first in range(0, len(endpoint_ids), LOAD_ENDPOINTS_MAX):
+                await self._load(endpoint_ids[first : first + LOAD_ENDPOINTS_MAX])
+            self._server_started_at = changes.server_started_at
+            if configuration is self._configuration:
+                self.version = changes.version
+        self.refreshed()
+        probe.hit("routing.refreshed", endpoints=len(endpoint_ids), version=changes.version)
 
     def route(self, event: Event) -> Sequence[Endpoint]:
-        """Returns the endpoints that get this event: its tenant's, subscribed, with matching labels."""
+        """Return the endpoints that get this event: its tenant's, subscribed, with matching labels."""
         return self._router.route(event.tenant, event.type, event.labels)
+
+    async def _changes(self) -> RoutingChanges:
+        """Return what to load: what changed on the same server, or else everything that is or was there."""
+        if self.version:
+            changes = await self._store.changes(self.version)
+            same_server = changes.server_started_at == self._server_started_at
+            if same_server and changes.version >= self.version:
+                return changes
+        changes = await self._store.changes(None)
+        saved = set(changes.endpoint_ids)
+        gone = [endpoint_id for endpoint_id in self.endpoints if endpoint_id not in saved]
+        return changes._replace(endpoint_ids=[*changes.endpoint_ids, *gone])
+
+    async def _load(self, endpoint_ids: Sequence[EndpointId]) -> None:
+        """Compile these endpoints, or remove those that are deleted."""
+        rows = {row.id: row for row in await self._store.load(endpoint_ids)}
+        now = self._now()
+        for count, endpoint_id in enumerate(endpoint_ids, 1):
+            before = self.endpoints.get(endpoint_id)
+            row = rows.get(endpoint_id)
+            self._put(endpoint_id, before, row and self._compile(row, before, now))
+            if count % COMPILED_PER_SLICE == 0:
+                await asyncio.sleep(0)
+        self.changed(endpoint_ids)
+
+    def _put(
+        self, endpoint_id: EndpointId, before: Endpoint | None, endpoint: Endpoint | None
+    ) -> None:
+        """Put an endpoint in the place of its former state; None: it is deleted."""
+        target = None if endpoint is None else endpoint.target
+        if before is not None and before.target is not None and target is not before.target:
+            self._client.drop_target(before.target)
+        if endpoint is None:
+            if before is not None:
+                del self.endpoints[endpoint_id]
+                self._router.remove(self._positions.pop(endpoint_id))
+                self.unusable.pop(endpoint_id, None)
+            return
+        self.endpoints[endpoint_id] = endpoint
+        if before is None:
+            self._positions[endpoint_id] = self._router.add(endpoint)
+        else:
+            self._router.replace(self._positions[endpoint_id], endpoint)
+        if endpoint.problem is None:
+            self.unusable.pop(endpoint_id, None)
+        else:
+            self.unusable[endpoint_id] = endpoint.problem
+        at = endpoint.secrets_change_at
+        if at is not None and (before is None or before.secrets_change_at != at):
+            heappush(self._expiries, (at, endpoint_id))
+
+    def _expired(self) -> list[EndpointId]:
+        """Return the endpoints whose old secret has stopped signing since they were compiled."""
+        expiries, now = self._expiries, self._now()
+        while expiries and not self._is_current(*expiries[0]):
+            heappop(expiries)
+        if not expiries or expiries[0][0] > now:
+            return []
+        return [i for at, i in expiries if at <= now and self._is_current(at, i)]
+
+    def _is_current(self, at: datetime, endpoint_id: EndpointId) -> bool:
+        endpoint = self.endpoints.get(endpoint_id)
+        return endpoint is not None and endpoint.secrets_change_at == at
 
     def _compile(self, row: EndpointRow, before: Endpoint | None, now: datetime) -> Endpoint:
         url, template, problem, detail = compile_request(row, self._configuration, now)
@@ -144,11 +210,9 @@ class RoutingTable:
         if problem is Reason.INVALID_SETTINGS:
             row = _without_what_cannot_be_read(row)
         expiries = [secret.expires_at for secret in row.secrets if secret.expires_at is not None]
-        known = self._rows.get(row.id)
         target = None
-        if before is not None and known is not None:
-            same_place = (known.url, known.ca_pem) == (row.url, row.ca_pem)
-            target = before.target if same_place else None
+        if before is not None and (before.url, before.ca_pem) == (row.url, row.ca_pem):
+            target = before.target
         if target is None and url is not None:
             try:
                 target = self._client.make_target(url, row.ca_pem, row.id)
@@ -163,6 +227,7 @@ class RoutingTable:
             number=row.number,
             revision=row.revision,
             url=row.url,
+            ca_pem=row.ca_pem,
             profile_name=row.profile,
             profile=profile,
             state=EndpointState(row.state),
@@ -178,7 +243,6 @@ class RoutingTable:
             host_key=(url.host, url.port) if url else None,
             problem=problem,
             problem_detail=detail,
-            failing=row.first_failure_at is not None,
             secrets_change_at=min((at for at in expiries if at > now), default=None),
         )
 

@@ -37,6 +37,8 @@ from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.shards")
 
+TRUSTED_SHARE = 0.8
+"""The share of a lease after which no request is started any more."""
 NAMESAKE_SECONDS = 2.5
 PROMPTED_SECONDS_MIN = 0.05
 """How far apart prompted renewals are at least: any role can notify, as often as it likes."""
@@ -74,7 +76,6 @@ class Shards:
         clock: Clock,
         lease_seconds: float,
         renew_seconds: float,
-        trusted_seconds: float,
     ) -> None:
         self._leases = leases
         self._inventory = inventory
@@ -83,7 +84,7 @@ class Shards:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
-        self._trusted_seconds = trusted_seconds
+        self._trusted_seconds = lease_seconds * TRUSTED_SHARE
         self._trusted_until = 0.0
         self._stopping = asyncio.Event()
         self.outage = Outage(_log, "lease.unrenewed", "lease.renewed")

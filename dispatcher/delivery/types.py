@@ -73,7 +73,15 @@ class Entry:
 class EndpointLane(Lane[Entry]):
     """The lane of one endpoint, under the token with which its shard was taken."""
 
-    __slots__ = ("changes_seen_count", "endpoint", "entries", "parked", "token")
+    __slots__ = (
+        "_active",
+        "changes_seen_count",
+        "endpoint",
+        "entries",
+        "is_forgotten",
+        "parked",
+        "token",
+    )
 
     def __init__(
         self,
@@ -83,7 +91,9 @@ class EndpointLane(Lane[Entry]):
         breaker: "Breaker",
         bucket: "TokenBucket | None",
         is_open: bool,
+        active: "dict[EndpointLane, None]",
     ) -> None:
+        """Add the lane to `active`: the lanes that have work, here or in Postgres."""
         super().__init__(
             limit=endpoint.max_concurrency, breaker=breaker, bucket=bucket, is_open=is_open
         )
@@ -95,6 +105,26 @@ class EndpointLane(Lane[Entry]):
         """The breaker's changes that the lines follow."""
         self.parked: dict[DeliveryId, Entry] = {}
         """Deferred entries on the wheel; they are due at once when their event type succeeds."""
+        self.is_forgotten = False
+        """Its endpoint or its shard is no longer ours; nothing is sent from it."""
+        self._active = active
+        active[self] = None
+
+    def activate(self) -> None:
+        """Note that there is work: the next ticks consider the lane."""
+        if not self.is_forgotten:
+            self._active[self] = None
+
+    def turn_away(self, due_at: float) -> None:
+        """Note that a delivery due at that time is left to Postgres."""
+        super().turn_away(due_at)
+        self.activate()
+
+    def expect_more(self, due_at: float | None) -> None:
+        """Note from when on Postgres has more than was loaded; None: before the horizon, nothing."""
+        self.more_at = due_at
+        if due_at is not None:
+            self.activate()
 
 
 class AttemptResult(NamedTuple):

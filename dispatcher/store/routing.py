@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _LOAD = statement("routing_load")
-_VERSION = statement("routing_version")
+_CHANGES = statement("routing_changes")
+_FAILING = statement("endpoint_health_failing")
+_SEALED = statement("secrets_sealed")
 _DISABLE = statement("endpoint_disable")
 _WARN = statement("endpoint_warn")
 _FAIL = statement("endpoint_health_fail")
@@ -60,6 +62,15 @@ class EndpointRow(NamedTuple):
     secrets: list[SealedSecret]
 
 
+class RoutingChanges(NamedTuple):
+    """Which endpoints may differ from an older version of the routing table, in one snapshot."""
+
+    version: int
+    server_started_at: datetime
+    """What tells servers apart: after a failover the new one may lack changes that the old one had."""
+    endpoint_ids: list[EndpointId]
+
+
 class Health(NamedTuple):
     """Since when an endpoint fails, and the last threshold that was told of it."""
 
@@ -93,8 +104,9 @@ def _rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
 
 
 async def saved_endpoints(connection: "Reach") -> list[EndpointRow]:
-    """Returns every endpoint, for a check that has a connection of its own."""
-    return _rows(await connection.fetch(_LOAD))
+    """Return every endpoint, for a check that has a connection of its own."""
+    _, _, endpoint_ids = (await connection.fetch(_CHANGES, None))[0]
+    return _rows(await connection.fetch(_LOAD, endpoint_ids))
 
 
 class Routing:
@@ -103,10 +115,21 @@ class Routing:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def load(self) -> tuple[int, list[EndpointRow]]:
-        """Returns the routing version and every endpoint; the endpoints may be newer than the version, never older."""
-        version = int(await self._database.fetch_value(_VERSION))
-        return version, _rows(await self._database.fetch(_LOAD))
+    async def changes(self, since_version: int | None) -> RoutingChanges:
+        """Return the version and the endpoints that changed after another; None: all that are not deleted."""
+        return RoutingChanges(*(await self._database.fetch(_CHANGES, since_version))[0])
+
+    async def load(self, endpoint_ids: Sequence[EndpointId]) -> list[EndpointRow]:
+        """Return those of these endpoints that are not deleted."""
+        return _rows(await self._database.fetch(_LOAD, list(endpoint_ids)))
+
+    async def sealed_secrets(self) -> list[tuple[EndpointId, str, bytes]]:
+        """Return every secret as it is stored: endpoint id, key id, bytes."""
+        return [tuple(row) for row in await self._database.fetch(_SEALED)]
+
+    async def failing(self) -> set[EndpointId]:
+        """Return the endpoints whose latest attempts failed."""
+        return {row["endpoint_id"] for row in await self._database.fetch(_FAILING)}
 
     async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
         """Disables an active endpoint, and says so in an event if asked; returns whether it was active."""

@@ -23,7 +23,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health
+from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 
 SHARD_COUNT = 64
 UNFLUSHED_SECONDS_MAX = 0.6
@@ -113,6 +113,7 @@ class MemoryDatabase:
         self.requests: dict[tuple[DeliveryId, str], Request] = {}
         self.routing_version = 1
         self.endpoints: dict[EndpointId, EndpointRow] = {}
+        self.endpoint_changes: dict[EndpointId, int] = {}
         self.health: dict[EndpointId, list[float]] = {}
         self.replicas: dict[str, Replica] = {}
         self.owners: list[str | None] = [None] * SHARD_COUNT
@@ -149,6 +150,7 @@ class MemoryDatabase:
         self.flush()
         self.endpoints[row.id] = row
         self.routing_version += 1
+        self.endpoint_changes[row.id] = self.routing_version
 
     def resend(self, delivery_id: DeliveryId) -> None:
         """Asks for one more attempt."""
@@ -452,8 +454,16 @@ class MemoryDatabase:
 
     # --- endpoints ---
 
-    def load_routing(self) -> tuple[int, list[EndpointRow]]:
-        return self.routing_version, list(self.endpoints.values())
+    def routing_changes(self, since_version: int | None) -> RoutingChanges:
+        found = [
+            endpoint_id
+            for endpoint_id, version in self.endpoint_changes.items()
+            if since_version is None or version > since_version
+        ]
+        return RoutingChanges(self.routing_version, datetime.fromtimestamp(0, UTC), found)
+
+    def load_endpoints(self, endpoint_ids: Sequence[EndpointId]) -> list[EndpointRow]:
+        return [self.endpoints[i] for i in endpoint_ids if i in self.endpoints]
 
     def disable(self, endpoint_id: EndpointId, reason: str) -> bool:
         row = self.endpoints.get(endpoint_id)

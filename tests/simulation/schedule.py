@@ -278,7 +278,7 @@ class Schedule:
                 "in flight": pipeline.lanes.in_flight,
                 "in memory": len(pipeline.inventory),
                 "unrecorded": pipeline.inventory.unrecorded,
-                "orphans": len(pipeline.inventory.orphans),
+                "sent": len(pipeline.inventory.sent),
                 "being recorded": len(pipeline.recorder),
                 "timers": len(pipeline.inventory.wheel),
                 "ready bytes": pipeline.inventory.ready_bytes,

@@ -22,7 +22,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health
+from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from tests.simulation.database import MemoryDatabase, Transaction
 
 Value = TypeVar("Value")
@@ -208,8 +208,14 @@ class MemoryRouting:
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
 
-    async def load(self) -> tuple[int, list[EndpointRow]]:
-        return await self._reach.ask(self._reach.tables.load_routing)
+    async def changes(self, since_version: int | None) -> RoutingChanges:
+        return await self._reach.ask(lambda: self._reach.tables.routing_changes(since_version))
+
+    async def load(self, endpoint_ids: Sequence[EndpointId]) -> list[EndpointRow]:
+        return await self._reach.ask(lambda: self._reach.tables.load_endpoints(endpoint_ids))
+
+    async def failing(self) -> set[EndpointId]:
+        return await self._reach.ask(lambda: set(self._reach.tables.health))
 
     async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
         del raises_event

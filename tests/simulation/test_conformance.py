@@ -235,8 +235,10 @@ async def test_an_event_set_aside_waits_no_longer(store):
 
 
 async def test_the_routing_version_moves_with_an_endpoint_and_a_claim_reads_it(store):
-    version, rows = await store.routing.load()
-    assert [row.id for row in rows] == [EP]
+    version, started_at, endpoint_ids = await store.routing.changes(None)
+    assert endpoint_ids == [EP]
+    assert [row.id for row in await store.routing.load(["none", EP])] == [EP]
+    assert await store.routing.changes(version) == (version, started_at, [])
     assert (await store.outbox.poll()).routing_version == version
     await store.insert("e1")
     async with store.outbox.claim(10, 1_000_000) as claim:
@@ -244,7 +246,9 @@ async def test_the_routing_version_moves_with_an_endpoint_and_a_claim_reads_it(s
         await claim.write([], [], [])
     assert await store.routing.disable(EP, "gone", raises_event=False)
     assert not await store.routing.disable(EP, "gone", raises_event=False)
-    assert (await store.outbox.poll()).routing_version > version
+    changed_version, _, changed_ids = await store.routing.changes(version)
+    assert (await store.outbox.poll()).routing_version == changed_version > version
+    assert changed_ids == [EP]
 
 
 async def test_a_new_delivery_is_due_at_once_and_loads_with_its_body(store):

@@ -100,7 +100,8 @@ async def _play(operations: list[tuple[str, int]]) -> None:
         elif operation == "tick":
             lanes.tick()
         _check(attempts)
-    attempts.lanes.follow({}, {})
+    attempts.follow()
+    assert not attempts.inventory.active
     while attempts.running:
         attempts.end()
     assert attempts.lanes.in_flight == attempts.inventory.ready_bytes == 0

@@ -38,6 +38,7 @@ class FakeStore:
         self.disabled: list[Any] = []
         self.failures: list[Any] = []
         self.cleared: list[Any] = []
+        self.fails: set[Any] = set()
         self.health: list[Health] = []
         self.raised: list[str] = []
 
@@ -75,6 +76,9 @@ class FakeStore:
     async def clear_failures(self, endpoint_ids: Any) -> None:
         self.cleared += endpoint_ids
 
+    async def failing(self) -> set[Any]:
+        return self.fails
+
 
 class Made:
     """A recorder on a fake store; `told` is what memory learnt, in order."""
@@ -94,9 +98,10 @@ class Made:
         self.inventory = Inventory(ManualClock())
         queue = LoadQueue()
         reporting: Any = self
+        self.tokens: dict[int, int] = {}
         self.recorder = Recorder(
             store,
-            EndpointHealth(store, failing_seconds_max=100.0, failed_attempts_min=3),
+            EndpointHealth(store, self, failing_seconds_max=100.0, failed_attempts_min=3),
             self.inventory,
             RetryTimer(
                 self.inventory, queue, clock=ManualClock(), horizon_seconds=60.0, timers_max=9

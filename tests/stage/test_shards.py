@@ -90,7 +90,6 @@ def made(clock: ManualClock) -> tuple[Shards, FakeLeases, Told]:
         clock=clock,
         lease_seconds=10.0,
         renew_seconds=2.0,
-        trusted_seconds=8.0,
     )
     shards.changed = lambda: told.changes.append(len(shards.held()))
     return shards, leases, told

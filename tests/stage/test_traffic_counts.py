@@ -62,9 +62,9 @@ class World:
             incarnation="one",
             breakers=lambda: self.breakers,
             figures=lambda: self.figures,
-            tested=self.tested.append,
             clock=self.clock,
         )
+        self.traffic.tested = self.tested.append
 
     def attempt(self, endpoint: str = "a", outcome: Outcome = Outcome.OK, **changes: str) -> None:
         made = make_endpoint(endpoint, tenant=changes.get("tenant", "default"))

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from dispatcher.core.errors import DataFaultError, SchemaError, StoreUnavailableError
+from dispatcher.core.model import EndpointId
 from dispatcher.store.bodies import Bodies, LateBody
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
@@ -53,7 +54,9 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "deliveries.gauges": lambda d: Deliveries(d).gauges(),
     "bodies.missing": lambda d: Bodies(d).missing([(ONE[0], DAY)]),
     "bodies.keep": lambda d: Bodies(d).keep([BODY], []),
-    "routing.load": lambda d: Routing(d).load(),
+    "routing.changes": lambda d: Routing(d).changes(None),
+    "routing.load": lambda d: Routing(d).load([EndpointId("ep")]),
+    "routing.failing": lambda d: Routing(d).failing(),
     "routing.disable": lambda d: Routing(d).disable(EP, "gone", raises_event=True),
     "routing.warn": lambda d: Routing(d).warn(EP, 50),
     "routing.count_failures": lambda d: Routing(d).count_failures([(EP, AT, 1, True)]),

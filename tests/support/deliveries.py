@@ -32,6 +32,7 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "tenant": "default",
         "name": name,
         "url": f"https://{name}.test/",
+        "ca_pem": None,
         "profile_name": "standard",
         "profile": None,
         "state": EndpointState.ACTIVE,
@@ -47,7 +48,6 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "host_key": (name, 443),
         "problem": None,
         "problem_detail": "",
-        "failing": False,
         "secrets_change_at": None,
     }
     return Endpoint(**{**fields, **changes})
@@ -85,7 +85,7 @@ def make_delivery(
 
 def make_lane(endpoint: Endpoint | None = None) -> EndpointLane:
     return EndpointLane(
-        endpoint or make_endpoint(), 1, breaker=Breaker(), bucket=None, is_open=True
+        endpoint or make_endpoint(), 1, breaker=Breaker(), bucket=None, is_open=True, active={}
     )
 
 

@@ -67,11 +67,14 @@ class Stages:
             unrecorded_max=unrecorded_max,
             flush_seconds=1.0,
         )
-        sender: Any = self  # stands for the sender and the lease
+        self.endpoints: dict[EndpointId, Any] = {}
+        self.tokens: dict[int, int] = {1: 1}
+        sender: Any = self  # stands for the sender, the routing table, the lease and the shards
         self.lanes = Lanes(
             self.inventory,
             self.queue,
             self.timer,
+            sender,
             sender,
             sender,
             total=total,
@@ -80,7 +83,7 @@ class Stages:
             clock=self.clock,
         )
 
-    # --- the sender and the lease ---
+    # --- the sender, the routing table, the lease and the shards ---
 
     def start(self, entry: Entry, delivery: Delivery, ended: Any) -> None:
         self.running.append(Running(entry, delivery, ended))
@@ -89,19 +92,25 @@ class Stages:
     def is_trusted(self) -> bool:
         return self.may_send
 
+    def held(self) -> dict[int, int]:
+        return self.tokens
+
     # --- what tests do ---
 
     def follow(self, *endpoints: Any, tokens: dict[int, int] | None = None) -> set[EndpointId]:
         """Follows endpoints and shards; returns the endpoints that are to be loaded."""
         before = set(self.queue.windows)
-        self.lanes.follow({e.id: e for e in endpoints}, {1: 1} if tokens is None else tokens)
+        self.endpoints = {e.id: e for e in endpoints}
+        self.tokens = {1: 1} if tokens is None else tokens
+        self.lanes.follow()
         return self.queue.windows - before
 
     def lane(self, endpoint_id: str = "ep") -> EndpointLane:
         return self.inventory.lanes[EndpointId(endpoint_id)]
 
     def in_memory(self) -> set[str]:
-        return {str(entry.id) for entry in self.inventory._all()}
+        lanes = self.inventory.lanes.values()
+        return {*self.inventory.sent, *(entry for lane in lanes for entry in lane.entries)}
 
     def offer(self, endpoint_id: str, name: str, **how: Any) -> bool:
         """Brings a delivery that is due, as the loader does, and starts what may start."""

@@ -52,7 +52,6 @@ def make_log(replica: str = "one") -> tuple[AttemptLog, Metrics]:
         None,  # type: ignore[arg-type]  # nothing is flushed here
         incarnation="i",
         breakers=dict,
-        tested=lambda _: None,
         figures=dict,
         clock=SystemClock(),
     )

@@ -91,14 +91,14 @@ class TrafficCounts:
         incarnation: str,
         breakers: Callable[[], OpenBreakers],
         figures: Callable[[], dict[str, object]],
-        tested: Callable[[EndpointId], None],
         clock: Clock,
     ) -> None:
         self._store = store
         self._incarnation = incarnation
         self._breakers = breakers
         self._figures = figures
-        self._tested = tested
+        self.tested: Callable[[EndpointId], object] = lambda _: None
+        """Called with an endpoint whose breaker is open and that has answered a test event."""
         self._clock = clock
         self._counts: dict[EndpointId, Counts] = {}
         self._published: OpenBreakers = {}
@@ -179,7 +179,7 @@ class TrafficCounts:
                 raise
         if self._published:
             for endpoint_id in await self._store.take_tested(self._incarnation):
-                self._tested(endpoint_id)
+                self.tested(endpoint_id)
         breakers, figures, now = self._breakers(), self._figures(), self._clock.monotonic()
         if breakers != self._published:
             rows = [

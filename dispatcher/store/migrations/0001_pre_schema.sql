@@ -8,7 +8,8 @@
 --   attempt           history, by day: the other attempts
 --   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reporting.md)
 --   delivery_request  hot: what people asked (resend, cancel) and has not been carried out yet
---   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing     which endpoint gets which events; version grows with changes
+--   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing, endpoint_change     which endpoint gets which
+--                     events; routing's version grows with each change, endpoint_change has the last one of each endpoint
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
 --   endpoint_breaker, replica_figures   hot: open breakers and figures in memory, for pages; they decide nothing
 --   token, session, audit     who may use the API and the console, and what they did
@@ -304,6 +305,14 @@ CREATE TABLE dispatcher.routing (
 );
 INSERT INTO dispatcher.routing DEFAULT VALUES;
 
+-- The version of the last change of each endpoint, its secrets included; deleted endpoints stay. Replicas reload what has
+-- a newer version than their table. No foreign key: a row outlives its endpoint.
+CREATE TABLE dispatcher.endpoint_change (
+    endpoint_id   text        COLLATE "C" NOT NULL PRIMARY KEY,
+    version       bigint      NOT NULL
+);
+CREATE INDEX endpoint_change_version ON dispatcher.endpoint_change (version);
+
 CREATE TABLE dispatcher.endpoint (
     id                      text        COLLATE "C" NOT NULL PRIMARY KEY,
     number                  integer     GENERATED ALWAYS AS IDENTITY UNIQUE, -- stands for the id in deliveries
@@ -391,19 +400,52 @@ CREATE TABLE dispatcher.endpoint_health (
     by_producers     boolean     NOT NULL DEFAULT false -- an attempt failed that was not of the dispatcher's own events
 );
 
--- Any change of an endpoint or a secret, by whatever hand, is seen by the next fan-out.
+-- Any change of an endpoint or a secret, whoever makes it, is seen by the next fan-out. The lock on routing's row is kept
+-- until the transaction ends, so versions are committed in their order: a reader that sees one sees all before it. The
+-- version follows the clock, so that after a failover that lost changes no new change has a version that a lost one had.
 CREATE FUNCTION dispatcher.routing_changed() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    endpoint_ids text[];
+    new_version bigint;
 BEGIN
-    UPDATE dispatcher.routing SET version = version + 1;
+    IF TG_TABLE_NAME = 'endpoint' THEN
+        endpoint_ids := ARRAY(SELECT id FROM changed);
+        IF TG_OP = 'UPDATE' THEN -- an id that somebody changed by hand: the old one is gone
+            endpoint_ids := endpoint_ids || ARRAY(SELECT id FROM replaced EXCEPT SELECT id FROM changed);
+        END IF;
+    ELSE
+        endpoint_ids := ARRAY(SELECT DISTINCT endpoint_id FROM changed);
+        IF TG_OP = 'UPDATE' THEN
+            endpoint_ids := endpoint_ids || ARRAY(SELECT endpoint_id FROM replaced EXCEPT SELECT endpoint_id FROM changed);
+        END IF;
+    END IF;
+    IF cardinality(endpoint_ids) = 0 THEN
+        RETURN NULL;
+    END IF;
+    UPDATE dispatcher.routing
+    SET version = greatest(version + 1, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+    RETURNING version INTO STRICT new_version;
+    INSERT INTO dispatcher.endpoint_change AS c (endpoint_id, version)
+    SELECT id, new_version FROM unnest(endpoint_ids) AS id
+    ON CONFLICT (endpoint_id) DO UPDATE SET version = EXCLUDED.version;
     IF pg_notification_queue_usage() < 0.5 THEN -- a full queue must fail no change; the poll sees the version
         NOTIFY dispatcher_control;
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER endpoint_changed AFTER INSERT OR UPDATE OR DELETE ON dispatcher.endpoint
+CREATE TRIGGER endpoint_inserted AFTER INSERT ON dispatcher.endpoint REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
-CREATE TRIGGER endpoint_secret_changed AFTER INSERT OR UPDATE OR DELETE ON dispatcher.endpoint_secret
+CREATE TRIGGER endpoint_updated AFTER UPDATE ON dispatcher.endpoint REFERENCING NEW TABLE AS changed OLD TABLE AS replaced
+    FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
+CREATE TRIGGER endpoint_deleted AFTER DELETE ON dispatcher.endpoint REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
+CREATE TRIGGER endpoint_secret_inserted AFTER INSERT ON dispatcher.endpoint_secret REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
+CREATE TRIGGER endpoint_secret_updated AFTER UPDATE ON dispatcher.endpoint_secret
+    REFERENCING NEW TABLE AS changed OLD TABLE AS replaced
+    FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
+CREATE TRIGGER endpoint_secret_deleted AFTER DELETE ON dispatcher.endpoint_secret REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
 
 -- ---------- Reports: the history in words (docs/reporting.md) -------------------------------------------------------
