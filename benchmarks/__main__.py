@@ -23,6 +23,7 @@ BENCHMARKS = {
     "indexes": "what the indexes of pages cost each row that is written",
     "pages": "lists and shows on a million deliveries, with every filter",
     "console": "the console's pages and the API's lists over HTTP, on a million deliveries",
+    "endpoints": "20,000 endpoints: start, memory, idle CPU, how soon a change is seen; what forgetting lanes costs",
     "viewers": "what ten people with the live tail open cost a drain",
 }
 

@@ -46,6 +46,7 @@ from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.checks import sealed_secrets
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.outbox import Outbox
@@ -253,7 +254,7 @@ class Daemon:
                 # Connections to an address that is denied now must not be used again.
                 tasks.spawn("own_addresses", own.follow(gate.policy, gate.connections.drop))
                 if await self._wait_for_schema(schema):
-                    await self._prepare(schema, EventNumbers(database), Routing(database))
+                    await self._prepare(schema, EventNumbers(database), database)
                     pipeline.start(tasks)
                     tasks.spawn("upkeep", upkeep.run())
                     tasks.spawn("outages", outages.run())
@@ -293,7 +294,7 @@ class Daemon:
             await backoff.pause(self._stop)
         return False
 
-    async def _prepare(self, schema: Schema, numbers: EventNumbers, routing: Routing) -> None:
+    async def _prepare(self, schema: Schema, numbers: EventNumbers, database: Database) -> None:
         """Makes what the first event needs, and refuses keys that open nothing.
 
         Raises:
@@ -306,7 +307,7 @@ class Daemon:
             _log.error("daemon.prepared_in_part", error=str(error))  # upkeep goes on trying
         try:
             await numbers.verify()
-            sealed = await routing.sealed_secrets()
+            sealed = await sealed_secrets(database)
         except StoreUnavailableError:
             return  # gone again already: the stages wait for it
         problems = keyring_of(self._settings).problems(sealed)

@@ -11,6 +11,7 @@ The exchange trusts this module and checks nothing again.
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 
@@ -50,9 +51,21 @@ def headers_bytes_count(headers: Mapping[str, str]) -> int:
     return sum(len(name) + len(value) + _LINE_OVERHEAD_BYTES for name, value in headers.items())
 
 
-def _our_names(profile: Profile) -> set[str]:
+@lru_cache(maxsize=64)
+def _our_names(profile: Profile) -> frozenset[str]:
     names = {_folded(field.name) for field in profile.headers}
-    return names | {_folded(profile.signature.header)} | RESERVED_HEADERS
+    return frozenset(names | {_folded(profile.signature.header)} | RESERVED_HEADERS)
+
+
+@lru_cache(maxsize=64)
+def _profile_fields(
+    profile: Profile,
+) -> tuple[str, Callable[[tuple[str, str, str, int]], object], str]:
+    """Return what a profile's headers have in common: their format, their values, the signature's name."""
+    fields = "".join(f"\r\n{field.name}: ".replace("%", "%%") + "%s" for field in profile.headers)
+    places = [_PLACES[field.source] for field in profile.headers]
+    values = itemgetter(*places) if places else _none
+    return fields, values, f"\r\n{profile.signature.header}: "
 
 
 def _folded(name: str) -> str:
@@ -61,7 +74,9 @@ def _folded(name: str) -> str:
 
 
 def _malformed(headers: Mapping[str, str]) -> list[Problem]:
-    problems = []
+    problems: list[Problem] = []
+    if not headers:
+        return problems
     if len(headers) > CUSTOM_HEADERS_COUNT_MAX:
         problems.append(
             problem(
@@ -144,15 +159,8 @@ class RequestTemplate:
             f"POST {target} HTTP/1.1\r\nHost: {host_header}\r\nContent-Type: application/json\r\n"
             f"User-Agent: {user_agent}\r\nAccept-Encoding: identity\r\nContent-Length: "
         )
-        self._fields = "".join(
-            f"\r\n{field.name}: ".replace("%", "%%") + "%s" for field in profile.headers
-        )
-        places = [_PLACES[field.source] for field in profile.headers]
-        self._values: Callable[[tuple[str, str, str, int]], object] = (
-            itemgetter(*places) if places else _none
-        )
+        self._fields, self._values, self._signature_name = _profile_fields(profile)
         self._sign = None if signer is None else signer.sign
-        self._signature_name = f"\r\n{profile.signature.header}: "
         self._after = "".join(
             f"\r\n{name}: {value}"
             for name, value in custom_headers.items()

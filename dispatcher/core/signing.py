@@ -14,6 +14,7 @@ from dispatcher.core.profile import HeaderSource, Profile, SignatureEncoding, Si
 from dispatcher.core.secret import Secret, signing_key
 
 _BLOCK_BYTES = 64
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 _Sign = Callable[[bytes], str]
 
@@ -122,8 +123,8 @@ def _hmac_sha256(key: bytes) -> Callable[[bytes], bytes]:
     block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(
         _BLOCK_BYTES, b"\0"
     )
-    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-    outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+    inner = hashlib.sha256(block.translate(_INNER))
+    outer = hashlib.sha256(block.translate(_OUTER))
 
     def digest(content: bytes) -> bytes:
         inside = inner.copy()

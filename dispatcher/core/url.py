@@ -11,6 +11,7 @@ Sources: RFC 3986, RFC 5890 and UTS 46 for hosts; attack row A6.
 """
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
@@ -90,7 +91,9 @@ def canonical_url(
         raise _refusal(problems)
     host, port = _split_authority(authority, problems)
     port = _DEFAULT_PORTS[scheme] if port is None else port
-    canonical_host, is_literal = _canonical_host(host, problems)
+    canonical_host, is_literal, code = _canonical_host(host)
+    if code:
+        problems.append(_wrong(code))
     if not problems and not allow_ports.allows(port):
         problems.append(problem("url", "url_port_denied", port=port))
     target = _canonical_target(shape[3] or "/", shape[4] or "", problems)
@@ -128,40 +131,36 @@ def _split_authority(authority: str, problems: list[Problem]) -> tuple[str, int 
     return host, None
 
 
-def _canonical_host(host: str, problems: list[Problem]) -> tuple[str, bool]:
-    """Returns the host's canonical form and whether it is numeric; adds to `problems`."""
+@lru_cache(maxsize=1024)
+def _canonical_host(host: str) -> tuple[str, bool, str]:
+    """Return the host's canonical form, whether it is numeric, and the code of its problem, if it has one."""
     if host.startswith("[") or ":" in host:
-        return _canonical_ipv6(host, problems), True
+        address = _canonical_ipv6(host)
+        return address, True, "" if address else "url_ipv6"
     if not host:
-        problems.append(_wrong("url_no_host"))
-        return "", False
+        return "", False, "url_no_host"
     try:
         name = host.lower() if host.isascii() else idna.encode(host, uts46=True).decode("ascii")
     except UnicodeError:
-        problems.append(_wrong("url_international_host"))
-        return "", False
+        return "", False, "url_international_host"
     name = name.removesuffix(".")
     if len(name) > _HOST_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
-        problems.append(_wrong("url_host"))
-        return "", False
+        return "", False, "url_host"
     if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
         if name != host or not _is_canonical_ipv4(name):
-            problems.append(_wrong("url_ipv4"))
-            return "", False
-        return name, True
+            return "", False, "url_ipv4"
+        return name, True, ""
     if not _are_a_labels_valid(name):
-        problems.append(_wrong("url_international_host"))
-        return "", False
-    return name, False
+        return "", False, "url_international_host"
+    return name, False, ""
 
 
-def _canonical_ipv6(host: str, problems: list[Problem]) -> str:
+def _canonical_ipv6(host: str) -> str:
     if host.startswith("[") and host.endswith("]") and "%" not in host:
         try:
             return str(IPv6Address(host[1:-1]))
         except ValueError:
             pass
-    problems.append(_wrong("url_ipv6"))
     return ""
 
 

@@ -60,8 +60,9 @@ class EndpointHealth:
     async def follow_up(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Record what committed results mean for their endpoints."""
         if self._shards.tokens != self._tokens:
-            self._tokens = dict(self._shards.tokens)
-            self._failing = await self._until_done(self._store.failing)
+            tokens = dict(self._shards.tokens)
+            self._failing |= await self._until_done(self._store.failing)
+            self._tokens = tokens
         failed: list[AttemptResult] = []
         recovered: set[EndpointId] = set()
         for result in results:

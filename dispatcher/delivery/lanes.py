@@ -213,12 +213,12 @@ class Lanes:
         self._enqueue(lane)
         return opens
 
-    # --- what waits ---
+    # --- waiting deliveries ---
 
     def reserve(self, deliveries: Sequence[tuple[EndpointId, Delivery]]) -> list[Reserved]:
         """Take deliveries into memory before they are committed, so that the loader leaves them alone.
 
-        Their COMMIT may take effect long before its answer comes back. Without this the loader could
+        Their COMMIT may take effect long before its response arrives. Without this the loader could
         find one in Postgres, send it and record it, and fan-out's own copy would be sent once more.
         """
         inventory, lanes = self._inventory, self.lanes
@@ -244,7 +244,7 @@ class Lanes:
                     continue
                 self._inventory.forget(entry)
             lane = self.lanes.get(endpoint_id)
-            if lane is not None:  # it opened, or was made anew, since: this copy may be old by now
+            if lane is not None:  # it was opened or made again meanwhile: this copy may be old
                 lane.turn_away(0.0)
 
     def unreserve(self, reserved: Sequence[Reserved]) -> None:
@@ -254,7 +254,7 @@ class Lanes:
                 self._inventory.forget(one.entry)
 
     def offer(self, entry: Entry, delivery: Delivery) -> bool:
-        """Put a committed delivery that is due in its lane's line, or leave it to Postgres; tell which."""
+        """Put a committed delivery that is due in its lane's line, or leave it to Postgres; return which."""
         lane = entry.lane
         ready = lane.ready
         if not lane.is_open:
@@ -279,7 +279,7 @@ class Lanes:
         return True
 
     def _leave(self, entry: Entry, event_type: str) -> None:
-        """Leave a delivery without room to Postgres; a deferred one beside others keeps its id in memory."""
+        """Leave a delivery without room to Postgres; a deferred one among others keeps its id in memory."""
         lane, inventory = entry.lane, self._inventory
         breaker = lane.breaker
         if breaker.defers_everything or not breaker.defers(event_type):
@@ -458,7 +458,7 @@ class Lanes:
         if succeeded is None:
             lane.breaker.probe_abandoned(now, delivery.event_type, entry.id)
             self._inventory.forget(entry)
-            # The lane may have been made anew meanwhile, its shard having gone and come back.
+            # Another lane may have been made meanwhile, if its shard was lost and taken again.
             self.lanes.get(lane.endpoint.id, lane).turn_away(0.0)
         elif delivery.trigger is Trigger.SCHEDULED:
             lane.breaker.record(now, delivery.event_type, entry.id, succeeded=succeeded)
@@ -518,7 +518,7 @@ def _is_ours(lane: EndpointLane, endpoint: Endpoint | None, tokens: Mapping[int,
 def _bucket(endpoint: Endpoint) -> TokenBucket | None:
     if endpoint.rate_limit is None:
         return None
-    # Operations keep these bounds. A row that somebody wrote by hand must cost its own lane only: it
+    # Operations keep these bounds. A row that was written by hand must cost its own lane only: it
     # gets the nearest rate, NaN the slowest.
     rate = min(RATE_PER_SECOND_MAX, max(RATE_PER_SECOND_MIN, endpoint.rate_limit))
     return TokenBucket(rate, max(1, int(rate)))

@@ -1,4 +1,4 @@
-"""Makes the stages, each from those that it hands its work to, and starts and drains them in order."""
+"""Make the stages, each from those that it hands its work to; start and drain them in order."""
 
 import asyncio
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ _log = structlog.get_logger("dispatcher.delivery.pipeline")
 
 FLUSH_SECONDS_MAX = 5.0
 SHARDS_SUBJECT = "shards"
-"""What a call says that is about shards given back (store/sql/shards_release.sql)."""
+"""A notification that shards were released (store/sql/shards_release.sql)."""
 TESTED_SUBJECT = "tested"
 """A notification that an endpoint has answered a test event (store/sql/breaker_test_succeeded.sql)."""
 
@@ -119,7 +119,7 @@ class Pipeline:
     # --- life ---
 
     def start(self, tasks: TaskSet) -> None:
-        """Starts every stage; they wait for Postgres on their own, with backoff."""
+        """Start every stage; they wait for Postgres on their own, with backoff."""
         tasks.spawn("shards", self.shards.run())
         if self._listens:
             tasks.spawn("listener", self.listener.run())
@@ -129,7 +129,7 @@ class Pipeline:
         tasks.spawn("traffic", self.traffic.run())
 
     async def drain(self, grace_seconds: float) -> None:
-        """Ends the stages in the order of the flow; what is in flight after the grace is cancelled, not recorded."""
+        """End the stages in the order of the flow; what is in flight after the grace is cancelled, not recorded."""
         self.intake.stop()
         self.loader.stop()
         self.lanes.stop()
@@ -147,7 +147,7 @@ class Pipeline:
         await self.shards.leave()
 
     def reload(self, settings: Settings, profiles: Mapping[str, Profile]) -> None:
-        """Takes over the settings that need no restart, and the profiles; endpoints are compiled anew."""
+        """Use the settings that need no restart, and the profiles; endpoints are compiled again."""
         self.routing.reconfigure(profiles, settings.delivery.concurrency_per_endpoint)
         self.intake.look_now()
 
@@ -162,7 +162,7 @@ class Pipeline:
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Waits for an event; tells whether it came in time."""
+    """Wait for an event; return whether it was set in time."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

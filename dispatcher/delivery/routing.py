@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -237,7 +238,10 @@ class RoutingTable:
             max_concurrency=row.max_concurrency or self._max_concurrency,
             rate_limit=row.rate_limit,
             timeout_seconds=row.timeout_seconds or (profile.timeout_seconds if profile else 15.0),
-            retry_policy=_retry_policy(row, profile),
+            retry_policy=_retry_policy(
+                profile,
+                None if row.retry_schedule_seconds is None else tuple(row.retry_schedule_seconds),
+            ),
             template=template,
             target=target,
             host_key=(url.host, url.port) if url else None,
@@ -260,8 +264,9 @@ def _without_what_cannot_be_read(row: EndpointRow) -> EndpointRow:
     )
 
 
-def _retry_policy(row: EndpointRow, profile: Profile | None) -> RetryPolicy:
-    own = row.retry_schedule_seconds
+@lru_cache(maxsize=1024)
+def _retry_policy(profile: Profile | None, own: tuple[float, ...] | None) -> RetryPolicy:
+    """Return the policy; endpoints with the same one share it."""
     if profile is None:
         return RetryPolicy(schedule=own or (), jitter_range=None, gone_disables=False)
     return RetryPolicy(
@@ -271,9 +276,13 @@ def _retry_policy(row: EndpointRow, profile: Profile | None) -> RetryPolicy:
     )
 
 
+_parse_event_types = lru_cache(maxsize=1024)(parse_event_types)
+"""Endpoints with the same event types share one subscription."""
+
+
 def _subscription(row: EndpointRow) -> Subscription:
     try:
-        return parse_event_types(row.event_types)
+        return _parse_event_types(tuple(row.event_types))
     except InvalidRequestError as error:
         _log.error("endpoint.subscribes_to_nothing", endpoint_id=row.id, error=str(error))
         return Subscription(names=frozenset(), prefixes=(), everything=False)

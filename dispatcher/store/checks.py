@@ -122,6 +122,6 @@ async def progress(
     return [Progress(*row) for row in rows]
 
 
-async def sealed_secrets(connection: "Reach") -> list[tuple[str, str, bytes]]:
+async def sealed_secrets(connection: "Reach | Database") -> list[tuple[str, str, bytes]]:
     """Returns every sealed secret: its endpoint, the id of its key, the bytes."""
     return [(row[0], row[1], row[2]) for row in await connection.fetch(_SEALED)]

@@ -1,4 +1,4 @@
-"""Endpoints as the daemon sees them: who gets what, with secrets still sealed, and how they fare."""
+"""Endpoints as the daemon sees them: which events they get, with encrypted secrets, and their health."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _LOAD = statement("routing_load")
 _CHANGES = statement("routing_changes")
 _FAILING = statement("endpoint_health_failing")
-_SEALED = statement("secrets_sealed")
 _DISABLE = statement("endpoint_disable")
 _WARN = statement("endpoint_warn")
 _FAIL = statement("endpoint_health_fail")
@@ -27,7 +26,7 @@ _CLEAR = statement("endpoint_health_clear")
 
 
 class SealedSecret(NamedTuple):
-    """A secret as it lies in the database."""
+    """An encrypted secret, as the database has it."""
 
     id: int
     role: str
@@ -37,7 +36,7 @@ class SealedSecret(NamedTuple):
 
 
 class EndpointRow(NamedTuple):
-    """An endpoint as saved; NULL in the database (None here) means: as the profile or the settings say."""
+    """An endpoint as saved; NULL in the database (None here) stands for the value of the profile or the settings."""
 
     id: EndpointId
     number: int
@@ -67,12 +66,12 @@ class RoutingChanges(NamedTuple):
 
     version: int
     server_started_at: datetime
-    """What tells servers apart: after a failover the new one may lack changes that the old one had."""
+    """Identifies the server: after a failover the new one may lack changes that the old one had."""
     endpoint_ids: list[EndpointId]
 
 
 class Health(NamedTuple):
-    """Since when an endpoint fails, and the last threshold that was told of it."""
+    """Since when an endpoint fails, and the last threshold that was reported."""
 
     endpoint_id: EndpointId
     failing_seconds: float
@@ -88,13 +87,17 @@ class DownEndpoint(NamedTuple):
     first_failure_at: datetime
 
 
+def _json(text: str) -> object:
+    return {} if text == "{}" else orjson.loads(text)
+
+
 def _rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
     return [
         EndpointRow._make(
             (
                 *row[:8],  # the statement's order is the type's
-                orjson.loads(row["labels"]),
-                orjson.loads(row["headers"]),
+                _json(row["labels"]),
+                _json(row["headers"]),
                 *row[10:20],
                 [SealedSecret(*secret) for secret in zip(*row[20:25], strict=True)],
             )
@@ -123,21 +126,17 @@ class Routing:
         """Return those of these endpoints that are not deleted."""
         return _rows(await self._database.fetch(_LOAD, list(endpoint_ids)))
 
-    async def sealed_secrets(self) -> list[tuple[EndpointId, str, bytes]]:
-        """Return every secret as it is stored: endpoint id, key id, bytes."""
-        return [tuple(row) for row in await self._database.fetch(_SEALED)]
-
     async def failing(self) -> set[EndpointId]:
         """Return the endpoints whose latest attempts failed."""
         return {row["endpoint_id"] for row in await self._database.fetch(_FAILING)}
 
     async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
-        """Disables an active endpoint, and says so in an event if asked; returns whether it was active."""
+        """Disable an active endpoint, and raise an event if requested; return whether it was active."""
         found = await self._database.fetch_value(_DISABLE, endpoint_id, reason, raises_event)
         return found is not None
 
     async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
-        """Raises the event that an endpoint keeps failing; returns whether this threshold was news."""
+        """Raise the event that an endpoint keeps failing; return whether this threshold was new."""
         return await self._database.fetch_value(_WARN, endpoint_id, percent) is not None
 
     async def count_failures(

@@ -315,6 +315,22 @@ async def test_failures_are_counted_by_endpoint_and_a_success_clears_them():
     assert made.store.cleared == ["one"]
 
 
+async def test_a_success_clears_failures_that_another_replica_counted():
+    """They were read with the routing table alone: after a change of shards they stayed until an endpoint changed."""
+    made = Made()
+    made.add("wh1")
+    await made.run()
+    assert made.store.cleared == []
+    made.store.fails = {made.lane.endpoint.id}
+    made.tokens = {1: 2}
+    made.add("wh2")
+    await made.run()
+    assert made.store.cleared == [made.lane.endpoint.id]
+    made.add("wh3")
+    await made.run()
+    assert made.store.cleared == [made.lane.endpoint.id], "once"
+
+
 async def test_only_resends_settle_requests():
     made = Made()
     made.add("wh1")

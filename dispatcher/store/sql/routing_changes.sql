@@ -1,6 +1,6 @@
 -- The routing version, and the endpoints that changed after another version, deleted ones included.
 --
--- Parameters: $1 a version; NULL: the ids of all endpoints that are not deleted. One snapshot: whoever sees a version sees
+-- Parameters: $1 a version; NULL: the ids of all endpoints that are not deleted. One snapshot: a reader that sees a version sees
 -- every change up to it, since changes are committed in the order of their versions (dispatcher.routing_changed).
 -- Returns when the server started, too: another server may have lost changes that were read from the one before.
 -- Index: endpoint_change_version. Locks: none.
