@@ -113,7 +113,9 @@ class World:
 
     @property
     def intake_wakeups(self) -> Any:
-        return SimpleNamespace(add=self.woken_by.append)
+        return SimpleNamespace(
+            labels=lambda cause: SimpleNamespace(inc=lambda: self.woken_by.append(cause))
+        )
 
     def commit(self, count: int = 1) -> None:
         """Commits events; whoever sleeps is told."""

@@ -73,7 +73,7 @@ class Told:
 
     @property
     def leases_lost(self) -> Any:
-        return SimpleNamespace(add=lambda *, amount: self.lost.append(amount))
+        return SimpleNamespace(inc=self.lost.append)
 
 
 @pytest.fixture
