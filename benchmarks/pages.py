@@ -21,13 +21,15 @@ import asyncpg
 import uvloop
 
 from benchmarks import harness
-from dispatcher.admin.operations.deliveries import DeliveryFilter, DeliveryOperations
+from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
-from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
+from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import NotFoundError
@@ -75,8 +77,8 @@ def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
         "request id": {"request_id": seeded.request_id},
         "request id that nothing has": {"request_id": "req_0123456789abcdef"},
         "label, rare": {"labels": dict([seeded.rare_label])},
-        "label, common": {"labels": {"warehouse": "BKK"}},
-        "label, common, old": {"labels": {"warehouse": "BKK"}, "until": old},
+        "label, common": {"label": ["warehouse=BKK"]},
+        "label, common, old": {"label": ["warehouse=BKK"], "until": old},
         "label that nothing has": {"labels": {"no": "such"}},
         "search: business key": {"search": seeded.rare_label[1]},
         "search: common value": {"search": "BKK"},
@@ -94,20 +96,20 @@ def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
         "cancelled + tenant with few": {"state": "cancelled", "tenant": seeded.tiny_tenant},
         "cancelled + big endpoint": {"state": "cancelled", "endpoint_id": seeded.big_endpoint},
         "common label + tenant with few": {
-            "labels": {"warehouse": "BKK"},
+            "label": ["warehouse=BKK"],
             "tenant": seeded.tiny_tenant,
         },
-        "common label + rare type": {"labels": {"warehouse": "BKK"}, "event_type": RARE_TYPE},
-        "common label + cancelled": {"labels": {"warehouse": "BKK"}, "state": "cancelled"},
+        "common label + rare type": {"label": ["warehouse=BKK"], "event_type": RARE_TYPE},
+        "common label + cancelled": {"label": ["warehouse=BKK"], "state": "cancelled"},
         "common label + endpoint with few": {
-            "labels": {"warehouse": "BKK"},
+            "label": ["warehouse=BKK"],
             "endpoint_id": seeded.small_endpoint,
         },
     }  # fmt: skip -- one filter a line
     deliveries, events = DeliveryOperations(deployment), Events(deployment)
     endpoints, overview = Endpoints(deployment), Overview(deployment)
     found: dict[str, Question] = {
-        f"deliveries: {name}": partial(deliveries.page, ALL, DeliveryFilter(**wanted))
+        f"deliveries: {name}": partial(deliveries.page, ALL, DeliveriesQuery.of(**wanted))
         for name, wanted in filters.items()
     }
     found |= {
@@ -115,19 +117,25 @@ def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
         "deliveries: tenth page, until, old": partial(_tenth, deliveries, {"until": old}),
         "deliveries: tenth page, failed": partial(_tenth, deliveries, {"state": "failed"}),
         "deliveries: count before a resend of failed": partial(
-            deliveries.resend_matching, ALL, DeliveryFilter(state="failed"), dry_run=True
+            deliveries.resend_matching, ALL, DeliveriesQuery.of(state="failed"), dry_run=True
         ),
         "delivery: show": partial(deliveries.show, ALL, seeded.old_delivery),
         "events: newest": partial(events.page, ALL),
-        "events: rare type": partial(events.page, ALL, event_type=RARE_TYPE),
-        "events: type of weeks ago": partial(events.page, ALL, event_type=OLD_TYPE),
-        "events: tenant with few": partial(events.page, ALL, tenant=seeded.tiny_tenant),
-        "events: label, rare": partial(events.page, ALL, labels=dict([seeded.rare_label])),
-        "events: label, common": partial(events.page, ALL, labels={"warehouse": "BKK"}),
-        "events: label that nothing has": partial(events.page, ALL, labels={"no": "such"}),
-        "events: until, old": partial(events.page, ALL, until=old),
+        "events: rare type": partial(events.page, ALL, EventsQuery(type=RARE_TYPE)),
+        "events: type of weeks ago": partial(events.page, ALL, EventsQuery(type=OLD_TYPE)),
+        "events: tenant with few": partial(
+            events.page, ALL, EventsQuery(tenant=seeded.tiny_tenant)
+        ),
+        "events: label, rare": partial(
+            events.page, ALL, EventsQuery.of(label=["=".join(seeded.rare_label)])
+        ),
+        "events: label, common": partial(events.page, ALL, EventsQuery.of(label=["warehouse=BKK"])),
+        "events: label that nothing has": partial(
+            events.page, ALL, EventsQuery.of(label=["no=such"])
+        ),
+        "events: until, old": partial(events.page, ALL, EventsQuery(until=old)),
         "event: show": partial(events.show, ALL, seeded.old_event),
-        "event: explain": partial(Explanation(deployment).explain, ALL, seeded.old_event),
+        "event: explain": partial(Explainer(deployment).explain, ALL, seeded.old_event),
         "endpoints: newest": partial(endpoints.page, ALL),
         "endpoint: what waits": partial(endpoints.waiting, ALL, seeded.big_endpoint),
         "overview": partial(overview.summary, ALL),
@@ -144,10 +152,10 @@ async def _tenth(deliveries: DeliveryOperations, wanted: Mapping[str, Any]) -> o
     if key not in _cursors:
         cursor = None
         for _ in range(9):
-            page = await deliveries.page(ALL, DeliveryFilter(**wanted), limit=500, cursor=cursor)
-            cursor = page["next_cursor"]
+            query = DeliveriesQuery.of(**wanted, limit=500, cursor=cursor)
+            cursor = (await deliveries.page(ALL, query)).next_cursor
         _cursors[key] = cursor
-    return await deliveries.page(ALL, DeliveryFilter(**wanted), cursor=_cursors[key])
+    return await deliveries.page(ALL, DeliveriesQuery.of(**wanted, cursor=_cursors[key]))
 
 
 _cursors: dict[str, str | None] = {}

@@ -38,9 +38,7 @@ def page(
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.audit import Audit
 
-        answer = await Audit(session.deployment).page(
-            session.actor, AuditQuery.model_construct(**fields)
-        )
+        answer = await Audit(session.deployment).page(session.actor, AuditQuery.of(**fields))
         say_page(answer, _COLUMNS, as_json=as_json, empty="no entries")
 
     _work(context, step)

@@ -2,7 +2,6 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from dispatcher.cli.output import cell, say, say_json, tell
 from dispatcher.core.printable import escape
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.endpoint import AppliedDeclaration
     from dispatcher.cli.session import Session
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-", "unchanged": "=", "left": " "}
@@ -112,22 +112,22 @@ def apply(
     _work(context, step)
 
 
-def _say(answer: Mapping[str, Any]) -> None:
+def _say(answer: "AppliedDeclaration") -> None:
     counts: dict[str, int] = {}
-    for one in answer["items"]:
-        counts[one["action"]] = counts.get(one["action"], 0) + 1
-        if one["action"] == "unchanged":
+    for one in answer.items:
+        counts[one.action] = counts.get(one.action, 0) + 1
+        if one.action == "unchanged":
             continue
-        say(f"{_SIGNS[one['action']]} {one['tenant']}/{one['name']}: {one['action']}")
-        for field, change in one["changes"].items():
-            before = "" if one["action"] == "create" else f"{cell(change['from'])} -> "
+        say(f"{_SIGNS[one.action]} {one.tenant}/{one.name}: {one.action}")
+        for field, change in one.changes.items():
+            before = "" if one.action == "create" else f"{cell(change['from'])} -> "
             say(f"    {field}: {before}{cell(change['to'])}")
-    for warning in answer["warnings"]:
+    for warning in answer.warnings:
         tell(f"warning: {warning}")
     tell(
         ", ".join(f"{count} {action}" for action, count in counts.items()) or "nothing is declared"
     )
-    if answer["dry_run"]:
+    if answer.dry_run:
         tell("nothing was changed: omit --dry-run to apply the changes")
 
 

@@ -3,15 +3,25 @@
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
-from dispatcher.cli.values import moment, single_pairs
+from dispatcher.admin.resources.delivery import DeliveriesQuery, ResendOptions
+from dispatcher.cli.output import (
+    fields_of,
+    say,
+    say_fields,
+    say_object,
+    say_page,
+    say_table,
+    tell,
+)
+from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.delivery_report import DeliveryReport
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
@@ -44,53 +54,8 @@ _ATTEMPT_COLUMNS = (
 
 
 @group.command("list")
-def page(
-    context: typer.Context,
-    endpoint_id: Annotated[
-        str | None, typer.Option(help="Only deliveries to this endpoint.")
-    ] = None,
-    event_id: Annotated[str | None, typer.Option(help="Only deliveries of this event.")] = None,
-    request_id: Annotated[
-        str | None,
-        typer.Option(help="Only deliveries with this request_id in the body (humansoft)."),
-    ] = None,
-    event_type: Annotated[
-        str | None, typer.Option(help="Only deliveries of this event type.")
-    ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="Only deliveries of events with this label. May be repeated."
-        ),
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="An id of a delivery, event or request, NAME=VALUE, or the value of any label.",
-        ),
-    ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only deliveries of this tenant.")] = None,
-    test: Annotated[
-        bool | None,
-        typer.Option("--test/--no-test", help="Only deliveries of test events, or none of them."),
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
-    cursor: Annotated[
-        str | None, typer.Option(help="The next_cursor of the previous page.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@takes(DeliveriesQuery)
+def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     """List deliveries, newest first.
 
     Examples:
@@ -98,28 +63,12 @@ def page(
 
       dispatcher delivery list --search ORD-2026-1234 --json
     """
-    labels = single_pairs(label or [], "--label")
-    first, last = moment(since, "--since"), moment(until, "--until")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.deliveries import DeliveryFilter, DeliveryOperations
+        from dispatcher.admin.operations.deliveries import DeliveryOperations
 
-        wanted = DeliveryFilter(
-            endpoint_id=endpoint_id,
-            event_id=event_id,
-            request_id=request_id,
-            event_type=event_type,
-            state=state,
-            labels=labels or None,
-            tenant=tenant,
-            test=test,
-            since=first,
-            until=last,
-            search=search,
-        )
-        answer = await DeliveryOperations(session.deployment).page(
-            session.actor, wanted, limit=limit, cursor=cursor
-        )
+        query = DeliveriesQuery.of(**fields)
+        answer = await DeliveryOperations(session.deployment).page(session.actor, query)
         say_page(answer, _COLUMNS, as_json=as_json, empty="no deliveries")
 
     _work(context, step)
@@ -132,13 +81,12 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
     Example:  dispatcher delivery show wh_01kat9zma1gk18t0mvx8z4q6re
     """
 
-    def human(answer: Mapping[str, Any]) -> None:
-        words = {"why": answer["why"]["text"], "next": answer["next"]["text"]}
-        if answer["why"]["advice"]:
-            words["advice"] = answer["why"]["advice"]
-        say_fields({**answer["delivery"], **words}, leave_out=("attempts",))
+    def human(report: "DeliveryReport") -> None:
+        advice = {"advice": report.why.advice} if report.why.advice else {}
+        words = {"why": report.why.text, "next": report.next.text, **advice}
+        say_fields({**fields_of(report.delivery), **words}, leave_out=("attempts",))
         say()
-        say_table(answer["delivery"]["attempts"], _ATTEMPT_COLUMNS, "no attempts so far")
+        say_table(report.delivery.attempts, _ATTEMPT_COLUMNS, "no attempts so far")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
@@ -154,50 +102,17 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
 
 
 @group.command()
+@takes(ResendOptions)
 def resend(
     context: typer.Context,
+    fields: Fields,
     delivery_id: Annotated[
         str | None,
         typer.Argument(metavar="[ID]", help="The delivery's id. Without it, use a filter."),
     ] = None,
-    endpoint_id: Annotated[
-        str | None, typer.Option(help="All deliveries to this endpoint.")
-    ] = None,
-    event_id: Annotated[str | None, typer.Option(help="All deliveries of this event.")] = None,
-    request_id: Annotated[
-        str | None,
-        typer.Option(help="All deliveries with this request_id in the body (humansoft)."),
-    ] = None,
-    event_type: Annotated[
-        str | None, typer.Option(help="All deliveries of this event type.")
-    ] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="All deliveries of events with this label. May be repeated."
-        ),
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="All deliveries that `delivery list --search` finds."),
-    ] = None,
-    tenant: Annotated[str | None, typer.Option(help="All deliveries of this tenant.")] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
-    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the matching deliveries.")
     ] = False,
-    cursor: Annotated[
-        str | None, typer.Option(help="The next_cursor of a call that reached its limit.")
-    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -212,53 +127,32 @@ def resend(
 
       dispatcher delivery resend --state failed --since 2h --dry-run
     """
-    labels = single_pairs(label or [], "--label")
-    first, last = moment(since, "--since"), moment(until, "--until")
-    given: dict[str, Any] = {
-        "endpoint_id": endpoint_id,
-        "event_id": event_id,
-        "request_id": request_id,
-        "event_type": event_type,
-        "state": state,
-        "labels": labels or None,
-        "search": search,
-        "tenant": tenant,
-        "since": first,
-        "until": last,
-    }
-    has_filter = any(value is not None for value in given.values())
-    if (delivery_id is None) != has_filter:
+    if (delivery_id is None) != bool(fields.keys() - {"cursor"}):
         raise typer.BadParameter("give either an ID or a filter such as --state failed")
     if delivery_id is not None:
         _resend_one(context, delivery_id, as_json=as_json)
         return
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.deliveries import DeliveryFilter, DeliveryOperations
+        from dispatcher.admin.operations.deliveries import DeliveryOperations
 
-        wanted, operations = DeliveryFilter(**given), DeliveryOperations(session.deployment)
-        counted = await operations.resend_matching(
-            session.actor, wanted, dry_run=True, cursor=cursor
-        )
-        count = f"{counted['count']}{' or more' if counted['capped'] else ''}"
+        wanted, operations = DeliveriesQuery.of(**fields), DeliveryOperations(session.deployment)
+        counted = await operations.resend_matching(session.actor, wanted, dry_run=True)
+        count = f"{counted.count}{' or more' if counted.capped else ''}"
         if dry_run:
             say_object(counted, as_json=as_json, human=lambda _: say(count))
             return
-        if not counted["count"]:
+        if not counted.count:
             tell("no deliveries")
         elif not yes:
-            limit = f", the newest {counted['limit']} of them now" if counted["capped"] else ""
+            limit = f", the newest {counted.limit} of them now" if counted.capped else ""
             typer.confirm(f"{count} found; resend{limit}?", abort=True, err=True)
         answer = await operations.resend_matching(
-            session.actor,
-            wanted,
-            dry_run=False,
-            cursor=cursor,
-            progress=_progress(counted["count"]),
+            session.actor, wanted, dry_run=False, progress=_progress(counted.count)
         )
-        say_object(answer, as_json=as_json, human=lambda one: say(str(one["count"])))
-        if answer["next_cursor"] is not None:
-            tell(f"there are more: repeat the command with --cursor {answer['next_cursor']}")
+        say_object(answer, as_json=as_json, human=lambda one: say(str(one.count)))
+        if answer.next_cursor is not None:
+            tell(f"there are more: repeat the command with --cursor {answer.next_cursor}")
 
     _work(context, step)
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.printable import escape
@@ -49,8 +50,8 @@ async def _follow(
 
 
 async def _figures(deployment: Deployment, actor: Actor, since: datetime) -> Figures:
-    page = await Endpoints(deployment).page(actor, limit=ENDPOINTS_MAX)
-    names = {endpoint["id"]: endpoint["name"] for endpoint in reversed(page["items"])}
+    page = await Endpoints(deployment).page(actor, EndpointsQuery(limit=ENDPOINTS_MAX))
+    names = {endpoint.id: endpoint.name for endpoint in reversed(page.items)}
     found = {
         one.endpoint_id: one for one in await progress(deployment.database, list(names), since)
     }

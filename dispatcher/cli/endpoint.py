@@ -12,6 +12,7 @@ from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import secret_text, text_or_file
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.endpoint import ChangedEndpoint
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
@@ -25,8 +26,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 _COLUMNS = ("id", "name", "state", "profile", "url", "event_types", "tenant")
 
 
-def _warn(answer: dict[str, Any]) -> None:
-    for warning in answer.get("warnings", []):
+def _warn(endpoint: "ChangedEndpoint") -> None:
+    for warning in endpoint.warnings:
         tell(f"warning: {warning}")
 
 
@@ -66,7 +67,9 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        answer = await Endpoints(session.deployment).page(session.actor, **fields)
+        answer = await Endpoints(session.deployment).page(
+            session.actor, EndpointsQuery.of(**fields)
+        )
         say_page(
             answer,
             _COLUMNS,
@@ -226,7 +229,7 @@ def rotate_secret(
             activate=activate,
         )
         say_object(answer, as_json=as_json)
-        if answer["state"] == "staged":
+        if answer.state == "staged":
             tell(
                 f"staged; once the receiver has it: dispatcher endpoint rotate-secret {endpoint_id} --activate-staged"
             )
@@ -247,12 +250,12 @@ def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
         answer = await Rotation(session.deployment).reveal(session.actor, endpoint_id)
         if as_json:
             say_json(answer)
-        elif answer["secret"] is None:
+        elif answer.secret is None:
             tell("this endpoint is unsigned: it has no secret")
         else:
-            say(answer["secret"])
-            if answer["staged_secret"] is not None:
-                tell(f"staged: {answer['staged_secret']}")
+            say(answer.secret)
+            if answer.staged_secret is not None:
+                tell(f"staged: {answer.staged_secret}")
 
     _work(context, step)
 
@@ -296,8 +299,8 @@ def send_test(
             say_json(answer)
         else:
             say_fields(answer, leave_out=("attempts", "schedule_position", "next_attempt_at"))
-            say_fields(answer["attempts"][0], leave_out=("attempt_number", "trigger"))
-        if answer["state"] != "succeeded":
+            say_fields(answer.attempts[0], leave_out=("attempt_number", "trigger"))
+        if answer.state != "succeeded":
             fail("the receiver did not respond with success")
             raise typer.Exit(1)
 

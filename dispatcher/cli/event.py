@@ -2,16 +2,18 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import moment, single_pairs, text_or_file
 from dispatcher.core.printable import escape
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.event import EventWithDeliveries, Explanation
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
@@ -104,37 +106,14 @@ def publish(
 
 
 @group.command("list")
+@takes(EventsQuery)
 def page(
     context: typer.Context,
-    event_type: Annotated[
-        str | None, typer.Option("--type", help="Only events of this type.")
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only events with this label. May be repeated."),
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="An event's id, NAME=VALUE, or the value of any label."),
-    ] = None,
-    tenant: Tenant = None,
-    test: Annotated[
-        bool | None, typer.Option("--test/--no-test", help="Only test events, or none of them.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As --since, exclusive.")
-    ] = None,
+    fields: Fields,
     quarantined: Annotated[
         bool,
         typer.Option("--quarantined", help="Only events whose fan-out Postgres rejected."),
     ] = False,
-    limit: Annotated[int, typer.Option(help="Items per page, 1 to 500.")] = 50,
-    cursor: Annotated[
-        str | None, typer.Option(help="The next_cursor of the previous page.")
-    ] = None,
     as_json: Json = False,
 ) -> None:
     """List events, newest first; an event without accepted_at is waiting in the outbox.
@@ -144,31 +123,15 @@ def page(
 
       dispatcher event list --label customer=acme --json
     """
-    labels = single_pairs(label or [], "--label")
-    first, last = moment(since, "--since"), moment(until, "--until")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.events import Events
 
-        if quarantined:
-            found = await Events(session.deployment).quarantined(
-                session.actor, tenant=tenant, limit=limit, cursor=cursor
-            )
-            say_page(found, _QUARANTINED_COLUMNS, as_json=as_json, empty="no quarantined events")
-            return
-        answer = await Events(session.deployment).page(
-            session.actor,
-            event_type=event_type,
-            labels=labels,
-            tenant=tenant,
-            test=test,
-            since=first,
-            until=last,
-            search=search,
-            limit=limit,
-            cursor=cursor,
-        )
-        say_page(answer, _COLUMNS, as_json=as_json, empty="no events")
+        query = EventsQuery.of(**fields, quarantined=quarantined)
+        answer = await Events(session.deployment).page(session.actor, query)
+        columns = _QUARANTINED_COLUMNS if quarantined else _COLUMNS
+        empty = "no quarantined events" if quarantined else "no events"
+        say_page(answer, columns, as_json=as_json, empty=empty)
 
     _work(context, step)
 
@@ -180,10 +143,10 @@ def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
     Example:  dispatcher event show evt_2026_000001
     """
 
-    def human(answer: Mapping[str, Any]) -> None:
-        say_fields(answer, leave_out=("deliveries",))
+    def human(event: "EventWithDeliveries") -> None:
+        say_fields(event, leave_out=("deliveries",))
         say()
-        say_table(answer["deliveries"], _DELIVERY_COLUMNS, "no deliveries")
+        say_table(event.deliveries, _DELIVERY_COLUMNS, "no deliveries")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.events import Events
@@ -212,12 +175,12 @@ def release(
 
         for event_id in event_ids:
             answer = await Events(session.deployment).release(session.actor, event_id)
-            if answer["id"] != event_id:
-                tell(f"{event_id} is the id of an earlier event; the new id is {answer['id']}")
+            if answer.id != event_id:
+                tell(f"{event_id} is the id of an earlier event; the new id is {answer.id}")
             if as_json:
                 say_object(answer, as_json=True)
             else:
-                say(f"{answer['id']} is released")
+                say(f"{answer.id} is released")
 
     _work(context, step)
 
@@ -229,21 +192,22 @@ def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None
     Example:  dispatcher event explain evt_2026_000001
     """
 
-    def human(answer: Mapping[str, Any]) -> None:
-        say(f"{answer['event']['id']} ({answer['event']['type']}): {answer['summary']}")
-        for one in answer["endpoints"]:
+    def human(explained: "Explanation") -> None:
+        event = explained.event
+        say(f"{event.id} ({event.type}): {explained.summary}")
+        for one in explained.endpoints:
             say()
-            sign = "+" if one["gets_it"] else "-"
-            say(f"{sign} {one['endpoint_name']} ({one['endpoint_id']}, {one['endpoint_state']})")
-            say(f"  {one['why']}: {one['explanation']}")
-            say(f"  next: {one['next']}")
-        if not answer["endpoints"]:
-            tell(f"the tenant {answer['event']['tenant']} has no endpoints")
+            sign = "+" if one.gets_it else "-"
+            say(f"{sign} {one.endpoint_name} ({one.endpoint_id}, {one.endpoint_state})")
+            say(f"  {one.why}: {one.explanation}")
+            say(f"  next: {one.next}")
+        if not explained.endpoints:
+            tell(f"the tenant {event.tenant} has no endpoints")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.explain import Explanation
+        from dispatcher.admin.operations.explain import Explainer
 
-        answer = await Explanation(session.deployment).explain(session.actor, event_id)
+        answer = await Explainer(session.deployment).explain(session.actor, event_id)
         say_object(answer, as_json=as_json, human=human)
 
     _work(context, step)

@@ -5,16 +5,30 @@ a terminal; it is printed escaped. A stream that cannot encode a character gets 
 (`tolerate_encodings`): an output in Latin-1 is no reason to fail.
 """
 
+import dataclasses
 import io
 import os
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from dispatcher.core.printable import escape, escape_json
 
 CELL_CHARACTERS_MAX: Final = 60
+_Resource = TypeVar("_Resource")
+
+
+class Page(Protocol):
+    """A page of resources."""
+
+    @property
+    def items(self) -> Sequence[object]:
+        """Return its resources."""
+
+    @property
+    def next_cursor(self) -> str | None:
+        """Return the cursor of the next page, if there is one."""
 
 
 def tolerate_encodings() -> None:
@@ -67,6 +81,8 @@ def cell(value: object) -> str:
             return ", ".join(cell(one) for one in value) or "-"
         case dict():
             return ", ".join(f"{name}={cell(one)}" for name, one in value.items()) or "-"
+        case _ if dataclasses.is_dataclass(value):
+            return cell(fields_of(value))
         case _:
             text = str(getattr(value, "text", value))  # An event's data is a `JsonText`.
     if text.startswith("-----BEGIN "):
@@ -86,12 +102,19 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
-def say_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
+def fields_of(value: object) -> Mapping[str, Any]:
+    """Return the fields of a resource by name; a mapping is returned as it is."""
+    if isinstance(value, Mapping):
+        return value
+    return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}  # type: ignore[arg-type]  # a resource
+
+
+def say_table(rows: Sequence[object], columns: Sequence[str], empty: str) -> None:
     """Print rows under headings; long cells are cut, except ids and times."""
     if not rows:
         tell(empty)
         return
-    cells = [[_cut(cell(row.get(column)), column) for column in columns] for row in rows]
+    cells = [[_cut(cell(getattr(row, column)), column) for column in columns] for row in rows]
     heads = [column.upper().replace("_", " ") for column in columns]
     widths = [max(width(line[place]) for line in [heads, *cells]) for place in range(len(columns))]
     for line in [heads, *cells]:
@@ -105,31 +128,28 @@ def _cut(text: str, column: str) -> str:
     return text[: CELL_CHARACTERS_MAX - 1] + "…"
 
 
-def say_fields(value: Mapping[str, Any], *, leave_out: Sequence[str] = ()) -> None:
-    """Print an object, one field per line."""
-    shown = {name: one for name, one in value.items() if name not in leave_out}
+def say_fields(value: object, *, leave_out: Sequence[str] = ()) -> None:
+    """Print a resource, one field per line."""
+    shown = {name: one for name, one in fields_of(value).items() if name not in leave_out}
     size = max((len(name) for name in shown), default=0)
     for name, one in shown.items():
         sys.stdout.write(f"{name.ljust(size)}  {cell(one)}\n")
 
 
-def say_page(page: Mapping[str, Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """Print a page: the API's object, or a table with the cursor of the next page on stderr."""
+def say_page(page: "Page", columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """Print a page: its JSON, or a table with the cursor of the next page on stderr."""
     if as_json:
         say_json(page)
         return
-    say_table(page["items"], columns, empty)
-    if page["next_cursor"] is not None:
-        tell(f"more: --cursor {page['next_cursor']}")
+    say_table(page.items, columns, empty)
+    if page.next_cursor is not None:
+        tell(f"more: --cursor {page.next_cursor}")
 
 
 def say_object(
-    value: Mapping[str, Any],
-    *,
-    as_json: bool,
-    human: Callable[[Mapping[str, Any]], None] = say_fields,
+    value: _Resource, *, as_json: bool, human: Callable[[_Resource], None] = say_fields
 ) -> None:
-    """Print one object, as JSON or human-readable."""
+    """Print one resource, as JSON or human-readable."""
     if as_json:
         say_json(value)
     else:

@@ -67,6 +67,8 @@ def _leading(own: list[inspect.Parameter]) -> int:
 def _parameter(model: type[BaseModel], name: str, option: Option) -> inspect.Parameter:
     field = model.model_fields[name]
     kind: Any = list[str] if option.reads in _LISTS else str
+    if option.reads is Reading.SWITCH:
+        kind = bool
     is_limit = isinstance(field.default, int) and not isinstance(field.default, bool)
     if is_limit:
         kind = int

@@ -1,11 +1,9 @@
 """`dispatcher retention`: drop the history past its retention, or show it."""
 
-from typing import Any
-
 import typer
 
 from dispatcher.admin.operations.retention import HistoryEnd
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.job import RetentionRun
 from dispatcher.cli.output import say_json, say_table, tell
 from dispatcher.cli.session import Session, work
 
@@ -25,15 +23,14 @@ def retention(context: typer.Context, *, dry_run: bool, as_json: bool) -> None:
     work(context, step)
 
 
-def _say(answer: Object) -> None:
-    rows: list[dict[str, Any]] = answer["items"]
-    columns = _COLUMNS[:-1] if answer["dry_run"] else _COLUMNS
-    say_table(rows, columns, "nothing is past its retention")
-    if answer["kept_for_unfinished"]:
+def _say(answer: RetentionRun) -> None:
+    columns = _COLUMNS[:-1] if answer.dry_run else _COLUMNS
+    say_table(answer.items, columns, "nothing is past its retention")
+    if answer.kept_for_unfinished:
         tell("the kept days have waiting deliveries: `dispatcher delivery list` shows them")
-    if answer["audit_lines"]:
-        tell(f"{answer['audit_lines']} lines of the audit log are past their retention")
-    if answer["dry_run"] and (rows or answer["audit_lines"]):
+    if answer.audit_lines:
+        tell(f"{answer.audit_lines} lines of the audit log are past their retention")
+    if answer.dry_run and (answer.items or answer.audit_lines):
         tell(
             "nothing was dropped: omit --dry-run to drop it; a running daemon does it automatically"
         )

@@ -59,12 +59,12 @@ def rekey(
             say_json(answer)
         else:
             say(
-                f"{answer['resealed']} re-encrypted with key {answer['key_id']}, of {answer['secrets']} secrets"
+                f"{answer.resealed} re-encrypted with key {answer.key_id}, of {answer.secrets} secrets"
             )
-        if answer["unreadable"]:
+        if answer.unreadable:
             tell("no configured key decrypts the secrets of these endpoints; rotate them:")
-            tell("\n".join(answer["unreadable"]))
-            raise SecretError(f"{len(answer['unreadable'])} endpoints were not changed")
+            tell("\n".join(answer.unreadable))
+            raise SecretError(f"{len(answer.unreadable)} endpoints were not changed")
 
     from dispatcher.cli.session import work
 

@@ -2,12 +2,11 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dispatcher.admin.resources.token import NewToken, TokensQuery
+from dispatcher.admin.resources.token import CreatedToken, NewToken, TokensQuery
 from dispatcher.cli.output import say_fields, say_object, say_page, tell
 from dispatcher.cli.resource_options import Fields, takes
 
@@ -34,14 +33,14 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
       dispatcher token create --name erp --role operator --tenant acme --expires-at 90d --json
     """
 
-    def human(answer: Mapping[str, Any]) -> None:
-        say_fields(answer)
+    def human(token: CreatedToken) -> None:
+        say_fields(token)
         tell("store the token now: the database keeps only its SHA-256")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
-        answer = await Tokens(session.deployment).create(session.actor, **fields)
+        answer = await Tokens(session.deployment).create(session.actor, NewToken.of(**fields))
         say_object(answer, as_json=as_json, human=human)
 
     _work(context, step)
@@ -58,7 +57,7 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
-        answer = await Tokens(session.deployment).page(session.actor, **fields)
+        answer = await Tokens(session.deployment).page(session.actor, TokensQuery.of(**fields))
         say_page(answer, _COLUMNS, as_json=as_json, empty="no tokens")
 
     _work(context, step)

@@ -12,6 +12,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.dev.receiver import Behaviour, Route
 
@@ -74,13 +75,13 @@ async def ensure_endpoints(
             "url": base_urls[sample.scheme] + sample.path,
             "ca_pem": ca_pem if sample.scheme == "https" else None,
         }
-        found = (await endpoints.page(actor, tenant=TENANT, name=sample.name))["items"]
+        found = (await endpoints.page(actor, EndpointsQuery(tenant=TENANT, name=sample.name))).items
         if found:
-            endpoint_id = found[0]["id"]
+            endpoint_id = found[0].id
             await endpoints.update(actor, endpoint_id, fields)
-            if found[0]["state"] == "disabled":
+            if found[0].state == "disabled":
                 await endpoints.resume(actor, endpoint_id)
-            secret = (await Rotation(deployment).reveal(actor, endpoint_id))["secret"]
+            secret = (await Rotation(deployment).reveal(actor, endpoint_id)).secret
         else:
             fields |= {
                 "name": sample.name,
@@ -89,7 +90,7 @@ async def ensure_endpoints(
             }
             if sample.retry_schedule_seconds is not None:
                 fields["retry_schedule_seconds"] = list(sample.retry_schedule_seconds)
-            secret = (await endpoints.create(actor, {**fields, "tenant": TENANT}))["secret"]
+            secret = (await endpoints.create(actor, {**fields, "tenant": TENANT})).secret
         secrets: Sequence[str] = [] if secret is None else [secret]
         behaviour = Behaviour(fail_first=sample.fail_first)
         routes[sample.path] = Route(profile=sample.profile, secrets=secrets, behaviour=behaviour)

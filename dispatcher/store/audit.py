@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _PAGE = statement("audit_page")
 
 
-class AuditLine(NamedTuple):
+class AuditRow(NamedTuple):
     """Who did what to which thing."""
 
     id: int
@@ -25,6 +25,6 @@ class AuditLine(NamedTuple):
     """JSON text."""
 
 
-async def page_of_audit(connection: "Reach", filters: Sequence[object]) -> list[AuditLine]:
+async def page_of_audit(connection: "Reach", filters: Sequence[object]) -> list[AuditRow]:
     """Returns a page; `filters` in the order of the statement."""
-    return [AuditLine(*row) for row in await connection.fetch(_PAGE, *filters)]
+    return [AuditRow(*row) for row in await connection.fetch(_PAGE, *filters)]

@@ -38,7 +38,7 @@ class NowRow(NamedTuple):
     oldest_due_seconds: float | None
 
 
-class TroubledEndpoint(NamedTuple):
+class TroubledRow(NamedTuple):
     """An endpoint that needs somebody."""
 
     id: str
@@ -116,9 +116,9 @@ async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> N
 
 async def read_in_trouble(
     connection: "Reach", tenant: str | None, rows_max: int
-) -> list[TroubledEndpoint]:
+) -> list[TroubledRow]:
     """Returns endpoints that need somebody, the worst first."""
-    return [TroubledEndpoint(*row) for row in await connection.fetch(_IN_TROUBLE, tenant, rows_max)]
+    return [TroubledRow(*row) for row in await connection.fetch(_IN_TROUBLE, tenant, rows_max)]
 
 
 async def read_waiting(

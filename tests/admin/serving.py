@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.resources.token import NewToken
 from dispatcher.admin.server import Server
 from dispatcher.cli.session import opened_gate
 
@@ -73,9 +74,9 @@ class Api:
     async def token_of(self, role: str, tenant: str | None = None) -> str:
         """Makes a token of this role."""
         made = await self.operations.tokens.create(
-            ALL, name=f"{role} {tenant}", role=role, tenant=tenant
+            ALL, NewToken.of(name=f"{role} {tenant}", role=role, tenant=tenant)
         )
-        return str(made["token"])
+        return str(made.token)
 
 
 @asynccontextmanager

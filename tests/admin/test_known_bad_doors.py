@@ -14,7 +14,7 @@ from aiohttp import web
 
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations import deliveries as deliveries_module
-from dispatcher.admin.operations.objects import delivery_object
+from dispatcher.admin.operations.objects import delivery_with_attempts
 from dispatcher.store import history
 from dispatcher.store.tokens import Credentials
 from tests.admin.conftest import ADMIN_TOKEN
@@ -46,8 +46,8 @@ async def test_a10_control_bodies_for_every_role_show_a_viewer_what_is_inside(
     assert await shown() == 0
     monkeypatch.setattr(
         deliveries_module,
-        "delivery_object",
-        lambda row, attempts, **_: delivery_object(row, attempts, bodies=True),
+        "delivery_with_attempts",
+        lambda row, attempts, **_: delivery_with_attempts(row, attempts, bodies=True),
     )
     assert await shown() == 1
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from dispatcher.admin.api.dispatch import add_api
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
 from tests.admin.serving import Api, Reply
 
@@ -73,10 +74,10 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     endpoint = await api.operations.endpoints.create(
         actor, {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]}
     )
-    token = await api.operations.tokens.create(actor, name="theirs", role="viewer")
+    token = await api.operations.tokens.create(actor, NewToken.of(name="theirs", role="viewer"))
     now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
     event = f"evt-{tenant}"
-    delivery = ids.delivery_id(ids.delivery_unix_ms(now, now.date()), event, endpoint["id"])
+    delivery = ids.delivery_id(ids.delivery_unix_ms(now, now.date()), event, endpoint.id)
     await sql.execute(
         "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)"
         " VALUES ($1, $2, 'order.created', $3, '{}', $4, '{}', $4, $4)",
@@ -91,7 +92,7 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
         delivery,
         now.date(),
         event,
-        endpoint["id"],
+        endpoint.id,
         tenant,
     )
     await sql.execute(
@@ -99,7 +100,7 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
         now.date(),
         event,
     )
-    return Things(tenant, endpoint["id"], event, delivery, token["id"])
+    return Things(tenant, endpoint.id, event, delivery, token.id)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ async def test_secrets_change_under_load_and_every_request_verifies(bench, sql, 
     )
     rotated = len(receiver.entries("request", "/standard"))
     staged = await rotation.rotate(ALL, "ep_wms", new_secret=WMS[1])
-    assert staged["state"] == "staged"
+    assert staged.state == "staged"
     await signs_with("/standard", [0, 1])
     await signs_with("/standard", [1])
     overlapped = len(receiver.entries("request", "/standard"))

@@ -17,6 +17,7 @@ from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.resources.token import NewToken
 from dispatcher.cli.session import deployment_of, opened_gate
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
@@ -109,9 +110,9 @@ class Served:
     async def as_role(self, role: str, tenant: str | None = None) -> Client:
         """Returns a client that is signed in with a new token of this role."""
         made = await self.operations.tokens.create(
-            ALL, name=f"a {role} of {tenant}", role=role, tenant=tenant
+            ALL, NewToken.of(name=f"a {role} of {tenant}", role=role, tenant=tenant)
         )
-        return await self.client().sign_in(made["token"])
+        return await self.client().sign_in(made.token)
 
 
 @pytest.fixture

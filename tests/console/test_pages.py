@@ -7,6 +7,7 @@ import pytest
 
 from dispatcher.admin.console import site
 from dispatcher.admin.console.guard import POLICY
+from dispatcher.admin.resources.endpoint import ChangedEndpoint
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.dev.receiver import Behaviour, Receiver, Route
 from tests.console.conftest import ADMIN_TOKEN, ALL, Client, Served
@@ -26,7 +27,7 @@ PAGES = ("/", "/webhooks", "/deliveries", "/events", "/system", "/preferences")
 ADMIN_PAGES = ("/webhooks/new", "/activity", "/tokens")
 
 
-async def made(served: Served, **fields: Any) -> dict[str, Any]:
+async def made(served: Served, **fields: Any) -> ChangedEndpoint:
     given = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
     return await served.operations.endpoints.create(ALL, given | fields)
 
@@ -87,7 +88,7 @@ async def test_every_page_answers_with_its_headers_in_both_languages(
     served: Served, admin: Client
 ) -> None:
     endpoint = await made(served)
-    own = [f"/webhooks/{endpoint['id']}{part}" for part in
+    own = [f"/webhooks/{endpoint.id}{part}" for part in
            ("", "/deliveries", "/test", "/settings", "/secret", "/pause", "/delete")]  # fmt: skip
     for language in ("en", "th"):
         for path in (*PAGES, *ADMIN_PAGES, *own):
@@ -115,8 +116,8 @@ async def test_a_made_endpoint_shows_its_secret_once_and_its_form_works_once(
     assert again.status == 409
     assert "sent already" in again.text
     page = await served.operations.endpoints.page(ALL)
-    assert len(page["items"]) == 1
-    listed = await admin.get(f"/webhooks/{page['items'][0]['id']}/secret")
+    assert len(page.items) == 1
+    listed = await admin.get(f"/webhooks/{page.items[0].id}/secret")
     assert "********" in listed.text
     assert "whsec_" not in listed.text.replace("whsec_…", "")
 
@@ -146,7 +147,7 @@ async def test_settings_change_and_two_people_do_not_overwrite_each_other(
     served: Served, admin: Client
 ) -> None:
     endpoint = await made(served, headers={"X-Key": "1"}, retry_schedule_seconds=[30, 120.0])
-    path = f"/webhooks/{endpoint['id']}/settings"
+    path = f"/webhooks/{endpoint.id}/settings"
     first = await admin.get(path)
     assert "30s, 2m" in first.text
     fields = {
@@ -159,8 +160,8 @@ async def test_settings_change_and_two_people_do_not_overwrite_each_other(
     }
     answer = await admin.post(path, fields)
     assert answer.status == 303, answer.text
-    changed = await served.operations.endpoints.show(ALL, endpoint["id"])
-    assert (changed["name"], changed["retry_schedule_seconds"], changed["headers"]) == (
+    changed = await served.operations.endpoints.show(ALL, endpoint.id)
+    assert (changed.name, changed.retry_schedule_seconds, changed.headers) == (
         "renamed", [3600.0], {},
     )  # fmt: skip
     late = await admin.post(path, {**fields, "name": "late"})
@@ -172,7 +173,7 @@ async def test_deleting_asks_first_with_what_waits_and_then_says_that_it_is_done
     served: Served, admin: Client
 ) -> None:
     endpoint = await made(served)
-    path = f"/webhooks/{endpoint['id']}/delete"
+    path = f"/webhooks/{endpoint.id}/delete"
     asked = await admin.get(path)
     assert "cancelled for good" in asked.text
     answer = await admin.submit(path, {"version": asked.hidden("version")})
@@ -180,7 +181,7 @@ async def test_deleting_asks_first_with_what_waits_and_then_says_that_it_is_done
     listed = await admin.get("/webhooks")
     assert "is deleted" in listed.text
     assert "No Webhook yet" in listed.text
-    assert (await admin.get(f"/webhooks/{endpoint['id']}")).status == 404
+    assert (await admin.get(f"/webhooks/{endpoint.id}")).status == 404
 
 
 async def test_a_test_event_shows_its_result_in_place_and_says_what_to_do(
@@ -191,7 +192,7 @@ async def test_a_test_event_shows_its_result_in_place_and_says_what_to_do(
     try:
         endpoint = await made(served, url=f"http://127.0.0.1:{port}/hook")
         answer = await admin.submit(
-            f"/webhooks/{endpoint['id']}/test", {"event_type": "order.created", "data": "{}"}
+            f"/webhooks/{endpoint.id}/test", {"event_type": "order.created", "data": "{}"}
         )
     finally:
         await receiver.stop()
@@ -216,23 +217,23 @@ async def test_a_failing_test_pauses_the_new_endpoint_where_that_was_asked_for(
     assert "whsec_" in answer.text
     assert "the Webhook is paused" in answer.text
     page = await served.operations.endpoints.page(ALL)
-    assert page["items"][0]["state"] == "paused"
+    assert page.items[0].state == "paused"
 
 
 async def test_secrets_are_revealed_rotated_and_staged_in_pages_that_nothing_keeps(
     served: Served, admin: Client
 ) -> None:
     endpoint = await made(served, profile="wms")
-    path = f"/webhooks/{endpoint['id']}/secret"
+    path = f"/webhooks/{endpoint.id}/secret"
     revealed = await admin.submit(f"{path}/reveal", {}, page=path)
-    assert endpoint["secret"] in revealed.text
+    assert str(endpoint.secret) in revealed.text
     assert revealed.headers["Cache-Control"] == "no-store"
     staged = await admin.submit(f"{path}/rotate", {}, page=path)
     assert "old secret still signs" in staged.text
     activated = await admin.submit(f"{path}/activate", {}, page=path)
     assert activated.status == 303
     audit = await served.operations.audit.page(ALL)
-    actions = [line["action"] for line in audit["items"]]
+    actions = [line.action for line in audit.items]
     assert actions[:3] == [
         "endpoint.activate_secret", "endpoint.stage_secret", "endpoint.reveal_secret",
     ]  # fmt: skip
@@ -250,7 +251,7 @@ async def test_a_token_is_shown_once_and_revoked_with_its_sessions(
     assert (await robot.get("/")).status == 200
     listed = await admin.get("/tokens")
     assert token not in listed.text
-    found = (await served.operations.tokens.page(ALL))["items"][0]["id"]
+    found = (await served.operations.tokens.page(ALL)).items[0].id
     assert (await admin.submit(f"/tokens/{found}/revoke", {})).status == 303
     assert (await robot.get("/")).headers["Location"].startswith("/sign-in")
 
@@ -275,7 +276,7 @@ async def test_a_change_needs_the_sessions_token_and_a_page_of_ours(
     served: Served, admin: Client, headers: dict[str, str], csrf: str | None, status: int
 ) -> None:
     endpoint = await made(served)
-    path = f"/webhooks/{endpoint['id']}/pause"
+    path = f"/webhooks/{endpoint.id}/pause"
     right = (await admin.get(path)).hidden("csrf")
     fields = {} if csrf is None else {"csrf": {"right": right}.get(csrf, csrf)}
     sent = {
@@ -283,7 +284,7 @@ async def test_a_change_needs_the_sessions_token_and_a_page_of_ours(
     }
     answer = await admin.post(path, fields, **sent)
     assert answer.status == status
-    state = (await served.operations.endpoints.show(ALL, endpoint["id"]))["state"]
+    state = (await served.operations.endpoints.show(ALL, endpoint.id)).state
     assert state == ("paused" if status == 303 else "active")
 
 
@@ -292,12 +293,12 @@ async def test_control_without_the_look_at_where_a_form_comes_from_another_site_
 ) -> None:
     """A21, counted in changes: the browser sends the session's cookie along, whoever made the form."""
     endpoint = await made(served)
-    path = f"/webhooks/{endpoint['id']}/pause"
+    path = f"/webhooks/{endpoint.id}/pause"
 
     async def changes() -> int:
         await admin.post(path, {"csrf": "guessed"}, Sec_Fetch_Site="cross-site")
-        shown = await served.operations.endpoints.show(ALL, endpoint["id"])
-        return int(shown["state"] == "paused")
+        shown = await served.operations.endpoints.show(ALL, endpoint.id)
+        return int(shown.state == "paused")
 
     assert await changes() == 0
     monkeypatch.setattr(site, "comes_from_us", lambda _: True)
@@ -321,7 +322,7 @@ async def test_the_sessions_cookie_is_kept_from_scripts_other_sites_and_plain_li
 
 async def test_another_sessions_token_does_not_do(served: Served, admin: Client) -> None:
     endpoint = await made(served)
-    path = f"/webhooks/{endpoint['id']}/pause"
+    path = f"/webhooks/{endpoint.id}/pause"
     other = await served.client().sign_in()
     csrf = (await other.get(path)).hidden("csrf")
     assert (await admin.post(path, {"csrf": csrf})).status == 403
@@ -329,13 +330,13 @@ async def test_another_sessions_token_does_not_do(served: Served, admin: Client)
 
 async def test_no_get_changes_anything(served: Served, admin: Client) -> None:
     endpoint = await made(served)
-    before = await served.operations.endpoints.show(ALL, endpoint["id"])
+    before = await served.operations.endpoints.show(ALL, endpoint.id)
     for part in ("pause", "resume", "delete", "secret", "settings", "test"):
-        assert (await admin.get(f"/webhooks/{endpoint['id']}/{part}")).status == 200
+        assert (await admin.get(f"/webhooks/{endpoint.id}/{part}")).status == 200
     for path in ("secret/reveal", "secret/rotate", "secret/activate"):
-        assert (await admin.get(f"/webhooks/{endpoint['id']}/{path}")).status == 405
+        assert (await admin.get(f"/webhooks/{endpoint.id}/{path}")).status == 405
     assert (await admin.get("/sign-out")).status == 405
-    assert await served.operations.endpoints.show(ALL, endpoint["id"]) == before
+    assert await served.operations.endpoints.show(ALL, endpoint.id) == before
 
 
 CHANGES: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -356,13 +357,13 @@ async def test_a_role_that_is_too_small_sees_no_button_and_is_refused(
 ) -> None:
     endpoint = await made(served)
     person = await served.as_role(role)
-    overview = await person.get(f"/webhooks/{endpoint['id']}")
+    overview = await person.get(f"/webhooks/{endpoint.id}")
     assert overview.status == 200
-    assert f'href="/webhooks/{endpoint["id"]}/delete"' not in overview.text
+    assert f'href="/webhooks/{endpoint.id}/delete"' not in overview.text
     if role == "viewer":
-        assert f'href="/webhooks/{endpoint["id"]}/pause"' not in overview.text
+        assert f'href="/webhooks/{endpoint.id}/pause"' not in overview.text
     csrf = overview.hidden("csrf")
-    answer = await person.post(f"/webhooks/{endpoint['id']}/{part}", {**fields, "csrf": csrf})
+    answer = await person.post(f"/webhooks/{endpoint.id}/{part}", {**fields, "csrf": csrf})
     assert answer.status == 403, answer.text
     assert "Not permitted" in answer.text
     for path in ("/tokens", "/activity", "/webhooks/new"):
@@ -374,7 +375,7 @@ async def test_another_tenants_things_do_not_exist(served: Served) -> None:
     endpoint = await made(served, tenant="acme")
     other = await served.as_role("admin", "other")
     for part in ("", "/deliveries", "/test", "/settings", "/secret", "/delete"):
-        assert (await other.get(f"/webhooks/{endpoint['id']}{part}")).status == 404
+        assert (await other.get(f"/webhooks/{endpoint.id}{part}")).status == 404
     assert "erp" not in (await other.get("/webhooks")).text
 
 
@@ -447,10 +448,10 @@ async def test_times_are_shown_in_the_zone_with_utc_beside(
 ) -> None:
     endpoint = await made(served)
     await sql.execute("UPDATE dispatcher.endpoint SET created_at = '2026-05-29T14:32:11Z'")
-    page = await admin.get(f"/webhooks/{endpoint['id']}")
+    page = await admin.get(f"/webhooks/{endpoint.id}")
     assert ">2026-05-29 14:32:11</time>" in page.text
     admin.session.cookie_jar.update_cookies({"dispatcher_zone": "auto:Asia/Bangkok"})
-    page = await admin.get(f"/webhooks/{endpoint['id']}", Accept_Language="th")
+    page = await admin.get(f"/webhooks/{endpoint.id}", Accept_Language="th")
     assert ">2026-05-29 21:32:11</time>" in page.text
     assert 'title="2026-05-29 14:32:11.000000 UTC"' in page.text
     assert "2569" not in page.text

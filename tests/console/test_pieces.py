@@ -17,7 +17,9 @@ from dispatcher.admin.console.guard import Forms, comes_from_us, same_token
 from dispatcher.admin.console.languages import load
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.console.visit import Visit, local_path
+from dispatcher.admin.resources.delivery_report import SentRequest
 from dispatcher.core.problems import problem
+from tests.support.resources import make_endpoint
 
 UNITS = {"d": "d", "h": "h", "m": "m", "s": "s", "ms": "ms"}
 STATIC = Path(assets.__file__).parent / "static"
@@ -164,7 +166,7 @@ def test_an_endpoint_fills_its_form_with_what_gives_the_same_endpoint():
         "rate_limit": 0.25,
         "timeout_seconds": 5.0,
     }
-    shown = shown_endpoint(endpoint, ["order.created"])
+    shown = shown_endpoint(make_endpoint(**endpoint), ["order.created"])
     assert shown["other_types"] == "mine.*"
     assert shown["retry_schedule_seconds"] == "0.5s, 30s, 2h, 1d"
     fields, problems = read_endpoint(visit_with(**shown), creates=False)
@@ -251,16 +253,20 @@ def test_no_asset_is_fetched_from_elsewhere():
 
 
 def test_commands_to_copy_keep_every_part_one_argument():
-    request = {
-        "method": "POST",
-        "url": "https://x.test/a b?c='d'",
-        "headers": [
-            ["Host", "x.test"],
-            ["Content-Length", "3"],
-            ["User-Agent", "d/1"],
-            ["X-Own", "a'; rm -rf ~; '`id`$(id)"],
+    request = SentRequest(
+        attempt_number=1,
+        method="POST",
+        url="https://x.test/a b?c='d'",
+        headers=[
+            ("Host", "x.test"),
+            ("Content-Length", "3"),
+            ("User-Agent", "d/1"),
+            ("X-Own", "a'; rm -rf ~; '`id`$(id)"),
         ],
-    }
+        signature_header="X-Signature",
+        timestamp=1,
+        signed_content="{}",
+    )
     curl = shlex.split(as_curl(request, '{"a":"it\'s\n"}'))
     assert curl == [
         "curl", "--request", "POST", "--header", "User-Agent: d/1", "--header",

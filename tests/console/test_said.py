@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.admin.resources.token import NewToken
 from tests.console.conftest import Client, Served
 from tests.support.story import ALL, Story
 
@@ -70,13 +71,15 @@ async def test_a_delivery_that_is_retried_asks_for_no_resend(
 async def test_the_token_to_revoke_is_named_by_what_is_kept_and_not_by_the_address(
     served: Served, admin: Client
 ) -> None:
-    made = await served.operations.tokens.create(ALL, name="of the shop", role="viewer")
-    path = f"/tokens/{made['id']}/revoke"
+    made = await served.operations.tokens.create(
+        ALL, NewToken.of(name="of the shop", role="viewer")
+    )
+    path = f"/tokens/{made.id}/revoke"
     asked = await admin.get(path + "?name=another")
     assert asked.status == 200
     assert "<strong>of the shop</strong>" in asked.text
     assert "<strong>another" not in asked.text
-    assert (await admin.get(f"/tokens/{made['id'][:-1]}/revoke?name=another")).status == 404
+    assert (await admin.get(f"/tokens/{made.id[:-1]}/revoke?name=another")).status == 404
     of_acme = await served.as_role("admin", "acme")
     hidden = await of_acme.get(path)
     assert hidden.status == 404

@@ -76,7 +76,7 @@ async def test_rows_come_in_the_viewers_words_with_the_endpoints_name(
     async with Stream(admin) as stream:
         assert stream.status == 200
         (viewer,) = await viewers(served, 1)
-        viewer.put(batch(endpoint_id=made["id"]))
+        viewer.put(batch(endpoint_id=made.id))
         sent = orjson.loads(await stream.until(b"data:"))
     (row,) = sent["rows"]
     assert row["endpoint"] == "erp"

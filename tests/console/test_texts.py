@@ -15,6 +15,7 @@ from dispatcher.admin.resources.fields import Control, ControlKind, metadata_of
 from dispatcher.config.profiles import load_profiles
 from dispatcher.core.model import DeliveryState, EndpointState, Flag, Outcome, Reason, Trigger
 from dispatcher.core.problems import SENTENCES
+from tests.support.resources import make_attempt
 
 CONSOLE = Path(languages.__file__).parent
 TEMPLATES = sorted((CONSOLE / "templates").glob("*.html"))
@@ -165,7 +166,7 @@ def test_every_value_of_a_closed_set_has_its_word():
 def test_every_attempt_that_failed_has_advice(outcome: Outcome):
     texts = languages.load()["en"].texts
     for code in (None, 301, 399, 400, 401, 418, 500, 599, 700):
-        key = advice({"outcome": str(outcome), "response_code": code})
+        key = advice(make_attempt(outcome=str(outcome), response_code=code))
         assert (key is None) == (outcome is Outcome.OK)
         assert key is None or key in texts
 

@@ -10,6 +10,7 @@ from dispatcher.admin.operations.configuration import UNSIGNED, Configuration
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import ForbiddenError, InvalidRequestError, PreconditionFailedError
@@ -61,12 +62,12 @@ def resolve(reference: str) -> str:
 async def applied(deployment: Deployment, *declared: object, **how: Any) -> dict[str, str]:
     """Applies, and returns what became of each name."""
     answer = await Configuration(deployment).apply(ALL, declared, resolve=resolve, **how)
-    return {one["name"]: str(one["action"]) for one in answer["items"]}
+    return {one.name: str(one.action) for one in answer.items}
 
 
 async def secret_of(deployment: Deployment, name: str) -> Any:
-    page = await Endpoints(deployment).page(ALL, name=name)
-    return (await Rotation(deployment).reveal(ALL, page["items"][0]["id"]))["secret"]
+    page = await Endpoints(deployment).page(ALL, EndpointsQuery.of(name=name))
+    return (await Rotation(deployment).reveal(ALL, page.items[0].id)).secret
 
 
 async def test_applied_twice_it_changes_nothing_the_second_time(deployment, sql):
@@ -83,12 +84,12 @@ async def test_applied_twice_it_changes_nothing_the_second_time(deployment, sql)
 async def test_what_was_made_is_told_with_its_id(deployment):
     async def ids(**how: Any) -> list[str | None]:
         answer = await Configuration(deployment).apply(ALL, [ERP], resolve=resolve, **how)
-        return [one["id"] for one in answer["items"]]
+        return [one.id for one in answer.items]
 
     assert await ids(dry_run=True) == [None]
     made = await ids()
-    (there,) = (await Endpoints(deployment).page(ALL))["items"]
-    assert made == [there["id"]] == await ids()
+    (there,) = (await Endpoints(deployment).page(ALL)).items
+    assert made == [there.id] == await ids()
 
 
 async def test_a_fault_of_the_file_is_told_with_those_of_its_endpoints(deployment):
@@ -99,7 +100,7 @@ async def test_a_fault_of_the_file_is_told_with_those_of_its_endpoints(deploymen
     assert "url: This field is required" in str(caught.value).replace("endpoint 1 ('erp'): ", "")
     with pytest.raises(InvalidRequestError):
         await applied(deployment, ERP, problems=found)
-    assert (await Endpoints(deployment).page(ALL))["items"] == []
+    assert (await Endpoints(deployment).page(ALL)).items == []
 
 
 async def test_what_is_exported_applies_without_a_change(deployment):
@@ -122,14 +123,14 @@ async def test_a_field_that_is_left_out_goes_back_to_its_default_and_the_diff_sh
     await applied(deployment, WMS)
     bare = {k: v for k, v in WMS.items() if k not in {"headers", "labels", "max_concurrency"}}
     answer = await Configuration(deployment).apply(ALL, [bare], resolve=resolve)
-    (item,) = answer["items"]
-    assert item["changes"] == {
+    (item,) = answer.items
+    assert item.changes == {
         "headers": {"from": {"Authorization": "********"}, "to": {}},
         "labels": {"from": {"site": ["bkk", "cnx"]}, "to": {}},
         "max_concurrency": {"from": 4, "to": None},
     }
-    (shown,) = (await Endpoints(deployment).page(ALL))["items"]
-    assert (shown["headers"], shown["max_concurrency"], shown["rate_limit"]) == ({}, None, 2.5)
+    (shown,) = (await Endpoints(deployment).page(ALL)).items
+    assert (shown.headers, shown.max_concurrency, shown.rate_limit) == ({}, None, 2.5)
 
 
 async def test_every_fault_of_every_endpoint_is_told_and_nothing_is_changed(deployment, sql):
@@ -170,7 +171,7 @@ async def test_another_secret_behind_the_reference_is_rotated_in(
     answer = await Configuration(deployment).apply(
         ALL, [base | {"secret": second}], resolve=resolve
     )
-    assert list(answer["items"][0]["changes"]) == ["secret"]
+    assert list(answer.items[0].changes) == ["secret"]
     assert SECRETS[second] not in str(answer)
     assert await secret_of(deployment, base["name"]) == SECRETS[second]
     assert await applied(deployment, base | {"secret": second}) == {base["name"]: "unchanged"}
@@ -191,15 +192,15 @@ async def test_what_is_not_named_stays_unless_pruned_and_other_tenants_stay_in_a
     }
     assert await applied(deployment, ERP, prune=True) == {"erp": "unchanged", "second": "delete"}
     left = await Endpoints(deployment).page(ALL)
-    assert sorted(one["name"] for one in left["items"]) == ["erp", "wms"]
+    assert sorted(one.name for one in left.items) == ["erp", "wms"]
 
 
 async def test_a_paused_endpoint_stays_paused(deployment):
     await applied(deployment, ERP)
-    (endpoint,) = (await Endpoints(deployment).page(ALL))["items"]
-    await Endpoints(deployment).pause(ALL, endpoint["id"])
+    (endpoint,) = (await Endpoints(deployment).page(ALL)).items
+    await Endpoints(deployment).pause(ALL, endpoint.id)
     await applied(deployment, ERP | {"url": "https://example.com/other"})
-    assert (await Endpoints(deployment).show(ALL, endpoint["id"]))["state"] == "paused"
+    assert (await Endpoints(deployment).show(ALL, endpoint.id)).state == "paused"
 
 
 async def test_an_endpoint_that_changed_meanwhile_is_not_overwritten(deployment):
@@ -208,9 +209,7 @@ async def test_an_endpoint_that_changed_meanwhile_is_not_overwritten(deployment)
     changed = ERP | {"url": "https://example.com/mine"}
     (step,) = await configuration.plan(ALL, [changed], resolve=resolve, prune=False)
     assert step.before is not None
-    await Endpoints(deployment).update(
-        ALL, step.before["id"], {"url": "https://example.com/theirs"}
-    )
+    await Endpoints(deployment).update(ALL, step.before.id, {"url": "https://example.com/theirs"})
     with pytest.raises(PreconditionFailedError):
         await configuration._take(ALL, step)
 

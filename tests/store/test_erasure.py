@@ -1,16 +1,17 @@
 """Erasing: what events said is gone from every table, that they were stays, and nothing of them is sent again."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.delivery_search import DeliveryFilter
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.erasure import Erasure
 from dispatcher.admin.operations.events import Events
+from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import (
@@ -129,8 +130,8 @@ async def test_what_an_event_said_is_gone_from_every_table_and_its_states_stay(d
     counted = await Erasure(deployment).erase(ALL, event_id="evt_2026_000001", dry_run=True)
     assert await mentions(sql) == ["attempt", "body", "event"]
     answer = await Erasure(deployment).erase(ALL, event_id="evt_2026_000001")
-    assert answer == counted | {"dry_run": False}
-    assert {k: answer[k] for k in ("events", "bodies", "answers", "cancelled")} == {
+    assert answer == replace(counted, dry_run=False)
+    assert {k: getattr(answer, k) for k in ("events", "bodies", "answers", "cancelled")} == {
         "events": 1,
         "bodies": 2,
         "answers": 2,
@@ -138,7 +139,7 @@ async def test_what_an_event_said_is_gone_from_every_table_and_its_states_stay(d
     }
     assert await mentions(sql) == []
     shown = await Events(deployment).show(ALL, "evt_2026_000001")
-    states = {one["id"]: (one["state"], one["reason"]) for one in shown["deliveries"]}
+    states = {one.id: (one.state, one.reason) for one in shown.deliveries}
     assert states == {DONE: ("failed", "schedule_spent"), OPEN: ("cancelled", "event_erased")}
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 2
     assert await sql.fetchval("SELECT erased_at IS NOT NULL FROM dispatcher.event")
@@ -162,8 +163,8 @@ async def test_by_label_every_day_and_the_outbox_and_no_other_event(deployment, 
         )
     counted = await Erasure(deployment).erase(ALL, labels={"employee": "E1"}, dry_run=True)
     answer = await Erasure(deployment).erase(ALL, labels={"employee": "E1"})
-    assert sorted(answer["ids"]) == sorted(counted["ids"]) == ["evt_2026_000001", "own-1"]
-    assert answer["events"] == counted["events"] == 2
+    assert sorted(answer.ids) == sorted(counted.ids) == ["evt_2026_000001", "own-1"]
+    assert answer.events == counted.events == 2
     left = await sql.fetch("SELECT id FROM dispatcher.event WHERE erased_at IS NULL")
     assert [row["id"] for row in left] == ["evt_2026_000002"]
     waiting = await sql.fetch("SELECT id FROM dispatcher.outbox WHERE consumed_at IS NULL")
@@ -172,7 +173,7 @@ async def test_by_label_every_day_and_the_outbox_and_no_other_event(deployment, 
     assert '"employee"' in detail
     assert "E1" not in detail
     again = await Erasure(deployment).erase(ALL, labels={"employee": "E1"})
-    assert again["events"] == 0
+    assert again.events == 0
 
 
 async def test_an_event_that_waits_is_never_sent_and_its_id_stays_known(deployment, sql):
@@ -181,7 +182,7 @@ async def test_an_event_that_waits_is_never_sent_and_its_id_stays_known(deployme
     )
     await Erasure(deployment).erase(ALL, event_id="own-1")
     shown = await Events(deployment).show(ALL, "own-1")
-    assert (shown["data"].text, shown["deliveries"]) == ("{}", [])
+    assert (shown.data.text, shown.deliveries) == ("{}", [])
     assert not await sql.fetchval(
         "SELECT count(*) FROM dispatcher.outbox WHERE consumed_at IS NULL"
     )
@@ -204,10 +205,10 @@ async def test_a_bulk_resend_counts_and_asks_for_nothing_that_was_erased(deploym
     await deliver(sql, "evt_2026_000001")
     await Erasure(deployment).erase(ALL, event_id="evt_2026_000001")
     operations = DeliveryOperations(deployment)
-    wanted = DeliveryFilter(event_id="evt_2026_000001")
-    assert len((await operations.page(ALL, wanted))["items"]) == 2
+    wanted = DeliveriesQuery.of(event_id="evt_2026_000001")
+    assert len((await operations.page(ALL, wanted)).items) == 2
     answer = await operations.resend_matching(ALL, wanted, dry_run=dry_run)
-    assert (answer["count"], answer["capped"]) == (0, False)
+    assert (answer.count, answer.capped) == (0, False)
     asked = "SELECT count(*) FROM words.delivery_request WHERE kind = 'resend'"
     assert await sql.fetchval(asked) == 0
 
@@ -251,5 +252,5 @@ async def test_another_tenants_events_do_not_exist(deployment, sql):
     answer = await Erasure(deployment).erase(
         Actor(name="a", tenant="acme"), labels={"employee": "E1"}
     )
-    assert answer["events"] == 0
+    assert answer.events == 0
     assert await mentions(sql) == ["attempt", "body", "event"]

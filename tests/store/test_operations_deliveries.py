@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.operations.deliveries import DeliveryFilter, DeliveryOperations
+from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
-from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from tests.support.story import ACME, ALL, Story
@@ -19,8 +21,8 @@ pytestmark = pytest.mark.postgres
 
 
 async def found(deployment: Deployment, actor: Actor = ALL, **wanted: Any) -> list[str]:
-    page = await DeliveryOperations(deployment).page(actor, DeliveryFilter(**wanted))
-    return [item["id"] for item in page["items"]]
+    page = await DeliveryOperations(deployment).page(actor, DeliveriesQuery.of(**wanted))
+    return [item.id for item in page.items]
 
 
 async def test_open_and_ended_deliveries_are_one_list_newest_first(
@@ -33,10 +35,10 @@ async def test_open_and_ended_deliveries_are_one_list_newest_first(
     cursor = None
     while True:
         page = await DeliveryOperations(deployment).page(
-            ALL, DeliveryFilter(), limit=2, cursor=cursor
+            ALL, DeliveriesQuery(limit=2, cursor=cursor)
         )
-        seen += [item["id"] for item in page["items"]]
-        cursor = page["next_cursor"]
+        seen += [item.id for item in page.items]
+        cursor = page.next_cursor
         if cursor is None:
             break
     assert seen == made[::-1]
@@ -53,7 +55,7 @@ async def test_each_filter_keeps_what_it_says(deployment: Deployment, story: Sto
     assert await found(deployment, state="failed") == [done]
     assert await found(deployment, state="pending") == [waiting]
     assert await found(deployment, event_type="order.shipped") == []
-    assert await found(deployment, labels={"customer": "acme"}) == [done]
+    assert await found(deployment, label=["customer=acme"]) == [done]
     assert await found(deployment, tenant="acme") == []
     assert await found(deployment, test=True) == []
     assert await found(deployment, test=False) == [waiting, done]
@@ -63,11 +65,10 @@ async def test_each_filter_keeps_what_it_says(deployment: Deployment, story: Sto
     assert await found(deployment, ACME) == []
 
 
-async def test_wrong_filters_are_told_at_once(deployment: Deployment) -> None:
+def test_wrong_filters_are_told_at_once() -> None:
     no_zone = datetime.fromisoformat("2026-01-01")
-    wanted = DeliveryFilter(state="lost", request_id="x", labels={"A": "b"}, since=no_zone)
     with pytest.raises(InvalidRequestError) as caught:
-        await DeliveryOperations(deployment).page(ALL, wanted, limit=0)
+        DeliveriesQuery.of(state="lost", request_id="x", label=["A=b"], since=no_zone, limit=0)
     assert {field for field, *_ in caught.value.problems} == {
         "state",
         "request_id",
@@ -122,9 +123,9 @@ async def test_a_search_finds_by_id_label_and_business_key(
     assert await found(deployment, search="ORD-1", state="pending") == []
     events = Events(deployment)
     for text, ids_wanted in {"e2": ["e2"], "ORD-1": ["e1"], "order=ORD-2": ["e2"]}.items():
-        page = await events.page(ALL, search=text)
-        assert [item["id"] for item in page["items"]] == ids_wanted
-        assert (await events.page(ACME, search=text))["items"] == []
+        page = await events.page(ALL, EventsQuery.of(search=text))
+        assert [item.id for item in page.items] == ids_wanted
+        assert (await events.page(ACME, EventsQuery.of(search=text))).items == []
 
 
 async def test_an_event_that_waits_in_the_outbox_is_found_by_its_label(
@@ -133,8 +134,10 @@ async def test_an_event_that_waits_in_the_outbox_is_found_by_its_label(
     events = Events(deployment)
     await events.publish(ALL, NewEvent(type="a.b", data="{}", id="w1", labels={"order": "X"}))
     await events.publish(ALL, NewEvent(type="a.b", data="{}", id="w2"))
-    assert [i["id"] for i in (await events.page(ALL, search="X"))["items"]] == ["w1"]
-    assert [i["id"] for i in (await events.page(ALL, labels={"order": "X"}))["items"]] == ["w1"]
+    assert [i.id for i in (await events.page(ALL, EventsQuery.of(search="X"))).items] == ["w1"]
+    assert [i.id for i in (await events.page(ALL, EventsQuery.of(label=["order=X"]))).items] == [
+        "w1"
+    ]
 
 
 async def test_a_cursor_is_of_its_filter_and_its_tenant(
@@ -144,19 +147,21 @@ async def test_a_cursor_is_of_its_filter_and_its_tenant(
     for number in range(3):
         await story.delivery(endpoint, f"e{number}", "failed")
     deliveries = DeliveryOperations(deployment)
-    wanted = DeliveryFilter(state="failed")
-    cursor = (await deliveries.page(ALL, wanted, limit=1))["next_cursor"]
+    wanted = DeliveriesQuery.of(state="failed")
+    cursor = (await deliveries.page(ALL, DeliveriesQuery(state="failed", limit=1))).next_cursor
     assert cursor is not None
-    assert (await deliveries.page(ALL, wanted, limit=2, cursor=cursor))["items"]
+    assert (
+        await deliveries.page(ALL, DeliveriesQuery(state="failed", limit=2, cursor=cursor))
+    ).items
     for actor, other in (
-        (ALL, DeliveryFilter()),
-        (ALL, DeliveryFilter(state="failed", tenant="default")),
+        (ALL, DeliveriesQuery.of()),
+        (ALL, DeliveriesQuery.of(state="failed", tenant="default")),
         (ACME, wanted),
     ):
         with pytest.raises(InvalidRequestError, match="another filter"):
-            await deliveries.page(actor, other, cursor=cursor)
+            await deliveries.page(actor, other.model_copy(update={"cursor": cursor}))
     with pytest.raises(InvalidRequestError, match="cursor"):
-        await Events(deployment).page(ALL, cursor=cursor)
+        await Events(deployment).page(ALL, EventsQuery.of(cursor=cursor))
 
 
 async def test_a_filter_is_counted_and_then_sent_once_more(
@@ -176,13 +181,13 @@ async def test_a_filter_is_counted_and_then_sent_once_more(
     await story.delivery(endpoint, "erased", "succeeded")
     await connection.execute("DELETE FROM dispatcher.body WHERE event_id = 'erased'")
     deliveries = DeliveryOperations(deployment)
-    wanted = DeliveryFilter(state="failed", endpoint_id=endpoint)
+    wanted = DeliveriesQuery.of(state="failed", endpoint_id=endpoint)
     counted = await deliveries.resend_matching(ALL, wanted, dry_run=True)
-    assert (counted["count"], counted["capped"], counted["dry_run"]) == (3, False, True)
+    assert (counted.count, counted.capped, counted.dry_run) == (3, False, True)
     assert await connection.fetchval("SELECT count(*) FROM words.delivery_request") == 0
     heard: list[int] = []
     asked = await deliveries.resend_matching(ALL, wanted, dry_run=False, progress=heard.append)
-    assert asked["count"] == 3
+    assert asked.count == 3
     assert heard == [3]
     rows = await connection.fetch("SELECT delivery_id, requested_by FROM words.delivery_request")
     assert {row["delivery_id"] for row in rows} == set(failed)
@@ -191,20 +196,24 @@ async def test_a_filter_is_counted_and_then_sent_once_more(
     )
     assert audit["tenant"] == "*"
     assert '"state": "failed"' in audit["detail"]
-    everything = DeliveryFilter(since=story.now - timedelta(hours=1))
+    everything = DeliveriesQuery.of(since=story.now - timedelta(hours=1))
     for dry_run in (True, False):
         answer = await deliveries.resend_matching(ALL, everything, dry_run=dry_run)
-        assert answer["count"] == 4, "what has no body or no endpoint any more is left out"
+        assert answer.count == 4, "what has no body or no endpoint any more is left out"
 
 
 async def test_a_resend_of_everything_is_refused(deployment: Deployment) -> None:
     deliveries = DeliveryOperations(deployment)
-    for wanted in (DeliveryFilter(), DeliveryFilter(labels={}), DeliveryFilter(test=True)):
+    for wanted in (
+        DeliveriesQuery.of(),
+        DeliveriesQuery.of(label=[]),
+        DeliveriesQuery.of(test=True),
+    ):
         with pytest.raises(InvalidRequestError):
             await deliveries.resend_matching(ALL, wanted, dry_run=True)
     with pytest.raises(NotFoundError):
         await deliveries.resend_matching(
-            ACME, DeliveryFilter(tenant="default", state="failed"), dry_run=True
+            ACME, DeliveriesQuery.of(tenant="default", state="failed"), dry_run=True
         )
 
 
@@ -216,12 +225,12 @@ async def test_a_resend_of_more_than_one_call_takes_goes_on_where_it_ended(
     endpoint = await story.endpoint()
     made = [await story.delivery(endpoint, f"e{n}", "failed") for n in range(3)]
     deliveries = DeliveryOperations(deployment)
-    first = await deliveries.resend_matching(ALL, DeliveryFilter(state="failed"), dry_run=False)
-    assert (first["count"], first["capped"]) == (2, True)
+    first = await deliveries.resend_matching(ALL, DeliveriesQuery.of(state="failed"), dry_run=False)
+    assert (first.count, first.capped) == (2, True)
     second = await deliveries.resend_matching(
-        ALL, DeliveryFilter(state="failed"), dry_run=False, cursor=first["next_cursor"]
+        ALL, DeliveriesQuery(state="failed", cursor=first.next_cursor), dry_run=False
     )
-    assert (second["count"], second["capped"], second["next_cursor"]) == (1, False, None)
+    assert (second.count, second.capped, second.next_cursor) == (1, False, None)
     rows = await connection.fetch("SELECT delivery_id FROM words.delivery_request")
     assert {row["delivery_id"] for row in rows} == set(made)
 
@@ -250,7 +259,7 @@ async def test_a_deleted_endpoint_ends_what_waits_and_takes_no_resend(
     await DeliveryOperations(deployment).resend(ALL, waiting)
     await Endpoints(deployment).delete(ALL, endpoint)
     shown = await DeliveryOperations(deployment).show(ALL, waiting)
-    assert (shown["state"], shown["reason"]) == ("cancelled", "endpoint_deleted")
+    assert (shown.state, shown.reason) == ("cancelled", "endpoint_deleted")
     assert await connection.fetchval("SELECT count(*) FROM words.delivery_request") == 0
     with pytest.raises(ConflictError):
         await DeliveryOperations(deployment).resend(ALL, waiting)
@@ -262,8 +271,8 @@ async def test_a_cancelled_delivery_is_final_and_its_resend_forgotten(
     delivery = await story.delivery(await story.endpoint(), "e1", "retrying")
     await DeliveryOperations(deployment).resend(ALL, delivery)
     cancelled = await DeliveryOperations(deployment).cancel(ALL, delivery)
-    assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "cancelled_by_person")
-    assert cancelled["next_attempt_at"] is None
+    assert (cancelled.state, cancelled.reason) == ("cancelled", "cancelled_by_person")
+    assert cancelled.next_attempt_at is None
     assert [
         row[0] for row in await connection.fetch("SELECT kind FROM words.delivery_request")
     ] == ["cancel"]
@@ -289,9 +298,9 @@ async def test_a_published_event_keeps_its_bytes(deployment: Deployment) -> None
         ALL, NewEvent(type="order.created", data=data)
     )
     assert is_new
-    assert answer["id"].startswith("evt_")
+    assert answer.id.startswith("evt_")
     assert data.encode() in write_json(answer)
-    assert (await Events(deployment).page(ALL))["items"][0]["id"] == answer["id"]
+    assert (await Events(deployment).page(ALL)).items[0].id == answer.id
 
 
 async def test_a_known_id_answers_the_first_event(deployment: Deployment) -> None:
@@ -302,7 +311,7 @@ async def test_a_known_id_answers_the_first_event(deployment: Deployment) -> Non
         ALL, NewEvent(type="order.shipped", data="{}", id="a-1")
     )
     assert not is_new
-    assert again["type"] == first["type"] == "order.created"
+    assert again.type == first.type == "order.created"
     with pytest.raises(ConflictError):
         await Events(deployment).publish(ACME, NewEvent(type="order.created", data="{}", id="a-1"))
 
@@ -334,7 +343,7 @@ async def test_explain_tells_why_each_endpoint_got_it_or_not(
 ) -> None:
     takes = await story.endpoint("takes")
     await story.endpoint("other type", event_types=["stock.*"])
-    await story.endpoint("other labels", labels={"customer": "acme"})
+    await story.endpoint("other labels", label=["customer=acme"])
     fails = await story.endpoint("fails")
     paused = await story.endpoint("paused")
     await story.endpoint("changed")
@@ -350,8 +359,8 @@ async def test_explain_tells_why_each_endpoint_got_it_or_not(
     await story.delivery(fails, "e1", "failed")
     await story.delivery(paused, "e1", "retrying")
     await Endpoints(deployment).pause(ALL, paused)
-    answer = await Explanation(deployment).explain(ALL, "e1")
-    verdicts = {one["endpoint_name"]: (one["gets_it"], one["why"]) for one in answer["endpoints"]}
+    answer = await Explainer(deployment).explain(ALL, "e1")
+    verdicts = {one.endpoint_name: (one.gets_it, one.why) for one in answer.endpoints}
     assert verdicts == {
         "takes": (True, "succeeded"),
         "other type": (False, "not_subscribed"),
@@ -361,9 +370,9 @@ async def test_explain_tells_why_each_endpoint_got_it_or_not(
         "changed": (False, "changed_later"),
         "later": (False, "created_later"),
     }
-    waits = next(one["next"] for one in answer["endpoints"] if one["endpoint_name"] == "paused")
+    waits = next(one.next for one in answer.endpoints if one.endpoint_name == "paused")
     assert waits == "it waits until the endpoint is resumed"
-    assert "no dispatcher runs" in answer["summary"]
+    assert "no dispatcher runs" in answer.summary
 
 
 async def test_explain_foretells_what_becomes_of_a_waiting_event(
@@ -371,7 +380,7 @@ async def test_explain_foretells_what_becomes_of_a_waiting_event(
 ) -> None:
     await story.endpoint()
     event, _ = await Events(deployment).publish(ALL, NewEvent(type="order.created", data="{}"))
-    (verdict,) = (await Explanation(deployment).explain(ALL, event["id"]))["endpoints"]
-    assert (verdict["gets_it"], verdict["why"]) == (True, "waiting_in_outbox")
+    (verdict,) = (await Explainer(deployment).explain(ALL, event.id)).endpoints
+    assert (verdict.gets_it, verdict.why) == (True, "waiting_in_outbox")
     with pytest.raises(NotFoundError):
-        await Explanation(deployment).explain(ACME, event["id"])
+        await Explainer(deployment).explain(ACME, event.id)

@@ -10,6 +10,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints, shard_of
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.trial import Trial
+from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, opened_gate
 from dispatcher.config.settings import load_settings
@@ -69,10 +70,11 @@ async def problems_of(work: Any) -> dict[str, str]:
 
 async def test_a_made_endpoint_shows_its_secret_once(deployment: Deployment) -> None:
     made = await Endpoints(deployment).create(ALL, GOOD | {"profile": "humansoft"})
-    shown = await Endpoints(deployment).show(ALL, made["id"])
-    assert made["secret"].startswith("whse")
-    assert shown["secret"] == f"{made['secret'][:4]}********{made['secret'][-4:]}"
-    assert (await Rotation(deployment).reveal(ALL, made["id"]))["secret"] == made["secret"]
+    shown = await Endpoints(deployment).show(ALL, made.id)
+    assert made.secret is not None
+    assert made.secret.startswith("whse")
+    assert shown.secret == f"{made.secret[:4]}********{made.secret[-4:]}"
+    assert (await Rotation(deployment).reveal(ALL, made.id)).secret == made.secret
 
 
 async def test_a_secret_lies_sealed_in_the_database(
@@ -81,10 +83,9 @@ async def test_a_secret_lies_sealed_in_the_database(
     made = await Endpoints(deployment).create(ALL, GOOD)
     (sealed,) = await connection.fetch("SELECT key_id, sealed FROM dispatcher.endpoint_secret")
     assert sealed["key_id"] == "k1"
-    assert made["secret"].encode() not in sealed["sealed"]
-    assert await connection.fetchval("SELECT shard FROM dispatcher.endpoint") == shard_of(
-        made["id"]
-    )
+    assert made.secret is not None
+    assert made.secret.encode() not in sealed["sealed"]
+    assert await connection.fetchval("SELECT shard FROM dispatcher.endpoint") == shard_of(made.id)
 
 
 @pytest.mark.parametrize("given", ["no certificate", "-----BEGIN CERTIFICATE-----\nใบรับรอง", "\0"])
@@ -142,8 +143,8 @@ async def test_nothing_secret_is_done_without_a_key(deployment: Deployment, data
     keyless = deployment_of(settings, deployment.database)
     with pytest.raises(ConfigurationError):
         await Endpoints(keyless).create(ALL, GOOD | {"name": "other"})
-    (listed,) = (await Endpoints(keyless).page(ALL))["items"]
-    assert set(listed["secret"]) == {"*"}
+    (listed,) = (await Endpoints(keyless).page(ALL)).items
+    assert set(listed.secret or "") == {"*"}
 
 
 async def test_a_name_is_unique_in_its_tenant_and_free_again_once_deleted(
@@ -154,39 +155,39 @@ async def test_a_name_is_unique_in_its_tenant_and_free_again_once_deleted(
     with pytest.raises(ConflictError, match="erp"):
         await endpoints.create(ALL, GOOD)
     await endpoints.create(ALL, GOOD | {"tenant": "acme"})
-    await endpoints.delete(ALL, made["id"])
+    await endpoints.delete(ALL, made.id)
     await endpoints.create(ALL, GOOD)
 
 
 async def test_another_tenants_things_do_not_exist(deployment: Deployment) -> None:
     endpoints = Endpoints(deployment)
     made = await endpoints.create(ALL, GOOD)
-    assert (await endpoints.page(ACME))["items"] == []
+    assert (await endpoints.page(ACME)).items == []
     for work in (
-        endpoints.show(ACME, made["id"]),
-        endpoints.update(ACME, made["id"], {"name": "x"}),
-        endpoints.pause(ACME, made["id"]),
-        endpoints.resume(ACME, made["id"]),
-        endpoints.delete(ACME, made["id"]),
+        endpoints.show(ACME, made.id),
+        endpoints.update(ACME, made.id, {"name": "x"}),
+        endpoints.pause(ACME, made.id),
+        endpoints.resume(ACME, made.id),
+        endpoints.delete(ACME, made.id),
         endpoints.create(ACME, GOOD | {"tenant": "default"}),
-        endpoints.page(ACME, tenant="default"),
-        Rotation(deployment).reveal(ACME, made["id"]),
-        Rotation(deployment).rotate(ACME, made["id"]),
+        endpoints.page(ACME, EndpointsQuery.of(tenant="default")),
+        Rotation(deployment).reveal(ACME, made.id),
+        Rotation(deployment).rotate(ACME, made.id),
     ):
         with pytest.raises(NotFoundError):
             await work
-    assert (await endpoints.create(ACME, GOOD))["tenant"] == "acme"
+    assert (await endpoints.create(ACME, GOOD)).tenant == "acme"
 
 
 async def test_pages_follow_each_other_without_gap_or_repeat(deployment: Deployment) -> None:
     endpoints = Endpoints(deployment)
-    made = [(await endpoints.create(ALL, GOOD | {"name": f"e{n}"}))["id"] for n in range(5)]
+    made = [(await endpoints.create(ALL, GOOD | {"name": f"e{n}"})).id for n in range(5)]
     seen: list[str] = []
     cursor = None
     while True:
-        page = await endpoints.page(ALL, limit=2, cursor=cursor)
-        seen += [item["id"] for item in page["items"]]
-        cursor = page["next_cursor"]
+        page = await endpoints.page(ALL, EndpointsQuery.of(limit=2, cursor=cursor))
+        seen += [item.id for item in page.items]
+        cursor = page.next_cursor
         if cursor is None:
             break
     assert seen == made[::-1]
@@ -204,12 +205,10 @@ async def test_an_update_changes_what_is_given_and_null_brings_the_default_back(
     endpoints = Endpoints(deployment)
     made = await endpoints.create(ALL, GOOD | {"rate_limit": 5, "headers": {"X-A": "1"}})
     version = await connection.fetchval("SELECT version FROM dispatcher.routing")
-    changed = await endpoints.update(
-        ALL, made["id"], {"rate_limit": None, "event_types": ["no.such"]}
-    )
-    assert changed["rate_limit"] is None
-    assert changed["headers"] == {"X-A": "1"}
-    assert changed["warnings"] == [
+    changed = await endpoints.update(ALL, made.id, {"rate_limit": None, "event_types": ["no.such"]})
+    assert changed.rate_limit is None
+    assert changed.headers == {"X-A": "1"}
+    assert changed.warnings == [
         "event_types: the catalogue has no no.such. The subscription is kept; check its spelling."
     ]
     assert await connection.fetchval("SELECT version FROM dispatcher.routing") > version
@@ -221,7 +220,7 @@ async def test_profile_and_tenant_never_change(
 ) -> None:
     made = await Endpoints(deployment).create(ALL, GOOD)
     with pytest.raises(ConflictError):
-        await Endpoints(deployment).update(ALL, made["id"], fields)
+        await Endpoints(deployment).update(ALL, made.id, fields)
 
 
 async def test_each_change_is_audited_and_what_changes_nothing_is_not(
@@ -229,13 +228,13 @@ async def test_each_change_is_audited_and_what_changes_nothing_is_not(
 ) -> None:
     endpoints = Endpoints(deployment)
     made = await endpoints.create(ALL, GOOD)
-    await endpoints.update(ALL, made["id"], {"name": "new"})
-    await endpoints.update(ALL, made["id"], {"name": "new"})
-    await endpoints.pause(ALL, made["id"])
-    await endpoints.pause(ALL, made["id"])
-    await endpoints.resume(ALL, made["id"])
-    await Rotation(deployment).reveal(ALL, made["id"])
-    await endpoints.delete(ALL, made["id"])
+    await endpoints.update(ALL, made.id, {"name": "new"})
+    await endpoints.update(ALL, made.id, {"name": "new"})
+    await endpoints.pause(ALL, made.id)
+    await endpoints.pause(ALL, made.id)
+    await endpoints.resume(ALL, made.id)
+    await Rotation(deployment).reveal(ALL, made.id)
+    await endpoints.delete(ALL, made.id)
     assert await audited(connection) == [
         "endpoint.create",
         "endpoint.update",
@@ -253,12 +252,12 @@ async def test_resume_makes_a_disabled_endpoint_active_and_forgets_its_failures(
     made = await endpoints.create(ALL, GOOD)
     await connection.execute("UPDATE dispatcher.endpoint SET state = 'disabled', reason = 'gone'")
     await connection.execute(
-        "INSERT INTO dispatcher.endpoint_health VALUES ($1, now(), 30)", made["id"]
+        "INSERT INTO dispatcher.endpoint_health VALUES ($1, now(), 30)", made.id
     )
     with pytest.raises(ConflictError):
-        await endpoints.pause(ALL, made["id"])
-    resumed = await endpoints.resume(ALL, made["id"])
-    assert (resumed["state"], resumed["reason"]) == ("active", None)
+        await endpoints.pause(ALL, made.id)
+    resumed = await endpoints.resume(ALL, made.id)
+    assert (resumed.state, resumed.reason) == ("active", None)
     assert await connection.fetchval("SELECT count(*) FROM dispatcher.endpoint_health") == 0
 
 
@@ -268,7 +267,7 @@ async def test_deleting_destroys_what_was_secret(
     made = await Endpoints(deployment).create(
         ALL, GOOD | {"headers": {"Authorization": "Bearer x"}}
     )
-    await Endpoints(deployment).delete(ALL, made["id"])
+    await Endpoints(deployment).delete(ALL, made.id)
     row = await connection.fetchrow("SELECT headers, deleted_at FROM dispatcher.endpoint")
     assert row is not None
     assert row["headers"] == "{}"
@@ -289,15 +288,15 @@ async def test_standard_signs_with_new_and_old_until_the_overlap_ends(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     made = await Endpoints(deployment).create(ALL, GOOD)
-    rotated = await Rotation(deployment).rotate(ALL, made["id"], overlap_seconds=60)
-    assert rotated["state"] == "active"
-    assert rotated["secret"] != made["secret"]
+    rotated = await Rotation(deployment).rotate(ALL, made.id, overlap_seconds=60)
+    assert rotated.state == "active"
+    assert rotated.secret != made.secret
     assert await roles(connection) == ["current", "previous"]
-    at_once = await Rotation(deployment).rotate(ALL, made["id"], overlap_seconds=0)
-    assert at_once["previous_secret_expires_at"] is None
+    at_once = await Rotation(deployment).rotate(ALL, made.id, overlap_seconds=0)
+    assert at_once.previous_secret_expires_at is None
     assert await roles(connection) == ["current"], "after a leak no old secret signs on"
     for wrong in ({"overlap_seconds": 604_801.0}, {"activate": False}):
-        await problems_of(Rotation(deployment).rotate(ALL, made["id"], **wrong))
+        await problems_of(Rotation(deployment).rotate(ALL, made.id, **wrong))
 
 
 async def test_wms_stages_a_secret_and_switches_on_the_second_call(
@@ -306,20 +305,20 @@ async def test_wms_stages_a_secret_and_switches_on_the_second_call(
     rotation = Rotation(deployment)
     made = await Endpoints(deployment).create(ALL, GOOD | {"profile": "wms"})
     with pytest.raises(ConflictError):
-        await rotation.activate_staged(ALL, made["id"])
-    assert set(await problems_of(rotation.rotate(ALL, made["id"], overlap_seconds=5))) == {
+        await rotation.activate_staged(ALL, made.id)
+    assert set(await problems_of(rotation.rotate(ALL, made.id, overlap_seconds=5))) == {
         "overlap_seconds"
     }
-    staged = await rotation.rotate(ALL, made["id"])
-    assert staged["state"] == "staged"
-    assert (await rotation.reveal(ALL, made["id"]))["secret"] == made["secret"]
-    switched = await rotation.activate_staged(ALL, made["id"])
-    assert switched["staged_secret"] is None
-    assert (await rotation.reveal(ALL, made["id"]))["secret"] == staged["secret"]
+    staged = await rotation.rotate(ALL, made.id)
+    assert staged.state == "staged"
+    assert (await rotation.reveal(ALL, made.id)).secret == made.secret
+    switched = await rotation.activate_staged(ALL, made.id)
+    assert switched.staged_secret is None
+    assert (await rotation.reveal(ALL, made.id)).secret == staged.secret
     assert await roles(connection) == ["current"]
-    assert set(
-        await problems_of(rotation.rotate(ALL, made["id"], new_secret=staged["secret"]))
-    ) == {"secret"}
+    assert set(await problems_of(rotation.rotate(ALL, made.id, new_secret=staged.secret))) == {
+        "secret"
+    }
 
 
 @pytest.mark.parametrize("profile", ["wms", "standard", "github", "stripe"])
@@ -331,16 +330,16 @@ async def test_a_test_event_is_signed_sent_and_recorded(
     try:
         fields = GOOD | {"url": f"http://127.0.0.1:{port}/hook", "profile": profile}
         made = await Endpoints(deployment).create(ALL, fields)
-        receiver.routes = {"/hook": Route(profile=profile, secrets=[made["secret"]])}
-        await Endpoints(deployment).pause(ALL, made["id"])
+        receiver.routes = {"/hook": Route(profile=profile, secrets=[str(made.secret)])}
+        await Endpoints(deployment).pause(ALL, made.id)
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(ALL, made["id"])
+            answer = await Trial(deployment, gate).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert [one.verdict for one in receiver.received] == ["valid"]
-    assert (answer["state"], answer["test"]) == ("succeeded", True)
-    assert answer["event_id"].startswith("evt_test_")
-    assert answer["attempts"][0]["trigger"] == "test"
+    assert (answer.state, answer.test) == ("succeeded", True)
+    assert answer.event_id.startswith("evt_test_")
+    assert answer.attempts[0].trigger == "test"
     assert (
         await connection.fetchval("SELECT count(*) FROM words.attempt WHERE trigger = 'test'") == 1
     )
@@ -360,10 +359,10 @@ async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
         url = f"http://127.0.0.2:{port}/"
         await connection.execute("UPDATE dispatcher.endpoint SET url = $1", url)
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(ALL, made["id"])
+            answer = await Trial(deployment, gate).send(ALL, made.id)
     finally:
         await receiver.stop()
-    assert answer["attempts"][0]["outcome"] == "blocked_address"
+    assert answer.attempts[0].outcome == "blocked_address"
     assert not receiver.received
     assert (await audited(connection))[-1] == "endpoint.test"
 
@@ -375,14 +374,14 @@ async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> N
         made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
         async with opened_gate(deployment.settings) as gate:
             answer = await Trial(deployment, gate).send(
-                ALL, made["id"], event_type="order.created", data='{"a": 1}'
+                ALL, made.id, event_type="order.created", data='{"a": 1}'
             )
-            wrong = await problems_of(Trial(deployment, gate).send(ALL, made["id"], data="[1]"))
+            wrong = await problems_of(Trial(deployment, gate).send(ALL, made.id, data="[1]"))
     finally:
         await receiver.stop()
-    assert (answer["state"], answer["reason"]) == ("failed", "test_failed")
-    assert answer["attempts"][0]["response_code"] == 410
-    assert answer["attempts"][0]["response_body"] == "this receiver answers 410\n"
+    assert (answer.state, answer.reason) == ("failed", "test_failed")
+    assert answer.attempts[0].response_code == 410
+    assert answer.attempts[0].response_body == "this receiver answers 410\n"
     assert receiver.received[0].body.endswith(b'"data":{"a": 1}}')
-    assert (await Endpoints(deployment).show(ALL, made["id"]))["state"] == "active"
+    assert (await Endpoints(deployment).show(ALL, made.id)).state == "active"
     assert set(wrong) == {"data"}

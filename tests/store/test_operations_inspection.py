@@ -7,8 +7,9 @@ import pytest
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.inspection import Inspection
+from dispatcher.admin.resources.delivery import NextStep
 from dispatcher.core.errors import NotFoundError
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics
@@ -44,22 +45,24 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
     delivery = await story.delivery(endpoint, "e1", "failed")
     await attempt(connection, delivery, 401)
     shown = await Inspection(deployment).delivery(ALL, delivery)
-    assert shown["delivery"]["attempts"][0]["why"]["code"] == "unauthorized"
-    assert shown["delivery"]["attempts"][0]["connect_seconds"] == pytest.approx(0.2)
-    assert shown["why"]["code"] == "schedule_spent"
-    assert "secret" in shown["why"]["advice"]
-    assert shown["next"] == {
-        "code": "nothing", "text": "nothing, unless somebody asks for a resend", "at": None,
-    }  # fmt: skip
-    assert shown["resend"]["code"] == "allowed"
-    assert shown["body"] == "{}"
-    assert shown["event"]["id"] == "e1"
-    headers = dict(shown["request"]["headers"])
+    assert shown.delivery.attempts[0].why.code == "unauthorized"
+    assert shown.delivery.attempts[0].connect_seconds == pytest.approx(0.2)
+    assert shown.why.code == "schedule_spent"
+    assert "secret" in shown.why.advice
+    assert shown.next == NextStep(
+        code="nothing", text="nothing, unless somebody asks for a resend", at=None
+    )
+    assert shown.resend.code == "allowed"
+    assert shown.body == "{}"
+    assert shown.event is not None
+    assert shown.request is not None
+    assert shown.event.id == "e1"
+    headers = dict(shown.request.headers)
     assert headers["webhook-id"] == "e1"
     assert headers["webhook-signature"].startswith("v1,")
     assert headers["X-Api-Key"] == "very secret"
     assert headers["Host"] == "example.com"
-    assert shown["request"]["signed_content"] == f"e1.{shown['request']['timestamp']}.{{}}"
+    assert shown.request.signed_content == f"e1.{shown.request.timestamp}.{{}}"
 
 
 async def test_a_failed_test_is_not_said_to_wait_for_a_resend_which_it_cannot_have(
@@ -68,9 +71,9 @@ async def test_a_failed_test_is_not_said_to_wait_for_a_resend_which_it_cannot_ha
     delivery = await story.delivery(await story.endpoint(), "e1", "failed")
     await connection.execute("UPDATE dispatcher.delivery_done SET test = true")
     shown = await Inspection(deployment).delivery(ALL, delivery)
-    assert shown["resend"]["code"] == "test"
-    assert shown["next"]["code"] == "nothing"
-    assert "resend" not in shown["next"]["text"]
+    assert shown.resend.code == "test"
+    assert shown.next.code == "nothing"
+    assert "resend" not in shown.next.text
 
 
 async def test_who_may_less_sees_less_of_the_request(
@@ -84,22 +87,24 @@ async def test_who_may_less_sees_less_of_the_request(
     delivery = await story.delivery(endpoint, "e1", "failed")
     await attempt(connection, delivery, 500)
     as_operator = await Inspection(deployment).delivery(OPERATOR, delivery)
-    headers = dict(as_operator["request"]["headers"])
+    assert as_operator.request is not None
+    headers = dict(as_operator.request.headers)
     assert headers["X-Api-Key"] == "********"
     assert headers["webhook-signature"].startswith("v1,")
-    assert as_operator["delivery"]["attempts"][0]["response_body"] == "no"
+    assert as_operator.delivery.attempts[0].response_body == "no"
     as_viewer = await Inspection(deployment).delivery(VIEWER, delivery)
-    assert dict(as_viewer["request"]["headers"])["webhook-signature"] == "********"
-    assert as_viewer["delivery"]["attempts"][0]["response_body"] is None
-    assert as_viewer["delivery"]["attempts"][0]["peer"] is None
+    assert as_viewer.request is not None
+    assert dict(as_viewer.request.headers)["webhook-signature"] == "********"
+    assert as_viewer.delivery.attempts[0].response_body is None
+    assert as_viewer.delivery.attempts[0].peer is None
     # Addresses of names may be internal: those who see one tenant do not see them, whatever their role.
     for_all = await Inspection(deployment).delivery(ALL, delivery)
-    assert for_all["delivery"]["attempts"][0]["peer"] is not None
+    assert for_all.delivery.attempts[0].peer is not None
     for role in Role:
         shown = await Inspection(deployment).delivery(
             Actor(name="x", tenant="default", role=role), delivery
         )
-        assert shown["delivery"]["attempts"][0]["peer"] is None
+        assert shown.delivery.attempts[0].peer is None
     with pytest.raises(NotFoundError):
         await Inspection(deployment).delivery(Actor(name="x", tenant="acme"), delivery)
     with pytest.raises(NotFoundError):
@@ -117,11 +122,11 @@ async def test_what_comes_next_names_what_holds_it_up(
 
     async def next_code() -> str:
         shown = await Inspection(deployment).delivery(ALL, delivery)
-        (explained,) = (await Explanation(deployment).explain(ALL, "e1"))["endpoints"]
-        if shown["next"]["code"] != "resend_waiting":
-            assert explained["next_code"] == shown["next"]["code"]
-            assert explained["next"] == shown["next"]["text"]
-        return str(shown["next"]["code"])
+        (explained,) = (await Explainer(deployment).explain(ALL, "e1")).endpoints
+        if shown.next.code != "resend_waiting":
+            assert explained.next_code == shown.next.code
+            assert explained.next == shown.next.text
+        return str(shown.next.code)
 
     assert await next_code() == "no_dispatcher"
     await Leases(deployment.database).join("alive", "one", "1.0", 60.0)
@@ -135,8 +140,8 @@ async def test_what_comes_next_names_what_holds_it_up(
     statistics = Statistics(deployment.database)
     await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 7200.0)])
     shown = await Inspection(deployment).delivery(ALL, delivery)
-    assert shown["next"]["code"] == "breaker_open"
-    assert shown["next"]["at"] > shown["delivery"]["next_attempt_at"], "the later of both"
+    assert shown.next.code == "breaker_open"
+    assert (shown.next.at or "") > (shown.delivery.next_attempt_at or ""), "the later of both"
     assert await next_code() == "breaker_open"
     await DeliveryOperations(deployment).resend(ALL, delivery)
     assert await next_code() == "resend_waiting"

@@ -8,9 +8,9 @@ import pytest
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.operations.objects import endpoint_etag
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
+from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
 from dispatcher.store.deliveries import Deliveries
@@ -28,7 +28,7 @@ async def make(deployment: Deployment, name: str, tenant: str = "default") -> st
         "url": "https://example.com/",
         "event_types": ["order.*"],
     }
-    return str((await Endpoints(deployment).create(ALL, fields))["id"])
+    return str((await Endpoints(deployment).create(ALL, fields)).id)
 
 
 def counted(subject: str, ok: int, refused: int = 0, *, seconds: float = 0.1) -> TrafficRow:
@@ -67,15 +67,15 @@ async def test_counts_of_a_flush_are_added_to_those_before(deployment: Deploymen
     await statistics.add([counted("all", 3, 1), counted("ep", 3, 1)])
     await statistics.add([counted("all", 5, seconds=0.4)])
     answer = await Overview(deployment).summary(ALL)
-    assert answer["attempts"]["ok_count"] == 8
-    assert answer["attempts"]["refused_count"] == 1
-    assert answer["attempts"]["success_rate"] == pytest.approx(8 / 9)
-    assert answer["deliveries"]["succeeded_count"] == 8
-    assert 0.09 <= answer["latency_seconds"]["p50"] <= 0.6
-    assert answer["latency_seconds"]["p95"] == pytest.approx(0.4, rel=0.2)
-    assert len(answer["buckets"]) == 24
-    assert answer["buckets"][-1]["ok_count"] == 8
-    assert sum(bucket["ok_count"] for bucket in answer["buckets"][:-1]) == 0
+    assert answer.attempts.ok_count == 8
+    assert answer.attempts.refused_count == 1
+    assert answer.attempts.success_rate == pytest.approx(8 / 9)
+    assert answer.deliveries.succeeded_count == 8
+    assert 0.09 <= (answer.latency_seconds.p50 or 0) <= 0.6
+    assert answer.latency_seconds.p95 == pytest.approx(0.4, rel=0.2)
+    assert len(answer.buckets) == 24
+    assert answer.buckets[-1].ok_count == 8
+    assert sum(bucket.ok_count for bucket in answer.buckets[:-1]) == 0
 
 
 async def test_a_tenant_sees_its_own_figures(deployment: Deployment, connection: Any) -> None:
@@ -87,9 +87,9 @@ async def test_a_tenant_sees_its_own_figures(deployment: Deployment, connection:
         await open_delivery(connection, theirs, number)
     await open_delivery(connection, ours, 9, "acme")
     answer = await Overview(deployment).summary(ACME)
-    assert answer["attempts"]["ok_count"] == 2
-    assert answer["backlog"]["pending_count"] == 1
-    assert answer["endpoints"]["active_count"] == 1
+    assert answer.attempts.ok_count == 2
+    assert answer.backlog.pending_count == 1
+    assert answer.endpoints.active_count == 1
     assert set(await Overview(deployment).of_endpoints(ACME, [ours, theirs])) == {ours}
 
 
@@ -100,11 +100,11 @@ async def test_an_endpoint_shows_how_it_fared_and_what_waits(
     await Statistics(deployment.database).add([counted(endpoint, 1, 3)])
     await open_delivery(connection, endpoint, 1)
     found = (await Overview(deployment).of_endpoints(ALL, [endpoint]))[endpoint]
-    assert found["success_rate"] == 0.25
-    assert found["pending_count"] == 1
-    assert found["last_response_code"] == 503
-    assert found["breaker"] is None
-    assert len(found["buckets"]) == 24
+    assert found.success_rate == 0.25
+    assert found.pending_count == 1
+    assert found.last_response_code == 503
+    assert found.breaker is None
+    assert len(found.buckets) == 24
 
 
 async def test_an_open_breaker_is_seen_while_its_replica_lives(
@@ -116,16 +116,18 @@ async def test_an_open_breaker_is_seen_while_its_replica_lives(
     await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 30.0)])
     await statistics.publish_figures("alive", {"lanes_count": 7})
     answer = await Overview(deployment).summary(ALL)
-    assert [one["code"] for one in answer["problems"]] == ["breakers_open"]
-    assert answer["endpoints_in_trouble"][0]["breaker"]["state"] == "open"
+    assert [one.code for one in answer.problems] == ["breakers_open"]
+    breaker = answer.endpoints_in_trouble[0].breaker
+    assert breaker is not None
+    assert breaker.state == "open"
     shown = await System(deployment).show(ALL)
-    assert shown["breakers"][0]["endpoint_id"] == endpoint
-    assert shown["replicas"][0]["figures"] == {"lanes_count": 7}
+    assert shown.breakers[0].endpoint_id == endpoint
+    assert shown.replicas[0].figures == {"lanes_count": 7}
     of_acme = await System(deployment).show(ACME)
-    assert of_acme["breakers"] == of_acme["hot_tables"] == of_acme["partitions"] == []
-    assert of_acme["postgres"] is of_acme["replicas"][0]["figures"] is None
+    assert (of_acme.breakers, of_acme.hot_tables, of_acme.partitions) == ([], [], [])
+    assert (of_acme.postgres, of_acme.replicas[0].figures) == (None, None)
     await connection.execute("UPDATE dispatcher.replica SET expires_at = now() - interval '1 s'")
-    assert (await System(deployment).show(ALL))["breakers"] == []
+    assert (await System(deployment).show(ALL)).breakers == []
 
 
 async def test_a_breaker_that_closed_is_published_no_longer(deployment: Deployment) -> None:
@@ -134,23 +136,21 @@ async def test_a_breaker_that_closed_is_published_no_longer(deployment: Deployme
     statistics = Statistics(deployment.database)
     await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 30.0)])
     await statistics.publish_breakers("alive", [])
-    assert (await System(deployment).show(ALL))["breakers"] == []
+    assert (await System(deployment).show(ALL)).breakers == []
 
 
 async def test_late_deliveries_and_no_dispatcher_are_problems(
     deployment: Deployment, connection: Any
 ) -> None:
     endpoint = await make(deployment, "a")
-    assert [p["code"] for p in (await Overview(deployment).summary(ALL))["problems"]] == [
-        "no_dispatcher"
-    ]
+    assert [p.code for p in (await Overview(deployment).summary(ALL)).problems] == ["no_dispatcher"]
     await open_delivery(connection, endpoint, 1)
     await connection.execute(
         "UPDATE dispatcher.delivery_open SET next_attempt_at = now() - interval '5 min'"
     )
     answer = await Overview(deployment).summary(ALL)
-    assert "deliveries_late" in [problem["code"] for problem in answer["problems"]]
-    assert answer["oldest_undelivered_seconds"] == pytest.approx(300, abs=30)
+    assert "deliveries_late" in [problem.code for problem in answer.problems]
+    assert answer.oldest_undelivered_seconds == pytest.approx(300, abs=30)
 
 
 async def test_what_waits_for_an_endpoint_is_counted(
@@ -160,21 +160,21 @@ async def test_what_waits_for_an_endpoint_is_counted(
     for number in range(3):
         await open_delivery(connection, endpoint, number, "acme")
     waiting = await Endpoints(deployment).waiting(ACME, endpoint)
-    assert waiting["waiting_count"] == 3
-    assert not waiting["capped"]
+    assert waiting.waiting_count == 3
+    assert not waiting.capped
     with pytest.raises(NotFoundError):
         await Endpoints(deployment).waiting(Actor(name="x", tenant="other"), endpoint)
 
 
 async def test_a_change_of_an_older_version_is_refused(deployment: Deployment) -> None:
     endpoints, endpoint = Endpoints(deployment), await make(deployment, "a")
-    tag = endpoint_etag(await endpoints.show(ALL, endpoint))
-    newer = endpoint_etag(await endpoints.update(ALL, endpoint, {"name": "b"}, if_match=tag))
+    tag = (await endpoints.show(ALL, endpoint)).etag
+    newer = (await endpoints.update(ALL, endpoint, {"name": "b"}, if_match=tag)).etag
     with pytest.raises(PreconditionFailedError):
         await endpoints.update(ALL, endpoint, {"name": "c"}, if_match=tag)
     with pytest.raises(PreconditionFailedError):
         await endpoints.delete(ALL, endpoint, if_match=tag)
-    assert (await endpoints.show(ALL, endpoint))["name"] == "b"
+    assert (await endpoints.show(ALL, endpoint)).name == "b"
     await endpoints.delete(ALL, endpoint, if_match=newer)
 
 
@@ -191,14 +191,15 @@ async def test_old_traffic_is_forgotten(deployment: Deployment, connection: Any)
 async def test_partitions_are_shown_by_day(deployment: Deployment) -> None:
     shown = await System(deployment).show(ALL)
     today = datetime.now(UTC).date().isoformat()  # noqa: TID251 -- as above
-    (day,) = [one for one in shown["partitions"] if one["day"] == today]
-    assert {table["table"] for table in day["tables"]} == {
+    (day,) = [one for one in shown.partitions if one.day == today]
+    assert {table.table for table in day.tables} == {
         "event",
         "body",
         "delivery_done",
         "attempt",
     }
-    assert shown["postgres"]["connections_count"] >= 1
+    assert shown.postgres is not None
+    assert shown.postgres.connections_count >= 1
 
 
 async def test_of_two_who_take_one_name_at_once_one_is_told(deployment: Deployment) -> None:
@@ -215,7 +216,7 @@ async def test_of_two_who_take_one_name_at_once_one_is_told(deployment: Deployme
             group.create_task(take())
     assert len(taken) == 2
     assert "erp" in taken[0]
-    assert len((await Endpoints(deployment).page(ALL, name="erp"))["items"]) == 1
+    assert len((await Endpoints(deployment).page(ALL, EndpointsQuery.of(name="erp"))).items) == 1
 
 
 async def test_what_waits_for_a_breaker_is_late_on_no_replica(
@@ -233,4 +234,4 @@ async def test_what_waits_for_a_breaker_is_late_on_no_replica(
     row = await deliveries.gauges()
     assert (row["due_endpoints"], row["due_ages_seconds"]) == ([], [])
     summary = await Overview(deployment).summary(ALL)
-    assert summary["oldest_undelivered_seconds"] == 0
+    assert summary.oldest_undelivered_seconds == 0

@@ -13,9 +13,9 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.admin.operations.deliveries import DeliveryFilter
 from dispatcher.admin.operations.delivery_search import DeliverySearch
 from dispatcher.admin.operations.deployment import Actor
+from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.serialization import Place
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import load_settings
@@ -122,9 +122,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no_such_tenant": ({"tenant": "nobody"}, "false"),
     "test": ({"test": True}, "test"),
     "event": ({"event_id": "evt_7"}, "event_id = 'evt_7'"),
-    "rare_label": ({"labels": {"order": "ORD-0-6"}}, 'labels @> \'{"order": "ORD-0-6"}\''),
-    "common_label": ({"labels": {"warehouse": "BKK"}}, 'labels @> \'{"warehouse": "BKK"}\''),
-    "no_such_label": ({"labels": {"no": "such"}}, "false"),
+    "rare_label": ({"label": ["order=ORD-0-6"]}, 'labels @> \'{"order": "ORD-0-6"}\''),
+    "common_label": ({"label": ["warehouse=BKK"]}, 'labels @> \'{"warehouse": "BKK"}\''),
+    "no_such_label": ({"label": ["no=such"]}, "false"),
     "business_key": ({"search": "ORD-0-6"}, 'labels @> \'{"order": "ORD-0-6"}\''),
     "common_value": ({"search": "CNX"}, 'labels @> \'{"warehouse": "CNX"}\''),
     "no_such_value": ({"search": "nothing"}, "false"),
@@ -141,11 +141,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         f"event_type = '{OLD_TYPE}' AND endpoint_id = '{BIG}' AND state = 'failed'",
     ),
     "common_label_and_tiny_tenant": (
-        {"labels": {"warehouse": "BKK"}, "tenant": TINY},
+        {"label": ["warehouse=BKK"], "tenant": TINY},
         f"labels @> '{{\"warehouse\": \"BKK\"}}' AND d.tenant = '{TINY}'",
     ),
     "common_label_and_cancelled": (
-        {"labels": {"warehouse": "BKK"}, "state": "cancelled"},
+        {"label": ["warehouse=BKK"], "state": "cancelled"},
         "labels @> '{\"warehouse\": \"BKK\"}' AND state = 'cancelled'",
     ),
 }
@@ -167,7 +167,7 @@ async def ask(
         await connection.execute(_BEGIN)
         await connection.fetch(statement("reading_plan"))
         explaining = Explaining(connection)
-        filter_ = DeliveryFilter(**wanted)
+        filter_ = DeliveriesQuery.of(**wanted)
         rows = await search.rows(explaining, ALL, filter_, place, LIMIT)  # type: ignore[arg-type]  # as asyncpg's
         seconds = []
         for _ in range(3):

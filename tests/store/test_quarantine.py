@@ -4,11 +4,14 @@ import pytest
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.events import Events
-from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.core.errors import ConflictError, ForbiddenError, NotFoundError
 from dispatcher.store.outbox import Outbox
 
 pytestmark = pytest.mark.postgres
+
+QUARANTINED = EventsQuery(quarantined=True)
 
 ALL = Actor(name="tester")
 
@@ -27,29 +30,31 @@ async def quarantine(
 async def test_quarantined_event_is_found_listed_and_explained(deployment):
     await quarantine(deployment)
     events = Events(deployment)
-    assert (await events.show(ALL, "own-1"))["quarantined_at"] is not None
-    listed = await events.quarantined(ALL)
-    assert [item["id"] for item in listed["items"]] == ["own-1"]
-    assert [item["id"] for item in (await events.page(ALL))["items"]] == ["own-1"]
-    explained = await Explanation(deployment).explain(ALL, "own-1")
-    assert "dispatcher event release own-1" in explained["summary"]
+    assert (await events.show(ALL, "own-1")).quarantined_at is not None
+    listed = await events.page(ALL, QUARANTINED)
+    assert [item.id for item in listed.items] == ["own-1"]
+    assert [item.id for item in (await events.page(ALL)).items] == ["own-1"]
+    explained = await Explainer(deployment).explain(ALL, "own-1")
+    assert "dispatcher event release own-1" in explained.summary
 
 
 async def test_quarantined_events_are_paged(deployment):
     for number in range(3):
         await quarantine(deployment, f"own-{number}")
     events = Events(deployment)
-    first = await events.quarantined(ALL, limit=2)
-    second = await events.quarantined(ALL, limit=2, cursor=first["next_cursor"])
-    ids = [item["id"] for page in (first, second) for item in page["items"]]
+    first = await events.page(ALL, EventsQuery(quarantined=True, limit=2))
+    second = await events.page(
+        ALL, EventsQuery(quarantined=True, limit=2, cursor=first.next_cursor)
+    )
+    ids = [item.id for page in (first, second) for item in page.items]
     assert sorted(ids) == ["own-0", "own-1", "own-2"]
-    assert second["next_cursor"] is None
+    assert second.next_cursor is None
 
 
 async def test_released_event_waits_again(deployment):
     await quarantine(deployment)
     released = await Events(deployment).release(ALL, "own-1")
-    assert released["quarantined_at"] is None
+    assert released.quarantined_at is None
     async with Outbox(deployment.database).claim(10, 1_000_000) as claim:
         assert [event.id for event in claim.events] == ["own-1"]
     audited = await deployment.database.fetch_value(
@@ -82,5 +87,5 @@ async def test_released_event_whose_id_is_taken_gets_a_new_one(deployment):
     assert await deployment.database.fetch_value(insert) == taken
     assert await outbox.quarantine(taken)
     released = await Events(deployment).release(ALL, taken)
-    assert released["id"] != taken
-    assert released["accepted_at"] is None
+    assert released.id != taken
+    assert released.accepted_at is None

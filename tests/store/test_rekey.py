@@ -12,6 +12,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rekey import Rekey
 from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.admin.resources.job import RekeyRun
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import ConflictError, ForbiddenError, NotFoundError
@@ -51,7 +52,7 @@ async def make(deployment: Deployment, count: int) -> dict[str, str]:
     for number in range(count):
         fields = {"name": f"e{number}", "url": "https://example.com/", "event_types": ["*"]}
         endpoint = await Endpoints(deployment).create(ALL, fields)
-        made[endpoint["id"]] = endpoint["secret"]
+        made[endpoint.id] = str(endpoint.secret)
     return made
 
 
@@ -65,22 +66,22 @@ async def test_every_secret_is_sealed_anew_and_opens_without_the_old_key(databas
     wms = await Endpoints(with_keys(pool, database, OLD)).create(
         ALL, {"name": "w", "url": "https://x.test/", "event_types": ["*"], "profile": "wms"}
     )
-    staged = await Rotation(with_keys(pool, database, OLD)).rotate(ALL, wms["id"])
+    staged = await Rotation(with_keys(pool, database, OLD)).rotate(ALL, wms.id)
     heard: list[tuple[int, int]] = []
     answer = await Rekey(with_keys(pool, database, NEW, OLD)).run(
         ALL, progress=lambda done, total: heard.append((done, total))
     )
-    assert answer == {"key_id": "k2", "secrets": 7, "resealed": 7, "unreadable": []}
+    assert answer == RekeyRun(key_id="k2", secrets=7, resealed=7, unreadable=[])
     assert heard == [(0, 7), (7, 7)]
     assert await keys_in_use(sql) == {"k2": 7}
     new_only = Rotation(with_keys(pool, database, NEW))
     for endpoint_id, secret in made.items():
-        assert (await new_only.reveal(ALL, endpoint_id))["secret"] == secret
-    assert (await new_only.reveal(ALL, wms["id"]))["staged_secret"] == staged["secret"]
+        assert (await new_only.reveal(ALL, endpoint_id)).secret == secret
+    assert (await new_only.reveal(ALL, wms.id)).staged_secret == staged.secret
     audit = await sql.fetchrow("SELECT detail FROM dispatcher.audit WHERE action = 'secrets.rekey'")
     assert all(secret not in audit["detail"] for secret in made.values())
     again = await Rekey(with_keys(pool, database, NEW, OLD)).run(ALL)
-    assert again["resealed"] == 0
+    assert again.resealed == 0
 
 
 async def test_cut_off_it_goes_on_where_it_was(database, pool, sql, monkeypatch):
@@ -95,7 +96,7 @@ async def test_cut_off_it_goes_on_where_it_was(database, pool, sql, monkeypatch)
     with pytest.raises(asyncio.CancelledError):
         await Rekey(both).run(ALL, progress=stop)
     assert await keys_in_use(sql) == {"k1": 3, "k2": 2}
-    assert (await Rekey(both).run(ALL))["resealed"] == 3
+    assert (await Rekey(both).run(ALL)).resealed == 3
 
 
 async def test_a_secret_that_no_key_opens_is_named_and_left(database, pool, sql):
@@ -105,7 +106,7 @@ async def test_a_secret_that_no_key_opens_is_named_and_left(database, pool, sql)
         "UPDATE dispatcher.endpoint_secret SET sealed = 'short' WHERE endpoint_id = $1", broken
     )
     answer = await Rekey(with_keys(pool, database, NEW, OLD)).run(ALL)
-    assert (answer["resealed"], answer["unreadable"]) == (2, [broken])
+    assert (answer.resealed, answer.unreadable) == (2, [broken])
     assert await keys_in_use(sql) == {"k1": 1, "k2": 2}
 
 
@@ -124,9 +125,9 @@ async def test_a_rotation_in_the_same_moment_wins(database, pool, monkeypatch):
         return 0
 
     monkeypatch.setattr(Secrets, "replace", rotated_meanwhile)
-    assert (await Rekey(both).run(ALL))["resealed"] == 1  # the new one, found by the next slice
+    assert (await Rekey(both).run(ALL)).resealed == 1  # the new one, found by the next slice
     revealed = await Rotation(with_keys(pool, database, NEW)).reveal(ALL, endpoint_id)
-    assert revealed["secret"] == "whsec_" + "A" * 44
+    assert revealed.secret == "whsec_" + "A" * 44
 
 
 @pytest.mark.parametrize("key_ids", [["k1"], None])
@@ -139,7 +140,7 @@ async def test_it_is_refused_while_a_running_replica_could_not_read(database, po
     with pytest.raises(ConflictError, match="blind-one"):
         await Rekey(both).run(ALL)
     assert await keys_in_use(sql) == {"k1": 1}
-    assert (await Rekey(both).run(ALL, unchecked=True))["resealed"] == 1
+    assert (await Rekey(both).run(ALL, unchecked=True)).resealed == 1
 
 
 async def test_only_an_admin_of_everything_may(database, pool):

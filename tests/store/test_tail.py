@@ -55,12 +55,12 @@ async def test_new_attempts_are_seen_once_and_old_ones_not(
             await polled(heard)
             batch = await viewer.next(5.0)
             (item,) = batch.items
-            assert (item["delivery"]["id"], item["attempt"]["response_code"]) == (new, 503)
+            assert (item.delivery.id, item.attempt.response_code) == (new, 503)
             assert (batch.dropped_count, batch.is_sample) == (0, False)
             await record(connection, new, 2)
             await polled(heard)
             (item,) = (await viewer.next(5.0)).items
-            assert item["attempt"]["attempt_number"] == 2
+            assert item.attempt.attempt_number == 2
             await polled(heard)
             assert (await viewer.next(0.0)).items == []
 
@@ -83,7 +83,7 @@ async def test_a_viewer_sees_its_own_tenant_and_the_endpoint_it_asked_for(
             await record(connection, two)
             await polled(heard)
             seen = [
-                {item["delivery"]["id"] for item in (await viewer.next(0.1)).items}
+                {item.delivery.id for item in (await viewer.next(0.1)).items}
                 for viewer in (mine, everything, theirs)
             ]
     assert seen == [{one}, {one, two}, set()]
@@ -105,7 +105,7 @@ async def test_a_viewer_that_takes_nothing_loses_the_oldest_and_is_told(
                 await record(connection, delivery, number)
                 await polled(heard)
             batch = await viewer.next(0.0)
-    assert [item["attempt"]["attempt_number"] for item in batch.items] == [4, 5]
+    assert [item.attempt.attempt_number for item in batch.items] == [4, 5]
     assert batch.dropped_count == 3
 
 

@@ -46,7 +46,7 @@ async def test_a_tenant_has_at_most_so_many_endpoints(deployment: Deployment):
     with pytest.raises(ConflictError, match=r"tenant a has 3 .*limits\.endpoints_per_tenant"):
         await endpoints.create(ALL, {**GOOD, "name": "e3", "tenant": "a"})
     await endpoints.create(ALL, {**GOOD, "name": "e3", "tenant": "b"})
-    await endpoints.delete(ALL, made[0]["id"])
+    await endpoints.delete(ALL, made[0].id)
     await endpoints.create(ALL, {**GOOD, "name": "e3", "tenant": "a"})
 
 
@@ -96,4 +96,4 @@ async def test_an_endpoint_beyond_a_limit_is_refused(
     assert tuple(one.values[name] for name in ("count", "setting", "maximum")) == values
     made = await endpoints.create(ALL, {**GOOD, "name": "e"})
     with pytest.raises(InvalidRequestError):
-        await endpoints.update(ALL, made["id"], {field: given})
+        await endpoints.update(ALL, made.id, {field: given})

@@ -25,7 +25,7 @@ class Story:
 
     async def endpoint(self, name: str = "erp", **fields: Any) -> str:
         given = {"name": name, "url": "https://example.com/", "event_types": ["order.*"]} | fields
-        return str((await Endpoints(self._deployment).create(ALL, given))["id"])
+        return str((await Endpoints(self._deployment).create(ALL, given)).id)
 
     async def event(
         self, event_id: str, *, labels: str = "{}", event_type: str = "order.created"

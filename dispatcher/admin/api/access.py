@@ -7,24 +7,12 @@ from dispatcher.admin.resources.token import NewToken, TokensQuery
 
 async def list_tokens(call: Call, query: TokensQuery) -> Answer:
     """List tokens, newest first, revoked and expired ones included."""
-    return Answer(
-        await call.operations.tokens.page(
-            call.actor, tenant=query.tenant, limit=query.limit, cursor=query.cursor
-        )
-    )
+    return Answer(await call.operations.tokens.page(call.actor, query))
 
 
 async def create_token(call: Call, fields: NewToken) -> Answer:
     """Create a token; the answer holds its text, this once."""
-    return Answer(
-        await call.operations.tokens.create(
-            call.actor,
-            name=fields.name,
-            role=fields.role,
-            tenant=fields.tenant,
-            expires_at=fields.expires_at,
-        )
-    )
+    return Answer(await call.operations.tokens.create(call.actor, fields))
 
 
 async def revoke_token(call: Call) -> Answer:

@@ -1,30 +1,12 @@
 """Deliveries over HTTP: listed, shown with attempts, sent once more, cancelled."""
 
 from dispatcher.admin.api.routes import Answer, Call
-from dispatcher.admin.operations.deliveries import DeliveryFilter
 from dispatcher.admin.resources.delivery import DeliveriesQuery, Resend
 
 
 async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:
     """List deliveries, newest first, without their attempts."""
-    wanted = DeliveryFilter(
-        endpoint_id=query.endpoint_id,
-        event_id=query.event_id,
-        request_id=query.request_id,
-        event_type=query.event_type,
-        state=query.state,
-        labels=query.label,
-        tenant=query.tenant,
-        test=query.test,
-        since=query.since,
-        until=query.until,
-        search=query.search,
-    )
-    return Answer(
-        await call.operations.deliveries.page(
-            call.actor, wanted, limit=query.limit, cursor=query.cursor
-        )
-    )
+    return Answer(await call.operations.deliveries.page(call.actor, query))
 
 
 async def show_delivery(call: Call) -> Answer:
@@ -52,20 +34,7 @@ async def resend_deliveries(call: Call, fields: Resend) -> Answer:
     `dry_run` only counts. One call takes `limit` deliveries at most; where `capped` says that there
     are more, go on with `cursor` set to `next_cursor`.
     """
-    given = fields.filter
-    wanted = DeliveryFilter(
-        endpoint_id=given.endpoint_id,
-        event_id=given.event_id,
-        request_id=given.request_id,
-        event_type=given.event_type,
-        state=given.state,
-        labels=given.labels or given.label,
-        tenant=given.tenant,
-        since=given.since,
-        until=given.until,
-        search=given.search,
+    resent = await call.operations.deliveries.resend_matching(
+        call.actor, fields.query(), dry_run=fields.dry_run
     )
-    answer = await call.operations.deliveries.resend_matching(
-        call.actor, wanted, dry_run=fields.dry_run, cursor=fields.cursor
-    )
-    return Answer(answer, 200 if fields.dry_run else 202)
+    return Answer(resent, 200 if fields.dry_run else 202)

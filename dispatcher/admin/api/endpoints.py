@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 from pydantic import ValidationError
 
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
-from dispatcher.admin.operations.objects import endpoint_etag
 from dispatcher.admin.resources.endpoint import (
+    Endpoint,
     EndpointChange,
     EndpointsQuery,
     NewEndpoint,
@@ -16,7 +16,6 @@ from dispatcher.admin.resources.endpoint import (
 )
 from dispatcher.admin.resources.event import NewTest
 from dispatcher.admin.resources.fields import problems_of
-from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.errors import InvalidRequestError, PreconditionFailedError
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem, problem
@@ -26,17 +25,7 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 async def list_endpoints(call: Call, query: EndpointsQuery) -> Answer:
     """List endpoints, newest first."""
-    return Answer(
-        await call.operations.endpoints.page(
-            call.actor,
-            tenant=query.tenant,
-            name=query.name,
-            profile=query.profile,
-            state=query.state,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    )
+    return Answer(await call.operations.endpoints.page(call.actor, query))
 
 
 async def create_endpoint(call: Call, fields: Annotated[Mapping[str, Any], NewEndpoint]) -> Answer:
@@ -46,7 +35,7 @@ async def create_endpoint(call: Call, fields: Annotated[Mapping[str, Any], NewEn
     is safe: the second time is refused with 409.
     """
     made = await call.operations.endpoints.create(call.actor, fields)
-    return _versioned(made, {"Location": f"{PREFIX}/endpoints/{made['id']}"})
+    return _versioned(made, {"Location": f"{PREFIX}/endpoints/{made.id}"})
 
 
 async def show_endpoint(call: Call) -> Answer:
@@ -55,9 +44,8 @@ async def show_endpoint(call: Call) -> Answer:
     The ETag is its version, for If-Match and If-None-Match.
     """
     found = await call.operations.endpoints.show(call.actor, call.id)
-    etag = endpoint_etag(found)
-    if etag in _tags(call.request.headers.get("If-None-Match", ""), weak=True):
-        return Answer(None, 304, {"ETag": etag})
+    if found.etag in _tags(call.request.headers.get("If-None-Match", ""), weak=True):
+        return Answer(None, 304, {"ETag": found.etag})
     return _versioned(found)
 
 
@@ -167,8 +155,8 @@ async def send_test(call: Call, fields: NewTest = NewTest()) -> Answer:  # noqa:
     )
 
 
-def _versioned(found: Object, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(found, headers={"ETag": endpoint_etag(found), **(headers or {})})
+def _versioned(endpoint: Endpoint, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(endpoint, headers={"ETag": endpoint.etag, **(headers or {})})
 
 
 async def _wanted_version(call: Call) -> str | None:
@@ -182,7 +170,7 @@ async def _wanted_version(call: Call) -> str | None:
     tags = _tags(header, weak=False)
     if len(tags) == 1:
         return tags[0]
-    present = endpoint_etag(await call.operations.endpoints.show(call.actor, call.id))
+    present = (await call.operations.endpoints.show(call.actor, call.id)).etag
     if present not in tags:
         raise PreconditionFailedError(problem("If-Match", "version_changed", version=present))
     return present

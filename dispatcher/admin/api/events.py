@@ -2,7 +2,13 @@
 
 from dispatcher.admin.api.routes import PREFIX, Answer, Call
 from dispatcher.admin.operations.events import NewEvent
-from dispatcher.admin.resources.event import EventsQuery, NewEventFields
+from dispatcher.admin.resources.event import (
+    EventsQuery,
+    EventType,
+    EventTypePage,
+    NewEventFields,
+    Words,
+)
 from dispatcher.admin.resources.serialization import JsonText
 
 
@@ -13,42 +19,23 @@ async def list_event_types(call: Call) -> Answer:
     """
     catalogue = call.operations.deployment.catalogue
     items = [
-        {
-            "name": one.name,
-            "group": one.group,
-            "group_title": catalogue.groups[one.group].title._asdict(),
-            "title": one.title._asdict(),
-            "description": one.description._asdict(),
-            "operational": one.operational,
-            "sample": JsonText(one.sample),
-        }
+        EventType(
+            name=one.name,
+            group=one.group,
+            group_title=Words(**catalogue.groups[one.group].title._asdict()),
+            title=Words(**one.title._asdict()),
+            description=Words(**one.description._asdict()),
+            operational=one.operational,
+            sample=JsonText(one.sample),
+        )
         for one in catalogue.types.values()
     ]
-    return Answer({"items": items, "next_cursor": None})
+    return Answer(EventTypePage(items=items, next_cursor=None))
 
 
 async def list_events(call: Call, query: EventsQuery) -> Answer:
     """List events, newest first, those that wait in the outbox included."""
-    if query.quarantined:
-        return Answer(
-            await call.operations.events.quarantined(
-                call.actor, tenant=query.tenant, limit=query.limit, cursor=query.cursor
-            )
-        )
-    return Answer(
-        await call.operations.events.page(
-            call.actor,
-            event_type=query.type or query.event_type,
-            labels=query.label,
-            tenant=query.tenant,
-            test=query.test,
-            since=query.since,
-            until=query.until,
-            search=query.search,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    )
+    return Answer(await call.operations.events.page(call.actor, query))
 
 
 async def publish_event(call: Call, fields: NewEventFields) -> Answer:
@@ -71,7 +58,7 @@ async def publish_event(call: Call, fields: NewEventFields) -> Answer:
             traceparent=fields.traceparent,
         ),
     )
-    return Answer(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event['id']}"})
+    return Answer(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event.id}"})
 
 
 async def show_event(call: Call) -> Answer:

@@ -3,8 +3,8 @@
 import re
 from typing import Any, Final
 
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from dispatcher import __version__
 from dispatcher.admin.api import problems
@@ -44,13 +44,16 @@ same filters. Times are RFC 3339. Errors are `application/problem+json`.
 def openapi() -> dict[str, Any]:
     """Returns the document."""
     inputs = [(route, inputs_of(route.handler)) for route in ROUTES]
-    models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(Problem, "serialization"): None}
+    models: dict[tuple[type, JsonSchemaMode], None] = {(Problem, "serialization"): None}
     for route, given in inputs:
         if given.fields is not None:
             models[given.fields, "validation"] = None
         if route.answer is not None:
             models[route.answer, "serialization"] = None
-    _, definitions = models_json_schema(list(models), ref_template="#/components/schemas/{model}")
+    _, definitions = TypeAdapter.json_schemas(
+        [(model, mode, TypeAdapter(model)) for model, mode in models],
+        ref_template="#/components/schemas/{model}",
+    )
     paths: dict[str, Any] = {}
     for route, given in inputs:
         paths.setdefault(route.full_path, {})[route.method.lower()] = _operation(route, given)
@@ -145,7 +148,7 @@ def _success(route: Route, meaning: str) -> dict[str, Any]:
     }
 
 
-def _ref(model: type[BaseModel]) -> dict[str, str]:
+def _ref(model: type) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 

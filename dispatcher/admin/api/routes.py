@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from dispatcher.admin.api.body import BODY_BYTES_MAX
 from dispatcher.admin.operations.deployment import Actor, Role
 from dispatcher.admin.operations.facade import Operations
-from dispatcher.admin.resources.serialization import Object
 
 PREFIX: Final = "/api/v1"
 SECONDS_MAX: Final = 20.0
@@ -40,7 +39,7 @@ class Call(NamedTuple):
 class Answer(NamedTuple):
     """A handler's result; without a body the response has no content."""
 
-    body: Object | None
+    body: object | None
     status: int | None = None
     """None: the route's own."""
     headers: Mapping[str, str] = {}
@@ -57,7 +56,7 @@ class Route:
     path: str
     handler: Handler
     role: Role
-    answer: type[BaseModel] | None
+    answer: type | None
     status: int = 200
     also: Mapping[int, str] = field(default_factory=dict)
     """Further successful statuses, and what they mean."""

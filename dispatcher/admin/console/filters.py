@@ -7,34 +7,31 @@ by id, by label and by business key.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
+from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.times import Zone
 from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.operations.delivery_search import DeliveryFilter
+from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import Problem, problem
 
+_Query = TypeVar("_Query", DeliveriesQuery, EventsQuery)
 _DELIVERY_ID: Final = re.compile(r"wh_[a-z0-9]{26}")
 DELIVERY_FIELDS: Final = ("q", "endpoint_id", "event_type", "state", "test", "since", "until")
 EVENT_FIELDS: Final = ("q", "event_type", "test", "since", "until")
 _TESTS: Final[Mapping[str | None, bool | None]] = {None: None, "yes": True, "no": False}
 
 
-def delivery_filter(
+def delivery_query(
     visit: Visit, endpoint_id: str | None = None
-) -> tuple[DeliveryFilter, dict[str, str]]:
-    """Returns the filter of the address, and what is wrong with it by field."""
-    problems: dict[str, str] = {}
-    values: dict[str, object] = {
-        "endpoint_id": endpoint_id or visit.query("endpoint_id"),
-        "event_type": visit.query("event_type"),
-        "state": visit.query("state"),
-        "test": _test(visit, problems),
-        "since": read_time(visit, "since", problems),
-        "until": read_time(visit, "until", problems),
-        "search": visit.query("q"),
-    }
-    return DeliveryFilter(**{k: v for k, v in values.items() if v is not None}), problems  # type: ignore[arg-type]  # as named
+) -> tuple[DeliveriesQuery, dict[str, str]]:
+    """Return the query of the address, and its problems by field; with problems the query has no filter."""
+    values, problems = _values(visit)
+    values["endpoint_id"] = endpoint_id or visit.query("endpoint_id")
+    values["state"] = visit.query("state")
+    return _read(visit, DeliveriesQuery, values, problems)
 
 
 def delivery_id(visit: Visit) -> str | None:
@@ -43,8 +40,13 @@ def delivery_id(visit: Visit) -> str | None:
     return text if _DELIVERY_ID.fullmatch(text) else None
 
 
-def event_filter(visit: Visit) -> tuple[dict[str, object], dict[str, str]]:
-    """Returns the arguments of a page of events, and what is wrong by field."""
+def event_query(visit: Visit) -> tuple[EventsQuery, dict[str, str]]:
+    """Return the query of a page of events, and its problems by field."""
+    values, problems = _values(visit)
+    return _read(visit, EventsQuery, values, problems)
+
+
+def _values(visit: Visit) -> tuple[dict[str, object], dict[str, str]]:
     problems: dict[str, str] = {}
     values: dict[str, object] = {
         "event_type": visit.query("event_type"),
@@ -52,8 +54,20 @@ def event_filter(visit: Visit) -> tuple[dict[str, object], dict[str, str]]:
         "test": _test(visit, problems),
         "since": read_time(visit, "since", problems),
         "until": read_time(visit, "until", problems),
+        "cursor": visit.query("cursor"),
     }
     return values, problems
+
+
+def _read(
+    visit: Visit, query: type[_Query], values: Mapping[str, object], problems: dict[str, str]
+) -> tuple[_Query, dict[str, str]]:
+    if not problems:
+        try:
+            return query.of(**{k: v for k, v in values.items() if v is not None}), {}
+        except InvalidRequestError as error:
+            problems = problems_by_field(visit, error.problems)
+    return query(), problems
 
 
 def _test(visit: Visit, problems: dict[str, str]) -> bool | None:

@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.resources.endpoint import PROFILE_DEFAULT, EndpointSettings, NewEndpoint
+from dispatcher.admin.resources.endpoint import (
+    PROFILE_DEFAULT,
+    Endpoint,
+    EndpointSettings,
+    NewEndpoint,
+)
 from dispatcher.admin.resources.fields import Control, ControlKind, Section, metadata_of
-from dispatcher.admin.resources.serialization import Object
 from dispatcher.core.problems import Problem
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -148,15 +152,15 @@ _READERS: Final[Mapping[ControlKind, Callable[[str], Any]]] = {
 }
 
 
-def shown_endpoint(endpoint: Object, known_types: Sequence[str]) -> dict[str, Any]:
+def shown_endpoint(endpoint: Endpoint, known_types: Sequence[str]) -> dict[str, Any]:
     """Return what the form shows of an existing endpoint."""
-    types = endpoint["event_types"]
+    types = endpoint.event_types
     return {
-        "profile": endpoint["profile"],
+        "profile": endpoint.profile,
         "event_types": types,
         "other_types": " ".join(one for one in types if one not in known_types),
         **{
-            name: _WRITERS[_CONTROLS[name].kind](endpoint[name])
+            name: _WRITERS[_CONTROLS[name].kind](getattr(endpoint, name))
             for name in _CHANGEABLE
             if _CONTROLS[name].kind is not ControlKind.OWN
         },

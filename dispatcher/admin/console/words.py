@@ -3,15 +3,16 @@
 The sets of outcomes and states are closed, and a test asks the catalogues for each of their words.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.delivery import Attempt, Delivery
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome
 
 ADVISED_CODES: Final = frozenset(
     {301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 500, 502, 503, 504}
 )
-TONES: Final = {
+TONES: Final[Mapping[str, str]] = {
     DeliveryState.SUCCEEDED: "good",
     DeliveryState.FAILED: "bad",
     DeliveryState.CANCELLED: "muted",
@@ -24,9 +25,9 @@ TONES: Final = {
 ICONS: Final = {"good": "✓", "bad": "✕", "muted": "\N{EN DASH}", "plain": "…", "warn": "↻"}
 
 
-def advice(attempt: Object) -> str | None:
-    """Returns the key of what to do about an attempt; None for a success."""
-    outcome, code = Outcome(attempt["outcome"]), attempt["response_code"]
+def advice(attempt: Attempt) -> str | None:
+    """Return the key of what to do about an attempt; None for a success."""
+    outcome, code = Outcome(attempt.outcome), attempt.response_code
     if outcome is Outcome.OK:
         return None
     if outcome is Outcome.HTTP_ERROR and code in ADVISED_CODES:
@@ -36,11 +37,11 @@ def advice(attempt: Object) -> str | None:
     return f"advice.{outcome}"
 
 
-def afterwards(delivery: Object, resend_code: str, endpoint_state: str | None) -> str | None:
-    """Returns the key of what to do once the advice was followed; None where nothing is left to do by hand."""
-    if delivery["state"] != DeliveryState.FAILED:
+def afterwards(delivery: Delivery, resend_code: str, endpoint_state: str | None) -> str | None:
+    """Return the key of the step after the advice; None if no manual step is left."""
+    if delivery.state != "failed":
         return None
-    if delivery["test"]:
+    if delivery.test:
         return "advice.then_test"
     if resend_code != "allowed":
         return None
@@ -48,6 +49,6 @@ def afterwards(delivery: Object, resend_code: str, endpoint_state: str | None) -
     return "advice.then_resend" if is_active else "advice.then_resume"
 
 
-def retry_count(delivery: Object) -> int:
-    """Returns the sources' "Retry count": attempts after the first one."""
-    return max(0, int(delivery["attempt_count"]) - 1)
+def retry_count(delivery: Delivery) -> int:
+    """Return the sources' "Retry count": attempts after the first one."""
+    return max(0, delivery.attempt_count - 1)

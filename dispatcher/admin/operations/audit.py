@@ -7,20 +7,18 @@ import orjson
 
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.resources.audit import AuditQuery
+from dispatcher.admin.resources.audit import AuditLine, AuditPage, AuditQuery
 from dispatcher.admin.resources.serialization import (
-    Object,
     Place,
     cursor_scope,
-    limit_problems,
-    page_object,
+    page_of,
     read_cursor,
     time_text,
 )
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import problem
 from dispatcher.store import admin as store
-from dispatcher.store.audit import AuditLine, page_of_audit
+from dispatcher.store.audit import AuditRow, page_of_audit
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
@@ -35,36 +33,21 @@ class Audit:
         self,
         actor: Actor,
         query: AuditQuery = AuditQuery(),  # noqa: B008 -- frozen
-    ) -> Object:
-        """Returns a page of lines, newest first; `since` <= at < `until`.
+    ) -> AuditPage:
+        """Return a page of entries, newest first.
 
-        What concerned all tenants is shown to actors for all tenants alone.
+        Entries about all tenants are visible to actors for all tenants only.
 
         Raises:
-            ForbiddenError: no admin. InvalidRequestError: every fault of the filter.
+            ForbiddenError: no admin. InvalidRequestError: the cursor is another filter's.
             NotFoundError: the tenant is not the actor's.
         """
         actor.require(Role.ADMIN)
-        problems = limit_problems(query.limit)
-        problems += [
-            problem(name, "invalid_time")
-            for name, at in (("since", query.since), ("until", query.until))
-            if at is not None and at.tzinfo is None
-        ]
         whose = allowed_tenant(actor, query.tenant)
-        wanted = {
-            "actor": query.actor,
-            "action": query.action,
-            "object": query.object,
-            "since": query.since,
-            "until": query.until,
-        }
-        scope = cursor_scope("audit", whose, wanted)
+        scope = cursor_scope("audit", whose, query.given())
         place = read_cursor(query.cursor, scope)
         if place is not None and _NUMBER.fullmatch(place.id) is None:
-            problems.append(problem("cursor", "invalid_cursor"))
-        if problems:
-            raise InvalidRequestError(problems)
+            raise InvalidRequestError([problem("cursor", "invalid_cursor")])
         filters = [
             whose,
             query.actor,
@@ -77,19 +60,19 @@ class Audit:
         ]
         async with store.reading(self._database) as connection:
             rows = await page_of_audit(connection, filters)
-        return page_object(
-            rows, query.limit, lambda row: Place(row.at, str(row.id)), audit_object, scope=scope
+        items, next_cursor = page_of(
+            rows, query.limit, lambda row: Place(row.at, str(row.id)), _entry, scope=scope
         )
+        return AuditPage(items=items, next_cursor=next_cursor)
 
 
-def audit_object(line: AuditLine) -> Object:
-    """Returns a line of the audit log."""
-    return {
-        "id": str(line.id),
-        "at": time_text(line.at),
-        "actor": line.actor,
-        "tenant": None if line.tenant == ALL_TENANTS else line.tenant,
-        "action": line.action,
-        "object": line.object,
-        "detail": orjson.loads(line.detail),
-    }
+def _entry(row: AuditRow) -> AuditLine:
+    return AuditLine(
+        id=str(row.id),
+        at=time_text(row.at),
+        actor=row.actor,
+        tenant=None if row.tenant == ALL_TENANTS else row.tenant,
+        action=row.action,
+        object=row.object,
+        detail=orjson.loads(row.detail),
+    )

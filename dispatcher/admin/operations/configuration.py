@@ -14,8 +14,7 @@ same declaration is applied again. One that somebody else changed between compar
 refused, not overwritten.
 """
 
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
@@ -25,11 +24,19 @@ from dispatcher.admin.operations.endpoint_rules import (
     settings_of,
 )
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.operations.objects import endpoint_etag
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.resources.endpoint import DEFAULTS, PROFILE_DEFAULT, SETTINGS
+from dispatcher.admin.resources.endpoint import (
+    DEFAULTS,
+    PROFILE_DEFAULT,
+    SETTINGS,
+    AppliedDeclaration,
+    AppliedEndpoint,
+    Endpoint,
+    EndpointsQuery,
+    FieldChange,
+)
+from dispatcher.admin.resources.endpoint import EndpointAction as Action
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
-from dispatcher.admin.resources.serialization import Object
 from dispatcher.core import secret
 from dispatcher.core.errors import InvalidRequestError, SecretError
 from dispatcher.core.problems import Problem, problem
@@ -43,30 +50,18 @@ Resolve = Callable[[str], str]
 """Returns the secret behind a reference; raises ValueError with what is wrong."""
 
 
-class Action(StrEnum):
-    """What becomes of one endpoint."""
-
-    CREATE = "create"
-    UPDATE = "update"
-    UNCHANGED = "unchanged"
-    DELETE = "delete"
-    LEFT = "left"
-    """It is not in the declaration, and stays."""
-
-
 class Step(NamedTuple):
     """One endpoint: as it is, as it is to be, and the difference."""
 
     action: Action
     tenant: str
     name: str
-    before: Object | None
-    fields: dict[str, Any]
-    """What create takes, or what update is to change."""
+    before: Endpoint | None
+    fields: Mapping[str, Any]
+    """The members of `create`, or those that `update` changes."""
     secret: str | None
     """A new secret; None: it stays as it is."""
-    changes: dict[str, Any]
-    """For people: field to from and to, secrets and headers without their values."""
+    changes: dict[str, FieldChange]
 
 
 class Configuration:
@@ -77,15 +72,15 @@ class Configuration:
         self._endpoints = Endpoints(deployment)
         self._rotation = Rotation(deployment)
 
-    async def export(self, actor: Actor, *, tenant: str | None = None) -> list[Object]:
-        """Returns every endpoint as it would be declared, by tenant and name; defaults are left out.
+    async def export(self, actor: Actor, *, tenant: str | None = None) -> list[Mapping[str, Any]]:
+        """Return every endpoint as it would be declared, by tenant and name; defaults are left out.
 
         Raises:
             ForbiddenError: no admin: headers are shown whole. NotFoundError: not the actor's tenant.
         """
         actor.require(Role.ADMIN)
         found = await self._all(actor, tenant)
-        return [_declared(endpoint) for _, endpoint in sorted(found.items())]
+        return [_declared(found[key]) for key in sorted(found)]
 
     async def apply(
         self,
@@ -96,10 +91,11 @@ class Configuration:
         prune: bool = False,
         dry_run: bool = False,
         problems: Sequence[Problem] = (),
-    ) -> Object:
-        """Brings the endpoints in line and returns `items`, one for each endpoint.
+    ) -> AppliedDeclaration:
+        """Apply a declaration, or only plan it (`dry_run`).
 
-        `problems` were found in the declaration's file before; they are told with those found here.
+        `problems` of the declaration's file were found before; they are reported together with those
+        found here.
 
         Raises:
             InvalidRequestError: every fault of the declaration; nothing was changed.
@@ -108,26 +104,26 @@ class Configuration:
         """
         actor.require(Role.ADMIN)
         steps = await self.plan(actor, declared, resolve=resolve, prune=prune, problems=problems)
-        ids = [None if step.before is None else step.before["id"] for step in steps]
+        ids = [None if step.before is None else step.before.id for step in steps]
         warnings: list[str] = []
         if not dry_run:
             for index, step in enumerate(steps):
                 ids[index], found = await self._take(actor, step)
                 warnings += found
-        return {
-            "dry_run": dry_run,
-            "items": [
-                {
-                    "action": step.action,
-                    "tenant": step.tenant,
-                    "name": step.name,
-                    "id": endpoint_id,
-                    "changes": step.changes,
-                }
+        return AppliedDeclaration(
+            dry_run=dry_run,
+            items=[
+                AppliedEndpoint(
+                    action=step.action,
+                    tenant=step.tenant,
+                    name=step.name,
+                    id=endpoint_id,
+                    changes=step.changes,
+                )
                 for step, endpoint_id in zip(steps, ids, strict=True)
             ],
-            "warnings": warnings,
-        }
+            warnings=warnings,
+        )
 
     async def plan(
         self,
@@ -138,7 +134,7 @@ class Configuration:
         prune: bool,
         problems: Sequence[Problem] = (),
     ) -> list[Step]:
-        """Returns what applying would do, in order.
+        """Return the steps of applying a declaration, in order.
 
         Raises:
             InvalidRequestError: every fault of the declaration.
@@ -165,14 +161,14 @@ class Configuration:
         if problems:
             raise InvalidRequestError(problems)
         tenants = {tenant for tenant, _ in named}
-        for (tenant, name), endpoint in sorted(there.items()):
+        for tenant, name in sorted(there):
             if tenant in tenants and (tenant, name) not in named:
                 action = Action.DELETE if prune else Action.LEFT
-                steps.append(Step(action, tenant, name, endpoint, {}, None, {}))
+                steps.append(Step(action, tenant, name, there[tenant, name], {}, None, {}))
         return steps
 
     async def _step(
-        self, actor: Actor, fields: dict[str, Any], before: Object | None, resolve: Resolve
+        self, actor: Actor, fields: Mapping[str, Any], before: Endpoint | None, resolve: Resolve
     ) -> tuple[Step | None, list[Problem]]:
         """Judges one declared endpoint as create or update would, and compares."""
         profile = self._deployment.profiles.get(str(fields["profile"]))
@@ -196,31 +192,35 @@ class Configuration:
             new = {"tenant": tenant, "profile": fields["profile"], **settings_of(declared)}
             if reference:
                 new["secret"] = text
-            shown = {field: {"from": None, "to": _shown(field, new[field])} for field in new}
+            shown = {
+                field: FieldChange({"from": None, "to": _shown(field, new[field])}) for field in new
+            }
             if reference:
                 shown["secret"] = {"from": None, "to": reference}
             return Step(Action.CREATE, tenant, name, None, new, None, shown), []
-        if before["profile"] != fields["profile"]:
-            problems.append(problem("profile", "profile_fixed", profile=before["profile"]))
-        if reference == UNSIGNED and before["secret"] is not None:
+        if before.profile != fields["profile"]:
+            problems.append(problem("profile", "profile_fixed", profile=before.profile))
+        if reference == UNSIGNED and before.secret is not None:
             problems.append(problem("secret", "unsigned_not_possible"))
         if problems or declared is None:
             return None, problems
         wanted = {**DEFAULTS, **settings_of(declared)}
-        changed = {f: wanted[f] for f in SETTINGS if wanted[f] != before[f]}
+        changed = {f: wanted[f] for f in SETTINGS if wanted[f] != getattr(before, f)}
         shown = {
-            field: {"from": _shown(field, before[field]), "to": _shown(field, value)}
+            field: FieldChange(
+                {"from": _shown(field, getattr(before, field)), "to": _shown(field, value)}
+            )
             for field, value in changed.items()
         }
-        if text is not None and not await self._is_current(before["id"], text):
-            shown["secret"] = {"from": before["secret"], "to": reference}
+        if text is not None and not await self._is_current(before.id, text):
+            shown["secret"] = {"from": before.secret, "to": reference}
         else:
             text = None
         action = Action.UPDATE if shown else Action.UNCHANGED
         return Step(action, tenant, name, before, changed, text, shown), []
 
     async def _is_current(self, endpoint_id: str, text: str) -> bool:
-        """Tells whether this is the secret that signs now."""
+        """Return whether this is the secret that signs now."""
         keyring = self._deployment.keys()
         async with self._deployment.database.transaction() as connection:
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
@@ -236,21 +236,21 @@ class Configuration:
         """Makes one endpoint as it is to be; returns its id and warnings."""
         if step.action is Action.CREATE:
             made = await self._endpoints.create(actor, step.fields)
-            return made["id"], [f"{step.name}: {warning}" for warning in made["warnings"]]
+            return made.id, [f"{step.name}: {warning}" for warning in made.warnings]
         if step.before is None:
             return None, []
         if step.action in {Action.UNCHANGED, Action.LEFT}:
-            return step.before["id"], []
-        endpoint_id, etag = step.before["id"], endpoint_etag(step.before)
+            return step.before.id, []
+        endpoint_id, etag = step.before.id, step.before.etag
         if step.action is Action.DELETE:
             await self._endpoints.delete(actor, endpoint_id, if_match=etag)
             return endpoint_id, []
         warnings: list[str] = []
         if step.fields:
             answer = await self._endpoints.update(actor, endpoint_id, step.fields, if_match=etag)
-            warnings = [f"{step.name}: {warning}" for warning in answer["warnings"]]
+            warnings = [f"{step.name}: {warning}" for warning in answer.warnings]
         if step.secret is not None:
-            profile = self._deployment.profiles[step.before["profile"]]
+            profile = self._deployment.profiles[step.before.profile]
             # Where a request has room for one signature the new secret takes over at once: the
             # declaration says that it is the secret, and who wrote it has given it to the receiver.
             activate = None if profile.several_signatures else True
@@ -259,13 +259,14 @@ class Configuration:
             )
         return endpoint_id, warnings
 
-    async def _all(self, actor: Actor, tenant: str | None) -> dict[tuple[str, str], Object]:
-        found: dict[tuple[str, str], Object] = {}
+    async def _all(self, actor: Actor, tenant: str | None) -> dict[tuple[str, str], Endpoint]:
+        found: dict[tuple[str, str], Endpoint] = {}
         cursor = None
         while len(found) < ENDPOINTS_MAX:
-            page = await self._endpoints.page(actor, tenant=tenant, limit=PAGE_ROWS, cursor=cursor)
-            found |= {(one["tenant"], one["name"]): one for one in page["items"]}
-            cursor = page["next_cursor"]
+            query = EndpointsQuery(tenant=tenant, limit=PAGE_ROWS, cursor=cursor)
+            page = await self._endpoints.page(actor, query)
+            found |= {(one.tenant, one.name): one for one in page.items}
+            cursor = page.next_cursor
             if cursor is None:
                 return found
         raise InvalidRequestError(
@@ -287,12 +288,13 @@ def _shown(field: str, value: Any) -> Any:  # noqa: ANN401 -- as the field is
     return dict.fromkeys(value, secret.MASK) if field == "headers" and value else value
 
 
-def _declared(endpoint: Object) -> Object:
-    declared = {"tenant": endpoint["tenant"], "name": endpoint["name"], "url": endpoint["url"]}
-    declared["profile"] = endpoint["profile"]
+def _declared(endpoint: Endpoint) -> dict[str, Any]:
+    declared: dict[str, Any] = {
+        name: getattr(endpoint, name) for name in ("tenant", "name", "url", "profile")
+    }
     for field in SETTINGS:
-        if endpoint[field] != DEFAULTS[field]:
-            declared[field] = endpoint[field]
-    if endpoint["secret"] is None:
+        if getattr(endpoint, field) != DEFAULTS[field]:
+            declared[field] = getattr(endpoint, field)
+    if endpoint.secret is None:
         declared["secret"] = UNSIGNED
     return declared

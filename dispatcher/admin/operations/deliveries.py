@@ -1,36 +1,33 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
-from dispatcher.admin.operations.delivery_search import (
-    DeliveryFilter,
-    DeliverySearch,
-    filter_problems,
-)
+from dispatcher.admin.operations.delivery_search import DeliverySearch
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import delivery_object
+from dispatcher.admin.operations.objects import delivery_of, delivery_with_attempts
+from dispatcher.admin.resources.delivery import (
+    DeliveriesQuery,
+    Delivery,
+    DeliveryPage,
+    DeliveryWithAttempts,
+    Resent,
+)
 from dispatcher.admin.resources.serialization import (
-    LIMIT_DEFAULT,
-    Object,
     Place,
     cursor_scope,
-    limit_problems,
-    page_object,
+    page_of,
     read_cursor,
     write_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import Reason
-from dispatcher.core.problems import problem
+from dispatcher.core.problems import Problem, problem
 from dispatcher.store import admin as store
 from dispatcher.store import history
 from dispatcher.store.bodies import body_can_be_made
 from dispatcher.store.columns import DeliveryDetail
-
-__all__ = ["DeliveryFilter", "DeliveryOperations"]
 
 RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
@@ -53,34 +50,25 @@ class DeliveryOperations:
     async def page(
         self,
         actor: Actor,
-        wanted: DeliveryFilter,
-        *,
-        limit: int = LIMIT_DEFAULT,
-        cursor: str | None = None,
-    ) -> Object:
-        """Returns a page of deliveries without their attempts, newest first.
+        query: DeliveriesQuery = DeliveriesQuery(),  # noqa: B008 -- frozen
+    ) -> DeliveryPage:
+        """Return a page of deliveries without their attempts, newest first.
 
         Raises:
-            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the
+            InvalidRequestError: the cursor is another filter's. NotFoundError: the tenant is not the
             actor's.
         """
-        problems = [*filter_problems(wanted), *limit_problems(limit)]
-        if problems:
-            raise InvalidRequestError(problems)
-        scope = cursor_scope("deliveries", actor.tenant, wanted.given())
-        place = read_cursor(cursor, scope)
+        scope = cursor_scope("deliveries", actor.tenant, query.given())
+        place = read_cursor(query.cursor, scope)
         async with store.reading(self._database) as connection:
-            rows = await self._search.rows(connection, actor, wanted, place, limit + 1)
-        return page_object(
-            rows,
-            limit,
-            lambda row: Place(row.created_at, row.id),
-            delivery_object,
-            scope=scope,
+            rows = await self._search.rows(connection, actor, query, place, query.limit + 1)
+        items, next_cursor = page_of(
+            rows, query.limit, lambda row: Place(row.created_at, row.id), delivery_of, scope=scope
         )
+        return DeliveryPage(items=items, next_cursor=next_cursor)
 
-    async def show(self, actor: Actor, delivery_id: str) -> Object:
-        """Returns a delivery with its attempts; what the receiver answered is for operators.
+    async def show(self, actor: Actor, delivery_id: str) -> DeliveryWithAttempts:
+        """Return a delivery with its attempts; only operators see the responses.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -90,10 +78,10 @@ class DeliveryOperations:
                 await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
             )
             attempts = await history.load_attempts(connection, row)
-        return delivery_object(row, attempts, bodies=actor.may(Role.OPERATOR))
+        return delivery_with_attempts(row, attempts, bodies=actor.may(Role.OPERATOR))
 
-    async def resend(self, actor: Actor, delivery_id: str) -> Object:
-        """Asks for one more attempt and returns the delivery as it is now; a dispatcher makes it.
+    async def resend(self, actor: Actor, delivery_id: str) -> Delivery:
+        """Request one more attempt, which a dispatcher makes, and return the delivery as it is now.
 
         Raises:
             ForbiddenError: no operator. NotFoundError: no such delivery. ConflictError: its endpoint
@@ -119,7 +107,7 @@ class DeliveryOperations:
             await store.write_audit(
                 connection, actor.name, row.tenant, "delivery.resend", row.id, detail
             )
-        return delivery_object(row)
+        return delivery_of(row)
 
     def _require_profile(self, row: DeliveryDetail) -> None:
         """Require the profile that the missing body of a delivery is made under."""
@@ -132,39 +120,36 @@ class DeliveryOperations:
     async def resend_matching(
         self,
         actor: Actor,
-        wanted: DeliveryFilter,
+        wanted: DeliveriesQuery,
         *,
         dry_run: bool,
-        cursor: str | None = None,
         progress: Callable[[int], None] = lambda _: None,
-    ) -> Object:
-        """Asks for one extra attempt of each delivery of a filter, newest first; `dry_run` only counts.
+    ) -> Resent:
+        """Request one more attempt of each delivery of a filter, newest first; `dry_run` only counts them.
 
-        Tests, and what has no body or no endpoint (any more), are left out. One call looks at
-        `RESEND_MAX` at most: `capped` says that there are more, and `next_cursor` is where another
-        call goes on. Requests are committed in batches, `progress` hearing the count so far; a call
-        that is cut off has asked for those. The filter is audited once.
-
-        Returns `{count, capped, limit, dry_run, next_cursor}`; `count` is how many there are (dry
-        run) or were asked for.
+        Test events and deliveries without a body or an endpoint are left out. One call examines at
+        most `RESEND_MAX` deliveries from the filter's cursor on, and ignores its limit. Requests are
+        committed in batches, and `progress` is called with the count so far; an interrupted call has
+        requested those. The filter is audited once.
 
         Raises:
-            ForbiddenError: no operator. InvalidRequestError: every fault of the filter; or it says
-            nothing. TooManyError: too many resends for this endpoint, or of this kind.
+            ForbiddenError: no operator. InvalidRequestError: the filter is empty or of test events,
+            or the cursor is another filter's. TooManyError: too many resends for this endpoint, or
+            of this kind.
         """
         actor.require(Role.OPERATOR)
-        problems = filter_problems(wanted)
+        problems: list[Problem] = []
         if not wanted.given():
             problems.append(problem("filter", "empty_filter"))
         if wanted.test:
             problems.append(problem("test", "test_not_resendable"))
         if problems:
             raise InvalidRequestError(problems)
-        wanted = replace(wanted, test=False)
+        wanted = wanted.model_copy(update={"test": False})
         if not dry_run:
             self._allowance.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
         scope = cursor_scope("resend", actor.tenant, wanted.given())
-        place = read_cursor(cursor, scope)
+        place = read_cursor(wanted.cursor, scope)
         count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH
         while rows < RESEND_MAX:
             async with store.reading(self._database) as connection:
@@ -189,16 +174,16 @@ class DeliveryOperations:
                 place = None
                 break
             place = Place(batch[-1].created_at, batch[-1].id)
-        return {
-            "count": count,
-            "capped": place is not None,
-            "limit": RESEND_MAX,
-            "dry_run": dry_run,
-            "next_cursor": None if place is None else write_cursor(place, scope),
-        }
+        return Resent(
+            count=count,
+            capped=place is not None,
+            limit=RESEND_MAX,
+            dry_run=dry_run,
+            next_cursor=None if place is None else write_cursor(place, scope),
+        )
 
-    async def cancel(self, actor: Actor, delivery_id: str) -> Object:
-        """Ends a delivery that waits and returns it; an attempt in flight is still recorded.
+    async def cancel(self, actor: Actor, delivery_id: str) -> DeliveryWithAttempts:
+        """Cancel a waiting delivery and return it; an attempt in flight is still recorded.
 
         Raises:
             ForbiddenError: no operator. NotFoundError: no such delivery. ConflictError: it has ended

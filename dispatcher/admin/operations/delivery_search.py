@@ -8,22 +8,17 @@ them soon, and it begins at the newest of them.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
 from dispatcher.admin.operations.deployment import Actor
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.resources.delivery import REQUEST_ID, request_id_problems
-from dispatcher.admin.resources.serialization import Place, time_text
+from dispatcher.admin.resources.delivery import REQUEST_ID, DeliveriesQuery
+from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.admin.resources.serialization import Place
 from dispatcher.core import codes, ids
-from dispatcher.core.limits import LABEL_VALUE_CHARACTERS_MAX
-from dispatcher.core.matching import labels_problems
-from dispatcher.core.model import DeliveryState
-from dispatcher.core.printable import is_text
-from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import FieldSource, Profile
 from dispatcher.store import history
 from dispatcher.store.columns import DeliveryDetail, day_of_uuid, first_uuid, uuid_of
@@ -39,37 +34,6 @@ EVENTS_MAX: Final = 1_000
 """Events that a label may have for their deliveries to be read one by one: some 5 µs each."""
 EVENTS_FIRST: Final = 100
 """Of those, how many are looked at first: each costs four pages of the index, and a page shows fifty deliveries."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter:
-    """Which deliveries: all that is given must hold; `since` <= created_at < `until`.
-
-    `request_id` is the id in the body of a profile that has one (humansoft); `labels` are the
-    event's. `search` is what a person types: a delivery's, event's or request's id, a label as
-    `name=value`, or a business key, which is the value of any label.
-    """
-
-    endpoint_id: str | None = None
-    event_id: str | None = None
-    request_id: str | None = None
-    event_type: str | None = None
-    state: str | None = None
-    labels: Mapping[str, str] | None = None
-    tenant: str | None = None
-    test: bool | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    search: str | None = None
-
-    def given(self) -> dict[str, object]:
-        """Returns what is given, by name, ready for the audit log."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: time_text(value) if isinstance(value, datetime) else value
-            for name, value in values.items()
-            if value is not None and value not in ({}, "")
-        }
 
 
 class _Requested(NamedTuple):
@@ -90,7 +54,7 @@ class DeliverySearch:
         self,
         connection: "Reach",
         actor: Actor,
-        wanted: DeliveryFilter,
+        wanted: DeliveriesQuery,
         place: Place | None,
         rows_max: int,
     ) -> list[DeliveryDetail]:
@@ -117,14 +81,14 @@ class DeliverySearch:
             ):
                 return []
             if requested.test is not None:
-                wanted = replace(wanted, test=requested.test)
+                wanted = _changed(wanted, test=requested.test)
             events = await history.requested_events(
                 connection, requested.digits, requested.profiles
             )
             return await _of_events(
                 connection, events, requested.profiles, tenant, wanted, place, rows_max
             )
-        labels = orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None
+        labels = orjson.dumps(dict(wanted.label)).decode() if wanted.label else None
         if (labels or value_path) and wanted.event_id is None:
             day_max = None if place is None else place.at.date()
             found = await history.labelled_events(
@@ -140,7 +104,7 @@ class DeliverySearch:
                         break
                 return rows
             newest = found[0][1] + timedelta(milliseconds=1)
-            wanted = replace(wanted, until=min(newest, wanted.until or newest))
+            wanted = _changed(wanted, until=min(newest, wanted.until or newest))
         below = _below(wanted, place)
         return await history.page_of_deliveries(
             connection,
@@ -162,8 +126,8 @@ class DeliverySearch:
         )
 
     async def _read_search(
-        self, connection: "Reach", tenant: str | None, wanted: DeliveryFilter
-    ) -> tuple[DeliveryFilter, str | None]:
+        self, connection: "Reach", tenant: str | None, wanted: DeliveriesQuery
+    ) -> tuple[DeliveriesQuery, str | None]:
         """Returns the filter that a person's words come to, and what may be an event's id or a label's value."""
         text = (wanted.search or "").strip()
         if ids.is_id(text, ids.DELIVERY_PREFIX):
@@ -171,15 +135,15 @@ class DeliverySearch:
             if row is not None and (wanted.event_id or row.event_id) == row.event_id:
                 endpoint_id = wanted.endpoint_id or row.endpoint_id
                 if endpoint_id == row.endpoint_id:
-                    found = replace(wanted, event_id=row.event_id, endpoint_id=endpoint_id)
+                    found = _changed(wanted, event_id=row.event_id, endpoint_id=endpoint_id)
                     return found, None
         requested = REQUEST_ID.fullmatch(text)
         if requested is not None and requested[1] and self._requested(text) is not None:
-            return replace(wanted, request_id=text), None
+            return _changed(wanted, request_id=text), None
         label = _LABEL.fullmatch(text)
         if label is not None:
-            labels = {**(wanted.labels or {}), label[1]: label[2]}
-            return replace(wanted, labels=labels), None
+            labels = {**(wanted.label or {}), label[1]: label[2]}
+            return _changed(wanted, label=labels), None
         return wanted, text
 
     def _requested(self, text: str) -> _Requested | None:
@@ -203,7 +167,7 @@ class DeliverySearch:
 
 
 async def search_events(
-    connection: "Reach", actor: Actor, wanted: DeliveryFilter, place: Place | None, rows_max: int
+    connection: "Reach", actor: Actor, wanted: EventsQuery, place: Place | None, rows_max: int
 ) -> list[EventDetail]:
     """Returns the newest events of a filter after a place, by the same ways as deliveries.
 
@@ -212,7 +176,7 @@ async def search_events(
     """
     tenant = allowed_tenant(actor, wanted.tenant)
     text = (wanted.search or "").strip()
-    labels, value_path = dict(wanted.labels or {}), None
+    labels, value_path = dict(wanted.label or {}), None
     if text:
         found = await history.find_event(connection, text, tenant)
         if found is not None:
@@ -224,7 +188,7 @@ async def search_events(
             value_path = _value_path(text)
     labels_text = orjson.dumps(labels).decode() if labels else None
     until = wanted.until
-    rest = [tenant, wanted.event_type, labels_text, wanted.test, wanted.since]
+    rest = [tenant, wanted.wanted_type, labels_text, wanted.test, wanted.since]
     if labels or value_path:
         day_max = None if place is None else place.at.date()
         labelled = await history.labelled_events(
@@ -240,17 +204,21 @@ async def search_events(
     )
 
 
-def _is_within(event: EventDetail, wanted: DeliveryFilter, place: Place | None) -> bool:
+def _is_within(event: EventDetail, wanted: EventsQuery, place: Place | None) -> bool:
     """Tells whether the rest of a filter lets an event through that was found by its id."""
     at = event.accepted_at or event.inserted_at
     return (
-        (wanted.event_type or event.type) == event.type
+        (wanted.wanted_type or event.type) == event.type
         and wanted.test in {None, event.test}
-        and set((wanted.labels or {}).items()) <= set(event.labels.items())
+        and set((wanted.label or {}).items()) <= set(event.labels.items())
         and (wanted.since is None or at >= wanted.since)
         and (wanted.until is None or at < wanted.until)
         and (place is None or (at, event.id) < place)
     )
+
+
+def _changed(wanted: DeliveriesQuery, **changes: object) -> DeliveriesQuery:
+    return wanted.model_copy(update=changes)
 
 
 def _value_path(value: str) -> str:
@@ -273,16 +241,16 @@ def _in_two_parts(found: Sequence[EventKey]) -> Iterator[list[EventKey]]:
             yield part
 
 
-def _type_and_code(wanted: DeliveryFilter) -> tuple[str | None, int | None]:
+def _type_and_code(wanted: DeliveriesQuery) -> tuple[str | None, int | None]:
     event_type = wanted.event_type
     return event_type, None if event_type is None else codes.event_type_code(event_type)
 
 
-def _state_code(wanted: DeliveryFilter) -> int | None:
+def _state_code(wanted: DeliveriesQuery) -> int | None:
     return None if wanted.state is None else codes.STATE_CODES[wanted.state]
 
 
-def _below(wanted: DeliveryFilter, place: Place | None) -> "UUID | None":
+def _below(wanted: DeliveriesQuery, place: Place | None) -> "UUID | None":
     """Returns the id that all of a page are below: the last one of the page before, or `until`."""
     until = first_uuid(wanted.until)
     if place is None:
@@ -297,7 +265,7 @@ async def _of_events(
     events: Sequence[EventKey],
     profiles: Sequence[str] | None,
     tenant: str | None,
-    wanted: DeliveryFilter,
+    wanted: DeliveriesQuery,
     place: Place | None,
     rows_max: int,
 ) -> list[DeliveryDetail]:
@@ -317,29 +285,6 @@ async def _of_events(
             first_uuid(wanted.since),
             _below(wanted, place),
             rows_max,
-            orjson.dumps(dict(wanted.labels)).decode() if wanted.labels else None,
+            orjson.dumps(dict(wanted.label)).decode() if wanted.label else None,
         ],
     )
-
-
-def filter_problems(wanted: DeliveryFilter) -> list[Problem]:
-    """List every problem of a filter."""
-    problems = labels_problems(wanted.labels, "label") if wanted.labels else []
-    if wanted.state is not None and wanted.state not in tuple(DeliveryState):
-        allowed = ", ".join(DeliveryState)
-        problems.append(problem("state", "not_one_of", value=wanted.state, allowed=allowed))
-    if wanted.request_id is not None:
-        problems += request_id_problems(wanted.request_id)
-    if wanted.search is not None and len(wanted.search) > LABEL_VALUE_CHARACTERS_MAX:
-        problems.append(problem("search", "too_long", maximum=LABEL_VALUE_CHARACTERS_MAX))
-    problems += [
-        problem(name, "invalid_text")
-        for name in ("endpoint_id", "event_id", "event_type", "tenant", "search")
-        if not is_text(getattr(wanted, name) or "")
-    ]
-    problems += [
-        problem(name, "invalid_time")
-        for name, at in (("since", wanted.since), ("until", wanted.until))
-        if at is not None and at.tzinfo is None
-    ]
-    return problems

@@ -5,6 +5,7 @@ trigger does), by which every dispatcher learns of it before its next fan-out.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
@@ -19,16 +20,22 @@ from dispatcher.admin.operations.endpoint_rules import (
     read_new_endpoint,
     settings_of,
 )
-from dispatcher.admin.operations.objects import endpoint_etag
-from dispatcher.admin.resources.endpoint import DEFAULTS, SETTINGS
+from dispatcher.admin.resources.endpoint import (
+    DEFAULTS,
+    SETTINGS,
+    ChangedEndpoint,
+    Endpoint,
+    EndpointPage,
+    EndpointProblem,
+    EndpointsQuery,
+    WaitingDeliveries,
+    etag_of,
+)
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.admin.resources.serialization import (
-    LIMIT_DEFAULT,
-    Object,
     Place,
     cursor_scope,
-    limit_problems,
-    page_object,
+    page_of,
     read_cursor,
     time_text,
 )
@@ -44,7 +51,6 @@ from dispatcher.core.errors import (
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import EndpointId, EndpointState, Reason
 from dispatcher.core.problems import problem
-from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import NONCE_BYTES, Keyring
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import masked_url
@@ -70,11 +76,11 @@ class Endpoints:
         self._deployment = deployment
         self._database = deployment.database
 
-    async def create(self, actor: Actor, fields: Mapping[str, object]) -> Object:
-        """Makes an endpoint and returns it with its whole secret, and `warnings`.
+    async def create(self, actor: Actor, fields: Mapping[str, object]) -> ChangedEndpoint:
+        """Create an endpoint and return it with its whole secret.
 
-        `fields` are those of the API. A `secret` that is left out is made; null makes an unsigned
-        endpoint.
+        `fields` are the unvalidated members of `NewEndpoint`: their rules depend on the profile. An
+        omitted `secret` is generated; null creates an unsigned endpoint.
 
         Raises:
             ForbiddenError: no admin. InvalidRequestError: every fault. ConflictError: the name is
@@ -110,10 +116,13 @@ class Endpoints:
             made = await store.load_endpoint(connection, endpoint_id, None)
             sealed = await store.load_secrets(connection, [endpoint_id])
         assert made is not None  # noqa: S101 -- it was inserted in this transaction
-        answer = self._object(made, sealed[endpoint_id], actor)
-        answer["secret"] = None if chosen is None else chosen.reveal()
-        answer["warnings"] = event_types_warnings(made.event_types, self._deployment)
-        return answer
+        return self._changed(
+            made,
+            sealed[endpoint_id],
+            actor,
+            warnings=event_types_warnings(made.event_types, self._deployment),
+            secret=None if chosen is None else chosen.reveal(),
+        )
 
     async def _require_room(self, connection: "Reach", tenant: str) -> None:
         """Return if the endpoint that was just inserted is within its tenant's limit.
@@ -130,42 +139,33 @@ class Endpoints:
     async def page(
         self,
         actor: Actor,
-        *,
-        tenant: str | None = None,
-        name: str | None = None,
-        profile: str | None = None,
-        state: str | None = None,
-        limit: int = LIMIT_DEFAULT,
-        cursor: str | None = None,
-    ) -> Object:
-        """Returns a page of endpoints, newest first.
+        query: EndpointsQuery = EndpointsQuery(),  # noqa: B008 -- frozen
+    ) -> EndpointPage:
+        """Return a page of endpoints, newest first.
 
         Raises:
-            InvalidRequestError: a filter, the limit or the cursor is wrong.
+            InvalidRequestError: the cursor is another filter's.
         """
-        problems = limit_problems(limit)
-        if state is not None and state not in tuple(EndpointState):
-            allowed = ", ".join(EndpointState)
-            problems.append(problem("state", "not_one_of", value=state, allowed=allowed))
-        if problems:
-            raise InvalidRequestError(problems)
-        wanted = {"tenant": tenant, "name": name, "profile": profile, "state": state}
-        scope = cursor_scope("endpoints", actor.tenant, wanted)
-        place = read_cursor(cursor, scope) or (None, None)
-        filters = [allowed_tenant(actor, tenant), name, profile, state, *place, limit + 1, None]
+        tenant = allowed_tenant(actor, query.tenant)
+        scope = cursor_scope("endpoints", actor.tenant, query.given())
+        place = read_cursor(query.cursor, scope) or (None, None)
+        filters = [
+            tenant, query.name, query.profile, query.state, *place, query.limit + 1, None,
+        ]  # fmt: skip
         async with store.reading(self._database) as connection:
             rows = await store.page_of_endpoints(connection, filters)
             sealed = await store.load_secrets(connection, [row.id for row in rows])
-        return page_object(
+        items, next_cursor = page_of(
             rows,
-            limit,
+            query.limit,
             lambda row: Place(row.created_at, row.id),
-            lambda row: self._object(row, sealed[row.id], actor),
+            lambda row: self._shown(row, sealed[row.id], actor),
             scope=scope,
         )
+        return EndpointPage(items=items, next_cursor=next_cursor)
 
-    async def show(self, actor: Actor, endpoint_id: str) -> Object:
-        """Returns an endpoint, its secret masked.
+    async def show(self, actor: Actor, endpoint_id: str) -> Endpoint:
+        """Return an endpoint; its secret is masked.
 
         Raises:
             NotFoundError: there is none of that id, or it is deleted.
@@ -175,12 +175,12 @@ class Endpoints:
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
             sealed = await store.load_secrets(connection, [endpoint_id])
-        return self._object(row, sealed[endpoint_id], actor)
+        return self._shown(row, sealed[endpoint_id], actor)
 
-    async def waiting(self, actor: Actor, endpoint_id: str) -> Object:
-        """Returns what waits for an endpoint: what a pause holds, and a deletion cancels.
+    async def waiting(self, actor: Actor, endpoint_id: str) -> WaitingDeliveries:
+        """Return how many deliveries wait for an endpoint: a pause holds them, a deletion cancels them.
 
-        `waiting_count` ends at `WAITING_COUNT_MAX`, and `capped` then says that there are more.
+        They are counted up to `WAITING_COUNT_MAX`.
 
         Raises:
             NotFoundError: no such endpoint.
@@ -188,13 +188,13 @@ class Endpoints:
         async with store.reading(self._database) as connection:
             found(await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
             (row,) = await read_waiting(connection, [endpoint_id], None, WAITING_COUNT_MAX)
-        return {
-            "endpoint_id": endpoint_id,
-            "waiting_count": min(row.waiting_count, WAITING_COUNT_MAX),
-            "retrying_count": min(row.retrying_count, WAITING_COUNT_MAX),
-            "capped": row.waiting_count > WAITING_COUNT_MAX,
-            "oldest_due_at": time_text(row.oldest_due_at),
-        }
+        return WaitingDeliveries(
+            endpoint_id=endpoint_id,
+            waiting_count=min(row.waiting_count, WAITING_COUNT_MAX),
+            retrying_count=min(row.retrying_count, WAITING_COUNT_MAX),
+            capped=row.waiting_count > WAITING_COUNT_MAX,
+            oldest_due_at=time_text(row.oldest_due_at),
+        )
 
     async def update(
         self,
@@ -203,10 +203,11 @@ class Endpoints:
         fields: Mapping[str, object],
         *,
         if_match: str | None = None,
-    ) -> Object:
-        """Changes what is given and returns the endpoint, with `warnings`.
+    ) -> ChangedEndpoint:
+        """Change the given fields and return the endpoint.
 
-        `if_match` is the `endpoint_etag` of the object that the change was made from; None: any.
+        `fields` are the unvalidated members of `EndpointChange`. `if_match` is the `etag` of the
+        endpoint that the change was made from; None: any.
 
         Raises:
             ForbiddenError: no admin. InvalidRequestError: every fault. NotFoundError: no such
@@ -246,16 +247,15 @@ class Endpoints:
                 )
             row = found(await store.load_endpoint(connection, endpoint_id, None), endpoint_id)
             sealed = await store.load_secrets(connection, [endpoint_id])
-        answer = self._object(row, sealed[endpoint_id], actor)
-        answer["warnings"] = (
+        warnings = (
             event_types_warnings(row.event_types, self._deployment)
             if "event_types" in changed
             else []
         )
-        return answer
+        return self._changed(row, sealed[endpoint_id], actor, warnings=warnings)
 
-    async def pause(self, actor: Actor, endpoint_id: str) -> Object:
-        """Holds an endpoint's deliveries until it is resumed; a paused one stays as it is.
+    async def pause(self, actor: Actor, endpoint_id: str) -> Endpoint:
+        """Hold an endpoint's deliveries until it is resumed; a paused endpoint is not changed.
 
         Raises:
             NotFoundError: no such endpoint. ConflictError: it is disabled.
@@ -274,8 +274,8 @@ class Endpoints:
                 )
         return await self.show(actor, endpoint_id)
 
-    async def resume(self, actor: Actor, endpoint_id: str) -> Object:
-        """Makes a paused or disabled endpoint active; what waits is sent, oldest first.
+    async def resume(self, actor: Actor, endpoint_id: str) -> Endpoint:
+        """Activate a paused or disabled endpoint; its waiting deliveries are sent, oldest first.
 
         Raises:
             NotFoundError: no such endpoint.
@@ -294,7 +294,7 @@ class Endpoints:
         return await self.show(actor, endpoint_id)
 
     async def delete(self, actor: Actor, endpoint_id: str, *, if_match: str | None = None) -> None:
-        """Deletes an endpoint and its secrets, and cancels what waits; history stays readable.
+        """Delete an endpoint and its secrets, and cancel its waiting deliveries; its history is kept.
 
         Raises:
             NotFoundError: no such endpoint. PreconditionFailedError: it has changed since
@@ -322,43 +322,52 @@ class Endpoints:
                 [(EndpointId(endpoint_id), Reason.ENDPOINT_DELETED)], CANCELLED_AT_ONCE_MAX
             )
 
-    def _object(self, row: EndpointDetail, sealed: Sequence[SealedSecret], actor: Actor) -> Object:
-        profile = self._deployment.profiles.get(row.profile)
-        answer = endpoint_object(row, sealed, profile, self._deployment)
-        if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
-            answer["headers"] = dict.fromkeys(row.headers, secret.MASK)
-        if not actor.may(Role.OPERATOR):  # Some URLs are credentials: whoever has one may send.
-            answer["url"] = masked_url(row.url)
-        return answer
+    def _shown(self, row: EndpointDetail, sealed: Sequence[SealedSecret], actor: Actor) -> Endpoint:
+        return endpoint_of(row, sealed, self._deployment, actor)
+
+    def _changed(
+        self,
+        row: EndpointDetail,
+        sealed: Sequence[SealedSecret],
+        actor: Actor,
+        *,
+        warnings: list[str],
+        **changes: Any,  # noqa: ANN401 -- fields of an endpoint
+    ) -> ChangedEndpoint:
+        endpoint = self._shown(row, sealed, actor)
+        values = {one.name: getattr(endpoint, one.name) for one in dataclasses.fields(endpoint)}
+        return ChangedEndpoint(**{**values, **changes}, warnings=warnings)
 
 
-def endpoint_object(
-    row: EndpointDetail,
-    sealed: Sequence[SealedSecret],
-    profile: Profile | None,
-    deployment: Deployment,
-) -> Object:
-    """Return an endpoint with its secrets masked; one that cannot be opened shows stars alone.
-
-    `problem` is null, or `{reason, detail}`: why the configuration does not let it be sent to.
-    """
+def endpoint_of(
+    row: EndpointDetail, sealed: Sequence[SealedSecret], deployment: Deployment, actor: Actor
+) -> Endpoint:
+    """Return an endpoint as the actor may see it; a secret that no key decrypts is shown as stars."""
     opened = {one.role: _opened(one, row.id, deployment.keyring) for one in sealed}
     current = opened.get("current")
-    answer: Object = {field: getattr(row, field) for field in EndpointDetail._fields}
-    answer["created_at"] = time_text(row.created_at)
-    answer["updated_at"] = time_text(row.updated_at)
-    answer["secret"] = _masked(opened, "current")
-    answer["public_key"] = None
+    profile = deployment.profiles.get(row.profile)
+    public_key = None
     if profile is not None and current is not None:
         with contextlib.suppress(SecretError):
-            answer["public_key"] = secret.public_key(profile, current)
-    answer["staged_secret"] = _masked(opened, "staged")
-    answer["previous_secret_expires_at"] = previous_expiry(sealed)
+            public_key = secret.public_key(profile, current)
+    values = row._asdict()
+    if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
+        values["headers"] = dict.fromkeys(row.headers, secret.MASK)
+    if not actor.may(Role.OPERATOR):  # Some URLs are credentials: whoever has one may send.
+        values["url"] = masked_url(row.url)
+    values["created_at"] = time_text(row.created_at)
+    values["updated_at"] = time_text(row.updated_at)
     unusable = deployment.problem_of(store.routed_row(row, sealed))
-    answer["problem"] = (
-        None if unusable is None else {"reason": unusable.problem, "detail": unusable.detail}
+    return Endpoint(
+        **values,
+        secret=_masked(opened, "current"),
+        public_key=public_key,
+        staged_secret=_masked(opened, "staged"),
+        previous_secret_expires_at=previous_expiry(sealed),
+        problem=None
+        if unusable is None or unusable.problem is None
+        else EndpointProblem(reason=unusable.problem, detail=unusable.detail),
     )
-    return answer
 
 
 def previous_expiry(sealed: Sequence[SealedSecret]) -> str | None:
@@ -390,7 +399,7 @@ def seal(keyring: Keyring, chosen: Secret, endpoint_id: str) -> tuple[str, bytes
 
 
 def _require_version(row: EndpointDetail, if_match: str | None) -> None:
-    present = endpoint_etag({"updated_at": time_text(row.updated_at)})
+    present = etag_of(time_text(row.updated_at))
     if if_match is not None and if_match != present:
         raise PreconditionFailedError(problem("If-Match", "version_changed", version=present))
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.event import ErasedEvents
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.problems import problem
@@ -42,10 +42,10 @@ class Erasure:
         labels: Mapping[str, str] | None = None,
         dry_run: bool = False,
         progress: Callable[[int], None] = lambda _: None,
-    ) -> Object:
-        """Erases one event by its id, or all that have these labels, and returns the counts.
+    ) -> ErasedEvents:
+        """Erase one event by its id, or all that have these labels, and return the counts.
 
-        An id that was used again after it was forgotten names several events: all of them.
+        An id that was used again after it was forgotten names several events: all of them are erased.
 
         Raises:
             InvalidRequestError: neither or both were given, or a label is wrong.
@@ -72,7 +72,7 @@ class Erasure:
             progress(total.events)
         if event_id is not None and not total.events:
             raise NotFoundError(f"there is no event {event_id!r}")
-        return {"dry_run": dry_run, "ids": list(ids)[:SHOWN_MAX], **total._asdict()}
+        return ErasedEvents(dry_run=dry_run, ids=list(ids)[:SHOWN_MAX], **total._asdict())
 
     async def _found(
         self, event_id: str | None, labels: Mapping[str, str] | None, tenant: str | None

@@ -7,23 +7,23 @@ from typing import Final
 
 import orjson
 
-from dispatcher.admin.operations.delivery_search import (
-    DeliveryFilter,
-    filter_problems,
-    search_events,
-)
+from dispatcher.admin.operations.delivery_search import search_events
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import event_object
-from dispatcher.admin.resources.event import id_problems, occurred_at_problems
+from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
+from dispatcher.admin.resources.event import (
+    Event,
+    EventPage,
+    EventsQuery,
+    EventWithDeliveries,
+    id_problems,
+    occurred_at_problems,
+)
 from dispatcher.admin.resources.fields import TENANT_DEFAULT, tenant_problems
 from dispatcher.admin.resources.serialization import (
-    LIMIT_DEFAULT,
-    Object,
     Place,
     cursor_scope,
-    limit_problems,
-    page_object,
+    page_of,
     read_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -60,11 +60,11 @@ class Events:
         self._deployment = deployment
         self._database = deployment.database
 
-    async def publish(self, actor: Actor, event: NewEvent) -> tuple[Object, bool]:
-        """Commits an event and returns it, and whether it is new.
+    async def publish(self, actor: Actor, event: NewEvent) -> tuple[Event, bool]:
+        """Commit an event and return it, and whether it is new.
 
-        A known id answers the first event of that id, and nothing is published. The event is its
-        own record: nothing is written to the audit log.
+        If the id is known, nothing is published, and the first event of that id is returned. The
+        event is its own record: nothing is written to the audit log.
 
         Raises:
             ForbiddenError: no operator. InvalidRequestError: every fault. ConflictError: the id is
@@ -97,86 +97,53 @@ class Events:
                 taken = await history.find_event(connection, event.id or "", None)
         if known is None:
             raise ConflictError(f"the id {event.id!r} is taken by an event {_owner(taken)}")
-        return event_object(known), published is not None
+        return event_of(known), published is not None
 
     async def page(
         self,
         actor: Actor,
-        *,
-        event_type: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        tenant: str | None = None,
-        test: bool | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        search: str | None = None,
-        limit: int = LIMIT_DEFAULT,
-        cursor: str | None = None,
-    ) -> Object:
-        """Returns a page of events without their deliveries, newest first, waiting ones included.
+        query: EventsQuery = EventsQuery(),  # noqa: B008 -- frozen
+    ) -> EventPage:
+        """Return a page of events without their deliveries, newest first, those in the outbox included.
 
-        `search` is what a person types: an event's id, a label as `name=value`, or a business key,
-        which is the value of any label.
+        With `quarantined` it has the events whose fan-out Postgres rejected, the latest first; of
+        the other filters only the tenant applies.
 
         Raises:
-            InvalidRequestError: every fault of the filter. NotFoundError: the tenant is not the
+            InvalidRequestError: the cursor is another filter's. NotFoundError: the tenant is not the
             actor's.
         """
-        wanted = DeliveryFilter(
-            event_type=event_type,
-            labels=labels,
-            tenant=tenant,
-            test=test,
-            since=since,
-            until=until,
-            search=search,
-        )
-        problems = [*filter_problems(wanted), *limit_problems(limit)]
-        if problems:
-            raise InvalidRequestError(problems)
-        scope = cursor_scope("events", actor.tenant, wanted.given())
-        place = read_cursor(cursor, scope)
+        if query.quarantined:
+            return await self._quarantined(actor, query)
+        scope = cursor_scope("events", actor.tenant, query.given())
+        place = read_cursor(query.cursor, scope)
         async with store.reading(self._database) as connection:
-            rows = await search_events(connection, actor, wanted, place, limit + 1)
-        return page_object(
+            rows = await search_events(connection, actor, query, place, query.limit + 1)
+        items, next_cursor = page_of(
             rows,
-            limit,
+            query.limit,
             lambda row: Place(row.accepted_at or row.inserted_at, row.id),
-            event_object,
+            event_of,
             scope=scope,
         )
+        return EventPage(items=items, next_cursor=next_cursor)
 
-    async def quarantined(
-        self,
-        actor: Actor,
-        *,
-        tenant: str | None = None,
-        limit: int = LIMIT_DEFAULT,
-        cursor: str | None = None,
-    ) -> Object:
-        """Return a page of events whose fan-out Postgres rejected, the latest first.
-
-        Raises:
-            InvalidRequestError: the limit or the cursor is invalid. NotFoundError: the tenant is not
-            the actor's.
-        """
-        problems = limit_problems(limit)
-        if problems:
-            raise InvalidRequestError(problems)
-        scope = cursor_scope("quarantined", actor.tenant, {"tenant": tenant})
-        place = read_cursor(cursor, scope) or (None, None)
-        filters = [allowed_tenant(actor, tenant), *place, limit + 1]
+    async def _quarantined(self, actor: Actor, query: EventsQuery) -> EventPage:
+        scope = cursor_scope("quarantined", actor.tenant, {"tenant": query.tenant})
+        place = read_cursor(query.cursor, scope) or (None, None)
+        filters = [allowed_tenant(actor, query.tenant), *place, query.limit + 1]
         async with store.reading(self._database) as connection:
             rows = await history.page_of_quarantined_events(connection, filters)
-        return page_object(
+        items, next_cursor = page_of(
             rows,
-            limit,
+            query.limit,
             lambda row: Place(row.quarantined_at or row.inserted_at, row.id),
-            event_object,
+            event_of,
             scope=scope,
         )
+        return EventPage(items=items, next_cursor=next_cursor)
 
-    async def release(self, actor: Actor, event_id: str) -> Object:
+    async def release(self, actor: Actor, event_id: str) -> EventWithDeliveries:
         """Return a quarantined event to the queue, and return the event.
 
         It gets a new id if an earlier event has its id.
@@ -198,8 +165,8 @@ class Events:
         renumbered = await EventNumbers(self._database).renumber([event_id])
         return await self.show(actor, renumbered.get(event_id, event_id))
 
-    async def show(self, actor: Actor, event_id: str) -> Object:
-        """Returns the newest event of that id with its deliveries.
+    async def show(self, actor: Actor, event_id: str) -> EventWithDeliveries:
+        """Return the newest event of that id with its deliveries.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -209,7 +176,9 @@ class Events:
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")
             deliveries = await history.deliveries_of_event(connection, event)
-        return event_object(event, deliveries)
+        return EventWithDeliveries(
+            **event_values(event), deliveries=[delivery_of(row) for row in deliveries]
+        )
 
     async def _problems(self, event: NewEvent) -> list[Problem]:
         problems = event_type_problems(event.type)

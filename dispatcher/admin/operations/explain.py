@@ -4,14 +4,15 @@ from datetime import datetime
 from typing import NamedTuple, assert_never
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
-from dispatcher.admin.operations.objects import delivery_object, event_object
+from dispatcher.admin.operations.objects import delivery_of, event_of
 from dispatcher.admin.operations.reasons import (
     NO_DISPATCHER,
     Circumstances,
     next_step,
-    reason_words,
+    reason_advice,
 )
-from dispatcher.admin.resources.serialization import Object, time_text
+from dispatcher.admin.resources.event import Explanation, Verdict
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
@@ -24,8 +25,8 @@ from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 
-class Verdict(NamedTuple):
-    """Whether an endpoint gets the event, why in a word and in a sentence, and what comes next."""
+class Decision(NamedTuple):
+    """Whether an endpoint gets the event, the reason as a code and as a sentence, and the next step."""
 
     gets_it: bool
     why: str
@@ -34,23 +35,23 @@ class Verdict(NamedTuple):
     next_code: str = "nothing"
     """Stable; `reasons.py` and this module say which there are."""
     at: datetime | None = None
-    """When that happened which `why` names: delivered, made later, changed later."""
-    next_at: datetime | None = None
-    """When what comes next is due, where that is known."""
+    """When that happened which `why` names: delivered, created later, changed later."""
+    next_at: str | None = None
+    """The time of the next step, where it is known."""
 
 
-class Explanation:
-    """Explains events."""
+class Explainer:
+    """Explains the deliveries of events."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._database = deployment.database
         self._clock = deployment.clock
 
-    async def explain(self, actor: Actor, event_id: str) -> Object:
-        """Returns the event, how many dispatchers run, and a verdict for each endpoint.
+    async def explain(self, actor: Actor, event_id: str) -> Explanation:
+        """Return the event with a verdict for each endpoint of its tenant.
 
-        The endpoints are those of the event's tenant; those that were deleted before the event came are left out.
+        Endpoints that were deleted before the event was inserted are left out.
 
         Raises:
             NotFoundError: there is no event of that id.
@@ -78,10 +79,10 @@ class Explanation:
         }
         came_at = event.accepted_at or event.inserted_at
         verdicts = [
-            _object(
+            _verdict(
                 endpoint,
                 deliveries.get(endpoint.id),
-                judge(
+                decide(
                     event,
                     endpoint,
                     deliveries.get(endpoint.id),
@@ -109,38 +110,35 @@ class Explanation:
         )
         if not alive:
             summary += f"; {NO_DISPATCHER}"
-        return {
-            "event": event_object(event),
-            "summary": summary,
-            "dispatchers_alive": alive,
-            "endpoints": verdicts,
-        }
+        return Explanation(
+            event=event_of(event), summary=summary, dispatchers_alive=alive, endpoints=verdicts
+        )
 
 
-def judge(
+def decide(
     event: EventDetail,
     endpoint: RoutedEndpoint,
     delivery: DeliveryDetail | None,
     around: Circumstances,
-) -> Verdict:
-    """Returns the verdict on one endpoint."""
+) -> Decision:
+    """Decide whether one endpoint gets the event."""
     if delivery is not None:
         return _of_delivery(delivery, around)
     nothing = "nothing: no delivery was made"
     if event.test:
-        return Verdict(
+        return Decision(
             False, "test_event", "a test event goes to the one endpoint it was sent to", nothing
         )
     if endpoint.deleted_at is not None:
-        return Verdict(False, "endpoint_deleted", "the endpoint is deleted", nothing)
+        return Decision(False, "endpoint_deleted", "the endpoint is deleted", nothing)
     matches, why, explanation = _match(event, endpoint)
     if event.accepted_at is None:
         if not matches:
-            return Verdict(
+            return Decision(
                 False, why, explanation, "nothing, unless the endpoint changes before it is taken"
             )
         if event.quarantined_at is not None:
-            return Verdict(
+            return Decision(
                 True, "quarantined", explanation, "nothing, until it is released", "quarantined"
             )
         then = "a dispatcher takes it from the outbox and makes a delivery"
@@ -148,10 +146,10 @@ def judge(
             then += ", cancelled at once since the endpoint is disabled; resume it first"
         elif around.problem is not None:
             then += f", which waits until this is fixed: {around.problem}"
-        return Verdict(True, "waiting_in_outbox", explanation, then, "waiting_in_outbox")
+        return Decision(True, "waiting_in_outbox", explanation, then, "waiting_in_outbox")
     if endpoint.created_at > event.accepted_at:
         at = time_text(endpoint.created_at)
-        return Verdict(
+        return Decision(
             False,
             "created_later",
             f"the endpoint was made later, at {at}",
@@ -160,14 +158,14 @@ def judge(
         )
     if matches:
         at = time_text(endpoint.updated_at)
-        return Verdict(
+        return Decision(
             False,
             "changed_later",
             f"it matches now, and did not when the event came (changed at {at})",
             nothing,
             at=endpoint.updated_at,
         )
-    return Verdict(False, why, explanation, nothing)
+    return Decision(False, why, explanation, nothing)
 
 
 def _around(
@@ -206,7 +204,7 @@ def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str
     return True, "subscribed", f"it subscribes to {listed}"
 
 
-def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Verdict:
+def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Decision:
     step = next_step(delivery, around)
     state = DeliveryState(delivery.state)
     match state:
@@ -214,17 +212,17 @@ def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Verdict:
             at = time_text(delivery.finished_at)
             text = f"delivered at {at}, attempt {delivery.attempt_count}"
         case DeliveryState.FAILED:
-            reason = reason_words(delivery.reason).text
+            reason = reason_advice(delivery.reason).text
             text = f"{delivery.attempt_count} attempts were made: {reason}"
         case DeliveryState.CANCELLED:
-            text = reason_words(delivery.reason).text
+            text = reason_advice(delivery.reason).text
         case DeliveryState.PENDING | DeliveryState.RETRYING:
             text = _waiting(delivery)
         case _:
             assert_never(state)
     gets_it = state is not DeliveryState.CANCELLED
     delivered_at = delivery.finished_at if state is DeliveryState.SUCCEEDED else None
-    return Verdict(gets_it, state, text, step.text, step.code, delivered_at, step.at)
+    return Decision(gets_it, state, text, step.text, step.code, delivered_at, step.at)
 
 
 def _waiting(delivery: DeliveryDetail) -> str:
@@ -233,15 +231,21 @@ def _waiting(delivery: DeliveryDetail) -> str:
     return "it waits for its first attempt"
 
 
-def _object(endpoint: RoutedEndpoint, delivery: DeliveryDetail | None, verdict: Verdict) -> Object:
-    return {
-        "endpoint_id": endpoint.id,
-        "endpoint_name": endpoint.name,
-        "endpoint_state": "deleted" if endpoint.deleted_at is not None else endpoint.state,
-        "event_types": endpoint.event_types,
-        "labels": endpoint.labels,
-        **verdict._asdict(),
-        "at": time_text(verdict.at),
-        "next_at": time_text(verdict.next_at),
-        "delivery": None if delivery is None else delivery_object(delivery),
-    }
+def _verdict(
+    endpoint: RoutedEndpoint, delivery: DeliveryDetail | None, decision: Decision
+) -> Verdict:
+    return Verdict(
+        endpoint_id=endpoint.id,
+        endpoint_name=endpoint.name,
+        endpoint_state="deleted" if endpoint.deleted_at is not None else endpoint.state,
+        event_types=endpoint.event_types,
+        labels=endpoint.labels,
+        gets_it=decision.gets_it,
+        why=decision.why,
+        explanation=decision.explanation,
+        next=decision.next,
+        next_code=decision.next_code,
+        at=time_text(decision.at),
+        next_at=decision.next_at,
+        delivery=None if delivery is None else delivery_of(delivery),
+    )

@@ -9,7 +9,7 @@ from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
-from dispatcher.admin.operations.explain import Explanation
+from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.glance import Glance
 from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.admin.operations.overview import Overview
@@ -32,7 +32,7 @@ class Operations:
     deliveries: DeliveryOperations
     inspection: Inspection
     events: Events
-    explanation: Explanation
+    explanation: Explainer
     tokens: Tokens
     audit: Audit
     glance: Glance
@@ -54,7 +54,7 @@ class Operations:
             deliveries=DeliveryOperations(deployment),
             inspection=Inspection(deployment),
             events=Events(deployment),
-            explanation=Explanation(deployment),
+            explanation=Explainer(deployment),
             tokens=Tokens(deployment),
             audit=Audit(deployment),
             glance=Glance(deployment),

@@ -7,21 +7,25 @@ headers masked, as everywhere.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.operations.objects import delivery_object, event_object, phases_object
+from dispatcher.admin.operations.objects import attempt_values, delivery_values, event_of
 from dispatcher.admin.operations.reasons import (
     Circumstances,
-    Step,
-    Words,
-    attempt_words,
+    attempt_advice,
     next_step,
     why,
 )
 from dispatcher.admin.operations.requests import ANY_PORT, request_template
-from dispatcher.admin.resources.serialization import Object, time_text
+from dispatcher.admin.resources.delivery import Advice
+from dispatcher.admin.resources.delivery_report import (
+    DeliveryEndpoint,
+    DeliveryReport,
+    ExplainedAttempt,
+    ExplainedDelivery,
+    SentRequest,
+)
 from dispatcher.core import secret
 from dispatcher.core.envelope import request_id
 from dispatcher.core.errors import (
@@ -56,12 +60,8 @@ class Inspection:
 
     async def delivery(
         self, actor: Actor, delivery_id: str, *, attempt_number: int | None = None
-    ) -> Object:
-        """Returns all there is to say about a delivery.
-
-        `{delivery, event, endpoint, body, why, next, schedule, request_id, resend, cancel, request}`;
-        each attempt of the delivery has its own `why` and its phases. `request` is that of the chosen attempt, else
-        of the last; null where none can be made, and then `request_problem` says why.
+    ) -> DeliveryReport:
+        """Return a delivery with the request of the chosen attempt, by default the last one.
 
         Raises:
             NotFoundError: there is none of that id, or no attempt of that number.
@@ -78,36 +78,32 @@ class Inspection:
             sealed = (await store.load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
         chosen = _chosen(attempts, attempt_number)
         profile = self._deployment.profiles.get(row.profile)
-        shown = delivery_object(row, attempts, bodies=actor.may(Role.OPERATOR))
-        for one, attempt in zip(shown["attempts"], attempts, strict=True):
-            # The address that a name resolved to may be internal, so no tenant sees it.
-            sees_peer = actor.tenant is None and actor.may(Role.OPERATOR)
-            one.update(phases_object(attempt, peer=sees_peer))
-            one["why"] = attempt_words(attempt.outcome, attempt.response_code)._asdict()
         traceparent = None if event is None else event.traceparent
         request, problem = self._request(
             actor, row, chosen, body, endpoint, sealed, profile, traceparent
         )
         schedule = _schedule(context, profile)
         unusable = None if endpoint is None else self._problem(endpoint, sealed)
-        return {
-            "delivery": shown,
-            "event": None if event is None else event_object(event),
-            "endpoint": None if context is None else _endpoint(context, actor),
-            "body": None if body is None else body.decode("utf-8", "replace"),
-            "body_bytes_count": None if body is None else len(body),
-            "why": why(row, attempts[-1] if attempts else None)._asdict(),
-            "next": _step(next_step(row, _around(context, unusable))),
-            "schedule_seconds": schedule,
-            "attempts_max": None if schedule is None else len(schedule) + 1,
-            "request_id": None
+        return DeliveryReport(
+            delivery=ExplainedDelivery(
+                **delivery_values(row), attempts=[_attempt(attempt, actor) for attempt in attempts]
+            ),
+            event=None if event is None else event_of(event),
+            endpoint=None if context is None else _endpoint(context, actor),
+            body=None if body is None else body.decode("utf-8", "replace"),
+            body_bytes_count=None if body is None else len(body),
+            why=why(row, attempts[-1] if attempts else None),
+            next=next_step(row, _around(context, unusable)),
+            schedule_seconds=schedule,
+            attempts_max=None if schedule is None else len(schedule) + 1,
+            request_id=None
             if profile is None
             else request_id(profile, row.event_id, is_test=row.test),
-            "resend": _resend(row, context, has_body=body is not None)._asdict(),
-            "can_cancel": row.state in _OPEN,
-            "request": request,
-            "request_problem": problem,
-        }
+            resend=_resend(row, context, has_body=body is not None),
+            can_cancel=row.state in _OPEN,
+            request=request,
+            request_problem=problem,
+        )
 
     def _problem(self, endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> str | None:
         problem = self._deployment.problem_of(routed_row(endpoint, sealed))
@@ -123,8 +119,8 @@ class Inspection:
         sealed: Sequence[SealedSecret],
         profile: Profile | None,
         traceparent: str | None,
-    ) -> tuple[Object | None, str | None]:
-        """Returns the request of an attempt, or why it cannot be shown."""
+    ) -> tuple[SentRequest | None, str | None]:
+        """Return the request of an attempt, or why it cannot be shown."""
         if body is None or profile is None or endpoint is None:
             gone = (
                 "its body" if body is None else "its profile" if profile is None else "its endpoint"
@@ -146,17 +142,18 @@ class Inspection:
         content = signed_content(
             profile, event_id=row.event_id, delivery_id=row.id, timestamp=timestamp, body=body
         )
-        return {
-            "attempt_number": attempt.attempt_number,
-            "method": "POST",
-            "url": attempt.url if actor.may(Role.OPERATOR) else masked_url(attempt.url),
-            "headers": [
-                [name, secret.MASK if name.lower() in hidden else value] for name, value in head
+        request = SentRequest(
+            attempt_number=attempt.attempt_number,
+            method="POST",
+            url=attempt.url if actor.may(Role.OPERATOR) else masked_url(attempt.url),
+            headers=[
+                (name, secret.MASK if name.lower() in hidden else value) for name, value in head
             ],
-            "signature_header": profile.signature.header,
-            "timestamp": timestamp,
-            "signed_content": content.decode("utf-8", "replace"),
-        }, None
+            signature_header=profile.signature.header,
+            timestamp=timestamp,
+            signed_content=content.decode("utf-8", "replace"),
+        )
+        return request, None
 
 
 def _head(
@@ -188,14 +185,33 @@ def _chosen(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDet
     raise NotFoundError(f"there is no attempt {number} of this delivery")
 
 
-def _endpoint(context: ContextRow, actor: Actor) -> Object:
-    return {
-        "id": context.endpoint_id,
-        "name": context.name,
-        "url": context.url if actor.may(Role.OPERATOR) else masked_url(context.url),
-        "state": _endpoint_state(context),
-        "reason": context.reason,
-    }
+def _attempt(row: AttemptDetail, actor: Actor) -> ExplainedAttempt:
+    is_operator = actor.may(Role.OPERATOR)
+    return ExplainedAttempt(
+        **attempt_values(row, bodies=is_operator),
+        # The address that a name resolved to may be internal, so no tenant sees it.
+        peer=row.peer if actor.tenant is None and is_operator else None,
+        reused=row.reused,
+        dns_seconds=_rounded(row.dns_seconds),
+        connect_seconds=_rounded(row.connect_seconds),
+        wait_seconds=_rounded(row.wait_seconds),
+        read_seconds=_rounded(row.read_seconds),
+        why=attempt_advice(row.outcome, row.response_code),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _endpoint(context: ContextRow, actor: Actor) -> DeliveryEndpoint:
+    return DeliveryEndpoint(
+        id=context.endpoint_id,
+        name=context.name,
+        url=context.url if actor.may(Role.OPERATOR) else masked_url(context.url),
+        state=_endpoint_state(context),
+        reason=context.reason,
+    )
 
 
 def _endpoint_state(context: ContextRow) -> str:
@@ -224,19 +240,16 @@ def _schedule(context: ContextRow | None, profile: Profile | None) -> list[float
     return None if profile is None else list(profile.retry_schedule_seconds)
 
 
-def _resend(row: DeliveryDetail, context: ContextRow | None, *, has_body: bool) -> Words:
+def _resend(row: DeliveryDetail, context: ContextRow | None, *, has_body: bool) -> Advice:
     """Returns whether it may be sent once more: `allowed`, or the reason why not."""
     if row.test:
-        return Words("test", "a test event has one attempt; send another test event")
+        return Advice(code="test", text="a test event has one attempt; send another test event")
     if row.reason in _WITHOUT_A_BODY or not has_body:
-        return Words("no_body", "it has no body, so there is nothing to send")
+        return Advice(code="no_body", text="it has no body, so there is nothing to send")
     if context is None or context.deleted_at is not None:
-        return Words("endpoint_deleted", "its endpoint is deleted, so there is nowhere to send it")
+        return Advice(
+            code="endpoint_deleted", text="its endpoint is deleted, so there is nowhere to send it"
+        )
     if context.is_resend_waiting:
-        return Words("waiting", "one more attempt was asked for already")
-    return Words("allowed", "one more attempt can be asked for")
-
-
-def _step(step: Step) -> dict[str, Any]:
-    at: datetime | None = step.at
-    return {"code": step.code, "text": step.text, "at": time_text(at)}
+        return Advice(code="waiting", text="one more attempt was asked for already")
+    return Advice(code="allowed", text="one more attempt can be asked for")

@@ -1,115 +1,86 @@
-"""The objects of deliveries, attempts and events, and the version of an endpoint."""
+"""Resources of deliveries, attempts and events, from their rows."""
 
 import codecs
 from collections.abc import Sequence
+from typing import Any
 
-from dispatcher.admin.resources.serialization import JsonText, Object, time_text
+from dispatcher.admin.resources.delivery import Attempt, Delivery, DeliveryWithAttempts
+from dispatcher.admin.resources.event import Event
+from dispatcher.admin.resources.serialization import JsonText, time_text
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.core.url import masked_url
 from dispatcher.store.columns import AttemptDetail, DeliveryDetail
 from dispatcher.store.history import EventDetail
 
 
-def delivery_object(
-    delivery: DeliveryDetail,
-    attempts: Sequence[AttemptDetail] | None = None,
-    *,
-    bodies: bool = True,
-) -> Object:
-    """Returns a delivery; `attempts` are part of it where one delivery was asked for.
+def delivery_of(row: DeliveryDetail) -> Delivery:
+    """Return a delivery without its attempts."""
+    return Delivery(**delivery_values(row))
 
-    Without `bodies` what receivers answered is left null: whoever may only look must not read an
-    internal service through the log of its deliveries.
+
+def delivery_with_attempts(
+    row: DeliveryDetail, attempts: Sequence[AttemptDetail], *, bodies: bool
+) -> DeliveryWithAttempts:
+    """Return a delivery with its attempts; see `attempt_of`."""
+    return DeliveryWithAttempts(
+        **delivery_values(row),
+        attempts=[attempt_of(attempt, bodies=bodies) for attempt in attempts],
+    )
+
+
+def delivery_values(row: DeliveryDetail) -> dict[str, Any]:
+    """Return the values of a delivery, by field."""
+    values = row._asdict()
+    del values["day"]
+    values["next_attempt_at"] = time_text(row.next_attempt_at)
+    values["created_at"] = time_text(row.created_at)
+    values["finished_at"] = time_text(row.finished_at)
+    values["warnings"] = row.warnings or []
+    return values
+
+
+def attempt_of(row: AttemptDetail, *, bodies: bool) -> Attempt:
+    """Return an attempt.
+
+    Without `bodies` it has no response body, because a viewer must not read an internal service
+    through the log of its deliveries, and its URL is masked, because it may be a credential.
     """
-    found: Object = {
-        "id": delivery.id,
-        "event_id": delivery.event_id,
-        "endpoint_id": delivery.endpoint_id,
-        "event_type": delivery.event_type,
-        "tenant": delivery.tenant,
-        "profile": delivery.profile,
-        "state": delivery.state,
-        "reason": delivery.reason,
-        "test": delivery.test,
-        "attempt_count": delivery.attempt_count,
-        "schedule_position": delivery.schedule_position,
-        "next_attempt_at": time_text(delivery.next_attempt_at),
-        "created_at": time_text(delivery.created_at),
-        "finished_at": time_text(delivery.finished_at),
-        "warnings": list(delivery.warnings or ()),
-    }
-    if attempts is not None:
-        found["attempts"] = [attempt_object(attempt, bodies=bodies) for attempt in attempts]
-    return found
+    return Attempt(**attempt_values(row, bodies=bodies))
 
 
-def attempt_object(attempt: AttemptDetail, *, bodies: bool = True) -> Object:
-    """Return an attempt; a body that is not UTF-8 has its bad bytes replaced.
-
-    Without `bodies` the URL is masked as well: it may be a credential.
-    """
-    body = attempt.response_body if bodies else None
+def attempt_values(row: AttemptDetail, *, bodies: bool) -> dict[str, Any]:
+    """Return the values of an attempt, by field."""
+    body = row.response_body if bodies else None
     return {
-        "attempt_number": attempt.attempt_number,
-        "trigger": attempt.trigger,
-        "outcome": attempt.outcome,
-        "flags": list(attempt.flags or ()),
-        "attempted_at": time_text(attempt.attempted_at),
-        "latency_seconds": round(attempt.latency_seconds, 6),
-        "response_code": attempt.response_code,
+        "attempt_number": row.attempt_number,
+        "trigger": row.trigger,
+        "outcome": row.outcome,
+        "flags": row.flags or [],
+        "attempted_at": time_text(row.attempted_at),
+        "latency_seconds": round(row.latency_seconds, 6),
+        "response_code": row.response_code,
         "response_body": None if body is None else body_text(body),
-        "error": attempt.error,
-        "url": attempt.url if bodies else masked_url(attempt.url),
+        "error": row.error,
+        "url": row.url if bodies else masked_url(row.url),
     }
 
 
-def phases_object(attempt: AttemptDetail, *, peer: bool) -> Object:
-    """Returns where an attempt's time went, and over which connection."""
-    return {
-        "peer": attempt.peer if peer else None,
-        "reused": attempt.reused,
-        "dns_seconds": _seconds(attempt.dns_seconds),
-        "connect_seconds": _seconds(attempt.connect_seconds),
-        "wait_seconds": _seconds(attempt.wait_seconds),
-        "read_seconds": _seconds(attempt.read_seconds),
-    }
+def event_of(row: EventDetail) -> Event:
+    """Return an event without its deliveries; its data keep their bytes."""
+    return Event(**event_values(row))
 
 
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-def event_object(event: EventDetail, deliveries: Sequence[DeliveryDetail] | None = None) -> Object:
-    """Returns an event with its data as written; `deliveries` where one event was asked for."""
-    found: Object = {
-        "id": event.id,
-        "type": event.type,
-        "tenant": event.tenant,
-        "data": JsonText(event.data),
-        "occurred_at": time_text(event.occurred_at),
-        "ordering_key": event.ordering_key,
-        "labels": event.labels,
-        "traceparent": event.traceparent,
-        "inserted_at": time_text(event.inserted_at),
-        "accepted_at": time_text(event.accepted_at),
-        "test": event.test,
-        "quarantined_at": time_text(event.quarantined_at),
-    }
-    if deliveries is not None:
-        found["deliveries"] = [delivery_object(delivery) for delivery in deliveries]
-    return found
+def event_values(row: EventDetail) -> dict[str, Any]:
+    """Return the values of an event, by field."""
+    values = row._asdict()
+    del values["day"]
+    values["data"] = JsonText(row.data)
+    for name in ("occurred_at", "inserted_at", "accepted_at", "quarantined_at"):
+        values[name] = time_text(values[name])
+    return values
 
 
 def body_text(body: bytes) -> str:
-    """Returns a kept answer as text: bad bytes replaced, a character that the limit cut in two left out."""
+    """Return a stored response body as text; invalid bytes are replaced, a character that was cut is omitted."""
     is_cut = len(body) == RESPONSE_KEPT_BYTES_MAX
     return codecs.getincrementaldecoder("utf-8")("replace").decode(body, final=not is_cut)
-
-
-def endpoint_etag(endpoint: Object) -> str:
-    """Returns the version of an endpoint's object as an entity tag, quotes included (RFC 9110, 8.8.3).
-
-    Every change moves `updated_at`, which has microseconds, and changes of one endpoint wait for
-    each other.
-    """
-    return f'"{endpoint["updated_at"]}"'

@@ -7,16 +7,29 @@ waits is read from the rows themselves; a count beyond `COUNT_MAX` is not counte
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.resources.serialization import Object, time_text
+from dispatcher.admin.resources.overview import (
+    AttemptTotals,
+    Backlog,
+    BreakerState,
+    Bucket,
+    DeliveryTotals,
+    EndpointCounts,
+    EndpointFigures,
+    HealthProblem,
+    Latency,
+    Summary,
+    TroubledEndpoint,
+)
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
 from dispatcher.core.url import masked_url
 from dispatcher.store import admin as store
 from dispatcher.store import pages, statistics
-from dispatcher.store.pages import NowRow, TroubledEndpoint, WaitingRow
-from dispatcher.store.statistics import HourRow
+from dispatcher.store.pages import NowRow, TroubledRow, WaitingRow
+from dispatcher.store.statistics import HourRow, OpenBreaker
 
 HOURS: Final = 24
 COUNT_MAX: Final = 10_000
@@ -35,12 +48,8 @@ class Overview:
         self._database = deployment.database
         self._clock = deployment.clock
 
-    async def summary(self, actor: Actor) -> Object:
-        """Returns health, totals of the last day, hourly buckets, what waits, and who is in trouble.
-
-        `problems` lists what is wrong now as `{code, count, text}`, the gravest first; `healthy` says
-        that it is empty. Shares and percentiles are null where nothing was counted.
-        """
+    async def summary(self, actor: Actor) -> Summary:
+        """Return health, the totals of the last day, the backlog, and the endpoints in trouble."""
         subject = statistics.tenant_subject(actor.tenant)
         async with store.reading(self._database) as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
@@ -52,99 +61,100 @@ class Overview:
         moment = self._clock.now()
         problems = _problems(now)
         by_id = {row.endpoint_id: row for row in waiting}
-        return {
-            "at": time_text(moment),
-            "healthy": not problems,
-            "problems": problems,
-            "window_hours": HOURS,
-            **_totals(hours, now),
-            "oldest_undelivered_seconds": max(
+        totals, attempts, latency = _totals(hours, now)
+        return Summary(
+            at=time_text(moment),
+            healthy=not problems,
+            problems=problems,
+            window_hours=HOURS,
+            deliveries=totals,
+            attempts=attempts,
+            latency_seconds=latency,
+            oldest_undelivered_seconds=max(
                 0.0, now.oldest_due_seconds or 0.0, now.outbox_seconds or 0.0
             ),
-            "backlog": {
-                "outbox_count": min(now.outbox_count, COUNT_MAX),
-                "outbox_capped": now.outbox_count > COUNT_MAX,
-                "outbox_oldest_seconds": now.outbox_seconds,
-                "pending_count": min(now.pending_count, COUNT_MAX),
-                "pending_capped": now.pending_count > COUNT_MAX,
-                "held_count": min(now.held_count, COUNT_MAX),
-                "held_capped": now.held_count > COUNT_MAX,
-            },
-            "endpoints": {
-                "active_count": now.active_count,
-                "paused_count": now.paused_count,
-                "disabled_count": now.disabled_count,
-                "deferred_count": now.deferred_count,
-                "failing_count": now.failing_count,
-            },
-            "dispatchers_alive": now.dispatchers_alive,
-            "buckets": _buckets(hours, moment),
-            "endpoints_in_trouble": [
+            backlog=Backlog(
+                outbox_count=min(now.outbox_count, COUNT_MAX),
+                outbox_capped=now.outbox_count > COUNT_MAX,
+                outbox_oldest_seconds=now.outbox_seconds,
+                pending_count=min(now.pending_count, COUNT_MAX),
+                pending_capped=now.pending_count > COUNT_MAX,
+                held_count=min(now.held_count, COUNT_MAX),
+                held_capped=now.held_count > COUNT_MAX,
+            ),
+            endpoints=EndpointCounts(
+                active_count=now.active_count,
+                paused_count=now.paused_count,
+                disabled_count=now.disabled_count,
+                deferred_count=now.deferred_count,
+                failing_count=now.failing_count,
+            ),
+            dispatchers_alive=now.dispatchers_alive,
+            buckets=_buckets(hours, moment),
+            endpoints_in_trouble=[
                 _troubled(one, traffic[one.id], by_id.get(one.id), actor) for one in troubled
             ],
-        }
+        )
 
-    async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, Object]:
-        """Returns for each of the endpoints (those of the actor's tenant) how it fared in the last day.
-
-        Each has `success_rate`, `p50_seconds`, `p95_seconds`, `attempts_count`, 24 `buckets`,
-        `pending_count` (with `pending_capped`), `oldest_due_at`, `last_attempt_at`, `last_outcome`,
-        `last_response_code`, `last_error`, and `breaker` (null while it is closed).
-        """
+    async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, EndpointFigures]:
+        """Return the last day of each of the endpoints, those of other tenants left out."""
         async with store.reading(self._database) as connection:
             waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
             mine = [row.endpoint_id for row in waiting]
             traffic = await statistics.read_traffic(connection, mine, HOURS)
             breakers = await statistics.read_breakers(connection, mine, actor.tenant, len(mine))
         moment = self._clock.now()
-        found: dict[str, Object] = {}
-        for row in waiting:
-            found[row.endpoint_id] = {
-                **_fared(traffic[row.endpoint_id], row),
-                "buckets": _buckets(traffic[row.endpoint_id], moment),
-                "breaker": None,
-            }
-        for breaker in breakers:
-            found[breaker.endpoint_id]["breaker"] = {
-                "state": breaker.state,
-                "opened_at": time_text(breaker.opened_at),
-                "probe_at": time_text(breaker.probe_at),
-            }
-        return found
+        by_id = {breaker.endpoint_id: breaker for breaker in breakers}
+        return {
+            row.endpoint_id: EndpointFigures(
+                **_figures(traffic[row.endpoint_id], row),
+                buckets=_buckets(traffic[row.endpoint_id], moment),
+                breaker=_breaker(by_id.get(row.endpoint_id)),
+            )
+            for row in waiting
+        }
 
 
-def _totals(hours: Sequence[HourRow], now: NowRow) -> Object:
+def _breaker(row: OpenBreaker | None) -> BreakerState | None:
+    if row is None:
+        return None
+    return BreakerState(
+        state=row.state, opened_at=time_text(row.opened_at), probe_at=time_text(row.probe_at)
+    )
+
+
+def _totals(hours: Sequence[HourRow], now: NowRow) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
     ok = sum(hour.ok_count for hour in hours)
     refused = sum(hour.refused_count for hour in hours)
     timed_out = sum(hour.timeout_count for hour in hours)
     unreachable = sum(hour.unreachable_count for hour in hours)
     total = ok + refused + timed_out + unreachable
     latency = histogram.add_up(hour.latency_counts for hour in hours)
-    return {
-        "deliveries": {
-            "succeeded_count": sum(hour.succeeded_count for hour in hours),
-            "failed_count": sum(hour.failed_count for hour in hours),
-            "cancelled_count": min(now.cancelled_count, COUNT_MAX),
-            "cancelled_capped": now.cancelled_count > COUNT_MAX,
-        },
-        "attempts": {
-            "total_count": total,
-            "ok_count": ok,
-            "refused_count": refused,
-            "timeout_count": timed_out,
-            "unreachable_count": unreachable,
-            "success_rate": ok / total if total else None,
-        },
-        "latency_seconds": {
-            "p50": histogram.quantile(latency, 0.50),
-            "p95": histogram.quantile(latency, 0.95),
-            "p99": histogram.quantile(latency, 0.99),
-        },
-    }
+    return (
+        DeliveryTotals(
+            succeeded_count=sum(hour.succeeded_count for hour in hours),
+            failed_count=sum(hour.failed_count for hour in hours),
+            cancelled_count=min(now.cancelled_count, COUNT_MAX),
+            cancelled_capped=now.cancelled_count > COUNT_MAX,
+        ),
+        AttemptTotals(
+            total_count=total,
+            ok_count=ok,
+            refused_count=refused,
+            timeout_count=timed_out,
+            unreachable_count=unreachable,
+            success_rate=ok / total if total else None,
+        ),
+        Latency(
+            p50=histogram.quantile(latency, 0.50),
+            p95=histogram.quantile(latency, 0.95),
+            p99=histogram.quantile(latency, 0.99),
+        ),
+    )
 
 
-def _buckets(hours: Sequence[HourRow], moment: datetime) -> list[Object]:
-    """Returns 24 buckets, oldest first, empty ones included, so that a chart needs no arithmetic."""
+def _buckets(hours: Sequence[HourRow], moment: datetime) -> list[Bucket]:
+    """Return 24 buckets, oldest first, including empty ones, so that a chart needs no arithmetic."""
     present = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     by_hour = {row.hour.astimezone(UTC): row for row in hours}
     return [
@@ -153,7 +163,7 @@ def _buckets(hours: Sequence[HourRow], moment: datetime) -> list[Object]:
     ]
 
 
-def _bucket(at: datetime, row: HourRow | None) -> Object:
+def _bucket(at: datetime, row: HourRow | None) -> Bucket:
     if row is None:
         ok = not_ok = succeeded = failed = 0
         p50 = p95 = None
@@ -162,18 +172,18 @@ def _bucket(at: datetime, row: HourRow | None) -> Object:
         not_ok = row.refused_count + row.timeout_count + row.unreachable_count
         p50 = histogram.quantile(row.latency_counts, 0.50)
         p95 = histogram.quantile(row.latency_counts, 0.95)
-    return {
-        "at": time_text(at),
-        "ok_count": ok,
-        "not_ok_count": not_ok,
-        "succeeded_count": succeeded,
-        "failed_count": failed,
-        "p50_seconds": p50,
-        "p95_seconds": p95,
-    }
+    return Bucket(
+        at=time_text(at),
+        ok_count=ok,
+        not_ok_count=not_ok,
+        succeeded_count=succeeded,
+        failed_count=failed,
+        p50_seconds=p50,
+        p95_seconds=p95,
+    )
 
 
-def _fared(hours: Sequence[HourRow], waiting: WaitingRow | None) -> Object:
+def _figures(hours: Sequence[HourRow], waiting: WaitingRow | None) -> dict[str, Any]:
     ok = sum(hour.ok_count for hour in hours)
     total = ok + sum(h.refused_count + h.timeout_count + h.unreachable_count for h in hours)
     latency = histogram.add_up(hour.latency_counts for hour in hours)
@@ -195,26 +205,29 @@ def _fared(hours: Sequence[HourRow], waiting: WaitingRow | None) -> Object:
 
 
 def _troubled(
-    one: TroubledEndpoint, hours: Sequence[HourRow], waiting: WaitingRow | None, actor: Actor
-) -> Object:
-    return {
-        "id": one.id,
-        "name": one.name,
-        "tenant": one.tenant,
-        "url": one.url if actor.may(Role.OPERATOR) else masked_url(one.url),
-        "state": one.state,
-        "reason": one.reason,
-        "failing_since": time_text(one.first_failure_at),
-        "failed_attempts_count": one.failed_attempts or 0,
-        "breaker": None
-        if one.breaker_state is None
-        else {"state": one.breaker_state, "probe_at": time_text(one.probe_at)},
-        **_fared(hours, waiting),
-    }
+    row: TroubledRow, hours: Sequence[HourRow], waiting: WaitingRow | None, actor: Actor
+) -> TroubledEndpoint:
+    breaker = None
+    if row.breaker_state is not None:
+        breaker = BreakerState(
+            state=row.breaker_state, opened_at=None, probe_at=time_text(row.probe_at)
+        )
+    return TroubledEndpoint(
+        **_figures(hours, waiting),
+        id=row.id,
+        name=row.name,
+        tenant=row.tenant,
+        url=row.url if actor.may(Role.OPERATOR) else masked_url(row.url),
+        state=row.state,
+        reason=row.reason,
+        failing_since=time_text(row.first_failure_at),
+        failed_attempts_count=row.failed_attempts or 0,
+        breaker=breaker,
+    )
 
 
-def _problems(now: NowRow) -> list[Object]:
-    """Lists what is wrong now, the gravest first; `code` is stable, `text` is for people."""
+def _problems(now: NowRow) -> list[HealthProblem]:
+    """List the problems of this moment, the gravest first."""
     failing = now.failing_count
     late = int(now.oldest_due_seconds or 0)
     outbox = int(now.outbox_seconds or 0)
@@ -233,7 +246,9 @@ def _problems(now: NowRow) -> list[Object]:
         (failing > 0, "endpoints_failing", failing, f"{_endpoints(failing)} failing"),
     ]  # fmt: skip
     return [
-        {"code": code, "count": count, "text": text} for is_so, code, count, text in found if is_so
+        HealthProblem(code=code, count=count, text=text)
+        for is_so, code, count, text in found
+        if is_so
     ]
 
 

@@ -4,30 +4,16 @@ The codes are stable: the console has its own words for each, in each of its lan
 may rely on them. The texts here are those of API and command line.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple, assert_never
 
+from dispatcher.admin.resources.delivery import Advice, NextStep
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
 from dispatcher.store.columns import AttemptDetail, DeliveryDetail
 
 NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
-
-
-class Words(NamedTuple):
-    """A stable code, what it means, and what to do about it (perhaps nothing)."""
-
-    code: str
-    text: str
-    advice: str = ""
-
-
-class Step(NamedTuple):
-    """What happens next: a stable code, in words, and when, where that is known."""
-
-    code: str
-    text: str
-    at: datetime | None = None
 
 
 class Circumstances(NamedTuple):
@@ -46,124 +32,132 @@ class Circumstances(NamedTuple):
     now: datetime | None = None
 
 
-_OUTCOMES: Final[dict[str, Words]] = {
-    Outcome.OK: Words("ok", "the receiver took it"),
-    Outcome.GONE: Words(
+def _advice(code: str, text: str, advice: str = "") -> Advice:
+    return Advice(code=code, text=text, advice=advice)
+
+
+def _step(code: str, text: str, at: datetime | None = None) -> NextStep:
+    return NextStep(code=code, text=text, at=time_text(at))
+
+
+_OUTCOMES: Final[dict[str, Advice]] = {
+    Outcome.OK: _advice("ok", "the receiver took it"),
+    Outcome.GONE: _advice(
         "gone",
         "the receiver answered 410 Gone",
         "the receiver says that this URL is no more; ask its owner for the new one",
     ),
-    Outcome.THROTTLED: Words(
+    Outcome.THROTTLED: _advice(
         "throttled",
         "the receiver asks for fewer requests",
         "lower the endpoint's rate limit or concurrency",
     ),
-    Outcome.TIMEOUT: Words(
+    Outcome.TIMEOUT: _advice(
         "timeout",
         "the receiver did not answer in time",
         "a receiver should answer 2xx at once and work afterwards; else raise timeout_seconds",
     ),
-    Outcome.CONNECT_ERROR: Words(
+    Outcome.CONNECT_ERROR: _advice(
         "connect_error",
         "no connection to the receiver",
         "is the receiver up, and do firewalls let the dispatcher through?",
     ),
-    Outcome.DNS_ERROR: Words(
+    Outcome.DNS_ERROR: _advice(
         "dns_error", "the receiver's name was not found", "check the host name in the URL"
     ),
-    Outcome.TLS_ERROR: Words(
+    Outcome.TLS_ERROR: _advice(
         "tls_error",
         "no secure connection to the receiver",
         "is its certificate valid, for this name, and from an authority that we trust (ca_pem)?",
     ),
-    Outcome.PROTOCOL_ERROR: Words(
+    Outcome.PROTOCOL_ERROR: _advice(
         "protocol_error",
         "the answer was no HTTP",
         "does the URL lead to an HTTP server, with the right scheme and port?",
     ),
-    Outcome.BLOCKED_ADDRESS: Words(
+    Outcome.BLOCKED_ADDRESS: _advice(
         "blocked_address",
         "the URL leads to an address that this deployment does not allow",
         "use a public address, or have the operator allow the network (egress.allow_networks)",
     ),
 }
-_STATUSES: Final[dict[int, Words]] = {
-    401: Words(
+_STATUSES: Final[dict[int, Advice]] = {
+    401: _advice(
         "unauthorized",
         "the receiver refused our signature or credentials",
         "compare the secret on both sides, and the endpoint's headers",
     ),
-    403: Words(
+    403: _advice(
         "forbidden",
         "the receiver refused us",
         "compare the secret on both sides; a firewall in front of it may be refusing too",
     ),
-    404: Words("not_found", "nothing answers at this path", "check the path in the URL"),
-    405: Words("not_found", "this path takes no POST", "check the path in the URL"),
-    413: Words(
+    404: _advice("not_found", "nothing answers at this path", "check the path in the URL"),
+    405: _advice("not_found", "this path takes no POST", "check the path in the URL"),
+    413: _advice(
         "too_large",
         "the receiver takes no body of this size",
         "raise its limit: Express begins with 100 KB, nginx with 1 MB",
     ),
 }
-_REASONS: Final[dict[str, Words]] = {
-    Reason.SCHEDULE_SPENT: Words(
+_REASONS: Final[dict[str, Advice]] = {
+    Reason.SCHEDULE_SPENT: _advice(
         "schedule_spent", "every attempt of the schedule failed", "mend the receiver, then resend"
     ),
-    Reason.GONE: Words("gone", "the receiver answered 410 Gone", _OUTCOMES[Outcome.GONE].advice),
-    Reason.TEST_FAILED: Words("test_failed", "the one attempt of a test event failed"),
-    Reason.CANCELLED_BY_PERSON: Words(
+    Reason.GONE: _advice("gone", "the receiver answered 410 Gone", _OUTCOMES[Outcome.GONE].advice),
+    Reason.TEST_FAILED: _advice("test_failed", "the one attempt of a test event failed"),
+    Reason.CANCELLED_BY_PERSON: _advice(
         "cancelled_by_person", "somebody cancelled it", "resend it if that was wrong"
     ),
-    Reason.ENDPOINT_DISABLED: Words(
+    Reason.ENDPOINT_DISABLED: _advice(
         "endpoint_disabled", "the endpoint was disabled", "mend it, resume it, then resend"
     ),
-    Reason.ENDPOINT_DELETED: Words("endpoint_deleted", "the endpoint was deleted"),
-    Reason.PAUSED_TOO_LONG: Words(
+    Reason.ENDPOINT_DELETED: _advice("endpoint_deleted", "the endpoint was deleted"),
+    Reason.PAUSED_TOO_LONG: _advice(
         "paused_too_long", "the endpoint was paused for too long", "resume it, then resend"
     ),
-    Reason.UNENCODABLE_EVENT: Words(
+    Reason.UNENCODABLE_EVENT: _advice(
         "unencodable_event",
         "the event does not fit the endpoint's format",
         "publish the event again, with data that fit",
     ),
-    Reason.EVENT_ERASED: Words("event_erased", "what the event said was erased on request"),
-    Reason.UNKNOWN_PROFILE: Words(
+    Reason.EVENT_ERASED: _advice("event_erased", "what the event said was erased on request"),
+    Reason.UNKNOWN_PROFILE: _advice(
         "unknown_profile",
         "the endpoint's profile is not configured",
         "restore the profile's file; its deliveries wait until then",
     ),
-    Reason.HTTP_NOT_ALLOWED: Words(
+    Reason.HTTP_NOT_ALLOWED: _advice(
         "http_not_allowed",
         "the endpoint's URL is plain http, which is not allowed",
         "use https, or set egress.allow_http; its deliveries wait until then",
     ),
-    Reason.INVALID_HEADERS: Words(
+    Reason.INVALID_HEADERS: _advice(
         "invalid_headers",
         "the endpoint's headers cannot be sent",
         "correct them; its deliveries wait",
     ),
-    Reason.INVALID_URL: Words(
+    Reason.INVALID_URL: _advice(
         "invalid_url",
         "the endpoint's URL cannot be used",
         "correct it; its deliveries wait",
     ),
-    Reason.INVALID_CA_PEM: Words(
+    Reason.INVALID_CA_PEM: _advice(
         "invalid_ca_pem",
         "the endpoint's certificates cannot be read",
         "correct them; its deliveries wait",
     ),
-    Reason.INVALID_SETTINGS: Words(
+    Reason.INVALID_SETTINGS: _advice(
         "invalid_settings",
         "the endpoint's row cannot be read",
         "correct it; its deliveries wait",
     ),
-    Reason.SECRET_UNREADABLE: Words(
+    Reason.SECRET_UNREADABLE: _advice(
         "secret_unreadable",
         "the endpoint's secret cannot be decrypted",
         "restore its key in DISPATCHER_SECRET_KEYS, or rotate the secret; its deliveries wait",
     ),
-    Reason.FAILING_TOO_LONG: Words(
+    Reason.FAILING_TOO_LONG: _advice(
         "failing_too_long", "the endpoint failed for too long", "mend it, resume it, then resend"
     ),
 }
@@ -171,91 +165,92 @@ _REDIRECTS: Final = range(300, 400)
 _SERVER_ERRORS: Final = range(500, 600)
 
 
-def reason_words(reason: str | None) -> Words:
+def reason_advice(reason: str | None) -> Advice:
     """Returns the words for a delivery's or an endpoint's reason; an unknown one speaks for itself."""
     return _REASONS.get(
-        reason or "", Words(reason or "unknown", reason or "no reason was recorded")
+        reason or "", _advice(reason or "unknown", reason or "no reason was recorded")
     )
 
 
-def attempt_words(outcome: str, response_code: int | None) -> Words:
+def attempt_advice(outcome: str, response_code: int | None) -> Advice:
     """Returns what an attempt came to, by its status where there is one."""
     if outcome != Outcome.HTTP_ERROR or response_code is None:
-        return _OUTCOMES.get(outcome, Words(outcome, outcome))
+        return _OUTCOMES.get(outcome, _advice(outcome, outcome))
     if response_code in _STATUSES:
-        words = _STATUSES[response_code]
+        advice = _STATUSES[response_code]
     elif response_code in _REDIRECTS:
-        words = Words(
+        advice = _advice(
             "redirected",
             "the receiver answered with a redirect, which is not followed",
             "set the URL to where it leads",
         )
     elif response_code in _SERVER_ERRORS:
-        words = Words("server_error", "the receiver failed", "its own logs say why")
+        advice = _advice("server_error", "the receiver failed", "its own logs say why")
     else:
-        words = Words("client_error", "the receiver refused it", "its answer may say why")
-    return words._replace(text=f"{words.text} ({response_code})")
+        advice = _advice("client_error", "the receiver refused it", "its answer may say why")
+    return replace(advice, text=f"{advice.text} ({response_code})")
 
 
-def why(delivery: DeliveryDetail, last: AttemptDetail | None) -> Words:
+def why(delivery: DeliveryDetail, last: AttemptDetail | None) -> Advice:
     """Returns why a delivery is where it is."""
     state = DeliveryState(delivery.state)
     match state:
         case DeliveryState.SUCCEEDED:
-            return Words("succeeded", f"delivered at {time_text(delivery.finished_at)}")
+            return _advice("succeeded", f"delivered at {time_text(delivery.finished_at)}")
         case DeliveryState.CANCELLED | DeliveryState.FAILED:
-            words = reason_words(delivery.reason)
+            advice = reason_advice(delivery.reason)
             if last is not None and delivery.state == DeliveryState.FAILED:
-                cause = attempt_words(last.outcome, last.response_code)
-                words = words._replace(
-                    text=f"{words.text}; the last: {cause.text}",
-                    advice=cause.advice or words.advice,
+                cause = attempt_advice(last.outcome, last.response_code)
+                advice = replace(
+                    advice,
+                    text=f"{advice.text}; the last: {cause.text}",
+                    advice=cause.advice or advice.advice,
                 )
-            return words
+            return advice
         case DeliveryState.PENDING | DeliveryState.RETRYING:
             if last is None:
-                return Words("waiting_first_attempt", "it waits for its first attempt")
-            return attempt_words(last.outcome, last.response_code)
+                return _advice("waiting_first_attempt", "it waits for its first attempt")
+            return attempt_advice(last.outcome, last.response_code)
         case _:
             assert_never(state)
 
 
-def next_step(delivery: DeliveryDetail, around: Circumstances) -> Step:
+def next_step(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
     """Returns what happens next to a delivery."""
     alive = around.dispatchers_alive > 0
     if around.endpoint_state == "deleted":
         open_still = delivery.state in {DeliveryState.PENDING, DeliveryState.RETRYING}
         text = "it will be cancelled" if open_still else "nothing"
-        return Step("endpoint_deleted", f"{text}: the endpoint is deleted")
+        return _step("endpoint_deleted", f"{text}: the endpoint is deleted")
     if around.is_resend_waiting:
         if not alive:
-            return Step("no_dispatcher", f"a resend was asked for, but {NO_DISPATCHER}")
-        return Step("resend_waiting", "one more attempt was asked for and comes at once")
+            return _step("no_dispatcher", f"a resend was asked for, but {NO_DISPATCHER}")
+        return _step("resend_waiting", "one more attempt was asked for and comes at once")
     if delivery.state not in {DeliveryState.PENDING, DeliveryState.RETRYING}:
         if delivery.test:
-            return Step("nothing", "nothing: a test event has one attempt")
-        return Step("nothing", "nothing, unless somebody asks for a resend")
+            return _step("nothing", "nothing: a test event has one attempt")
+        return _step("nothing", "nothing, unless somebody asks for a resend")
     return _of_endpoint(delivery, around)
 
 
-def _of_endpoint(delivery: DeliveryDetail, around: Circumstances) -> Step:
+def _of_endpoint(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
     due = delivery.next_attempt_at
     endpoint_state = EndpointState(around.endpoint_state)
     match endpoint_state:
         case EndpointState.DISABLED:
-            return Step("endpoint_disabled", "it will be cancelled: the endpoint is disabled")
+            return _step("endpoint_disabled", "it will be cancelled: the endpoint is disabled")
         case EndpointState.PAUSED:
-            return Step("endpoint_paused", "it waits until the endpoint is resumed")
+            return _step("endpoint_paused", "it waits until the endpoint is resumed")
         case EndpointState.ACTIVE:
             if around.problem is not None:
-                return Step("endpoint_unusable", f"it waits until this is fixed: {around.problem}")
+                return _step("endpoint_unusable", f"it waits until this is fixed: {around.problem}")
             if around.dispatchers_alive == 0:
-                return Step("no_dispatcher", NO_DISPATCHER, due)
+                return _step("no_dispatcher", NO_DISPATCHER, due)
         case _:
             assert_never(endpoint_state)
     if around.breaker_state is not None:
         probe = max(filter(None, (due, around.probe_at)), default=None)
-        return Step(
+        return _step(
             "breaker_open",
             "it waits for the breaker: the endpoint fails so often that it is only probed,"
             f" next at {time_text(around.probe_at) or 'any moment'}",
@@ -263,10 +258,10 @@ def _of_endpoint(delivery: DeliveryDetail, around: Circumstances) -> Step:
         )
     if due is not None and around.now is not None and due <= around.now:
         if around.rate_limit is not None:
-            return Step(
+            return _step(
                 "waits_its_turn",
                 f"it is due and waits its turn: {around.rate_limit:g} a second are allowed",
                 due,
             )
-        return Step("due", "it is due, and sent as soon as there is room", due)
-    return Step("scheduled", f"the next attempt is due at {time_text(due)}", due)
+        return _step("due", "it is due, and sent as soon as there is room", due)
+    return _step("scheduled", f"the next attempt is due at {time_text(due)}", due)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.job import RekeyRun
 from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
 from dispatcher.core.sealing import NONCE_BYTES
 from dispatcher.store import admin as store
@@ -36,12 +36,11 @@ class Rekey:
         *,
         unchecked: bool = False,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> Object:
-        """Seals every secret with the first key and returns what was done.
+    ) -> RekeyRun:
+        """Encrypt every secret with the first key, and return the counts.
 
-        `progress` hears how many are done, and of how many. The answer has `key_id`, `secrets` (all
-        there are), `resealed`, and `unreadable`: the endpoints with a secret that no configured key
-        opens, which stays as it is.
+        `progress` is called with the count so far and the total. A secret that no configured key
+        decrypts is not changed.
 
         Raises:
             ConflictError: a living replica cannot open what would be sealed; `unchecked` goes on.
@@ -80,12 +79,7 @@ class Rekey:
                 await store.write_audit(
                     connection, actor.name, "*", "secrets.rekey", key_id, detail
                 )
-        return {
-            "key_id": key_id,
-            "secrets": total,
-            "resealed": done,
-            "unreadable": sorted(unreadable),
-        }
+        return RekeyRun(key_id=key_id, secrets=total, resealed=done, unreadable=sorted(unreadable))
 
     def _sealed_anew(self, row: SealedRow) -> bytes | None:
         keyring = self._deployment.keys()

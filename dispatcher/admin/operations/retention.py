@@ -1,7 +1,7 @@
 """Retention asked for by a person: what would go now, or that it goes."""
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.job import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
 from dispatcher.maintenance.retention import Action, Retention, Step, days_of, planned
 from dispatcher.store import admin as store
@@ -15,12 +15,8 @@ class HistoryEnd:
         self._deployment = deployment
         self._history = History(deployment.database)
 
-    async def run(self, actor: Actor, *, dry_run: bool) -> Object:
-        """Does what the daemon does now and then, or tells what it would.
-
-        The answer has `items`, one for each day of a table that is past its days, with the planned
-        `action` and, unless it is a dry run, the `result`; and how many lines of the audit log are
-        too old.
+    async def run(self, actor: Actor, *, dry_run: bool) -> RetentionRun:
+        """Drop the history past its retention, as the daemon does, or only plan it (`dry_run`).
 
         Raises:
             NotFoundError: the actor is bound to a tenant, and history is everybody's.
@@ -44,24 +40,15 @@ class HistoryEnd:
                     await store.write_audit(
                         connection, actor.name, "*", "retention.run", "history", detail
                     )
-        return {
-            "dry_run": dry_run,
-            "items": [_item(step, became) for step, became in done],
-            "audit_lines": audit_lines,
-            "bytes": sum(step.bytes for step, _ in done if step.action is not Action.KEEP),
-            "kept_for_unfinished": sum(
-                step.action is Action.KEEP or became == "unfinished" for step, became in done
+        return RetentionRun(
+            dry_run=dry_run,
+            items=[
+                RetentionStep(**{**step._asdict(), "day": str(step.day)}, result=result)
+                for step, result in done
+            ],
+            audit_lines=audit_lines,
+            bytes=sum(step.bytes for step, _ in done if step.action is not Action.KEEP),
+            kept_for_unfinished=sum(
+                step.action is Action.KEEP or result == "unfinished" for step, result in done
             ),
-        }
-
-
-def _item(step: Step, became: str | None) -> Object:
-    return {
-        "table": step.table,
-        "day": str(step.day),
-        "action": step.action,
-        "bytes": step.bytes,
-        "rows": step.rows,
-        "unfinished": step.unfinished,
-        "result": became,
-    }
+        )

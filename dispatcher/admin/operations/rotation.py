@@ -12,10 +12,15 @@ from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import secret_problems
-from dispatcher.admin.operations.endpoints import endpoint_object, found, previous_expiry, seal
-from dispatcher.admin.resources.endpoint import OVERLAP_SECONDS_MAX
+from dispatcher.admin.operations.endpoints import endpoint_of, found, previous_expiry, seal
+from dispatcher.admin.resources.endpoint import (
+    OVERLAP_SECONDS_MAX,
+    Endpoint,
+    RevealedSecret,
+    RotatedSecret,
+)
 from dispatcher.admin.resources.fields import number_problems
-from dispatcher.admin.resources.serialization import Object, time_text
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import secret
 from dispatcher.core.errors import ConflictError, InvalidRequestError, SecretError
 from dispatcher.core.problems import Problem, problem
@@ -46,12 +51,10 @@ class Rotation:
         overlap_seconds: float | None = None,
         activate: bool | None = None,
         problems: Sequence[Problem] = (),
-    ) -> Object:
-        """Gives an endpoint a new secret, made where none is given, and returns it whole.
+    ) -> RotatedSecret:
+        """Give an endpoint a new secret, generated if none is given, and return it whole.
 
-        The answer has `secret`, `public_key`, `state` (`active` or `staged`) and
-        `previous_secret_expires_at`, when the last of the old secrets stops. `problems` were found in the
-        request before; they are reported together with those found here.
+        `problems` of the request were found before; they are reported together with those found here.
 
         Raises:
             ForbiddenError: the role does not reach. InvalidRequestError: every fault. NotFoundError: no such endpoint.
@@ -105,16 +108,16 @@ class Rotation:
             await store.touch_endpoint(connection, endpoint_id)
             action = "endpoint.stage_secret" if stages else "endpoint.rotate_secret"
             await store.write_audit(connection, actor.name, row.tenant, action, endpoint_id, {})
-        return {
-            "endpoint_id": endpoint_id,
-            "secret": chosen.reveal(),
-            "public_key": secret.public_key(profile, chosen),
-            "state": "staged" if stages else "active",
-            "previous_secret_expires_at": previous_expiry(held),
-        }
+        return RotatedSecret(
+            endpoint_id=endpoint_id,
+            secret=chosen.reveal(),
+            public_key=secret.public_key(profile, chosen),
+            state="staged" if stages else "active",
+            previous_secret_expires_at=previous_expiry(held),
+        )
 
-    async def activate_staged(self, actor: Actor, endpoint_id: str) -> Object:
-        """Switches to the staged secret and returns the endpoint.
+    async def activate_staged(self, actor: Actor, endpoint_id: str) -> Endpoint:
+        """Switch to the staged secret and return the endpoint.
 
         Raises:
             NotFoundError: no such endpoint. ConflictError: nothing is staged.
@@ -135,11 +138,10 @@ class Rotation:
                 connection, actor.name, row.tenant, "endpoint.activate_secret", endpoint_id, {}
             )
             sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
-        profile = self._deployment.profiles.get(row.profile)
-        return endpoint_object(row, sealed, profile, self._deployment)
+        return endpoint_of(row, sealed, self._deployment, actor)
 
-    async def reveal(self, actor: Actor, endpoint_id: str) -> Object:
-        """Returns the secret, and the staged one, whole; that it was asked for is written down.
+    async def reveal(self, actor: Actor, endpoint_id: str) -> RevealedSecret:
+        """Return the secrets, whole; the audit log records it.
 
         Raises:
             NotFoundError: no such endpoint. SecretError: it cannot be opened with the configured
@@ -162,13 +164,14 @@ class Rotation:
             )
         current, staged = opened.get("current"), opened.get("staged")
         profile = self._deployment.profiles.get(row.profile)
-        public = profile is not None and current is not None
-        return {
-            "endpoint_id": endpoint_id,
-            "secret": None if current is None else current.reveal(),
-            "public_key": secret.public_key(profile, current) if public else None,  # type: ignore[arg-type]  # both are there
-            "staged_secret": None if staged is None else staged.reveal(),
-        }
+        return RevealedSecret(
+            endpoint_id=endpoint_id,
+            secret=None if current is None else current.reveal(),
+            public_key=None
+            if profile is None or current is None
+            else secret.public_key(profile, current),
+            staged_secret=None if staged is None else staged.reveal(),
+        )
 
     def _profile(self, row: EndpointDetail) -> Profile:
         profile = self._deployment.profiles.get(row.profile)

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.deployment import Actor, Deployment
-from dispatcher.admin.resources.serialization import Object, time_text
+from dispatcher.admin.resources.serialization import time_text
+from dispatcher.admin.resources.system import (
+    Breaker,
+    OutboxBacklog,
+    Partition,
+    PartitionDay,
+    Postgres,
+    Replica,
+    SystemStatus,
+    Table,
+)
 from dispatcher.store import admin as store
 from dispatcher.store import pages, statistics
 from dispatcher.store.pages import PostgresRow, ReplicaRow, TableRow
@@ -25,8 +35,8 @@ class System:
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
 
-    async def show(self, actor: Actor) -> Object:
-        """Returns replicas, breakers, the backlog, tables, partitions by day, and the database.
+    async def show(self, actor: Actor) -> SystemStatus:
+        """Return replicas, breakers, the backlog, tables, partitions by day, and the database.
 
         An actor of one tenant sees the breakers and the backlog of that tenant alone, and of the rest
         which replicas run: figures, tables, partitions and the database are those of all tenants.
@@ -38,85 +48,80 @@ class System:
             now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
             tables = await pages.read_tables(connection) if sees_all else []
             postgres = await pages.read_postgres(connection)
-        return {
-            "at": time_text(postgres.now),
-            "replicas": [_replica(row, has_figures=sees_all) for row in replicas],
-            "shards_free_count": postgres.shards_free_count,
-            "breakers": [
-                {
-                    "endpoint_id": row.endpoint_id,
-                    "endpoint_name": row.endpoint_name,
-                    "tenant": row.tenant,
-                    "state": row.state,
-                    "opened_at": time_text(row.opened_at),
-                    "probe_at": time_text(row.probe_at),
-                    "replica": row.replica,
-                }
+        return SystemStatus(
+            at=time_text(postgres.now),
+            replicas=[_replica(row, has_figures=sees_all) for row in replicas],
+            shards_free_count=postgres.shards_free_count,
+            breakers=[
+                Breaker(
+                    endpoint_id=row.endpoint_id,
+                    endpoint_name=row.endpoint_name,
+                    tenant=row.tenant,
+                    state=row.state,
+                    opened_at=time_text(row.opened_at),
+                    probe_at=time_text(row.probe_at),
+                    replica=row.replica,
+                )
                 for row in breakers
             ],
-            "outbox": {
-                "backlog_count": min(now.outbox_count, COUNT_MAX),
-                "backlog_capped": now.outbox_count > COUNT_MAX,
-                "lag_seconds": now.outbox_seconds or 0.0,
-            },
-            "hot_tables": [_table(row) for row in tables if row.name in HOT_TABLES],
-            "partitions": _partitions(tables),
-            "postgres": _postgres(postgres) if sees_all else None,
-        }
+            outbox=OutboxBacklog(
+                backlog_count=min(now.outbox_count, COUNT_MAX),
+                backlog_capped=now.outbox_count > COUNT_MAX,
+                lag_seconds=now.outbox_seconds or 0.0,
+            ),
+            hot_tables=[_table(row) for row in tables if row.name in HOT_TABLES],
+            partitions=_partitions(tables),
+            postgres=_postgres(postgres) if sees_all else None,
+        )
 
 
-def _replica(row: ReplicaRow, *, has_figures: bool) -> Object:
-    return {
-        "incarnation": row.incarnation,
-        "name": row.name,
-        "version": row.version,
-        "started_at": time_text(row.started_at),
-        "lease_renewed_seconds_ago": round(row.renewed_seconds_ago, 3),
-        "lease_expires_at": time_text(row.expires_at),
-        "shards_count": row.shards_count,
-        "figures_at": time_text(row.figures_at),
-        "figures": row.figures if has_figures else None,
-    }
+def _replica(row: ReplicaRow, *, has_figures: bool) -> Replica:
+    return Replica(
+        incarnation=row.incarnation,
+        name=row.name,
+        version=row.version,
+        started_at=time_text(row.started_at),
+        lease_renewed_seconds_ago=round(row.renewed_seconds_ago, 3),
+        lease_expires_at=time_text(row.expires_at),
+        shards_count=row.shards_count,
+        figures_at=time_text(row.figures_at),
+        figures=row.figures if has_figures else None,
+    )
 
 
-def _table(row: TableRow) -> Object:
-    return {
-        "name": row.name,
-        "bytes": row.bytes,
-        "rows_estimate": row.rows_estimate,
-        "dead_rows_count": row.dead_rows,
-        "vacuumed_at": time_text(row.vacuumed_at),
-        "analyzed_at": time_text(row.analyzed_at),
-    }
+def _table(row: TableRow) -> Table:
+    return Table(
+        name=row.name,
+        bytes=row.bytes,
+        rows_estimate=row.rows_estimate,
+        dead_rows_count=row.dead_rows,
+        vacuumed_at=time_text(row.vacuumed_at),
+        analyzed_at=time_text(row.analyzed_at),
+    )
 
 
-def _partitions(tables: Sequence[TableRow]) -> list[Object]:
-    """Returns one object a day, oldest first: bytes in all, and bytes and rows of each table."""
-    by_day: dict[str, list[TableRow]] = defaultdict(list)
+def _partitions(tables: Sequence[TableRow]) -> list[PartitionDay]:
+    """Return the partitions by day, oldest first."""
+    by_day: dict[str, list[Partition]] = defaultdict(list)
     for row in tables:
         if row.parent is not None:
             digits = row.name.removeprefix(row.parent + "_")
-            by_day[f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"].append(row)
+            by_day[f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"].append(
+                Partition(table=row.parent, bytes=row.bytes, rows_estimate=row.rows_estimate)
+            )
     return [
-        {
-            "day": day,
-            "bytes": sum(row.bytes for row in rows),
-            "tables": [
-                {"table": row.parent, "bytes": row.bytes, "rows_estimate": row.rows_estimate}
-                for row in rows
-            ],
-        }
-        for day, rows in sorted(by_day.items())
+        PartitionDay(day=day, bytes=sum(one.bytes for one in by_day[day]), tables=by_day[day])
+        for day in sorted(by_day)
     ]
 
 
-def _postgres(row: PostgresRow) -> Object:
-    return {
-        "version": row.version,
-        "bytes": row.bytes,
-        "connections_count": row.connections_count,
-        "connections_max": row.connections_max,
-        "notify_queue_usage": row.notify_queue_usage,
-        "oldest_xmin_age": row.oldest_xmin_age,
-        "oldest_transaction_seconds": row.oldest_transaction_seconds,
-    }
+def _postgres(row: PostgresRow) -> Postgres:
+    return Postgres(
+        version=row.version,
+        bytes=row.bytes,
+        connections_count=row.connections_count,
+        connections_max=row.connections_max,
+        notify_queue_usage=row.notify_queue_usage,
+        oldest_xmin_age=row.oldest_xmin_age,
+        oldest_transaction_seconds=row.oldest_transaction_seconds,
+    )

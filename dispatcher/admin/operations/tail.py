@@ -14,6 +14,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Final, NamedTuple
 
@@ -21,8 +22,8 @@ import structlog
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import attempt_object, delivery_object
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.operations.objects import attempt_of, delivery_of
+from dispatcher.admin.resources.delivery import RecordedAttempt
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
@@ -47,8 +48,8 @@ SEEN_MAX: Final = 20_000
 class Batch(NamedTuple):
     """What came since the last one."""
 
-    items: list[Object]
-    """`{delivery, attempt}`, the oldest attempt first."""
+    items: list[RecordedAttempt]
+    """The oldest attempt first."""
     dropped_count: int
     """Items that came before these and were dropped."""
     is_sample: bool
@@ -62,7 +63,7 @@ class Viewer:
         self._tenant = tenant
         self._endpoint_id = endpoint_id
         self._bodies = bodies
-        self._items: deque[Object] = deque()
+        self._items: deque[RecordedAttempt] = deque()
         self._dropped_count = 0
         self._is_sample = False
         self._filled = asyncio.Event()
@@ -74,10 +75,10 @@ class Viewer:
             self._endpoint_id is None or delivery.endpoint_id == self._endpoint_id
         )
 
-    def put(self, item: Object) -> None:
-        """Adds an item, without what the receiver answered where that is not shown; the oldest makes room."""
+    def put(self, item: RecordedAttempt) -> None:
+        """Add an item, for viewers without its response body; a full queue drops its oldest item."""
         if not self._bodies:
-            item = {**item, "attempt": {**item["attempt"], "response_body": None}}
+            item = replace(item, attempt=replace(item.attempt, response_body=None))
         if len(self._items) >= QUEUE_MAX:
             self._items.popleft()
             self._dropped_count += 1
@@ -184,10 +185,9 @@ class Tail:
             for viewer in self._viewers:
                 viewer.sample()
         for one in new:
-            item = {
-                "delivery": delivery_object(one.delivery),
-                "attempt": attempt_object(one.attempt),
-            }
+            item = RecordedAttempt(
+                delivery=delivery_of(one.delivery), attempt=attempt_of(one.attempt, bodies=True)
+            )
             for viewer in self._viewers:
                 if viewer.wants(one):
                     viewer.put(item)

@@ -8,26 +8,28 @@ that tenant only. Revoked, it ends at once, and with it every session that was o
 import base64
 import hashlib
 import secrets
-from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.resources.fields import name_problems, tenant_problems
 from dispatcher.admin.resources.serialization import (
-    LIMIT_DEFAULT,
-    Object,
     Place,
     cursor_scope,
-    limit_problems,
-    page_object,
+    page_of,
     read_cursor,
     time_text,
 )
-from dispatcher.admin.resources.token import expiry_problems
+from dispatcher.admin.resources.token import (
+    CreatedToken,
+    NewToken,
+    Token,
+    TokenPage,
+    TokensQuery,
+    expiry_problems,
+)
 from dispatcher.core import ids
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
-from dispatcher.core.problems import Problem, problem
+from dispatcher.core.problems import problem
 from dispatcher.store import admin as store
 from dispatcher.store import tokens as token_store
 from dispatcher.store.tokens import TokenDetail
@@ -58,27 +60,22 @@ class Tokens:
     async def create(
         self,
         actor: Actor,
-        *,
-        name: str,
-        role: str,
-        tenant: str | None = None,
-        expires_at: datetime | None = None,
-    ) -> Object:
-        """Makes a token and returns it with its whole text as `token`.
+        new: NewToken,
+    ) -> CreatedToken:
+        """Create a token and return it with its whole text.
 
-        Without a tenant it is for the actor's own, or for all of them where the actor has none.
+        Without a tenant it is for the actor's own, or for all of them if the actor has none.
 
         Raises:
-            ForbiddenError: no admin. InvalidRequestError: every fault. NotFoundError: the tenant is
+            ForbiddenError: no admin. InvalidRequestError: it would expire at once. NotFoundError: the tenant is
             not the actor's. ConflictError: a living token of that tenant has the name.
         """
         actor.require(Role.ADMIN)
-        problems = _problems(name, role, tenant)
-        if expires_at is not None:
-            problems += expiry_problems(expires_at, self._deployment.clock.now())
-        if problems:
-            raise InvalidRequestError(problems)
-        tenant = allowed_tenant(actor, tenant)
+        if new.expires_at is not None:
+            problems = expiry_problems(new.expires_at, self._deployment.clock.now())
+            if problems:
+                raise InvalidRequestError(problems)
+        tenant = allowed_tenant(actor, new.tenant)
         text = TEXT_PREFIX + base64.urlsafe_b64encode(
             secrets.token_bytes(TEXT_BYTES)
         ).decode().rstrip("=")
@@ -88,48 +85,49 @@ class Tokens:
         async with self._database.transaction() as connection:
             created_at = await token_store.insert_token(
                 connection,
-                [token_id, name, prefix, digest_of(text), role, tenant, actor.name, expires_at],
-                name,
-            )
-            detail = {"name": name, "role": role, "expires_at": time_text(expires_at)}
+                [
+                    token_id, new.name, prefix, digest_of(text), new.role, tenant, actor.name,
+                    new.expires_at,
+                ],
+                new.name,
+            )  # fmt: skip
+            detail = {
+                "name": new.name, "role": new.role, "expires_at": time_text(new.expires_at),
+            }  # fmt: skip
             await store.write_audit(
                 connection, actor.name, tenant or ALL_TENANTS, "token.create", token_id, detail
             )
-        made = TokenDetail(
-            token_id, name, prefix, role, tenant, created_at, actor.name, expires_at, None, None
-        )
-        return {**token_object(made), "token": text}
+        row = TokenDetail(
+            token_id, new.name, prefix, new.role, tenant, created_at, actor.name, new.expires_at,
+            None, None,
+        )  # fmt: skip
+        return CreatedToken(**_values(row), token=text)
 
     async def page(
         self,
         actor: Actor,
-        *,
-        tenant: str | None = None,
-        limit: int = LIMIT_DEFAULT,
-        cursor: str | None = None,
-    ) -> Object:
-        """Returns a page of tokens, newest first, revoked and expired ones included.
+        query: TokensQuery = TokensQuery(),  # noqa: B008 -- frozen
+    ) -> TokenPage:
+        """Return a page of tokens, newest first, revoked and expired ones included.
 
         Raises:
-            ForbiddenError: no admin. InvalidRequestError: the limit or the cursor is wrong.
+            ForbiddenError: no admin. InvalidRequestError: the cursor is another list's.
             NotFoundError: the tenant is not the actor's.
         """
         actor.require(Role.ADMIN)
-        problems = limit_problems(limit)
-        if problems:
-            raise InvalidRequestError(problems)
-        whose = allowed_tenant(actor, tenant)
+        whose = allowed_tenant(actor, query.tenant)
         scope = cursor_scope("tokens", whose, {})
-        place = read_cursor(cursor, scope) or (None, None)
-        filters = [whose, *place, limit + 1]
+        place = read_cursor(query.cursor, scope) or (None, None)
+        filters = [whose, *place, query.limit + 1]
         async with store.reading(self._database) as connection:
             rows = await token_store.page_of_tokens(connection, filters)
-        return page_object(
-            rows, limit, lambda row: Place(row.created_at, row.id), token_object, scope=scope
+        items, next_cursor = page_of(
+            rows, query.limit, lambda row: Place(row.created_at, row.id), _token, scope=scope
         )
+        return TokenPage(items=items, next_cursor=next_cursor)
 
-    async def show(self, actor: Actor, token_id: str) -> Object:
-        """Returns a token.
+    async def show(self, actor: Actor, token_id: str) -> Token:
+        """Return a token.
 
         Raises:
             ForbiddenError: no admin. NotFoundError: there is none of that id in the actor's sight.
@@ -139,10 +137,10 @@ class Tokens:
             row = await token_store.load_token(connection, token_id, actor.tenant)
         if row is None:
             raise _not_found(token_id)
-        return token_object(row)
+        return _token(row)
 
-    async def revoke(self, actor: Actor, token_id: str) -> Object:
-        """Ends a token for good and returns it; one that was revoked stays as it is.
+    async def revoke(self, actor: Actor, token_id: str) -> Token:
+        """Revoke a token permanently and return it; a revoked token is not changed.
 
         Raises:
             ForbiddenError: no admin. NotFoundError: there is none of that id.
@@ -163,34 +161,19 @@ class Tokens:
                     token_id,
                     {"name": row.name},
                 )
-        return token_object(row)
+        return _token(row)
 
 
-def token_object(token: TokenDetail) -> Object:
-    """Returns a token without its text, which nobody has any more."""
-    return {
-        "id": token.id,
-        "name": token.name,
-        "prefix": token.prefix,
-        "role": token.role,
-        "tenant": token.tenant,
-        "created_at": time_text(token.created_at),
-        "created_by": token.created_by,
-        "expires_at": time_text(token.expires_at),
-        "last_used_at": time_text(token.last_used_at),
-        "revoked_at": time_text(token.revoked_at),
-    }
+def _token(row: TokenDetail) -> Token:
+    return Token(**_values(row))
+
+
+def _values(row: TokenDetail) -> dict[str, Any]:
+    values = row._asdict()
+    for name in ("created_at", "expires_at", "last_used_at", "revoked_at"):
+        values[name] = time_text(values[name])
+    return values
 
 
 def _not_found(token_id: str) -> NotFoundError:
     return NotFoundError(problem("id", "token_not_found", value=token_id))
-
-
-def _problems(name: object, role: object, tenant: object) -> list[Problem]:
-    problems = name_problems(name)
-    if role not in tuple(Role):
-        allowed = ", ".join(Role)
-        problems.append(problem("role", "not_one_of", value=role, allowed=allowed))
-    if tenant is not None:
-        problems += tenant_problems(tenant)
-    return problems

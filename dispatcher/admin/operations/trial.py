@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
-from dispatcher.admin.operations.objects import delivery_object
+from dispatcher.admin.operations.objects import delivery_with_attempts
 from dispatcher.admin.operations.requests import ANY_PORT, request_template
+from dispatcher.admin.resources.delivery import DeliveryWithAttempts
 from dispatcher.admin.resources.event import test_type_problems
-from dispatcher.admin.resources.serialization import Object
 from dispatcher.core import codes, ids
 from dispatcher.core.envelope import MadeTestEvent, make_test_event
 from dispatcher.core.errors import (
@@ -75,8 +75,8 @@ class Trial:
         *,
         event_type: str | None = None,
         data: str | None = None,
-    ) -> Object:
-        """Sends a test event and returns its delivery with the attempt, whatever that came to.
+    ) -> DeliveryWithAttempts:
+        """Send a test event and return its delivery with the attempt, whatever its outcome.
 
         `data` is JSON text, an object. Without a type the first one that the endpoint subscribes to
         is taken.
@@ -136,7 +136,7 @@ class Trial:
             await store.write_audit(
                 connection, actor.name, row.tenant, "endpoint.test", row.id, detail
             )
-        return delivery_object(delivery, [_attempt(row, sent)])
+        return delivery_with_attempts(delivery, [_attempt(row, sent)], bodies=True)
 
     async def _make(
         self, row: EndpointDetail, profile: Profile, event_type: str | None, data: str | None

@@ -1,5 +1,6 @@
 """The audit log: who did what to which resource."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from dispatcher.admin.resources.fields import (
@@ -36,6 +37,7 @@ class AuditQuery(PageQuery):
     ] = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditLine(Response):
     """Who did what to which thing; without a tenant it concerned all of them."""
 
@@ -48,6 +50,7 @@ class AuditLine(Response):
     detail: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPage(Response):
     """A page of the audit log."""
 

@@ -1,6 +1,7 @@
 """Deliveries and their attempts."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -13,8 +14,10 @@ from dispatcher.admin.resources.fields import (
     EventId,
     FilterLabels,
     Labels,
-    QueryLimit,
+    Option,
+    PageQuery,
     QueryTruth,
+    Reading,
     Request,
     Response,
     Text,
@@ -41,27 +44,64 @@ RequestId = Annotated[str, checked_by(request_id_problems)]
 class DeliveriesFilter(Request):
     """Which deliveries; `since` <= created_at < `until`."""
 
-    endpoint_id: Text | None = None
-    event_id: Text | None = None
-    request_id: RequestId | None = Field(default=None, description="The id in a humansoft body.")
-    event_type: Text | None = None
-    state: DeliveryStateName | None = None
-    tenant: Text | None = None
-    since: Time | None = None
-    until: Time | None = None
-    search: Text | None = Field(
+    endpoint_id: Annotated[Text | None, Option(help="Only deliveries to this endpoint.")] = None
+    event_id: Annotated[Text | None, Option(help="Only deliveries of this event.")] = None
+    request_id: Annotated[
+        RequestId | None,
+        Option(help="Only deliveries with this request_id in the body (humansoft)."),
+    ] = Field(default=None, description="The id in a humansoft body.")
+    event_type: Annotated[Text | None, Option(help="Only deliveries of this event type.")] = None
+    state: Annotated[
+        DeliveryStateName | None,
+        Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
+    ] = None
+    tenant: Annotated[Text | None, Option(help="Only deliveries of this tenant.")] = None
+    since: Annotated[
+        Time | None,
+        Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
+    ] = None
+    until: Annotated[
+        Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
+    ] = None
+    search: Annotated[
+        Text | None,
+        Option(
+            metavar="TEXT",
+            help="An id of a delivery, event or request, NAME=VALUE, or the value of any label.",
+        ),
+    ] = Field(
         default=None,
         description="An id of a delivery, event or request; name=value; or the value of any label.",
     )
 
 
-class DeliveriesQuery(DeliveriesFilter):
+_Label = Annotated[
+    FilterLabels | None,
+    Option(
+        metavar="NAME=VALUE",
+        help="Only deliveries of events with this label. May be repeated.",
+        reads=Reading.TEXTS,
+    ),
+]
+
+
+class DeliveriesQuery(DeliveriesFilter, PageQuery):
     """A page of them."""
 
-    label: FilterLabels | None = Field(default=None, description="name=value; may be repeated.")
-    test: QueryTruth | None = None
-    limit: QueryLimit = 50
-    cursor: Cursor | None = None
+    label: _Label = Field(default=None, description="name=value; may be repeated.")
+    test: Annotated[
+        QueryTruth | None,
+        Option(help="Only deliveries of test events, or none of them.", reads=Reading.SWITCH),
+    ] = None
+
+
+class ResendOptions(DeliveriesFilter):
+    """The options of `dispatcher delivery resend`: a filter, and where to continue."""
+
+    label: _Label = None
+    cursor: Annotated[
+        Cursor | None, Option(help="The next_cursor of a call that reached its limit.")
+    ] = None
 
 
 class ResendFilter(DeliveriesFilter):
@@ -94,7 +134,15 @@ class Resend(Request):
             refuse([problem("filter", "empty_filter")])
         return value
 
+    def query(self) -> DeliveriesQuery:
+        """Return the filter and the cursor, as a list has them."""
+        values = self.filter.model_dump(exclude={"labels"}, exclude_none=True)
+        if self.filter.labels:
+            values["label"] = self.filter.labels
+        return DeliveriesQuery.model_construct(**values, cursor=self.cursor)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt(Response):
     """One HTTP request; `response_body` is kept of failures, and shown to operators and admins."""
 
@@ -121,6 +169,7 @@ class Attempt(Response):
     url: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery(Response):
     """One event for one endpoint."""
 
@@ -141,12 +190,14 @@ class Delivery(Response):
     warnings: list[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryWithAttempts(Delivery):
     """A delivery with its attempts, in order."""
 
     attempts: list[Attempt]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPage(Response):
     """A page of deliveries."""
 
@@ -154,6 +205,7 @@ class DeliveryPage(Response):
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resent(Response):
     """How many there are, or were asked for; one call takes `limit` at most."""
 
@@ -162,3 +214,29 @@ class Resent(Response):
     limit: int
     dry_run: bool
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedAttempt(Response):
+    """An attempt and its delivery, as the live tail shows them."""
+
+    delivery: Delivery
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice(Response):
+    """A stable code, its meaning, and the remedy, if there is one."""
+
+    code: str
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextStep(Response):
+    """The next step of a delivery: a stable code, its meaning, and the time, where it is known."""
+
+    code: str
+    text: str
+    at: TimeText | None = None

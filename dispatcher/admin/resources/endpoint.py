@@ -5,7 +5,9 @@ lists the other files. Rules that depend on the profile or on the deployment are
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Protocol
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Protocol, TypedDict
 
 from pydantic import ConfigDict, Field, PlainValidator, RootModel, ValidationInfo, WithJsonSchema
 
@@ -442,6 +444,7 @@ class NewSecret(Request):
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointProblem(Response):
     """Why the configuration does not let an endpoint be sent to; its deliveries wait until it is fixed."""
 
@@ -449,6 +452,7 @@ class EndpointProblem(Response):
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint(Response):
     """An endpoint; its secret is masked, and header values are shown to admins alone."""
 
@@ -476,16 +480,32 @@ class Endpoint(Response):
     previous_secret_expires_at: TimeText | None
     problem: EndpointProblem | None
 
+    @property
+    def etag(self) -> str:
+        """The version, as an entity tag."""
+        return etag_of(self.updated_at)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedEndpoint(Endpoint):
     """An endpoint as it was made (its secret whole, this once) or changed."""
 
     warnings: list[str]
 
 
-READ_ONLY: Final = frozenset(ChangedEndpoint.model_fields) - frozenset(NewEndpoint.model_fields)
+def etag_of(updated_at: str) -> str:
+    """Return the version of an endpoint as an entity tag, quotes included (RFC 9110, 8.8.3).
+
+    Every change moves `updated_at`, which has microseconds, and changes of one endpoint wait for
+    each other.
+    """
+    return f'"{updated_at}"'
 
 
+READ_ONLY: Final = {one.name for one in fields(ChangedEndpoint)} - set(NewEndpoint.model_fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPage(Response):
     """A page of endpoints."""
 
@@ -493,6 +513,18 @@ class EndpointPage(Response):
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingDeliveries(Response):
+    """The deliveries that wait for an endpoint; `capped`: there are more than `waiting_count`."""
+
+    endpoint_id: EndpointId
+    waiting_count: int
+    retrying_count: int
+    capped: bool
+    oldest_due_at: TimeText | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RotatedSecret(Response):
     """The new secret, whole."""
 
@@ -507,6 +539,7 @@ class RotationAnswer(RootModel[RotatedSecret | Endpoint]):
     """The new secret, whole; after `activate_staged` the endpoint."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevealedSecret(Response):
     """The secrets, whole; the request was audited."""
 
@@ -514,3 +547,38 @@ class RevealedSecret(Response):
     secret: str | None
     staged_secret: str | None
     public_key: str | None
+
+
+class EndpointAction(StrEnum):
+    """The effect of a declaration on one endpoint."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    UNCHANGED = "unchanged"
+    DELETE = "delete"
+    LEFT = "left"
+    """It is not in the declaration, and stays."""
+
+
+FieldChange = TypedDict("FieldChange", {"from": object, "to": object})
+"""The value of a field before and after; secrets and header values are masked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedEndpoint(Response):
+    """One endpoint of a declaration, and what became of it."""
+
+    action: EndpointAction
+    tenant: str
+    name: str
+    id: EndpointId | None
+    changes: dict[str, FieldChange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedDeclaration(Response):
+    """The result of a declaration that was applied, or would be (`dry_run`)."""
+
+    dry_run: bool
+    items: list[AppliedEndpoint]
+    warnings: list[str]

@@ -1,8 +1,9 @@
 """Events: published by producers, and the catalogue of their types."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
@@ -11,11 +12,14 @@ from dispatcher.admin.resources.fields import (
     EndpointId,
     EventId,
     FilterLabels,
+    JsonObject,
     LabelFilter,
     Labels,
+    Option,
     PageQuery,
     QueryTruth,
     RawObject,
+    Reading,
     Request,
     Response,
     Tenant,
@@ -94,18 +98,36 @@ class EventsQuery(PageQuery):
         default=None,
         description="true: only events whose fan-out Postgres rejected; of the other filters only `tenant` applies.",
     )
-    type: Text | None = Field(default=None, examples=["order.created"])
+    type: Annotated[Text | None, Option(help="Only events of this type.")] = Field(
+        default=None, examples=["order.created"]
+    )
     event_type: Text | None = Field(
         default=None, description="The same as type; give one of the two."
     )
-    label: FilterLabels | None = Field(default=None, description="name=value; may be repeated.")
-    tenant: Text | None = None
-    test: QueryTruth | None = None
-    since: Time | None = None
-    until: Time | None = None
-    search: Text | None = Field(
-        default=None, description="An event's id; name=value; or the value of any label."
-    )
+    label: Annotated[
+        FilterLabels | None,
+        Option(
+            metavar="NAME=VALUE",
+            help="Only events with this label. May be repeated.",
+            reads=Reading.TEXTS,
+        ),
+    ] = Field(default=None, description="name=value; may be repeated.")
+    tenant: Annotated[Text | None, Option(help="Only events of this tenant.")] = None
+    test: Annotated[
+        QueryTruth | None,
+        Option(help="Only test events, or none of them.", reads=Reading.SWITCH),
+    ] = None
+    since: Annotated[
+        Time | None,
+        Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
+    ] = None
+    until: Annotated[
+        Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
+    ] = None
+    search: Annotated[
+        Text | None,
+        Option(metavar="TEXT", help="An event's id, NAME=VALUE, or the value of any label."),
+    ] = Field(default=None, description="An event's id; name=value; or the value of any label.")
 
     @field_validator("event_type")
     @classmethod
@@ -114,15 +136,23 @@ class EventsQuery(PageQuery):
             refuse([problem("event_type", "conflicting", other="type")])
         return value
 
+    @property
+    def wanted_type(self) -> str | None:
+        """The event type, under whichever name it was given."""
+        return self.type or self.event_type
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words(Response):
+    """A text in both languages."""
+
+    th: str
+    en: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventType(Response):
     """A type of the catalogue."""
-
-    class Words(Response):
-        """A text in both languages."""
-
-        th: str
-        en: str
 
     name: str
     group: str
@@ -130,9 +160,10 @@ class EventType(Response):
     title: Words
     description: Words
     operational: bool
-    sample: dict[str, Any]
+    sample: JsonObject
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventTypePage(Response):
     """The whole catalogue."""
 
@@ -140,13 +171,14 @@ class EventTypePage(Response):
     next_cursor: None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Response):
     """An event; without `accepted_at` it waits in the outbox."""
 
     id: EventId
     type: str
     tenant: str
-    data: dict[str, Any]
+    data: JsonObject
     occurred_at: TimeText
     ordering_key: str | None
     labels: dict[str, str]
@@ -157,6 +189,7 @@ class Event(Response):
     quarantined_at: TimeText | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage(Response):
     """A page of events."""
 
@@ -164,12 +197,14 @@ class EventPage(Response):
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventWithDeliveries(Event):
     """An event with its deliveries, a thousand of them at most."""
 
     deliveries: list[Delivery]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(Response):
     """Why an endpoint did or did not get an event, and the next step."""
 
@@ -188,6 +223,7 @@ class Verdict(Response):
     delivery: Delivery | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation(Response):
     """An event and the verdict for each endpoint of its tenant."""
 
@@ -195,3 +231,15 @@ class Explanation(Response):
     summary: str
     dispatchers_alive: int
     endpoints: list[Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedEvents(Response):
+    """The events whose contents were erased, or would be (`dry_run`); `ids` are the first of them."""
+
+    dry_run: bool
+    ids: list[EventId]
+    events: int
+    bodies: int
+    answers: int
+    cancelled: int

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from dispatcher.admin.resources.serialization import JsonText, cursor_problems, limit_problems
+from dispatcher.admin.resources.serialization import (
+    JsonText,
+    cursor_problems,
+    limit_problems,
+    time_text,
+)
+from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.printable import is_text
@@ -76,11 +82,28 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
+    @classmethod
+    def of(cls, **values: Any) -> Self:  # noqa: ANN401 -- validated here
+        """Return the request with these values.
 
-class Response(BaseModel):
-    """The fields of a response; it is built from trusted rows, so it is not validated again."""
+        Raises:
+            InvalidRequestError: values are invalid; has all problems.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidRequestError(problems_of(error)) from None
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+class Response:
+    """The base of a resource as operations return it and the API writes it.
+
+    Each is a frozen dataclass, built from trusted rows without validation: a row that a newer
+    replica wrote must be shown as well. ADR 0057 has the measurements.
+    """
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 # How people give a field
@@ -100,6 +123,8 @@ class Reading(StrEnum):
     NUMBERS = "numbers"
     HEADERS = "headers"
     LABELS = "labels"
+    SWITCH = "switch"
+    """`--name` or `--no-name`."""
     PAST = "past"
     """A time, or `15m` ago."""
     FUTURE = "future"
@@ -116,7 +141,8 @@ class Option:
 
     def name_of(self, field: str) -> str:
         """Return the name of the option, as people type it."""
-        return f"--{field.replace('_', '-')}"
+        name = field.replace("_", "-")
+        return f"--{name}/--no-{name}" if self.reads is Reading.SWITCH else f"--{name}"
 
 
 class ControlKind(StrEnum):
@@ -286,6 +312,8 @@ def tenant_problems(value: object, field: str = "tenant") -> list[Problem]:
 
 def read_time(value: object, info: ValidationInfo) -> datetime:
     """Return the time of an RFC 3339 text; digits beyond the microsecond are cut off."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value
     if not isinstance(value, str) or _TIME.fullmatch(value) is None:
         raise _refuse(info, "invalid_time")
     text = value.upper()
@@ -308,16 +336,17 @@ def _read_text(value: object, info: ValidationInfo) -> object:
 
 
 def _read_truth(value: object, info: ValidationInfo) -> bool:
-    if value in ("true", "false"):
-        return value == "true"
+    if value in ("true", "false", True, False):
+        return value in ("true", True)
     raise _refuse(info, "not_a_boolean")
 
 
 def _read_limit(value: object, info: ValidationInfo) -> int:
-    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+    if not _NUMBER.fullmatch(str(value)):
         raise _refuse(info, "not_an_integer")
-    refuse(limit_problems(int(value)))
-    return int(value)
+    limit = int(str(value))
+    refuse(limit_problems(limit))
+    return limit
 
 
 def _read_labels(value: object, info: ValidationInfo) -> dict[str, str]:
@@ -388,6 +417,12 @@ Labels = Annotated[
 ]
 RawObject = Annotated[Any, PlainValidator(_read_object), WithJsonSchema({"type": "object"})]
 """An object whose bytes stay as they were written."""
+JsonObject = Annotated[
+    JsonText,
+    PlainValidator(lambda value: value),
+    WithJsonSchema({"type": "object", "additionalProperties": True}),
+]
+"""The same in a response."""
 DeliveryStateName = Literal["pending", "retrying", "succeeded", "failed", "cancelled"]
 EndpointStateName = Literal["active", "paused", "disabled"]
 RoleName = Literal["viewer", "operator", "admin"]
@@ -399,3 +434,12 @@ class PageQuery(Request):
 
     limit: Annotated[QueryLimit, Option(help="Items per page, 1 to 500.")] = 50
     cursor: Annotated[Cursor | None, Option(help="The next_cursor of the previous page.")] = None
+
+    def given(self) -> dict[str, object]:
+        """Return the filters that are set, ready for the audit log; a cursor is bound to them."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: time_text(value) if isinstance(value, datetime) else value
+            for name, value in values.items()
+            if name not in {"limit", "cursor"} and value is not None and value not in ({}, "")
+        }

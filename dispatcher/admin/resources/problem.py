@@ -1,7 +1,8 @@
 """The body of an error: what is wrong, for programs and for people (RFC 9457)."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from dispatcher.admin.resources.fields import Response
 from dispatcher.core import problems
@@ -12,6 +13,7 @@ FIELD_CHARACTERS_MAX: Final = 256
 """How much of a field's name is repeated; the caller chose it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FieldProblem(Response):
     """One problem of one field."""
 
@@ -21,6 +23,7 @@ class FieldProblem(Response):
     fix: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem(Response):
     """An error (RFC 9457)."""
 
@@ -32,15 +35,15 @@ class Problem(Response):
     errors: list[FieldProblem] | None = None
 
 
-def field_problems(found: Sequence[problems.Problem]) -> list[dict[str, Any]]:
-    """Return the first problems as objects, and bound what they repeat."""
+def field_problems(found: Sequence[problems.Problem]) -> list[FieldProblem]:
+    """Return the first problems, and bound what they repeat."""
     return [
-        {
-            "field": one.field[:FIELD_CHARACTERS_MAX],
-            "code": one.code,
-            "message": one.message,
-            "fix": one.fix,
-        }
+        FieldProblem(
+            field=one.field[:FIELD_CHARACTERS_MAX],
+            code=one.code,
+            message=one.message,
+            fix=one.fix,
+        )
         for one in found[:ERRORS_MAX]
     ]
 

@@ -5,17 +5,15 @@ import binascii
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, overload
 
 import orjson
-from pydantic import BaseModel
 
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import Problem, problem
 
 Row = TypeVar("Row")
-Object = dict[str, Any]
-"""Ready for `write_json`; times are texts, an event's data is a `JsonText`."""
+Item = TypeVar("Item")
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
@@ -39,16 +37,22 @@ class Place(NamedTuple):
 
 
 def write_json(value: object, *, indent: bool = False) -> bytes:
-    """Return an object or a resource as JSON."""
+    """Return a resource as JSON."""
     return orjson.dumps(value, _fragment, orjson.OPT_INDENT_2 if indent else 0)
 
 
 def _fragment(value: object) -> object:
     if isinstance(value, JsonText):
         return orjson.Fragment(value.text)
-    if isinstance(value, BaseModel):
-        return dict(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+@overload
+def time_text(moment: datetime) -> str: ...
+
+
+@overload
+def time_text(moment: datetime | None) -> str | None: ...
 
 
 def time_text(moment: datetime | None) -> str | None:
@@ -56,18 +60,21 @@ def time_text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def page_object(
+def page_of(
     rows: Sequence[Row],
     limit: int,
     place: Callable[[Row], Place],
-    item: Callable[[Row], Any],
+    item: Callable[[Row], Item],
     *,
-    scope: str = "",
-) -> Object:
-    """Return a page of at most `limit` of the rows, of which one more than that was queried."""
+    scope: str,
+) -> tuple[list[Item], str | None]:
+    """Return at most `limit` of the rows as items, and the cursor of the next page.
+
+    One row more than `limit` was queried: it shows that there is a next page.
+    """
     shown = rows[:limit]
     cursor = write_cursor(place(shown[-1]), scope) if len(rows) > limit else None
-    return {"items": [item(row) for row in shown], "next_cursor": cursor}
+    return [item(row) for row in shown], cursor
 
 
 def cursor_scope(listing: str, tenant: str | None, wanted: Mapping[str, object]) -> str:

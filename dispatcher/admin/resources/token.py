@@ -1,5 +1,6 @@
 """Tokens: who may use the API and the console."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -80,6 +81,7 @@ class TokensQuery(PageQuery):
     tenant: Annotated[Text | None, Option(help="Only tokens of this tenant.")] = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token(Response):
     """A token, without its text, which is not stored."""
 
@@ -95,12 +97,14 @@ class Token(Response):
     revoked_at: TimeText | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreatedToken(Token):
     """A token with its whole text, which no other response holds."""
 
     token: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPage(Response):
     """A page of tokens."""
 

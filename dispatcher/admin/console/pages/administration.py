@@ -10,8 +10,8 @@ from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.resources.audit import AuditQuery
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.audit import AuditPage, AuditQuery
+from dispatcher.admin.resources.token import CreatedToken, NewToken, TokensQuery
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 DAYS: Final = ("7", "30", "90", "365")
@@ -24,11 +24,11 @@ async def activity(visit: Visit) -> web.StreamResponse:
     problems: dict[str, str] = {}
     since = read_time(visit, "since", problems)
     until = read_time(visit, "until", problems)
-    page: Object = {"items": [], "next_cursor": None}
+    page = AuditPage(items=[], next_cursor=None)
     if not problems:
         page = await visit.operations.audit.page(
             visit.who,
-            AuditQuery.model_construct(
+            AuditQuery.of(
                 actor=visit.query("by"),
                 action=visit.query("action"),
                 object=visit.query("subject"),
@@ -54,9 +54,11 @@ async def tokens(visit: Visit) -> web.StreamResponse:
 
 
 async def _tokens_page(
-    visit: Visit, problems: dict[str, str], made: Object | None = None, status: int = 200
+    visit: Visit, problems: dict[str, str], made: CreatedToken | None = None, status: int = 200
 ) -> web.Response:
-    page = await visit.operations.tokens.page(visit.who, cursor=visit.query("cursor"))
+    page = await visit.operations.tokens.page(
+        visit.who, TokensQuery.of(cursor=visit.query("cursor"))
+    )
     return visit.page(
         "tokens.html",
         status=status,
@@ -83,10 +85,12 @@ async def token_made(visit: Visit) -> web.StreamResponse:
     try:
         made = await visit.operations.tokens.create(
             visit.who,
-            name=visit.form.get("name", "").strip(),
-            role=visit.form.get("role", ""),
-            tenant=visit.form.get("tenant", "").strip() or None,
-            expires_at=expires_at,
+            NewToken.of(
+                name=visit.form.get("name", "").strip(),
+                role=visit.form.get("role", ""),
+                tenant=visit.form.get("tenant", "").strip() or None,
+                expires_at=expires_at,
+            ),
         )
     except InvalidRequestError as error:
         visit.site.forms.forget(form_id)

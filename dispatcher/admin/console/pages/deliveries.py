@@ -8,8 +8,8 @@ from aiohttp import web
 from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.filters import (
     DELIVERY_FIELDS,
-    delivery_filter,
     delivery_id,
+    delivery_query,
     unreadable,
 )
 from dispatcher.admin.console.forms import problems_by_field
@@ -17,14 +17,14 @@ from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.console.words import advice, afterwards
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.delivery import DeliveryPage
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
 
 RESEND_SECONDS_MAX: Final = 120.0
 BODY_CHARACTERS_SHOWN: Final = 65_536
 ATTEMPT_DIGITS_MAX: Final = 6
-_NOTHING: Final[Object] = {"items": [], "next_cursor": None}
+_NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
 
 
 async def listed(visit: Visit) -> web.StreamResponse:
@@ -38,27 +38,21 @@ async def listed(visit: Visit) -> web.StreamResponse:
 async def listed_of_endpoint(visit: Visit) -> web.StreamResponse:
     """Shows the deliveries of one endpoint."""
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    return await _list_page(
-        visit, "endpoint_deliveries.html", endpoint["id"], {"endpoint": endpoint}
-    )
+    return await _list_page(visit, "endpoint_deliveries.html", endpoint.id, {"endpoint": endpoint})
 
 
 async def _list_page(
     visit: Visit, template: str, endpoint_id: str | None, values: dict[str, Any]
 ) -> web.Response:
-    wanted, problems = delivery_filter(visit, endpoint_id)
+    query, problems = delivery_query(visit, endpoint_id)
     page = _NOTHING
     if not problems:
         try:
-            page = await visit.operations.deliveries.page(
-                visit.who, wanted, cursor=visit.query("cursor")
-            )
+            page = await visit.operations.deliveries.page(visit.who, query)
         except InvalidRequestError as error:
             problems = problems_by_field(visit, error.problems)
-    names = await visit.operations.glance.names(
-        visit.who, [one["endpoint_id"] for one in page["items"]]
-    )
-    last = await visit.operations.glance.last_attempts(visit.who, page["items"])
+    names = await visit.operations.glance.names(visit.who, [one.endpoint_id for one in page.items])
+    last = await visit.operations.glance.last_attempts(visit.who, page.items)
     return visit.page(
         template,
         status=422 if problems else 200,
@@ -93,25 +87,25 @@ def _carried(visit: Visit, endpoint_id: str | None) -> str:
 
 async def shown(visit: Visit) -> web.StreamResponse:
     """Shows one delivery: its attempts, what was sent and came back, why, and what to do."""
-    looked = await visit.operations.inspection.delivery(
+    report = await visit.operations.inspection.delivery(
         visit.who, visit.part("id"), attempt_number=_attempt_number(visit)
     )
-    delivery = looked["delivery"]
-    request, body = looked["request"], looked["body"]
+    delivery, endpoint = report.delivery, report.endpoint
+    request, body = report.request, report.body
     return visit.page(
         "delivery.html",
-        looked=looked,
+        report=report,
         delivery=delivery,
-        endpoint=looked["endpoint"],
-        advice=[advice(one) for one in delivery["attempts"]],
+        endpoint=endpoint,
+        advice=[advice(one) for one in delivery.attempts],
         afterwards=afterwards(
-            delivery, looked["resend"]["code"], (looked["endpoint"] or {}).get("state")
+            delivery, report.resend.code, None if endpoint is None else endpoint.state
         ),
-        is_open=delivery["state"] in {DeliveryState.PENDING, DeliveryState.RETRYING},
+        is_open=delivery.state in {DeliveryState.PENDING, DeliveryState.RETRYING},
         body=None if body is None else body[:BODY_CHARACTERS_SHOWN],
         is_cut=body is not None and len(body) > BODY_CHARACTERS_SHOWN,
         curl=None if request is None or body is None else as_curl(request, body),
-        command=None if request is None else as_verify(request, delivery["profile"]),
+        command=None if request is None else as_verify(request, delivery.profile),
     )
 
 
@@ -137,7 +131,7 @@ async def acted(visit: Visit) -> web.StreamResponse:
 async def asked(visit: Visit) -> web.StreamResponse:
     """Counts what a filter finds, and asks before all of it is sent once more."""
     visit.who.require(Role.OPERATOR)
-    wanted, problems = delivery_filter(visit)
+    wanted, problems = delivery_query(visit)
     if problems:
         raise InvalidRequestError(unreadable(problems))
     counted = await visit.operations.deliveries.resend_matching(visit.who, wanted, dry_run=True)
@@ -149,7 +143,7 @@ async def asked(visit: Visit) -> web.StreamResponse:
 async def resent(visit: Visit) -> web.StreamResponse:
     """Asks for one more attempt of everything that the filter of the address finds."""
     visit.who.require(Role.OPERATOR)
-    wanted, problems = delivery_filter(visit)
+    wanted, problems = delivery_query(visit)
     if problems:
         raise InvalidRequestError(unreadable(problems))
     if not visit.site.forms.take(visit.form.get("form_id", "")):

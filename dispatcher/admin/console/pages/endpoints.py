@@ -19,8 +19,8 @@ from dispatcher.admin.console.profiles import facts, in_order
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.operations.objects import endpoint_etag
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.endpoint import EndpointPage, EndpointsQuery
+from dispatcher.admin.resources.overview import EndpointFigures
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.model import EndpointState
 
@@ -32,19 +32,21 @@ _ACTS: Final = ("pause", "resume", "delete")
 async def listed(visit: Visit) -> web.StreamResponse:
     """Shows the endpoints with how each fared in the last day; none where the filter cannot be read."""
     problems: dict[str, str] = {}
-    page: Object = {"items": [], "next_cursor": None}
+    page = EndpointPage(items=[], next_cursor=None)
     try:
         page = await visit.operations.endpoints.page(
             visit.who,
-            state=visit.query("state"),
-            profile=visit.query("profile"),
-            name=visit.query("name"),
-            cursor=visit.query("cursor"),
+            EndpointsQuery.of(
+                state=visit.query("state"),
+                profile=visit.query("profile"),
+                name=visit.query("name"),
+                cursor=visit.query("cursor"),
+            ),
         )
     except InvalidRequestError as error:
         problems = problems_by_field(visit, error.problems)
     figures = await visit.operations.overview.of_endpoints(
-        visit.who, [one["id"] for one in page["items"]]
+        visit.who, [one.id for one in page.items]
     )
     return visit.page(
         "endpoints.html",
@@ -58,26 +60,24 @@ async def listed(visit: Visit) -> web.StreamResponse:
     )
 
 
-def _spark(figures: Object) -> charts.Bars:
-    return charts.spark([(one["ok_count"], one["not_ok_count"]) for one in figures["buckets"]])
+def _spark(figures: EndpointFigures) -> charts.Bars:
+    return charts.spark([(one.ok_count, one.not_ok_count) for one in figures.buckets])
 
 
 async def shown(visit: Visit) -> web.StreamResponse:
     """Shows one endpoint: settings in short, the last day."""
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    figures = (await visit.operations.overview.of_endpoints(visit.who, [endpoint["id"]]))[
-        endpoint["id"]
-    ]
-    buckets = figures["buckets"]
+    figures = (await visit.operations.overview.of_endpoints(visit.who, [endpoint.id]))[endpoint.id]
+    buckets = figures.buckets
     return visit.page(
         "endpoint.html",
         tab="overview",
         endpoint=endpoint,
         figures=figures,
-        profile=profile_facts(visit, endpoint["profile"]),
-        traffic=charts.bars([(one["ok_count"], one["not_ok_count"]) for one in buckets]),
+        profile=profile_facts(visit, endpoint.profile),
+        traffic=charts.bars([(one.ok_count, one.not_ok_count) for one in buckets]),
         latency=charts.lines(
-            [[one["p50_seconds"] for one in buckets], [one["p95_seconds"] for one in buckets]]
+            [[one.p50_seconds for one in buckets], [one.p95_seconds for one in buckets]]
         ),
         warnings=[],
     )
@@ -143,17 +143,17 @@ async def made(visit: Visit) -> web.StreamResponse:
     trial, trial_problem, was_paused = None, None, False
     if visit.form.get("then") == "test":
         try:
-            trial = await send_and_judge(visit, endpoint["id"], None, None)
+            trial = await send_and_judge(visit, endpoint.id, None, None)
         except DispatcherError as error:
             trial_problem = visit.problem(error)
-        failed = trial is None or trial["state"] != "succeeded"
+        failed = trial is None or trial.state != "succeeded"
         if failed and visit.form.get("pause_if_failed"):
-            await visit.operations.endpoints.pause(visit.who, endpoint["id"])
+            await visit.operations.endpoints.pause(visit.who, endpoint.id)
             was_paused = True
     return visit.page(
         "endpoint_made.html",
         endpoint=endpoint,
-        profile=profile_facts(visit, endpoint["profile"]),
+        profile=profile_facts(visit, endpoint.profile),
         trial=trial,
         trial_problem=trial_problem,
         was_paused=was_paused,
@@ -165,7 +165,7 @@ async def settings(visit: Visit) -> web.StreamResponse:
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
     known = tuple(visit.operations.deployment.catalogue.types)
     values = {**shown_endpoint(endpoint, (*known, *_wildcards(known))), "endpoint": endpoint}
-    values["version"] = endpoint_etag(endpoint)
+    values["version"] = endpoint.etag
     return _form_page(visit, values, {})
 
 
@@ -179,7 +179,7 @@ async def changed(visit: Visit) -> web.StreamResponse:
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
     values = {
         **typed(visit),
-        "profile": endpoint["profile"],
+        "profile": endpoint.profile,
         "endpoint": endpoint,
     }
     fields, problems = read_endpoint(visit, creates=False)
@@ -187,13 +187,13 @@ async def changed(visit: Visit) -> web.StreamResponse:
         return _form_page(visit, values, problems, 422)
     try:
         await visit.operations.endpoints.update(
-            visit.who, endpoint["id"], fields, if_match=visit.form.get("version") or None
+            visit.who, endpoint.id, fields, if_match=visit.form.get("version") or None
         )
     except InvalidRequestError as error:
         return _form_page(visit, values, problems_by_field(visit, error.problems), 422)
     except ConflictError as error:
         return _form_page(visit, values, {"name": visit.problem(error)}, 409)
-    return visit.go(f"/webhooks/{endpoint['id']}", "note.saved")
+    return visit.go(f"/webhooks/{endpoint.id}", "note.saved")
 
 
 async def asked(visit: Visit) -> web.StreamResponse:
@@ -201,14 +201,14 @@ async def asked(visit: Visit) -> web.StreamResponse:
     act = visit.part("act")
     visit.who.require(Role.ADMIN if act == "delete" else Role.OPERATOR)
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    waiting = await visit.operations.endpoints.waiting(visit.who, endpoint["id"])
+    waiting = await visit.operations.endpoints.waiting(visit.who, endpoint.id)
     return visit.page(
         "endpoint_act.html",
         act=act,
         endpoint=endpoint,
         waiting=waiting,
         hold_days=visit.site.settings.delivery.hold_days,
-        version=endpoint_etag(endpoint),
+        version=endpoint.etag,
     )
 
 

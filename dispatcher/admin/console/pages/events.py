@@ -1,14 +1,15 @@
 """Events: the list, and one of them with what became of it at every endpoint."""
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
 
-from dispatcher.admin.console.filters import EVENT_FIELDS, event_filter
+from dispatcher.admin.console.filters import EVENT_FIELDS, event_query
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
+from dispatcher.admin.resources.event import EventPage
 from dispatcher.core.errors import InvalidRequestError
 
 DATA_CHARACTERS_SHOWN: Final = 65_536
@@ -16,15 +17,11 @@ DATA_CHARACTERS_SHOWN: Final = 65_536
 
 async def listed(visit: Visit) -> web.StreamResponse:
     """Shows events, newest first."""
-    arguments, problems = event_filter(visit)
-    page: dict[str, Any] = {"items": [], "next_cursor": None}
+    query, problems = event_query(visit)
+    page = EventPage(items=[], next_cursor=None)
     if not problems:
         try:
-            page = await visit.operations.events.page(
-                visit.who,
-                cursor=visit.query("cursor"),
-                **arguments,  # type: ignore[arg-type]  # as named
-            )
+            page = await visit.operations.events.page(visit.who, query)
         except InvalidRequestError as error:
             problems = problems_by_field(visit, error.problems)
     return visit.page(
@@ -40,9 +37,9 @@ async def listed(visit: Visit) -> web.StreamResponse:
 async def shown(visit: Visit) -> web.StreamResponse:
     """Shows one event, and a verdict for each endpoint of its tenant."""
     explained = await visit.operations.explanation.explain(visit.who, visit.part("id"))
-    event = explained["event"]
-    text = event["data"].text
-    known = visit.operations.deployment.catalogue.types.get(event["type"])
+    event = explained.event
+    text = event.data.text
+    known = visit.operations.deployment.catalogue.types.get(event.type)
     return visit.page(
         "event.html",
         event=event,

@@ -9,7 +9,7 @@ from dispatcher.admin.console.pages.endpoints import profile_facts
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.endpoint import Endpoint, RevealedSecret, RotatedSecret
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 _HOUR_SECONDS: Final = 3600
@@ -23,10 +23,10 @@ async def secret(visit: Visit) -> web.StreamResponse:
 
 def _page(
     visit: Visit,
-    endpoint: Object,
+    endpoint: Endpoint,
     *,
-    revealed: Object | None = None,
-    rotated: Object | None = None,
+    revealed: RevealedSecret | None = None,
+    rotated: RotatedSecret | None = None,
     problems: dict[str, str] | None = None,
     status: int = 200,
 ) -> web.Response:
@@ -35,7 +35,7 @@ def _page(
         status=status,
         tab="secret",
         endpoint=endpoint,
-        profile=profile_facts(visit, endpoint["profile"]),
+        profile=profile_facts(visit, endpoint.profile),
         revealed=revealed,
         rotated=rotated,
         problems=problems or {},
@@ -46,7 +46,7 @@ async def revealed(visit: Visit) -> web.StreamResponse:
     """Shows the whole secret in the answer of this one form; that it was asked for is written down."""
     visit.who.require(Role.ADMIN)
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    found = await visit.operations.rotation.reveal(visit.who, endpoint["id"])
+    found = await visit.operations.rotation.reveal(visit.who, endpoint.id)
     return _page(visit, endpoint, revealed=found)
 
 
@@ -66,7 +66,7 @@ async def rotated(visit: Visit) -> web.StreamResponse:
     try:
         found = await visit.operations.rotation.rotate(
             visit.who,
-            endpoint["id"],
+            endpoint.id,
             new_secret=own,
             overlap_seconds=overlap,
             activate=True if visit.form.get("activate") else None,
@@ -74,7 +74,7 @@ async def rotated(visit: Visit) -> web.StreamResponse:
     except InvalidRequestError as error:
         problems = problems_by_field(visit, error.problems)
         return _page(visit, endpoint, problems=problems, status=422)
-    endpoint = await visit.operations.endpoints.show(visit.who, endpoint["id"])
+    endpoint = await visit.operations.endpoints.show(visit.who, endpoint.id)
     return _page(visit, endpoint, rotated=found)
 
 

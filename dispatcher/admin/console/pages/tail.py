@@ -23,7 +23,7 @@ from dispatcher.admin.console.times import NOTHING, moment
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.console.words import ICONS, TONES, retry_count
 from dispatcher.admin.operations.tail import Batch
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.delivery import RecordedAttempt
 from dispatcher.core.printable import escape
 
 HEARTBEAT_SECONDS: Final = 10.0
@@ -92,7 +92,7 @@ def _last_number(text: str | None) -> int:
 
 async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
     """Returns the endpoints' names, from what the site remembers as far as it does."""
-    wanted = {one["delivery"]["endpoint_id"] for one in batch.items[-ROWS_MAX:]}
+    wanted = {one.delivery.endpoint_id for one in batch.items[-ROWS_MAX:]}
     known = visit.site.names
     missing = [one for one in wanted if one not in known]
     if missing:
@@ -103,7 +103,7 @@ async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
     return known
 
 
-def _batch(visit: Visit, batch: Batch, names: Mapping[str, str]) -> Object:
+def _batch(visit: Visit, batch: Batch, names: Mapping[str, str]) -> dict[str, object]:
     shown = batch.items[-ROWS_MAX:]
     left_out = batch.dropped_count + len(batch.items) - len(shown)
     note = visit.text("tail.left_out", count=left_out) if left_out else None
@@ -112,32 +112,28 @@ def _batch(visit: Visit, batch: Batch, names: Mapping[str, str]) -> Object:
     return {"rows": [_row(visit, one, names) for one in shown], "note": note}
 
 
-def _row(visit: Visit, item: Object, names: Mapping[str, str]) -> Object:
-    delivery, attempt = item["delivery"], item["attempt"]
-    at = moment(attempt["attempted_at"], visit.zone)
-    tone = TONES[delivery["state"]]
-    code = attempt["response_code"]
+def _row(visit: Visit, item: RecordedAttempt, names: Mapping[str, str]) -> dict[str, str]:
+    delivery, attempt = item.delivery, item.attempt
+    at = moment(attempt.attempted_at, visit.zone)
+    tone = TONES[delivery.state]
+    code = attempt.response_code
     return {
-        "href": f"/deliveries/{delivery['id']}",
-        "id": delivery["id"],
+        "href": f"/deliveries/{delivery.id}",
+        "id": delivery.id,
         "at": "" if at is None else at.local,
         "machine": "" if at is None else at.machine,
         "utc": "" if at is None else at.utc,
-        "endpoint_id": delivery["endpoint_id"],
-        "endpoint": names.get(delivery["endpoint_id"], delivery["endpoint_id"]),
-        "event_id": delivery["event_id"],
-        "type": delivery["event_type"],
-        "test": visit.text("delivery.test_mark") if delivery["test"] else "",
+        "endpoint_id": delivery.endpoint_id,
+        "endpoint": names.get(delivery.endpoint_id, delivery.endpoint_id),
+        "event_id": delivery.event_id,
+        "type": delivery.event_type,
+        "test": visit.text("delivery.test_mark") if delivery.test else "",
         "tone": tone,
         "icon": ICONS[tone],
-        "state": visit.language.word("state", delivery["state"]),
-        "code": str(code)
-        if code is not None
-        else visit.language.word("outcome", attempt["outcome"]),
-        "body": escape(
-            (attempt["response_body"] or attempt["error"] or NOTHING)[:BODY_CHARACTERS_MAX]
-        ),
-        "latency": f"{attempt['latency_seconds'] * 1000:.0f} {visit.text('unit.ms')}",
+        "state": visit.language.word("state", delivery.state),
+        "code": str(code) if code is not None else visit.language.word("outcome", attempt.outcome),
+        "body": escape((attempt.response_body or attempt.error or NOTHING)[:BODY_CHARACTERS_MAX]),
+        "latency": f"{attempt.latency_seconds * 1000:.0f} {visit.text('unit.ms')}",
         "retries": str(retry_count(delivery)),
     }
 

@@ -8,7 +8,8 @@ from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.operations.deployment import Role
-from dispatcher.admin.resources.serialization import Object
+from dispatcher.admin.resources.delivery import DeliveryWithAttempts
+from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 from dispatcher.core.matching import parse_event_types
 
@@ -17,8 +18,8 @@ TRIAL_SECONDS_MAX: Final = 90.0
 
 async def send_and_judge(
     visit: Visit, endpoint_id: str, event_type: str | None, data: str | None
-) -> Object:
-    """Sends a test event and returns its delivery with the attempt.
+) -> DeliveryWithAttempts:
+    """Send a test event and return its delivery with the attempt.
 
     Raises:
         DispatcherError: nothing was sent; the text says why.
@@ -45,7 +46,7 @@ async def sent(visit: Visit) -> web.StreamResponse:
     data = visit.form.get("data", "").strip() or None
     try:
         result = await send_and_judge(
-            visit, endpoint["id"], event_type, None if data == sample else data
+            visit, endpoint.id, event_type, None if data == sample else data
         )
     except InvalidRequestError as error:
         return _page(visit, endpoint, None, problems_by_field(visit, error.problems), 422)
@@ -59,14 +60,14 @@ def _sample(visit: Visit, event_type: str | None) -> str | None:
 
 def _page(
     visit: Visit,
-    endpoint: Object,
-    result: Object | None,
+    endpoint: Endpoint,
+    result: DeliveryWithAttempts | None,
     problems: dict[str, str],
     status: int = 200,
 ) -> web.Response:
     catalogue = visit.operations.deployment.catalogue
-    profile = visit.operations.deployment.profiles.get(endpoint["profile"])
-    subscription = parse_event_types(endpoint["event_types"])
+    profile = visit.operations.deployment.profiles.get(endpoint.profile)
+    subscription = parse_event_types(endpoint.event_types)
     types = [one for one in catalogue.types.values() if subscription.matches(one.name)]
     fixed = None if profile is None or profile.fixed_test is None else profile.fixed_test.event_type
     chosen = visit.form.get("event_type") or visit.query("event_type")

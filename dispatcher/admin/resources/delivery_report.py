@@ -1,0 +1,75 @@
+"""One delivery in detail: the request, the reason for the state, and the next step."""
+
+from dataclasses import dataclass
+
+from dispatcher.admin.resources.delivery import Advice, Attempt, Delivery, NextStep
+from dispatcher.admin.resources.event import Event
+from dispatcher.admin.resources.fields import EndpointId, Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedAttempt(Attempt):
+    """An attempt with its phases, its connection, and the reason for its outcome."""
+
+    peer: str | None
+    reused: bool
+    dns_seconds: float | None
+    connect_seconds: float | None
+    wait_seconds: float | None
+    read_seconds: float | None
+    why: Advice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedDelivery(Delivery):
+    """A delivery with its attempts, explained."""
+
+    attempts: list[ExplainedAttempt]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryEndpoint(Response):
+    """The endpoint of a delivery."""
+
+    id: EndpointId
+    name: str
+    url: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRequest(Response):
+    """The request of an attempt, made again from the endpoint as it is now."""
+
+    attempt_number: int
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    signature_header: str
+    timestamp: int
+    signed_content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryReport(Response):
+    """A delivery with its request, the reason for its state, and the next step.
+
+    `request` is that of the chosen attempt, by default the last one; if it is null,
+    `request_problem` has the reason.
+    """
+
+    delivery: ExplainedDelivery
+    event: Event | None
+    endpoint: DeliveryEndpoint | None
+    body: str | None
+    body_bytes_count: int | None
+    why: Advice
+    next: NextStep
+    schedule_seconds: list[float] | None
+    attempts_max: int | None
+    request_id: str | None
+    resend: Advice
+    can_cancel: bool
+    request: SentRequest | None
+    request_problem: str | None

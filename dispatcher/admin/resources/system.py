@@ -1,0 +1,99 @@
+"""The parts of a deployment: replicas, breakers, tables, partitions, Postgres."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.admin.resources.fields import EndpointId, Response, TimeText
+from dispatcher.admin.resources.overview import BreakerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica(Response):
+    """A running dispatcher, and the figures that it published; null for those who see one tenant."""
+
+    incarnation: str
+    name: str
+    version: str
+    started_at: TimeText | None
+    lease_renewed_seconds_ago: float
+    lease_expires_at: TimeText | None
+    shards_count: int
+    figures_at: TimeText | None
+    figures: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker(BreakerState):
+    """An endpoint's breaker that is not closed, and the replica that has it."""
+
+    endpoint_id: EndpointId
+    endpoint_name: str
+    tenant: str
+    replica: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxBacklog(Response):
+    """The events in the outbox; if capped, `backlog_count` is a lower bound."""
+
+    backlog_count: int
+    backlog_capped: bool
+    lag_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Response):
+    """A table that changes often."""
+
+    name: str
+    bytes: int
+    rows_estimate: int
+    dead_rows_count: int
+    vacuumed_at: TimeText | None
+    analyzed_at: TimeText | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition(Response):
+    """One table's partition of a day."""
+
+    table: str
+    bytes: int
+    rows_estimate: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionDay(Response):
+    """The partitions of a day."""
+
+    day: str
+    bytes: int
+    tables: list[Partition]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres(Response):
+    """The database server."""
+
+    version: str
+    bytes: int
+    connections_count: int
+    connections_max: int
+    notify_queue_usage: float
+    oldest_xmin_age: int | None
+    oldest_transaction_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemStatus(Response):
+    """All of it; tables, partitions and Postgres are left out for those who see one tenant."""
+
+    at: TimeText
+    replicas: list[Replica]
+    shards_free_count: int
+    breakers: list[Breaker]
+    outbox: OutboxBacklog
+    hot_tables: list[Table]
+    partitions: list[PartitionDay]
+    postgres: Postgres | None

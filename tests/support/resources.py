@@ -1,0 +1,45 @@
+"""Resources for tests that need one without a database; each argument replaces a field."""
+
+from typing import Any
+
+from dispatcher.admin.resources.delivery import Attempt
+from dispatcher.admin.resources.endpoint import DEFAULTS, Endpoint
+
+AT = "2026-05-29T14:32:11.000000Z"
+
+
+def make_attempt(**changes: Any) -> Attempt:
+    """Return an attempt that failed."""
+    values: dict[str, Any] = {
+        "attempt_number": 1,
+        "trigger": "scheduled",
+        "outcome": "http_error",
+        "flags": [],
+        "attempted_at": AT,
+        "latency_seconds": 0.1,
+        "response_code": 500,
+        "response_body": None,
+        "error": None,
+        "url": "https://example.com/hooks",
+    }
+    return Attempt(**values | changes)
+
+
+def make_endpoint(**changes: Any) -> Endpoint:
+    """Return an active endpoint with default settings."""
+    values: dict[str, Any] = {
+        **DEFAULTS,
+        "id": "ep_01kat9zma1e4gbryhh3m9dq2yw",
+        "tenant": "default",
+        "profile": "standard",
+        "state": "active",
+        "reason": None,
+        "created_at": AT,
+        "updated_at": AT,
+        "secret": None,
+        "public_key": None,
+        "staged_secret": None,
+        "previous_secret_expires_at": None,
+        "problem": None,
+    }
+    return Endpoint(**values | changes)
