@@ -40,7 +40,8 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
-        answer = await Tokens(session.deployment).create(session.actor, NewToken.of(**fields))
+        new = NewToken.of(session.deployment.clock.now(), **fields)
+        answer = await Tokens(session.deployment).create(session.actor, new)
         say_object(answer, as_json=as_json, human=human)
 
     _work(context, step)

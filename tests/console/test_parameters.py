@@ -23,6 +23,7 @@ from dispatcher.admin.console.pages import (
     trial,
 )
 from dispatcher.admin.console.pages.events import readable
+from dispatcher.admin.resources import fields
 from tests.console.conftest import Client
 
 pytestmark = pytest.mark.postgres
@@ -197,6 +198,7 @@ async def test_a_form_gives_back_what_was_typed(admin, story):
 
 async def test_d2_control_a_nul_that_reaches_postgres_is_a_500(admin, monkeypatch):
     monkeypatch.setattr(site, "_query_problems", lambda _: [])
+    monkeypatch.setattr(fields, "is_text", lambda _: True)
     assert await status_of(admin, "/activity?action=%00") == 500
 
 

@@ -7,23 +7,19 @@ import orjson
 import pytest
 
 from dispatcher.admin.operations import tail as source
+from dispatcher.admin.resources.delivery import RecordedAttempt
 from tests.console.conftest import ALL, Client, Served
 from tests.support.daemon import until
+from tests.support.resources import make_attempt, make_delivery
 
 pytestmark = pytest.mark.postgres
 
 
-def batch(tenant: str = "default", **changes: Any) -> Any:
-    """Returns what the shared poll would give out: a delivery and its attempt."""
-    delivery = {
-        "id": "wh_1", "event_id": "evt_1", "endpoint_id": "ep_1", "event_type": "order.created",
-        "tenant": tenant, "state": "retrying", "test": False, "attempt_count": 2,
-    }  # fmt: skip
-    attempt = {
-        "attempted_at": "2026-05-29T14:32:11.000000Z", "response_code": 500, "outcome": "http_error",
-        "response_body": "<b>no</b>", "error": None, "latency_seconds": 0.0471,
-    }  # fmt: skip
-    return {"delivery": delivery | changes, "attempt": attempt}
+def batch(tenant: str = "default", **changes: Any) -> RecordedAttempt:
+    """Return what the shared poll distributes: a delivery and its attempt."""
+    delivery = make_delivery(tenant=tenant, **changes)
+    attempt = make_attempt(response_body="<b>no</b>", latency_seconds=0.0471)
+    return RecordedAttempt(delivery=delivery, attempt=attempt)
 
 
 class Stream:

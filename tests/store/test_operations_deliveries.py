@@ -343,7 +343,7 @@ async def test_explain_tells_why_each_endpoint_got_it_or_not(
 ) -> None:
     takes = await story.endpoint("takes")
     await story.endpoint("other type", event_types=["stock.*"])
-    await story.endpoint("other labels", label=["customer=acme"])
+    await story.endpoint("other labels", labels={"customer": "acme"})
     fails = await story.endpoint("fails")
     paused = await story.endpoint("paused")
     await story.endpoint("changed")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dispatcher.admin.resources.delivery import Attempt
+from dispatcher.admin.resources.delivery import Attempt, Delivery
 from dispatcher.admin.resources.endpoint import DEFAULTS, Endpoint
 
 AT = "2026-05-29T14:32:11.000000Z"
@@ -23,6 +23,28 @@ def make_attempt(**changes: Any) -> Attempt:
         "url": "https://example.com/hooks",
     }
     return Attempt(**values | changes)
+
+
+def make_delivery(**changes: Any) -> Delivery:
+    """Return a delivery that is retrying after two attempts."""
+    values: dict[str, Any] = {
+        "id": "wh_1",
+        "event_id": "evt_1",
+        "endpoint_id": "ep_1",
+        "event_type": "order.created",
+        "tenant": "default",
+        "profile": "standard",
+        "state": "retrying",
+        "reason": None,
+        "test": False,
+        "attempt_count": 2,
+        "schedule_position": 2,
+        "next_attempt_at": AT,
+        "created_at": AT,
+        "finished_at": None,
+        "warnings": [],
+    }
+    return Delivery(**values | changes)
 
 
 def make_endpoint(**changes: Any) -> Endpoint:

@@ -83,14 +83,14 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     @classmethod
-    def of(cls, **values: Any) -> Self:  # noqa: ANN401 -- validated here
-        """Return the request with these values.
+    def of(cls, now: datetime | None = None, /, **values: Any) -> Self:  # noqa: ANN401 -- validated here
+        """Return the request with these values; without `now`, times are not compared with it.
 
         Raises:
             InvalidRequestError: values are invalid; has all problems.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context=None if now is None else {NOW: now})
         except ValidationError as error:
             raise InvalidRequestError(problems_of(error)) from None
 

@@ -86,6 +86,7 @@ async def token_made(visit: Visit) -> web.StreamResponse:
         made = await visit.operations.tokens.create(
             visit.who,
             NewToken.of(
+                visit.site.now(),
                 name=visit.form.get("name", "").strip(),
                 role=visit.form.get("role", ""),
                 tenant=visit.form.get("tenant", "").strip() or None,
