@@ -255,7 +255,11 @@ async def test_every_fault_of_a_new_token_is_told(deployment):
         await Tokens(deployment).create(
             ALL,
             NewToken.of(
-                name=" x", role="root", tenant="Acme", expires_at=datetime(2020, 1, 1, tzinfo=UTC)
+                deployment.clock.now(),
+                name=" x",
+                role="root",
+                tenant="Acme",
+                expires_at=datetime(2020, 1, 1, tzinfo=UTC),
             ),
         )
     assert [field for field, *_ in caught.value.problems] == [
