@@ -21,7 +21,7 @@ from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
-from dispatcher.config.catalogue import load_catalogue
+from dispatcher.config.loading import keyring_of, load_configuration
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import RULES
@@ -32,7 +32,6 @@ from dispatcher.core.errors import (
     StoreUnavailableError,
 )
 from dispatcher.core.profile import Profile
-from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import Replica, new_incarnation
@@ -71,19 +70,6 @@ SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX = 0.5, 2.0
 BEAT_SECONDS = 0.5
 
 
-def keyring_of(settings: Settings) -> Keyring:
-    """Returns the keys that secrets at rest are sealed with.
-
-    Raises:
-        ConfigurationError: there are none.
-    """
-    if not settings.secret_keys:
-        raise ConfigurationError(
-            ['DISPATCHER_SECRET_KEYS: required; `echo "k1:$(openssl rand -base64 32)"` makes one']
-        )
-    return Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
-
-
 def start_problems(settings: Settings) -> list[str]:
     """Returns everything that keeps a daemon from starting, of what can be told without a database."""
     problems: list[str] = []
@@ -91,12 +77,10 @@ def start_problems(settings: Settings) -> list[str]:
         problems.append(
             "DISPATCHER_DATABASE_URL: required; postgresql://user:password@host:5432/database"
         )
-    for load in (lambda: keyring_of(settings), lambda: load_profiles(settings.directories_for("profiles")),
-                 lambda: load_catalogue(settings.directories_for("catalogue"))):  # fmt: skip
-        try:
-            load()
-        except ConfigurationError as error:
-            problems += error.problems
+    try:
+        load_configuration(settings, needs_keys=True)
+    except ConfigurationError as error:
+        problems += error.problems
     problems += trust_problems(settings)
     if settings.tracing.otlp_url:
         try:
@@ -161,8 +145,8 @@ class Daemon:
         )
         await database.open()
         schema = Schema(database)
-        loaded = load_profiles(settings.directories_for("profiles"))
-        catalogue = load_catalogue(settings.directories_for("catalogue"))
+        configuration = load_configuration(settings, needs_keys=True)
+        loaded = configuration.profiles
         self._profiles.update(loaded.profiles)
         metrics = Metrics(
             version=__version__,
@@ -190,7 +174,7 @@ class Daemon:
                 gate,
                 listen_url=self._listen_source,
                 profiles=loaded.profiles,
-                event_types=frozenset(catalogue.types),
+                event_types=frozenset(configuration.catalogue.types),
                 keyring=keyring_of(settings),
                 metrics=metrics,
                 clock=self._clock,
@@ -223,14 +207,12 @@ class Daemon:
                 statement_cache_size=0 if settings.database.pooler else 100,
             )
             await admin_database.open()
-            deployment = Deployment(
-                database=admin_database,
-                settings=settings,
-                profiles=MappingProxyType(self._profiles),
-                catalogue=catalogue,
-                keyring=keyring_of(settings),
+            deployment = Deployment.of(
+                settings,
+                admin_database,
+                configuration,
                 policy=gate.policy,
-                clock=self._clock,
+                profiles=MappingProxyType(self._profiles),
             )
             auth = Auth(deployment)
             operations = Operations.of(

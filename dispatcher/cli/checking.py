@@ -27,7 +27,7 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.outbound.client import descriptors_for, trust_problems
+from dispatcher.outbound.client import address_policy, descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import checks, migrate
 from dispatcher.store.event_numbers import read_numbers
@@ -141,11 +141,7 @@ def _check_files(settings: Settings, findings: Findings) -> None:
     except ConfigurationError as error:
         wrong += error.problems
     try:
-        policy = AddressPolicy.parse(
-            allow_networks=[str(network) for network in settings.egress.allow_networks],
-            allow_ports=settings.egress.allow_ports,
-            allow_metadata=settings.egress.allow_metadata,
-        )
+        policy = address_policy(settings, ())
         findings.policy = policy
         findings.warnings += policy.warnings
     except ConfigurationError as error:

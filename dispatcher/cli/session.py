@@ -22,13 +22,10 @@ from dispatcher import __version__
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.resources.problem import count_text, field_problems
 from dispatcher.admin.resources.serialization import write_json
-from dispatcher.app import keyring_of
 from dispatcher.cli.output import fail, tell
-from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.database_url import UrlSource
-from dispatcher.config.profiles import load_profiles
+from dispatcher.config.loading import load_configuration
 from dispatcher.config.settings import Settings, load_settings
-from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import (
     ConfigurationError,
     DispatcherError,
@@ -37,7 +34,7 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.printable import escape_json
 from dispatcher.dev.home import running_environment
-from dispatcher.outbound.client import Gate
+from dispatcher.outbound.client import Gate, address_policy
 from dispatcher.outbound.own_addresses import protected_addresses
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.tasks import TaskSet
@@ -108,32 +105,11 @@ def deployment_of(settings: Settings, database: Database) -> Deployment:
     Raises:
         ConfigurationError: profiles, catalogue or egress settings are invalid; has all problems.
     """
-    problems: list[str] = []
-    loaded: list[Any] = []
-    for load in (
-        lambda: load_profiles(settings.directories_for("profiles")).profiles,
-        lambda: load_catalogue(settings.directories_for("catalogue")),
-    ):
-        try:
-            loaded.append(load())
-        except ConfigurationError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigurationError(problems)
-    egress = settings.egress
-    return Deployment(
-        database=database,
-        settings=settings,
-        profiles=loaded[0],
-        catalogue=loaded[1],
-        keyring=keyring_of(settings) if settings.secret_keys else None,
-        policy=AddressPolicy.parse(
-            allow_networks=[str(network) for network in egress.allow_networks],
-            allow_ports=egress.allow_ports,
-            deny_endpoints=protected_addresses(settings),
-            allow_metadata=egress.allow_metadata,
-        ),
-        clock=SystemClock(),
+    return Deployment.of(
+        settings,
+        database,
+        load_configuration(settings),
+        policy=address_policy(settings, protected_addresses(settings)),
     )
 
 

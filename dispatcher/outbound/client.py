@@ -34,12 +34,7 @@ class Gate:
         self._tls = TlsContexts(
             ca_file=egress.ca_file or None, is_strict=egress.strict_certificates
         )
-        self.policy = AddressPolicy.parse(
-            allow_networks=[str(network) for network in egress.allow_networks],
-            allow_ports=egress.allow_ports,
-            deny_endpoints=protected,
-            allow_metadata=egress.allow_metadata,
-        )
+        self.policy = address_policy(settings, protected)
         lookup = AresLookup(egress.dns_servers) if egress.resolver == "aiodns" else ThreadedLookup()
         self.resolver = Resolver(
             lookup,
@@ -81,6 +76,17 @@ class Gate:
         await self.connections.aclose()
         await self.egress.aclose()
         self._tls.close()
+
+
+def address_policy(settings: Settings, protected: Iterable[tuple[str, int]]) -> AddressPolicy:
+    """Return the addresses that requests may be sent to."""
+    egress = settings.egress
+    return AddressPolicy.parse(
+        allow_networks=[str(network) for network in egress.allow_networks],
+        allow_ports=egress.allow_ports,
+        deny_endpoints=protected,
+        allow_metadata=egress.allow_metadata,
+    )
 
 
 def descriptors_for(settings: Settings) -> Descriptors:

@@ -9,17 +9,18 @@ and reads the audit log.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from dispatcher.admin.operations.allowance import Allowance
 from dispatcher.config.catalogue import Catalogue
+from dispatcher.config.loading import Configuration as FileConfiguration
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, ForbiddenError
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
-from dispatcher.runtime.clock import Clock
+from dispatcher.runtime.clock import Clock, SystemClock
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import EndpointRow
 from dispatcher.usability import CompiledRequest, Configuration, find_problem
@@ -76,6 +77,27 @@ class Deployment:
     clock: Clock
     allowance: Allowance = field(default_factory=Allowance)
     """What people may set off in how short a time; of this process."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        database: Database,
+        files: FileConfiguration,
+        *,
+        policy: AddressPolicy,
+        profiles: Mapping[str, Profile] | None = None,
+    ) -> Self:
+        """Compose a deployment; `profiles` replace those of the files, for a daemon that reloads them."""
+        return cls(
+            database=database,
+            settings=settings,
+            profiles=files.profiles.profiles if profiles is None else profiles,
+            catalogue=files.catalogue,
+            keyring=files.keyring,
+            policy=policy,
+            clock=SystemClock(),
+        )
 
     def problem_of(self, row: EndpointRow) -> CompiledRequest | None:
         """Return why this configuration does not let an endpoint be sent to; None: it does."""
