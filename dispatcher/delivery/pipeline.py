@@ -44,9 +44,9 @@ _log = structlog.get_logger("dispatcher.delivery.pipeline")
 
 FLUSH_SECONDS_MAX = 5.0
 SHARDS_SUBJECT = "shards"
-"""A notification that shards were released (store/sql/shards_release.sql)."""
+"""A notification that shards were released (store/sql/shard_release.sql)."""
 TESTED_SUBJECT = "tested"
-"""A notification that an endpoint has answered a test event (store/sql/breaker_test_succeeded.sql)."""
+"""A notification that an endpoint has answered a test event (store/sql/endpoint_breaker_report_test.sql)."""
 
 
 class Pipeline:

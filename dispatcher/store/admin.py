@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
-_READING_PLAN = statement("reading_plan")
+_READING_PLAN = statement("connection_plan")
 _AUDIT_WRITE = statement("audit_write")
 _ENDPOINT_LOCK = statement("endpoint_lock")
-_ENDPOINTS_PAGE = statement("endpoints_page")
+_ENDPOINTS_PAGE = statement("endpoint_page")
 _ENDPOINT_INSERT = statement("endpoint_insert")
-_ENDPOINTS_COUNT = statement("endpoints_count")
+_ENDPOINTS_COUNT = statement("endpoint_count")
 _ENDPOINT_UPDATE = statement("endpoint_update")
 _ENDPOINT_PAUSE = statement("endpoint_pause")
 _ENDPOINT_TOUCH = statement("endpoint_touch")
 _ENDPOINT_RESUME = statement("endpoint_resume")
 _ENDPOINT_DELETE = statement("endpoint_delete")
-_ENDPOINTS_OF_TENANT = statement("endpoints_of_tenant")
-_SECRETS_LOAD = statement("secrets_load")
-_SECRET_INSERT = statement("secret_insert")
-_SECRET_RETIRE = statement("secret_retire")
-_SECRET_FORGET = statement("secret_forget")
-_SECRET_ACTIVATE = statement("secret_activate")
-_REPLICAS_ALIVE = statement("replicas_alive")
+_ENDPOINTS_OF_TENANT = statement("endpoint_list")
+_SECRETS_LOAD = statement("endpoint_secret_load")
+_SECRET_INSERT = statement("endpoint_secret_insert")
+_SECRET_RETIRE = statement("endpoint_secret_retire")
+_SECRET_FORGET = statement("endpoint_secret_forget")
+_SECRET_ACTIVATE = statement("endpoint_secret_activate")
+_REPLICAS_ALIVE = statement("replica_count")
 
 _NO_CHANGE = "UPDATE 0"
 

@@ -13,10 +13,10 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from dispatcher.store.pool import Database, Reach
 
-_SEALED = statement("secrets_sealed")
-_SERVER_FACTS = statement("server_facts")
-_LOCK_ROOM = statement("lock_room")
-_MISSING_PRIVILEGES = statement("missing_privileges")
+_SEALED = statement("endpoint_secret_list")
+_SERVER_FACTS = statement("server_settings")
+_LOCK_ROOM = statement("server_lock_room")
+_MISSING_PRIVILEGES = statement("schema_missing_privileges")
 _STRANGERS = statement("schema_strangers")
 _PRODUCER_EXCESS = statement("producer_excess")
 _PRODUCER_ROLE_SET = statement("producer_role_set")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
-_OLDEST = statement("history_oldest")
+_OLDEST = statement("partition_oldest")
 
 DAYS_AT_ONCE: Final = 32
 """A month and a day: with the default retention one statement reads everything."""

@@ -41,7 +41,7 @@ _DAYS = statement("event_number_days")
 _ON_DAY = statement("event_number_on_day")
 _MOVE = statement("event_number_move")
 _MARK = statement("event_number_mark")
-_KNOWN = statement("events_known")
+_KNOWN = statement("event_list_known")
 _RENUMBER = statement("outbox_renumber")
 
 VERIFY_SECONDS: Final = 30.0

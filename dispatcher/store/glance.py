@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _ENDPOINT_NAMES = statement("endpoint_names")
-_ATTEMPTS_LAST = statement("attempts_last")
+_ATTEMPTS_LAST = statement("attempt_last")
 
 
 class EndpointName(NamedTuple):

@@ -9,11 +9,11 @@ from dispatcher.store.statements import statement
 
 _JOIN = statement("replica_join")
 _NAMESAKES = statement("replica_namesakes")
-_BURY = statement("replica_bury")
+_BURY = statement("replica_expire")
 _RENEW = statement("replica_renew")
 _LEAVE = statement("replica_leave")
-_TAKE = statement("shards_take")
-_RELEASE = statement("shards_release")
+_TAKE = statement("shard_claim")
+_RELEASE = statement("shard_release")
 
 
 class Renewal(NamedTuple):

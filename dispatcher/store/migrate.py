@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 _BEGIN = statement("migration_begin")
 _LOCK = statement("migration_lock")
-_HOLDERS = statement("lock_holders")
+_HOLDERS = statement("server_lock_holders")
 _STATE = statement("schema_state")
 _CREATE = statement("schema_create")
 _BOOTSTRAP = statement("schema_bootstrap")

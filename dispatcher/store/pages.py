@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _OVERVIEW_NOW = statement("overview_now")
-_IN_TROUBLE = statement("endpoints_in_trouble")
-_WAITING = statement("endpoints_waiting")
-_SYSTEM_REPLICAS = statement("system_replicas")
-_SYSTEM_TABLES = statement("system_tables")
-_SYSTEM_POSTGRES = statement("system_postgres")
+_IN_TROUBLE = statement("endpoint_list_in_trouble")
+_WAITING = statement("endpoint_count_waiting")
+_SYSTEM_REPLICAS = statement("replica_list")
+_SYSTEM_TABLES = statement("partition_sizes")
+_SYSTEM_POSTGRES = statement("server_status")
 
 
 class NowRow(NamedTuple):

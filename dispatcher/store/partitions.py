@@ -6,10 +6,10 @@ from typing import NamedTuple
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
-_PARTITIONS = statement("history_partitions")
-_UNFINISHED = statement("history_unfinished")
-_DROP = statement("history_drop")
-_EMPTY_ATTEMPTS = statement("history_empty_attempts")
+_PARTITIONS = statement("partition_list")
+_UNFINISHED = statement("partition_count_unfinished")
+_DROP = statement("partition_drop")
+_EMPTY_ATTEMPTS = statement("attempt_empty")
 _AUDIT_FORGET = statement("audit_forget")
 _AUDIT_OLD = statement("audit_old")
 

@@ -13,10 +13,10 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
-_MISSING_PARTITIONS = statement("partitions_missing")
-_MAKE_PARTITIONS = statement("partitions_make")
-_SWEEP = statement("replicas_sweep")
-_WRITABLE = statement("writable")
+_MISSING_PARTITIONS = statement("partition_list_missing")
+_MAKE_PARTITIONS = statement("partition_create")
+_SWEEP = statement("replica_sweep")
+_WRITABLE = statement("server_writable")
 
 
 class MissingPartition(NamedTuple):

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
-_UNDER_OTHER_KEYS = statement("secrets_under_other_keys")
-_COUNT = statement("secrets_under_other_keys_count")
-_RESEAL = statement("secrets_reseal")
-_WITHOUT_KEY = statement("replicas_without_key")
+_UNDER_OTHER_KEYS = statement("endpoint_secret_page_of_other_keys")
+_COUNT = statement("endpoint_secret_count_of_other_keys")
+_RESEAL = statement("endpoint_secret_reseal")
+_WITHOUT_KEY = statement("replica_list_without_key")
 
 
 class SealedRow(NamedTuple):

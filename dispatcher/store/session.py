@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection, Record
     from asyncpg.pool import PoolConnectionProxy
 
-_PIN = statement("session_pin")
+_PIN = statement("connection_pin")
 
 
 async def pin_session(connection: "Connection[Record] | PoolConnectionProxy[Record]") -> bool:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _TRAFFIC_ADD = statement("traffic_add")
 _TRAFFIC_READ = statement("traffic_read")
 _TRAFFIC_FORGET = statement("traffic_forget")
-_BREAKERS_PUBLISH = statement("breakers_publish")
-_BREAKERS_TESTED = statement("breakers_tested")
-_BREAKERS_READ = statement("breakers_read")
-_FIGURES_PUBLISH = statement("figures_publish")
+_BREAKERS_PUBLISH = statement("endpoint_breaker_publish")
+_BREAKERS_TESTED = statement("endpoint_breaker_list_tested")
+_BREAKERS_READ = statement("endpoint_breaker_list")
+_FIGURES_PUBLISH = statement("replica_figures_publish")
 
 ALL = "all"
 

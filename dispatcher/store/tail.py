@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
-_TAIL_DAYS = statement("tail_days")
+_TAIL_DAYS = statement("partition_tail")
 _TAIL_ATTEMPTS = {
-    "attempt": statement("tail_attempts"),
-    "delivery_done": statement("tail_first_attempts"),
+    "attempt": statement("attempt_tail"),
+    "delivery_done": statement("delivery_done_tail"),
 }
 
 

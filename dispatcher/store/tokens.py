@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _INSERT = statement("token_insert")
-_PAGE = statement("tokens_page")
+_PAGE = statement("token_page")
 _LOAD = statement("token_load")
 _REVOKE = statement("token_revoke")
 _FIND = statement("token_find")
-_LIVING = statement("tokens_living")
-_USED = statement("tokens_used")
+_LIVING = statement("token_list_living")
+_USED = statement("token_touch")
 _SESSION_INSERT = statement("session_insert")
 _SESSION_FIND = statement("session_find")
 _SESSION_FORGET = statement("session_forget")
-_SESSIONS_USED = statement("sessions_used")
-_SESSIONS_SWEEP = statement("sessions_sweep")
+_SESSIONS_USED = statement("session_touch")
+_SESSIONS_SWEEP = statement("session_sweep")
 
 
 class TokenDetail(NamedTuple):

@@ -60,9 +60,9 @@ async def test_a_full_queue_fails_no_transaction_of_ours(full: Database) -> None
     """A claim that other replicas hear of failed at COMMIT, as if its events were at fault, and was set aside."""
     for name, parameters in (
         ("arrivals_notify", ["one"]),
-        ("control_notify", []),
-        ("breaker_test_succeeded", ["ep_x"]),
-        ("shards_release", ["one", [1]]),
+        ("delivery_request_notify", []),
+        ("endpoint_breaker_report_test", ["ep_x"]),
+        ("shard_release", ["one", [1]]),
         ("replica_leave", ["one"]),
     ):
         async with full.transaction() as connection:

@@ -114,7 +114,7 @@ async def test_control_a_plain_insert_waits_longer(
     with pytest.raises(StoreUnavailableError):
         async with database.transaction() as connection:
             await connection.fetchval(
-                statements.statement("event_publish"),
+                statements.statement("outbox_insert"),
                 *("a.b", "{}", "order-1", None, None, None, None, None),
             )
     assert time.monotonic() - began > 1.0

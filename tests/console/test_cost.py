@@ -18,7 +18,7 @@ pytestmark = pytest.mark.postgres
 
 DELIVERIES = 4_000
 STATEMENTS_MAX = 10
-OLDEST = statement("history_oldest")[:60]
+OLDEST = statement("partition_oldest")[:60]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def explain(url: str, name: str, *parameters: object) -> dict[str, Any]:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(_BEGIN)
-        await connection.execute(statement("reading_plan"))
+        await connection.execute(statement("connection_plan"))
         text = await connection.fetchval(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name), *parameters
         )
@@ -106,7 +106,7 @@ async def test_the_plan_of_last_attempts_descends_once_for_each_delivery_and_day
     owners = dict(await sql.fetch("SELECT number, id FROM dispatcher.endpoint"))
     plan = await explain(
         database,
-        "attempts_last",
+        "attempt_last",
         [row["id"] for row in rows],
         [row["day"] for row in rows],
         [row["event_id"] for row in rows],

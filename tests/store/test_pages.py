@@ -165,7 +165,7 @@ async def ask(
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(_BEGIN)
-        await connection.fetch(statement("reading_plan"))
+        await connection.fetch(statement("connection_plan"))
         explaining = Explaining(connection)
         filter_ = DeliveriesQuery.of(**wanted)
         rows = await search.rows(explaining, ALL, filter_, place, LIMIT)  # type: ignore[arg-type]  # as asyncpg's

@@ -23,7 +23,7 @@ NOT_PREPARED = {
     "schema_create",
     "producer_member",
     "producer_trial",
-    "control_notify",
+    "delivery_request_notify",
 }
 
 

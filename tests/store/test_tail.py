@@ -136,7 +136,7 @@ async def test_the_end_of_a_partition_is_read_by_place(connection: Any) -> None:
 
     await connection.execute("SET plan_cache_mode = force_custom_plan")
     await connection.execute("ANALYZE dispatcher.attempt; ANALYZE dispatcher.delivery_done")
-    for name, table in (("tail_attempts", "attempt"), ("tail_first_attempts", "delivery_done")):
+    for name, table in (("attempt_tail", "attempt"), ("delivery_done_tail", "delivery_done")):
         rows = await connection.fetch(
             "EXPLAIN (ANALYZE, BUFFERS OFF, TIMING OFF) " + statement(name),
             await connection.fetchval("SELECT current_date"),

@@ -1,6 +1,6 @@
 """Finding deliveries and events: the filter, and the way to what it names that reads least.
 
-Most filters are walked newest first along an index (`deliveries_page.sql`). What names events, a
+Most filters are walked newest first along an index (`delivery_page.sql`). What names events, a
 request id, labels or a business key, is looked up first: few events give their deliveries exactly;
 labels that more than `EVENTS_MAX` events have are common, so the walk along the deliveries meets
 them soon, and it begins at the newest of them.

@@ -1,7 +1,7 @@
 -- The newest first attempts in the last pages of one day of `delivery_done`, each with its delivery.
 --
 -- Parameters: $1 day, $2 the first row's place (`(page,row)`), $3 attempted at or after this, $4 rows at most.
--- Index: none, on purpose, as for tail_attempts: new rows are at the end of their partition. Locks: none.
+-- Index: none, on purpose, as for attempt_tail: new rows are at the end of their partition. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, NULL::timestamptz AS next_attempt_at, d.finished_at, d.warnings,
        1 AS attempt_number, d.trigger, d.outcome, d.flags, d.attempted_at, d.latency_seconds, d.response_code,
