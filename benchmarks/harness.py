@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -35,11 +35,11 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.dev.authority import authority_and_context
 from dispatcher.dev.home import Home
 from dispatcher.dev.postgres import Postgres
-from dispatcher.store.migrate import migrate, set_notify
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = b"benchmark key of thirty-two byte"
 SECRET = "whsec_" + base64.b64encode(b"a benchmark's signing key, 32 by").decode()
+TOKEN = "a-token-of-the-benchmarks-of-32-bytes"  # noqa: S105 -- of databases that live for minutes
 CLIENT_CPU, SERVER_CPU = (1, 0) if (os.cpu_count() or 1) > 1 else (0, 0)
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 BODY_DATA = '{"order_id":"ORD-2026-1234","customer":"CUST-001","note":"' + "x" * 400 + '"}'
@@ -57,28 +57,125 @@ def pinned(cpu: int, command: Sequence[str]) -> list[str]:
     return ["taskset", "-c", str(cpu), *command] if shutil.which("taskset") else list(command)
 
 
-def cpu_seconds(process_id: int) -> float:
-    """Returns the CPU time of a process and of all processes below it, those that ended included."""
-    children: dict[int, list[int]] = {}
-    times: dict[int, float] = {}
+class Process(NamedTuple):
+    """The CPU time of one process."""
+
+    parent: int
+    own_seconds: float
+    ended_children_seconds: float
+
+
+def _processes() -> dict[int, Process]:
+    """Returns every process by its id."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(") ")[2].split()
+            own, ended = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
+            seconds = own / TICKS_PER_SECOND
+            if fields[17] == "1":  # the scheduler counts nanoseconds, for one thread
+                run = int((stat.parent / "schedstat").read_text().split()[0])
+                seconds = run / 1e9 or seconds
         except OSError:
             continue
-        one = int(stat.parent.name)
-        children.setdefault(int(fields[1]), []).append(one)
-        times[one] = sum(map(int, fields[11:15])) / TICKS_PER_SECOND
-    total, waiting = 0.0, [process_id]
+        found[int(stat.parent.name)] = Process(int(fields[1]), seconds, ended / TICKS_PER_SECOND)
+    return found
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Returns the CPU time of a process and of all its descendants, including those that ended."""
+    return sum(_cpu_by_name(process_id, lambda _: "").values())
+
+
+def postgres_cpu(process_id: int) -> dict[str, float]:
+    """Returns the CPU time of a Postgres server: of its `backends`, and of what works in the background.
+
+    Backends that ended count; so does the postmaster, which starts them. `autovacuum` has only workers
+    that still run, because the kernel adds those that ended to the postmaster's figure.
+    """
+    return _cpu_by_name(process_id, _postgres_part)
+
+
+_PARTS = {
+    "walwriter": "WAL writer",
+    "checkpointer": "checkpointer",
+    "background writer": "background writer",
+    "autovacuum": "autovacuum",
+    "io worker": "I/O workers",
+}
+
+
+def _postgres_part(process_id: int) -> str:
+    try:
+        title = Path(f"/proc/{process_id}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return "backends"
+    name = title.partition("postgres: ")[2]
+    return next((part for start, part in _PARTS.items() if name.startswith(start)), "backends")
+
+
+def _cpu_by_name(process_id: int, name: Callable[[int], str]) -> dict[str, float]:
+    processes = _processes()
+    children: dict[int, list[int]] = {}
+    for one, process in processes.items():
+        children.setdefault(process.parent, []).append(one)
+    seconds: dict[str, float] = {}
+    waiting = [process_id]
     while waiting:
         one = waiting.pop()
-        total += times.get(one, 0.0)
         waiting += children.get(one, [])
-    return total
+        if one in processes:
+            process, part = processes[one], name(one)
+            total = process.own_seconds + process.ended_children_seconds
+            seconds[part] = seconds.get(part, 0.0) + total
+    return seconds
+
+
+class Checkout(NamedTuple):
+    """A copy of this project, and the interpreter of its own environment."""
+
+    name: str
+    path: Path
+    python: str
+
+    def run(self, *arguments_: str, environ: Mapping[str, str] | None = None) -> str:
+        """Runs its interpreter in its folder, and returns the standard output.
+
+        Raises:
+            SystemExit: the program failed; the message has its errors.
+        """
+        done = subprocess.run(
+            [self.python, *arguments_],
+            cwd=self.path,
+            env={**os.environ, **(environ or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            command = " ".join(arguments_[:4])
+            raise SystemExit(f"{self.name}: `python {command}` failed:\n{done.stderr}")
+        return done.stdout
+
+
+OURS = Checkout("ours", ROOT, sys.executable)
+
+
+def environment(url: str) -> dict[str, str]:
+    """Returns the settings that every daemon and command of the benchmarks needs."""
+    return {
+        "DISPATCHER_DATABASE_URL": url,
+        "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
+        "DISPATCHER_ADMIN_TOKEN": TOKEN,
+        "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+        "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.0/8"]',
+        "DISPATCHER_HTTP__REQUESTS_PER_SECOND": "10000",
+        "DISPATCHER_LOG__FORMAT": "json",
+    }
 
 
 @contextmanager
-def postgres() -> Iterator[tuple[Postgres, str]]:
+def postgres(**settings: str) -> Iterator[tuple[Postgres, str]]:
     """Runs a durable Postgres with a migrated database; yields it and the database's URL."""
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as directory:
         server = Postgres(
@@ -88,6 +185,7 @@ def postgres() -> Iterator[tuple[Postgres, str]]:
                 "shared_buffers": "512MB",
                 "max_wal_size": "4GB",
                 "shared_preload_libraries": "pg_stat_statements",
+                **settings,
             },
         )
         server.start()
@@ -103,15 +201,14 @@ def postgres() -> Iterator[tuple[Postgres, str]]:
             server.stop()
 
 
-async def prepare_database(server: Postgres, name: str = "bench") -> str:
-    """Makes a database, migrates it, and returns its URL."""
+async def prepare_database(server: Postgres, name: str = "bench", checkout: Checkout = OURS) -> str:
+    """Creates a database, migrates it with the checkout's own command, and returns its URL."""
     connection = await asyncpg.connect(server.dsn)
-    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.execute(f'CREATE DATABASE "{name}"')
     await connection.close()
     url = server.dsn_for(name)
+    checkout.run("-m", "dispatcher", "migrate", environ=environment(url))
     connection = await asyncpg.connect(url)
-    await migrate(connection)
-    await set_notify(connection, wanted=True)
     await connection.execute("CREATE EXTENSION pg_stat_statements")
     await connection.close()
     return url
@@ -128,10 +225,8 @@ class Receiver(NamedTuple):
         """Returns what an endpoint has to name."""
         return f"http{'s' if self.kind == _NGINX_TLS else ''}://127.0.0.1:{self.port}/hook"
 
-    def requests_count(self) -> int | None:
-        """Returns how many requests came, this question included; None: nobody counts."""
-        if self.kind not in {_NGINX, _NGINX_TLS}:
-            return None
+    def requests_count(self) -> int:
+        """Returns how many requests came, this question included."""
         address = self.url.replace("/hook", "/status")
         with urllib.request.urlopen(address, timeout=5, context=_TRUSTING) as answer:
             return int(answer.read().split()[9])
@@ -217,18 +312,21 @@ class Dispatcher:
     """The daemon as a subprocess, every feature on, its log written to a file."""
 
     def __init__(
-        self, url: str, directory: Path, *, cpu: int | None = CLIENT_CPU, **settings: str
+        self,
+        url: str,
+        directory: Path,
+        *,
+        cpu: int | None = CLIENT_CPU,
+        checkout: Checkout = OURS,
+        **settings: str,
     ) -> None:
         self.port = free_port()
         self._cpu = cpu
+        self._checkout = checkout
         self._environ = {
             **os.environ,
-            "DISPATCHER_DATABASE_URL": url,
-            "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
-            "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
-            "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.0/8"]',
+            **environment(url),
             "DISPATCHER_HTTP__PORT": str(self.port),
-            "DISPATCHER_LOG__FORMAT": "json",
             **settings,
         }
         self._log = (directory / "daemon.log").open("ab")
@@ -236,10 +334,10 @@ class Dispatcher:
 
     def start(self) -> int:
         """Starts it, waits until it is ready, and returns its process id."""
-        command = [sys.executable, "-m", "dispatcher", "run"]
+        command = [self._checkout.python, "-m", "dispatcher", "run"]
         self.process = subprocess.Popen(
             command if self._cpu is None else pinned(self._cpu, command),
-            cwd=ROOT, env=self._environ, stdout=subprocess.DEVNULL, stderr=self._log,
+            cwd=self._checkout.path, env=self._environ, stdout=subprocess.DEVNULL, stderr=self._log,
         )  # fmt: skip
         process = self.process
         wait_for(
@@ -265,6 +363,20 @@ class Dispatcher:
             for line in self.metrics()
             if line.startswith((name + " ", name + "{"))
         )
+
+    def create_endpoint(self, name: str, url: str, concurrency: int) -> None:
+        """Creates an endpoint for every event through the API."""
+        fields = {"name": name, "url": url, "event_types": ["*"], "max_concurrency": concurrency}
+        self.request("endpoints", orjson.dumps(fields))
+
+    def request(self, path: str, body: bytes | None = None) -> bytes:
+        """Requests a path of the API, by POST if there is a body, and returns the response's body."""
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        address = f"http://127.0.0.1:{self.port}/api/v1/{path}"
+        request = urllib.request.Request(address, body, headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            content: bytes = answer.read()
+        return content
 
     def delivered(self) -> float:
         """Returns how many deliveries it has brought to an end and recorded."""
@@ -338,8 +450,8 @@ def wait_delivered(
     daemon as much as fifty deliveries.
     """
     requests_before = target.requests_count()
-    if requests_before is not None and before == sum(daemon.delivered() for daemon in daemons):
-        wait_for(lambda: (target.requests_count() or 0) - requests_before >= count, seconds)
+    if before == sum(daemon.delivered() for daemon in daemons):
+        wait_for(lambda: target.requests_count() - requests_before >= count, seconds)
     wait_for(lambda: sum(daemon.delivered() for daemon in daemons) - before >= count, seconds)
 
 
@@ -372,9 +484,18 @@ class Goal(NamedTuple):
 
 
 def arguments(
-    name: str, document: str, *, short: dict[str, int], full: dict[str, int]
+    name: str,
+    document: str,
+    *,
+    short: dict[str, int],
+    full: dict[str, int],
+    against: bool = False,
+    flags: Mapping[str, str] | None = None,
 ) -> argparse.Namespace:
-    """Reads `--json`, `--short` and one option for each size; `--short` changes the sizes' defaults."""
+    """Reads `--json`, `--short` and one option for each size; `--short` changes the sizes' defaults.
+
+    With `against`, the benchmark has `--against`, a commit or a checkout to compare with.
+    """
     parser = argparse.ArgumentParser(
         prog=f"benchmarks {name}", description=document.partition("\n")[0]
     )
@@ -382,6 +503,14 @@ def arguments(
     parser.add_argument("--json", help="where the results go; benchmarks/results/ without it")
     for size, value in full.items():
         parser.add_argument(f"--{size}", type=int, help=f"{value:,}; {short[size]:,} if short")
+    if against:
+        parser.add_argument(
+            "--against",
+            metavar="COMMIT|FOLDER",
+            help="compare with a commit of this project, or with a checkout of one",
+        )
+    for flag, text in (flags or {}).items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
     options = parser.parse_args()
     for size, value in (short if options.short else full).items():
         if getattr(options, size) is None:

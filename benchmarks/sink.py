@@ -1,7 +1,8 @@
 """A receiver that reads each request whole and answers by its path: `python -m benchmarks.sink PORT`.
 
 200 at once; under `/slow` after a second; under `/flap` 200 for half a minute and 503 for the next;
-one request in a hundred under `/ok` gets 503.
+one request in a hundred under `/ok` gets 503. `/status` is the number of requests in the form of
+nginx's `stub_status`.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno"
 FLAP_SECONDS = 30
 SLOW_SECONDS = 1.0
-_counts = {"ok": 0}
+_counts = {"ok": 0, "all": 0}
 
 
 class Sink(asyncio.Protocol):
@@ -37,11 +38,14 @@ class Sink(asyncio.Protocol):
             if len(self._buffer) < end + 4 + length:
                 return
             self._buffer = self._buffer[end + 4 + length :]
-            self._answer(head[5:11])
+            self._answer(head.split(b" ", 2)[1])
 
     def _answer(self, path: bytes) -> None:
         answer = _ANSWER
-        if path.startswith(b"/slow"):
+        _counts["all"] += 1
+        if path == b"/status":
+            answer = _status(_counts["all"])
+        elif path.startswith(b"/slow"):
             asyncio.get_running_loop().call_later(SLOW_SECONDS, self._transport.write, answer)
             return
         if path.startswith(b"/flap") and int(time.monotonic() / FLAP_SECONDS) % 2:
@@ -51,6 +55,11 @@ class Sink(asyncio.Protocol):
             if _counts["ok"] % 100 == 0:
                 answer = _UNAVAILABLE
         self._transport.write(answer)
+
+
+def _status(requests: int) -> bytes:
+    body = f"Active connections: 1\nserver accepts handled requests\n 1 1 {requests}\n".encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 async def _serve(port: int) -> None:
