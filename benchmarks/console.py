@@ -7,22 +7,21 @@ to the last byte. The aim is a 95th percentile of at most 200 on two cores. `pag
 operations behind them, with every filter.
 """
 
-import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import aiohttp
-import asyncpg
 import uvloop
 
-from benchmarks.harness import Dispatcher, Goal, arguments, postgres, write_results
-from tests.support.long_history import RARE_TYPE, Seeded, seed
+from benchmarks.contenders import Contender
+from benchmarks.harness import TOKEN, Goal, arguments, postgres, write_results
+from tests.support.long_history import RARE_TYPE, Seeded
 
-TOKEN: Final = "benchmark-token-of-more-than-32-characters"  # noqa: S105 -- of a daemon that lives for minutes
 GOAL_MILLISECONDS: Final = 200.0
 
 
@@ -74,32 +73,56 @@ async def signed_in(client: aiohttp.ClientSession, origin: str) -> None:
             raise SystemExit(f"the console refused the token: {answer.status} {answer.url}")
 
 
-async def ask(origin: str, wanted: Mapping[str, str], rounds: int) -> dict[str, list[float]]:
-    """Asks for everything in turns, once to warm up; returns the seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in wanted}
+@asynccontextmanager
+async def reader(origin: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """Yields a client that may read the API, and has a session of the console."""
     jar = aiohttp.CookieJar(unsafe=True)
-    async with aiohttp.ClientSession(
-        cookie_jar=jar, headers={"Authorization": f"Bearer {TOKEN}"}
-    ) as client:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession(cookie_jar=jar, headers=headers) as client:
         await signed_in(client, origin)
-        for turn in range(rounds + 1):
-            for name, path in wanted.items():
-                started = time.perf_counter()
-                async with client.get(origin + path) as answer:
-                    await answer.read()
+        yield client
+
+
+async def missing(origin: str, wanted: Mapping[str, str]) -> set[str]:
+    """Returns the names of the pages that this version does not have."""
+    found = set()
+    async with reader(origin) as client:
+        for name, path in wanted.items():
+            async with client.get(origin + path) as answer:
+                await answer.read()
                 if answer.status != 200:
-                    raise SystemExit(f"{path}: {answer.status}")
-                if turn:
-                    seconds[name].append(time.perf_counter() - started)
+                    found.add(name)
+    return found
+
+
+async def ask(
+    sites: Mapping[str, tuple[str, Mapping[str, str]]], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Asks every site for each of its pages in turns, once to warm up; returns the seconds of each.
+
+    A site is an origin and its paths by name. All sites have the same names, and each page is asked of
+    one site right after the other, so that they meet the machine in the same state.
+    """
+    seconds = {
+        kind: {name: list[float]() for name in wanted} for kind, (_, wanted) in sites.items()
+    }
+    async with AsyncExitStack() as stack:
+        clients = {
+            kind: await stack.enter_async_context(reader(origin))
+            for kind, (origin, _) in sites.items()
+        }
+        names = next(iter(seconds.values())).keys()
+        for turn in range(rounds + 1):
+            for name in names:
+                for kind, (origin, wanted) in sites.items():
+                    started = time.perf_counter()
+                    async with clients[kind].get(origin + wanted[name]) as answer:
+                        await answer.read()
+                    if answer.status != 200:
+                        raise SystemExit(f"{wanted[name]}: {answer.status}")
+                    if turn:
+                        seconds[kind][name].append(time.perf_counter() - started)
     return seconds
-
-
-async def _seeded(url: str, count: int) -> Seeded:
-    connection = await asyncpg.connect(url)
-    try:
-        return await seed(connection, count)
-    finally:
-        await connection.close()
 
 
 def p95(seconds: list[float]) -> float:
@@ -116,21 +139,12 @@ def main() -> None:
         short={"deliveries": 200_000, "rounds": 20},
         full={"deliveries": 1_000_000, "rounds": 40},
     )
-    with postgres() as (_, url), tempfile.TemporaryDirectory() as name:
-        seeded = asyncio.run(_seeded(url, options.deliveries))
-        daemon = Dispatcher(
-            url,
-            Path(name),
-            cpu=None,
-            DISPATCHER_ADMIN_TOKEN=TOKEN,
-            DISPATCHER_HTTP__REQUESTS_PER_SECOND="10000",
-        )
-        daemon.start()
-        try:
-            origin = f"http://127.0.0.1:{daemon.port}"
-            seconds = uvloop.run(ask(origin, paths(seeded), options.rounds))
-        finally:
-            daemon.stop()
+    with postgres() as (server, _), tempfile.TemporaryDirectory() as name:
+        contender = Contender("ours", server, Path(name))
+        seeded = contender.seed(options.deliveries)
+        with contender.running(cpu=None) as daemon:
+            sites = {"ours": (daemon.origin, paths(seeded))}
+            seconds = uvloop.run(ask(sites, options.rounds))["ours"]
     figures = {
         name: {"p50_ms": statistics.median(one) * 1000, "p95_ms": p95(one)}
         for name, one in seconds.items()

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.harness import OURS, ROOT, Checkout, Dispatcher, Postgres, prepare_database
+from benchmarks.harness import (
+    CLIENT_CPU,
+    OURS,
+    ROOT,
+    Checkout,
+    Dispatcher,
+    Postgres,
+    prepare_database,
+)
 from tests.support.long_history import Seeded
 
 SET_UP_SECONDS_MAX = 900
@@ -93,9 +101,11 @@ class Contender:
         self._settings = settings
 
     @contextmanager
-    def running(self) -> Iterator[Dispatcher]:
+    def running(self, *, cpu: int | None = CLIENT_CPU) -> Iterator[Dispatcher]:
         """Starts its daemon, and stops it at the end."""
-        daemon = Dispatcher(self.url, self._directory, checkout=self.checkout, **self._settings)
+        daemon = Dispatcher(
+            self.url, self._directory, cpu=cpu, checkout=self.checkout, **self._settings
+        )
         daemon.start()
         try:
             yield daemon

@@ -57,6 +57,8 @@ SETTINGS = {
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_ENDPOINT": str(IN_FLIGHT),
 }
 IDLE_SECONDS = 20
+TENANT = "bench"
+"""Whose events a comparison delivers: a history may have endpoints for those of other tenants."""
 WARM_DELIVERIES = 2_000
 SHAPES = {"one endpoint": 1, "fan-out of 20": 20}
 QUIET = {"autovacuum": "off", "checkpoint_timeout": "1d", "max_wal_size": "20GB"}
@@ -103,14 +105,16 @@ async def _count(connection: "asyncpg.Connection[asyncpg.Record]") -> Counted:
     return Counted(*row)
 
 
-async def _commit(url: str, events: int, read: Callable[[], Cpu]) -> tuple[Cpu, Counted]:
+async def _commit(
+    url: str, events: int, tenant: str, read: Callable[[], Cpu]
+) -> tuple[Cpu, Counted]:
     """Commits events; returns the CPU and the counters before the commit.
 
     Inserting is the producer's work: only what comes after it counts.
     """
     connection = await asyncpg.connect(url)
     async with connection.transaction():
-        await insert_events(connection, events)
+        await insert_events(connection, events, tenant=tenant)
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         counted, cpu = await _count(connection), read()
     await connection.close()
@@ -131,6 +135,7 @@ def drain(
     postgres_id: int,
     events: int,
     fan_out: int = 1,
+    tenant: str = "default",
 ) -> Figures:
     """Commits events of `fan_out` deliveries each; returns their rate, and what a delivery costs."""
     count = events * fan_out
@@ -140,7 +145,7 @@ def drain(
     def read() -> Cpu:
         return Cpu(sum(map(cpu_seconds, ids)), postgres_cpu(postgres_id))
 
-    first, counted = asyncio.run(_commit(url, events, read))
+    first, counted = asyncio.run(_commit(url, events, tenant, read))
     started = time.perf_counter()
     wait_delivered(daemons, target, before, count)
     elapsed = time.perf_counter() - started
@@ -233,7 +238,7 @@ def subscribe(contender: Contender, target: Receiver, width: int) -> None:
     """Creates the endpoints through the contender's API."""
     with contender.running() as daemon:
         for one in range(width):
-            daemon.create_endpoint(f"drain{one}", target.url, max(10, IN_FLIGHT // width))
+            daemon.create_endpoint(f"drain{one}", target.url, max(10, IN_FLIGHT // width), TENANT)
 
 
 def turn(
@@ -246,8 +251,8 @@ def turn(
     warm = max(1, min(events, WARM_DELIVERIES // fan_out))
     before, _ = asyncio.run(_stored(contender.url))
     with contender.running() as daemon:
-        drain(contender.url, [daemon], target, postgres_id, warm, fan_out)
-        figures = drain(contender.url, [daemon], target, postgres_id, events, fan_out)
+        drain(contender.url, [daemon], target, postgres_id, warm, fan_out, TENANT)
+        figures = drain(contender.url, [daemon], target, postgres_id, events, fan_out, TENANT)
     after, vacuum_seconds = asyncio.run(_stored(contender.url))
     count = (warm + events) * fan_out
     inserted = after.inserted - before.inserted

@@ -364,16 +364,26 @@ class Dispatcher:
             if line.startswith((name + " ", name + "{"))
         )
 
-    def create_endpoint(self, name: str, url: str, concurrency: int) -> None:
-        """Creates an endpoint for every event through the API."""
-        fields = {"name": name, "url": url, "event_types": ["*"], "max_concurrency": concurrency}
+    @property
+    def origin(self) -> str:
+        """Returns where the console and the API are."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def create_endpoint(self, name: str, url: str, concurrency: int, tenant: str) -> None:
+        """Creates an endpoint for every event of a tenant through the API."""
+        fields = {
+            "name": name,
+            "url": url,
+            "tenant": tenant,
+            "event_types": ["*"],
+            "max_concurrency": concurrency,
+        }
         self.request("endpoints", orjson.dumps(fields))
 
     def request(self, path: str, body: bytes | None = None) -> bytes:
         """Requests a path of the API, by POST if there is a body, and returns the response's body."""
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        address = f"http://127.0.0.1:{self.port}/api/v1/{path}"
-        request = urllib.request.Request(address, body, headers)
+        request = urllib.request.Request(f"{self.origin}/api/v1/{path}", body, headers)
         with urllib.request.urlopen(request, timeout=30) as answer:
             content: bytes = answer.read()
         return content
@@ -433,11 +443,13 @@ async def insert_events(
     count: int,
     event_type: str = "order.created",
     data: str = BODY_DATA,
+    tenant: str = "default",
 ) -> None:
     """Inserts so many events, of about 500 bytes if nothing else is said, in one transaction."""
     await connection.execute(
-        "INSERT INTO dispatcher.outbox (type, data) SELECT $2, $3::json FROM generate_series(1, $1::int)",
-        count, event_type, data,
+        "INSERT INTO dispatcher.outbox (type, tenant, data)"
+        " SELECT $2, $4, $3::json FROM generate_series(1, $1::int)",
+        count, event_type, data, tenant,
     )  # fmt: skip
 
 

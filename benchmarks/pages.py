@@ -1,26 +1,36 @@
 """Pages on a long history: every list and every show, with each filter alone and in bad company.
 
-`python -m benchmarks pages [--deliveries N] [--backlog N] [--rounds N] [--json PATH]`. A history of
-30 days (`tests/support/long_history.py`) is copied into a durable Postgres, and a backlog of open deliveries if
-asked for; then each question is asked `--rounds` times through the operations, in turns, as API,
-console and command line ask them. Printed are the median and the 95th percentile of each in
-milliseconds; the aim is a 95th percentile of at most 200 on two cores. Further pages follow the
+`python -m benchmarks pages [--short] [--deliveries N] [--backlog N] [--rounds N] [--json PATH]`. A
+history of 30 days (`tests/support/long_history.py`) is copied into a durable Postgres, and a backlog of
+open deliveries if asked for; then each question is asked `--rounds` times through the operations, in
+turns, as API, console and command line ask them. Printed are the median and the 95th percentile of each
+in milliseconds; the aim is a 95th percentile of at most 200 on two cores. Further pages follow the
 cursor to the tenth page.
+
+`--against COMMIT|FOLDER` compares with another version of this project over HTTP: the pages of the
+console, the lists of the API and each filter, as far as both versions have them. Here both daemons run,
+each page is read from one and then from the other, and they have nothing to deliver.
 """
 
 import argparse
 import base64
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import asyncpg
 import uvloop
 
-from benchmarks import harness
+from benchmarks import console, harness
+from benchmarks.contenders import Contender, checkouts
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
@@ -49,11 +59,10 @@ ALL: Final = Actor(name="benchmark")
 Question = Callable[[], Awaitable[object]]
 
 
-def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
-    """Returns what is asked, by name."""
-    now = deployment.clock.now()
+def filters(seeded: Seeded, now: datetime) -> dict[str, Mapping[str, Any]]:
+    """Returns the filters of deliveries, by name."""
     old = now - timedelta(days=20)
-    filters: dict[str, Mapping[str, Any]] = {
+    return {
         "newest": {},
         "endpoint with a third of all": {"endpoint_id": seeded.big_endpoint},
         "endpoint with few": {"endpoint_id": seeded.small_endpoint},
@@ -106,11 +115,33 @@ def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
             "endpoint_id": seeded.small_endpoint,
         },
     }  # fmt: skip -- one filter a line
+
+
+def paths(seeded: Seeded, now: datetime) -> dict[str, str]:
+    """Returns what is asked over HTTP, by name: the console, the API, and the API's filters."""
+    found = console.paths(seeded)
+    for name, wanted in filters(seeded, now).items():
+        words = [(key, _text(value)) for key, value in wanted.items() if key != "labels"]
+        words += [("label", f"{key}={value}") for key, value in wanted.get("labels", {}).items()]
+        found[f"filter: {name}"] = f"/api/v1/deliveries?{urlencode(words)}"
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
+    """Returns what is asked, by name."""
+    now = deployment.clock.now()
+    old = now - timedelta(days=20)
     deliveries, events = DeliveryOperations(deployment), Events(deployment)
     endpoints, overview = Endpoints(deployment), Overview(deployment)
     found: dict[str, Question] = {
         f"deliveries: {name}": partial(deliveries.page, ALL, DeliveriesQuery.of(**wanted))
-        for name, wanted in filters.items()
+        for name, wanted in filters(seeded, now).items()
     }
     found |= {
         "deliveries: tenth page": partial(_tenth, deliveries, {}),
@@ -199,14 +230,88 @@ async def _run(url: str, given: argparse.Namespace) -> tuple[Seeded, dict[str, l
         await database.close()
 
 
+NOISE_MILLISECONDS: Final = 5.0
+"""A page counts as slower if its 95th percentile is a fifth and so much above the other's."""
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Reads the pages of two versions in turns, and prints both 95th percentiles and their ratio."""
+    with (
+        checkouts([given.against]) as versions,
+        harness.postgres() as (server, _),
+        tempfile.TemporaryDirectory() as name,
+        ExitStack() as running,
+    ):
+        other = versions[-1].name
+        contenders = {
+            other: Contender("theirs", server, Path(name), versions[-1]),
+            "ours": Contender("ours", server, Path(name)),
+        }
+        sites: dict[str, tuple[str, dict[str, str]]] = {}
+        absent: set[str] = set()
+        for kind, contender in contenders.items():
+            wanted = paths(contender.seed(given.deliveries), datetime.now(UTC))
+            daemon = running.enter_context(contender.running(cpu=None))
+            absent |= uvloop.run(console.missing(daemon.origin, wanted))
+            sites[kind] = daemon.origin, wanted
+        for _, wanted in sites.values():
+            for page in absent:
+                del wanted[page]
+        seconds = uvloop.run(console.ask(sites, given.rounds))
+    print(f"not in both: {', '.join(sorted(absent)) or 'none'}; load {os.getloadavg()[0]:.1f}")
+    figures = {
+        name: {kind: _figures(values[name]) for kind, values in seconds.items()}
+        for name in seconds["ours"]
+    }
+    slower = []
+    for name, one in figures.items():
+        ours, theirs = one["ours"]["p95_ms"], one[other]["p95_ms"]
+        is_slower = ours > theirs * 1.2 and ours - theirs > NOISE_MILLISECONDS
+        slower += [name] if is_slower else []
+        mark = "  slower" if is_slower else ""
+        medians = one[other]["p50_ms"], one["ours"]["p50_ms"]
+        print(
+            f"{name:<40} p50 {medians[0]:7.1f} {medians[1]:7.1f} ms, {medians[1] / medians[0]:5.2f}"
+            f"  p95 {theirs:7.1f} {ours:7.1f} ms, {ours / theirs:5.2f}{mark}"
+        )
+    harness.write_results(
+        "pages_against",
+        {
+            "deliveries": given.deliveries,
+            "rounds": given.rounds,
+            "against": other,
+            "not_in_both": sorted(absent),
+            "slower": slower,
+            "pages": figures,
+        },
+        given.json,
+        [
+            harness.Goal(
+                9, f"pages slower than those of {other}", 0, [len(slower)], at_least=False
+            ),
+            harness.Goal(
+                9,
+                f"median of a page over that of {other}, over all pages",
+                1.0,
+                [one["ours"]["p50_ms"] / one[other]["p50_ms"] for one in figures.values()],
+                at_least=False,
+            ),
+        ],
+    )
+
+
 def main() -> None:
     """Runs it and prints a table."""
-    parser = argparse.ArgumentParser(prog="benchmarks pages")
-    parser.add_argument("--deliveries", type=int, default=1_000_000)
-    parser.add_argument("--backlog", type=int, default=0, help="open deliveries besides")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--json", help="where to write the figures")
-    given = parser.parse_args()
+    given = harness.arguments(
+        "pages",
+        __doc__,
+        short={"deliveries": 100_000, "backlog": 0, "rounds": 10},
+        full={"deliveries": 1_000_000, "backlog": 0, "rounds": 20},
+        against=True,
+    )
+    if given.against:
+        compare(given)
+        return
     with harness.postgres() as (_, url):
         seeded, seconds = uvloop.run(_run(url, given))
     figures = {name: _figures(values) for name, values in seconds.items()}
@@ -216,7 +321,6 @@ def main() -> None:
     harness.write_results(
         "pages",
         {
-            "at": datetime.now().astimezone().isoformat(timespec="seconds"),
             "deliveries": seeded.deliveries_count,
             "backlog": given.backlog,
             "rounds": given.rounds,

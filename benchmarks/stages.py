@@ -1,22 +1,30 @@
 """What each stage of the hot path costs by itself: CPU µs a delivery, without sockets and without Postgres.
 
-`python -m benchmarks stages [--short] [--rounds N] [--json PATH]`. The stages are the
-daemon's own, fed by hand: fan-out gets a claim that writes nowhere, the exchange a transport that
+`python -m benchmarks stages [--short] [--rounds N] [--against COMMIT|FOLDER] [--json PATH]`. The
+stages are the daemon's own, fed by hand: fan-out gets a claim that writes nowhere, the exchange a transport that
 answers by itself, the recorder a store that has recorded everything at once, the log a file that
 keeps nothing. What is left is our own work, so the figures can be compared from one change to the
 next: the lowest of many rounds is hardly moved by what else the machine does.
+
+With `--against`, another version of this project measures its own stages by its own copy of this file,
+in turns with this one. The ratio of each turn is of the sums of the lowest figures.
 """
 
 import asyncio
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
-from benchmarks.harness import BODY_DATA, ROOT, SECRET, arguments, write_results
+import orjson
+
+from benchmarks.contenders import checkouts
+from benchmarks.harness import BODY_DATA, ROOT, SECRET, Checkout, Goal, arguments, write_results
 from dispatcher.config.profiles import load_profiles
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, EventId
@@ -316,9 +324,44 @@ async def measure(rounds: int) -> dict[str, list[float]]:
     return figures
 
 
+TURNS = 5
+
+
+def _measured_by(version: Checkout, rounds: int) -> dict[str, float]:
+    """Returns the lowest figure of each stage of a version."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as results:
+        version.run("-m", "benchmarks", "stages", "--rounds", str(rounds), "--json", results.name)
+        stages = orjson.loads(Path(results.name).read_bytes())["cpu_us"]
+    return {name: min(values) for name, values in stages.items()}
+
+
+def compare(against: str, rounds: int, path: str | None) -> None:
+    """Measures the stages of two versions in turns, and prints the lowest figure of each."""
+    with checkouts([against]) as versions:
+        turns = [{one.name: _measured_by(one, rounds) for one in versions} for _ in range(TURNS)]
+    ours, theirs = (one.name for one in versions)
+    for name in (ours, theirs):
+        lowest = {stage: min(turn[name][stage] for turn in turns) for stage in turns[0][name]}
+        print(f"{name}: {sum(lowest.values()):.2f} µs")
+        for stage, value in lowest.items():
+            print(f"  {stage:<24} {value:6.2f} µs")
+    ratios = [sum(turn[ours].values()) / sum(turn[theirs].values()) for turn in turns]
+    write_results(
+        "stages_against",
+        {"rounds": rounds, "against": theirs, "lowest_us": turns},
+        path,
+        [Goal(2, f"CPU of the stages over that of {theirs}", 1.0, ratios, at_least=False)],
+    )
+
+
 def main() -> None:
     """Prints the lowest and the median of each stage."""
-    options = arguments("stages", __doc__, short={"rounds": 200}, full={"rounds": 1_000})
+    options = arguments(
+        "stages", __doc__, short={"rounds": 200}, full={"rounds": 1_000}, against=True
+    )
+    if options.against:
+        compare(options.against, options.rounds, options.json)
+        return
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a descriptor is wanted
         logs.configure(form="json", level="info", version="1", descriptor=nowhere.fileno())
         figures = asyncio.run(measure(options.rounds))

@@ -19,7 +19,7 @@ from typing import Final
 
 import aiohttp
 
-from benchmarks.console import TOKEN, signed_in
+from benchmarks.console import signed_in
 from benchmarks.drain import SETTINGS, Figures, drain, ratio, save_endpoint
 from benchmarks.harness import Dispatcher, Goal, arguments, postgres, receiver, write_results
 
@@ -104,13 +104,7 @@ def main() -> None:
     watched: list[Figures] = []
     with postgres() as (server, url), receiver() as target, tempfile.TemporaryDirectory() as name:
         asyncio.run(save_endpoint(url, target))
-        daemon = Dispatcher(
-            url,
-            Path(name),
-            **SETTINGS,
-            DISPATCHER_ADMIN_TOKEN=TOKEN,
-            DISPATCHER_HTTP__REQUESTS_PER_SECOND="10000",
-        )
+        daemon = Dispatcher(url, Path(name), **SETTINGS)
         daemon.start()
         try:
             postgres_id = server.process_id or 0
