@@ -81,8 +81,9 @@ def bare(kind: str, target: Receiver, requests: int, *ca_file: str) -> Figures:
 
 
 _STATEMENTS = """(SELECT sum(calls)::bigint FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid
-WHERE d.datname = current_database())"""
-"""Every statement that Postgres was given, BEGIN, COMMIT and COPY included, except this one."""
+WHERE d.datname = current_database() AND s.query NOT LIKE 'SET LOCAL %')"""
+"""Every statement that Postgres was given, BEGIN, COMMIT and COPY included, except this one and the settings that
+come with BEGIN."""
 
 
 class Cpu(NamedTuple):
