@@ -46,7 +46,7 @@ BATCHES_AT_ONCE = 2
 FLUSHES_AT_ONCE = 2
 """While one commit waits for the disk, the results that arrive meanwhile are committed by another."""
 FLUSH_SHARE = 4
-"""A flush begins at this part (a quarter) of `unrecorded_max`, so that sending goes on while it commits."""
+"""Batches are no smaller than this part (a quarter) of `unrecorded_max`, unless `flush_seconds` are over."""
 _OPEN: Final = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
@@ -76,10 +76,11 @@ class Recorder:
         self._clock = clock
         self._batch_rows_max = batch_rows_max
         self._unrecorded_max = unrecorded_max
-        self._flush_rows = max(1, min(batch_rows_max, unrecorded_max // FLUSH_SHARE))
+        self._flush_rows_min = max(1, min(batch_rows_max, unrecorded_max // FLUSH_SHARE))
         self._following_up = asyncio.Lock()
         self._flush_seconds = flush_seconds
         self._pending: list[AttemptResult] = []
+        self._pending_since = 0.0
         self._flushing = 0
         self._first = asyncio.Event()
         self._full = asyncio.Event()
@@ -112,9 +113,24 @@ class Recorder:
         self._pending.append(result)
         if len(self._pending) == 1:
             self.empty.clear()
+            self._pending_since = asyncio.get_running_loop().time()
             self._first.set()
-        if len(self._pending) == self._flush_rows:
+        if len(self._pending) >= self._flush_rows_min and self._is_full():
             self._full.set()
+
+    def _is_full(self) -> bool:
+        """Return whether the pending results are worth a transaction now.
+
+        A transaction costs as much as fifty of its rows, so batches are as large as the bound of
+        unrecorded attempts allows without a pause in sending: a batch begins to commit when half of
+        the bound, less what is in flight, is pending. The other half is sent meanwhile.
+        """
+        pending = len(self._pending)
+        if pending < self._flush_rows_min:
+            return False
+        inventory = self._inventory
+        in_flight = inventory.unrecorded - inventory.stalled - pending - self._flushing
+        return 2 * pending >= min(2 * self._batch_rows_max, self._unrecorded_max - in_flight)
 
     def stop(self) -> None:
         """Let `run` end once everything is recorded."""
@@ -132,27 +148,34 @@ class Recorder:
         """Flush batch after batch; while one commits, another collects and may commit as well."""
         while True:
             await self._first.wait()
-            if not self._stopping and len(self._pending) < self._flush_rows:
-                try:
-                    async with asyncio.timeout(self._flush_seconds):
-                        await self._full.wait()
-                except TimeoutError:
-                    pass
+            await self._collect()
             # More than a batch may have come while others were flushed: the larger the batch, the
             # fewer round trips a result costs.
             rows_max = BATCHES_AT_ONCE * self._batch_rows_max
             batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
             self._flushing += len(batch)
-            if not self._stopping and len(self._pending) < self._flush_rows:
-                self._full.clear()
-                if not self._pending:
-                    self._first.clear()
+            self._pending_since = asyncio.get_running_loop().time()
+            if not self._stopping and not self._pending:
+                self._first.clear()
             if batch:
                 await self._flush(batch)
             if not len(self):
                 self.empty.set()
             if self._stopping and not self._pending:
                 return
+
+    async def _collect(self) -> None:
+        """Wait until the batch is full, or until its first result has waited `flush_seconds`."""
+        while not (self._stopping or self._is_full()):
+            self._full.clear()
+            try:
+                async with asyncio.timeout_at(self._pending_since + self._flush_seconds):
+                    await self._full.wait()
+            except TimeoutError:
+                # The other flush may have taken the results that this one waited for.
+                now = asyncio.get_running_loop().time()
+                if now >= self._pending_since + self._flush_seconds:
+                    return
 
     async def _flush(self, batch: list[AttemptResult]) -> None:
         """Record a batch in groups of one token a shard, which is one group but for a takeover."""

@@ -12,7 +12,7 @@ from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder
 from dispatcher.delivery.retry_timer import RetryTimer
-from dispatcher.delivery.types import ABSENT, READY, Delivery
+from dispatcher.delivery.types import ABSENT, READY, Delivery, Entry
 from dispatcher.runtime import probe
 from dispatcher.store.deliveries import Recorded
 from dispatcher.store.routing import Health
@@ -131,6 +131,13 @@ class Made:
                 make_delivery(name, trigger=how.pop("trigger", Trigger.SCHEDULED)), **how
             )
 
+    def start(self, name: str) -> Entry:
+        """Sends a delivery whose result does not come."""
+        delivery = make_delivery(name)
+        entry = self.inventory.add(self.lane, delivery.id, READY, delivery)
+        self.inventory.start(entry)
+        return entry
+
     def add_result(self, delivery: Delivery, **how: Any) -> None:
         entry = self.inventory.add(self.lane, delivery.id, READY, delivery)
         self.inventory.start(entry)
@@ -220,6 +227,23 @@ async def test_full_means_that_no_new_attempt_may_be_made_and_counts_what_is_und
         await task
     assert made.recorder.has_room()
     assert made.told == ["wh1", "wh2", "wh3", "wh4"]
+
+
+async def test_a_batch_is_half_of_the_bound_less_what_is_in_flight():
+    made = Made(unrecorded_max=40, flush_seconds=60.0)
+    in_flight = [made.start(f"flying{number}") for number in range(12)]
+    task = asyncio.get_running_loop().create_task(made.recorder.run())
+    made.add(*(f"wh{number}" for number in range(13)))
+    for _ in range(20):  # turns of the loop, in which a flush would begin
+        await asyncio.sleep(0)
+    assert made.store.batches == []
+    with probe.listen() as heard:
+        made.add("wh13")
+        await heard.wait("recorder.flushed")
+    assert [len(batch) for batch in made.store.batches] == [(40 - len(in_flight)) // 2]
+    made.recorder.stop()
+    async with asyncio.timeout(5):
+        await task
 
 
 async def test_results_under_two_tokens_of_one_shard_are_recorded_apart():

@@ -1,0 +1,95 @@
+"""The benchmarks' own parts: contenders, figures of processes, and what a page over HTTP is called."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from benchmarks import pages
+from benchmarks.contenders import _SEED, checkout
+from benchmarks.drain import COSTS, table
+from benchmarks.harness import OURS, ROOT, cpu_seconds, postgres_cpu, receiver
+from tests.support.long_history import ENDPOINTS, Seeded, endpoint_id
+
+SEEDED = Seeded(
+    10,
+    endpoint_id(0),
+    endpoint_id(1),
+    "tiny",
+    endpoint_id(2),
+    "wh_x",
+    "evt_x",
+    "req_x",
+    ("order", "ORD 1"),
+    [endpoint_id(n) for n in range(ENDPOINTS)],
+)
+
+
+def figures(value: float) -> dict[str, float]:
+    return dict.fromkeys(COSTS, value)
+
+
+def test_a_table_has_medians_and_the_ratio_within_a_round():
+    ours, theirs = [figures(10), figures(30), figures(20)], [figures(20), figures(20), figures(80)]
+    lines = table("one endpoint", ("ours", ours), ("8e4f6aa", theirs)).splitlines()
+    assert lines[0] == "| one endpoint | 8e4f6aa | ours | ratio: median (range) |"
+    assert lines[2] == "| deliveries/s | 20.00 | 20.00 | 0.50 (0.25 to 1.50) |"
+    assert len(lines) == len(COSTS) + 2
+
+
+def test_a_figure_that_is_zero_has_no_ratio():
+    text = table("x", ("ours", [figures(1)]), ("old", [figures(0)]))
+    assert "| deliveries/s | 0.0000 | 1.0000 | - |" in text
+
+
+def test_cpu_includes_children_that_run_and_that_ended():
+    before = cpu_seconds(os.getpid())
+    subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
+    assert cpu_seconds(os.getpid()) - before >= 0.02
+    assert set(postgres_cpu(os.getpid())) == {"backends"}  # no title of a background process
+
+
+def test_a_commit_that_does_not_exist_is_named():
+    with (
+        pytest.raises(SystemExit, match="no-such-commit"),
+        checkout("no-such-commit"),
+    ):
+        raise AssertionError("there is no such checkout")
+
+
+def test_a_folder_without_a_run_script_is_refused(tmp_path):
+    with pytest.raises(SystemExit), checkout(str(tmp_path)):
+        raise AssertionError("there is no such checkout")
+
+
+def test_a_program_of_a_checkout_that_fails_shows_its_errors():
+    with pytest.raises(SystemExit, match="failed") as failure:
+        OURS.run("-c", "1 / 0")
+    assert "ZeroDivisionError" in str(failure.value)
+    assert OURS.run("-c", "import dispatcher; print(dispatcher.__file__)").startswith(str(ROOT))
+
+
+def test_the_program_that_fills_a_history_compiles():
+    compile(_SEED, "seed", "exec")
+
+
+def test_filters_over_http_have_the_names_of_the_operations():
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    found = pages.paths(SEEDED, now)
+    assert len([name for name in found if name.startswith("filter: ")]) == len(
+        pages.filters(SEEDED, now)
+    )
+    assert found["filter: test"] == "/api/v1/deliveries?test=true"
+    assert found["filter: label, rare"] == "/api/v1/deliveries?label=order%3DORD+1"
+    assert (
+        found["filter: until, old"] == "/api/v1/deliveries?until=2026-01-11T00%3A00%3A00%2B00%3A00"
+    )
+
+
+async def test_the_receiver_counts_its_requests():
+    with receiver() as target:
+        first = await asyncio.to_thread(target.requests_count)
+        assert await asyncio.to_thread(target.requests_count) == first + 1
