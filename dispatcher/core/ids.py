@@ -134,8 +134,15 @@ def delivery_unix_ms(inserted_at: datetime, day: date) -> int:
     An event that waited in the outbox over midnight has the first millisecond of the day on which it
     was accepted. The day of an id is therefore always the day of its partition.
     """
-    first = (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MS
-    return min(max((inserted_at - _EPOCH) // _MS, first), first + 86_399_999)
+    first = _first_ms(day)
+    since = inserted_at - _EPOCH  # its parts: a division of timedeltas costs four times as much
+    unix_ms = (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+    return min(max(unix_ms, first), first + 86_399_999)
+
+
+@lru_cache(maxsize=64)
+def _first_ms(day: date) -> int:
+    return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MS
 
 
 def span_of_event(unix_ms: int, event_id: str) -> tuple[bytes, bytes]:
