@@ -4,6 +4,9 @@ A claim takes the oldest events. If one tenant has inserted 200,000 rows, the ne
 tenant is the 200,001st, and waits for all of them. While a backlog exists, the census therefore
 knows the positions of each tenant's waiting events and picks from them round-robin.
 
+Tenants without an endpoint have the one name `""`: producers choose the tenant, and each of 20,000
+invented tenants would otherwise have a turn of its own.
+
 The census is a hint. A position that it names may have been claimed by another replica, and an event
 that it does not know is claimed when it is the oldest. Nothing of it survives a crash, and nothing
 has to. Without a backlog there is no census and no statement that fills it.

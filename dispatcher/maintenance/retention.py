@@ -5,7 +5,8 @@
 What is always true: a day whose deliveries are not all final stays whole, in every table, and the
 a log line and a metric report it. A day's deliveries go first; attempts, bodies and events of the day only
 after them, so that nothing kept points at nothing. Attempts with fewer days than deliveries are emptied
-and keep their partition, since a resend has to write somewhere.
+and keep their partition, since a resend has to write somewhere. A partition that another object refers to,
+as a view of any role can, is emptied and dropped once that object is gone.
 
 Dropping needs the strongest lock on a table, for milliseconds. It is waited for 200 ms and
 then tried again: statements that queue behind it wait no longer than that. A crash between two steps
@@ -174,6 +175,7 @@ class Retention:
         self._unknown = unknown
         self._next_at = float("-inf")
         self._told: set[date] = set()
+        self._referenced: set[tuple[str, date]] = set()
         self._stopping = False
 
     def stop(self) -> None:
@@ -235,12 +237,22 @@ class Retention:
                 pause = random.uniform(TRY_SECONDS_MIN, TRY_SECONDS_MAX)  # noqa: S311 -- keeps replicas apart
                 await asyncio.sleep(pause)
             else:
-                if became in {"dropped", "emptied"}:
+                if step.action is Action.DROP and became == "emptied":
+                    self._report_referenced(step)
+                elif became in {"dropped", "emptied"}:
                     _log.info(
                         f"partition.{became}", table=step.table, day=str(step.day), bytes=step.bytes
                     )
                 return became
         raise AssertionError("the last try raises")
+
+    def _report_referenced(self, step: Step) -> None:
+        """Log once for each partition that an object of another role keeps it from being dropped."""
+        if (step.table, step.day) not in self._referenced:
+            self._referenced.add((step.table, step.day))
+            _log.warning(
+                "partition.referenced", table=step.table, day=str(step.day), bytes=step.bytes
+            )
 
     def _tell_kept(self, judged: Sequence[Step], kept: set[date]) -> None:
         """Logs once for each day that it is kept for waiting deliveries."""

@@ -43,7 +43,7 @@ class History:
         return {row["day"]: row["unfinished"] for row in rows}
 
     async def drop(self, table: str, day: date) -> str:
-        """Drops a day, and returns `dropped`, `unfinished`, `needed`, `gone` or `busy`.
+        """Drops a day, and returns `dropped`, `emptied`, `unfinished`, `needed`, `gone` or `busy`.
 
         Raises:
             StoreUnavailableError: a lock was not to be had in 200 ms, or the database is away.

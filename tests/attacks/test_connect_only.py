@@ -1,4 +1,4 @@
-"""A role that may only connect takes every advisory lock there is to take: nothing of ours waits for one."""
+"""A role that may only connect takes every advisory lock and refers to our tables: nothing of ours waits or fails."""
 
 import asyncio
 import re
@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from dispatcher.maintenance.retention import Days, Retention
+from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate, statements
 from dispatcher.store.listener import Listener
 from dispatcher.store.partitions import History
 from dispatcher.store.pool import Database
 from tests.support.cluster import worker_name
 from tests.support.daemon import until
+from tests.support.history import fill_day, make_day, tables_of
 
 pytestmark = pytest.mark.postgres
 
@@ -32,7 +35,7 @@ async def stranger(fresh_database) -> AsyncIterator[asyncpg.Connection]:
         await connection.execute(f"SELECT pg_advisory_lock_shared({CLASS}, {key})")
         await connection.execute(f"SELECT pg_advisory_lock({CLASS}, {key})")
     yield connection
-    await connection.execute(f"RESET ROLE; DROP ROLE {role}")
+    await connection.execute(f"DISCARD TEMP; RESET ROLE; DROP ROLE {role}")
     await connection.close()
 
 
@@ -106,3 +109,49 @@ async def test_two_retentions_exclude_each_other_by_a_lock_of_ours(fresh_databas
     finally:
         await other.close()
         await database.close()
+
+
+async def _refer(stranger: asyncpg.Connection, admin: asyncpg.Connection, table: str) -> None:
+    """Create a temporary view that refers to a table by its number, which needs no right at all."""
+    number = await admin.fetchval(f"SELECT 'dispatcher.{table}'::regclass::oid::text")
+    await stranger.execute(f"CREATE TEMP VIEW on_{table} AS SELECT '{number}'::regclass AS t")
+
+
+async def test_views_of_a_stranger_leave_partitions_empty_and_days_go(fresh_database, stranger):
+    database = Database(fresh_database, connections_max=1)
+    await database.open()
+    admin = await asyncpg.connect(fresh_database)
+    try:
+        referred, later = await make_day(admin, 41), await make_day(admin, 40)
+        for day in (referred, later):
+            await fill_day(admin, day, 5)
+        for table in ("delivery_done", "event"):
+            await _refer(stranger, admin, f"{table}_{referred:%Y%m%d}")
+        retention = Retention(History(database), Days(30, 30, 30, 365), clock=SystemClock())
+        done = await retention.round()
+        assert {step.table: became for step, became in done if step.day == referred} == {
+            "delivery_done": "emptied",
+            "attempt": "dropped",
+            "body": "dropped",
+            "event": "emptied",
+        }
+        assert await tables_of(admin, later) == set()
+        for table in ("delivery_done", "event"):
+            assert await admin.fetchval(f"SELECT count(*) FROM dispatcher.{table}") == 0
+        await stranger.execute("DISCARD TEMP")
+        await retention.round()
+        assert await tables_of(admin, referred) == set()
+    finally:
+        await admin.close()
+        await database.close()
+
+
+async def test_control_a_table_of_a_strangers_view_is_not_dropped(fresh_database, stranger):
+    admin = await asyncpg.connect(fresh_database)
+    try:
+        day = await make_day(admin, 40)
+        await _refer(stranger, admin, f"event_{day:%Y%m%d}")
+        with pytest.raises(asyncpg.DependentObjectsStillExistError):
+            await admin.execute(f"DROP TABLE dispatcher.event_{day:%Y%m%d}")
+    finally:
+        await admin.close()

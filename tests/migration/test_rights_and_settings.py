@@ -103,6 +103,39 @@ async def test_a_missing_right_of_producers_is_named_and_met(admin):
     assert await admin.fetchval("SELECT count(*) FROM dispatcher.outbox") == 0
 
 
+async def test_a_producers_open_ids_do_not_fail_the_trial_insert(admin):
+    await migrate.migrate(admin)
+    await migrate.grant_producers(admin)
+    host = (await admin.fetchval("SHOW unix_socket_directories")).split(",")[0]
+    name = await admin.fetchval("SELECT current_database()")
+    producer = await asyncpg.connect(f"postgresql://dispatcher@/{name}?host={host}")
+    try:
+        await admin.execute("SET lock_timeout = '1s'")
+        await producer.execute("BEGIN")
+        await producer.execute(
+            "INSERT INTO dispatcher.outbox (id, type, data) VALUES ($1, 'a.b', '{}')",
+            f"dispatcher_check_{admin.get_server_pid()}",
+        )
+        async with migrate.step(admin):
+            assert await checks.producer_insert_problem(admin) is None
+    finally:
+        await producer.close()
+
+
+async def test_public_may_execute_only_functions_of_their_arguments(admin):
+    await migrate.migrate(admin)
+    rows = await admin.fetch(
+        "SELECT p.proname::text FROM pg_proc AS p WHERE p.pronamespace = 'dispatcher'::regnamespace"
+        " AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a WHERE a.grantee = 0)"
+    )
+    assert {row[0] for row in rows} == {
+        "labels_are_valid",
+        "delivery_id",
+        "delivery_uuid",
+        "delivery_created_at",
+    }
+
+
 async def test_roles_that_may_create_on_our_path_are_named(admin):
     await migrate.migrate(admin)
     async with migrate.step(admin):

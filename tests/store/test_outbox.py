@@ -41,6 +41,14 @@ async def _insert(sql: Any, **given: Any) -> Any:
     )
 
 
+async def _insert_endpoints(sql: Any, *tenants: str) -> None:
+    await sql.execute(
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
+        " SELECT 'ep_' || t, t, t, 'https://x.test/', 'wms', '{*}', 1 FROM unnest($1::text[]) AS t",
+        tenants,
+    )
+
+
 LABELS_21 = "{" + ",".join(f'"l{n}": "v"' for n in range(21)) + "}"
 
 
@@ -280,6 +288,7 @@ async def test_a_missing_grant_is_a_problem_in_words(sql, producer):
 
 
 async def test_picked_events_of_other_tenants_are_claimed_before_a_backlog(sql, outbox):
+    await _insert_endpoints(sql, "flood", "one", "two")
     await sql.execute(
         "INSERT INTO dispatcher.outbox (type, tenant, data)"
         " SELECT 'a.b', 'flood', '{}' FROM generate_series(1, 50)"
@@ -298,7 +307,29 @@ async def test_picked_events_of_other_tenants_are_claimed_before_a_backlog(sql, 
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.outbox WHERE data IS NOT NULL") == 41
 
 
+async def test_tenants_without_an_endpoint_share_one_turn(sql, outbox):
+    """A producer invents tenants as it likes: 60,000 of them delayed a tenant with an endpoint by 8 s."""
+    await _insert_endpoints(sql, "real")
+    await sql.execute(
+        "INSERT INTO dispatcher.outbox (type, tenant, data)"
+        " SELECT 'a.b', 'invented' || g, '{}' FROM generate_series(1, 100) AS g"
+    )
+    await _insert(sql, tenant="real", id="real-1")
+    async with outbox.claim(10, MEBIBYTE):
+        pass
+    pick = await outbox.pick(4)
+    assert [*pick.tenants.values()] == ["", "real", "", ""]
+    async with outbox.claim(4, MEBIBYTE, None, pick.tenants) as claim:
+        assert [event.tenant for event in claim.events] == [
+            "invented11",
+            "real",
+            "invented12",
+            "invented13",
+        ]
+
+
 async def test_large_picked_events_leave_room_for_other_tenants_in_turn(sql, outbox):
+    await _insert_endpoints(sql, "flood", "large", "small")
     await _insert(sql, tenant="flood")
     for _ in range(3):
         await _insert(sql, tenant="large", data='{"a":"' + "x" * 1_000 + '"}')
@@ -312,6 +343,7 @@ async def test_large_picked_events_leave_room_for_other_tenants_in_turn(sql, out
 
 
 async def test_pick_scans_across_gaps_and_slices_of_a_backlog(sql, outbox, monkeypatch):
+    await _insert_endpoints(sql, "flood", "one", "two")
     monkeypatch.setattr("dispatcher.store.outbox.SCAN_POSITIONS", 40)
     monkeypatch.setattr("dispatcher.store.outbox.SCAN_EVENTS_MAX", 5)
     flood = "SELECT 'a.b', 'flood', '{}' FROM generate_series(1, 50)"

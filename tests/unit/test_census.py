@@ -28,6 +28,12 @@ def test_pick_takes_one_event_of_each_tenant_a_turn(census: Census) -> None:
     assert pick.per_tenant_max == 2
 
 
+def test_control_invented_tenants_have_a_turn_each(census: Census) -> None:
+    """The census trusts the names that it gets: the statement that scans gives invented ones one name."""
+    census.scanned({**{f"invented{n}": [n] for n in range(1, 50)}, "real": [50]}, 50, 0.001)
+    assert "real" not in census.pick(10).tenants.values()
+
+
 def test_pick_of_the_flooding_tenant_alone_is_empty(census: Census) -> None:
     census.scanned({"a": [1, 2, 3]}, 3, 0.001)
     assert census.pick(10) == ({}, 0)

@@ -646,6 +646,7 @@ END $$;
 
 -- Drops one day of a history table, whole. Returns what became of it:
 --   dropped
+--   emptied     an object of another role refers to the table: the rows are gone, the table goes once that object does
 --   unfinished  deliveries of that day still wait: nothing undelivered is ever dropped
 --   needed      the day's deliveries are still kept, and read what lies in this table
 --   gone        there is none, another replica was first
@@ -655,6 +656,8 @@ END $$;
 -- behind it, and the caller tries again. Under these locks the deliveries are looked at: what starts a delivery
 -- of that day anew has to take it out of delivery_done first. Not CONCURRENTLY: that leaves a pending
 -- state behind when it is cut off.
+-- Any role that may connect can create a temporary view of '16445'::regclass, with no right on the schema, and
+-- Postgres then refuses to drop the table of that number. CASCADE would drop what others own, and wait for their locks.
 CREATE FUNCTION dispatcher.drop_day(parent text, day date) RETURNS text LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = on AS $$
 DECLARE
@@ -672,7 +675,8 @@ BEGIN
     IF EXISTS (SELECT FROM dispatcher.delivery_open AS o WHERE o.day = drop_day.day) THEN
         RETURN 'unfinished';
     END IF;
-    IF parent <> 'delivery_done' AND to_regclass('dispatcher.delivery_done' || suffix) IS NOT NULL THEN
+    IF parent <> 'delivery_done' AND to_regclass('dispatcher.delivery_done' || suffix) IS NOT NULL
+       AND obj_description(to_regclass('dispatcher.delivery_done' || suffix), 'pg_class') IS DISTINCT FROM 'emptied' THEN
         RETURN 'needed';
     END IF;
     PERFORM set_config('lock_timeout', '200ms', true);
@@ -681,9 +685,15 @@ BEGIN
     IF EXISTS (SELECT FROM dispatcher.delivery_open AS o WHERE o.day = drop_day.day) THEN
         RETURN 'unfinished';
     END IF;
-    EXECUTE format('ALTER TABLE dispatcher.%I DETACH PARTITION dispatcher.%I', parent, parent || suffix);
-    EXECUTE format('DROP TABLE dispatcher.%I', parent || suffix);
-    RETURN 'dropped';
+    BEGIN
+        EXECUTE format('ALTER TABLE dispatcher.%I DETACH PARTITION dispatcher.%I', parent, parent || suffix);
+        EXECUTE format('DROP TABLE dispatcher.%I', parent || suffix);
+        RETURN 'dropped';
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+        EXECUTE format('TRUNCATE TABLE dispatcher.%I', parent || suffix);
+        EXECUTE format('COMMENT ON TABLE dispatcher.%I IS %L', parent || suffix, 'emptied');
+        RETURN 'emptied';
+    END;
 END $$;
 
 -- Empties one day of attempts whose deliveries are kept for longer: a resend must find a partition to write to.
@@ -738,7 +748,9 @@ SELECT dispatcher.make_partitions(7);
 -- ---------- Rights ---------------------------------------------------------------------------------------------------
 
 -- What producers need is granted by `migrate` (sql/producer_role.sql). Nothing relies on a right of PUBLIC, which a
--- database may take away by default, and PUBLIC keeps none but the check of labels, which reads its argument alone.
+-- database may take away by default. PUBLIC keeps the check of labels and the conversions of delivery ids, which read
+-- their argument alone.
 REVOKE ALL ON FUNCTION dispatcher.outbox_make_id(), dispatcher.outbox_refuse_reserved_id(), dispatcher.outbox_notify(),
-    dispatcher.routing_changed(), dispatcher.lock_upkeep(), dispatcher.drop_day(text, date),
-    dispatcher.empty_attempts(date), dispatcher.make_partitions(integer) FROM PUBLIC;
+    dispatcher.endpoint_count_revision(), dispatcher.endpoint_keep_revision(), dispatcher.routing_changed(),
+    dispatcher.lock_upkeep(), dispatcher.drop_day(text, date), dispatcher.empty_attempts(date),
+    dispatcher.make_partitions(integer) FROM PUBLIC;

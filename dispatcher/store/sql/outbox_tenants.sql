@@ -7,6 +7,8 @@
 -- Index: outbox_waiting. Locks: none. The tenant that fills the backlog is left out here: to pass over an event takes
 -- 0.2 µs, to return its position 3 µs. An index by tenant would cost every insert of every producer; this costs only
 -- while a backlog exists.
+-- Tenants without an endpoint count as one, '': producers choose the tenant, and each of 20,000 invented ones would have
+-- a turn of its own.
 SELECT found.tenant, found.positions, beyond.next_position, beyond.last_position
 FROM (
     SELECT (SELECT min(position) FROM dispatcher.outbox WHERE consumed_at IS NULL AND position > $2) AS next_position,
@@ -16,8 +18,14 @@ LEFT JOIN (
     SELECT tenant, array_agg(position) AS positions
     FROM (
         SELECT position, tenant
-        FROM dispatcher.outbox
-        WHERE consumed_at IS NULL AND position > $1 AND position <= $2 AND tenant <> ALL ($3::text[])
+        FROM (
+            SELECT position,
+                   CASE WHEN tenant IN (SELECT e.tenant FROM dispatcher.endpoint AS e WHERE e.deleted_at IS NULL)
+                        THEN tenant ELSE '' END AS tenant
+            FROM dispatcher.outbox
+            WHERE consumed_at IS NULL AND position > $1 AND position <= $2 AND tenant <> ALL ($3::text[])
+        ) AS waiting
+        WHERE tenant <> ALL ($3::text[])
         ORDER BY position
         LIMIT $4
     ) AS slice
