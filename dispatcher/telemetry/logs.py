@@ -1,21 +1,21 @@
-"""Log lines: one JSON object each, or a line for people; never a secret, never a wait.
+"""Configures structlog: one JSON object or one human-readable line per record, written by a thread.
 
 ```
-log.info(...)  ─┐                     bounded queue           thread "log-writer"
-wide(...)       ├─▶ one line of bytes ─────────────▶ batches ─────────────────────▶ descriptor
-logging (libs) ─┘                     full: dropped, counted
+log.info(...)   ─┐                                  bounded queue           thread "log-writer"
+logging (libs)  ─┼▶ processors ─▶ one line of bytes ─────────────▶ batches ────────────────▶ descriptor
+write_members() ─┘                                  full: dropped, counted
 ```
 
-What is always true:
+structlog filters by level, renders and hands over the bytes. Invariants of our own processors:
 
 * The event loop never writes. A terminal, pipe or journal that is not read stops the thread
-  alone; the queue fills, more lines are dropped and counted (`Writer.dropped`), deliveries go on.
-* One record is one line: control characters and Unicode line separators are escaped.
-* Secrets are masked by type: `SecretStr` and whatever has a `reveal` method, however deep it lies.
-  Request and response bodies are not logged at all; that is the callers' duty.
+  alone. The queue fills, further lines are dropped and counted (`Writer.dropped`), deliveries go on.
+* One record is one line. Control characters and Unicode line separators are escaped.
+* Secrets are masked by type: `SecretStr` and every object with a `reveal` method, however deep it is
+  nested. Request and response bodies are not logged at all; that is the callers' duty.
 * A record that cannot be rendered still becomes a line, which reports that. Logging raises nothing.
 * A warning or error repeated with the same event, error type and endpoint is written once per
-  window; the next line reports how many were left out.
+  window. The next line reports how many were left out.
 
 Names follow OpenTelemetry: `timestamp`, `severity_text`, `event.name`, `service.version`,
 `error.type`, `http.response.status_code`, `server.address`, `url.full`. Event names are
@@ -29,17 +29,21 @@ import os
 import queue
 import re
 import select
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import orjson
 import structlog
 from pydantic import SecretBytes, SecretStr
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
+from structlog.processors import JSONRenderer
+from structlog.typing import Processor
 
 from dispatcher.core.printable import escape, escape_json, escape_lines
 
@@ -47,28 +51,50 @@ MASK: Final = "********"
 QUEUE_LINES_MAX: Final = 10_000
 """About 5 MB of attempt lines, some seconds of a busy daemon."""
 LINE_BYTES_MAX: Final = 64 * 1024
-"""A longer record is cut: no line may fill a pipe alone."""
+"""A longer record is cut, because one line must not fill a pipe."""
 BATCH_SECONDS: Final = 0.02
-"""The thread rests after each batch, so that a busy loop is disturbed 50 times a second at most."""
+"""The thread rests after each batch, so that it interrupts a busy loop at most 50 times per second."""
 REPEAT_SECONDS: Final = 10.0
 REPEAT_KEYS_MAX: Final = 1024
 WRITE_BYTES_MAX: Final = 64 * 1024
 _ENOUGH: Final = (b"", 0)
-"""No entry: the writer has enough for now."""
+"""No entry: the batch is full."""
 
 _SEVERITIES: Final = {
-    "debug": (logging.DEBUG, "DEBUG"),
-    "info": (logging.INFO, "INFO"),
-    "warning": (logging.WARNING, "WARN"),
-    "error": (logging.ERROR, "ERROR"),
-    "exception": (logging.ERROR, "ERROR"),
-    "critical": (logging.CRITICAL, "FATAL"),
+    "debug": "DEBUG",
+    "warning": "WARN",
+    "error": "ERROR",
+    "exception": "ERROR",
+    "critical": "FATAL",
+    "fatal": "FATAL",
 }
+"""OpenTelemetry's names of structlog's methods; any other is INFO."""
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_REPEATABLE: Final = frozenset({"WARN", "ERROR", "FATAL"})
+_REPEAT_FIELDS: Final = (
+    "severity_text",
+    "event.name",
+    "error.type",
+    "error.message",
+    "error",
+    "problems",
+    "endpoint_id",
+    "delivery_id",
+    "event_id",
+    "task",
+)
 _OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_UTC_Z
 )
-_COLOURS: Final = {"DEBUG": "2", "INFO": "32", "WARN": "33", "ERROR": "31", "FATAL": "31;1"}
+_COLOURS: Final = {
+    "DEBUG": "\x1b[2m",
+    "INFO": "\x1b[32m",
+    "WARN": "\x1b[33m",
+    "ERROR": "\x1b[31m",
+    "FATAL": "\x1b[31;1m",
+}
 
+_LISTS: Final = (list, tuple)
 Record = MutableMapping[str, Any]
 # Up to what may follow in a text of several errors: a hint, a traceback, the next error's line.
 _QUOTED_ROWS: Final = re.compile(
@@ -77,7 +103,7 @@ _QUOTED_ROWS: Final = re.compile(
 
 
 class Writer:
-    """Writes lines to a descriptor from a thread of its own.
+    """Writes lines to a descriptor from a thread of its own; structlog's logger takes it for a file.
 
     `_queue` is filled by any thread and emptied by the writer's; `dropped` is written by the thread that
     drops and only grows.
@@ -97,9 +123,9 @@ class Writer:
         self._thread.start()
 
     def write(self, data: bytes, lines_count: int = 1) -> None:
-        """Queues whole lines, their newlines included, or drops them; never waits.
+        """Queue whole lines, including their newlines, or drop them; never wait.
 
-        Lines that come together go together: the queue's bound is passed by one batch at most.
+        Lines of one call stay together, so one batch at most exceeds the queue's bound.
         """
         with self._lock:
             if self._queued_count >= self._lines_max or self._closed.is_set():
@@ -108,8 +134,11 @@ class Writer:
             self._queued_count += lines_count
         self._queue.put((data, lines_count))
 
+    def flush(self) -> None:
+        """Return at once: the thread writes."""
+
     def close(self, timeout_seconds: float = 2.0) -> bool:
-        """Writes what is queued, for at most that long; return whether all of it was written."""
+        """Write the queued lines for at most that long; return whether all were written."""
         if not self._closed.is_set():
             self._closed.set()
             self._queue.put(None)
@@ -131,7 +160,7 @@ class Writer:
                 self._closed.wait(BATCH_SECONDS)
 
     def _take(self) -> tuple[list[bytes], int, bool]:
-        """Returns what is queued now, waiting for the first, how many lines, and whether they are the last."""
+        """Return the queued parts, at least one, their number of lines, and whether they are the last."""
         parts: list[bytes] = []
         lines_count = size = 0
         entry = self._queue.get()
@@ -159,8 +188,8 @@ class Writer:
                 select.select([], [self._descriptor], [], 1.0)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 -- anything may be handed to a log call
-    """Turns what JSON has no form for into something it has, masking secrets by their type."""
+def _plain(value: Any) -> Any:  # noqa: ANN401 -- a log call accepts any value
+    """Return a JSON value for an object that JSON cannot represent; secrets are masked by type."""
     if isinstance(value, SecretStr | SecretBytes) or hasattr(value, "reveal"):
         return MASK
     if isinstance(value, Enum):
@@ -183,7 +212,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 -- anything may be handed to a lo
 
 
 def _deep_plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 -- as in _plain
-    """Does what `_plain` does to the very bottom, for values that orjson refuses to look at."""
+    """Return the value with `_plain` applied at every depth, for records that orjson rejects."""
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int):
@@ -199,21 +228,22 @@ def _deep_plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 -- as in _pl
     return _deep_plain(_plain(value), depth + 1)
 
 
-def _json_line(record: Record) -> bytes:
+def _dumps(record: Record, **options: Any) -> bytes:  # noqa: ANN401 -- orjson's options
+    """Return JSON of at most `LINE_BYTES_MAX` bytes without characters that steer a terminal."""
     try:
-        line = orjson.dumps(record, _plain, _OPTIONS)
+        line = orjson.dumps(record, **options)
     except (TypeError, ValueError, RecursionError):
         line = orjson.dumps(_deep_plain(dict(record)))
     if len(line) > LINE_BYTES_MAX:
         line = orjson.dumps(_cut(record))
     if not line.isascii() or b"\x7f" in line:
-        # JSON lets DEL, C1, bidirectional and separator characters stand; terminals obey some of them.
+        # JSON allows DEL, C1, bidirectional and separator characters; terminals obey some of them.
         line = escape_json(line.decode()).encode()
-    return line + b"\n"
+    return line
 
 
 def _cut(record: Record) -> dict[str, Any]:
-    """Keeps the head of each field, so that the line fits and still describes the event."""
+    """Return the head of each field, so that the line fits and still describes the event."""
     plain = _deep_plain(dict(record))
     short = {str(key)[:64]: _head(value) for key, value in list(plain.items())[:50]}
     return {**short, "log.cut": True}
@@ -222,69 +252,30 @@ def _cut(record: Record) -> dict[str, Any]:
 def _head(value: Any) -> Any:  # noqa: ANN401 -- any field's value
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return text[:200]
+    return _text(value)[:200]
 
 
-def _human_line(record: Record, *, colour: bool) -> bytes:
-    plain = _deep_plain(dict(record))
-    severity = plain.pop("severity_text")
-    at = datetime.fromisoformat(plain.pop("timestamp")).astimezone()
-    trace = plain.pop("error.stack", None)
-    plain.pop("service.version", None)
-    name = plain.pop("event.name")
-    words = "".join(
-        f" {key}={value if isinstance(value, str) else orjson.dumps(value).decode()}"
-        for key, value in plain.items()
-    )
-    text = escape(f"{name}{words}")
-    label = f"{severity:<5}"
-    if colour:
-        label = f"\x1b[{_COLOURS[severity]}m{label}\x1b[0m"
-    line = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {label} {text}\n"
-    if trace:
-        lines = escape_lines(trace).rstrip().splitlines()
-        line += "".join(f"    {part}\n" for part in lines)
-    return line.encode("utf-8", "backslashreplace")[:LINE_BYTES_MAX]
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-class _State:
-    """Where lines go now; replaced as a whole by `configure`."""
+class _Origin:
+    """Begins each record with its time, severity, name and version."""
 
-    __slots__ = ("level", "render", "repeats", "version", "writer")
+    def __init__(self, version: str) -> None:
+        self._version = version
 
-    def __init__(
-        self, writer: Writer, level: int, render: Callable[[Record], bytes], version: str
-    ) -> None:
-        self.writer = writer
-        self.level = level
-        self.render = render
-        self.version = version
-        self.repeats: dict[tuple[str, ...], tuple[float, int]] = {}
+    def __call__(self, _: object, method: str, event: Record) -> Record:
+        return {**self.lead(method, str(event.pop("event", ""))), **event}
 
-    def emit(self, record: Record) -> None:
-        """Renders and queues; the last resort is a line that reports that rendering failed."""
-        try:
-            line = self.render(record)
-        except Exception as error:  # noqa: BLE001 -- a log call raises nothing
-            text = {"severity_text": "ERROR", "event.name": "log.unrenderable"}
-            line = orjson.dumps({**text, "error.type": type(error).__name__}) + b"\n"
-        self.writer.write(line)
-
-    def suppressed(self, key: tuple[str, ...]) -> int | None:
-        """Returns how many like it were left out since the last one, or None to leave this out."""
-        now = time.monotonic()
-        since, count = self.repeats.get(key, (-REPEAT_SECONDS, 0))
-        if now - since < REPEAT_SECONDS:
-            self.repeats[key] = (since, count + 1)
-            return None
-        if len(self.repeats) >= REPEAT_KEYS_MAX:
-            self.repeats.clear()
-        self.repeats[key] = (now, 0)
-        return count
-
-
-_state: _State | None = None
+    def lead(self, method: str, name: str) -> Record:
+        """Return the first members of a record."""
+        return {
+            "timestamp": _now(),
+            "severity_text": _SEVERITIES.get(method, "INFO"),
+            "event.name": name,
+            "service.version": self._version,
+        }
 
 
 def _now() -> datetime:
@@ -293,98 +284,11 @@ def _now() -> datetime:
     return datetime.fromtimestamp(time.time_ns() / 1e9, UTC)
 
 
-def wide(event_name: str, fields: dict[str, Any]) -> None:
-    """Writes one INFO line of many fields, the fast way; made for `delivery.attempted`."""
-    state = _state
-    if state is None or state.level > logging.INFO:
-        return
-    state.emit(
-        {
-            "timestamp": _now(),
-            "severity_text": "INFO",
-            "event.name": event_name,
-            "service.version": state.version,
-            **fields,
-        }
-    )
-
-
-def takes_wide() -> bool:
-    """Return whether `wide` would write anything: INFO is wanted."""
-    state = _state
-    return state is not None and state.level <= logging.INFO
-
-
-def takes_members() -> bool:
-    """Return whether `wide_members` may take the place of `wide`: lines are JSON, and INFO is wanted."""
-    state = _state
-    return state is not None and state.render is _json_line and takes_wide()
-
-
-def wide_members(event_name: str, lines: Sequence[str]) -> None:
-    """Writes one INFO line for each element, which is JSON members ready made; ask `takes_members` first.
-
-    For thousands of lines a second: a line costs its caller one format, and nothing here but its
-    share of a join. The caller answers for every value: printable ASCII, escaped as JSON wants it.
-    """
-    state = _state
-    if state is None or not lines:
-        return
-    record = {
-        "timestamp": _now(),
-        "severity_text": "INFO",
-        "event.name": event_name,
-        "service.version": state.version,
-    }
-    lead = _json_line(record)[: -len(b"}\n")].decode() + ","
-    text = lead + ("}\n" + lead).join(lines) + "}\n"
-    state.writer.write(text.encode(), len(lines))
-
-
-def _emit_structlog(_: object, method: str, event: MutableMapping[str, Any]) -> str:
-    state = _state
-    if state is None:
-        raise structlog.DropEvent
-    number, severity = _SEVERITIES.get(method, (logging.INFO, "INFO"))
-    name = str(event.pop("event", ""))
-    error = event.pop("exc_info", None)
-    record: Record = {
-        "timestamp": _now(),
-        "severity_text": severity,
-        "event.name": name,
-        "service.version": state.version,
-        **event,
-    }
-    _describe_error(record, error)
-    _without_rows(record)
-    if number >= logging.WARNING and not _count_repeat(state, record):
-        raise structlog.DropEvent
-    state.emit(record)
-    raise structlog.DropEvent  # Written: nothing is left for structlog to do.
-
-
-def _count_repeat(state: _State, record: Record) -> bool:
-    names = (
-        "severity_text",
-        "event.name",
-        "error.type",
-        "error.message",
-        "error",
-        "problems",
-        "endpoint_id",
-        "delivery_id",
-        "event_id",
-        "task",
-    )
-    count = state.suppressed(tuple(str(record.get(name, "")) for name in names))
-    if count:
-        record["suppressed_count"] = count
-    return count is not None
-
-
-def _describe_error(record: Record, error: object) -> None:
+def _describe_error(_: object, __: str, record: Record) -> Record:
+    """Replace `exc_info` by the error's type, message and frames."""
+    error = record.pop("exc_info", None)
     if error is True:
-        error = _current_error()
+        error = sys.exc_info()
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
@@ -392,61 +296,154 @@ def _describe_error(record: Record, error: object) -> None:
         record["error.message"] = str(error)
         # Frames, not values: a frame's locals could hold a secret.
         record["error.stack"] = "".join(traceback.format_exception(error, limit=30))[:16_384]
+    return record
 
 
-def _without_rows(record: Record) -> None:
+def _drop_rows(_: object, __: str, record: Record) -> Record:
     """Drop Postgres's DETAIL and CONTEXT from a record: they quote the row, which is a tenant's data."""
     for name, value in record.items():
-        match value:
-            case str():
-                record[name] = _without_quotes(value)
-            case BaseException():
-                record[name] = _without_quotes(f"{type(value).__name__}: {value}")
-            case list() | tuple():
-                record[name] = [_without_quotes(v) if isinstance(v, str) else v for v in value]
-            case _:
-                pass
+        if isinstance(value, str):
+            if "DETAIL:" in value or "CONTEXT:" in value:
+                record[name] = _QUOTED_ROWS.sub("", value)
+        elif isinstance(value, BaseException):
+            record[name] = _QUOTED_ROWS.sub("", f"{type(value).__name__}: {value}")
+        elif isinstance(value, _LISTS):
+            record[name] = [_QUOTED_ROWS.sub("", v) if isinstance(v, str) else v for v in value]
+    return record
 
 
-def _without_quotes(text: str) -> str:
-    if "DETAIL:" in text or "CONTEXT:" in text:
-        return _QUOTED_ROWS.sub("", text)
-    return text
+class _RepeatFilter:
+    """Drops a warning or error that was written within the window, and counts it."""
+
+    def __init__(self) -> None:
+        self._written: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def __call__(self, _: object, __: str, record: Record) -> Record:
+        if record["severity_text"] not in _REPEATABLE:
+            return record
+        key = tuple(str(record.get(name, "")) for name in _REPEAT_FIELDS)
+        now = time.monotonic()
+        since, count = self._written.get(key, (-REPEAT_SECONDS, 0))
+        if now - since < REPEAT_SECONDS:
+            self._written[key] = (since, count + 1)
+            raise structlog.DropEvent
+        if len(self._written) >= REPEAT_KEYS_MAX:
+            self._written.clear()
+        self._written[key] = (now, 0)
+        if count:
+            record["suppressed_count"] = count
+        return record
 
 
-def _current_error() -> BaseException | None:
-    import sys  # noqa: PLC0415 -- needed for the rare case of exc_info=True alone
+def _json_renderer() -> Processor:
+    return JSONRenderer(_dumps, default=_plain, option=_OPTIONS)
 
-    return sys.exc_info()[1]
+
+def _console_renderer(*, colour: bool) -> Processor:
+    """Return structlog's console renderer with our columns, for records of plain, escaped values."""
+    styles = ConsoleRenderer.get_default_column_styles(colors=False)
+    levels, reset = (_COLOURS, "\x1b[0m") if colour else (dict.fromkeys(_COLOURS, ""), "")
+    plain = KeyValueColumnFormatter(None, "", "", str)
+    render = ConsoleRenderer(
+        columns=[
+            Column("timestamp", plain),
+            Column("severity_text", LogLevelColumnFormatter(levels, reset)),
+            Column("event.name", plain),
+            Column("", KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, str)),
+        ],
+        sort_keys=False,
+    )
+
+    def render_line(logger: object, method: str, record: Record) -> bytes:
+        at, stack = record.pop("timestamp"), record.pop("error.stack", None)
+        record.pop("service.version", None)
+        fields = _deep_plain(dict(record))
+        shown = {escape(name): escape(_text(value)) for name, value in fields.items()}
+        shown["timestamp"] = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+        if stack:
+            lines = escape_lines(stack).rstrip().splitlines()
+            shown["exception"] = "\n".join(f"    {line}" for line in lines)
+        text = render(logger, method, shown)
+        return text.encode("utf-8", "backslashreplace")[:LINE_BYTES_MAX]
+
+    return render_line
+
+
+class _Chain:
+    """Runs the processors; an error in one of them becomes a line that reports it."""
+
+    def __init__(self, *processors: Processor) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: object, method: str, event: Record) -> bytes:
+        result: Any = event
+        try:
+            for processor in self._processors:
+                result = processor(logger, method, result)
+        except structlog.DropEvent:
+            raise
+        except Exception as error:  # noqa: BLE001 -- a log call raises nothing
+            lead = {"severity_text": "ERROR", "event.name": "log.unrenderable"}
+            return orjson.dumps({**lead, "error.type": type(error).__name__})
+        return cast("bytes", result)
 
 
 class _Bridge(logging.Handler):
-    """Takes the log records of libraries from standard logging, asyncio's reports included."""
+    """Passes the records of libraries from standard logging to structlog, asyncio's included."""
+
+    _log = structlog.get_logger()
 
     def emit(self, record: logging.LogRecord) -> None:
-        state = _state
-        if state is None:
-            return
-        severity = _SEVERITIES.get(record.levelname.lower(), (0, "INFO"))[1]
+        """Log the record as `library.logged`."""
         try:
             message = record.getMessage()
         except (TypeError, ValueError):
             message = str(record.msg)
-        line: Record = {
-            "timestamp": _now(),
-            "severity_text": severity,
-            "event.name": "library.logged",
-            "service.version": state.version,
-            "logger": record.name,
-            "message": message,
-        }
-        _describe_error(line, record.exc_info)
-        line.setdefault("error.message", message)
-        _without_rows(line)
-        if record.levelno < logging.WARNING or _count_repeat(state, line):
-            if line["error.message"] == message:
-                del line["error.message"]
-            state.emit(line)
+        level = max((level for level in LEVELS.values() if level <= record.levelno), default=10)
+        self._log.log(
+            level, "library.logged", logger=record.name, message=message, exc_info=record.exc_info
+        )
+
+
+class _State(NamedTuple):
+    """Where lines go now; replaced as a whole by `configure`."""
+
+    writer: Writer
+    level: int
+    origin: _Origin
+    is_json: bool
+
+
+_state: _State | None = None
+
+
+def writes_info() -> bool:
+    """Return whether a line of level INFO would be written."""
+    return _state is not None and _state.level <= LEVELS["info"]
+
+
+def writes_members() -> bool:
+    """Return whether `write_members` may be called: lines are JSON, and INFO is written."""
+    return _state is not None and _state.is_json and writes_info()
+
+
+def members(fields: Record) -> str:
+    """Return fields as rendered JSON members, for `write_members`; secrets are masked."""
+    return _dumps(fields, default=_plain, option=_OPTIONS)[1:-1].decode()
+
+
+def write_members(event_name: str, lines: Sequence[str]) -> None:
+    """Write one INFO line for each element, which consists of rendered JSON members.
+
+    For thousands of lines per second: a line costs its caller one format, and this function only
+    its share of a join (ADR 0055). The caller guarantees members on one line, escaped as JSON requires.
+    """
+    state = _state
+    if state is None or not lines:
+        return
+    lead = _dumps(state.origin.lead("info", event_name), option=_OPTIONS)[:-1].decode() + ","
+    text = lead + ("}\n" + lead).join(lines) + "}\n"
+    state.writer.write(text.encode(), len(lines))
 
 
 def configure(
@@ -457,29 +454,31 @@ def configure(
     descriptor: int = 2,
     environ: Mapping[str, str] | None = None,
 ) -> Writer:
-    """Sends every line from now on to `descriptor` and returns the writer, to be closed at the end.
+    """Send every further line to `descriptor`; return the writer, which must be closed at the end.
 
     `form` is `json`, `console` or `auto` (console on a terminal); `level` is `debug`, `info`,
     `warning` or `error`. Colours are used on a terminal unless NO_COLOR is set in `environ`.
-    Called again it replaces the writer and closes the former one.
+    A second call replaces the writer and closes the former one.
     """
     global _state  # noqa: PLW0603 -- one process has one log
     terminal = os.isatty(descriptor)
-    render: Callable[[Record], bytes] = _json_line
-    if form == "console" or (form == "auto" and terminal):
-        colour = terminal and not (environ or os.environ).get("NO_COLOR")
-
-        def render(record: Record) -> bytes:
-            return _human_line(
-                {**record, "timestamp": record["timestamp"].isoformat()}, colour=colour
-            )
-
-    number = _SEVERITIES[level][0]
-    former = _state
-    _state = _State(Writer(descriptor), number, render, version)
+    is_json = form == "json" or (form == "auto" and not terminal)
+    colour = terminal and not (environ or os.environ).get("NO_COLOR")
+    former, writer, origin = _state, Writer(descriptor), _Origin(version)
+    _state = _State(writer, LEVELS[level], origin, is_json)
+    logger = structlog.BytesLogger(cast("BinaryIO", writer))
     structlog.configure(
-        processors=[_emit_structlog],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[
+            _Chain(
+                origin,
+                _describe_error,
+                _drop_rows,
+                _RepeatFilter(),
+                _json_renderer() if is_json else _console_renderer(colour=colour),
+            )
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_: logger,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -487,14 +486,14 @@ def configure(
         root.removeHandler(handler)
     root.addHandler(_Bridge())
     # Libraries log much at INFO that our own lines report better.
-    root.setLevel(max(number, logging.WARNING))
+    root.setLevel(max(LEVELS[level], logging.WARNING))
     if former is not None:
         former.writer.close()
-    return _state.writer
+    return writer
 
 
 def shut_down(timeout_seconds: float = 2.0) -> bool:
-    """Writes what is queued, for so long at most, and end logging; return whether it could."""
+    """Write the queued lines for at most that long, and end logging; return whether all were written."""
     global _state
     former, _state = _state, None
     return former is None or former.writer.close(timeout_seconds)

@@ -115,20 +115,39 @@ def test_a_record_has_the_promised_names():
     )
 
 
-def test_wide_writes_the_same_names():
+def test_members_are_written_under_the_same_names():
     sink = Sink()
     open_log(sink)
-    logs.wide("delivery.attempted", {"delivery.id": "wh_1", "http.response.status_code": 200})
-    [record] = sink.records()
-    assert list(record)[:4] == ["timestamp", "severity_text", "event.name", "service.version"]
-    assert record["http.response.status_code"] == 200
+    secret = {"a": 2, "b": Revealing()}
+    logs.write_members("delivery.attempted", ['"a":1', logs.members(secret)])
+    records = sink.records()
+    for record in records:
+        assert list(record)[:4] == ["timestamp", "severity_text", "event.name", "service.version"]
+        assert record["event.name"] == "delivery.attempted"
+    assert [list(record.items())[4:] for record in records] == [
+        [("a", 1)],
+        [("a", 2), ("b", logs.MASK)],
+    ]
 
 
-def test_wide_is_silent_above_its_level_and_without_a_log():
-    logs.wide("delivery.attempted", {})
+def test_members_are_not_written_without_a_log():
+    logs.write_members("delivery.attempted", ['"a":1'])
+    assert not logs.writes_info()
+    assert not logs.writes_members()
+
+
+@pytest.mark.parametrize(
+    ("form", "level", "info", "members"),
+    [
+        ("json", "info", True, True),
+        ("json", "warning", False, False),
+        ("console", "debug", True, False),
+    ],
+)
+def test_callers_learn_what_would_be_written(form: str, level: str, info: bool, members: bool):
     sink = Sink()
-    open_log(sink, level="warning")
-    logs.wide("delivery.attempted", {})
+    open_log(sink, form=form, level=level)
+    assert (logs.writes_info(), logs.writes_members()) == (info, members)
     assert sink.text() == ""
 
 
@@ -172,19 +191,20 @@ HOSTILE = st.recursive(
 
 @given(value=HOSTILE)
 def test_whatever_is_logged_one_record_is_one_line(value: object):
-    now = logs._now()
     record = {
-        "timestamp": now,
+        "timestamp": logs._now(),
         "severity_text": "INFO",
         "event.name": "a.b",
         "value": value,
     }
-    line = logs._json_line(dict(record)).decode()
-    assert line.splitlines() == [line[:-1]]
+    line = logs._json_renderer()(None, "info", dict(record))
+    assert isinstance(line, bytes)
+    assert line.decode().splitlines() == [line.decode()]
     assert orjson.loads(line)["event.name"] == "a.b"
-    human = logs._human_line({**record, "timestamp": now.isoformat()}, colour=False)
+    human = logs._console_renderer(colour=False)(None, "info", dict(record))
+    assert isinstance(human, bytes)
     assert len(human.decode().splitlines()) == 1
-    assert not any(character < " " for character in human.decode()[:-1])
+    assert not any(character < " " for character in human.decode())
 
 
 def test_a_huge_record_is_cut_and_says_so():
@@ -201,13 +221,18 @@ def test_what_cannot_be_rendered_is_still_a_line():
         def __str__(self) -> str:
             raise RuntimeError(CANARY)
 
+    class UnprintableError(Exception):
+        __str__ = Broken.__str__
+
     circle: list[object] = []
     circle.append(circle)
     sink = Sink()
     log = open_log(sink)
     log.info("a.b", value=Broken())
     log.info("c.d", value=circle)
-    assert [record["event.name"] for record in sink.records()] == ["log.unrenderable", "c.d"]
+    log.error("e.f", exc_info=UnprintableError())
+    names = [record["event.name"] for record in sink.records()]
+    assert names == ["log.unrenderable", "c.d", "log.unrenderable"]
 
 
 def test_an_error_tells_type_message_and_frames():
@@ -258,8 +283,8 @@ def test_console_is_for_people_and_keeps_a_trace_readable():
     log.info("endpoint.saved", name="ไทย\x1b[31m\n")
     log.error("thing.failed", exc_info=KeyError("k"))
     first, second, *trace = sink.text().splitlines()
-    assert first.endswith("INFO  endpoint.saved name=ไทย\\x1b[31m\\x0a")
-    assert " ERROR thing.failed error.type=KeyError" in second
+    assert first.endswith(" [INFO ] endpoint.saved name=ไทย\\x1b[31m\\x0a")
+    assert " [ERROR] thing.failed error.type=KeyError" in second
     assert trace == ["    KeyError: 'k'"]
 
 

@@ -1,12 +1,13 @@
-"""What every recorded attempt tells the outside: one wide log line, and the metrics.
+"""Reports each recorded attempt: one wide log line, and the metrics.
 
-Both are written once results are committed, in batches, so that what is told has happened.
+Both are written in batches after the results are committed, so a report is never ahead of the database.
 """
 
 from collections import Counter
 from typing import Final
 
 import orjson
+import structlog
 
 from dispatcher.core.model import DeliveryId, DeliveryState, Outcome
 from dispatcher.delivery.endpoint import Endpoint
@@ -15,13 +16,14 @@ from dispatcher.delivery.types import AttemptResult
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 
+_log = structlog.get_logger("dispatcher.delivery")
 _FINAL = frozenset({DeliveryState.SUCCEEDED, DeliveryState.FAILED})
 _TEXTS_MAX: Final = 1_000
-"""Endpoints, as they once were, whose part of a line is kept; beyond it all are forgotten and made anew."""
+"""Endpoints, by version, whose part of a line is cached; beyond it the cache is cleared."""
 
 
 class AttemptLog:
-    """Turns results into counts and lines, a committed batch at a time."""
+    """Counts and logs results, one committed batch at a time."""
 
     def __init__(
         self, metrics: Metrics, traffic: TrafficCounts, *, replica: str, per_endpoint: bool
@@ -33,33 +35,23 @@ class AttemptLog:
         self._texts: dict[Endpoint, tuple[str, str] | None] = {}
 
     def write(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
-        """Counts and logs a committed batch; what was fenced off is only counted as such."""
+        """Count and log a committed batch; fenced results are only counted as such."""
         if fenced:
             for result in results:
                 if result.delivery.id in fenced:
                     self._metrics.results_fenced.inc()
-                    logs.wide(
-                        "result.fenced",
-                        {"delivery_id": result.delivery.id, "endpoint_id": result.endpoint.id},
-                    )
+                    ids = {"delivery_id": result.delivery.id, "endpoint_id": result.endpoint.id}
+                    _log.info("result.fenced", **ids)
             results = [result for result in results if result.delivery.id not in fenced]
         self._count(results)
-        if not logs.takes_wide():
+        if not logs.writes_info():
             return
-        if not logs.takes_members():
-            for result in results:
-                logs.wide("delivery.attempted", self._fields(result))
+        if logs.writes_members():
+            lines = [self._line(one) or logs.members(self._fields(one)) for one in results]
+            logs.write_members("delivery.attempted", lines)
             return
-        lines: list[str] = []
         for result in results:
-            line = self._line(result)
-            if line is not None:
-                lines.append(line)
-                continue
-            logs.wide_members("delivery.attempted", lines)  # in the order in which they ended
-            lines = []
-            logs.wide("delivery.attempted", self._fields(result))
-        logs.wide_members("delivery.attempted", lines)
+            _log.info("delivery.attempted", **self._fields(result))
 
     def _count(self, results: list[AttemptResult]) -> None:
         metrics, add = self._metrics, self._traffic.add
@@ -92,7 +84,7 @@ class AttemptLog:
         metrics.delivery_latency.observe_all(latencies)
 
     def _line(self, result: AttemptResult) -> str | None:
-        """Returns the members of a plain success, as `_fields` has them; None for what needs more care."""
+        """Return the members of a plain success, as `_fields` has them; None for any other result."""
         delivery, endpoint, response = result.delivery, result.endpoint, result.response
         if response.outcome is not Outcome.OK or response.flags:
             return None
@@ -115,7 +107,7 @@ class AttemptLog:
         )
 
     def _make_texts(self, endpoint: Endpoint) -> tuple[str, str] | None:
-        """Renders what is the same in every line of an endpoint; None where that is not plain ASCII."""
+        """Render the constant parts of an endpoint's lines; None if they are not plain ASCII."""
         if len(self._texts) >= _TEXTS_MAX:
             self._texts.clear()
         whose = (
