@@ -329,8 +329,10 @@ async def test_a4_rebinding_reaches_nothing(named, long_run):
             outcomes.append((await setup.sender.answer(target)).outcome)
             setup.clock.seconds += 5.1
         assert receiver.connection_count == 0
-    assert outcomes.count(Outcome.BLOCKED_ADDRESS) == rounds // 2
-    assert outcomes.count(Outcome.CONNECT_ERROR) == rounds // 2
+    blocked, refused = map(outcomes.count, (Outcome.BLOCKED_ADDRESS, Outcome.CONNECT_ERROR))
+    assert blocked + refused == rounds
+    # A query that a busy machine delays is repeated, which shifts the turns of the name server.
+    assert min(blocked, refused) > 0.4 * rounds
 
 
 async def test_a4_control_checking_and_then_connecting_by_name_is_rebound(named):
