@@ -10,9 +10,9 @@ import pytest
 from dispatcher.delivery import batch, fanout
 from dispatcher.delivery.batch import Batch
 from dispatcher.runtime.clock import SystemClock
-from tests.stage.test_fanout import FakeClaim, Routing, make_event
 from tests.support.deliveries import make_endpoint
 from tests.support.pace import in_time
+from tests.unit.test_fanout import FakeClaim, Routing, make_event
 from tests.wire.vectors import PROFILES
 
 COSTLY = '{"a":[' + ",".join(f"{number}e99" for number in range(7_000)) + "]}"
@@ -33,8 +33,8 @@ class Claim(FakeClaim):
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Routing:
-    monkeypatch.setattr("tests.stage.test_fanout.FakeClaim", Claim)
-    monkeypatch.setattr("tests.stage.test_fanout.ManualClock", SystemClock)
+    monkeypatch.setattr("tests.unit.test_fanout.FakeClaim", Claim)
+    monkeypatch.setattr("tests.unit.test_fanout.ManualClock", SystemClock)
     return Routing(make_endpoint("js", profile=PROFILES["humansoft"], profile_name="humansoft"))
 
 

@@ -12,8 +12,8 @@ from dispatcher.dev.postgres import Postgres, PostgresError
 from dispatcher.store import migrate, statements
 from dispatcher.store.pool import Database
 from tests.faults.test_notify_queue import SETTING_SINCE, _fill, server
-from tests.stage.test_traffic_counts import World
 from tests.support.daemon import add_endpoint
+from tests.unit.test_traffic_counts import World
 
 __all__ = ["server"]
 

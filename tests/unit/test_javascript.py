@@ -4,15 +4,12 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.core.errors import EncodingError
 from dispatcher.core.javascript import DEPTH_MAX, _rewrite, quote, stringify
 from tests.wire.json_texts import documents, numbers
-from tests.wire.node_process import needs_node, node
-
-STRINGIFY = "const answerTo = (text) => JSON.stringify(JSON.parse(text));"
 
 
 @pytest.mark.parametrize(
@@ -71,38 +68,6 @@ def test_a_number_that_is_only_written_otherwise_is_not_reported(text: str) -> N
 def test_a_number_is_reported_exactly_when_its_value_differs(text: str) -> None:
     body, changed = stringify(text)
     assert changed == (body == b"null" or Decimal(body.decode()) != Decimal(text))
-
-
-@needs_node
-def test_node_agrees_about_every_document() -> None:
-    with node(STRINGIFY) as process:
-
-        @given(documents)
-        @settings(max_examples=300, deadline=None)
-        @example('{"1":{"b":1e21,"0":-0.0},"0":[12.0,"\\ud800"],"1":2}')
-        def agree(text: str) -> None:
-            assert stringify(text).body == process.ask(text)
-
-        agree()
-
-
-@needs_node
-def test_node_agrees_about_every_number() -> None:
-    with node(STRINGIFY) as process:
-
-        @given(numbers)
-        @settings(max_examples=400, deadline=None)
-        def agree(text: str) -> None:
-            assert stringify(f"[{text}]").body == process.ask(f"[{text}]")
-
-        agree()
-
-
-@needs_node
-def test_node_refuses_what_is_refused_here() -> None:
-    with node(STRINGIFY) as process:
-        for text in NOT_JSON:
-            assert process.ask(text) is None
 
 
 @given(documents)
