@@ -200,7 +200,7 @@ LARGE = {
 
 @pytest.mark.parametrize("raw", LARGE.values(), ids=LARGE)
 def test_no_step_of_a_mebibyte_holds_the_event_loop(raw):
-    assert min(longest_step_seconds(raw) for _ in range(5)) < STEP_SECONDS_MAX
+    assert any(longest_step_seconds(raw) < STEP_SECONDS_MAX for _ in range(5))
 
 
 @pytest.mark.parametrize("name", ["lists", "objects", "labels"])

@@ -3,6 +3,7 @@
 import base64
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+@cache
 def documented() -> dict[tuple[str, str], tuple[str, Any]]:
     """Returns each key of the shipped file with the comment above it and the value it shows."""
     found: dict[tuple[str, str], tuple[str, Any]] = {}
