@@ -36,7 +36,7 @@ from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deploymen
 from dispatcher.admin.operations.tokens import actor_name, digest_of
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime.backoff import Outage
-from dispatcher.store import admin as store
+from dispatcher.store.audit import write_audit
 from dispatcher.store.tokens import Credentials, LivingToken
 
 _log = structlog.get_logger("dispatcher.admin.auth")
@@ -124,7 +124,7 @@ class Auth:
                 seconds_max=SESSION_SECONDS_MAX,
                 sessions_max=SESSIONS_MAX,
             )
-            await store.write_audit(
+            await write_audit(
                 connection,
                 actor.name,
                 actor.tenant or ALL_TENANTS,
@@ -160,7 +160,7 @@ class Auth:
         """Ends a session."""
         async with self._deployment.database.transaction() as connection:
             await self._credentials.forget_session(connection, digest_of(cookie))
-            await store.write_audit(
+            await write_audit(
                 connection, actor.name, actor.tenant or ALL_TENANTS, "session.close", actor.name, {}
             )
 

@@ -2,11 +2,12 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from dispatcher.admin.resources.audit import AuditQuery
+from dispatcher.cli.common import Json, run_step
 from dispatcher.cli.output import say_page
 from dispatcher.cli.resource_options import Fields, takes
 
@@ -23,9 +24,7 @@ _COLUMNS = ("at", "actor", "tenant", "action", "object", "detail")
 def page(
     context: typer.Context,
     fields: Fields,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the API's object as JSON.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """List the audit log, newest first.
 
@@ -41,10 +40,4 @@ def page(
         answer = await Audit(session.deployment).page(session.actor, AuditQuery.of(**fields))
         say_page(answer, _COLUMNS, as_json=as_json, empty="no entries")
 
-    _work(context, step)
-
-
-def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
-    from dispatcher.cli.session import work
-
-    work(context, step)
+    run_step(context, step)

@@ -3,10 +3,11 @@
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.common import Yes, run_step
 from dispatcher.cli.output import cell, say, say_json, tell
 from dispatcher.core.printable import escape
 
@@ -45,7 +46,7 @@ def export(
         else:
             say(write_toml(endpoints).removesuffix("\n"))
 
-    _work(context, step)
+    run_step(context, step)
 
 
 def apply(
@@ -61,7 +62,7 @@ def apply(
             help="Delete endpoints that the file does not list, in the tenants that it lists.",
         ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Apply a file of endpoints, matched by tenant and name; applying it again changes nothing.
@@ -109,7 +110,7 @@ def apply(
         else:
             _say(answer)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 def _say(answer: "AppliedDeclaration") -> None:
@@ -129,9 +130,3 @@ def _say(answer: "AppliedDeclaration") -> None:
     )
     if answer.dry_run:
         tell("nothing was changed: omit --dry-run to apply the changes")
-
-
-def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
-    from dispatcher.cli.session import work
-
-    work(context, step)

@@ -4,11 +4,12 @@
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.admin.resources.delivery import DeliveriesQuery, ResendOptions
+from dispatcher.cli.common import Json, Yes, run_step
 from dispatcher.cli.output import (
     fields_of,
     say,
@@ -28,7 +29,6 @@ group = typer.Typer(
     no_args_is_help=True, help="Deliveries: list, show with attempts, resend, cancel."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
 
 _COLUMNS = (
@@ -71,7 +71,7 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
         answer = await DeliveryOperations(session.deployment).page(session.actor, query)
         say_page(answer, _COLUMNS, as_json=as_json, empty="no deliveries")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -98,7 +98,7 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
         else:
             human(await Inspection(session.deployment).delivery(session.actor, delivery_id))
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -113,7 +113,7 @@ def resend(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the matching deliveries.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Resend a delivery, or all that match a filter: the running dispatcher makes one more attempt each.
@@ -154,7 +154,7 @@ def resend(
         if answer.next_cursor is not None:
             tell(f"there are more: repeat the command with --cursor {answer.next_cursor}")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> None:
@@ -165,7 +165,7 @@ def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> N
         say_object(answer, as_json=as_json)
         tell(f"requested; to see the result: dispatcher delivery show {delivery_id}")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 def _progress(total: int) -> Callable[[int], None]:
@@ -179,7 +179,7 @@ def _progress(total: int) -> Callable[[int], None]:
 def cancel(
     context: typer.Context,
     delivery_id: Id,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Cancel a waiting delivery; you can resend it later.
@@ -195,10 +195,4 @@ def cancel(
         answer = await DeliveryOperations(session.deployment).cancel(session.actor, delivery_id)
         say_object(answer, as_json=as_json)
 
-    _work(context, step)
-
-
-def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
-    from dispatcher.cli.session import work
-
-    work(context, step)
+    run_step(context, step)

@@ -2,11 +2,12 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, NewEndpoint
+from dispatcher.cli.common import Json, Yes, run_step
 from dispatcher.cli.output import fail, say, say_fields, say_json, say_object, say_page, tell
 from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import secret_text, text_or_file
@@ -19,9 +20,7 @@ group = typer.Typer(
     no_args_is_help=True, help="Endpoints: create, list, change, pause, test; manage their secrets."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 _COLUMNS = ("id", "name", "state", "profile", "url", "event_types", "tenant")
 
@@ -50,7 +49,7 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
         _warn(answer)
         say_object(answer, as_json=as_json)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command("list")
@@ -77,7 +76,7 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
             empty="no endpoints; create one with `dispatcher endpoint create`",
         )
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -94,7 +93,7 @@ def show(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None
             await Endpoints(session.deployment).show(session.actor, endpoint_id), as_json=as_json
         )
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -117,7 +116,7 @@ def update(context: typer.Context, endpoint_id: Id, fields: Fields, as_json: Jso
         _warn(answer)
         say_object(answer, as_json=as_json)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -137,7 +136,7 @@ def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
         await Endpoints(session.deployment).delete(session.actor, endpoint_id)
         tell(f"deleted {endpoint_id}")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -154,7 +153,7 @@ def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> Non
             await Endpoints(session.deployment).pause(session.actor, endpoint_id), as_json=as_json
         )
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -171,7 +170,7 @@ def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
             await Endpoints(session.deployment).resume(session.actor, endpoint_id), as_json=as_json
         )
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command("rotate-secret")
@@ -234,7 +233,7 @@ def rotate_secret(
                 f"staged; once the receiver has it: dispatcher endpoint rotate-secret {endpoint_id} --activate-staged"
             )
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command("secret")
@@ -257,7 +256,7 @@ def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
             if answer.staged_secret is not None:
                 tell(f"staged: {answer.staged_secret}")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command("test")
@@ -304,10 +303,4 @@ def send_test(
             fail("the receiver did not respond with success")
             raise typer.Exit(1)
 
-    _work(context, step)
-
-
-def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
-    from dispatcher.cli.session import work
-
-    work(context, step)
+    run_step(context, step)

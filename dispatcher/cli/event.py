@@ -2,11 +2,12 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.cli.common import Json, Yes, run_step
 from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
 from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import moment, single_pairs, text_or_file
@@ -20,7 +21,6 @@ group = typer.Typer(
     no_args_is_help=True, help="Events: publish, list, show, erase; explain their deliveries."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, evt_…")]
 Tenant = Annotated[str | None, typer.Option(help="Default: `default`; for lists: all tenants.")]
 
@@ -102,7 +102,7 @@ def publish(
             tell("this id is already known; nothing was published. The first event is:")
         say_object(answer, as_json=as_json)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command("list")
@@ -133,7 +133,7 @@ def page(
         empty = "no quarantined events" if quarantined else "no events"
         say_page(answer, columns, as_json=as_json, empty=empty)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -154,7 +154,7 @@ def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
         answer = await Events(session.deployment).show(session.actor, event_id)
         say_object(answer, as_json=as_json, human=human)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -182,7 +182,7 @@ def release(
             else:
                 say(f"{answer.id} is released")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -210,7 +210,7 @@ def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None
         answer = await Explainer(session.deployment).explain(session.actor, event_id)
         say_object(answer, as_json=as_json, human=human)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
@@ -227,7 +227,7 @@ def erase(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the matching events.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Erase the contents of events: data, labels, bodies and stored responses. This cannot be undone.
@@ -255,10 +255,4 @@ def erase(
         )
         say_object(answer, as_json=as_json)
 
-    _work(context, step)
-
-
-def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
-    from dispatcher.cli.session import work
-
-    work(context, step)
+    run_step(context, step)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.common import run_step
 from dispatcher.cli.output import say, say_json, tell
 
 if TYPE_CHECKING:
@@ -66,6 +67,4 @@ def rekey(
             tell("\n".join(answer.unreadable))
             raise SecretError(f"{len(answer.unreadable)} endpoints were not changed")
 
-    from dispatcher.cli.session import work
-
-    work(context, step)
+    run_step(context, step)

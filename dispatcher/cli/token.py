@@ -2,11 +2,12 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.admin.resources.token import CreatedToken, NewToken, TokensQuery
+from dispatcher.cli.common import Json, Yes, run_step
 from dispatcher.cli.output import say_fields, say_object, say_page, tell
 from dispatcher.cli.resource_options import Fields, takes
 
@@ -17,7 +18,6 @@ group = typer.Typer(
     no_args_is_help=True, help="Tokens for the API and the console: create, list, revoke."
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 
 _COLUMNS = ("id", "name", "prefix", "role", "tenant", "expires_at", "last_used_at", "revoked_at")
 
@@ -44,7 +44,7 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
         answer = await Tokens(session.deployment).create(session.actor, new)
         say_object(answer, as_json=as_json, human=human)
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command("list")
@@ -61,14 +61,14 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
         answer = await Tokens(session.deployment).page(session.actor, TokensQuery.of(**fields))
         say_page(answer, _COLUMNS, as_json=as_json, empty="no tokens")
 
-    _work(context, step)
+    run_step(context, step)
 
 
 @group.command()
 def revoke(
     context: typer.Context,
     token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, tok_…")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Revoke a token and its console sessions, permanently and at once.
@@ -84,10 +84,4 @@ def revoke(
         answer = await Tokens(session.deployment).revoke(session.actor, token_id)
         say_object(answer, as_json=as_json)
 
-    _work(context, step)
-
-
-def _work(context: typer.Context, step: Any) -> None:  # noqa: ANN401 -- its type would load the whole program
-    from dispatcher.cli.session import work
-
-    work(context, step)
+    run_step(context, step)

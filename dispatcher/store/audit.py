@@ -1,8 +1,10 @@
-"""The audit log as people read it; it is written in the transaction of what it tells of."""
+"""The table `audit`: an entry is written in the transaction of the change that it records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
 
 from dispatcher.store.statements import statement
 
@@ -10,10 +12,11 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _PAGE = statement("audit_page")
+_WRITE = statement("audit_write")
 
 
 class AuditRow(NamedTuple):
-    """Who did what to which thing."""
+    """Who did what to which object."""
 
     id: int
     at: datetime
@@ -26,5 +29,18 @@ class AuditRow(NamedTuple):
 
 
 async def page_of_audit(connection: "Reach", filters: Sequence[object]) -> list[AuditRow]:
-    """Returns a page; `filters` in the order of the statement."""
+    """Return a page; `filters` in the order of the statement."""
     return [AuditRow(*row) for row in await connection.fetch(_PAGE, *filters)]
+
+
+async def write_audit(
+    connection: "Reach",
+    actor: str,
+    tenant: str,
+    action: str,
+    subject: str,
+    detail: Mapping[str, object],
+) -> None:
+    """Write an entry: who did what to which object."""
+    text = orjson.dumps(dict(detail)).decode()
+    await connection.execute(_WRITE, actor, tenant, action, subject, text)

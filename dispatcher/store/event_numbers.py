@@ -22,7 +22,7 @@ import asyncpg
 import structlog
 
 from dispatcher.core.errors import ConfigurationError, StoreUnavailableError
-from dispatcher.store.admin import write_audit
+from dispatcher.store.audit import write_audit
 from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement

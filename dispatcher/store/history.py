@@ -1,6 +1,6 @@
 """What operations ask of the database about events, deliveries and attempts, as people see them.
 
-Reads are to run in `admin.reading`, planned for their own filters, because a plan made for all
+Reads are to run in `Database.reading`, planned for their own filters, because a plan made for all
 filters fits none. Changes take the connection of the caller's transaction.
 """
 
@@ -18,6 +18,7 @@ from dispatcher.store.columns import (
     DeliveryDetail,
     attempt_detail,
     delivery_details,
+    delivery_ids_of,
     span_of_event,
     uuid_of,
     uuids_of,
@@ -49,6 +50,7 @@ _DELIVERIES_RESENDABLE = statement("delivery_count_resendable")
 _DELIVERIES_RESEND = statement("delivery_resend_many")
 _DELIVERY_CANCEL = statement("delivery_cancel")
 _ATTEMPTS_LOAD = statement("attempt_load")
+_ATTEMPTS_LAST = statement("attempt_last")
 _EVENT_PUBLISH = statement("outbox_insert")
 _EVENT_PUBLISH_LIMITS = statement("outbox_insert_limits")
 _JSON_KIND = statement("server_json_type")
@@ -379,3 +381,21 @@ def _spans(events: "Sequence[tuple[datetime, date, str]]") -> "tuple[list[UUID],
     """Returns the lowest and the highest id that each event's deliveries can have."""
     spans = [span_of_event(*event) for event in events]
     return [low for low, _ in spans], [high for _, high in spans]
+
+
+async def read_last_attempts(
+    connection: "Reach", deliveries: Sequence[tuple[str, str, str]]
+) -> dict[str, AttemptDetail]:
+    """Return the last attempt of each delivery (id, event's id, endpoint's id) that has one."""
+    rows = await connection.fetch(
+        _ATTEMPTS_LAST,
+        uuids_of([delivery[0] for delivery in deliveries]),
+        [ids.day_of(delivery[0]) for delivery in deliveries],
+        [delivery[1] for delivery in deliveries],
+        [delivery[2] for delivery in deliveries],
+    )
+    found = delivery_ids_of([row[0] for row in rows])
+    return {
+        delivery_id: attempt_detail(tuple(row)[1:])
+        for delivery_id, row in zip(found, rows, strict=True)
+    }

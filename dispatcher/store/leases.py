@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
 
 _JOIN = statement("replica_join")
 _NAMESAKES = statement("replica_namesakes")
@@ -14,6 +17,7 @@ _RENEW = statement("replica_renew")
 _LEAVE = statement("replica_leave")
 _TAKE = statement("shard_claim")
 _RELEASE = statement("shard_release")
+_COUNT = statement("replica_count")
 
 
 class Renewal(NamedTuple):
@@ -72,3 +76,8 @@ class Leases:
     async def leave(self, incarnation: str) -> None:
         """Takes the incarnation off the list."""
         await self._database.execute(_LEAVE, incarnation)
+
+
+async def replicas_alive(connection: "Reach") -> int:
+    """Return how many dispatchers hold a lease."""
+    return int(await connection.fetchval(_COUNT))

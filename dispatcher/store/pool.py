@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Reach = Connection[Record] | PoolConnectionProxy[Record]
 
 _BEGIN = statement("transaction_begin")
+_PLAN_FOR_VALUES = statement("connection_plan")
 _BEGIN_WITHOUT_FLUSH = ";\n".join((_BEGIN, statement("transaction_unflushed")))
 """For what is repeated with the same outcome if a crash of the server loses it."""
 
@@ -219,6 +220,13 @@ class Database:
                 raise
             else:
                 await connection.execute("COMMIT")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator["Reach"]:
+        """Yield a connection whose queries are planned for their values: a plan for all filters fits none."""
+        async with self.transaction() as connection:
+            await connection.execute(_PLAN_FOR_VALUES)
+            yield connection
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator["Reach"]:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store import admin, checks, erasure, history, pages
+from dispatcher.store import checks, erasure, history, pages
 from dispatcher.store.pool import Database
 from tests.support import long_history
 from tests.support.history import day_ago
@@ -32,7 +32,7 @@ async def _days(sql: asyncpg.Connection, count: int) -> None:
 async def _read(database: Database) -> None:
     """Reads what pages, searches and commands read over all of history, finding nothing."""
     nothing: list[object] = [None] * 14
-    async with admin.reading(database) as connection:
+    async with database.reading() as connection:
         nothing[1], nothing[12] = "ep_none", 50
         assert await history.page_of_deliveries(connection, nothing) == []
         assert await history.page_of_events(connection, ["nobody", *[None] * 7, 50, None]) == []
@@ -96,7 +96,7 @@ async def test_labels_and_progress_lock_the_partitions_they_read(fresh_database:
     locks = {}
     try:
         await _days(sql, 90)
-        async with admin.reading(pool) as connection:
+        async with pool.reading() as connection:
             counting = _Counting(connection)
             filters = ['{"a": "b"}', None, None, None, None, None, 50]
             await history.labelled_events(counting, filters)  # type: ignore[arg-type]  # a counting stand-in

@@ -8,7 +8,7 @@ from dispatcher.admin.resources import reference
 from dispatcher.admin.resources.endpoint import SETTINGS, Endpoint, EndpointSettings, NewEndpoint
 from dispatcher.admin.resources.fields import Control, Option, metadata_of
 from dispatcher.core.problems import SENTENCES, problem, shortened
-from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.statements import statement
 
 

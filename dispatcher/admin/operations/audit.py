@@ -17,7 +17,6 @@ from dispatcher.admin.resources.serialization import (
 )
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import problem
-from dispatcher.store import admin as store
 from dispatcher.store.audit import AuditRow, page_of_audit
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
@@ -58,7 +57,7 @@ class Audit:
             *((None, None) if place is None else (place.at, int(place.id))),
             query.limit + 1,
         ]
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             rows = await page_of_audit(connection, filters)
         items, next_cursor = page_of(
             rows, query.limit, lambda row: Place(row.at, str(row.id)), _entry, scope=scope

@@ -40,7 +40,7 @@ from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.core import secret
 from dispatcher.core.errors import InvalidRequestError, SecretError
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import admin as store
+from dispatcher.store.secrets import load_secrets
 
 UNSIGNED: Final = "unsigned"
 PAGE_ROWS: Final = 500
@@ -223,7 +223,7 @@ class Configuration:
         """Return whether this is the secret that signs now."""
         keyring = self._deployment.keys()
         async with self._deployment.database.transaction() as connection:
-            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         for one in sealed:
             if one.role == "current":
                 try:

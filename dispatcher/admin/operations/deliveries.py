@@ -1,13 +1,14 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dispatcher.admin.operations.delivery_search import DeliverySearch
 from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import delivery_of, delivery_with_attempts
+from dispatcher.admin.operations.objects import attempt_of, delivery_of, delivery_with_attempts
 from dispatcher.admin.resources.delivery import (
+    Attempt,
     DeliveriesQuery,
     Delivery,
     DeliveryPage,
@@ -24,8 +25,8 @@ from dispatcher.admin.resources.serialization import (
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import Reason
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import admin as store
 from dispatcher.store import history
+from dispatcher.store.audit import write_audit
 from dispatcher.store.bodies import body_can_be_made
 from dispatcher.store.columns import DeliveryDetail
 
@@ -60,7 +61,7 @@ class DeliveryOperations:
         """
         scope = cursor_scope("deliveries", actor.tenant, query.given())
         place = read_cursor(query.cursor, scope)
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             rows = await self._search.rows(connection, actor, query, place, query.limit + 1)
         items, next_cursor = page_of(
             rows, query.limit, lambda row: Place(row.created_at, row.id), delivery_of, scope=scope
@@ -73,12 +74,24 @@ class DeliveryOperations:
         Raises:
             NotFoundError: there is none of that id.
         """
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             row = _found(
                 await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
             )
             attempts = await history.load_attempts(connection, row)
         return delivery_with_attempts(row, attempts, bodies=actor.may(Role.OPERATOR))
+
+    async def last_attempts(
+        self, actor: Actor, deliveries: Sequence[Delivery]
+    ) -> dict[str, Attempt]:
+        """Return the last attempts of a page of deliveries, by the delivery's id; only operators see responses."""
+        keys = [(one.id, one.event_id, one.endpoint_id) for one in deliveries if one.attempt_count]
+        if not keys:
+            return {}
+        async with self._database.reading() as connection:
+            rows = await history.read_last_attempts(connection, keys)
+        bodies = actor.may(Role.OPERATOR)
+        return {name: attempt_of(row, bodies=bodies) for name, row in rows.items()}
 
     async def resend(self, actor: Actor, delivery_id: str) -> Delivery:
         """Request one more attempt, which a dispatcher makes, and return the delivery as it is now.
@@ -104,9 +117,7 @@ class DeliveryOperations:
             if not await history.ask_for_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
-            await store.write_audit(
-                connection, actor.name, row.tenant, "delivery.resend", row.id, detail
-            )
+            await write_audit(connection, actor.name, row.tenant, "delivery.resend", row.id, detail)
         return delivery_of(row)
 
     def _require_profile(self, row: DeliveryDetail) -> None:
@@ -152,14 +163,14 @@ class DeliveryOperations:
         place = read_cursor(wanted.cursor, scope)
         count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH
         while rows < RESEND_MAX:
-            async with store.reading(self._database) as connection:
+            async with self._database.reading() as connection:
                 batch = await self._search.rows(connection, actor, wanted, place, batch_max)
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
                 if dry_run:
                     count += await history.count_resendable(connection, fit)
                 else:
                     if not rows:
-                        await store.write_audit(
+                        await write_audit(
                             connection,
                             actor.name,
                             allowed_tenant(actor, wanted.tenant) or ALL_TENANTS,
@@ -200,9 +211,7 @@ class DeliveryOperations:
                 )
                 raise ConflictError(f"it has ended already: {row.state}")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
-            await store.write_audit(
-                connection, actor.name, row.tenant, "delivery.cancel", row.id, detail
-            )
+            await write_audit(connection, actor.name, row.tenant, "delivery.cancel", row.id, detail)
         return await self.show(actor, delivery_id)
 
 

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -54,11 +54,13 @@ from dispatcher.core.problems import problem
 from dispatcher.core.sealing import NONCE_BYTES, Keyring
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import masked_url
-from dispatcher.store import admin as store
-from dispatcher.store.admin import EndpointDetail
+from dispatcher.store import endpoints as store
+from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import EndpointDetail, EndpointName
 from dispatcher.store.pages import read_waiting
 from dispatcher.store.routing import SealedSecret
+from dispatcher.store.secrets import insert_secret, load_secrets
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
@@ -106,15 +108,15 @@ class Endpoints:
             )
             await self._require_room(connection, tenant)
             if chosen is not None:
-                await store.insert_secret(
+                await insert_secret(
                     connection, endpoint_id, "current", *seal(keyring, chosen, endpoint_id)
                 )
             detail = {"name": new.name, "profile": profile.name, "url": masked_url(new.url)}
-            await store.write_audit(
+            await write_audit(
                 connection, actor.name, tenant, "endpoint.create", endpoint_id, detail
             )
             made = await store.load_endpoint(connection, endpoint_id, None)
-            sealed = await store.load_secrets(connection, [endpoint_id])
+            sealed = await load_secrets(connection, [endpoint_id])
         assert made is not None  # noqa: S101 -- it was inserted in this transaction
         return self._changed(
             made,
@@ -152,9 +154,9 @@ class Endpoints:
         filters = [
             tenant, query.name, query.profile, query.state, *place, query.limit + 1, None,
         ]  # fmt: skip
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             rows = await store.page_of_endpoints(connection, filters)
-            sealed = await store.load_secrets(connection, [row.id for row in rows])
+            sealed = await load_secrets(connection, [row.id for row in rows])
         items, next_cursor = page_of(
             rows,
             query.limit,
@@ -174,8 +176,17 @@ class Endpoints:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
-            sealed = await store.load_secrets(connection, [endpoint_id])
+            sealed = await load_secrets(connection, [endpoint_id])
         return self._shown(row, sealed[endpoint_id], actor)
+
+    async def names(self, actor: Actor, endpoint_ids: Iterable[str]) -> dict[str, EndpointName]:
+        """Return the names of the actor's endpoints by id, deleted ones included."""
+        wanted = sorted(set(endpoint_ids))
+        if not wanted:
+            return {}
+        async with self._database.reading() as connection:
+            rows = await store.read_names(connection, wanted, actor.tenant)
+        return {row.id: row for row in rows}
 
     async def waiting(self, actor: Actor, endpoint_id: str) -> WaitingDeliveries:
         """Return how many deliveries wait for an endpoint: a pause holds them, a deletion cancels them.
@@ -185,7 +196,7 @@ class Endpoints:
         Raises:
             NotFoundError: no such endpoint.
         """
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             found(await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
             (row,) = await read_waiting(connection, [endpoint_id], None, WAITING_COUNT_MAX)
         return WaitingDeliveries(
@@ -237,7 +248,7 @@ class Endpoints:
                     [endpoint_id, *stored_in_order(after)],
                     after["name"],
                 )
-                await store.write_audit(
+                await write_audit(
                     connection,
                     actor.name,
                     row.tenant,
@@ -246,7 +257,7 @@ class Endpoints:
                     {"changed": changed},
                 )
             row = found(await store.load_endpoint(connection, endpoint_id, None), endpoint_id)
-            sealed = await store.load_secrets(connection, [endpoint_id])
+            sealed = await load_secrets(connection, [endpoint_id])
         warnings = (
             event_types_warnings(row.event_types, self._deployment)
             if "event_types" in changed
@@ -269,7 +280,7 @@ class Endpoints:
             if row.state == EndpointState.DISABLED:
                 raise ConflictError(problem("state", "endpoint_disabled"))
             if await store.pause_endpoint(connection, endpoint_id):
-                await store.write_audit(
+                await write_audit(
                     connection, actor.name, row.tenant, "endpoint.pause", endpoint_id, {}
                 )
         return await self.show(actor, endpoint_id)
@@ -288,7 +299,7 @@ class Endpoints:
             )
             if await store.resume_endpoint(connection, endpoint_id):
                 detail = {"was": row.state, "reason": row.reason}
-                await store.write_audit(
+                await write_audit(
                     connection, actor.name, row.tenant, "endpoint.resume", endpoint_id, detail
                 )
         return await self.show(actor, endpoint_id)
@@ -308,7 +319,7 @@ class Endpoints:
             )
             _require_version(row, if_match)
             await store.delete_endpoint(connection, endpoint_id)
-            await store.write_audit(
+            await write_audit(
                 connection,
                 actor.name,
                 row.tenant,

@@ -17,8 +17,8 @@ from dispatcher.admin.resources.event import ErasedEvents
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.problems import problem
-from dispatcher.store import admin as store
 from dispatcher.store import erasure
+from dispatcher.store.audit import write_audit
 from dispatcher.store.erasure import Erased
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ async def _erase(
     if days:
         # The log outlives the event, so it names the labels that were asked for and never their values.
         detail = {**by, **total._asdict(), "waited_in_outbox": waited}
-        await store.write_audit(
-            connection, actor.name, days[0].tenant, "event.erase", event_id, detail
-        )
+        await write_audit(connection, actor.name, days[0].tenant, "event.erase", event_id, detail)
     return total
 
 

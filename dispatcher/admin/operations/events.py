@@ -31,8 +31,8 @@ from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import admin as store
 from dispatcher.store import history
+from dispatcher.store.audit import write_audit
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.history import EventDetail
 
@@ -117,7 +117,7 @@ class Events:
             return await self._quarantined(actor, query)
         scope = cursor_scope("events", actor.tenant, query.given())
         place = read_cursor(query.cursor, scope)
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             rows = await search_events(connection, actor, query, place, query.limit + 1)
         items, next_cursor = page_of(
             rows,
@@ -132,7 +132,7 @@ class Events:
         scope = cursor_scope("quarantined", actor.tenant, {"tenant": query.tenant})
         place = read_cursor(query.cursor, scope) or (None, None)
         filters = [allowed_tenant(actor, query.tenant), *place, query.limit + 1]
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             rows = await history.page_of_quarantined_events(connection, filters)
         items, next_cursor = page_of(
             rows,
@@ -156,9 +156,7 @@ class Events:
         async with self._database.transaction() as connection:
             tenant = await history.release_event(connection, event_id, actor.tenant)
             if tenant is not None:
-                await store.write_audit(
-                    connection, actor.name, tenant, "event.release", event_id, {}
-                )
+                await write_audit(connection, actor.name, tenant, "event.release", event_id, {})
         if tenant is None:
             await self.show(actor, event_id)
             raise ConflictError(f"the event {event_id} is not quarantined")
@@ -171,7 +169,7 @@ class Events:
         Raises:
             NotFoundError: there is none of that id.
         """
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             event = await history.find_event(connection, event_id, actor.tenant)
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")

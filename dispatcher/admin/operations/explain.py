@@ -16,11 +16,12 @@ from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
-from dispatcher.store import admin as store
+from dispatcher.store import endpoints as store
 from dispatcher.store import history
-from dispatcher.store.admin import RoutedEndpoint
 from dispatcher.store.columns import DeliveryDetail
+from dispatcher.store.endpoints import RoutedEndpoint
 from dispatcher.store.history import EventDetail
+from dispatcher.store.leases import replicas_alive
 from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 
@@ -56,7 +57,7 @@ class Explainer:
         Raises:
             NotFoundError: there is no event of that id.
         """
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             event = await history.find_event(connection, event_id, actor.tenant)
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")
@@ -64,7 +65,7 @@ class Explainer:
                 row.endpoint_id: row for row in await history.deliveries_of_event(connection, event)
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
-            alive = await store.replicas_alive(connection)
+            alive = await replicas_alive(connection)
             saved = {str(row.id): row for row in await saved_endpoints(connection)}
             breakers = {
                 row.endpoint_id: row

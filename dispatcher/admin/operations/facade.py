@@ -10,7 +10,6 @@ from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
-from dispatcher.admin.operations.glance import Glance
 from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.rotation import Rotation
@@ -35,7 +34,6 @@ class Operations:
     explanation: Explainer
     tokens: Tokens
     audit: Audit
-    glance: Glance
     overview: Overview
     system: System
     tail: Tail
@@ -57,7 +55,6 @@ class Operations:
             explanation=Explainer(deployment),
             tokens=Tokens(deployment),
             audit=Audit(deployment),
-            glance=Glance(deployment),
             overview=Overview(deployment),
             system=System(deployment),
             tail=Tail(deployment),

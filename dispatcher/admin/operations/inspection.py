@@ -40,12 +40,13 @@ from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.signing import signed_content
 from dispatcher.core.url import canonical_url, masked_url
-from dispatcher.store import admin as store
+from dispatcher.store import endpoints as store
 from dispatcher.store import history
-from dispatcher.store.admin import EndpointDetail, routed_row
 from dispatcher.store.columns import AttemptDetail, DeliveryDetail
+from dispatcher.store.endpoints import EndpointDetail, routed_row
 from dispatcher.store.history import ContextRow
 from dispatcher.store.routing import SealedSecret
+from dispatcher.store.secrets import load_secrets
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 _WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
@@ -66,7 +67,7 @@ class Inspection:
         Raises:
             NotFoundError: there is none of that id, or no attempt of that number.
         """
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             row = await history.find_delivery(connection, delivery_id, actor.tenant)
             if row is None:
                 raise NotFoundError(f"there is no delivery {delivery_id!r}")
@@ -75,7 +76,7 @@ class Inspection:
             event = await history.load_event(connection, row)
             body = await history.load_body(connection, row)
             endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
-            sealed = (await store.load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
+            sealed = (await load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
         chosen = _chosen(attempts, attempt_number)
         profile = self._deployment.profiles.get(row.profile)
         traceparent = None if event is None else event.traceparent

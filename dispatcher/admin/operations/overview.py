@@ -26,7 +26,6 @@ from dispatcher.admin.resources.overview import (
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
 from dispatcher.core.url import masked_url
-from dispatcher.store import admin as store
 from dispatcher.store import pages, statistics
 from dispatcher.store.pages import NowRow, TroubledRow, WaitingRow
 from dispatcher.store.statistics import HourRow, OpenBreaker
@@ -51,7 +50,7 @@ class Overview:
     async def summary(self, actor: Actor) -> Summary:
         """Return health, the totals of the last day, the backlog, and the endpoints in trouble."""
         subject = statistics.tenant_subject(actor.tenant)
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
             now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
             troubled = await pages.read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
@@ -98,7 +97,7 @@ class Overview:
 
     async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, EndpointFigures]:
         """Return the last day of each of the endpoints, those of other tenants left out."""
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
             mine = [row.endpoint_id for row in waiting]
             traffic = await statistics.read_traffic(connection, mine, HOURS)

@@ -16,7 +16,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RekeyRun
 from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
 from dispatcher.core.sealing import NONCE_BYTES
-from dispatcher.store import admin as store
+from dispatcher.store.audit import write_audit
 from dispatcher.store.secrets import SealedRow, Secrets
 
 SLICE_ROWS: Final = 500
@@ -76,9 +76,7 @@ class Rekey:
         if done:
             detail = {"key_id": key_id, "resealed": done, "unreadable": sorted(unreadable)}
             async with self._deployment.database.transaction() as connection:
-                await store.write_audit(
-                    connection, actor.name, "*", "secrets.rekey", key_id, detail
-                )
+                await write_audit(connection, actor.name, "*", "secrets.rekey", key_id, detail)
         return RekeyRun(key_id=key_id, secrets=total, resealed=done, unreadable=sorted(unreadable))
 
     def _sealed_anew(self, row: SealedRow) -> bytes | None:

@@ -12,7 +12,7 @@ from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl
-from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.routing import SealedSecret
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))

@@ -4,7 +4,7 @@ from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
 from dispatcher.maintenance.retention import Action, Retention, Step, days_of, planned
-from dispatcher.store import admin as store
+from dispatcher.store.audit import write_audit
 from dispatcher.store.partitions import History
 
 
@@ -37,7 +37,7 @@ class HistoryEnd:
             if ended or audit_lines:
                 detail = {"partitions": len(ended), "audit_lines": audit_lines}
                 async with self._deployment.database.transaction() as connection:
-                    await store.write_audit(
+                    await write_audit(
                         connection, actor.name, "*", "retention.run", "history", detail
                     )
         return RetentionRun(

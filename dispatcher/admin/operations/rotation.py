@@ -26,9 +26,17 @@ from dispatcher.core.errors import ConflictError, InvalidRequestError, SecretErr
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.secret import Secret
-from dispatcher.store import admin as store
-from dispatcher.store.admin import EndpointDetail
+from dispatcher.store import endpoints as store
+from dispatcher.store.audit import write_audit
+from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.routing import SealedSecret
+from dispatcher.store.secrets import (
+    activate_secret,
+    forget_secret,
+    insert_secret,
+    load_secrets,
+    retire_secret,
+)
 
 OVERLAP_SECONDS_DEFAULT: Final = 86_400
 PREVIOUS_SECRETS_MAX: Final = 4
@@ -68,7 +76,7 @@ class Rotation:
                 endpoint_id,
             )
             profile = self._profile(row)
-            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             problems = [*problems, *_problems(profile, new_secret, overlap_seconds, activate)]
             if new_secret is not None and self._is_known(new_secret, sealed, endpoint_id):
                 problems.append(problem("secret", "secret_in_use"))
@@ -78,7 +86,7 @@ class Rotation:
             chosen = chosen or secret.generate(profile, secrets.token_bytes)
             stages = not profile.several_signatures and not activate
             if stages:
-                await store.forget_secret(connection, endpoint_id, "staged")
+                await forget_secret(connection, endpoint_id, "staged")
             elif profile.several_signatures:
                 now = self._deployment.clock.now()
                 old = [one for one in sealed if one.expires_at is not None and one.expires_at > now]
@@ -93,21 +101,19 @@ class Rotation:
                         )
                     )
                 if overlap:
-                    await store.retire_secret(connection, endpoint_id, overlap)
+                    await retire_secret(connection, endpoint_id, overlap)
                 else:
-                    await store.forget_secret(connection, endpoint_id, "current")
-                    await store.forget_secret(connection, endpoint_id, "previous")
+                    await forget_secret(connection, endpoint_id, "current")
+                    await forget_secret(connection, endpoint_id, "previous")
             else:
-                await store.forget_secret(connection, endpoint_id, "current")
-                await store.forget_secret(connection, endpoint_id, "staged")
+                await forget_secret(connection, endpoint_id, "current")
+                await forget_secret(connection, endpoint_id, "staged")
             role = "staged" if stages else "current"
-            await store.insert_secret(
-                connection, endpoint_id, role, *seal(keyring, chosen, endpoint_id)
-            )
-            held = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            await insert_secret(connection, endpoint_id, role, *seal(keyring, chosen, endpoint_id))
+            held = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             await store.touch_endpoint(connection, endpoint_id)
             action = "endpoint.stage_secret" if stages else "endpoint.rotate_secret"
-            await store.write_audit(connection, actor.name, row.tenant, action, endpoint_id, {})
+            await write_audit(connection, actor.name, row.tenant, action, endpoint_id, {})
         return RotatedSecret(
             endpoint_id=endpoint_id,
             secret=chosen.reveal(),
@@ -128,16 +134,16 @@ class Rotation:
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
                 endpoint_id,
             )
-            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             if not any(one.role == "staged" for one in sealed):
                 raise ConflictError(problem("activate_staged", "no_staged_secret"))
-            await store.forget_secret(connection, endpoint_id, "current")
-            await store.activate_secret(connection, endpoint_id)
+            await forget_secret(connection, endpoint_id, "current")
+            await activate_secret(connection, endpoint_id)
             row = row._replace(updated_at=await store.touch_endpoint(connection, endpoint_id))
-            await store.write_audit(
+            await write_audit(
                 connection, actor.name, row.tenant, "endpoint.activate_secret", endpoint_id, {}
             )
-            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         return endpoint_of(row, sealed, self._deployment, actor)
 
     async def reveal(self, actor: Actor, endpoint_id: str) -> RevealedSecret:
@@ -153,13 +159,13 @@ class Rotation:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
-            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             opened = {
                 one.role: Secret(keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id))
                 for one in sealed
                 if one.role != "previous"
             }
-            await store.write_audit(
+            await write_audit(
                 connection, actor.name, row.tenant, "endpoint.reveal_secret", endpoint_id, {}
             )
         current, staged = opened.get("current"), opened.get("staged")

@@ -20,7 +20,6 @@ from dispatcher.admin.resources.system import (
     SystemStatus,
     Table,
 )
-from dispatcher.store import admin as store
 from dispatcher.store import pages, statistics
 from dispatcher.store.pages import PostgresRow, ReplicaRow, TableRow
 
@@ -42,7 +41,7 @@ class System:
         which replicas run: figures, tables, partitions and the database are those of all tenants.
         """
         sees_all = actor.tenant is None
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             replicas = await pages.read_replicas(connection)
             breakers = await statistics.read_breakers(connection, None, actor.tenant, BREAKERS_MAX)
             now = await pages.read_now(connection, actor.tenant, COUNT_MAX)

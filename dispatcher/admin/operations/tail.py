@@ -27,7 +27,6 @@ from dispatcher.admin.resources.delivery import RecordedAttempt
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
-from dispatcher.store import admin as store
 from dispatcher.store.tail import DayRow, NewAttempt, read_attempts, read_days
 
 _log = structlog.get_logger("dispatcher.admin.tail")
@@ -155,7 +154,7 @@ class Tail:
     async def _poll(self) -> None:
         """Reads what is new; the first poll after a pause only notes where the ends are."""
         since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             days = await read_days(connection)
             new: list[NewAttempt] = []
             always = self._clock.now().date() - timedelta(days=DAYS_ALWAYS - 1)

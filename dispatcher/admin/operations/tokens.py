@@ -30,8 +30,8 @@ from dispatcher.admin.resources.token import (
 from dispatcher.core import ids
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.problems import problem
-from dispatcher.store import admin as store
 from dispatcher.store import tokens as token_store
+from dispatcher.store.audit import write_audit
 from dispatcher.store.tokens import TokenDetail
 
 TEXT_PREFIX: Final = "dsp_"
@@ -94,7 +94,7 @@ class Tokens:
             detail = {
                 "name": new.name, "role": new.role, "expires_at": time_text(new.expires_at),
             }  # fmt: skip
-            await store.write_audit(
+            await write_audit(
                 connection, actor.name, tenant or ALL_TENANTS, "token.create", token_id, detail
             )
         row = TokenDetail(
@@ -119,7 +119,7 @@ class Tokens:
         scope = cursor_scope("tokens", whose, {})
         place = read_cursor(query.cursor, scope) or (None, None)
         filters = [whose, *place, query.limit + 1]
-        async with store.reading(self._database) as connection:
+        async with self._database.reading() as connection:
             rows = await token_store.page_of_tokens(connection, filters)
         items, next_cursor = page_of(
             rows, query.limit, lambda row: Place(row.created_at, row.id), _token, scope=scope
@@ -153,7 +153,7 @@ class Tokens:
             revoked_at = await token_store.revoke_token(connection, token_id)
             if revoked_at is not None:
                 row = row._replace(revoked_at=revoked_at)
-                await store.write_audit(
+                await write_audit(
                     connection,
                     actor.name,
                     row.tenant or ALL_TENANTS,

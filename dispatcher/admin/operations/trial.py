@@ -35,11 +35,13 @@ from dispatcher.core.request import RequestTemplate
 from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.outbound.client import Gate
 from dispatcher.outbound.pool import NotAttempted
-from dispatcher.store import admin as store
+from dispatcher.store import endpoints as store
 from dispatcher.store import history
-from dispatcher.store.admin import EndpointDetail
+from dispatcher.store.audit import write_audit
 from dispatcher.store.columns import AttemptDetail, DeliveryDetail, uuid_of
+from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.history import record_trial
+from dispatcher.store.secrets import load_secrets
 
 _SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID_URL})
 """Problems that the attempt itself reports: its outcome is `blocked_address`."""
@@ -92,7 +94,7 @@ class Trial:
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
             self._deployment.allowance.take_send(actor.name, endpoint_id)
-            sealed = (await store.load_secrets(connection, [endpoint_id]))[endpoint_id]
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         profile = self._deployment.profiles.get(row.profile)
         if profile is None:
             raise ConflictError(
@@ -133,9 +135,7 @@ class Trial:
             if succeeded:
                 await history.report_test_succeeded(connection, row.id)
             detail = {"delivery_id": delivery_id, "outcome": sent.answer.outcome}
-            await store.write_audit(
-                connection, actor.name, row.tenant, "endpoint.test", row.id, detail
-            )
+            await write_audit(connection, actor.name, row.tenant, "endpoint.test", row.id, detail)
         return delivery_with_attempts(delivery, [_attempt(row, sent)], bodies=True)
 
     async def _make(

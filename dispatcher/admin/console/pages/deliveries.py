@@ -51,8 +51,10 @@ async def _list_page(
             page = await visit.operations.deliveries.page(visit.who, query)
         except InvalidRequestError as error:
             problems = problems_by_field(visit, error.problems)
-    names = await visit.operations.glance.names(visit.who, [one.endpoint_id for one in page.items])
-    last = await visit.operations.glance.last_attempts(visit.who, page.items)
+    names = await visit.operations.endpoints.names(
+        visit.who, [one.endpoint_id for one in page.items]
+    )
+    last = await visit.operations.deliveries.last_attempts(visit.who, page.items)
     return visit.page(
         template,
         status=422 if problems else 200,

@@ -98,7 +98,7 @@ async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
     if missing:
         if len(known) > NAMES_MAX:
             known.clear()
-        found = await visit.operations.glance.names(visit.who, missing)
+        found = await visit.operations.endpoints.names(visit.who, missing)
         known.update({one: name.name for one, name in found.items()})
     return known
 
