@@ -66,7 +66,7 @@ async def lock_room(connection: "Reach") -> tuple[int, int]:
 
 
 async def missing_privileges(connection: "Reach") -> list[str]:
-    """Returns what the connected user may not do and has to, in words; the schema must be there."""
+    """Return the privileges that the connected user lacks, human-readable; the schema must exist."""
     return [row["missing"] for row in await connection.fetch(_MISSING_PRIVILEGES)]
 
 
@@ -99,7 +99,7 @@ async def producer_insert_problem(connection: "Reach") -> str | None:
 
 
 async def schema_mark(connection: "Reach") -> str | None:
-    """Returns what the schema says of its maker, None where there is no schema."""
+    """Return the schema's record of its creator, None where there is no schema."""
     mark: str | None = await connection.fetchval(_SCHEMA_MARK)
     return mark
 
@@ -123,5 +123,5 @@ async def progress(
 
 
 async def sealed_secrets(connection: "Reach | Database") -> list[tuple[str, str, bytes]]:
-    """Returns every sealed secret: its endpoint, the id of its key, the bytes."""
+    """Return every encrypted secret: its endpoint, the id of its key, the bytes."""
     return [(row[0], row[1], row[2]) for row in await connection.fetch(_SEALED)]

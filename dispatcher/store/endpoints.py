@@ -37,7 +37,7 @@ _NO_CHANGE = "UPDATE 0"
 
 
 class EndpointDetail(NamedTuple):
-    """An endpoint as people see it; None means: as the profile or the settings say."""
+    """An endpoint as people see it; None means the value of the profile or the settings."""
 
     id: str
     tenant: str

@@ -1,4 +1,4 @@
-"""Blanking events on request: finding them by id or label, and taking away what they said."""
+"""Blank events on request: find them by id or label, and remove their contents."""
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime
@@ -93,7 +93,7 @@ async def erase_waiting(connection: "Reach", event_id: str, tenant: str | None) 
 
 
 async def erase(connection: "Reach", event_id: str, day: Day, actor: str) -> Erased:
-    """Blanks one accepted event; its dispatchers are told to forget what they hold of it."""
+    """Blank one accepted event; its dispatchers are notified to drop its deliveries from memory."""
     await connection.execute(PLAN_FOR_VALUES)
     span = span_of_event(day.inserted_at, day.day, event_id)
     row = await connection.fetchrow(_ERASE, event_id, day.day, actor, *span)

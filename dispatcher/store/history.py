@@ -312,7 +312,7 @@ def _event(row: "Record") -> EventDetail:
 async def json_kind(database: Database, text: str) -> str | None:
     """Returns what kind of JSON a text is (`object`, `array`, ...); None: it is none.
 
-    Postgres is asked because it judges what producers insert: no two parsers agree on every text.
+    Postgres decides because it validates what producers insert: no two parsers agree on every text.
     """
     try:
         kind: str | None = await database.fetch_value(_JSON_KIND, text)

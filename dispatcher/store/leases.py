@@ -21,7 +21,7 @@ _COUNT = statement("replica_count")
 
 
 class Renewal(NamedTuple):
-    """What the database said to a renewed lease."""
+    """The result of renewing a lease."""
 
     others_count: int
     """Other replicas whose lease runs."""
@@ -35,7 +35,7 @@ class Leases:
     """The replica's and the shards' rows."""
 
     def __init__(self, database: Database, key_ids: Iterable[str] = ()) -> None:
-        """Takes the ids of the keys that this replica opens secrets with, which it tells the others."""
+        """`key_ids` are those of the keys of this replica; it publishes them."""
         self._database = database
         self._key_ids = sorted(key_ids)
 
@@ -56,7 +56,7 @@ class Leases:
         return await self._database.fetch_value(_BURY, incarnation, renewed_at) is not None
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
-        """Renews the lease; None if the incarnation was buried and has to join again."""
+        """Renews the lease; None if the incarnation has expired and has to join again."""
         row = await self._database.fetch_row(_RENEW, incarnation, lease_seconds)
         if row is None:
             return None

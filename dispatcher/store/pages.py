@@ -1,4 +1,4 @@
-"""What the pages about health ask of the database: the overview, the system, what waits for an endpoint."""
+"""The queries of the health pages: the overview, the system, the waiting deliveries of endpoints."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ _SYSTEM_POSTGRES = statement("server_status")
 
 
 class NowRow(NamedTuple):
-    """What waits just now, and who sends it; counts end at one more than was asked for."""
+    """The backlog and the replicas of this moment; counts end at one more than the limit."""
 
     dispatchers_alive: int
     active_count: int
@@ -39,7 +39,7 @@ class NowRow(NamedTuple):
 
 
 class TroubledRow(NamedTuple):
-    """An endpoint that needs somebody."""
+    """An endpoint that needs attention."""
 
     id: str
     name: str
@@ -54,7 +54,7 @@ class TroubledRow(NamedTuple):
 
 
 class WaitingRow(NamedTuple):
-    """What waits for one endpoint."""
+    """The waiting deliveries of one endpoint."""
 
     endpoint_id: str
     waiting_count: int
@@ -104,7 +104,7 @@ class PostgresRow(NamedTuple):
 
 
 async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> NowRow:
-    """Returns what waits just now."""
+    """Return the backlog of this moment."""
     now = SystemClock.now()
     since = first_uuid(now - timedelta(hours=24))
     row = await connection.fetchrow(
@@ -117,14 +117,14 @@ async def read_now(connection: "Reach", tenant: str | None, count_max: int) -> N
 async def read_in_trouble(
     connection: "Reach", tenant: str | None, rows_max: int
 ) -> list[TroubledRow]:
-    """Returns endpoints that need somebody, the worst first."""
+    """Return endpoints that need attention, the worst first."""
     return [TroubledRow(*row) for row in await connection.fetch(_IN_TROUBLE, tenant, rows_max)]
 
 
 async def read_waiting(
     connection: "Reach", endpoint_ids: Sequence[str], tenant: str | None, count_max: int
 ) -> list[WaitingRow]:
-    """Returns what waits for those of the endpoints that are there."""
+    """Return the waiting deliveries of those of the endpoints that exist."""
     rows = await connection.fetch(_WAITING, list(endpoint_ids), tenant, count_max)
     return [WaitingRow(*row) for row in rows]
 

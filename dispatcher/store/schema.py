@@ -58,7 +58,7 @@ class Schema:
             await migrate.require(connection)
 
     async def is_writable(self) -> bool:
-        """Tells whether the server takes writes: a demoted primary answers, and does not."""
+        """Return whether the server accepts writes: a demoted primary responds, but does not."""
         try:
             return bool(await self._database.fetch_value(_WRITABLE))
         except StoreUnavailableError:
@@ -68,7 +68,7 @@ class Schema:
         """Makes the day partitions that are missing; returns how many.
 
         Raises:
-            SchemaError: they cannot be made, by this role or at all; the text says why.
+            SchemaError: they cannot be made, by this role or at all; the text has the reason.
             StoreUnavailableError: not now.
         """
         try:

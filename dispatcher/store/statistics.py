@@ -103,7 +103,7 @@ class Statistics:
         await self._execute(_TRAFFIC_ADD, *columns(rows, len(TrafficRow._fields)))
 
     async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
-        """Says which breakers of this replica are not closed."""
+        """Publish the breakers of this replica that are not closed."""
         await self._execute(_BREAKERS_PUBLISH, incarnation, *columns(rows, 3))
 
     async def take_tested(self, incarnation: str) -> list[EndpointId]:
@@ -112,7 +112,7 @@ class Statistics:
         return [row["endpoint_id"] for row in rows]
 
     async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
-        """Says what this replica has in memory."""
+        """Publish the figures of this replica's memory."""
         await self._execute(_FIGURES_PUBLISH, incarnation, orjson.dumps(dict(figures)).decode())
 
     async def _execute(self, sql: str, *parameters: object) -> None:

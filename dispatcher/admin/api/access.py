@@ -11,7 +11,7 @@ async def list_tokens(call: Call, query: TokensQuery) -> Answer:
 
 
 async def create_token(call: Call, fields: NewToken) -> Answer:
-    """Create a token; the answer holds its text, this once."""
+    """Create a token; only this response holds its text."""
     return Answer(await call.operations.tokens.create(call.actor, fields))
 
 

@@ -1,4 +1,4 @@
-"""Deliveries over HTTP: listed, shown with attempts, sent once more, cancelled."""
+"""Deliveries over HTTP: list, show with attempts, resend, cancel."""
 
 from dispatcher.admin.api.routes import Answer, Call
 from dispatcher.admin.resources.delivery import DeliveriesQuery, Resend
@@ -31,8 +31,8 @@ async def cancel_delivery(call: Call) -> Answer:
 async def resend_deliveries(call: Call, fields: Resend) -> Answer:
     """Ask for one more attempt of each delivery of a filter.
 
-    `dry_run` only counts. One call takes `limit` deliveries at most; where `capped` says that there
-    are more, go on with `cursor` set to `next_cursor`.
+    `dry_run` only counts. One call takes at most `limit` deliveries; if `capped` is true, continue with
+    `cursor` set to `next_cursor`.
     """
     resent = await call.operations.deliveries.resend_matching(
         call.actor, fields.query(), dry_run=fields.dry_run

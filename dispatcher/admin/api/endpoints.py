@@ -31,8 +31,8 @@ async def list_endpoints(call: Call, query: EndpointsQuery) -> Answer:
 async def create_endpoint(call: Call, fields: Annotated[Mapping[str, Any], NewEndpoint]) -> Answer:
     """Create an endpoint.
 
-    The answer holds its whole secret, this once. A name is unique in its tenant, so creating twice
-    is safe: the second time is refused with 409.
+    Only this response holds its whole secret. A name is unique in its tenant, so creating an endpoint
+    twice is safe: the second call is rejected with 409.
     """
     made = await call.operations.endpoints.create(call.actor, fields)
     return _versioned(made, {"Location": f"{PREFIX}/endpoints/{made.id}"})
@@ -54,8 +54,8 @@ async def change_endpoint(
 ) -> Answer:
     """Change an endpoint.
 
-    What is left out stays. With If-Match the change is refused (412) where somebody else changed
-    the endpoint meanwhile. The profile and the tenant never change (409); the secret is changed by
+    An omitted field keeps its value. With If-Match the change is rejected (412) if the endpoint was
+    changed meanwhile. The profile and the tenant never change (409); the secret is changed by
     rotating it.
     """
     return _versioned(
@@ -68,7 +68,7 @@ async def change_endpoint(
 async def delete_endpoint(call: Call) -> Answer:
     """Delete an endpoint.
 
-    What waits is cancelled, its secret is destroyed, its history stays readable.
+    Its waiting deliveries are cancelled, its secret is destroyed, its history is kept.
     """
     await call.operations.endpoints.delete(
         call.actor, call.id, if_match=await _wanted_version(call)
@@ -87,7 +87,7 @@ async def pause_endpoint(call: Call) -> Answer:
 async def resume_endpoint(call: Call) -> Answer:
     """Resume a paused or disabled endpoint.
 
-    What waits is sent, oldest first.
+    Its waiting deliveries are sent, oldest first.
     """
     return _versioned(await call.operations.endpoints.resume(call.actor, call.id))
 
@@ -97,9 +97,9 @@ async def rotate_secret(
 ) -> Answer:
     """Rotate an endpoint's secret.
 
-    The answer holds the new secret, whole. Under `standard` and `stripe` the old one signs beside
-    it until the overlap ends. Other profiles have room for one signature: the new secret is staged,
-    and a second call with `activate_staged: true` switches and answers the endpoint's secrets.
+    The response holds the new secret, whole. Under `standard` and `stripe` requests are signed with both
+    secrets until the overlap ends. Other profiles have room for one signature: the new secret is staged,
+    and a second call with `activate_staged: true` switches to it and returns the endpoint.
     """
     rotation = call.operations.rotation
     given, problems = _read_new_secret(fields)
@@ -135,7 +135,7 @@ def _read_new_secret(fields: Mapping[str, Any]) -> tuple[NewSecret, list[Problem
 
 
 async def reveal_secret(call: Call) -> Answer:
-    """Show an endpoint's secret, whole; that it was asked for is written to the audit log."""
+    """Show an endpoint's secret, whole; the audit log records it."""
     return Answer(await call.operations.rotation.reveal(call.actor, call.id))
 
 
@@ -143,7 +143,7 @@ async def send_test(call: Call, fields: NewTest = NewTest()) -> Answer:  # noqa:
     """Send a test event.
 
     One attempt, at once, whatever the endpoint subscribes to and whether it is paused or disabled.
-    The answer is 200 with the attempt, whatever that came to.
+    The response is 200 with the attempt, whatever its outcome.
     """
     return Answer(
         await call.operations.trial.send(

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, made from the table of routes: what the handlers take is what it says."""
+"""OpenAPI 3.1, generated from the table of routes and the models of their requests and responses."""
 
 import re
 from typing import Any, Final
@@ -42,7 +42,7 @@ same filters. Times are RFC 3339. Errors are `application/problem+json`.
 
 
 def openapi() -> dict[str, Any]:
-    """Returns the document."""
+    """Return the document."""
     inputs = [(route, inputs_of(route.handler)) for route in ROUTES]
     models: dict[tuple[type, JsonSchemaMode], None] = {(Problem, "serialization"): None}
     for route, given in inputs:
@@ -117,7 +117,7 @@ def _parameters(route: Route, given: Inputs) -> list[dict[str, Any]]:
 
 
 def _without_null(described: dict[str, Any]) -> dict[str, Any]:
-    """Returns a parameter's schema: left out is how a query says null."""
+    """Return a parameter's schema without null: a query omits the parameter instead."""
     plain = {key: value for key, value in described.items() if key not in {"title", "default"}}
     kinds = [kind for kind in plain.pop("anyOf", []) if kind.get("type") != "null"]
     return {**plain, **(kinds[0] if kinds else {})}

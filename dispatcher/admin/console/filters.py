@@ -1,4 +1,4 @@
-"""Filters in the address of a page: what a person typed becomes a filter, every fault told at once.
+"""Filters in the address of a page, read into queries; all problems are reported together.
 
 Times are typed in the viewer's zone, as browsers give them (`2026-05-29T21:32`). One search box finds
 by id, by label and by business key.
@@ -35,7 +35,7 @@ def delivery_query(
 
 
 def delivery_id(visit: Visit) -> str | None:
-    """Returns the delivery whose id was searched for: its page is the answer."""
+    """Return the delivery whose id was searched for, so that its page is shown."""
     text = visit.query("q") or ""
     return text if _DELIVERY_ID.fullmatch(text) else None
 

@@ -30,7 +30,7 @@ EMPTY: Final[Mapping[str, Any]] = {
     "secret_kind": "make",
     "endpoint": None,
 }
-"""A form that nobody has filled in yet."""
+"""An empty form."""
 
 
 def controls_in(section: str, *, creates: bool) -> list[tuple[str, Control]]:

@@ -1,4 +1,4 @@
-"""Finds the words for what happened: why an attempt failed, what to do, how a state looks.
+"""Labels: why an attempt failed, the remedy, the look of a state.
 
 The sets of outcomes and states are closed, and a test asks the catalogues for each of their words.
 """

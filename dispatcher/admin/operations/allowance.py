@@ -1,4 +1,4 @@
-"""How often somebody may do something: token buckets by key, of which only so many are kept.
+"""Rate limits: token buckets by key, of which only so many are kept.
 
 A test event and a resend make this process send a request, so a person with a loop must not turn
 them into a weapon (each endpoint and person has its own allowance). The same buckets limit requests

@@ -1,4 +1,4 @@
-"""The audit log: who changed, revealed, resent, or signed in; written with what it tells of."""
+"""The audit log: who changed, revealed, resent, or signed in."""
 
 import re
 from typing import Final

@@ -1,17 +1,15 @@
 """Endpoints as code: exported as a declaration, and brought in line with one.
 
-    file ─▶ judge all of it ─▶ compare with what is there, by (tenant, name) ─▶ show ─▶ create, update, (delete)
+    file ─▶ validate ─▶ compare with the endpoints, by (tenant, name) ─▶ show ─▶ create, update, (delete)
 
-What is always true: a declaration says all of an endpoint, so a field that it leaves out has its
-default. Every fault in it is told at once, and nothing is changed while there is one. Applied twice, the
-second time changes nothing. A secret is never in it: it names where the secret is (`env:NAME`,
-`file:PATH`), or says `unsigned`, or leaves the secret to the dispatcher. What a person or the system
-did to an endpoint (paused, disabled) is no configuration, and stays. Endpoints that it does not name
-stay, unless pruning is asked for: then those of the tenants that it names go.
+Invariants: a declaration is complete, so an omitted field has its default. All problems are reported
+together, and nothing is changed while there are any. Applied twice, the second time changes nothing. It
+never contains a secret: it refers to one (`env:NAME`, `file:PATH`), has `unsigned`, or leaves the secret
+to the dispatcher. A state (paused, disabled) is not configuration, and is kept. Endpoints that the
+declaration does not list are kept, unless it is applied with pruning: then those of its tenants are deleted.
 
-Each endpoint is changed in transactions of its own, as one by one by hand: cut off in the middle, the
-same declaration is applied again. One that somebody else changed between comparing and changing is
-refused, not overwritten.
+Each endpoint is changed in a transaction of its own: after an interruption, apply the same declaration
+again. An endpoint that was changed between comparison and update is rejected, not overwritten.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -170,7 +168,7 @@ class Configuration:
     async def _step(
         self, actor: Actor, fields: Mapping[str, Any], before: Endpoint | None, resolve: Resolve
     ) -> tuple[Step | None, list[Problem]]:
-        """Judges one declared endpoint as create or update would, and compares."""
+        """Validate one declared endpoint as create or update would, and compare it."""
         profile = self._deployment.profiles.get(str(fields["profile"]))
         plain = {field: value for field, value in fields.items() if field != "secret"}
         declared, problems = read_new_endpoint(plain, TENANT_DEFAULT, self._deployment)
@@ -252,7 +250,7 @@ class Configuration:
         if step.secret is not None:
             profile = self._deployment.profiles[step.before.profile]
             # Where a request has room for one signature the new secret takes over at once: the
-            # declaration says that it is the secret, and who wrote it has given it to the receiver.
+            # declaration names it, so its author has given it to the receiver.
             activate = None if profile.several_signatures else True
             await self._rotation.rotate(
                 actor, endpoint_id, new_secret=step.secret, activate=activate

@@ -45,7 +45,7 @@ class _Requested(NamedTuple):
 
 
 class DeliverySearch:
-    """Reads pages of deliveries; `profiles` say which of them have request ids."""
+    """Reads pages of deliveries; `profiles` define which of them have request ids."""
 
     def __init__(self, profiles: Mapping[str, Profile]) -> None:
         self._profiles = profiles
@@ -205,7 +205,7 @@ async def search_events(
 
 
 def _is_within(event: EventDetail, wanted: EventsQuery, place: Place | None) -> bool:
-    """Tells whether the rest of a filter lets an event through that was found by its id."""
+    """Return whether an event that was found by its id matches the rest of a filter."""
     at = event.accepted_at or event.inserted_at
     return (
         (wanted.wanted_type or event.type) == event.type

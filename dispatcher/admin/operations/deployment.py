@@ -2,7 +2,7 @@
 
 A viewer reads: endpoints with their secrets and header values masked, events, deliveries and
 attempts without what receivers answered. An operator also acts on deliveries (test, resend, cancel,
-pause, resume, publish) and sees the answers. An admin also changes endpoints, secrets and tokens
+pause, resume, publish) and sees the responses. An admin also changes endpoints, secrets and tokens
 and reads the audit log.
 """
 
@@ -30,7 +30,7 @@ ALL_TENANTS: Final = "*"
 
 
 class Role(StrEnum):
-    """What somebody may do; each role may do what the one before it may."""
+    """The permissions of an actor; each role has those of the one before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -111,7 +111,7 @@ class Deployment:
         return find_problem(row, configuration, self.clock.now())
 
     def keys(self) -> Keyring:
-        """Returns the keys that secrets are sealed with.
+        """Return the keys that encrypt secrets.
 
         Raises:
             ConfigurationError: there are none.

@@ -86,7 +86,7 @@ class Endpoints:
 
         Raises:
             ForbiddenError: no admin. InvalidRequestError: every fault. ConflictError: the name is
-            taken in its tenant.
+            in use in its tenant.
         """
         actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
@@ -364,7 +364,7 @@ def endpoint_of(
     values = row._asdict()
     if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
         values["headers"] = dict.fromkeys(row.headers, secret.MASK)
-    if not actor.may(Role.OPERATOR):  # Some URLs are credentials: whoever has one may send.
+    if not actor.may(Role.OPERATOR):  # Some URLs are credentials.
         values["url"] = masked_url(row.url)
     values["created_at"] = time_text(row.created_at)
     values["updated_at"] = time_text(row.updated_at)
@@ -404,7 +404,7 @@ def _opened(sealed: SealedSecret, endpoint_id: str, keyring: Keyring | None) -> 
 
 
 def seal(keyring: Keyring, chosen: Secret, endpoint_id: str) -> tuple[str, bytes]:
-    """Returns the key's id and the sealed secret."""
+    """Return the key's id and the encrypted secret."""
     nonce = secrets.token_bytes(NONCE_BYTES)
     return keyring.sealing_key_id, keyring.seal(chosen.reveal(), owner=endpoint_id, nonce=nonce)
 

@@ -1,7 +1,7 @@
-"""Erasing events: what they said is blanked, that they were stays.
+"""Erase events: their contents are blanked, their rows are kept.
 
 For requests to delete personal data. Blanked are an event's data, labels and ordering key, the
-bodies that were sent and the answers that were kept; ids, types, times, states and attempts stay, so that counts
+bodies that were sent and the stored responses; ids, types, times, states and attempts stay, so that counts
 and the audit log still add up. Deliveries that wait are cancelled (`event_erased`); none is ever sent again,
 for nothing is left to send. One in flight ends as it does, and what is answered to it is not kept.
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 SHOWN_MAX: Final = 1_000
-"""Ids in the answer; all are erased, and all are counted."""
+"""Ids in the result; all are erased, and all are counted."""
 
 
 class Erasure:
-    """The end of what events say."""
+    """Erases the contents of events."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
@@ -87,7 +87,7 @@ class Erasure:
 async def _erase(
     connection: "Reach", actor: Actor, event_id: str, by: Mapping[str, object]
 ) -> Erased:
-    """Erases all events of an id; what waits in the outbox becomes history first."""
+    """Erase all events of an id; those in the outbox become history first."""
     waited = await erasure.erase_waiting(connection, event_id, actor.tenant)
     days = await erasure.days_of(connection, event_id, actor.tenant)
     total = Erased(0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Why each endpoint of an event's tenant did or did not get it, and what happens next."""
+"""Why each endpoint of an event's tenant did or did not get it, and the next step."""
 
 from datetime import datetime
 from typing import NamedTuple, assert_never
@@ -34,7 +34,7 @@ class Decision(NamedTuple):
     explanation: str
     next: str
     next_code: str = "nothing"
-    """Stable; `reasons.py` and this module say which there are."""
+    """Stable; `reasons.py` and this module define the values."""
     at: datetime | None = None
     """When that happened which `why` names: delivered, created later, changed later."""
     next_at: str | None = None

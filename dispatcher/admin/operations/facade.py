@@ -37,13 +37,13 @@ class Operations:
     overview: Overview
     system: System
     tail: Tail
-    """Its `run` is a task of whoever composes."""
+    """Its `run` is a task of the daemon."""
 
     @classmethod
     def of(
         cls, deployment: Deployment, gate: Gate, tested: Callable[[str], None] = lambda _: None
     ) -> Self:
-        """Returns the operations of a deployment; test events leave through `gate`, and `tested` hears of each."""
+        """Return the operations of a deployment; test events use `gate`, and `tested` is called for each."""
         return cls(
             deployment=deployment,
             endpoints=Endpoints(deployment),

@@ -1,6 +1,6 @@
 """Is it healthy, and how did it fare in the last day: for everything, and for each of some endpoints.
 
-Counts of the past come from the hours that the daemon tallies (`delivery/reporting/traffic_counts.py`): at most some
+Counts of the past come from the hourly counters of the daemon (`delivery/reporting/traffic_counts.py`): at most some
 seconds old, without test events, and the "last day" is the present hour and the 23 before it. What
 waits is read from the rows themselves; a count beyond `COUNT_MAX` is not counted out.
 """

@@ -17,7 +17,7 @@ NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
 
 
 class Circumstances(NamedTuple):
-    """What, beside the delivery itself, decides what happens next."""
+    """The conditions other than the delivery that decide the next step."""
 
     endpoint_state: str
     """`deleted` where it is."""

@@ -16,7 +16,7 @@ from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.routing import SealedSecret
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
-"""The gate judges the port, and what it denies is an attempt that says so."""
+"""The client validates the port: a denied one is an attempt with that outcome."""
 
 
 def request_template(

@@ -1,7 +1,7 @@
 """Secrets: rotated, staged, shown.
 
-Where a format has room for several signatures, the new secret signs beside the old one until the
-overlap ends. Where it has room for one, the new secret is staged first, so that the receiver can
+Where a format has room for several signatures, requests are signed with the new and the old secret until
+the overlap ends. Where it has room for one, the new secret is staged first, so that the receiver can
 learn it, and a second call switches. Each step gives the endpoint a new version (`updated_at`), and
 without an overlap no old secret signs any more, those of earlier rotations included.
 """

@@ -1,4 +1,4 @@
-"""How the machinery fares: replicas, breakers, partitions, the database; for whoever runs it.
+"""The state of replicas, breakers, partitions and the database, for operators.
 
 Everything comes from the database, where each replica publishes what it has in memory every few
 seconds, so that any replica's page and the command line show all of them.

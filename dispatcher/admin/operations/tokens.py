@@ -1,6 +1,6 @@
 """Bearer tokens: made, listed, revoked.
 
-A token is 256 random bits, so its SHA-256 is all that is stored and its text is in the answer of
+A token is 256 random bits, so its SHA-256 is all that is stored and its text is in the response of
 create alone. It has a role and one tenant or all; a token for one tenant makes and sees tokens of
 that tenant only. Revoked, it ends at once, and with it every session that was opened with it.
 """

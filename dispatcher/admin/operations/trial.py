@@ -64,7 +64,7 @@ class Trial:
         gate: Gate,
         tested: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`tested` hears the profile of each attempt that was made."""
+        """`tested` is called with the profile of each attempt that was made."""
         self._deployment = deployment
         self._database = deployment.database
         self._gate = gate

@@ -1,1 +1,1 @@
-"""The pages of the console, a module for each thing; `ROUTES` of each says where they are."""
+"""The pages of the console, one module for each resource; `ROUTES` of each has their paths."""

@@ -1,4 +1,4 @@
-"""Activity, tokens and the machinery: for whoever administers the deployment."""
+"""Activity, tokens and the system, for administrators."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -71,7 +71,7 @@ async def _tokens_page(
 
 
 async def token_made(visit: Visit) -> web.StreamResponse:
-    """Makes a token and shows it once, in the answer of this form."""
+    """Create a token and show it once, in the response to this form."""
     visit.who.require(Role.ADMIN)
     form_id = visit.form.get("form_id", "")
     if not visit.site.forms.take(form_id):

@@ -73,7 +73,7 @@ async def _list_page(
 
 
 def _tail_path(visit: Visit, endpoint_id: str | None) -> str | None:
-    """Returns where the live tail of this list is; None where the filter asks for more than it can judge."""
+    """Return the path of the live tail of this list; None if the filter has more than the tail supports."""
     if any(visit.query(name) for name in DELIVERY_FIELDS if name != "endpoint_id"):
         return None
     whose = endpoint_id or visit.query("endpoint_id")

@@ -174,7 +174,7 @@ def _wildcards(types: tuple[str, ...]) -> set[str]:
 
 
 async def changed(visit: Visit) -> web.StreamResponse:
-    """Changes an endpoint, unless somebody else has since the form was shown."""
+    """Update an endpoint, unless it was changed since the form was shown."""
     visit.who.require(Role.ADMIN)
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
     values = {
@@ -197,7 +197,7 @@ async def changed(visit: Visit) -> web.StreamResponse:
 
 
 async def asked(visit: Visit) -> web.StreamResponse:
-    """Asks before an endpoint is paused, resumed or deleted, with what that does to what waits."""
+    """Ask for confirmation to pause, resume or delete, with the effect on waiting deliveries."""
     act = visit.part("act")
     visit.who.require(Role.ADMIN if act == "delete" else Role.OPERATOR)
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))

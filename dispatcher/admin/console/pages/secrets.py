@@ -43,7 +43,7 @@ def _page(
 
 
 async def revealed(visit: Visit) -> web.StreamResponse:
-    """Shows the whole secret in the answer of this one form; that it was asked for is written down."""
+    """Show the whole secret in the response to this form; the audit log records it."""
     visit.who.require(Role.ADMIN)
     endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
     found = await visit.operations.rotation.reveal(visit.who, endpoint.id)

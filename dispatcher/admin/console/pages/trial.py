@@ -22,7 +22,7 @@ async def send_and_judge(
     """Send a test event and return its delivery with the attempt.
 
     Raises:
-        DispatcherError: nothing was sent; the text says why.
+        DispatcherError: nothing was sent; the text has the reason.
     """
     return await visit.operations.trial.send(
         visit.who, endpoint_id, event_type=event_type, data=data
