@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
+import tomli_w
 
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import Problem, problem
 
 BYTES_MAX: Final = 16_777_216
 KEY: Final = "endpoints"
+_HEAD: Final = """\
+# The current endpoints. `dispatcher endpoint apply -f FILE --dry-run` shows the effect of a change.
+# Secrets are not exported and are not changed. To set one: secret = "env:NAME" or "file:PATH".
+
+"""
 
 
 class Declaration(NamedTuple):
@@ -110,31 +116,4 @@ class Resolver:
 
 def write_toml(endpoints: Sequence[Mapping[str, Any]]) -> str:
     """Return a declaration as TOML, which `read` accepts."""
-    lines = [
-        "# The current endpoints. `dispatcher endpoint apply -f FILE --dry-run` shows the effect of a change.",
-        '# Secrets are not exported and are not changed. To set one: secret = "env:NAME" or "file:PATH".',
-    ]
-    for endpoint in endpoints:
-        lines += ["", f"[[{KEY}]]"]
-        lines += [f"{field} = {_toml(value)}" for field, value in endpoint.items()]
-    if not endpoints:
-        lines += ["", f"{KEY} = []"]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:  # noqa: ANN401 -- as the field is
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            return repr(value)
-        case str():
-            # A JSON string is a TOML one, but for the delete character.
-            return orjson.dumps(value).decode().replace("\x7f", "\\u007f")
-        case list() | tuple():
-            return "[" + ", ".join(_toml(one) for one in value) + "]"
-        case _:
-            pairs = ", ".join(f"{_toml(name)} = {_toml(one)}" for name, one in value.items())
-            return "{ " + pairs + " }"
+    return _HEAD + tomli_w.dumps({KEY: list(endpoints)})

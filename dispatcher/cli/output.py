@@ -9,7 +9,6 @@ import dataclasses
 import io
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -90,18 +89,6 @@ def cell(value: object) -> str:
     return escape(text)
 
 
-def width(text: str) -> int:
-    """Return the number of terminal columns of the text."""
-    return sum(_columns(one) for one in text)
-
-
-def _columns(character: str) -> int:
-    """Return 0 for combining characters (Thai vowels and tones), 2 for wide ones, otherwise 1."""
-    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
-
-
 def fields_of(value: object) -> Mapping[str, Any]:
     """Return the fields of a resource by name; a mapping is returned as it is."""
     if isinstance(value, Mapping):
@@ -114,11 +101,17 @@ def say_table(rows: Sequence[object], columns: Sequence[str], empty: str) -> Non
     if not rows:
         tell(empty)
         return
+    from rich.cells import cell_len  # noqa: PLC0415 -- --help prints no table
+
     cells = [[_cut(cell(getattr(row, column)), column) for column in columns] for row in rows]
     heads = [column.upper().replace("_", " ") for column in columns]
-    widths = [max(width(line[place]) for line in [heads, *cells]) for place in range(len(columns))]
+    widths = [
+        max(cell_len(line[place]) for line in [heads, *cells]) for place in range(len(columns))
+    ]
     for line in [heads, *cells]:
-        padded = [one + " " * (size - width(one)) for one, size in zip(line, widths, strict=True)]
+        padded = [
+            one + " " * (size - cell_len(one)) for one, size in zip(line, widths, strict=True)
+        ]
         sys.stdout.write("  ".join(padded).rstrip() + "\n")
 
 

@@ -29,7 +29,6 @@ from dispatcher.core.model import DeliveryId
 
 ENDPOINT_PREFIX: Final = "ep_"
 DELIVERY_PREFIX: Final = "wh_"
-JOB_PREFIX: Final = "job_"
 TOKEN_PREFIX: Final = "tok_"  # noqa: S105 -- the prefix of a token's id, not a token
 
 RANDOMNESS_BYTES: Final = 10
@@ -164,12 +163,6 @@ def to_bytes(identifier: str) -> bytes:
     """
     digits = identifier[-_ID_CHARACTERS:].encode("ascii").translate(_CHARACTER_TO_DIGIT)
     return int(digits, 32).to_bytes(16, "big")
-
-
-def delivery_id_of(uuid: bytes) -> DeliveryId:
-    """Return the delivery id of a UUID's 16 bytes."""
-    head = _head(int.from_bytes(uuid[:6], "big"))
-    return cast("DeliveryId", DELIVERY_PREFIX + head + _tails([int.from_bytes(uuid[6:], "big")])[0])
 
 
 def delivery_ids_of(uuids: Sequence[bytes]) -> list[DeliveryId]:

@@ -103,10 +103,6 @@ class Wheel(Generic[Key]):
     def __contains__(self, key: object) -> bool:
         return key in self._due_by_key
 
-    def due_of(self, key: Key) -> int | None:
-        """Returns the tick that the key was scheduled for, or None when it is not waiting."""
-        return self._due_by_key.get(key)
-
     def schedule(self, key: Key, due_ms: int) -> None:
         """Sets the tick at which the key fires; a key that is already waiting is moved.
 

