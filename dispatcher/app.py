@@ -166,7 +166,7 @@ class Daemon:
                 *gate.policy.warnings,
                 *([narrow] if narrow else []),
             ):
-                _log.warning("configuration.warning", warning=warning)
+                _log.warning("configuration.warned", warning=warning)
             await self_test()
             pipeline = self._pipeline = Pipeline(
                 settings,
@@ -263,7 +263,7 @@ class Daemon:
     async def _wait_for_schema(self, schema: Schema) -> bool:
         """Waits for a database that can be reached; a schema that does not fit is an error at once."""
         backoff = Backoff(SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX)
-        outage = Outage(_log, "daemon.waits_for_database", "daemon.reached_database")
+        outage = Outage(_log, "daemon.stalled", "daemon.resumed")
         while not self._stop.is_set():
             try:
                 await schema.require()
@@ -309,14 +309,14 @@ class Daemon:
 
     async def _drain(self, pipeline: Pipeline, upkeep: Upkeep, tasks: TaskSet) -> None:
         """Ends in the order of the flow; a second signal ends the grace."""
-        _log.info("daemon.draining", seconds=self._settings.delivery.drain_seconds)
+        _log.info("daemon.drain_started", seconds=self._settings.delivery.drain_seconds)
         self._notifier.stopping()
         upkeep.stop()
         drain = tasks.spawn("drain", pipeline.drain(self._settings.delivery.drain_seconds))
         at_once = tasks.spawn("stop_now", self._stop_now.wait())
         await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if not drain.done():
-            _log.warning("daemon.stops_at_once")
+            _log.warning("daemon.aborted")
             pipeline.sender.cancel_all()
             await asyncio.wait({drain}, timeout=2.0)
             raise DispatcherError("stopped at once by a second signal")
@@ -332,7 +332,7 @@ class Daemon:
         elif not pipeline.intake.is_alive(TURNED_SECONDS_MAX):
             problems.append("intake has not turned of late")
         elif not pipeline.intake.reads_outbox(TURNED_SECONDS_MAX):
-            problems.append("the outbox cannot be read: see intake.waits in the log")
+            problems.append("the outbox cannot be read: see intake.stalled in the log")
         elif refused := pipeline.refused(self._clock.monotonic(), REFUSED_SECONDS_MAX):
             problems.append(f"Postgres rejects statements: see {', '.join(refused)} in the log")
         if not await schema.is_writable():
@@ -381,7 +381,7 @@ class Daemon:
             loaded = load_profiles(settings.directories_for("profiles"))
             _require_trust(settings)
         except ConfigurationError as error:
-            _log.error("settings.refused", problems=error.problems)
+            _log.error("settings.rejected", problems=error.problems)
         else:
             changed, restart = _differences(self._settings, settings)
             if self._pipeline is not None:
@@ -445,4 +445,4 @@ def _dump_tasks() -> None:
         frames = [
             f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=5)
         ]
-        _log.info("task.stands", task=task.get_name(), at=frames)
+        _log.info("task.dumped", task=task.get_name(), at=frames)

@@ -89,7 +89,7 @@ class Auth:
         self._tokens_used: dict[bytes, datetime] = {}
         self._sessions_used: dict[bytes, datetime] = {}
         self._swept_at = float("-inf")
-        self._outage = Outage(_log, "credentials.not_written", "credentials.written")
+        self._outage = Outage(_log, "credentials.stalled", "credentials.resumed")
 
     async def actor_of(self, text: str, address: str) -> Actor | None:
         """Returns whose token this is; None: nobody's, or it has ended.
@@ -203,7 +203,7 @@ class Auth:
         if token is None:
             self._known.pop(digest, None)
             self._wrong.take(address)
-            _log.warning("token.refused", address=address)
+            _log.warning("token.rejected", address=address)
             return None
         self._known[digest] = None
         self._known.move_to_end(digest)

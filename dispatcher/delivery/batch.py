@@ -60,7 +60,7 @@ class Batch:
             self._bodies.append(BodyRow(self._claim.day, event.id, profile.name, encoded.body))
         except EncodingError as error:
             _log.warning(
-                "event.unencodable", event_id=event.id, profile=profile.name, error=str(error)
+                "event.encoding_failed", event_id=event.id, profile=profile.name, error=str(error)
             )
             encoded = None
         self._encoded[profile] = encoded

@@ -55,7 +55,7 @@ class EndpointHealth:
         self._failing: set[EndpointId] = set()
         self._tokens: Mapping[int, int] = {}
         """The shards for which `_failing` was read."""
-        self._outage = Outage(_log, "endpoint_health.waits", "endpoint_health.resumed")
+        self._outage = Outage(_log, "endpoint_health.stalled", "endpoint_health.resumed")
 
     async def follow_up(self, results: list[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
         """Record what committed results mean for their endpoints."""
@@ -114,7 +114,7 @@ class EndpointHealth:
 
     async def _warn(self, endpoint_id: EndpointId, percent: int) -> None:
         if await self._until_done(lambda: self._store.warn(endpoint_id, percent)):
-            _log.warning("endpoint.failing", endpoint_id=endpoint_id, percent=percent)
+            _log.warning("endpoint.failure_warned", endpoint_id=endpoint_id, percent=percent)
 
     async def _disable(
         self, endpoint_id: EndpointId, reason: Reason, *, raises_event: bool

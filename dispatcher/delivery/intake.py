@@ -96,7 +96,7 @@ class Intake:
         self._batch_events_max = batch_events_max
         self._poll_seconds = poll_seconds
         self._stopping = False
-        self.outage = Outage(_log, "intake.waits", "intake.resumed")
+        self.outage = Outage(_log, "intake.stalled", "intake.resumed")
         self._rate = 0.0
         self._measured_at = clock.monotonic()
         self._measured_count = 0

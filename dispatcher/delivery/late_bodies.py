@@ -65,7 +65,7 @@ class LateBodies:
                 encoded = await asyncio.to_thread(encode, profile, row.event)
             except EncodingError as error:
                 _log.warning(
-                    "event.unencodable",
+                    "event.encoding_failed",
                     event_id=row.event.id,
                     profile=row.profile,
                     error=str(error),
@@ -84,6 +84,6 @@ class LateBodies:
                 )
         await self._bodies.keep(bodies, unencodable)
         if bodies:
-            _log.info("bodies.made_late", count=len(bodies))
-        probe.hit("bodies.made_late", count=len(bodies), unencodable=len(unencodable))
+            _log.info("bodies.encoded_late", count=len(bodies))
+        probe.hit("bodies.encoded_late", count=len(bodies), unencodable=len(unencodable))
         return made | {body.delivery_id for body in bodies}

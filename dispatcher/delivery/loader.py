@@ -85,7 +85,7 @@ class Loader:
         self._metrics = metrics
         self._clock = clock
         self._stopping = False
-        self.outage = Outage(_log, "loader.waits", "loader.resumed")
+        self.outage = Outage(_log, "loader.stalled", "loader.resumed")
         self._arrivals_seen_at = clock.monotonic()
         self._arrivals_next_at = 0.0
         self._horizon_moves_at = 0.0
@@ -275,7 +275,7 @@ class Loader:
             ):
                 self._queue.add_requests()  # read again, with its body
             elif row.body is None or row.endpoint_id is None:
-                _log.warning("delivery.cannot_be_resent", delivery_id=row.id)
+                _log.warning("delivery.resend_rejected", delivery_id=row.id)
                 acted_on.append((row.id, row.kind))
             else:
                 self._lanes.demand(row.endpoint_id, _requested(row))

@@ -86,7 +86,7 @@ class Recorder:
         self._full = asyncio.Event()
         self._stopping = False
         self._committed: Callable[[], None] = lambda: None
-        self.outage = Outage(_log, "recorder.waits", "recorder.resumed")
+        self.outage = Outage(_log, "recorder.stalled", "recorder.resumed")
         self.empty = asyncio.Event()
         """Set while every result that came is recorded."""
         self.empty.set()
@@ -205,13 +205,13 @@ class Recorder:
             self.outage.ended()
         except Exception as error:  # noqa: BLE001 -- whatever Postgres refuses, only its row may suffer
             if len(group) == 1 and attempt is None:
-                _log.exception("recorder.refused", delivery_id=group[0].delivery.id)
+                _log.exception("result.rejected", delivery_id=group[0].delivery.id)
                 await self._record(group, tokens, _bare(attempts[0], error))
                 return
             if len(group) == 1:
                 # Not even what we made ourselves is taken. It stays open, and memory goes on taking it
                 # for being recorded: this process, at least, sends it no second time.
-                _log.error("recorder.set_aside", delivery_id=group[0].delivery.id, error=str(error))
+                _log.error("result.quarantined", delivery_id=group[0].delivery.id, error=str(error))
                 self._flushing -= 1
                 return
             half = len(group) // 2
@@ -223,7 +223,7 @@ class Recorder:
             await self.health.follow_up(group, recorded.fenced)
         except DataFaultError as error:
             # The results are recorded; what follows from them for requests and endpoints is not.
-            _log.error("recorder.follow_up_refused", results=len(group), error=str(error))
+            _log.error("recorder.follow_up_failed", results=len(group), error=str(error))
         self._flushing -= len(group)
         self._reporting.flushed(len(group), self._clock.monotonic() - started)
         self._settle(group, recorded)

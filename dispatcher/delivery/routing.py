@@ -284,7 +284,7 @@ def _subscription(row: EndpointRow) -> Subscription:
     try:
         return _parse_event_types(tuple(row.event_types))
     except InvalidRequestError as error:
-        _log.error("endpoint.subscribes_to_nothing", endpoint_id=row.id, error=str(error))
+        _log.error("endpoint.subscription_rejected", endpoint_id=row.id, error=str(error))
         return Subscription(names=frozenset(), prefixes=(), everything=False)
 
 
@@ -294,6 +294,6 @@ def _log_problem(
     """Log when an endpoint becomes unusable or usable again, once per change."""
     known = None if before is None else before.problem
     if problem is not None and problem is not known:
-        _log.error("endpoint.unusable", endpoint_id=endpoint_id, reason=problem, error=detail)
+        _log.error("endpoint.rejected", endpoint_id=endpoint_id, reason=problem, error=detail)
     elif problem is None and known is not None:
-        _log.info("endpoint.usable_again", endpoint_id=endpoint_id, reason=known)
+        _log.info("endpoint.accepted", endpoint_id=endpoint_id, reason=known)

@@ -87,7 +87,7 @@ class Shards:
         self._trusted_seconds = lease_seconds * TRUSTED_SHARE
         self._trusted_until = 0.0
         self._stopping = asyncio.Event()
-        self.outage = Outage(_log, "lease.unrenewed", "lease.renewed")
+        self.outage = Outage(_log, "lease.stalled", "lease.renewed")
         self._woken = asyncio.Event()
         self.tokens: dict[int, int] = {}
         """Shard to token, of the shards that are ours."""
@@ -153,7 +153,7 @@ class Shards:
                 self._others_seen_at = self._clock.monotonic()
                 _log.info("lease.taken_over", name=self._name, incarnation=incarnation)
             else:
-                _log.warning("lease.name_in_use", name=self._name, incarnation=incarnation)
+                _log.warning("lease.name_rejected", name=self._name, incarnation=incarnation)
 
     async def _renew(self) -> bool:
         """Renews the lease and follows what it holds now; returns whether it did."""
@@ -214,5 +214,5 @@ class Shards:
             await self._leases.release(self._incarnation, list(self.tokens))
             await self._leases.leave(self._incarnation)
         except StoreUnavailableError as error:
-            _log.warning("lease.not_given_back", error=str(error))
+            _log.warning("lease.release_failed", error=str(error))
         self.tokens = {}

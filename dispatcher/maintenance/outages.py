@@ -50,11 +50,11 @@ class OutageWatch:
             try:
                 down = await self._health.report_down(DOWN_SECONDS, DOWN_ATTEMPTS_MIN)
             except StoreUnavailableError as error:
-                _log.warning("outages.waits", error=str(error))
+                _log.warning("outages.stalled", error=str(error))
             else:
                 for endpoint in down:
                     _log.warning(
-                        "endpoint.down",
+                        "endpoint.went_down",
                         endpoint_id=endpoint.id,
                         down_seconds=endpoint.down_seconds,
                         failing_since=endpoint.first_failure_at.isoformat(),

@@ -270,4 +270,4 @@ class Retention:
             if count < AUDIT_ROWS_MAX:
                 break
         if total:
-            _log.info("audit.forgotten", count=total)
+            _log.info("audit.deleted", count=total)

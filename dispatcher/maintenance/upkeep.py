@@ -105,8 +105,8 @@ class Upkeep:
         self._partitions_ahead_days = partitions_ahead_days
         self._woken = asyncio.Event()
         self._stopping = False
-        self._outage = Outage(_log, "upkeep.waits", "upkeep.resumed")
-        self._partitions_outage = Outage(_log, "partitions.refused", "partitions.resumed")
+        self._outage = Outage(_log, "upkeep.stalled", "upkeep.resumed")
+        self._partitions_outage = Outage(_log, "partitions.stalled", "partitions.resumed")
 
     def soon(self) -> None:
         """Goes round at once: an endpoint changed."""
@@ -144,15 +144,15 @@ class Upkeep:
                 lambda: self._deliveries.cancel_of_endpoints(endpoints, SLICE_ROWS_MAX),
             )
         await self._repeat(
-            "deliveries.held_too_long",
+            "deliveries.hold_expired",
             lambda: self._deliveries.cancel_held(self._hold_seconds, SLICE_ROWS_MAX),
         )
         await self._repeat(
-            "outbox.ids_forgotten",
+            "outbox.ids_deleted",
             lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX),
         )
         await self._repeat(
-            "traffic.forgotten", lambda: self._statistics.forget(self._traffic_days, SLICE_ROWS_MAX)
+            "traffic.deleted", lambda: self._statistics.forget(self._traffic_days, SLICE_ROWS_MAX)
         )
         await self._retention.round_if_due()
 
@@ -165,7 +165,7 @@ class Upkeep:
             return
         self._partitions_outage.ended()
         if made:
-            _log.info("partitions.made", count=made)
+            _log.info("partitions.created", count=made)
 
     async def _repeat(self, event_name: str, step: "Step") -> None:
         """Takes slice after slice until one is not full."""

@@ -35,7 +35,7 @@ async def cancel_and_wait(
     _, stubborn = await asyncio.wait(tasks, timeout=timeout_seconds)
     names = sorted(task.get_name() for task in stubborn)
     if names:
-        _log.error("task.stubborn", tasks=names, timeout_seconds=timeout_seconds)
+        _log.error("task.cancellation_ignored", tasks=names, timeout_seconds=timeout_seconds)
     return names
 
 

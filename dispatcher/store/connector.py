@@ -125,7 +125,7 @@ class Connector:
     def _warn(self, text: str) -> None:
         if text != self._warned:  # once, not for each connection
             self._warned = text
-            _log.warning("database.url_file_unusable", reason=text)
+            _log.warning("database.url_file_rejected", reason=text)
 
 
 def _seconds_per_host(url: DatabaseUrl, seconds: float) -> float:

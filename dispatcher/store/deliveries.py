@@ -286,7 +286,7 @@ class Deliveries:
                 return await self._load(ids)
         except DataFaultError as error:
             if len(ids) == 1:
-                _log.error("delivery.unreadable", delivery_id=ids[0], error=str(error))
+                _log.error("delivery.load_failed", delivery_id=ids[0], error=str(error))
                 return []
         half = len(ids) // 2
         return [*await self.load(ids[:half]), *await self.load(ids[half:])]
@@ -380,7 +380,7 @@ class Deliveries:
                 found += await self._load_requests(shards, 2, others)
             except DataFaultError:
                 self._unreadable.add(delivery_id)
-                _log.error("request.unreadable", delivery_id=delivery_id, error=str(error))
+                _log.error("request.load_failed", delivery_id=delivery_id, error=str(error))
         return found
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:

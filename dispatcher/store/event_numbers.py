@@ -144,7 +144,7 @@ class EventNumbers:
             try:
                 await self.verify()
             except (ConfigurationError, StoreUnavailableError) as error:
-                _log.warning("event_number.unverified", error=str(error))
+                _log.warning("event_number.verification_failed", error=str(error))
 
     def require_new(self, rows: "Sequence[Record]") -> None:
         """Return if no claimed event has a number that the sequence had given before.

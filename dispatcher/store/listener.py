@@ -102,7 +102,7 @@ class Listener:
                 await self._listen()
                 backoff.reset()
             except _FAULTS as error:
-                _log.warning("listener.down", error=str(error) or type(error).__name__)
+                _log.warning("listener.disconnected", error=str(error) or type(error).__name__)
             finally:
                 self._drop()
             await backoff.pause(self._stopping)
@@ -138,8 +138,8 @@ class Listener:
                 await self._proof.wait()
             if not self.is_up:
                 self.is_up = True
-                _log.info("listener.up")
-                probe.hit("listener.up")
+                _log.info("listener.connected")
+                probe.hit("listener.connected")
             stop, end = (
                 asyncio.ensure_future(self._stopping.wait()),
                 asyncio.ensure_future(lost.wait()),
@@ -204,7 +204,7 @@ class Listener:
             await connection.fetchval(sql, *parameters)
         except _REFUSALS as error:
             if not self._is_refused:
-                _log.warning("listener.announce_refused", error=str(error))
+                _log.warning("listener.announcement_failed", error=str(error))
             self._is_refused = True
             return False
         self._is_refused = False

@@ -94,14 +94,14 @@ async def test_a_canary_secret_is_in_nothing_that_leaves_the_daemon(bench, sql, 
     await bench.produced(Plan(url=bench.url, events_count=5))
     await quiet(bench.url, seconds=20)
     daemon.kill(signal.SIGUSR1)  # a dump of its tasks
-    await daemon.said("task.stands")
+    await daemon.said("task.dumped")
     # A row that no longer opens: the error must not show what it was.
     sealed = Keyring({"k1": KEY}).seal(CANARY, owner="ep_other", nonce=b"n" * 12)
     await sql.execute(
         "UPDATE dispatcher.endpoint_secret SET sealed = $1 WHERE endpoint_id = 'ep_gone'", sealed
     )
 
-    await daemon.said("endpoint.unusable")
+    await daemon.said("endpoint.rejected")
     texts = {
         "log": daemon.log_path.read_bytes(),
         "metrics": (await daemon.get("/metrics"))[1].encode(),

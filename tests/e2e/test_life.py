@@ -59,7 +59,7 @@ async def test_a_second_sigterm_ends_it_within_two_seconds(bench, sql):
     await bench.produced(Plan(url=bench.url, events_count=3))
     await bench.receiver.received(3, kind="request")
     daemon.kill(signal.SIGTERM)
-    await daemon.said("daemon.draining")
+    await daemon.said("daemon.drain_started")
     assert (await daemon.get("/readyz"))[0] == 503
     began = time.monotonic()
     daemon.kill(signal.SIGTERM)
@@ -76,7 +76,7 @@ async def test_sighup_with_a_bad_file_keeps_the_old_settings(bench, sql, tmp_pat
     daemon = await bench.daemon(CONFIG=str(file)).started()
     file.write_text("[delivery]\nno_such_key = 1\n")
     daemon.kill(signal.SIGHUP)
-    refused = await daemon.said("settings.refused")
+    refused = await daemon.said("settings.rejected")
     assert any("no_such_key" in problem for problem in refused["problems"])
     file.write_text("[delivery]\ndrain_seconds = 1\n")
     daemon.kill(signal.SIGHUP)

@@ -52,5 +52,5 @@ async def test_deployments_on_one_server_keep_to_their_own_database(benches):
         await bench.report("several databases", [Subscriber("ep_x", "/hook")])
     assert [bench.receiver.count("answer") for bench in benches] == [20, 30]
     for daemon in daemons:
-        assert daemon.lines("lease.name_in_use") == []
+        assert daemon.lines("lease.name_rejected") == []
         assert daemon.lines("lease.lost") == []

@@ -33,14 +33,14 @@ async def test_a_link_that_goes_down_under_listen_is_noticed_and_polling_goes_on
         witness = await asyncpg.connect(bench.url)
         ending.callback(witness.terminate)
         daemon = await bench.daemon(LISTEN_DATABASE_URL=far.url).started()
-        await daemon.said("listener.up")
+        await daemon.said("listener.connected")
         control = await asyncpg.connect(far.url)
         ending.callback(control.terminate)
         await control.add_listener("p4", lambda *call: heard.append(call))
         far.set_link("down")
         down_at = time.monotonic()
         producer = bench.produce(Plan(url=bench.url, events_count=60, events_per_second=10))
-        await daemon.said("listener.down")
+        await daemon.said("listener.disconnected")
         noticed = time.monotonic() - down_at
         assert await producer.ended(20) == 0
         await quiet(bench.url, seconds=10)
@@ -51,7 +51,7 @@ async def test_a_link_that_goes_down_under_listen_is_noticed_and_polling_goes_on
         assert not control.is_closed(), "the link was not half-open: this proves nothing"
         assert heard == []
         far.set_link("up")
-        await daemon.said("listener.up", count=2, seconds=30)
+        await daemon.said("listener.connected", count=2, seconds=30)
     waited = await sql.fetchval(
         "SELECT max(extract(epoch FROM accepted_at - inserted_at))::float8 FROM dispatcher.event"
     )

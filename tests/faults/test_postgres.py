@@ -120,7 +120,7 @@ async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'dispatcher listen'"
         )
-        await daemon.said("listener.up", count=number + 2)
+        await daemon.said("listener.connected", count=number + 2)
     assert await producer.ended(rounds + 20) == 0
     await quiet(bench.url, seconds=10)
     waited = await sql.fetchval(
@@ -211,7 +211,7 @@ async def test_a_locked_table_and_a_deadlocked_statement_are_waited_out(bench, s
     await other.execute("BEGIN; LOCK TABLE dispatcher.delivery_done IN ACCESS EXCLUSIVE MODE")
     await bench.produced(Plan(url=bench.url, events_count=10))
     await bench.receiver.received(10)
-    await daemon.said("recorder.waits")
+    await daemon.said("recorder.stalled")
     await other.execute("COMMIT")
     await other.close()
     await quiet(bench.url, seconds=10)

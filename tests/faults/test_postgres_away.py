@@ -213,13 +213,13 @@ async def test_a_half_open_listen_connection_is_noticed_and_polling_goes_on(benc
     await set_notify(sql, wanted=True)
     async with _proxied(bench.url) as (proxy, url):
         daemon = await bench.daemon(url=url).started()
-        await daemon.said("listener.up")
+        await daemon.said("listener.connected")
         next(link for link in proxy.links if b"dispatcher listen" in link.first_bytes).stall()
         stalled_at = time.monotonic()
         producer = bench.produce(Plan(url=bench.url, events_count=60, events_per_second=10))
-        await daemon.said("listener.down")
+        await daemon.said("listener.disconnected")
         noticed = time.monotonic() - stalled_at
-        await daemon.said("listener.up", count=2)
+        await daemon.said("listener.connected", count=2)
         assert await producer.ended(20) == 0
         await quiet(bench.url, seconds=10)
     waited = await sql.fetchval(
@@ -241,11 +241,11 @@ async def test_behind_a_transaction_pooler_it_polls_and_says_so(bench, sql, told
         daemon = bench.daemon(url=pooled, **({"DATABASE__POOLER": "true"} if told else {}))
         await daemon.started()
         if not told:
-            await daemon.said("listener.down", seconds=5)
+            await daemon.said("listener.disconnected", seconds=5)
         await bench.produced(Plan(url=bench.url, events_count=200, events_per_second=100))
         await quiet(bench.url, seconds=20)
         assert await daemon.metric("dispatcher_listener_up") == 0
-        assert not daemon.lines("listener.up")
+        assert not daemon.lines("listener.connected")
         assert daemon.child.poll() is None
     await bench.report("P5" if told else "P5-not-told", HOOK)
 
@@ -271,7 +271,7 @@ async def test_a_full_disk_is_waited_out(make_bench):
         )
         ballast = await asyncio.to_thread(fill, disk)
         daemon.kill(signal.SIGCONT)
-        await daemon.said("intake.waits", seconds=30)
+        await daemon.said("intake.stalled", seconds=30)
         ballast.unlink()
         if server._process is None or server._process.poll() is not None:
             await asyncio.to_thread(server.restart_immediate)  # it panicked for its WAL

@@ -64,7 +64,9 @@ async def test_refusals_that_pass_end_nothing_and_lose_nothing(bench, sql):
     await bench.produced(Plan(url=bench.url, prefix="last-", events_count=5))
     await quiet(bench.url, seconds=20)
     assert daemon.lines("task.died") == []
-    assert len(daemon.lines("intake.waits")) <= 3 * len(REFUSALS), "a line per change, not per try"
+    assert len(daemon.lines("intake.stalled")) <= 3 * len(REFUSALS), (
+        "a line per change, not per try"
+    )
     await bench.report("P19", [Subscriber("ep_x", "/hook")])
     daemon.kill(signal.SIGTERM)
     assert await daemon.ended(15) == 0

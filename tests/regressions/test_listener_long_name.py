@@ -14,7 +14,7 @@ async def test_a_listener_with_a_long_name_comes_up(database):
     with probe.listen() as heard:
         running = spawn(listener.run())
         try:
-            await heard.wait("listener.up")
+            await heard.wait("listener.connected")
             assert listener.is_up
         finally:
             listener.stop()

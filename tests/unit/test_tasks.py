@@ -118,7 +118,7 @@ async def test_a_task_that_will_not_end_is_named_and_given_up():
     await asyncio.sleep(0)
     with capture_logs() as lines:
         assert await tasks.cancel(timeout_seconds=0.01) == ["sender.stubborn"]
-    assert lines[0]["event"] == "task.stubborn"
+    assert lines[0]["event"] == "task.cancellation_ignored"
     release.set()
     await tasks.join()
 

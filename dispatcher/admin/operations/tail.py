@@ -110,7 +110,7 @@ class Tail:
         self._clock = deployment.clock
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()
-        self._outage = Outage(_log, "tail.waits", "tail.resumed")
+        self._outage = Outage(_log, "tail.stalled", "tail.resumed")
         self._days: dict[tuple[str, date], DayRow] = {}
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 

@@ -106,7 +106,7 @@ class TrafficCounts:
         self._shown_at = float("-inf")
         self._woken = asyncio.Event()
         self._is_stopping = False
-        self._outage = Outage(_log, "traffic.waits", "traffic.resumed")
+        self._outage = Outage(_log, "traffic.stalled", "traffic.resumed")
         self.ended = asyncio.Event()
         """Set once `run` has written what it could."""
 
@@ -159,7 +159,7 @@ class TrafficCounts:
                 except StoreUnavailableError as error:
                     self._outage.began(error)
                 except BatchRefusedError as error:
-                    _log.error("traffic.refused", error=str(error))
+                    _log.error("traffic.rejected", error=str(error))
         finally:
             self.ended.set()
 
