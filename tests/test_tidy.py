@@ -158,6 +158,26 @@ def test_each_statement_has_a_header_and_one_user(path: Path):
     assert len(users) == 1, f"used at {users}"
 
 
+TESTS = [path for path in PYTHON if path.name.startswith("test_")]
+NAME_CHARACTERS_MAX = 70
+
+
+def test_names_of_tests_are_short_and_used_once_in_a_file():
+    found = []
+    for path in TESTS:
+        tree = parse(path)
+        functions = [
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name.startswith("test_")
+        ]
+        where = path.relative_to(CHECKOUT)
+        found += [f"{where}: {name}" for name in functions if len(name) > NAME_CHARACTERS_MAX]
+        found += [f"{where}: {name} twice" for name in functions if functions.count(name) > 1]
+    assert found == []
+
+
 MIGRATIONS = [path for path in SQL if path.parent.name == "migrations"]
 
 

@@ -69,7 +69,7 @@ async def test_a20_control_one_query_without_the_tenant_shows_anothers_delivery(
 @pytest.mark.parametrize(
     "text", ["", "x", ADMIN_TOKEN[:-1], ADMIN_TOKEN[:-1] + "x", "y" * 400, ADMIN_TOKEN]
 )
-async def test_a20_a_token_is_compared_by_its_digest_whole_however_much_of_it_is_right(
+async def test_a20_token_partly_right_is_compared_by_its_whole_digest(
     deployment, monkeypatch, text
 ):
     """How long a comparison takes can tell nothing: both sides are 32 bytes, and the database sees a digest alone."""

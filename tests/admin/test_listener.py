@@ -276,7 +276,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_what_is_no_http_gets_a_problem_that_tells_nothing_and_is_not_logged(caplog, name):
+async def test_listener_malformed_request_gets_a_bare_problem_and_no_log_line(caplog, name):
     async with Served() as served:
         client = await served.client()
         assert b" 400 Bad Request" in await client.ask(UNREADABLE[name])

@@ -56,7 +56,7 @@ async def test_control_a_client_that_decompresses_takes_fifty_times_the_bound():
         assert len(await response.read()) > 40 * MEMORY_BYTES_MAX
 
 
-async def test_control_a_timeout_of_idle_reading_alone_is_never_reached_by_a_drip():
+async def test_control_idle_timeout_alone_is_never_reached_by_a_drip():
     """R1: each byte begins the time anew."""
 
     async def drip(wire: Wire) -> None:

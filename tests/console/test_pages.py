@@ -51,7 +51,7 @@ async def test_every_page_asks_for_a_session_and_goes_on_to_where_one_wanted(
     assert "SameSite=Lax" in right.headers["Set-Cookie"]
 
 
-async def test_a_part_that_renews_itself_takes_the_page_to_the_sign_in_when_the_session_has_ended(
+async def test_fragment_after_the_session_ended_leads_to_the_sign_in(
     served: Served,
 ) -> None:
     answer = await served.client().get("/", HX_Request="true")
@@ -69,7 +69,7 @@ async def test_signing_in_never_leads_to_another_site(served: Served, elsewhere:
     assert answer.headers["Location"] == "/"
 
 
-async def test_a_session_over_plain_http_from_elsewhere_is_refused_with_what_to_do(
+async def test_session_over_plain_http_is_refused_with_a_remedy(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dispatcher.admin.peers.is_loopback", lambda *_: False)
@@ -220,7 +220,7 @@ async def test_a_failing_test_pauses_the_new_endpoint_where_that_was_asked_for(
     assert page.items[0].state == "paused"
 
 
-async def test_secrets_are_revealed_rotated_and_staged_in_pages_that_nothing_keeps(
+async def test_secret_pages_reveal_rotate_and_stage_without_being_cached(
     served: Served, admin: Client
 ) -> None:
     endpoint = await made(served, profile="wms")
@@ -288,7 +288,7 @@ async def test_a_change_needs_the_sessions_token_and_a_page_of_ours(
     assert state == ("paused" if status == 303 else "active")
 
 
-async def test_control_without_the_look_at_where_a_form_comes_from_another_site_pauses_an_endpoint(
+async def test_control_form_without_origin_check_lets_another_site_pause(
     served: Served, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A21, counted in changes: the browser sends the session's cookie along, whoever made the form."""
@@ -308,7 +308,7 @@ async def test_control_without_the_look_at_where_a_form_comes_from_another_site_
 
 
 @pytest.mark.parametrize("is_here", [True, False], ids=["loopback", "elsewhere"])
-async def test_the_sessions_cookie_is_kept_from_scripts_other_sites_and_plain_lines(
+async def test_session_cookie_is_http_only_same_site_and_secure(
     served: Served, monkeypatch: pytest.MonkeyPatch, is_here: bool
 ) -> None:
     monkeypatch.setattr("dispatcher.admin.peers.is_loopback", lambda *_: is_here)
@@ -402,7 +402,7 @@ async def test_errors_say_what_to_do(
     assert (await admin.get("/")).status == 503
 
 
-async def test_a_page_that_there_is_not_is_one_for_people_and_a_line_for_programs(
+async def test_missing_page_is_html_for_people_and_a_line_for_programs(
     served: Served,
 ) -> None:
     stranger = served.client()

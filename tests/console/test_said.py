@@ -68,7 +68,7 @@ async def test_a_delivery_that_is_retried_asks_for_no_resend(
     assert "Then resend" not in shown.text
 
 
-async def test_the_token_to_revoke_is_named_by_what_is_kept_and_not_by_the_address(
+async def test_token_to_revoke_is_named_from_the_database_not_the_url(
     served: Served, admin: Client
 ) -> None:
     made = await served.operations.tokens.create(
@@ -120,7 +120,7 @@ async def test_what_became_of_an_event_is_told_in_thai_and_in_the_viewers_zone(
     assert "<code>shop=1|2</code>" in shown.text
 
 
-async def test_what_an_attempt_met_is_told_in_thai_and_the_systems_own_words_are_code(
+async def test_attempt_error_is_in_thai_and_system_messages_are_code(
     admin: Client, story: Story, sql: Any
 ) -> None:
     delivery = await story.delivery(await story.endpoint(), "e1", "retrying")

@@ -108,7 +108,7 @@ def test_the_whole_story(
     assert tab.complaints == []
 
 
-def test_a_page_that_renews_itself_stays_while_the_server_is_away_and_leaves_with_the_session(
+def test_live_page_stays_in_an_outage_and_leaves_with_the_session(
     living: Living, open_tab: Callable[..., Watched]
 ) -> None:
     tab = open_tab(locale="en-GB").sign_in()

@@ -46,7 +46,7 @@ def named(expression: str) -> set[str]:
     return {name if name in table() else SUFFIXES.sub("", name) for name in found}
 
 
-def test_every_metric_of_a_rule_exists_and_the_table_tells_which_have_alerts(rules):
+def test_rules_use_existing_metrics_that_the_table_marks(rules):
     used = set().union(*(named(rule["expr"]) for rule in rules))
     assert used - set(table()) == set()
     assert used == {name for name, has_alert in table().items() if has_alert}

@@ -246,7 +246,7 @@ async def test_check_names_an_endpoint_whose_row_cannot_be_read(
     assert any(problem.startswith(expected) for problem in problems)
 
 
-def test_check_tells_a_limit_of_descriptors_that_is_too_small_for_the_settings(database: str):
+def test_check_descriptor_limit_too_small_is_reported(database: str):
     command = ["prlimit", "--nofile=512", sys.executable, "-m", "dispatcher", "check", "--json"]
     done = subprocess.run(
         command, env=environ(database), capture_output=True, timeout=60, check=False

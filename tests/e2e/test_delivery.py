@@ -12,7 +12,7 @@ from tests.support.ledger import Plan
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 
-async def test_every_profile_is_delivered_once_and_signed_and_a_rolled_back_event_is_not(
+async def test_delivery_each_profile_is_signed_and_a_rolled_back_event_not_sent(
     bench, sql, tmp_path
 ):
     authority = Authority(tmp_path)

@@ -15,7 +15,7 @@ from tests.support.pace import in_time
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 
-async def test_sigterm_finishes_what_is_in_flight_hands_back_the_rest_and_exits_0(bench, sql):
+async def test_sigterm_finishes_in_flight_releases_the_rest_and_exits_0(bench, sql):
     """F3: the held attempts are cancelled without a trace once the grace is over, and are made again."""
     receiver = bench.receiver
     receiver.behave(

@@ -233,7 +233,7 @@ def test_go_is_formatted_go(shop: Shop, tmp_path: Path) -> None:
     assert shop.run(str(GO), "-l", "-e", str(file)) == ""
 
 
-def test_the_table_of_columns_names_every_rule_and_every_column_that_may_be_set(shop: Shop) -> None:
+def test_producer_table_names_every_rule_and_settable_column(shop: Shop) -> None:
     async def read() -> tuple[set[str], set[str]]:
         connection = await asyncpg.connect(shop.admin_url)
         try:
@@ -282,7 +282,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("statement", "code"), WRONG, ids=[code + " " + s[:70] for s, code in WRONG]
 )
-async def test_a_wrong_statement_of_the_application_fails_with_the_code_in_the_table(
+async def test_producer_wrong_statement_fails_with_the_documented_code(
     shop: Shop, statement: str, code: str
 ) -> None:
     connection = await asyncpg.connect(shop.url)

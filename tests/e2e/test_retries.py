@@ -46,9 +46,7 @@ async def _resend(sql: Any, delivery: Any) -> None:
         await sql.execute("NOTIFY dispatcher_control")
 
 
-async def test_attempts_come_when_the_schedule_says_then_failed_and_a_resend_makes_it_succeed(
-    bench, sql
-):
+async def test_schedule_exhausted_fails_and_a_resend_succeeds(bench, sql):
     schedule = [0.4, 0.8, 1.2]
     receiver = bench.receiver
     receiver.behave(hook={"secret": WMS_SECRET, "statuses": [500]})
@@ -230,9 +228,7 @@ async def test_a_paused_endpoint_holds_what_comes_and_resumes_oldest_first(bench
     await bench.report("paused", [Subscriber("ep_x", "/hook")])
 
 
-async def test_waiting_deliveries_of_deleted_and_disabled_endpoints_are_cancelled_with_their_reason(
-    bench, sql
-):
+async def test_deliveries_of_deleted_or_disabled_endpoints_are_cancelled(bench, sql):
     receiver = bench.receiver
     for name in ("deleted", "disabled"):
         receiver.behave(**{name: {"secret": STANDARD_SECRET, "statuses": [500]}})

@@ -54,7 +54,7 @@ async def test_a_sampled_trace_goes_on_through_fan_out_and_every_attempt(bench, 
     assert all(span["dispatcher.endpoint.id"] == "ep_x" for span in attempts)
 
 
-async def test_a_collector_that_is_away_delays_no_delivery_and_the_end_by_its_bound(bench, sql):
+async def test_traces_collector_away_delays_no_delivery_and_the_end_a_little(bench, sql):
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"))
     daemon = await bench.daemon(TRACING__OTLP_URL="http://127.0.0.1:9/v1/traces").started(30)
@@ -72,7 +72,7 @@ def test_off_imports_nothing_of_it():
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-def test_asking_for_traces_without_the_extra_is_a_fault_of_the_configuration():
+def test_traces_without_the_extra_are_a_configuration_error():
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from dispatcher.core.errors import ConfigurationError\n"

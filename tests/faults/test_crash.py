@@ -34,9 +34,7 @@ TAKEOVER_SECONDS_MAX = 15.0
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(2_400)
-async def test_kill_under_load_loses_nothing_and_the_next_start_resumes_within_seconds(
-    bench, sql, long_run
-):
+async def test_kill_under_load_loses_nothing_and_a_start_resumes_in_seconds(bench, sql, long_run):
     """F1, F4: two replicas, one of them killed at a time, each started again under its own name at once.
 
     With `--long` every twentieth stays away until the other has taken over.

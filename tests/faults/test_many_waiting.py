@@ -102,7 +102,7 @@ async def _ready(daemon: Daemon) -> None:
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_a_start_before_many_retries_sends_at_once_and_holds_its_window_alone(
+async def test_start_before_many_retries_sends_at_once_and_loads_its_window(
     bench: Bench, sql: asyncpg.Connection, say: Callable[[str], None], long_run: bool
 ) -> None:
     """P17: a million with `--long`, four thousand without."""

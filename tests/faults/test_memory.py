@@ -90,7 +90,7 @@ async def test_hostile_receivers_under_load_do_not_grow_the_daemon(bench, sql, l
 
 
 @pytest.mark.slow
-async def test_f8_control_a_client_that_reads_what_comes_is_over_the_bound_in_seconds():
+async def test_f8_control_unbounded_client_is_over_the_bound_in_seconds():
     async with RawReceiver(HOSTILE["endless body"]()) as receiver:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-c", UNBOUNDED, f"http://127.0.0.1:{receiver.port}/"

@@ -59,7 +59,7 @@ async def _commits_per_second(writers: Sequence[asyncpg.Connection], table: str)
 
 
 @pytest.mark.timeout(120)
-async def test_producers_are_not_slowed_by_the_commit_lock_and_under_the_control_they_are(
+async def test_producers_are_slowed_by_the_commit_lock_in_the_control_alone(
     say: Callable[[str], None],
 ) -> None:
     """P7: on a cluster that flushes each commit, as theirs do; the cases take turns in each round."""

@@ -51,7 +51,7 @@ async def _fill(sql: asyncpg.Connection) -> int:
 
 
 @pytest.mark.slow
-async def test_a_full_queue_of_notifications_fails_no_producer_and_delays_by_a_poll(
+async def test_full_notify_queue_fails_no_producer_and_delays_by_a_poll(
     server: Postgres, make_bench: Callable[[str], Bench]
 ) -> None:
     """P6. The control is the plain NOTIFY beside it, which fails."""

@@ -59,7 +59,7 @@ async def _endpoint(bench: Bench, **columns: Any) -> None:
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_again_at_once(
+async def test_postgres_restart_under_load_loses_nothing_and_is_used_at_once(
     server, make_bench, long_run
 ):
     """P8."""
@@ -103,9 +103,7 @@ async def test_a_postgres_that_restarts_under_load_loses_nothing_and_is_used_aga
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_a_listener_that_is_killed_every_second_delays_pick_up_by_no_more_than_a_poll(
-    bench, sql, long_run
-):
+async def test_listener_killed_every_second_delays_pick_up_by_one_poll(bench, sql, long_run):
     """P3."""
     rounds = 30 if long_run else 5
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})

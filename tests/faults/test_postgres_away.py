@@ -147,7 +147,7 @@ async def test_a_promoted_standby_is_written_to_within_seconds(make_bench, long_
         assert daemon.child.poll() is None
 
 
-async def test_a_primary_that_turns_read_only_is_left_until_it_takes_writes_again(make_bench):
+async def test_read_only_primary_is_left_until_it_accepts_writes(make_bench):
     """P10: SQLSTATE 25006 on connections that stay open, as a managed service does in a switch-over."""
     with own_cluster() as server:
         bench = make_bench(await prepare(await asyncio.to_thread(server.start)))

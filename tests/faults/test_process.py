@@ -229,9 +229,7 @@ async def test_an_outage_that_ends_lets_no_more_through_than_the_limit(bench, sq
     assert most <= CONCURRENCY
 
 
-async def test_ten_thousand_requests_by_name_leave_as_many_descriptors_as_the_first(
-    bench, sql, long_run
-):
+async def test_ten_thousand_requests_by_name_leak_no_descriptor(bench, sql, long_run):
     """R24: one resolver and one connector a process; ten thousand with `--long`, five hundred without."""
     events = 10_000 if long_run else 500
     receiver = bench.receiver

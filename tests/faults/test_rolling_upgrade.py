@@ -139,7 +139,7 @@ async def test_two_replicas_are_upgraded_one_after_the_other_under_load(
 
 
 @pytest.mark.timeout(600)
-async def test_a_rolling_restart_of_this_version_stands_still_for_a_second_at_most(
+async def test_rolling_restart_of_this_version_pauses_for_at_most_a_second(
     make_bench, make_database, long_run
 ):
     if not long_run:

@@ -146,7 +146,7 @@ async def test_a_lock_that_is_held_is_waited_for_with_a_bound(make_database, mon
 
 
 @pytest.mark.parametrize("is_bad", [False, True], ids=["ours", "known-bad"])
-async def test_control_a_migration_without_lock_timeout_makes_readers_wait_for_whoever_it_waits_for(
+async def test_control_migration_without_lock_timeout_blocks_readers(
     make_database, monkeypatch, is_bad
 ):
     """F9: a long transaction reads; the migration stands in line behind it, and readers behind the migration."""

@@ -157,9 +157,7 @@ def test_a_failed_install_says_why_and_is_tried_again(copy: Checkout):
     assert copy.run("setup")[0] == 0
 
 
-def test_a_dispatcher_command_gets_arguments_folder_and_gives_its_exit_code(
-    copy: Checkout, tmp_path: Path
-):
+def test_run_command_gets_arguments_and_folder_and_its_exit_code(copy: Checkout, tmp_path: Path):
     with copy.start("event", "list", "--limit", "a b", "fail-with-7", here=tmp_path) as process:
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 7

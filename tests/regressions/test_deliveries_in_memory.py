@@ -39,7 +39,7 @@ async def test_a_copy_of_fan_out_that_comes_late_is_not_sent_again():
     assert made.lane().more_at == 0.0  # Postgres knows, if there is anything to send
 
 
-async def test_a_copy_of_fan_out_is_sent_once_and_forgotten_where_its_commit_fails():
+async def test_reserved_copy_is_sent_once_and_dropped_if_its_commit_fails():
     made = Made()
     first, second = make_delivery("first"), make_delivery("second")
     reserved = made.lanes.reserve([(made.endpoint.id, first), (made.endpoint.id, second)])
@@ -50,7 +50,7 @@ async def test_a_copy_of_fan_out_is_sent_once_and_forgotten_where_its_commit_fai
     assert made.in_memory() == {"first"}
 
 
-async def test_a_waiting_request_does_not_keep_a_delivery_from_the_lane_that_comes_after():
+async def test_waiting_request_does_not_keep_a_delivery_from_the_next_lane():
     made = Made(may_send=False)
     delivery = make_delivery("wh", trigger=Trigger.MANUAL)
     entry = made.inventory.add(made.lane(), delivery.id, WAITING, None)
@@ -61,7 +61,7 @@ async def test_a_waiting_request_does_not_keep_a_delivery_from_the_lane_that_com
     assert made.in_memory() == set()
 
 
-async def test_a_retry_of_an_attempt_that_outlived_its_lane_is_loaded_by_the_next_one():
+async def test_retry_of_an_attempt_that_outlived_its_lane_is_loaded_again():
     made = Made()
     made.offer("ep", "wh")
     made.hold_shard(token=None)

@@ -340,9 +340,7 @@ async def test_a_resend_waits_until_an_attempt_after_it_settles_it(store):
 
 
 @pytest.mark.parametrize(("outcome", "answered"), [("ok", True), ("http_error", False)])
-async def test_a_scheduled_attempt_that_began_after_a_resend_was_asked_for_answers_it_by_success(
-    store, outcome, answered
-):
+async def test_scheduled_success_after_a_resend_request_settles_it(store, outcome, answered):
     """Else a person who asked a moment before the schedule's own success would see one attempt too many."""
     token = await _take(store)
     await _fan_out(store, "e1")
@@ -374,7 +372,7 @@ async def test_leases_are_joined_renewed_taken_released_and_buried(store):
     assert await store.leases.renew("b", 60.0) is None
 
 
-async def test_a_lease_that_ended_and_that_nobody_took_is_renewed_with_its_tokens(store):
+async def test_lease_that_ended_untaken_is_renewed_with_its_tokens(store):
     token = await _take(store)
     await store.end_lease("me")
     assert (await store.leases.renew("me", 60.0)).tokens[SHARD] == token

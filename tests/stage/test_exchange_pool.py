@@ -523,7 +523,7 @@ async def test_f7_sockets_to_receivers_leave_the_kept_descriptors_free(
             assert result.outcome is Outcome.OK
 
 
-async def test_f7_at_the_bound_an_idle_connection_makes_room_for_another_receiver(
+async def test_f7_idle_connection_at_the_bound_yields_to_another_receiver(
     sender: Sender,
 ):
     pool = Connections(sender.egress, spawn=spawn, open_count_max=2)

@@ -134,7 +134,7 @@ SURPLUS = [
 
 
 @pytest.mark.parametrize(("answer", "status"), SURPLUS)
-async def test_r8_control_a_client_session_loses_a_success_that_came_with_too_much(
+async def test_r8_control_client_session_loses_a_success_with_excess_bytes(
     sender: Sender, answer: bytes, status: int
 ):
     async with RawReceiver(answering(answer)) as receiver:
@@ -206,7 +206,7 @@ def _answers_early_then_reads_on() -> Script:
     return script
 
 
-async def test_r13_control_a_connection_kept_after_an_early_answer_swallows_the_next_request(
+async def test_r13_control_connection_kept_after_early_response_loses_the_next(
     sender: Sender,
 ):
     """Ghost: an answer is taken for a request that the receiver took for a piece of the body before."""
@@ -277,7 +277,7 @@ async def test_r18_control_trusting_the_number_alone_makes_false_successes(sende
     assert false_successes["theirs"] >= 3
 
 
-async def test_r25_control_a_release_outside_finally_leaks_a_permit_with_each_cancel(
+async def test_r25_control_release_outside_finally_leaks_a_permit_per_cancel(
     sender: Sender,
 ):
     permits = 30

@@ -114,7 +114,7 @@ READ_DIFFERENTLY = [
 ]
 
 
-def test_a6_control_checking_the_text_and_sending_another_sends_to_what_was_denied():
+def test_a6_control_checking_one_url_and_sending_another_is_not_denied():
     """Counted: URLs whose host the check allowed, and whose host the client then reads as a denied one."""
     reached = {"theirs": 0, "ours": 0}
     for text in READ_DIFFERENTLY:
@@ -127,7 +127,7 @@ def test_a6_control_checking_the_text_and_sending_another_sends_to_what_was_deni
     assert reached["theirs"] >= 2, "the control no longer fails: the row has lost its meaning"
 
 
-async def test_a7_control_an_allow_list_that_is_asked_first_reaches_our_own_listener(
+async def test_a7_control_allow_list_asked_first_reaches_our_own_listener(
     sender: Sender,
 ):
     class AllowedFirst(AddressPolicy):
@@ -163,7 +163,7 @@ async def test_a8_control_a_client_that_trusts_the_environment_tells_the_proxy(
         assert (receiver.connection_count, proxy.connection_count) == (1, 1)
 
 
-def test_a9_control_a_list_that_is_taken_unread_opens_metadata_and_says_nothing():
+def test_a9_control_unvalidated_list_opens_metadata_silently():
     everything = ["0.0.0.0/0"]
     ours = AddressPolicy.parse(allow_networks=everything)
     metadata = ["169.254.169.254", "169.254.170.2", "168.63.129.16"]
@@ -173,7 +173,7 @@ def test_a9_control_a_list_that_is_taken_unread_opens_metadata_and_says_nothing(
     assert ours.warnings
 
 
-async def test_a24_control_a_test_with_a_client_of_its_own_reaches_what_deliveries_may_not(
+async def test_a24_control_test_event_with_its_own_client_evades_the_policy(
     sender: Sender,
 ):
     sender.egress.policy = AddressPolicy.parse(allow_ports=["1024-65535"])
@@ -244,7 +244,7 @@ async def test_r17_control_a_client_that_verifies_nothing_tells_everyone(
     assert told == {"theirs": 3, "ours": 0}
 
 
-async def test_r23_control_the_default_resolver_makes_a_quick_name_wait_for_slow_ones(
+async def test_r23_control_default_resolver_delays_a_quick_name_by_slow_ones(
     policy: AddressPolicy, monkeypatch: pytest.MonkeyPatch
 ):
     """Sixteen names that take 0.3 s each, and one that is there: through the loop's threads, and through ours."""

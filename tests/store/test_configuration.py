@@ -119,7 +119,7 @@ async def test_what_is_exported_applies_without_a_change(deployment):
     assert set((await applied(deployment, *exported)).values()) == {"unchanged"}
 
 
-async def test_a_field_that_is_left_out_goes_back_to_its_default_and_the_diff_shows_it(deployment):
+async def test_apply_field_left_out_returns_to_its_default_in_the_diff(deployment):
     await applied(deployment, WMS)
     bare = {k: v for k, v in WMS.items() if k not in {"headers", "labels", "max_concurrency"}}
     answer = await Configuration(deployment).apply(ALL, [bare], resolve=resolve)
@@ -182,7 +182,7 @@ async def test_another_secret_behind_the_reference_is_rotated_in(
     assert previous == (1 if base is ERP else 0)  # standard goes on signing with both for a day
 
 
-async def test_what_is_not_named_stays_unless_pruned_and_other_tenants_stay_in_any_case(deployment):
+async def test_apply_unnamed_endpoints_stay_unless_pruned_in_their_tenant(deployment):
     second = ERP | {"name": "second"}
     await applied(deployment, ERP, second, WMS)
     assert await applied(deployment, ERP) == {"erp": "unchanged", "second": "left"}

@@ -112,9 +112,7 @@ async def _row(sql: Any, delivery_id: str | None = None) -> Any:
     )
 
 
-async def test_success_retry_and_failure_move_their_deliveries_and_leave_an_attempt_each(
-    sql, deliveries
-):
+async def test_record_success_retry_and_failure_leave_one_attempt_each(sql, deliveries):
     for number in (1, 2, 3):
         await _open(sql, number)
     recorded = await _record(
@@ -206,9 +204,7 @@ async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(sql, 
     assert (row["state"], row["reason"], row["attempt_count"]) == ("succeeded", None, 1)
 
 
-async def test_a_failure_after_a_cancellation_in_flight_is_recorded_and_starts_no_schedule(
-    sql, deliveries
-):
+async def test_record_failure_after_cancellation_starts_no_schedule(sql, deliveries):
     await _open(sql, 1)
     await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
     await _record(
@@ -297,7 +293,7 @@ async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
 
 
 @pytest.mark.parametrize(("outcome", "answered"), [("ok", True), ("http_error", False)])
-async def test_a_request_made_while_an_attempt_was_in_flight_is_answered_by_its_success(
+async def test_resend_request_during_an_attempt_is_settled_by_its_success(
     sql, deliveries, outcome, answered
 ):
     await _open(sql, 1)
@@ -313,9 +309,7 @@ async def test_a_request_made_while_an_attempt_was_in_flight_is_answered_by_its_
     assert not row.answered, "the attempt had ended before"
 
 
-async def test_a_request_is_settled_by_an_attempt_that_began_after_it_or_that_succeeded(
-    sql, deliveries
-):
+async def test_resend_request_is_settled_by_a_later_or_successful_attempt(sql, deliveries):
     for number in (1, 2, 3):
         await _open(sql, number)
         await _ask(sql, wh(number))

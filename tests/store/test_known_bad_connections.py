@@ -55,7 +55,7 @@ def through(proxy: FaultProxy, database: str) -> str:
 # --- F4: the same name again ----------------------------------------------------------------------
 
 
-async def test_f4_control_a_host_name_for_an_incarnation_lets_two_processes_hold_every_shard(
+async def test_f4_control_host_name_as_incarnation_gives_two_owners_per_shard(
     leases: Leases,
 ):
     """Counted: shards that the process of before, which stood still and goes on, still believes to be its own."""
@@ -81,7 +81,7 @@ async def test_f4_control_a_host_name_for_an_incarnation_lets_two_processes_hold
 # --- P4: a half-open LISTEN connection ------------------------------------------------------------
 
 
-async def test_p4_control_a_listener_without_a_round_trip_believes_in_a_dead_link(
+async def test_p4_control_listener_without_round_trip_misses_a_dead_link(
     database: str, link: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(listener_module, "PROVE_SECONDS", 0.1)
@@ -117,7 +117,7 @@ async def test_p4_control_a_listener_without_a_round_trip_believes_in_a_dead_lin
 # --- P5: a transaction pooler ---------------------------------------------------------------------
 
 
-async def test_p5_control_listen_behind_a_transaction_pooler_is_taken_and_hears_nothing(
+async def test_p5_control_listen_behind_a_pooler_succeeds_and_receives_nothing(
     database: str, sql: asyncpg.Connection
 ):
     heard: list[object] = []
@@ -172,7 +172,7 @@ async def test_p9_control_a_polite_close_waits_for_a_server_that_says_nothing(
 
 
 @pytest.mark.parametrize("is_bad", [False, True], ids=["ours", "known-bad"])
-async def test_p10_control_a_pool_that_takes_read_only_for_an_ordinary_error_stays_with_the_old_server(
+async def test_p10_control_pool_ignoring_read_only_stays_with_the_old_server(
     database: str, monkeypatch: pytest.MonkeyPatch, is_bad: bool
 ):
     """Counted: writes of ten that fail after a session turned read-only, while others would take them."""
@@ -201,7 +201,7 @@ async def test_p10_control_a_pool_that_takes_read_only_for_an_ordinary_error_sta
 # --- P18: many at once ----------------------------------------------------------------------------
 
 
-async def test_p18_control_a_start_under_one_advisory_lock_waits_for_whoever_stands_still_in_it(
+async def test_p18_control_start_under_one_advisory_lock_waits_for_a_frozen_one(
     database: str, leases: Leases, sql: asyncpg.Connection
 ):
     """Counted: replicas that have started while one stands still in the middle of its start."""

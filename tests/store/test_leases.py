@@ -60,7 +60,7 @@ async def test_an_ended_lease_frees_the_shards_and_a_takeover_raises_the_token(l
     assert late.tokens == {}
 
 
-async def test_a_lease_that_ended_and_that_nobody_took_is_renewed_with_its_tokens(leases, sql):
+async def test_lease_that_ended_untaken_is_renewed_with_its_tokens(leases, sql):
     await leases.join("a", "one", "1", 10.0)
     taken = await leases.take("a", 64)
     await _end(sql, "a")

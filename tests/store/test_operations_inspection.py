@@ -65,7 +65,7 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
     assert shown.request.signed_content == f"e1.{shown.request.timestamp}.{{}}"
 
 
-async def test_a_failed_test_is_not_said_to_wait_for_a_resend_which_it_cannot_have(
+async def test_failed_test_event_offers_no_resend(
     deployment: Deployment, story: Story, connection: Any
 ) -> None:
     delivery = await story.delivery(await story.endpoint(), "e1", "failed")

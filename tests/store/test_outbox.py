@@ -128,7 +128,7 @@ async def test_made_ids_have_six_digits_and_then_more(sql):
     )
 
 
-async def test_a_given_id_is_remembered_after_its_event_is_gone_and_a_made_one_leaves(sql, outbox):
+async def test_supplied_id_outlives_its_event_and_a_generated_one_does_not(sql, outbox):
     await _insert(sql, id="mine", labels='{"a": "b"}', ordering_key="k")
     await _insert(sql)
     async with outbox.claim(10, MEBIBYTE) as claim:
@@ -214,7 +214,7 @@ async def test_a_malformed_traceparent_is_dropped(sql, outbox, given, kept):
         assert claim.events[0].traceparent == kept
 
 
-async def test_an_endpoint_saved_before_the_commit_is_in_the_claims_routing_version(sql, outbox):
+async def test_endpoint_saved_before_the_commit_is_in_the_claims_version(sql, outbox):
     before = await sql.fetchval("SELECT version FROM dispatcher.routing")
     await sql.execute(
         "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"

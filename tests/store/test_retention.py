@@ -64,7 +64,7 @@ def test_a_day_goes_when_all_of_it_is_older_than_its_days():
     assert [step.table for step in found] == ["delivery_done", "attempt", "body", "event"]
 
 
-def test_each_table_has_its_own_days_and_attempts_are_emptied_before_their_deliveries_go():
+def test_retention_days_per_table_empty_attempts_before_deliveries():
     found = steps(_partitions(8, 15, 31), {}, TODAY, Days(30, 14, 7, 365))
     assert [((TODAY - s.day).days, s.table, s.action) for s in found] == [
         (31, "delivery_done", "drop"),
@@ -105,7 +105,7 @@ async def test_old_days_go_and_one_with_a_waiting_delivery_stays(sql, pool):
     assert await tables_of(sql, held) == set()
 
 
-async def test_control_dropping_by_age_alone_leaves_a_delivery_that_nobody_can_send(sql, pool):
+async def test_control_dropping_by_age_alone_leaves_an_unsendable_delivery(sql, pool):
     """The known-bad variant: it loses the delivery, which stays open and is loaded by nobody."""
     held = await make_day(sql, 39)
     waiting = await leave_waiting(sql, held, "waits")
@@ -174,7 +174,7 @@ async def test_tables_of_a_day_stay_while_its_deliveries_do(sql, pool):
     assert await history.drop("event", day) == "dropped"
 
 
-async def test_attempts_are_emptied_once_and_their_partition_takes_a_later_resend(sql, pool):
+async def test_attempts_emptied_once_keep_a_partition_for_later_resends(sql, pool):
     day = await make_day(sql, 10)
     await fill_day(sql, day, 5)
     days = Days(30, 30, 7, 365)

@@ -265,7 +265,7 @@ async def test_a_statement_that_changes_no_row_gives_no_new_version(table, sql):
     assert not table.routing.is_stale(await sql.fetchval("SELECT version FROM dispatcher.routing"))
 
 
-async def test_a_deleted_endpoint_drops_its_connections_and_counts_no_more_as_unusable(table, sql):
+async def test_deleted_endpoint_drops_connections_and_is_not_unusable(table, sql):
     await add(sql, "ep_a", "ep_b")
     await sql.execute(_SET + "profile = 'nobody' WHERE id = 'ep_b'")
     await table.refresh()

@@ -78,7 +78,7 @@ async def test_a_migrated_schema_is_the_expected_one(sql):
         assert await migrate.definitions(sql) == migrate.expected_definitions()
 
 
-async def test_every_change_of_an_endpoint_or_a_secret_raises_the_routing_version(sql):
+async def test_endpoint_or_secret_change_raises_the_routing_version(sql):
     version = await sql.fetchval("SELECT version FROM dispatcher.routing")
     for change in (
         (
@@ -120,7 +120,7 @@ async def test_the_database_refuses_an_endpoint_that_cannot_be(sql, columns):
         await sql.execute(f"UPDATE dispatcher.endpoint SET {columns}")
 
 
-async def test_a_name_is_unique_in_its_tenant_among_endpoints_that_are_not_deleted(sql):
+async def test_endpoint_name_is_unique_in_its_tenant_unless_deleted(sql):
     insert = (
         "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
         " VALUES ($1, $2, 'e', 'https://x.test/', 'wms', '{*}', 1)"

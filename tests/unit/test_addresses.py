@@ -118,7 +118,7 @@ def test_a2_every_embedded_address_is_found_and_denied(four: ipaddress.IPv4Addre
     assert STRICT.judge(dressed, 443) is not None
 
 
-def test_a2_a_nat64_prefix_can_be_allowed_and_what_is_inside_is_still_judged():
+def test_a2_nat64_prefix_allowed_still_validates_the_inner_address():
     policy = AddressPolicy.parse(allow_networks=["64:ff9b::/96"])
     assert policy.judge("64:ff9b::8.8.8.8", 443) is None
     assert policy.judge("64:ff9b::10.0.0.1", 443) == "private"

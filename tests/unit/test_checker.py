@@ -126,9 +126,7 @@ def test_a_doubled_answer_is_a_dup_and_its_request_unrecorded(logs):
         ([10.0, 10.1, 14.0], [12.0, 13.0], 1),
     ],
 )
-def test_each_kill_explains_one_repeat_of_a_delivery_between_the_two_requests(
-    asked_at, kills_at, unexplained
-):
+def test_checker_each_kill_explains_one_repeat_per_delivery(asked_at, kills_at, unexplained):
     answered = [Answered("/a", "m1", 200, at) for at in asked_at]
     bystanders = [Answered("/a", "m2", 200, 10.0), Answered("/b", "m1", 200, 11.0)]
     refused = [Answered("/b", "m1", 503, 10.5)]

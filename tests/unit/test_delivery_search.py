@@ -12,7 +12,7 @@ AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 @given(st.lists(st.integers(0, 6), max_size=3 * EVENTS_FIRST))
-def test_two_parts_are_the_whole_and_the_second_is_older_than_all_of_the_first(moments: list[int]):
+def test_queue_parts_make_the_whole_and_the_second_is_older(moments: list[int]):
     found = [
         EventKey(date(2026, 11, 23), f"e{number}", AT - timedelta(milliseconds=moment))
         for number, moment in enumerate(sorted(moments))

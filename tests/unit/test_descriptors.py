@@ -12,9 +12,7 @@ from dispatcher.outbound.descriptor_limits import share_out
     st.integers(1, 100),
     st.integers(16, 100_000),
 )
-def test_something_is_kept_something_can_be_sent_and_a_warning_tells_when_not_all_fits(
-    limit, total, pool, listener
-):
+def test_share_out_keeps_some_sends_some_and_warns_if_not_all_fits(limit, total, pool, listener):
     shared = share_out(
         limit, concurrency_total=total, pool_size=pool, listener_connections=listener
     )
@@ -40,7 +38,7 @@ def test_the_shipped_settings_fit_under_a_limit_of_1024():
     assert shared.warning is None
 
 
-def test_idle_connections_to_many_receivers_may_be_more_than_the_attempts_in_flight():
+def test_share_out_idle_connections_may_exceed_attempts_in_flight():
     shared = share_out(65_536, concurrency_total=500, pool_size=10, listener_connections=256)
     assert shared.sockets_max == 500
     assert shared.connections_max > 60_000

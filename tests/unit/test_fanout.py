@@ -281,7 +281,7 @@ async def test_a_refused_batch_shrinks_until_the_one_at_fault_is_set_aside_alone
     assert world.committed == 29
 
 
-async def test_control_a_batch_that_is_tried_again_as_it_was_keeps_its_neighbours_for_ever(world):
+async def test_control_unchanged_batch_retried_blocks_its_neighbours_forever(world):
     """F10, A26: lost by one bad row are all that share its batch, and all behind it."""
     world.waiting = [make_event(f"e{n}") for n in range(30)]
     world.poison = "e17"

@@ -51,7 +51,7 @@ def test_a_frozen_process_is_not_gone(child):
     assert not identity.is_gone(mark)
 
 
-def test_its_id_in_the_hands_of_another_process_does_not_hide_that_it_is_gone():
+def test_identity_reused_process_id_does_not_hide_the_end():
     host, process_id, started = identity.mark().split(".")
     assert not identity.is_gone(identity.mark())
     assert identity.is_gone(f"{host}.{process_id}.{int(started) - 1}")

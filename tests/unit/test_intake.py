@@ -204,7 +204,7 @@ async def test_idle_it_asks_once_a_poll_and_no_more(start):
     assert len(world.claims) <= 4
 
 
-async def test_many_events_are_taken_in_batches_and_producers_are_left_in_silence(start):
+async def test_intake_many_events_are_claimed_in_batches_without_notify(start):
     world = World()
     world.waiting = 50_000
     with probe.listen() as heard:

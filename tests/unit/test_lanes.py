@@ -143,7 +143,7 @@ async def test_free_permits_go_round_between_endpoints():
         assert sorted(order[start : start + 4]) == [0, 1, 2, 3]
 
 
-async def test_one_endpoint_holds_no_more_than_a_fifth_of_a_host_while_others_wait():
+async def test_lanes_one_endpoint_has_at_most_a_fifth_of_a_busy_host():
     attempts = Attempts(total=100, per_host=10)
     _follow(
         attempts,
@@ -264,7 +264,7 @@ async def test_a_persons_request_does_not_wait_for_the_probe():
     assert attempts.started_names()[-1] == "person"
 
 
-async def test_a_lane_that_lost_its_shard_forgets_what_waits_and_a_new_one_is_loaded():
+async def test_lane_that_lost_its_shard_forgets_and_the_next_is_loaded():
     attempts = Attempts()
     endpoint = make_endpoint(max_concurrency=1)
     assert _follow(attempts, endpoint) == {"ep"}
@@ -281,7 +281,7 @@ async def test_a_lane_that_lost_its_shard_forgets_what_waits_and_a_new_one_is_lo
     assert attempts.lanes.in_flight == 0
 
 
-async def test_what_does_not_fit_is_left_to_postgres_and_asked_for_when_the_lane_runs_low():
+async def test_lane_overflow_stays_in_postgres_until_the_lane_runs_low():
     attempts = Attempts(bodies_bytes_max=100)
     _follow(attempts, make_endpoint(max_concurrency=1))
     attempts.queue.windows.clear()
@@ -294,7 +294,7 @@ async def test_what_does_not_fit_is_left_to_postgres_and_asked_for_when_the_lane
     assert attempts.queue.windows == {"ep"}
 
 
-async def test_an_attempt_that_was_none_gives_everything_back_and_is_loaded_again():
+async def test_attempt_not_made_releases_everything_and_is_loaded_again():
     attempts = Attempts()
     _follow(attempts, make_endpoint())
     attempts.offer("ep", "wh")
@@ -350,7 +350,7 @@ async def _dead_beside_healthy(*, dead_limit: int) -> Counter[str]:
     return attempts.per_endpoint()
 
 
-async def test_r21_control_one_global_semaphore_lets_the_dead_one_hold_every_permit():
+async def test_r21_control_global_semaphore_gives_a_dead_one_every_permit():
     assert len(await _dead_beside_healthy(dead_limit=10)) == 21
     assert await _dead_beside_healthy(dead_limit=WITHOUT_BOUND) == {"dead": 50}
 

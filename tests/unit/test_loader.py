@@ -119,7 +119,7 @@ async def made():
     one.loader.stop()
 
 
-async def test_boot_sends_what_is_overdue_oldest_first_and_keeps_what_is_due_soon(made):
+async def test_boot_sends_overdue_oldest_first_and_keeps_those_due_soon(made):
     made.store.put("late", -1.0)
     made.store.put("later", -5.0)
     made.store.put("soon", 10.0)
@@ -132,7 +132,7 @@ async def test_boot_sends_what_is_overdue_oldest_first_and_keeps_what_is_due_soo
     assert await made.work() == ["soon"]
 
 
-async def test_a_retry_is_sent_at_its_time_never_before_and_with_what_the_database_says(made):
+async def test_retry_is_sent_at_its_time_with_the_databases_row(made):
     made.store.put("wh")
     assert await made.work() == ["wh"]
     made.finish("wh", delay=30.0)
@@ -177,7 +177,7 @@ async def test_what_was_cancelled_or_moved_meanwhile_is_not_sent(made):
     assert await made.work() == ["moved"]
 
 
-async def test_a_wheel_that_is_full_leaves_the_rest_to_the_database_and_comes_back_to_it():
+async def test_full_wheel_leaves_the_rest_to_the_database_and_returns():
     made = Made(timers_max=2)
     for number in range(5):
         made.store.put(f"wh{number}", 10.0 + number)
@@ -248,7 +248,7 @@ async def test_a_delivery_in_the_line_twice_is_offered_once():
     made.loader.stop()
 
 
-async def test_a_resend_is_sent_now_and_its_failure_leaves_the_retry_where_it_was(made):
+async def test_resend_is_sent_now_and_its_failure_keeps_the_retry(made):
     made.store.put("wh", 50.0, 1)
     await made.work()
     made.store.wanted = [("resend", "wh")]
@@ -314,7 +314,7 @@ class WallClock(ManualClock):
 
 
 @pytest.mark.parametrize("kind", [ManualClock, WallClock])
-async def test_p16_a_wall_clock_that_is_set_back_makes_no_retry_late_but_under_the_control(kind):
+async def test_p16_wall_clock_set_back_delays_a_retry_in_the_control_alone(kind):
     clock = kind()
     made = Made(clock=clock)
     made.store.put("wh", due_in=2.0, attempt_count=1)
@@ -330,7 +330,7 @@ async def test_p16_a_wall_clock_that_is_set_back_makes_no_retry_late_but_under_t
     [{}, {"timers_max": 10**9, "horizon_seconds": 10**6}],
     ids=["ours", "known-bad"],
 )
-async def test_p17_a_start_holds_its_window_alone_but_under_the_control_all_that_waits(
+async def test_p17_start_loads_its_window_and_the_control_everything(
     bounds: dict[str, Any],
 ):
     """Retries of a day, one a minute; the known-bad start loads whatever there is."""

@@ -304,7 +304,7 @@ def test_a_stream_that_nobody_reads_stops_nothing_and_lines_are_counted():
     assert not log._thread.is_alive()
 
 
-def test_control_a_log_that_writes_straight_to_the_stream_stands_still_with_it():
+def test_control_log_written_to_the_stream_blocks_with_it():
     """F5, counted in lines: two thousand are handed over at once, or as many as the pipe holds and no more."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)

@@ -141,7 +141,7 @@ def test_a_delivery_that_became_final_in_flight_stays_so_after_a_failure(state, 
     )
 
 
-def test_gone_counts_for_the_endpoint_even_if_the_delivery_was_cancelled_in_flight():
+def test_gone_counts_for_the_endpoint_of_a_cancelled_delivery():
     assert decided(Outcome.GONE, state=CANCELLED, policy=STANDARD) == Decision(
         state=CANCELLED,
         reason=Reason.CANCELLED_BY_PERSON,

@@ -170,7 +170,7 @@ async def test_an_outage_keeps_the_batch_and_sends_the_same_again():
     assert made.told == ["wh1", "wh2"]
 
 
-async def test_a_refused_row_is_found_and_recorded_without_what_the_receiver_said():
+async def test_refused_row_is_found_and_recorded_without_the_response():
     made = Made()
     made.store.poison = "wh5"
     names = [f"wh{n}" for n in range(9)]
@@ -212,7 +212,7 @@ async def test_nothing_in_memory_learns_of_a_result_before_it_is_committed():
     assert made.told == ["wh1"]
 
 
-async def test_full_means_that_no_new_attempt_may_be_made_and_counts_what_is_under_way():
+async def test_recorder_full_counts_in_flight_and_permits_no_attempt():
     made = Made(unrecorded_max=3)
     made.store.gate.clear()
     made.add("wh1", "wh2", "wh3")

@@ -46,7 +46,7 @@ def test_moved_to_another_row_it_does_not_open():
         keyring.open(keyring.seal("secret", owner="ep1", nonce=NONCE), owner="ep2", key_id="k1")
 
 
-def test_said_to_be_under_another_key_it_does_not_open_even_if_the_bytes_are_the_same():
+def test_sealed_under_another_key_id_does_not_open_with_equal_bytes():
     keyring = Keyring({"k1": NEW, "k2": NEW})
     sealed = keyring.seal("secret", owner="ep", nonce=NONCE)
     with pytest.raises(SecretError):
