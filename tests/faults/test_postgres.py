@@ -185,7 +185,7 @@ async def test_claims_that_hang_make_it_not_ready_while_its_lease_is_renewed(ben
     began = time.monotonic()
     await until(lambda: has_status(503), seconds=30, what="not ready", pause=0.5)
     not_ready_seconds = time.monotonic() - began
-    assert "intake.waits" in answers["last"][1]
+    assert "intake.stalled" in answers["last"][1]
     assert (await daemon.get("/livez"))[0] == 200, "a restart would not help"
     assert await sql.fetchval(
         "SELECT renewed_at > clock_timestamp() - interval '5 seconds' FROM dispatcher.replica"
