@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.deliveries import (
     AttemptRow,
@@ -25,7 +26,6 @@ from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
 from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 
-SHARD_COUNT = 64
 UNFLUSHED_SECONDS_MAX = 0.6
 """A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""
 OPEN = frozenset({"pending", "retrying"})
@@ -116,8 +116,8 @@ class MemoryDatabase:
         self.endpoint_changes: dict[EndpointId, int] = {}
         self.health: dict[EndpointId, list[float]] = {}
         self.replicas: dict[str, Replica] = {}
-        self.owners: list[str | None] = [None] * SHARD_COUNT
-        self.tokens: list[int] = [0] * SHARD_COUNT
+        self.owners: list[str | None] = [None] * SHARDS_COUNT
+        self.tokens: list[int] = [0] * SHARDS_COUNT
         self.asleep: object = None
         self.unflushed: list[Transaction] = []
         """Claims that are committed and not yet on disk: any later commit that waits for the disk takes them there."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.store.leases import Leases
 from dispatcher.store.pool import Database
 
@@ -31,6 +32,11 @@ async def _end(sql: asyncpg.Connection, incarnation: str) -> None:
     await sql.execute(
         "UPDATE dispatcher.replica SET expires_at = now() WHERE incarnation = $1", incarnation
     )
+
+
+async def test_the_schema_has_the_shards_that_the_program_counts(sql):
+    rows = await sql.fetch("SELECT shard FROM dispatcher.shard ORDER BY shard")
+    assert [row["shard"] for row in rows] == list(range(SHARDS_COUNT))
 
 
 async def test_a_replica_takes_free_shards_and_a_second_gets_none_of_them(leases):

@@ -84,6 +84,13 @@ async def test_forgetting_lanes_drops_a_bounded_number_per_step(lanes):
     )
 
 
+async def test_control_without_steps_a_lost_lease_is_one_long_step(monkeypatch):
+    monkeypatch.setattr("dispatcher.delivery.lanes.RECLAIMED_PER_STEP", 1_000_000)
+    stages, wheel, _ = _waiting(250)
+    stages.follow()
+    assert wheel.step_counts == [250 * RETRIES_PER_LANE]
+
+
 async def test_forgetting_one_long_lane_is_cut_into_steps_too():
     stages, wheel, _ = _waiting(1)
     lane = stages.lane("ep0")
