@@ -228,7 +228,7 @@ class Daemon:
                 settings=settings,
             )
             self._handle_signals()
-            _spare_the_collector()
+            spare_the_collector()
             try:
                 self.port = await self._bind(server)
                 serving(self.port)
@@ -428,7 +428,7 @@ def _require_trust(settings: Settings) -> None:
         raise ConfigurationError(problems)
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
     """Leaves what start-up made out of garbage collection, and lets it run less often.
 
     Deliveries make no reference cycles; with the defaults the collector took a twelfth of the CPU

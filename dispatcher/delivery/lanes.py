@@ -12,6 +12,7 @@ lane knows (`more_at`). A crash loses only memory.
 """
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -180,6 +181,8 @@ class Lanes:
                 continue
             if self._follow_one(endpoint, tokens[endpoint.shard]):
                 load.append(endpoint.id)
+        if len(load) == FOLLOWED_PER_STEP:
+            gc.freeze()  # as in `RoutingTable.refresh`
         self._is_stepping = self._inventory.reclaim(RECLAIMED_PER_STEP) or bool(self._to_follow)
         if self._is_stepping:
             self._loop.call_soon(self._step)

@@ -11,7 +11,7 @@ from tests.support.daemon import CHECKOUT
 ROWS = matrix.read()
 IDS = [
     *(f"F{number}" for number in range(1, 12)),
-    *(f"P{number}" for number in (*range(1, 13), *range(14, 20), *range(21, 26))),
+    *(f"P{number}" for number in (*range(1, 13), *range(14, 20), *range(21, 26), *range(31, 37))),
     *(f"R{number}" for number in range(1, 27)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),
