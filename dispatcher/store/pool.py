@@ -10,8 +10,9 @@ elsewhere has them called by ours. A transaction sets it for itself. A single st
 session: the first statement of each connection sets it, and finds out whether a pooler stands
 between. Then no session is ours alone, and single statements become transactions. Nothing but a name
 (and `options`, if the URL has them) is sent as a startup parameter: poolers refuse others. Limits are
-SET LOCAL within each transaction. There `enable_seqscan = off` is set as well: the hot tables swing
-between nothing and millions of rows,
+SET LOCAL within each transaction, and set for the session, so that no server process goes on waiting
+for a lock after its connection was thrown away. In a transaction `enable_seqscan = off` is set as well:
+the hot tables swing between nothing and millions of rows,
 and a plan cached when one was empty would read it whole. `enable_bitmapscan = off` for the same
 reason: a claim on a backlog sorted all of it (65 ms at 50,000 events, 3 in index order). That makes
 the planner's costs look enormous, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5.

@@ -151,3 +151,32 @@ async def _publish(database: Database, event_id: str) -> str | None:
         return await history.publish_event(
             connection, ["a.b", "{}", event_id, None, None, None, None, None]
         )
+
+
+_WAITING = (
+    "SELECT count(*) FROM pg_locks WHERE relation = 'dispatcher.outbox'::regclass AND NOT granted"
+)
+
+
+async def test_statements_leave_no_server_process_behind_a_locked_table(
+    database: Database, producer: asyncpg.Connection
+) -> None:
+    """`CREATE RULE` of a producer waits for its open INSERT, and everything else waits for `CREATE RULE`."""
+    await producer.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="lock timeout"):
+            await database.fetch_row(statements.statement("poll"), 0)
+    assert await producer.fetchval(_WAITING) == 0
+    await producer.execute("ROLLBACK")
+
+
+async def test_control_a_session_without_limits_waits_on_after_it_was_given_up(
+    producer: asyncpg.Connection, fresh_database: str
+) -> None:
+    await producer.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
+    given_up = await asyncpg.connect(fresh_database)
+    with pytest.raises(TimeoutError):
+        await given_up.fetchrow(statements.statement("poll"), 0, timeout=0.5)
+    given_up.terminate()
+    assert await producer.fetchval(_WAITING) == 1
+    await producer.execute("ROLLBACK")

@@ -18,7 +18,7 @@ IDS = [
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),
-    *(f"S{number}" for number in range(1, 10)),
+    *(f"S{number}" for number in range(1, 11)),
     *(f"B{number}" for number in range(1, 3)),
 ]
 
