@@ -57,12 +57,16 @@ def _as_json(match: re.Match[str]) -> str:
 
 def is_text(text: str) -> bool:
     """Return whether a Postgres text can hold the string: no NUL, no half of a surrogate pair."""
+    return utf8_length(text) is not None
+
+
+def utf8_length(text: str) -> int | None:
+    """Return the number of bytes of a string that a Postgres text can hold; None if it cannot."""
     if "\0" in text:
-        return False
+        return None
     if text.isascii():
-        return True
+        return len(text)
     try:
-        text.encode()  # ten times as fast as a search for surrogates
+        return len(text.encode())  # ten times as fast as a search for surrogates
     except UnicodeEncodeError:
-        return False
-    return True
+        return None

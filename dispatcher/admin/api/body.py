@@ -100,7 +100,9 @@ class BodyReader:
         if length <= LARGE_BYTES:
             return await self._advance(steps, 0.0)
         async with self._turn:
-            return await self._advance(steps, REST)
+            result = await self._advance(steps, REST)
+        await asyncio.sleep(0)  # the operation begins with a step of its own
+        return result
 
     async def _advance(self, steps: Steps[Result], rest: float) -> Result:
         while True:

@@ -28,7 +28,7 @@ from dispatcher.core.problems import Problem, problem
 DEPTH_MAX: Final = 64
 MEMBERS_MAX: Final = 64
 """Names of the outer object; no route knows a third as many."""
-VALUES_MAX: Final = 4_096
+VALUES_MAX: Final = 3_000
 """Values outside of `data`. A valid endpoint has at most 2,600 (20 label filters of 100 values, 500 event types)."""
 CONTAINERS_MAX: Final = 350_000
 """Lists and objects of a body, where every second list directly inside a list counts twice.
@@ -97,7 +97,8 @@ def decode_body(raw: bytes) -> Steps[Mapping[str, Any]]:
         if shape.depth >= DEPTH_MAX:
             raise _too_deep()
         if name in KEPT_AS_TEXT:
-            members[name] = JsonText(str(value, "utf-8"))
+            members[name] = JsonText(str(value, "utf-8"), len(value))
+            yield
             continue
         values_count += shape.values_count
         if values_count > VALUES_MAX:

@@ -29,7 +29,7 @@ from dispatcher.admin.resources.serialization import (
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
-from dispatcher.core.printable import is_text
+from dispatcher.core.printable import is_text, utf8_length
 from dispatcher.core.problems import Problem, problem
 from dispatcher.store import history
 from dispatcher.store.audit import write_audit
@@ -180,10 +180,11 @@ class Events:
 
     async def _problems(self, event: NewEvent) -> list[Problem]:
         problems = event_type_problems(event.type)
-        if len(event.data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
-            problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
-        elif not is_text(event.data):
+        length = utf8_length(event.data)
+        if length is None:
             problems.append(problem("data", "invalid_text"))
+        elif length > EVENT_DATA_BYTES_MAX:
+            problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
         elif (kind := await history.json_kind(self._database, event.data)) != "object":
             found = "invalid JSON" if kind is None else kind
             problems.append(problem("data", "not_a_json_object", kind=found))

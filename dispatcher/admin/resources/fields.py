@@ -365,7 +365,7 @@ def _read_labels(value: object, info: ValidationInfo) -> dict[str, str]:
 def _read_object(value: object, info: ValidationInfo) -> JsonText:
     if not isinstance(value, JsonText) or value.text[:1] != "{":
         raise _refuse(info, "not_an_object")
-    if len(value.text.encode()) > EVENT_DATA_BYTES_MAX:
+    if value.bytes_count > EVENT_DATA_BYTES_MAX:
         raise _refuse(info, "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX)
     return value
 

@@ -23,10 +23,16 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class JsonText:
     """JSON that is written as it is: digits, order of keys and spaces of an event's data stay."""
 
-    __slots__ = ("text",)
+    __slots__ = ("_bytes_count", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, bytes_count: int | None = None) -> None:
         self.text = text
+        self._bytes_count = bytes_count
+
+    @property
+    def bytes_count(self) -> int:
+        """The length in UTF-8; the decoder of bodies knows it."""
+        return len(self.text.encode()) if self._bytes_count is None else self._bytes_count
 
 
 class Place(NamedTuple):
