@@ -64,6 +64,7 @@ async def cost(work: Coroutine[None, None, Reply], size: int) -> tuple[Reply, fl
 
 
 @pytest.mark.parametrize("path", ["/endpoints", "/tokens", "/deliveries/resend"])
+@pytest.mark.shows("L1")
 async def test_a_hostile_body_is_refused_at_little_cost(api, path):
     unlike = {}
     for name, body in BODIES.items():
@@ -94,6 +95,7 @@ async def test_data_of_the_largest_size_is_taken_as_it_is_at_little_cost(api):
 
 @pytest.mark.parametrize("framing", ["Content-Length: {}", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize(("path", "size"), [("/endpoints", MIB + 1), ("/events", 2**30)])
+@pytest.mark.shows("L1")
 async def test_a_body_beyond_its_routes_bound_is_refused_before_it_is_read(
     api, path, size, framing
 ):
@@ -158,6 +160,7 @@ async def test_a_body_is_asked_for_once_token_and_size_are_good(api, name):
     assert statuses[-1] == b"201" or b"Content-Type: application/problem+json" in head
 
 
+@pytest.mark.shows("L2")
 async def test_data_beyond_its_bound_is_a_fault_of_the_field(api):
     body = b'{"type":"order.created","data":{"a":"' + b"x" * MIB + b'"}}'
     reply = await api.ask("POST", "/events", raw=body)

@@ -21,6 +21,7 @@ MEMORY_BYTES_MAX = 1_048_576
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
+@pytest.mark.shows("G8")
 async def test_a_hostile_receiver_costs_one_deadline_and_little_memory(sender: Sender, name: str):
     async with RawReceiver(HOSTILE[name]()) as receiver:
         target = Target("http", "127.0.0.1", receiver.port)

@@ -70,6 +70,7 @@ def problem(words: list[str]) -> str | None:
     return None
 
 
+@pytest.mark.shows("C3")
 def test_every_command_exists_with_its_options(page):
     commands = list(typed(page))
     assert commands

@@ -273,6 +273,7 @@ def examples() -> list[str]:
 
 
 @pytest.mark.timeout(300)  # some thirty processes, one after the other
+@pytest.mark.shows("C2")
 def test_every_example_of_the_help_works(run: Run, tmp_path):
     endpoint_id = answer(
         run(

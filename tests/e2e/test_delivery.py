@@ -12,6 +12,7 @@ from tests.support.ledger import Plan
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 
+@pytest.mark.shows("G1", "G2")
 async def test_delivery_each_profile_is_signed_and_a_rolled_back_event_not_sent(
     bench, sql, tmp_path
 ):

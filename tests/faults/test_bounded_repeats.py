@@ -99,6 +99,7 @@ async def _drain_with_kills(
 
 
 @pytest.mark.timeout(1_200)
+@pytest.mark.shows("G4")
 async def test_a_kill_in_mid_drain_repeats_at_most_the_bound(
     bench: Bench,
     sql: asyncpg.Connection,

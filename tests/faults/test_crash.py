@@ -34,6 +34,7 @@ TAKEOVER_SECONDS_MAX = 15.0
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(2_400)
+@pytest.mark.shows("G1")
 async def test_kill_under_load_loses_nothing_and_a_start_resumes_in_seconds(bench, sql, long_run):
     """F1, F4: two replicas, one of them killed at a time, each started again under its own name at once.
 
@@ -165,6 +166,7 @@ async def _without_result(sql: Any, receiver: Receiver) -> int:
     return max(0, len(receiver.entries("request")) - recorded)
 
 
+@pytest.mark.shows("G5")
 async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
     receiver = bench.receiver
     receiver.behave(later={"secret": STANDARD_SECRET, "statuses": [500, 200]})
@@ -200,6 +202,7 @@ async def test_a_retry_keeps_its_due_time_across_a_kill(bench, sql):
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.shows("G7")
 async def test_a_frozen_replica_is_fenced_and_the_other_goes_on(bench, sql, long_run):
     """F2: results of requests that were in flight when the replica froze are refused once another took over.
 

@@ -49,6 +49,7 @@ def _plan(url: str, events_count: int, delay_seconds_max: float) -> Plan:
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
+@pytest.mark.shows("G2")
 async def test_commits_out_of_order_lose_nothing_and_delay_nobody_else(bench, sql, long_run):
     events_count, delay = (100_000, 0.1) if long_run else (2_000, 0.2)
     receiver = bench.receiver

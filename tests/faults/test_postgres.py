@@ -59,6 +59,7 @@ async def _endpoint(bench: Bench, **columns: Any) -> None:
 @pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
+@pytest.mark.shows("G6")
 async def test_postgres_restart_under_load_loses_nothing_and_is_used_at_once(
     server, make_bench, long_run
 ):

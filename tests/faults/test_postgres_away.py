@@ -76,6 +76,7 @@ async def _longest_question(daemon: Daemon, seconds: float) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.shows("G9")
 async def test_a_frozen_postgres_holds_nobody_up_and_is_usable_at_once_after(make_bench, long_run):
     """P9: SIGSTOP of the whole server."""
     seconds = 60.0 if long_run else 7.0

@@ -92,6 +92,7 @@ def test_without_a_database_url_a_command_says_what_to_set():
 
 
 @pytest.mark.parametrize("command", [["run"], ["migrate"], ["check"]])
+@pytest.mark.shows("C1")
 def test_a_wrong_configuration_ends_with_2_and_names_every_fault(command: list[str]):
     finished = process(*command, DISPATCHER_HTTP__PORT="x", DISPATCHER_LOG__LEVEL="loud")
     assert finished.returncode == 2

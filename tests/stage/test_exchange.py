@@ -141,6 +141,7 @@ async def test_the_body_is_kept_of_failures_only(sender: Sender):
     assert receiver.connection_count == 1
 
 
+@pytest.mark.shows("L3")
 async def test_four_kibibytes_of_a_failure_are_kept(sender: Sender):
     body = bytes(range(256)) * 32
     head = f"HTTP/1.1 500 No\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -153,6 +154,7 @@ async def test_four_kibibytes_of_a_failure_are_kept(sender: Sender):
 @pytest.mark.parametrize(
     "size", [limits.RESPONSE_READ_BYTES_MAX, limits.RESPONSE_READ_BYTES_MAX + 1]
 )
+@pytest.mark.shows("L3")
 async def test_the_body_cap_is_exact(sender: Sender, size: int):
     answer_bytes = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + bytes(size)
     async with RawReceiver(answering(answer_bytes)) as receiver:

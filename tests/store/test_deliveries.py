@@ -219,6 +219,7 @@ async def test_record_failure_after_cancellation_starts_no_schedule(sql, deliver
     assert await sql.fetchval("SELECT outcome FROM words.attempt") == "http_error"
 
 
+@pytest.mark.shows("G3")
 async def test_a_late_result_under_a_stale_token_writes_nothing(sql, deliveries):
     await _open(sql, 1)
     await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)

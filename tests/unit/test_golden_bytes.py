@@ -48,11 +48,13 @@ OWN_HEADERS = {
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.shows("W1")
 def test_the_body_has_these_bytes(profile: str) -> None:
     assert encode(PROFILES[profile], event()).body == BODIES[profile].encode()
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.shows("W1")
 def test_the_head_has_these_bytes(profile: str) -> None:
     body = BODIES[profile].encode()
     key = SECRETS[profile].encode()
@@ -100,6 +102,7 @@ def test_the_policies_are_those_of_the_documents() -> None:
 
 
 @given(st.sampled_from(sorted(PROFILES)), st.integers(0, 2**40))
+@pytest.mark.shows("W2")
 def test_only_timestamp_and_signature_change_between_attempts(profile: str, later: int) -> None:
     body = BODIES[profile].encode()
     moving = {"webhook-timestamp", "X-Webhook-Timestamp", PROFILES[profile].signature.header}

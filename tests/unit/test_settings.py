@@ -103,6 +103,7 @@ def test_the_file_with_every_key_taken_as_it_stands_is_the_defaults(tmp_path: Pa
 
 @pytest.mark.parametrize(("section", "key"), NUMBERS)
 @given(number=st.sampled_from([0, -1]) | st.integers(max_value=-1))
+@pytest.mark.shows("L4")
 def test_zero_and_less_are_refused_unless_documented(section: str, key: str, number: int):
     name = f"DISPATCHER_{section}__{key}".upper()
     comment = documented()[section, key][0]

@@ -56,6 +56,7 @@ def test_python_gives_the_verdict_of_the_vector(vector: dict[str, Any]) -> None:
 
 
 @needs_node
+@pytest.mark.shows("W4")
 def test_node_gives_the_verdicts_of_the_vectors() -> None:
     program = (SNIPPETS / "verify.js").read_text() + (
         """
@@ -71,6 +72,7 @@ def test_node_gives_the_verdicts_of_the_vectors() -> None:
 
 
 @pytest.mark.skipif(shutil.which("php") is None, reason="php is not installed")
+@pytest.mark.shows("W4")
 def test_php_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
     program = tmp_path / "main.php"
     program.write_text(
@@ -94,6 +96,7 @@ def test_php_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(GO is None, reason="go is not installed")
+@pytest.mark.shows("W4")
 def test_go_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
     shutil.copy(SNIPPETS / "verify.go", tmp_path)
     (tmp_path / "main.go").write_text(
@@ -141,6 +144,7 @@ def test_go_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="java is not installed")
+@pytest.mark.shows("W4")
 def test_java_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
     snippet = (SNIPPETS / "Verify.java").read_text()
     imports, _, code = snippet.partition("/** Java 17")
