@@ -45,7 +45,6 @@ Key = TypeVar("Key", bound=Hashable)
 _NEAR_BITS: Final = 4
 _MIDDLE_BITS: Final = 10
 _FAR_BITS: Final = 20
-_NEAR_WIDTH_MS: Final = 1 << _NEAR_BITS
 _MIDDLE_WIDTH_MS: Final = 1 << _MIDDLE_BITS
 _FAR_WIDTH_MS: Final = 1 << _FAR_BITS
 

@@ -54,10 +54,6 @@ class Notifier:
         """Feeds the watchdog; only to be called while every stage turns."""
         return self._send("WATCHDOG=1")
 
-    def status(self, text: str) -> bool:
-        """Sets the line that `systemctl status` shows."""
-        return self._send("STATUS=" + " ".join(text.split()))
-
     def _send(self, message: str) -> bool:
         if self._address is None:
             return False

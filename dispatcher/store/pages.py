@@ -69,7 +69,6 @@ class ReplicaRow(NamedTuple):
     name: str
     version: str
     started_at: datetime
-    renewed_at: datetime
     expires_at: datetime
     renewed_seconds_ago: float
     shards_count: int
@@ -132,7 +131,7 @@ async def read_waiting(
 async def read_replicas(connection: "Reach") -> list[ReplicaRow]:
     """Returns the living replicas."""
     return [
-        ReplicaRow._make((*row[:9], orjson.loads(row["figures"] or "{}")))
+        ReplicaRow._make((*row[:8], orjson.loads(row["figures"] or "{}")))
         for row in await connection.fetch(_SYSTEM_REPLICAS)
     ]
 

@@ -34,7 +34,6 @@ def test_each_message_arrives_as_it_should(supervisor: tuple[socket.socket, str]
         "READY=1": notifier.ready,
         "STOPPING=1": notifier.stopping,
         "WATCHDOG=1": notifier.watchdog,
-        "STATUS=two lines": lambda: notifier.status("two\nlines\n"),
     }
     for expected, call in calls.items():
         assert call() is True

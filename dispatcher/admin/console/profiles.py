@@ -25,9 +25,7 @@ class ProfileFacts(NamedTuple):
     https_only: bool
     gone_disables: bool
     secret_prefix: str
-    may_be_unsigned: bool
     several_signatures: bool
-    has_fixed_test: bool
 
 
 def in_order(profiles: Mapping[str, Profile]) -> list[Profile]:
@@ -51,7 +49,5 @@ def facts(profile: Profile) -> ProfileFacts:
         https_only=profile.https_only,
         gone_disables=profile.gone_disables,
         secret_prefix=profile.secret.prefix,
-        may_be_unsigned=profile.secret.nullable,
         several_signatures=profile.several_signatures,
-        has_fixed_test=profile.fixed_test is not None,
     )

@@ -15,7 +15,6 @@ from dispatcher.core.problems import Problem, problem
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
-LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
