@@ -14,10 +14,10 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
-_MISSING = statement("bodies_missing")
-_KEEP = statement("bodies_keep")
-_WARN = statement("deliveries_warn")
-_CANCEL = statement("deliveries_cancel_unencodable")
+_MISSING = statement("body_list_missing")
+_KEEP = statement("body_keep")
+_WARN = statement("delivery_open_warn")
+_CANCEL = statement("delivery_open_cancel_unencodable")
 
 
 class MissingBody(NamedTuple):

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("dispatcher.store.listener")
 
-_SLEEP = statement("asleep_set")
-_WAKE = statement("asleep_clear")
+_SLEEP = statement("producer_asleep_set")
+_WAKE = statement("producer_asleep_clear")
 _PROVE = statement("listener_prove")
 
 CHANNEL_EVENTS = "dispatcher_outbox"

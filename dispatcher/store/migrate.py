@@ -284,7 +284,9 @@ async def set_notify(
         async with step(connection):
             if await has_notify(connection) == wanted:
                 return False
-            await connection.execute(statement("notify_attach" if wanted else "notify_drop"))
+            await connection.execute(
+                statement("producer_notify_attach" if wanted else "producer_notify_drop")
+            )
             return True
 
     return await patiently(connection, change, report)
@@ -292,7 +294,7 @@ async def set_notify(
 
 async def has_notify(connection: "Connection[Record]") -> bool:
     """Returns whether producers' commits wake a sleeping dispatcher."""
-    return bool(await connection.fetchval(statement("notify_attached")))
+    return bool(await connection.fetchval(statement("producer_notify_attached")))
 
 
 async def grant_producers(

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 _CLAIM = statement("outbox_claim")
 _CLAIM_POSITIONS = statement("outbox_claim_positions")
 _TENANTS = statement("outbox_tenants")
-_CANCEL = statement("fanout_cancel")
-_POLL = statement("poll")
+_CANCEL = statement("delivery_done_insert_cancelled")
+_POLL = statement("outbox_poll")
 _OLDEST = statement("outbox_oldest")
 _QUARANTINE = statement("outbox_quarantine")
 _FORGET = statement("outbox_forget_tombstones")
-_ANNOUNCE = statement("arrivals_notify")
+_ANNOUNCE = statement("delivery_open_notify")
 _KEEP = statement("transaction_keep")
 
 SCAN_POSITIONS = 100_000

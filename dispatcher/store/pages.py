@@ -13,7 +13,7 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
-_OVERVIEW_NOW = statement("overview_now")
+_OVERVIEW_NOW = statement("deployment_backlog")
 _IN_TROUBLE = statement("endpoint_list_in_trouble")
 _WAITING = statement("endpoint_count_waiting")
 _SYSTEM_REPLICAS = statement("replica_list")

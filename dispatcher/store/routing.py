@@ -21,7 +21,7 @@ _FAILING = statement("endpoint_health_failing")
 _DISABLE = statement("endpoint_disable")
 _WARN = statement("endpoint_warn")
 _FAIL = statement("endpoint_health_fail")
-_DOWN = statement("endpoints_down")
+_DOWN = statement("endpoint_list_down")
 _CLEAR = statement("endpoint_health_clear")
 
 

@@ -59,7 +59,7 @@ async def full(server: Postgres) -> Any:
 async def test_a_full_queue_fails_no_transaction_of_ours(full: Database) -> None:
     """A claim that other replicas hear of failed at COMMIT, as if its events were at fault, and was set aside."""
     for name, parameters in (
-        ("arrivals_notify", ["one"]),
+        ("delivery_open_notify", ["one"]),
         ("delivery_request_notify", []),
         ("endpoint_breaker_report_test", ["ep_x"]),
         ("shard_release", ["one", [1]]),

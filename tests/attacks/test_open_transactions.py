@@ -42,7 +42,7 @@ async def test_rows_of_an_open_transaction_are_passed_over_once(
         "INSERT INTO dispatcher.outbox (type, data)"
         f" SELECT 'a.b', '{{}}' FROM generate_series(1, {OPEN_ROWS})"
     )
-    row = await database.fetch_row(statements.statement("poll"), 0)
+    row = await database.fetch_row(statements.statement("outbox_poll"), 0)
     assert row is not None
     assert row[4] >= DEAD_ROWS_MIN, "the rows in the way are not known"
     floor = Floor()

@@ -120,7 +120,7 @@ async def test_a_claim_reads_what_it_takes(explain, generic):
 
 @pytest.mark.parametrize("generic", [False, True])
 async def test_a_poll_looks_at_one_row(explain, generic):
-    plan = await explain("poll", 0, generic=generic)
+    plan = await explain("outbox_poll", 0, generic=generic)
     assert plan.uses("outbox_waiting")
     assert plan.rows_max <= 2
     assert plan.buffers <= 50
@@ -129,7 +129,7 @@ async def test_a_poll_looks_at_one_row(explain, generic):
 @pytest.mark.parametrize("generic", [False, True])
 async def test_a_window_reads_its_rows_of_each_endpoint(explain, generic):
     plan = await explain(
-        "deliveries_window", [f"ep{n}" for n in range(1, 11)], 100, 600.0, generic=generic
+        "delivery_open_window", [f"ep{n}" for n in range(1, 11)], 100, 600.0, generic=generic
     )
     assert plan.uses("delivery_open_due")
     assert plan.scanned == set()
@@ -139,7 +139,7 @@ async def test_a_window_reads_its_rows_of_each_endpoint(explain, generic):
 
 async def test_a_window_reads_nothing_beyond_its_horizon(explain):
     """Retries of the next hours wait in the same index: a bound that is no index condition would read them all."""
-    plan = await explain("deliveries_window", ["ep1"], 5_000, -3_500.0)
+    plan = await explain("delivery_open_window", ["ep1"], 5_000, -3_500.0)
     assert plan.uses("delivery_open_due")
     assert plan.rows_max <= ENDPOINTS, (
         "their numbers come from the table of endpoints, which is small"
@@ -149,7 +149,7 @@ async def test_a_window_reads_nothing_beyond_its_horizon(explain):
 @pytest.mark.parametrize("generic", [False, True])
 async def test_arrivals_read_the_last_moments_of_each_endpoint(explain, generic):
     plan = await explain(
-        "deliveries_arrived", [f"ep{n}" for n in range(1, 51)], 100, 30.0, generic=generic
+        "delivery_open_arrived", [f"ep{n}" for n in range(1, 51)], 100, 30.0, generic=generic
     )
     assert plan.uses("delivery_open_due")
     assert plan.scanned == set()
@@ -159,14 +159,14 @@ async def test_arrivals_read_the_last_moments_of_each_endpoint(explain, generic)
 
 @pytest.mark.parametrize("generic", [False, True])
 async def test_loading_reads_one_row_of_each_table_a_delivery(explain, generic):
-    plan = await explain("deliveries_load", DELIVERIES, generic=generic)
+    plan = await explain("delivery_open_load", DELIVERIES, generic=generic)
     assert plan.uses("delivery_open_pkey")
     assert "delivery_open" not in plan.scanned
     assert plan.rows_max <= 1_000
     assert plan.buffers <= 20_000
     today = SystemClock.now().date()
     plan = await explain(
-        "events_load", [today] * len(EVENTS), EVENTS, ["wms"] * len(EVENTS), generic=generic
+        "event_load", [today] * len(EVENTS), EVENTS, ["wms"] * len(EVENTS), generic=generic
     )
     assert not plan.scanned
     assert plan.rows_max <= 1_000
@@ -178,7 +178,7 @@ async def test_recording_moves_its_rows_by_their_key(explain, url, generic):
     del url
     count = len(DELIVERIES)
     plan = await explain(
-        "results_record",
+        "delivery_record",
         [5],
         [0],
         [5] * count,
@@ -202,14 +202,14 @@ async def test_forgetting_old_ids_reads_a_slice(explain):
 
 
 async def test_cancelling_reads_a_slice(explain):
-    plan = await explain("deliveries_cancel_of_endpoints", ["ep1", "ep2"], [5, 5], 100)
+    plan = await explain("delivery_open_cancel_of_endpoints", ["ep1", "ep2"], [5, 5], 100)
     assert plan.uses("delivery_open_due")
     assert "delivery_open" not in plan.scanned
     assert plan.rows_max <= 200
 
 
 async def test_looking_for_endpoints_with_nothing_to_send_probes_each_once(explain):
-    plan = await explain("endpoints_with_nothing_to_send")
+    plan = await explain("endpoint_list_idle")
     assert plan.rows_max <= 2 * ENDPOINTS
 
 
@@ -241,7 +241,7 @@ async def test_a_scan_of_the_whole_table_would_be_seen(url):
             " SET LOCAL enable_indexonlyscan = off"
         )
         text = await connection.fetchval(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("deliveries_load"), DELIVERIES
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement("delivery_open_load"), DELIVERIES
         )
         await connection.execute("ROLLBACK")
     finally:

@@ -11,12 +11,17 @@ from dispatcher.store import statements
 pytestmark = pytest.mark.postgres
 
 PACKAGE = Path(statements.__file__).parent.parent
+# What statements are about that are not about a table.
+GROUPS = {
+    "connection", "deployment", "listener", "migration", "partition", "producer", "schema", "server",
+    "transaction",
+}  # fmt: skip
 # Several commands in one file, or a command that cannot be prepared: run by tests of their own.
 NOT_PREPARED = {
     "producer_role",
     "schema_bootstrap",
-    "notify_attach",
-    "notify_drop",
+    "producer_notify_attach",
+    "producer_notify_drop",
     "transaction_begin",
     "migration_begin",
     "migration_lock",
@@ -51,6 +56,19 @@ def test_a_statement_is_used_and_opens_with_what_it_does(sources, name):
 
 def test_the_ones_that_are_not_prepared_are_there():
     assert statements.names() >= NOT_PREPARED
+
+
+async def test_a_statement_is_named_after_its_table(database):
+    connection = await asyncpg.connect(database)
+    try:
+        tables = await connection.fetch(
+            "SELECT relname FROM pg_class"
+            " WHERE relnamespace = 'dispatcher'::regnamespace AND relkind IN ('r', 'p', 'v')"
+        )
+    finally:
+        await connection.close()
+    prefixes = tuple(f"{one}_" for one in (*(row[0] for row in tables), *GROUPS))
+    assert [name for name in statements.names() if not name.startswith(prefixes)] == []
 
 
 def test_an_unknown_statement_is_an_error_at_once():

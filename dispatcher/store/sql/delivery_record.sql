@@ -6,7 +6,7 @@
 --   $5 attempt number, $6 whether it ends the delivery, $7 schedule position,
 --   $8 seconds from now to the next attempt (NULL: the due time stays).
 -- Returns the ids that it did not move, and whether they were fenced; the others are recorded already, or their
--- delivery ended otherwise meanwhile (results_record_late.sql). Also those that it ended and that carry warnings.
+-- delivery ended otherwise meanwhile (delivery_record_late.sql). Also those that it ended and that carry warnings.
 -- Index: delivery_open_pkey. Locks: FOR SHARE on the shards, against a takeover in the same moment; the open rows.
 -- Due times are made here, by the database's clock. Sent again after an unknown commit it changes nothing: a row
 -- moves only from the attempt before.
