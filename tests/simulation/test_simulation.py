@@ -18,8 +18,8 @@ SEEDS_LONG = 10_000
 SEEDS_TO_FIND_A_BUG = 1_000
 SHORT_BEGINS_AT = {
     "no-fence": 110,
-    "results-dropped-in-an-outage": 235,
-    "copy-of-fan-out-unguarded": 60,
+    "results-dropped-in-an-outage": 90,
+    "copy-of-fan-out-unguarded": 575,
 }
 """Found after hundreds of seeds, some seconds: the short form begins later. The long one plays them all."""
 
