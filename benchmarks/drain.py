@@ -8,7 +8,8 @@ feature on: egress guard, breaker, metrics, signing, one log line per attempt to
 attempt recorded durably (`synchronous_commit = on`). Only ratios within a round count.
 
 `--against COMMIT|FOLDER` compares with another version of this project instead, and `--unbounded` with
-this version without a bound of unrecorded attempts. Each round drains N events to one endpoint, and
+this version without a bound of unrecorded attempts; both together compare the other version with this
+one without the bound, which shows what storage alone costs. Each round drains N events to one endpoint, and
 N / 20 events to 20 endpoints, by one contender and then by the other. Besides the rate it counts what
 a delivery costs: CPU of the daemon and of Postgres, WAL, disk and rows. Postgres makes neither
 checkpoints nor automatic vacuums meanwhile; VACUUM runs after each turn, and counts by itself.
@@ -301,8 +302,11 @@ def table(title: str, ours: tuple[str, list[Figures]], theirs: tuple[str, list[F
 
 def compare(options: argparse.Namespace) -> None:
     """Runs the rounds of two contenders, and prints what a delivery costs each of them."""
-    shapes = {"one endpoint": 1} if options.unbounded else SHAPES
+    kind_of_run = "_".join(word for word in ("against", "unbounded") if getattr(options, word))
+    itself = not options.against
+    shapes = {"one endpoint": 1} if itself else SHAPES
     unbounded = {"DISPATCHER_RECORDER__UNRECORDED_MAX": UNBOUNDED} if options.unbounded else {}
+    ours, other = ({}, unbounded) if itself else (unbounded, {})
     results: dict[str, dict[str, list[Figures]]] = {}
     with (
         checkouts([options.against]) as versions,
@@ -311,13 +315,13 @@ def compare(options: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory() as name,
     ):
         theirs = versions[-1]
-        names = ("ours", "unbounded" if options.unbounded else theirs.name)
+        names = ("ours", "unbounded" if itself else theirs.name)
         contenders: dict[str, tuple[Contender, Contender]] = {}
         for shape, width in shapes.items():
             results[shape] = {one: [] for one in names}
             contenders[shape] = (
-                Contender(f"ours_{width}", server, Path(name), **SETTINGS),
-                Contender(f"theirs_{width}", server, Path(name), theirs, **SETTINGS, **unbounded),
+                Contender(f"ours_{width}", server, Path(name), **SETTINGS, **ours),
+                Contender(f"theirs_{width}", server, Path(name), theirs, **SETTINGS, **other),
             )
             for one in contenders[shape]:
                 subscribe(one, target, width)
@@ -333,10 +337,10 @@ def compare(options: argparse.Namespace) -> None:
     for shape, rounds in results.items():
         print(table(shape, (names[0], rounds[names[0]]), (names[1], rounds[names[1]])) + "\n")
     write_results(
-        "drain_unbounded" if options.unbounded else "drain_against",
+        f"drain_{kind_of_run}",
         {"receiver": target.kind, "events": options.events, "against": names[1], "rounds": results},
         options.json,
-        _bound_goals(results) if options.unbounded else _cost_goals(results, names[1]),
+        _bound_goals(results) if itself else _cost_goals(results, names[1]),
     )
 
 
