@@ -85,10 +85,10 @@ def filters(seeded: Seeded, now: datetime) -> dict[str, Mapping[str, Any]]:
         "event": {"event_id": seeded.old_event},
         "request id": {"request_id": seeded.request_id},
         "request id that nothing has": {"request_id": "req_0123456789abcdef"},
-        "label, rare": {"labels": dict([seeded.rare_label])},
+        "label, rare": {"label": ["=".join(seeded.rare_label)]},
         "label, common": {"label": ["warehouse=BKK"]},
         "label, common, old": {"label": ["warehouse=BKK"], "until": old},
-        "label that nothing has": {"labels": {"no": "such"}},
+        "label that nothing has": {"label": ["no=such"]},
         "search: business key": {"search": seeded.rare_label[1]},
         "search: common value": {"search": "BKK"},
         "search: nothing": {"search": "no such thing"},
@@ -121,13 +121,14 @@ def paths(seeded: Seeded, now: datetime) -> dict[str, str]:
     """Returns what is asked over HTTP, by name: the console, the API, and the API's filters."""
     found = console.paths(seeded)
     for name, wanted in filters(seeded, now).items():
-        words = [(key, _text(value)) for key, value in wanted.items() if key != "labels"]
-        words += [("label", f"{key}={value}") for key, value in wanted.get("labels", {}).items()]
-        found[f"filter: {name}"] = f"/api/v1/deliveries?{urlencode(words)}"
+        words = {key: _text(value) for key, value in wanted.items()}
+        found[f"filter: {name}"] = f"/api/v1/deliveries?{urlencode(words, doseq=True)}"
     return found
 
 
-def _text(value: object) -> str:
+def _text(value: object) -> str | list[str]:
+    if isinstance(value, list):
+        return value
     if isinstance(value, bool):
         return str(value).lower()
     return value.isoformat() if isinstance(value, datetime) else str(value)
