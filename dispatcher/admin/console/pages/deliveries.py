@@ -108,6 +108,7 @@ async def shown(visit: Visit) -> web.StreamResponse:
         is_cut=body is not None and len(body) > BODY_CHARACTERS_SHOWN,
         curl=None if request is None or body is None else as_curl(request, body),
         command=None if request is None else as_verify(request, delivery.profile),
+        signed_content=None if request is None else request.signed_content[:BODY_CHARACTERS_SHOWN],
     )
 
 
