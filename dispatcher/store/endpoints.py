@@ -92,8 +92,6 @@ def routed_row(endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> Endp
         number=0,
         revision=0,
         shard=0,
-        first_failure_at=None,
-        failed_attempts=None,
         secrets=list(sealed),
     )
 

@@ -56,8 +56,6 @@ class EndpointRow(NamedTuple):
     state: str
     reason: str | None
     shard: int
-    first_failure_at: datetime | None
-    failed_attempts: int | None
     secrets: list[SealedSecret]
 
 
@@ -98,8 +96,8 @@ def _rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
                 *row[:8],  # the statement's order is the type's
                 _json(row["labels"]),
                 _json(row["headers"]),
-                *row[10:20],
-                [SealedSecret(*secret) for secret in zip(*row[20:25], strict=True)],
+                *row[10:18],
+                [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
             )
         )
         for row in records

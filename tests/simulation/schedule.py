@@ -134,8 +134,6 @@ class Schedule:
                 state="active",
                 reason=None,
                 shard=chance.randint(0, 63),
-                first_failure_at=None,
-                failed_attempts=None,
                 secrets=[],
             )
         )

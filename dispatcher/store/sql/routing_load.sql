@@ -1,9 +1,9 @@
--- Endpoints that are not deleted, with their sealed secrets, oldest first, and what is known of their health.
+-- Endpoints that are not deleted, with their encrypted secrets, oldest first.
 --
--- Parameters: $1 ids. Index: endpoint_pkey, endpoint_secret_of, endpoint_health_pkey. Locks: none.
+-- Parameters: $1 ids. Index: endpoint_pkey, endpoint_secret_of. Locks: none.
 SELECT p.id, p.number, p.revision, p.tenant, p.name, p.url, p.profile, p.event_types, p.labels::text AS labels, p.headers::text AS headers,
        p.ca_pem, p.max_concurrency, p.rate_limit, p.timeout_seconds, p.retry_schedule_seconds, p.state, p.reason,
-       p.shard, least(h.first_failure_at, '9999-01-01') AS first_failure_at, h.failed_attempts,
+       p.shard,
        coalesce(array_agg(s.id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_ids,
        coalesce(array_agg(s.role ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_roles,
        coalesce(array_agg(s.key_id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_key_ids,
@@ -11,7 +11,6 @@ SELECT p.id, p.number, p.revision, p.tenant, p.name, p.url, p.profile, p.event_t
        coalesce(array_agg(least(s.expires_at, '9999-01-01') ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_expire_at
 FROM dispatcher.endpoint AS p
 LEFT JOIN dispatcher.endpoint_secret AS s ON s.endpoint_id = p.id AND s.role <> 'staged'
-LEFT JOIN dispatcher.endpoint_health AS h ON h.endpoint_id = p.id
 WHERE p.id = ANY ($1::text[]) AND p.deleted_at IS NULL
-GROUP BY p.id, h.endpoint_id
+GROUP BY p.id
 ORDER BY p.id
