@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Database, Reach
 
 _SEALED = statement("endpoint_secret_list")
-_SERVER_FACTS = statement("server_settings")
+_SERVER_FACTS = statement("server_facts")
 _LOCK_ROOM = statement("server_lock_room")
 _MISSING_PRIVILEGES = statement("schema_missing_privileges")
 _STRANGERS = statement("schema_strangers")
