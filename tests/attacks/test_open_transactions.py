@@ -165,7 +165,7 @@ async def test_statements_leave_no_server_process_behind_a_locked_table(
     await producer.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="lock timeout"):
-            await database.fetch_row(statements.statement("poll"), 0)
+            await database.fetch_row(statements.statement("outbox_poll"), 0)
     assert await producer.fetchval(_WAITING) == 0
     await producer.execute("ROLLBACK")
 
@@ -176,7 +176,7 @@ async def test_control_a_session_without_limits_waits_on_after_it_was_given_up(
     await producer.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
     given_up = await asyncpg.connect(fresh_database)
     with pytest.raises(TimeoutError):
-        await given_up.fetchrow(statements.statement("poll"), 0, timeout=0.5)
+        await given_up.fetchrow(statements.statement("outbox_poll"), 0, timeout=0.5)
     given_up.terminate()
     assert await producer.fetchval(_WAITING) == 1
     await producer.execute("ROLLBACK")

@@ -252,7 +252,7 @@ def _malformed(raw: bytes, error: msgspec.DecodeError) -> ProblemError:
     match = _POSITION.fullmatch(str(error))
     reason, position = (str(error), None) if match is None else match.groups()
     if isinstance(error, msgspec.ValidationError):
-        reason, position = "an object is expected", len(raw) - len(raw.lstrip())
+        return ProblemError(400, "The body is not a JSON object. Send an object.")
     before = raw if position is None else raw[: int(position)]
     line = before.count(b"\n") + 1
     column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1

@@ -107,7 +107,9 @@ class Explainer:
             if event.quarantined_at is not None
             else "it waits in the outbox"
             if event.accepted_at is None
-            else f"{len(deliveries)} deliveries were made"
+            else "1 delivery was created"
+            if len(deliveries) == 1
+            else f"{len(deliveries)} deliveries were created"
         )
         if not alive:
             summary += f"; {NO_DISPATCHER}"
