@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import cast
 
 import asyncpg
@@ -68,10 +69,24 @@ async def receiver() -> AsyncIterator[tuple[str, list[bytes]]]:
         await asyncio.sleep(0)
 
 
+async def _has(ids: list[bytes], count: int) -> bool:
+    return len(ids) >= count
+
+
 async def _drain_with_kills(
-    bench: Bench, sql: asyncpg.Connection, url: str, ids: list[bytes], kills: int, **settings: str
+    bench: Bench,
+    sql: asyncpg.Connection,
+    url: str,
+    ids: list[bytes],
+    kills: int,
+    *,
+    held_until: int = 0,
+    **settings: str,
 ) -> list[int]:
-    """Kills the daemon in the middle of a backlog again and again; returns what each kill left unrecorded."""
+    """Kill the daemon in the middle of a backlog again and again; return what each kill left unrecorded.
+
+    Results cannot be committed before a kill until `held_until` more requests were made.
+    """
     await add_endpoint(sql, "ep_x", url, max_concurrency=200)
     await sql.execute(_EVENTS, EVENTS_PER_KILL * (kills + 1))
     environ = {f"DISPATCHER_{name}": value for name, value in settings.items()}
@@ -85,8 +100,14 @@ async def _drain_with_kills(
             return len(ids) > seen + EVENTS_PER_KILL // 2
 
         await until(is_under_way, seconds=60, what="a drain under way", pause=0.001)
+        if held_until:
+            await sql.execute("BEGIN; LOCK TABLE dispatcher.delivery_done IN ACCESS EXCLUSIVE MODE")
+            unrecorded_requests = partial(_has, ids, len(ids) + held_until)
+            await until(unrecorded_requests, seconds=30, what="unrecorded requests")
         daemon.kill()
         await daemon.ended(5)
+        if held_until:
+            await sql.execute("ROLLBACK")
         await sql.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -124,6 +145,13 @@ async def test_control_without_the_bound_a_kill_repeats_more(
 ) -> None:
     url, ids = receiver
     unrecorded = await _drain_with_kills(
-        bench, sql, url, ids, 1, RECORDER__UNRECORDED_MAX="100000", RECORDER__BATCH_ROWS="5000"
+        bench,
+        sql,
+        url,
+        ids,
+        1,
+        held_until=UNRECORDED_MAX + 100,
+        RECORDER__UNRECORDED_MAX="100000",
+        RECORDER__BATCH_ROWS="5000",
     )
     assert max(unrecorded) > UNRECORDED_MAX
