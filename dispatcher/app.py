@@ -71,7 +71,7 @@ BEAT_SECONDS = 0.5
 
 
 def start_problems(settings: Settings) -> list[str]:
-    """Returns everything that keeps a daemon from starting, of what can be told without a database."""
+    """Return everything that keeps a daemon from starting, of what can be told without a database."""
     problems: list[str] = []
     if settings.database_url is None:
         problems.append(
@@ -102,7 +102,7 @@ class Daemon:
         notifier: Notifier,
         bound: socket.socket | None = None,
     ) -> None:
-        """Checks what can be checked without a database.
+        """Check what can be checked without a database.
 
         `bound` is served in place of the settings' address where somebody has bound it already.
 
@@ -261,7 +261,7 @@ class Daemon:
         return await server.start(http.host, http.port, self._bound)
 
     async def _wait_for_schema(self, schema: Schema) -> bool:
-        """Waits for a database that can be reached; a schema that does not fit is an error at once."""
+        """Wait for a database that can be reached; a schema that does not fit is an error at once."""
         backoff = Backoff(SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX)
         outage = Outage(_log, "daemon.stalled", "daemon.resumed")
         while not self._stop.is_set():
@@ -277,7 +277,7 @@ class Daemon:
         return False
 
     async def _prepare(self, schema: Schema, numbers: EventNumbers, database: Database) -> None:
-        """Makes what the first event needs, and refuses keys that open nothing.
+        """Make what the first event needs, and refuses keys that open nothing.
 
         Raises:
             ConfigurationError: secrets are encrypted with keys that are not configured, or the sequence of
@@ -297,7 +297,7 @@ class Daemon:
             raise ConfigurationError(problems)
 
     async def _wait_for_end(self, tasks: TaskSet) -> None:
-        """Returns at a signal; raises what killed a stage."""
+        """Return at a signal; raises what killed a stage."""
         waiting = tasks.spawn("stop", self._stop.wait())
         failure = asyncio.ensure_future(tasks.failure())
         try:
@@ -308,7 +308,7 @@ class Daemon:
             failure.cancel()
 
     async def _drain(self, pipeline: Pipeline, upkeep: Upkeep, tasks: TaskSet) -> None:
-        """Ends in the order of the flow; a second signal ends the grace."""
+        """End in the order of the flow; a second signal ends the grace."""
         _log.info("daemon.drain_started", seconds=self._settings.delivery.drain_seconds)
         self._notifier.stopping()
         upkeep.stop()
@@ -322,7 +322,7 @@ class Daemon:
             raise DispatcherError("stopped at once by a second signal")
 
     async def _problems(self, schema: Schema) -> list[str]:
-        """Returns why this replica is not ready, in words."""
+        """Return why this replica is not ready, in words."""
         if self._stop.is_set():
             return ["draining"]
         pipeline = self._pipeline
@@ -342,7 +342,7 @@ class Daemon:
         return problems
 
     async def _beat(self, metrics: Metrics) -> None:
-        """Measures how late the loop is, and feeds the watchdog while intake turns."""
+        """Measure how late the loop is, and feeds the watchdog while intake turns."""
         fed_at = 0.0
         seconds = self._notifier.watchdog_seconds
         while True:
@@ -368,13 +368,13 @@ class Daemon:
         loop.add_signal_handler(signal.SIGUSR1, _dump_tasks)
 
     def stop(self) -> None:
-        """Begins the drain; called again it ends it."""
+        """Begin the drain; called again it ends it."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
 
     def _on_reload(self) -> None:
-        """Reads the settings again; bad ones are refused whole, and the old ones stay."""
+        """Read the settings again; bad ones are refused whole, and the old ones stay."""
         self._notifier.reloading()
         try:
             settings = self._reload()
@@ -397,7 +397,7 @@ _TAKES_EFFECT_AT_ONCE = ("delivery.drain_seconds", "delivery.concurrency_per_end
 
 
 def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
-    """Returns the key paths that changed, and those of them that only a restart brings into force."""
+    """Return the key paths that changed, and those of them that only a restart brings into force."""
     before, after = old.model_dump(), new.model_dump()
     changed = [
         f"{section}.{key}"
@@ -429,7 +429,7 @@ def _require_trust(settings: Settings) -> None:
 
 
 def spare_the_collector() -> None:
-    """Leaves what start-up made out of garbage collection, and lets it run less often.
+    """Leave what start-up made out of garbage collection, and let it run less often.
 
     Deliveries make no reference cycles; with the defaults the collector took a twelfth of the CPU
     of a drain.
@@ -440,7 +440,7 @@ def spare_the_collector() -> None:
 
 
 def _dump_tasks() -> None:
-    """Logs where every task stands: the first question about a daemon that seems stuck."""
+    """Log where every task stands: the first question about a daemon that seems stuck."""
     for task in asyncio.all_tasks():
         frames = [
             f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=5)

@@ -1,22 +1,22 @@
-"""Who asks: the actor behind a bearer token or a session's cookie.
+"""Authenticates requests: resolves a bearer token or a session cookie to its actor.
 
-A token is a row (its SHA-256) or the one in DISPATCHER_ADMIN_TOKEN, which is valid while it is set
-and never stored. People sign in to the console with a token and get a session: the cookie holds 256
-random bits, the table their SHA-256. What is always true:
+A token is a row (its SHA-256) or the value of DISPATCHER_ADMIN_TOKEN, which is valid while it is set
+and is never stored. People sign in to the console with a token and get a session: the cookie holds 256
+random bits, the table their SHA-256. Invariants:
 
-* A token is looked up at each request, so revoking it, its expiry, and another value of the
-  variable take effect at once, for the sessions opened with it as well.
-* A session ends `SESSION_IDLE_SECONDS_MAX` after its last use and `SESSION_SECONDS_MAX` after it was
-  opened, whatever happens.
-* Texts are compared as SHA-256 digests, by the index or by `compare_digest`: how long that takes
-  says nothing about a token.
-* Wrong tokens are counted by address. Over the limit a token is compared with the digests of all
-  living tokens, which are read once in `LIVING_SECONDS`, so that guesses cost no statement each. A
-  right token passes, whether this process has seen it before or not: nobody is locked out by a
-  neighbour behind one address.
-* `last_used_at` is written behind the requests (`run`); a crash loses some seconds of it.
+* A token is looked up for each request. Its revocation, its expiry and a new value of the variable
+  take effect immediately, also for the sessions that were opened with it.
+* A session ends `SESSION_IDLE_SECONDS_MAX` after its last use, and at the latest `SESSION_SECONDS_MAX`
+  after it was opened.
+* Tokens are compared as SHA-256 digests, by the index or by `compare_digest`, so that the time of a
+  comparison reveals nothing about a token.
+* Wrong tokens are counted by address. Over the limit, a token is compared with the digests of all
+  living tokens. These are read once per `LIVING_SECONDS`, so that a guess does not cost a statement. A
+  valid token passes even if this process has not seen it before, so that a client behind a shared
+  address cannot lock out its neighbours.
+* `last_used_at` is written in the background (`run`). A crash loses some seconds of it.
 
-While Postgres is away nobody can be recognised but the holder of DISPATCHER_ADMIN_TOKEN:
+While Postgres is unavailable, only the holder of DISPATCHER_ADMIN_TOKEN can be authenticated. Others get
 StoreUnavailableError, after a bounded time.
 """
 
@@ -46,7 +46,7 @@ SESSION_BYTES: Final = 32
 SESSION_SECONDS_MAX: Final = 7 * 86_400.0
 SESSION_IDLE_SECONDS_MAX: Final = 12 * 3_600.0
 SESSIONS_MAX: Final = 100
-"""Sessions of one token; one more ends the one that was used least lately."""
+"""Sessions of one token; one more ends the least recently used one."""
 TEXT_CHARACTERS_MAX: Final = 512
 WRONG_BURST: Final = 10
 WRONG_PER_SECOND: Final = 0.2
@@ -57,7 +57,7 @@ SWEEP_SECONDS: Final = 3_600.0
 
 
 class SignedIn(NamedTuple):
-    """A session as it was opened: what goes into the cookie, and for how long."""
+    """A new session: the value of its cookie, its lifetime and its actor."""
 
     cookie: str
     seconds_max: float
@@ -65,14 +65,14 @@ class SignedIn(NamedTuple):
 
 
 class SessionActor(NamedTuple):
-    """Whose session it is, and what each of its forms must carry."""
+    """The actor of a session, and the CSRF token that each of its forms must carry."""
 
     actor: Actor
     csrf_token: str
 
 
 class Auth:
-    """Recognises tokens and sessions; one for all routes of a process, on the event loop."""
+    """Authenticates tokens and sessions; one for all routes of a process, on the event loop."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -81,7 +81,7 @@ class Auth:
         self._admin_digest = None if token is None else digest_of(token.get_secret_value())
         self._wrong = Buckets(WRONG_PER_SECOND, WRONG_BURST, monotonic=deployment.clock.monotonic)
         self._known: OrderedDict[bytes, None] = OrderedDict()
-        """Digests that were right not long ago; says who skips the limit, not who is let in."""
+        """Digests that were valid recently. They skip the limit; they are not authenticated by it."""
         self._living: frozenset[bytes] = frozenset()
         """Digests of all living tokens at `_living_at`, read while an address is over its limit."""
         self._living_at = float("-inf")
@@ -92,11 +92,11 @@ class Auth:
         self._outage = Outage(_log, "credentials.stalled", "credentials.resumed")
 
     async def actor_of(self, text: str, address: str) -> Actor | None:
-        """Returns whose token this is; None: nobody's, or it has ended.
+        """Return the actor of a token; None if the token is unknown or has ended.
 
         Raises:
-            TooManyError: too many wrong ones came from this address.
-            StoreUnavailableError: that cannot be told just now.
+            TooManyError: too many wrong tokens came from this address.
+            StoreUnavailableError: the token cannot be looked up now.
         """
         if len(text) > TEXT_CHARACTERS_MAX:
             return None
@@ -107,7 +107,7 @@ class Auth:
         return actor
 
     async def sign_in(self, text: str, address: str) -> SignedIn | None:
-        """Opens a session with a token; None: it is nobody's, or it has ended.
+        """Open a session with a token; return None if the token is unknown or has ended.
 
         Raises:
             TooManyError, StoreUnavailableError: as `actor_of`.
@@ -135,10 +135,10 @@ class Auth:
         return SignedIn(cookie, SESSION_SECONDS_MAX, actor)
 
     async def actor_of_session(self, cookie: str) -> SessionActor | None:
-        """Returns whose session this is, and its CSRF token; None: it has ended, or never was.
+        """Return the actor and the CSRF token of a session; None if it has ended or never existed.
 
         Raises:
-            StoreUnavailableError: that cannot be told just now.
+            StoreUnavailableError: the session cannot be looked up now.
         """
         if len(cookie) > TEXT_CHARACTERS_MAX:
             return None
@@ -157,7 +157,7 @@ class Auth:
         return SessionActor(actor, csrf_token_of(cookie))
 
     async def sign_out(self, cookie: str, actor: Actor) -> None:
-        """Ends a session."""
+        """End a session."""
         async with self._deployment.database.transaction() as connection:
             await self._credentials.forget_session(connection, digest_of(cookie))
             await write_audit(
@@ -165,7 +165,7 @@ class Auth:
             )
 
     async def run(self) -> None:
-        """Writes down what was used, and forgets what ended, for as long as the process lives."""
+        """Record when tokens and sessions were used, and delete ended sessions, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
@@ -175,10 +175,10 @@ class Auth:
                 self._outage.began(error)
 
     async def flush(self) -> None:
-        """Writes down what was used since the last time.
+        """Record the uses since the last flush.
 
         Raises:
-            StoreUnavailableError: some is not written; it is kept for the next time.
+            StoreUnavailableError: some uses are not recorded; they are kept for the next flush.
         """
         if self._tokens_used:
             used = dict(self._tokens_used)
@@ -214,8 +214,8 @@ class Auth:
     async def _is_living(self, digest: bytes) -> bool:
         """Return whether a digest is a living token's, as of at most `LIVING_SECONDS` ago.
 
-        All digests are read together: a guesser costs a statement in so many seconds, not one for
-        each guess, and nobody behind the same address is refused, after a restart neither.
+        All digests are read together. Guesses therefore cost one statement per `LIVING_SECONDS`, and valid
+        tokens from the same address are accepted, also after a restart.
         """
         async with self._loading:
             now = self._deployment.clock.monotonic()
@@ -229,7 +229,7 @@ class Auth:
 
 
 def csrf_token_of(cookie: str) -> str:
-    """Returns what forms of a session must carry: made from the cookie, and no way back to it."""
+    """Return the CSRF token of a session: a digest of the cookie, which cannot be derived from it."""
     return hashlib.sha256(b"csrf\0" + cookie.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -244,7 +244,7 @@ def _admin() -> Actor:
 
 
 def _take_out(pending: dict[bytes, datetime], written: dict[bytes, datetime]) -> None:
-    """Removes what was written, unless it was used again meanwhile."""
+    """Remove the written entries from `pending`, except those that were used again meanwhile."""
     for digest, at in written.items():
         if pending.get(digest) == at:
             del pending[digest]

@@ -57,7 +57,7 @@ class _OursAlone(logging.Filter):
     """Lets faults of ours into the log, and leaves those of whoever sent a request out."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tells whether the record is to be written."""
+        """Return whether the record is to be written."""
         return not _is_theirs(record.exc_info[1] if record.exc_info else None)
 
 
@@ -82,7 +82,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answers with a problem and ends the connection; aiohttp's own answer repeats what was sent and names it."""
+        """Answers with a problem and end the connection; aiohttp's own answer repeats what was sent and names it."""
         super().handle_error(request, status, exc, message)  # logs it, and raises where it is late
         answer = problem(status, UNREADABLE if _is_theirs(exc) else UNFORESEEN)
         answer.headers["Server"] = "dispatcher"

@@ -20,7 +20,7 @@ FORWARDED_MAX: Final = 32
 
 
 def address_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
-    """Returns the address of whoever asks: the nearest one that is no trusted proxy.
+    """Return the address of whoever asks: the nearest one that is no trusted proxy.
 
     Of IPv6 the /64 counts, since whoever has one address there has all of them.
     """
@@ -41,7 +41,7 @@ def address_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
 
 @lru_cache(maxsize=1024)
 def counted_address(text: str) -> str:
-    """Returns what an address of a socket counts as."""
+    """Return what an address of a socket counts as."""
     try:
         return _counted(_plain(text))
     except ValueError:
@@ -59,7 +59,7 @@ def is_trusted_address(text: str, trusted: Sequence[Network]) -> bool:
 
 
 def is_encrypted(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
-    """Returns whether it came over TLS, to us or to a trusted proxy."""
+    """Return whether it came over TLS, to us or to a trusted proxy."""
     if request.secure:
         return True
     peer = _peer(request)
@@ -69,7 +69,7 @@ def is_encrypted(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
 
 
 def is_loopback(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
-    """Returns whether it came from this machine, and not on behalf of another one."""
+    """Return whether it came from this machine, and not on behalf of another one."""
     peer = _peer(request)
     if peer is None or not peer.is_loopback:
         return False
@@ -84,7 +84,7 @@ def _peer(request: web.BaseRequest) -> IPv4Address | IPv6Address | None:
 
 
 def _plain(text: str) -> IPv4Address | IPv6Address:
-    """Returns an address; an IPv4 one that was written as IPv6 is IPv4."""
+    """Return an address; an IPv4 one that was written as IPv6 is IPv4."""
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 

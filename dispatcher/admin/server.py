@@ -119,7 +119,7 @@ async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
 
 
 async def _protect(_: web.Request, response: web.StreamResponse) -> None:
-    """Adds what every answer has, unless it says otherwise: no guessing of types, no copies kept."""
+    """Add what every answer has, unless it says otherwise: no guessing of types, no copies kept."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("Referrer-Policy", "no-referrer")

@@ -45,11 +45,11 @@ class Floor:
         self._moved_at = float("-inf")
 
     def for_look(self, now: float) -> int:
-        """Returns where a look begins; 0: at everything, which `looked` has to be told of."""
+        """Return where a look begins; 0: at everything, which `looked` has to be told of."""
         return 0 if now >= self._whole_at else self._floor
 
     def looked(self, now: float, *, seconds: float, dead_rows: int, found: bool) -> None:
-        """Takes how long a look at everything took, what may have been in its way, and whether anything waited."""
+        """Take how long a look at everything took, what may have been in its way, and whether anything waited."""
         if not found and seconds <= DEAR_SECONDS:
             self._claim_is_dear = False  # it has seen everything
         is_dear = (seconds > DEAR_SECONDS or self._claim_is_dear) and dead_rows >= DEAD_ROWS_MIN
@@ -62,14 +62,14 @@ class Floor:
             )
 
     def for_claim(self) -> int:
-        """Returns where a claim begins."""
+        """Return where a claim begins."""
         if self._claim_whole or not self._is_dear():
             self._claim_whole = False
             return 0
         return self._floor
 
     def claimed(self, now: float, position: int) -> None:
-        """Takes the highest position of a claim that was committed."""
+        """Take the highest position of a claim that was committed."""
         self._highest = max(self._highest, position)
         if now - self._moved_at >= TRAIL_SECONDS:
             self._floor, self._next_floor = self._next_floor, self._highest
@@ -81,7 +81,7 @@ class Floor:
             self._claim_is_dear = seconds > DEAR_CLAIM_SECONDS
 
     def failed(self) -> None:
-        """Takes that a claim came to nothing, perhaps with its server: nothing is known of what lies below."""
+        """Take that a claim came to nothing, perhaps with its server: nothing is known of what lies below."""
         self._floor = self._next_floor = self._highest = 0
 
     def _is_dear(self) -> bool:

@@ -212,12 +212,12 @@ class Lane(Generic[Work]):
         return at if at > now else None
 
     def turn_away(self, due_at: float) -> None:
-        """Notes that a delivery due at that time is left to Postgres."""
+        """Note that a delivery due at that time is left to Postgres."""
         self.overflows += 1
         self.more_at = due_at if self.more_at is None else min(self.more_at, due_at)
 
     def runs_low(self, now: float) -> bool:
-        """Tells whether Postgres has work that there is room for."""
+        """Return whether Postgres has work that there is room for."""
         return (
             self.more_at is not None
             and self.more_at <= now
@@ -232,12 +232,12 @@ class Lane(Generic[Work]):
         return len(self.ready) > self.window // 4
 
     def finish(self) -> None:
-        """Gives a permit back."""
+        """Give a permit back."""
         self.in_flight -= 1
         self.finished_count += 1
 
     def fit_window(self, elapsed_seconds: float) -> Iterator[Work]:
-        """Sets the window by what was finished since the last time; yields the ready work that no longer fits."""
+        """Set the window by what was finished since the last time; yield the ready work that no longer fits."""
         finished, self.finished_count = self.finished_count, 0
         if self.starved or not self.ready:
             self.window, self.slow = WINDOW_MAX, False

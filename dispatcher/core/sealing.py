@@ -24,14 +24,14 @@ class Keyring:
         self.key_ids = frozenset(keys)
 
     def seal(self, secret: str, *, owner: str, nonce: bytes) -> bytes:
-        """Returns nonce and ciphertext of a secret that belongs to `owner`, an endpoint's id."""
+        """Return nonce and ciphertext of a secret that belongs to `owner`, an endpoint's id."""
         cipher = self._ciphers[self.sealing_key_id]
         return nonce + cipher.encrypt(
             nonce, secret.encode(), _associated(owner, self.sealing_key_id)
         )
 
     def open(self, sealed: bytes, *, owner: str, key_id: str) -> str:
-        """Returns the secret.
+        """Return the secret.
 
         Raises:
             SecretError: the key is not in the keyring, or the bytes are not what was sealed for
@@ -50,7 +50,7 @@ class Keyring:
             raise SecretError(f"the secret of {owner} does not open with key {key_id!r}") from error
 
     def problems(self, sealed: Sequence[tuple[str, str, bytes]]) -> list[str]:
-        """Returns why these secrets (owner, key id, bytes) cannot be read with this keyring, as a whole.
+        """Return why these secrets (owner, key id, bytes) cannot be read with this keyring, as a whole.
 
         A single one that does not open is its row's fault, and no reason to refuse a start.
         """
@@ -65,7 +65,7 @@ class Keyring:
         return []
 
     def opens(self, owner: str, key_id: str, sealed: bytes) -> bool:
-        """Tells whether `open` would give a secret."""
+        """Return whether `open` would give a secret."""
         try:
             self.open(sealed, owner=owner, key_id=key_id)
         except SecretError:

@@ -77,7 +77,7 @@ class Wheel(Generic[Key]):
         self._clear_buckets()
 
     def _clear_buckets(self) -> None:
-        """Makes every list empty; the slice is the one around now."""
+        """Make every list empty; the slice is the one around now."""
         # Live and stale entries of all the lists below.
         self._entry_count = 0
         # Each level: buckets by absolute number, and a heap of those numbers. A bucket of the upper
@@ -103,7 +103,7 @@ class Wheel(Generic[Key]):
         return key in self._due_by_key
 
     def schedule(self, key: Key, due_ms: int) -> None:
-        """Sets the tick at which the key fires; a key that is already waiting is moved.
+        """Set the tick at which the key fires; a key that is already waiting is moved.
 
         A tick that has come already fires at the next `advance`.
         """
@@ -113,7 +113,7 @@ class Wheel(Generic[Key]):
             self._rebuild()
 
     def cancel(self, key: Key) -> bool:
-        """Takes the key out, so that it never fires; False when it was not waiting."""
+        """Take the key out, so that it never fires; False when it was not waiting."""
         # The stale entry stays: it adds no memory, and what adds some looks after the balance.
         return self._due_by_key.pop(key, None) is not None
 
@@ -124,7 +124,7 @@ class Wheel(Generic[Key]):
             pop(key, None)
 
     def next_due_ms(self) -> int | None:
-        """Returns a tick no later than that of the next key, or None when nothing waits.
+        """Return a tick no later than that of the next key, or None when nothing waits.
 
         Advancing to it fires a key, opens a bucket or drops stale entries, so a caller that sleeps
         until it and advances wakes at most four times for one key.
@@ -137,7 +137,7 @@ class Wheel(Generic[Key]):
         return self._next_opening_ms()
 
     def advance(self, now_ms: int) -> list[Key]:
-        """Takes out and returns every key that is due by now, in the order of their ticks.
+        """Take out and return every key that is due by now, in the order of their ticks.
 
         A `now_ms` before an earlier one takes nothing back and fires nothing early.
         """
@@ -156,7 +156,7 @@ class Wheel(Generic[Key]):
         return fired
 
     def _place(self, key: Key, due_ms: int) -> None:
-        """Adds an entry where the delay asks for it; the bucket chosen is always unopened."""
+        """Add an entry where the delay asks for it; the bucket chosen is always unopened."""
         self._entry_count += 1
         delay_ms = due_ms - self._now_ms
         if delay_ms >= _FAR_WIDTH_MS:
@@ -190,7 +190,7 @@ class Wheel(Generic[Key]):
             self._slice_is_sorted = False
 
     def _next_opening_ms(self) -> int | None:
-        """Returns the tick at which the first bucket in use starts, or None without one."""
+        """Return the tick at which the first bucket in use starts, or None without one."""
         starts_ms = None
         if self._near_numbers:
             starts_ms = self._near_numbers[0] << _NEAR_BITS
@@ -205,7 +205,7 @@ class Wheel(Generic[Key]):
         return starts_ms
 
     def _open(self, starts_ms: int) -> bool:
-        """Opens the buckets that start here, the highest first; True when there is a new slice."""
+        """Open the buckets that start here, the highest first; True when there is a new slice."""
         if self._far_numbers and self._far_numbers[0] << _FAR_BITS == starts_ms:
             self._spread(self._far.pop(heappop(self._far_numbers)), starts_ms)
         if self._middle_numbers and self._middle_numbers[0] << _MIDDLE_BITS == starts_ms:
@@ -216,7 +216,7 @@ class Wheel(Generic[Key]):
         return False
 
     def _spread(self, opened: list[Any], starts_ms: int) -> None:
-        """Moves the entries of an opened bucket, the stale ones too, one level or two down."""
+        """Move the entries of an opened bucket, the stale ones too, one level or two down."""
         near, near_numbers = self._near, self._near_numbers
         middle, middle_numbers = self._middle, self._middle_numbers
         near_end_ms = starts_ms + _MIDDLE_WIDTH_MS
@@ -240,14 +240,14 @@ class Wheel(Generic[Key]):
                     bucket += (key, due_ms)
 
     def _start_slice(self, keys: list[Key], within_ms: int) -> None:
-        """Makes these keys the slice; what the last one still holds is stale."""
+        """Make these keys the slice; what the last one still holds is stale."""
         self._entry_count -= len(self._slice)
         self._slice = keys
         self._slice_is_sorted = False
         self._slice_end_ms = ((within_ms >> _NEAR_BITS) + 1) << _NEAR_BITS
 
     def _fire(self, now_ms: int, fired: list[Key]) -> None:
-        """Takes from the slice what is due by now."""
+        """Take from the slice what is due by now."""
         due_by_key = self._due_by_key
         keys = self._slice
         if not self._slice_is_sorted:
@@ -272,7 +272,7 @@ class Wheel(Generic[Key]):
         self._entry_count -= taken_count
 
     def _rebuild(self) -> None:
-        """Makes all buckets anew from the truth, without the stale entries."""
+        """Make all buckets anew from the truth, without the stale entries."""
         self._clear_buckets()
         for key, due_ms in self._due_by_key.items():
             self._place(key, due_ms)

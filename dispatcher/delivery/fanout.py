@@ -100,7 +100,7 @@ class Fanout:
         self._unsure_until = float("-inf")
 
     async def __call__(self, events_max: int) -> TakenThrough:
-        """Takes up to so many events through.
+        """Take up to so many events through.
 
         A batch that Postgres refuses for its contents is tried again smaller, down to one event;
         if that one is rejected it gets a new id, if an earlier event has its id, or is quarantined in the outbox; the
@@ -128,7 +128,7 @@ class Fanout:
         return taken
 
     async def overtake(self, events_max: int) -> Overtaken:
-        """Fans out up to so many events of tenants that wait behind another tenant's backlog, in turns.
+        """Fan out up to so many events of tenants that wait behind another tenant's backlog, in turns.
 
         Raises:
             StoreUnavailableError: none of them was, as far as is known; retry later.
@@ -140,7 +140,7 @@ class Fanout:
         return Overtaken(await self._overtake(pick.tenants), pick.per_tenant_max)
 
     async def _overtake(self, tenants: dict[int, str]) -> int:
-        """Fans out certain events; halves a batch that Postgres refuses until the refused event is alone."""
+        """Fan out certain events; halves a batch that Postgres refuses until the refused event is alone."""
         try:
             return (await self._through(len(tenants), tenants=tenants)).events_count
         except BatchRefusedError:
@@ -155,7 +155,7 @@ class Fanout:
         return await self._overtake(dict(items[:half])) + await self._overtake(dict(items[half:]))
 
     async def _one_by_one(self) -> TakenThrough:
-        """Takes the oldest event through, or sets that very one aside if it is refused again."""
+        """Take the oldest event through, or sets that very one aside if it is refused again."""
         event_id = await self._outbox.oldest()
         if event_id is None:
             self._events_max = BATCH_EVENTS_MAX
@@ -182,7 +182,7 @@ class Fanout:
         event_id: str | None = None,
         tenants: dict[int, str] | None = None,
     ) -> TakenThrough:
-        """Fans out one batch, one certain event, or picked ones, in one transaction."""
+        """Fan out one batch, one certain event, or picked ones, in one transaction."""
         reserved: list[Reserved] = []
         try:
             async with self._outbox.claim(

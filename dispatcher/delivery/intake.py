@@ -107,13 +107,13 @@ class Intake:
         """When Postgres last let it look at the outbox; readiness looks at it, the watchdog does not."""
 
     def stop(self) -> None:
-        """Claims no more; `run` ends after the batch it is at."""
+        """Claim no more; `run` ends after the batch it is at."""
         self._stopping = True
         self._signal.woken.set()
         self._lanes.room.set()
 
     async def run(self) -> None:
-        """Takes events through until stopped."""
+        """Take events through until stopped."""
         backoff = Backoff()
         while not self._stopping:
             self.turned_at = self._clock.monotonic()
@@ -134,7 +134,7 @@ class Intake:
         return self._clock.monotonic() - self.looked_at < within_seconds
 
     def look_now(self) -> None:
-        """Makes intake poll at once: something other than an event was announced."""
+        """Make intake poll at once: something other than an event was announced."""
         self._polled_at = 0.0
         self._signal.woken.set()
 
@@ -166,7 +166,7 @@ class Intake:
         self._lanes.pump()
 
     async def _drain(self) -> bool:
-        """Claims batch after batch; returns whether to go on at once, since a poll is due in between."""
+        """Claim batch after batch; return whether to go on at once, since a poll is due in between."""
         empty_since: float | None = None
         while not self._stopping:
             self.turned_at = now = self._clock.monotonic()
@@ -228,7 +228,7 @@ class Intake:
         return max(least, int(ROUND_SECONDS / max(self._event_seconds, 1e-6)))
 
     async def _take(self, events_max: int) -> list[TakenThrough]:
-        """Takes one batch through, or in busy times two at once: one computes while the other commits."""
+        """Take one batch through, or in busy times two at once: one computes while the other commits."""
         if self._rate <= BUSY_EVENTS_PER_SECOND:
             return [await self._fanout(events_max)]
         half = -(-events_max // 2)
@@ -243,7 +243,7 @@ class Intake:
         return await self._fanout(events_max)
 
     async def _wait(self) -> None:
-        """Waits to be woken, or for the next poll."""
+        """Wait to be woken, or for the next poll."""
         probe.hit("intake.asleep")
         seconds = self._poll_seconds * random.uniform(0.9, 1.0)  # noqa: S311 -- keeps replicas apart
         try:
@@ -256,7 +256,7 @@ class Intake:
             self._metrics.intake_wakeups.labels("notify").inc()
 
     def _measure(self, count: int) -> None:
-        """Follows the rate of events, in tenths of a second."""
+        """Follow the rate of events, in tenths of a second."""
         self._measured_count += count
         now = self._clock.monotonic()
         elapsed = now - self._measured_at

@@ -47,7 +47,7 @@ COMPANY_SECONDS = 30.0
 
 
 def new_incarnation(name: str) -> str:
-    """Returns a name for this start alone, which tells a later one which process it was."""
+    """Return a name for this start alone, which tells a later one which process it was."""
     return f"{name[:40]}-{secrets.token_hex(8)}@{identity.mark()}"
 
 
@@ -98,24 +98,24 @@ class Shards:
         """Called when the shards to send for have changed; lanes follow."""
 
     def has_company(self) -> bool:
-        """Tells whether other replicas fan out, or did so until a moment ago, perhaps for our endpoints."""
+        """Return whether other replicas fan out, or did so until a moment ago, perhaps for our endpoints."""
         return self._clock.monotonic() - self._others_seen_at < COMPANY_SECONDS
 
     def is_trusted(self) -> bool:
-        """Tells whether requests may be started; asked immediately before each."""
+        """Return whether requests may be started; asked immediately before each."""
         return self._clock.monotonic() < self._trusted_until
 
     def stop(self) -> None:
-        """Ends `run`; the lease is kept until `leave`."""
+        """End `run`; the lease is kept until `leave`."""
         self._stopping.set()
         self._woken.set()
 
     def look_now(self) -> None:
-        """Renews at once: another replica gave shards back. A hint; the next renewal sees them anyway."""
+        """Renew at once: another replica gave shards back. A hint; the next renewal sees them anyway."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Takes, renews and shares out until stopped."""
+        """Take, renews and shares out until stopped."""
         joined = False
         while not self._stopping.is_set():
             self._woken.clear()
@@ -156,7 +156,7 @@ class Shards:
                 _log.warning("lease.name_rejected", name=self._name, incarnation=incarnation)
 
     async def _renew(self) -> bool:
-        """Renews the lease and follows what it holds now; returns whether it did."""
+        """Renew the lease and follow what it holds now; return whether it did."""
         asked_at = self._clock.monotonic()
         renewal = await self._leases.renew(self._incarnation, self._lease_seconds)
         if renewal is None:
@@ -179,7 +179,7 @@ class Shards:
         return True
 
     async def _give_back(self, tokens: dict[int, int], count: int) -> dict[int, int]:
-        """Stops sending for the shards above our share, and gives back those that have become quiet."""
+        """Stop sending for the shards above our share, and give back those that have become quiet."""
         self.leaving = set(sorted(tokens)[-count:])
         self.changed()
         quiet = [shard for shard in self.leaving if self._inventory.is_quiet(shard)]
@@ -188,7 +188,7 @@ class Shards:
         return {shard: token for shard, token in tokens.items() if shard not in quiet}
 
     def _follow(self, tokens: dict[int, int], *, anew: bool = False) -> None:
-        """Takes over what is held now; `anew`: shards that were to be given back are kept after all."""
+        """Take over what is held now; `anew`: shards that were to be given back are kept after all."""
         lost = [
             shard
             for shard, token in self.tokens.items()
@@ -204,11 +204,11 @@ class Shards:
             probe.hit("shards.changed", count=len(tokens))
 
     def held(self) -> dict[int, int]:
-        """Returns shard to token of the shards to send for."""
+        """Return shard to token of the shards to send for."""
         return {shard: token for shard, token in self.tokens.items() if shard not in self.leaving}
 
     async def leave(self) -> None:
-        """Gives everything back, for others or the next start to take at once."""
+        """Give everything back, for others or the next start to take at once."""
         self._trusted_until = 0.0
         try:
             await self._leases.release(self._incarnation, list(self.tokens))

@@ -174,7 +174,7 @@ class Deliveries:
     async def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
     ) -> Recorded:
-        """Records attempts and what they make of their deliveries, element by element.
+        """Record attempts and what they make of their deliveries, element by element.
 
         `tokens` has the token under which each shard of the batch was held.
 
@@ -258,7 +258,7 @@ class Deliveries:
             )
 
     async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
-        """Takes away the resend requests that these attempts (id, attempted at, succeeded) have answered."""
+        """Take away the resend requests that these attempts (id, attempted at, succeeded) have answered."""
         ids, attempted_at, succeeded = columns(attempts, 3)
         await self._database.execute(
             _SETTLE, uuids_of(cast("list[str]", ids)), attempted_at, succeeded
@@ -267,17 +267,17 @@ class Deliveries:
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
     ) -> list[WindowRow]:
-        """Returns the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
+        """Return the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
         return _window(await self._rows(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds))
 
     async def arrivals(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, back_seconds: float
     ) -> list[WindowRow]:
-        """Returns deliveries that became due within `back_seconds`, at most `rows_max` of an endpoint."""
+        """Return deliveries that became due within `back_seconds`, at most `rows_max` of an endpoint."""
         return _window(await self._rows(_ARRIVED, list(endpoint_ids), rows_max, back_seconds))
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
-        """Returns those of the deliveries that are still open.
+        """Return those of the deliveries that are still open.
 
         If one row cannot be read, the others are returned, and the log names it.
         """
@@ -321,7 +321,7 @@ class Deliveries:
     async def requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
     ) -> list[RequestRow]:
-        """Returns what people asked of deliveries in these shards.
+        """Return what people asked of deliveries in these shards.
 
         If one request cannot be read, the others are returned, and the log names its delivery.
         """
@@ -370,7 +370,7 @@ class Deliveries:
     async def _readable_requests(
         self, shards: Sequence[int], aside: Sequence[DeliveryId], error: DataFaultError
     ) -> list[RequestRow]:
-        """Reads requests one by one, and sets aside those that fail alone."""
+        """Read requests one by one, and set aside those that fail alone."""
         waiting = await self._database.fetch(_REQUEST_IDS, list(shards), uuids_of(aside))
         ids = delivery_ids_of([row["delivery_id"] for row in waiting])
         found: list[RequestRow] = []
@@ -384,24 +384,24 @@ class Deliveries:
         return found
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
-        """Takes away requests (id, kind) that have been acted on."""
+        """Take away requests (id, kind) that have been acted on."""
         ids, kinds = [request[0] for request in requests], [request[1] for request in requests]
         await self._database.execute(_FORGET, uuids_of(ids), kinds)
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
-        """Returns endpoints whose waiting deliveries are to be cancelled, with the reason."""
+        """Return endpoints whose waiting deliveries are to be cancelled, with the reason."""
         return [(row["id"], row["reason"]) for row in await self._database.fetch(_NOTHING_TO_SEND)]
 
     async def cancel_of_endpoints(
         self, endpoints: Sequence[tuple[EndpointId, str]], rows_max: int
     ) -> int:
-        """Cancels up to `rows_max` waiting deliveries of these endpoints; returns how many."""
+        """Cancel up to `rows_max` waiting deliveries of these endpoints; return how many."""
         ids = [endpoint_id for endpoint_id, _ in endpoints]
         reasons = [codes.REASON_CODES[reason] for _, reason in endpoints]
         return int(await self._value(_CANCEL_OF_ENDPOINTS, ids, reasons, rows_max))
 
     async def cancel_held(self, hold_seconds: float, rows_max: int) -> int:
-        """Cancels deliveries that paused endpoints have held longer than that; returns how many."""
+        """Cancel deliveries that paused endpoints have held longer than that; return how many."""
         async with self._database.transaction() as connection:
             now = await connection.fetchval(_NOW)
             created_before = first_uuid(now - timedelta(seconds=hold_seconds))
@@ -410,19 +410,19 @@ class Deliveries:
             )
 
     async def gauges(self) -> "asyncpg.Record":
-        """Returns the figures of the whole database that /metrics shows."""
+        """Return the figures of the whole database that /metrics shows."""
         row = await self._database.fetch_row(_GAUGES, list(DOWN_SECONDS), DOWN_ATTEMPTS_MIN)
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
         return row
 
     async def _rows(self, sql: str, *parameters: object) -> "list[asyncpg.Record]":
-        """Reads within a transaction: its settings keep the planner from reading a hot table whole."""
+        """Read within a transaction: its settings keep the planner from reading a hot table whole."""
         with data_faults():
             async with self._database.transaction() as connection:
                 return await connection.fetch(sql, *parameters)
 
     async def _events(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
-        """Returns what attempts need of the events of these rows, by day, id and profile; some days at a time."""
+        """Return what attempts need of the events of these rows, by day, id and profile; some days at a time."""
         keys = dict.fromkeys((row["day"], row["event_id"], row["profile"]) for row in rows)
         days = sorted({key[0] for key in keys})
         events: dict[tuple[date, str, str], Record] = {}

@@ -91,11 +91,11 @@ class Listener:
         """Proven alive by its last round trip."""
 
     def stop(self) -> None:
-        """Ends `run`."""
+        """End `run`."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Listens, and connects again whenever that fails, until stopped."""
+        """Listen, and connects again whenever that fails, until stopped."""
         backoff = Backoff(0.1, BACKOFF_SECONDS_MAX)
         while not self._stopping.is_set():
             try:
@@ -108,7 +108,7 @@ class Listener:
             await backoff.pause(self._stopping)
 
     async def _listen(self) -> None:
-        """Listens on one connection until it fails a proof."""
+        """Listen on one connection until it fails a proof."""
         self._connection = connection = await self._connector.connect(
             seconds=CONNECT_SECONDS_MAX,
             purpose="listen",
@@ -174,11 +174,11 @@ class Listener:
         self._proof.set()
 
     async def sleep(self) -> bool:
-        """Makes producers announce their commits; returns whether they may not have done so until now."""
+        """Make producers announce their commits; return whether they may not have done so until now."""
         return not self.is_asleep and await self._set_asleep(_SLEEP, ASLEEP_SECONDS, asleep=True)
 
     async def wake(self) -> None:
-        """Lets producers commit in silence."""
+        """Let producers commit in silence."""
         if self.is_asleep:
             await self._set_asleep(_WAKE, asleep=False)
 
@@ -199,7 +199,7 @@ class Listener:
     async def _announce(
         self, connection: "Connection[Record]", sql: str, *parameters: float
     ) -> bool:
-        """Sets `asleep_until`; returns False where the server refuses it: then polling finds every event."""
+        """Set `asleep_until`; return False where the server refuses it: then polling finds every event."""
         try:
             await connection.fetchval(sql, *parameters)
         except _REFUSALS as error:

@@ -58,7 +58,7 @@ class Migration(NamedTuple):
 
 
 def known() -> list[Migration]:
-    """Returns the migrations of this version, in order."""
+    """Return the migrations of this version, in order."""
     found = []
     for entry in resources.files("dispatcher.store").joinpath("migrations").iterdir():
         if entry.name.endswith(".sql"):
@@ -77,7 +77,7 @@ async def _state(connection: "Reach") -> "Record":
 
 
 async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
-    """Returns what has not been applied of `phase` (`pre`, `post`, `all`).
+    """Return what has not been applied of `phase` (`pre`, `post`, `all`).
 
     Raises:
         SchemaError: an applied file was changed since, or an applied `post` file is unknown to this
@@ -104,7 +104,7 @@ async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
 
 
 async def require(connection: "Reach") -> None:
-    """Checks that the schema fits: all `pre` files applied, no unknown `post` one.
+    """Check that the schema fits: all `pre` files applied, no unknown `post` one.
 
     Raises:
         SchemaError: absent, too old or too new; the text says what to do.
@@ -119,12 +119,12 @@ async def require(connection: "Reach") -> None:
 
 
 def _nothing(_: str) -> None:
-    """Reports to no one."""
+    """Report to no one."""
 
 
 @asynccontextmanager
 async def step(connection: "Connection[Record]") -> AsyncIterator[None]:
-    """Runs its block in a transaction whose settings are those of a migration."""
+    """Run its block in a transaction whose settings are those of a migration."""
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(_BEGIN)
         yield
@@ -136,7 +136,7 @@ async def migrate(
     *,
     report: Callable[[str], None] = _nothing,
 ) -> list[str]:
-    """Applies what is pending of `phase` and returns the names, in order.
+    """Apply what is pending of `phase` and return the names, in order.
 
     `report` receives a sentence when a lock is waited for, with the sessions that hold it.
 
@@ -168,7 +168,7 @@ async def patiently(
     action: Callable[[], Awaitable[Result]],
     report: Callable[[str], None] = _nothing,
 ) -> Result:
-    """Runs an action whose lock_timeout is short again and again, for half a minute.
+    """Run an action whose lock_timeout is short again and again, for half a minute.
 
     Raises:
         SchemaError: a lock was held all the time; the message names the holders.
@@ -250,19 +250,19 @@ async def _apply_next(connection: "Connection[Record]", phase: str) -> str | Non
 
 
 async def definitions(connection: "Reach") -> dict[str, str]:
-    """Returns what the schema holds its rows to, as Postgres prints it, by kind and name."""
+    """Return what the schema holds its rows to, as Postgres prints it, by kind and name."""
     return {row["name"]: row["definition"] for row in await connection.fetch(_DEFINITIONS)}
 
 
 def expected_definitions() -> dict[str, str]:
-    """Returns the same as this version's migrations make it."""
+    """Return the same as this version's migrations make it."""
     text = resources.files("dispatcher.store").joinpath("definitions.json").read_bytes()
     expected: dict[str, str] = orjson.loads(text)
     return expected
 
 
 async def definition_problems(connection: "Reach") -> list[str]:
-    """Returns where CHECKs, defaults, triggers and functions differ from this version's.
+    """Return where CHECKs, defaults, triggers and functions differ from this version's.
 
     What a newer `pre` migration has added is no problem.
     """
@@ -278,7 +278,7 @@ async def definition_problems(connection: "Reach") -> list[str]:
 async def set_notify(
     connection: "Connection[Record]", *, wanted: bool, report: Callable[[str], None] = _nothing
 ) -> bool:
-    """Attaches or drops the trigger that wakes a sleeping dispatcher; returns whether it changed anything."""
+    """Attaches or drops the trigger that wakes a sleeping dispatcher; return whether it changed anything."""
 
     async def change() -> bool:
         async with step(connection):
@@ -293,14 +293,14 @@ async def set_notify(
 
 
 async def has_notify(connection: "Connection[Record]") -> bool:
-    """Returns whether producers' commits wake a sleeping dispatcher."""
+    """Return whether producers' commits wake a sleeping dispatcher."""
     return bool(await connection.fetchval(statement("producer_notify_attached")))
 
 
 async def grant_producers(
     connection: "Connection[Record]", *, report: Callable[[str], None] = _nothing
 ) -> str | None:
-    """Makes the role that producers are granted; returns the SQL for the DBA where that is not permitted."""
+    """Make the role that producers are granted; return the SQL for the DBA where that is not permitted."""
     sql = statement("producer_role")
 
     async def grant() -> None:
@@ -331,5 +331,5 @@ async def grant_producers(
 
 
 async def producers_problems(connection: "Reach") -> list[str]:
-    """Returns what the producers' role lacks, in words; nothing if it is as it should be."""
+    """Return what the producers' role lacks, in words; nothing if it is as it should be."""
     return [row["problem"] for row in await connection.fetch(statement("producer_role_problems"))]

@@ -126,7 +126,7 @@ class Claim:
     async def write(
         self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
     ) -> None:
-        """Writes the events with their bodies and deliveries; they exist when the claim's block has ended."""
+        """Write the events with their bodies and deliveries; they exist when the claim's block has ended."""
         self.is_written = True
         events, further = self._event_rows(bodies)
         await self._copy("event", _EVENT_COLUMNS, events)
@@ -162,7 +162,7 @@ class Claim:
             )
 
     def _event_rows(self, bodies: list[BodyRow]) -> tuple[list[tuple[object, ...]], list[BodyRow]]:
-        """Returns the events' rows, each with one of its bodies, and the bodies that are left over.
+        """Return the events' rows, each with one of its bodies, and the bodies that are left over.
 
         The data of an event are found within a body that has them as they were written. Only where
         none has, they are stored a second time.
@@ -223,7 +223,7 @@ class Claim:
         await self._connection.execute(_KEEP)
 
     async def announce(self, incarnation: str) -> None:
-        """Tells the other replicas, once this commits, that there is something for them."""
+        """Return the other replicas, once this commits, that there is something for them."""
         await self._connection.execute(_ANNOUNCE, incarnation)
 
 
@@ -276,7 +276,7 @@ class Outbox:
         event_id: str | None = None,
         tenants: dict[int, str] | None = None,
     ) -> AsyncIterator[Claim]:
-        """Yields a claim on the oldest waiting events, on a certain one, or on picked ones; perhaps on none.
+        """Yield a claim on the oldest waiting events, on a certain one, or on picked ones; perhaps on none.
 
         Raises:
             BatchRefusedError: a statement failed for what these events hold.
@@ -295,7 +295,7 @@ class Outbox:
             raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
 
     async def oldest(self) -> str | None:
-        """Returns the id of the oldest waiting event."""
+        """Return the id of the oldest waiting event."""
         value: str | None = await self._database.fetch_value(_OLDEST)
         return value
 
@@ -356,7 +356,7 @@ class Outbox:
             self._census.claimed(events[0].tenant, rows[-1]["position"])
 
     async def pick(self, events_max: int) -> Pick:
-        """Returns events of tenants that wait behind another tenant's backlog, in turns.
+        """Return events of tenants that wait behind another tenant's backlog, in turns.
 
         Raises:
             StoreUnavailableError: not now.
@@ -386,10 +386,10 @@ class Outbox:
         return self._census.pick(events_max)
 
     def leave(self, position: int) -> None:
-        """Leaves an event that Postgres refused to the claim by position, which can set it aside."""
+        """Leave an event that Postgres refused to the claim by position, which can set it aside."""
         self._census.leave(position)
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
-        """Forgets ids that producers gave more than `days` ago; returns how many."""
+        """Forget ids that producers gave more than `days` ago; return how many."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_FORGET, days, rows_max))

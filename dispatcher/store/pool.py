@@ -83,7 +83,7 @@ class _PoolerFoundError(Exception):
 
 
 async def _keep_session(_: "Connection[Record]") -> None:
-    """Takes the place of the pool's reset query: no state is left behind, so a round trip is saved."""
+    """Take the place of the pool's reset query: no state is left behind, so a round trip is saved."""
 
 
 class Database:
@@ -92,7 +92,7 @@ class Database:
     def __init__(
         self, url: str | UrlSource, *, connections_max: int = 8, statement_cache_size: int = 100
     ) -> None:
-        """Validates the URL; a source of its own lets credentials be rotated.
+        """Validate the URL; a source of its own lets credentials be rotated.
 
         Raises:
             ConfigurationError: the URL is malformed or cannot be honoured.
@@ -106,7 +106,7 @@ class Database:
         self._pool: Pool[Record] | None = None
 
     async def open(self) -> None:
-        """Makes the pool; connects to nothing yet."""
+        """Make the pool; connects to nothing yet."""
         self._pool = asyncpg.create_pool(
             connect=cast("Any", self._connector.connect_for_pool),
             min_size=0,
@@ -127,7 +127,7 @@ class Database:
         }
 
     async def _pin_session(self, connection: "Reach") -> None:
-        """Prepares a new connection for single statements.
+        """Prepare a new connection for single statements.
 
         Raises:
             _PoolerFoundError: it is not ours alone.
@@ -151,13 +151,13 @@ class Database:
         await self._pool.expire_connections()
 
     async def close(self) -> None:
-        """Throws all connections away; waits for nobody."""
+        """Throw all connections away; wait for nobody."""
         if self._pool is not None:
             self._pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Reach"]:
-        """Yields a connection; one that met an outage, or whose user was cancelled, is thrown away."""
+        """Yield a connection; one that met an outage, or whose user was cancelled, is thrown away."""
         assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
             connection = await self._acquire()
@@ -197,7 +197,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, waits_for_disk: bool = True) -> AsyncIterator["Reach"]:
-        """Yields a connection inside a transaction that commits when the block ends well.
+        """Yield a connection inside a transaction that commits when the block ends well.
 
         Without `waits_for_disk` the commit returns before it is durable (`synchronous_commit = off`):
         if the server crashes within the next moments, the whole transaction is lost.
@@ -231,7 +231,7 @@ class Database:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator["Reach"]:
-        """Yields a connection for a single statement; a row's fault becomes a `DataFaultError`.
+        """Yield a connection for a single statement; a row's fault becomes a `DataFaultError`.
 
         Preparing and running it are two round trips. A pooler may send the second to another server
         unless they are one transaction.
@@ -242,28 +242,28 @@ class Database:
                 yield connection
 
     async def fetch(self, sql: str, *parameters: object) -> "list[Record]":
-        """Runs one statement on its own and returns its rows."""
+        """Run one statement on its own and return its rows."""
         async with self._alone() as connection:
             return await connection.fetch(sql, *parameters)
 
     async def fetch_row(self, sql: str, *parameters: object) -> "Record | None":
-        """Runs one statement on its own and returns its first row."""
+        """Run one statement on its own and return its first row."""
         async with self._alone() as connection:
             return await connection.fetchrow(sql, *parameters)
 
     async def fetch_value(self, sql: str, *parameters: object) -> Any:  # noqa: ANN401 -- as the column is
-        """Runs one statement on its own and returns the first column of its first row."""
+        """Run one statement on its own and return the first column of its first row."""
         async with self._alone() as connection:
             return await connection.fetchval(sql, *parameters)
 
     async def execute(self, sql: str, *parameters: object) -> str:
-        """Runs one statement on its own and returns its command tag."""
+        """Run one statement on its own and return its command tag."""
         async with self._alone() as connection:
             return await connection.execute(sql, *parameters)
 
 
 def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
-    """Turns rows into `count` columns for unnest(), which a batch of none has as well."""
+    """Turn rows into `count` columns for unnest(), which a batch of none has as well."""
     return (
         [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
     )
@@ -283,7 +283,7 @@ def data_faults() -> Iterator[None]:
 
 
 def is_about_rows(error: asyncpg.PostgresError) -> bool:
-    """Tells whether the contents of rows are at fault: bad data, or a named rule that they break.
+    """Return whether the contents of rows are at fault: bad data, or a named rule that they break.
 
     What else Postgres refuses (a missing partition, privilege or column) is no row's fault, and is
     mended by a person.
@@ -294,7 +294,7 @@ def is_about_rows(error: asyncpg.PostgresError) -> bool:
 
 
 def _throw_away(connection: "Reach") -> None:
-    """Ends a connection at once; one that has ended by itself is left alone."""
+    """End a connection at once; one that has ended by itself is left alone."""
     with contextlib.suppress(asyncpg.InterfaceError):
         connection.terminate()
 

@@ -1,10 +1,10 @@
-"""The REST API: JSON in and out over the operations, and OpenAPI 3.1 made from the same table.
+"""The REST API: JSON requests and responses over the operations, and OpenAPI 3.1 from the same route table.
 
     request ─▶ dispatch.py ─▶ handler (endpoints, events, deliveries, access) ─▶ operation ─▶ JSON
-                  │ body.py, kinds.py: read and judged          table.py: which handler, who may
-                  └ problems.py: every error                    requests.py, answers.py: the types
-                                                                openapi.py, docs.py: what it says of itself
+                  │ body.py, kinds.py: parse and validate       table.py: routes and permissions
+                  └ problems.py: every error                    requests.py, answers.py: types
+                                                                openapi.py, docs.py: documentation
 
-A handler turns names into arguments and no more: roles, tenants and rules are the operations', which
-console and command line share.
+A handler only maps parameters to arguments. Roles, tenants and rules belong to the operations, which the
+console and the command line share.
 """

@@ -2,15 +2,19 @@
 
     browser ── session ──▶ site ──▶ a page ──▶ operations ──▶ Postgres
                             │          │
-                     guard (CSP,    templates (escaped), words in Thai or English
+                     guard (CSP,    templates (escaped), messages in Thai or English
                      origin, token)
 
-What is always true: every page works without scripts, which only make it quicker (htmx puts parts in
-place, a small script of ours knows the keys and shows the live tail); text from outside is text,
-never markup; a change is a POST from a page of ours and ends in a redirect, or, where a secret is
-shown once, in a page that no cache keeps. After a crash people sign in no second time: sessions are
-in the database. While Postgres is slow or away, a page is answered within its bound by one that says
-so; the pages' pool is apart from the deliveries', so looking costs no delivery its connection.
+Invariants:
+
+* Every page works without scripts. Scripts only make it quicker: htmx replaces parts of a page, and a
+  small script of ours handles the keyboard and renders the live tail.
+* Text from outside is always escaped and never markup.
+* A change is a POST from a page of ours. It ends in a redirect, or in a page that no cache keeps if a
+  secret is shown once.
+* Sessions are in the database, so that a crash signs out no user.
+* While Postgres is slow or unavailable, a request gets an error page within its time limit. Pages have a
+  connection pool of their own, so that they never take a connection from deliveries.
 """
 
 from aiohttp import web
@@ -38,9 +42,9 @@ __all__ = ["add_console"]
 def add_console(
     application: web.Application, operations: Operations, auth: Auth, settings: Settings
 ) -> Site:
-    """Puts the console's pages into the application."""
+    """Add the console's pages to the application."""
     site = Site(operations, auth, settings)
-    # The tail before one delivery: of two paths that fit, the first one is taken.
+    # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
     for module in (session, overview, endpoints, trial, secrets, tail, deliveries, events, administration):  # fmt: skip
         for route in module.ROUTES:
             site.add(application, route)

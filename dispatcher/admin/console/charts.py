@@ -1,7 +1,7 @@
-"""The geometry of charts: numbers in, places in a drawing of fixed size out; the templates draw.
+"""Computes the geometry of charts: coordinates in a drawing of fixed size, which the templates render.
 
-A chart is an SVG with presentation attributes alone, as the policy on styles asks. Its figures stand
-in a table beside it.
+A chart is an SVG with presentation attributes only, because the content security policy forbids inline
+styles. A table next to it has its figures.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _GAP: Final = 2
 
 
 class Bar(NamedTuple):
-    """One hour: where its good and its bad part are drawn."""
+    """One hour: the coordinates of its succeeded and its failed part."""
 
     x: float
     width: float
@@ -28,7 +28,7 @@ class Bar(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """A chart of stacked bars and the number at its top."""
+    """A chart of stacked bars and the value at its top."""
 
     bars: tuple[Bar, ...]
     top: int
@@ -37,7 +37,7 @@ class Bars(NamedTuple):
 def bars(
     counts: Sequence[tuple[int, int]], *, width: float = WIDTH, height: float = HEIGHT
 ) -> Bars:
-    """Returns bars for (good, bad) counts; what is not nothing is at least one pixel high."""
+    """Return bars for (succeeded, failed) counts; a count above zero is at least one pixel high."""
     top = round_up(max((ok + not_ok for ok, not_ok in counts), default=0))
     step = width / max(1, len(counts))
     drawn = []
@@ -58,26 +58,26 @@ def bars(
 
 
 def spark(counts: Sequence[tuple[int, int]]) -> Bars:
-    """Returns the same, small enough for a row of a table."""
+    """Return bars that are small enough for a table row."""
     return bars(counts, width=SPARK_WIDTH, height=SPARK_HEIGHT)
 
 
 class Line(NamedTuple):
-    """A line through the hours that have a value, in pieces, and the value at the chart's top."""
+    """A line through the hours that have a value: its pieces, and its isolated points."""
 
     pieces: tuple[str, ...]
     dots: tuple[tuple[float, float], ...]
 
 
 class Lines(NamedTuple):
-    """Several lines on one scale."""
+    """Several lines on one scale, and the value at the chart's top."""
 
     lines: tuple[Line, ...]
     top: float
 
 
 def lines(series: Sequence[Sequence[float | None]]) -> Lines:
-    """Returns a line for each series; an hour without a value breaks it."""
+    """Return a line for each series; an hour without a value breaks it."""
     values = [value for one in series for value in one if value is not None]
     top = round_up_real(max(values, default=0.0))
     return Lines(tuple(_line(one, top) for one in series), top)
@@ -109,12 +109,12 @@ def _length(value: int, top: int, height: float) -> float:
 
 
 def round_up(value: int) -> int:
-    """Returns the next of 1, 2, 5, 10, 20, 50, ...: a number that the eye can divide by."""
+    """Return the next of 1, 2, 5, 10, 20, 50, ..., which make a readable scale."""
     return int(round_up_real(float(max(1, value))))
 
 
 def round_up_real(value: float) -> float:
-    """Returns the same for a number that may be below 1."""
+    """Return the next of 1, 2, 5 times a power of ten, which may be below 1."""
     if value <= 0:
         return 1.0
     power: float = 10.0 ** (ceil(log10(value)) - 1)

@@ -1,9 +1,9 @@
-"""The console's cookies: the session, and how things are shown.
+"""The console's cookies: the session, and the display preferences.
 
-The session's cookie goes over TLS alone (`__Host-`: no other host and no other path can set it), but
-for a peer on this machine, where there is no TLS. The others are no secrets, and each value is
-judged anew whenever it comes: a language, a theme, a zone. The script that finds out the browser's
-zone writes the last one, so that one is not HttpOnly.
+The session cookie is sent over TLS only (`__Host-`: no other host and no other path can set it), except
+for a peer on this machine without TLS. The preferences (language, theme, time zone) are not secret, and
+each value is validated on every request. The script that detects the browser's zone writes the zone
+cookie, which is therefore not HttpOnly.
 """
 
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ _YEAR_SECONDS: Final = 365 * 86_400
 
 
 class Peer(NamedTuple):
-    """Who is at the other end of a request."""
+    """The client of a request."""
 
     address: str
     is_encrypted: bool
@@ -25,17 +25,17 @@ class Peer(NamedTuple):
 
 
 def is_bare(peer: Peer) -> bool:
-    """Tells whether a session's cookie may go without TLS."""
+    """Return whether the session cookie may be sent without TLS."""
     return peer.is_loopback and not peer.is_encrypted
 
 
 def session_cookie(peer: Peer) -> str:
-    """Returns the name of the session's cookie."""
+    """Return the name of the session cookie."""
     return "dispatcher_session" if is_bare(peer) else "__Host-dispatcher_session"
 
 
 def set_session(answer: web.Response, peer: Peer, value: str, seconds: float) -> None:
-    """Gives the browser a session."""
+    """Set the session cookie."""
     answer.set_cookie(
         session_cookie(peer),
         value,
@@ -48,12 +48,12 @@ def set_session(answer: web.Response, peer: Peer, value: str, seconds: float) ->
 
 
 def drop_session(answer: web.Response, peer: Peer) -> None:
-    """Takes the session from the browser."""
+    """Delete the session cookie."""
     answer.del_cookie(
         session_cookie(peer), path="/", httponly=True, secure=not is_bare(peer), samesite="Lax"
     )
 
 
 def keep(answer: web.Response, name: str, value: str) -> None:
-    """Sets one of the others for a year."""
+    """Set a preference cookie for a year."""
     answer.set_cookie(name, value, path="/", max_age=_YEAR_SECONDS, samesite="Lax")

@@ -1,4 +1,4 @@
-"""Turns errors into pages that say what happened and what to do."""
+"""Turns errors into pages that show the cause and the next step."""
 
 from typing import Final
 
@@ -30,7 +30,7 @@ RETRY_AFTER_SECONDS: Final = 5
 
 
 def failure_page(visit: Visit, error: DispatcherError | web.HTTPException) -> web.StreamResponse:
-    """Returns the page of an error; a redirect that was raised is let through."""
+    """Return the page of an error; raise a redirect again."""
     if isinstance(error, web.HTTPException):
         if error.status < 400:  # noqa: PLR2004 -- no error
             raise error
@@ -57,7 +57,7 @@ def failure_page(visit: Visit, error: DispatcherError | web.HTTPException) -> we
 def error_page(
     visit: Visit, status: int, detail: str, faults: list[tuple[str, str]] | None = None
 ) -> web.Response:
-    """Returns the page of a status; `detail` is the error's own text, shown below ours."""
+    """Return the page of a status; `detail` is the message of the error, shown below ours."""
     return visit.page(
         "error.html",
         status=status,

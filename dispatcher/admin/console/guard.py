@@ -1,9 +1,9 @@
-"""Keeps other sites out of the console: headers of every answer, where a form may come from, forms sent twice.
+"""Protects the console from other sites: response headers, the origin of forms, and repeated forms.
 
-What always holds: a change is a POST that carries its session's token and comes from a page of ours;
-nothing inline runs, nothing is framed, nothing is kept by a cache. A form that was answered by this
-process once is refused when it comes again, so that going back and sending it again makes no second
-token, secret or test event; the memory of forms is bounded, and a restart forgets them.
+Invariants: a change is a POST that carries the CSRF token of its session and comes from a page of ours.
+No inline script or style runs, no page is framed, and no cache keeps a page. A form that this process has
+already handled is refused, so that going back and submitting it again creates no second token, secret or
+test event. The number of remembered forms is bounded, and a restart clears them.
 """
 
 import hmac
@@ -31,11 +31,11 @@ FORMS_REMEMBERED_MAX: Final = 10_000
 
 
 def comes_from_us(headers: Mapping[str, str]) -> bool:
-    """Tells whether a form was sent by a page of this listener, as far as the browser says.
+    """Return whether the browser's headers show that a page of this listener sent the form.
 
-    `Sec-Fetch-Site` decides where it is sent. An older browser's `Origin` must name the host that
-    was asked; the scheme is not compared, since TLS may end before us. A client that sends neither
-    is no browser that another site could misuse.
+    `Sec-Fetch-Site` decides if it is present. The `Origin` of an older browser must name the requested
+    host; the scheme is not compared, because a proxy may terminate TLS. A client that sends neither
+    header is not a browser that another site could misuse.
     """
     site = headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -43,28 +43,28 @@ def comes_from_us(headers: Mapping[str, str]) -> bool:
     origin = headers.get("Origin")
     if origin is None:
         return True
-    # An origin has no path. urlsplit() raises for brackets that hold no address, on newer Pythons alone.
+    # An origin has no path. urlsplit() raises for brackets without an address, but only on newer Pythons.
     return origin.partition("://")[2].lower() == headers.get("Host", "").lower() != ""
 
 
 def same_token(given: object, expected: str) -> bool:
-    """Compares a form's token with the session's, in the same time whatever they are."""
+    """Compare a form's token with the session's, in constant time."""
     return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())
 
 
 class Forms:
-    """The forms that were answered already; written by the handlers of one event loop."""
+    """The forms that were already handled; written by the handlers of one event loop."""
 
     def __init__(self) -> None:
         self._answered: OrderedDict[str, None] = OrderedDict()
 
     @staticmethod
     def new_id() -> str:
-        """Returns the id of a form that is about to be shown."""
+        """Return an id for a new form."""
         return secrets.token_urlsafe(16)
 
     def take(self, form_id: str) -> bool:
-        """Notes a form; returns whether it came for the first time."""
+        """Record a form; return whether it was submitted for the first time."""
         if form_id in self._answered:
             return False
         self._answered[form_id] = None
@@ -73,5 +73,5 @@ class Forms:
         return True
 
     def forget(self, form_id: str) -> None:
-        """Lets a form come again: it was refused, and is corrected."""
+        """Allow a form to be submitted again, because it was refused and will be corrected."""
         self._answered.pop(form_id, None)

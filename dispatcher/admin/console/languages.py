@@ -1,7 +1,7 @@
-"""The console's words in Thai and English: flat catalogues, one JSON file each, with equal keys.
+"""The console's messages in Thai and English: flat catalogues, one JSON file each, with equal keys.
 
-A text may hold `{names}` that are filled with values; what comes out is text and is escaped where it
-is written. A key that is not there is an error, never a blank: tests ask for every key.
+A message may contain `{names}`, which are replaced by values. The result is plain text, and templates
+escape it. A missing key is an error and never an empty string; tests request every key.
 """
 
 from collections.abc import Mapping
@@ -26,30 +26,30 @@ class Language:
         self.texts = texts
 
     def text(self, key: str, /, **values: object) -> str:
-        """Returns the text of a key, its names filled.
+        """Return the message of a key, with its names replaced.
 
         Raises:
-            KeyError: there is no such key, or a name has no value.
+            KeyError: the key does not exist, or a name has no value.
         """
         found = self.texts[key]
         return found.format_map(values) if values else found
 
     def word(self, group: str, value: object) -> str:
-        """Returns the word for a value of a closed set, and the value itself where it is not of it."""
+        """Return the label of a value of a closed set; the value itself if it has no label."""
         return self.texts.get(f"{group}.{value}", str(value))
 
 
 @cache
 def load() -> Mapping[str, Language]:
-    """Returns the languages by code."""
+    """Return the languages by code."""
     texts = {code: orjson.loads((_FOLDER / f"{code}.json").read_bytes()) for code in NAMES}
-    # The English sentences of a problem's code are those of the API.
+    # The English messages of problem codes are those of the API.
     texts["en"] |= {f"invalid.{code}": " ".join(both) for code, both in SENTENCES.items()}
     return {code: Language(code, found) for code, found in texts.items()}
 
 
 def choose(chosen: str | None, accepted: str | None) -> Language:
-    """Returns the language that was chosen, else the one that the browser likes best, else English."""
+    """Return the chosen language, otherwise the one that the browser prefers, otherwise English."""
     languages = load()
     if chosen is not None and chosen in languages:
         return languages[chosen]

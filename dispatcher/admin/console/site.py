@@ -76,11 +76,11 @@ class Site:
         )
 
     def now(self) -> datetime:
-        """Returns the present moment."""
+        """Return the present moment."""
         return self.operations.deployment.clock.now()
 
     def render(self, template: str, values: Mapping[str, object]) -> str:
-        """Returns a page's text."""
+        """Return a page's text."""
         return self._templates.get_template(template).render(values)
 
     @property
@@ -103,7 +103,7 @@ class Site:
         return answer
 
     def add(self, application: web.Application, route: Route) -> None:
-        """Puts a page into the application."""
+        """Put a page into the application."""
         application.router.add_route(route.method, route.path, self._handler(route))
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -124,7 +124,7 @@ class Site:
         return answer
 
     def peer(self, request: web.Request) -> Peer:
-        """Returns who is at the other end."""
+        """Return who is at the other end."""
         trusted = self.settings.http.trusted_proxies
         return Peer(
             peers.address_of(request, trusted),
@@ -137,11 +137,11 @@ class Site:
         return None if cookie is None else await self.auth.actor_of_session(cookie)
 
     async def is_signed_in(self, request: web.Request) -> bool:
-        """Tells whether the session still lives."""
+        """Return whether the session still lives."""
         return await self._session(request) is not None
 
     def visit(self, request: web.Request) -> Visit:
-        """Returns a visit of nobody yet."""
+        """Return a visit of nobody yet."""
         theme = request.cookies.get(THEME_COOKIE, "")
         return Visit(
             site=self,
@@ -199,5 +199,5 @@ def _to_sign_in(visit: Visit) -> web.Response:
 
 
 def _back(request: web.Request) -> str:
-    """Returns where to go after signing in: the page that was asked for, or the one with the form."""
+    """Return where to go after signing in: the page that was asked for, or the one with the form."""
     return request.path_qs if request.method in {"GET", "HEAD"} else "/"

@@ -33,13 +33,13 @@ class Zone(NamedTuple):
 
 @cache
 def zone_names() -> tuple[str, ...]:
-    """Returns the zones that one can choose."""
+    """Return the zones that one can choose."""
     names = (name for name in available_timezones() if "/" in name and not name.startswith("Etc/"))
     return (UTC_NAME, *sorted(names))
 
 
 def read_zone(cookie: str | None) -> Zone:
-    """Returns the zone of a cookie such as `auto:Asia/Bangkok`; of anything else UTC."""
+    """Return the zone of a cookie such as `auto:Asia/Bangkok`; of anything else UTC."""
     source, _, name = (cookie or "").partition(":")
     if source in {"auto", "set"} and (name == UTC_NAME or name in available_names()):
         return Zone(name, source)
@@ -48,7 +48,7 @@ def read_zone(cookie: str | None) -> Zone:
 
 @cache
 def available_names() -> frozenset[str]:
-    """Returns every zone that this system knows."""
+    """Return every zone that this system knows."""
     return frozenset(available_timezones())
 
 
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
 
 
 def moment(text: str | None, zone: Zone) -> Moment | None:
-    """Returns the forms of an instant as the operations give it, which may be a day that is too far."""
+    """Return the forms of an instant as the operations give it, which may be a day that is too far."""
     if text is None:
         return None
     at = datetime.fromisoformat(text)
@@ -75,7 +75,7 @@ def moment(text: str | None, zone: Zone) -> Moment | None:
 
 
 def span(seconds: float | None, units: Mapping[str, str]) -> str:
-    """Returns a span with at most two units, as in `1 h 5 m`; `units` has `d h m s ms`."""
+    """Return a span with at most two units, as in `1 h 5 m`; `units` has `d h m s ms`."""
     if seconds is None:
         return NOTHING
     if seconds < 1:
@@ -97,7 +97,7 @@ def span(seconds: float | None, units: Mapping[str, str]) -> str:
 
 
 def size(count: float | None) -> str:
-    """Returns bytes with a binary unit."""
+    """Return bytes with a binary unit."""
     if count is None:
         return NOTHING
     value = float(count)
@@ -109,7 +109,7 @@ def size(count: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Returns a share of 1 in percent; only what is whole is 100 %, only nothing is 0 %."""
+    """Return a share of 1 in percent; only what is whole is 100 %, only nothing is 0 %."""
     if value is None:
         return NOTHING
     percent = value * 100
@@ -121,5 +121,5 @@ def share(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Returns a number with spaces between thousands, which means the same in every language."""
+    """Return a number with spaces between thousands, which means the same in every language."""
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -62,11 +62,11 @@ class Visit:
         return self.actor
 
     def query(self, name: str) -> str | None:
-        """Returns a parameter of the address without spaces around it; None where it says nothing."""
+        """Return a parameter of the address without spaces around it; None where it says nothing."""
         return self.request.query.get(name, "").strip() or None
 
     def text(self, key: str, /, **values: object) -> str:
-        """Returns a text in the viewer's language."""
+        """Return a text in the viewer's language."""
         return self.language.text(key, **values)
 
     def problem(self, error: DispatcherError) -> str:
@@ -78,7 +78,7 @@ class Visit:
         return self.text(f"invalid.{problem.code}", **problem.values)
 
     def part(self, name: str) -> str:
-        """Returns a part of the path.
+        """Return a part of the path.
 
         Raises:
             NotFoundError: it could not be a part of anything that we made.
@@ -117,7 +117,7 @@ class Visit:
         self.lists = lists
 
     def page(self, template: str, *, status: int = 200, **values: object) -> web.Response:
-        """Returns a page."""
+        """Return a page."""
         note = self.request.cookies.get(NOTE_COOKIE)
         body = self.site.render(template, {**self._context(), "note": note, **values})
         answer = web.Response(text=body, status=status, content_type="text/html", charset="utf-8")
@@ -127,7 +127,7 @@ class Visit:
         return answer
 
     def go(self, path: str, note: str | None = None) -> web.Response:
-        """Returns a redirect after a form, with the key of a note for the next page."""
+        """Return a redirect after a form, with the key of a note for the next page."""
         answer = web.Response(status=303, headers={**PAGE_HEADERS, "Location": path})
         if note is not None:
             answer.set_cookie(
@@ -136,7 +136,7 @@ class Visit:
         return answer
 
     def address(self, path: str | None = None, /, **changes: object) -> str:
-        """Returns this page's address, or another path, with some parameters changed; None drops one."""
+        """Return this page's address, or another path, with some parameters changed; None drops one."""
         parameters = [] if path is not None else list(self.request.query.items())
         kept = [(name, value) for name, value in parameters if name not in changes]
         kept += [(name, str(value)) for name, value in changes.items() if value is not None]
@@ -144,11 +144,11 @@ class Visit:
         return (path or self.request.path) + (f"?{query}" if query else "")
 
     def may(self, role: str) -> bool:
-        """Tells whether the viewer has a role or a larger one."""
+        """Return whether the viewer has a role or a larger one."""
         return self.actor is not None and self.actor.may(Role(role))
 
     def _options(self, group: str, values: Iterable[object]) -> list[tuple[str, str]]:
-        """Returns the values of a choice with their words."""
+        """Return the values of a choice with their words."""
         return [(str(value), self.language.word(group, value)) for value in values]
 
     def _context(self) -> dict[str, object]:
@@ -199,7 +199,7 @@ class Visit:
 
 
 def local_path(text: str | None) -> str:
-    """Returns a path of ours to go to, `/` for anything that could lead elsewhere."""
+    """Return a path of ours to go to, `/` for anything that could lead elsewhere."""
     if text is None or not text.startswith("/") or text.startswith(("//", "/\\")):
         return "/"
     return text if text.isprintable() and len(text) < 2000 else "/"  # noqa: PLR2004 -- any address of ours

@@ -68,7 +68,7 @@ class Viewer:
         self._filled = asyncio.Event()
 
     def wants(self, new: NewAttempt) -> bool:
-        """Tells whether this attempt is for this viewer."""
+        """Return whether this attempt is for this viewer."""
         delivery = new.delivery
         return (self._tenant is None or delivery.tenant == self._tenant) and (
             self._endpoint_id is None or delivery.endpoint_id == self._endpoint_id
@@ -85,11 +85,11 @@ class Viewer:
         self._filled.set()
 
     def sample(self) -> None:
-        """Notes that the poll did not read all that there was."""
+        """Note that the poll did not read all that there was."""
         self._is_sample = True
 
     async def next(self, timeout_seconds: float) -> Batch:
-        """Returns what is new, after at most so long; then perhaps nothing, which is a heartbeat's time."""
+        """Return what is new, after at most so long; then perhaps nothing, which is a heartbeat's time."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._filled.wait()
@@ -118,7 +118,7 @@ class Tail:
     async def watch(
         self, actor: Actor, *, tenant: str | None = None, endpoint_id: str | None = None
     ) -> AsyncIterator[Viewer]:
-        """Yields a viewer of what is recorded from now on.
+        """Yield a viewer of what is recorded from now on.
 
         Raises:
             NotFoundError: the tenant is not the actor's. TooManyError: too many watch already.
@@ -138,7 +138,7 @@ class Tail:
                 self._watched.clear()
 
     async def run(self) -> None:
-        """Polls while somebody watches, until cancelled."""
+        """Poll while somebody watches, until cancelled."""
         while True:
             if not self._viewers:
                 self._days.clear()
@@ -152,7 +152,7 @@ class Tail:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _poll(self) -> None:
-        """Reads what is new; the first poll after a pause only notes where the ends are."""
+        """Read what is new; the first poll after a pause only notes where the ends are."""
         since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
         async with self._database.reading() as connection:
             days = await read_days(connection)
@@ -172,7 +172,7 @@ class Tail:
             self._give_out(unseen)
 
     def _unseen(self, new: list[NewAttempt]) -> list[NewAttempt]:
-        """Returns those that no poll has read before, oldest first."""
+        """Return those that no poll has read before, oldest first."""
         unseen = [one for one in new if _key(one) not in self._seen]
         self._seen.update(dict.fromkeys(map(_key, unseen)))
         while len(self._seen) > SEEN_MAX:

@@ -16,11 +16,11 @@ class Spans:
         self._clock = clock
 
     def fanned_out(self, events: Sequence[Event]) -> None:
-        """Tells of events whose deliveries exist."""
+        """Return of events whose deliveries exist."""
         self._tracing.fanned_out(events, self._clock.now())
 
     def attempted(self, results: Sequence[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
-        """Tells of recorded attempts; a fenced one is another replica's to tell."""
+        """Return of recorded attempts; a fenced one is another replica's to tell."""
         for result in results:
             delivery, response = result.delivery, result.response
             if delivery.traceparent is None or delivery.id in fenced:

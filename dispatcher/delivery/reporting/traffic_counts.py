@@ -111,7 +111,7 @@ class TrafficCounts:
         """Set once `run` has written what it could."""
 
     def add(self, result: AttemptResult) -> None:
-        """Counts a committed attempt."""
+        """Count a committed attempt."""
         counts = self._counts.get(result.endpoint.id)
         if counts is None:
             counts = self._counts[result.endpoint.id] = Counts(result)
@@ -128,7 +128,7 @@ class TrafficCounts:
                 counts.failed_count += 1
 
     def stop(self) -> None:
-        """Lets `run` end after a last flush."""
+        """Let `run` end after a last flush."""
         self._is_stopping = True
         self._woken.set()
 
@@ -137,7 +137,7 @@ class TrafficCounts:
         self._woken.set()
 
     async def run(self) -> None:
-        """Flushes every few seconds until stopped; what fails is tried again next time."""
+        """Flush every few seconds until stopped; what fails is tried again next time."""
         try:
             stopping = False
             flushed_at = float("-inf")
@@ -164,7 +164,7 @@ class TrafficCounts:
             self.ended.set()
 
     async def flush(self) -> None:
-        """Writes what was counted, and what changed of breakers and figures.
+        """Write what was counted, and what changed of breakers and figures.
 
         Raises:
             StoreUnavailableError: the counts are kept for the next time. BatchRefusedError: they
@@ -194,7 +194,7 @@ class TrafficCounts:
         probe.hit("traffic.flushed")
 
     def _keep(self, counts: Mapping[EndpointId, Counts]) -> None:
-        """Puts counts that were not written back to those that came meanwhile."""
+        """Put counts that were not written back to those that came meanwhile."""
         for endpoint_id, had in counts.items():
             now = self._counts.setdefault(endpoint_id, had)
             if now is not had:
@@ -202,7 +202,7 @@ class TrafficCounts:
 
 
 def merge(into: Counts, more: Counts) -> None:
-    """Adds counts to counts; the last attempt stays the first one's."""
+    """Add counts to counts; the last attempt stays the first one's."""
     into.groups = [a + b for a, b in zip(into.groups, more.groups, strict=True)]
     into.latency = [a + b for a, b in zip(into.latency, more.latency, strict=True)]
     into.succeeded_count += more.succeeded_count
@@ -210,7 +210,7 @@ def merge(into: Counts, more: Counts) -> None:
 
 
 def rows_of(counts: Mapping[EndpointId, Counts]) -> list[TrafficRow]:
-    """Returns what to add: for each endpoint, each tenant, and all; sorted by subject."""
+    """Return what to add: for each endpoint, each tenant, and all; sorted by subject."""
     by_tenant: dict[str | None, list[Counts]] = {None: list(counts.values())}
     for one in counts.values():
         by_tenant.setdefault(one.tenant, []).append(one)
@@ -241,7 +241,7 @@ def _row(subject: str, many: Sequence[Counts]) -> TrafficRow:
 
 
 def _storable(text: str) -> str:
-    """Returns what Postgres takes of a text that a receiver had a hand in."""
+    """Return what Postgres takes of a text that a receiver had a hand in."""
     whole = text.encode("utf-8", "replace").decode()
     return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")[:ERROR_CHARACTERS_MAX]
 

@@ -1,9 +1,9 @@
--- The newest attempts in the last pages of one day of `attempt`, each with its delivery as it is now.
+-- The newest attempts in the last pages of one day of `attempt`, each with the current state of its delivery.
 --
 -- Parameters: $1 day, $2 the first row's place (`(page,row)`), $3 attempted at or after this, $4 rows at most.
--- Index: none, on purpose: attempts are only ever added, so what is new stands at the end of its partition, and is
--- read there by place (a TID range scan); an index by time would cost every attempt. delivery_open_pkey and
--- delivery_done_pkey for the deliveries. Locks: none.
+-- Index: none, on purpose: attempts are only ever appended, so new rows are at the end of their partition and are read
+-- by place (a TID range scan). An index by time would cost every attempt. delivery_open_pkey and delivery_done_pkey for
+-- the deliveries. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
        a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds, a.response_code,

@@ -1,4 +1,5 @@
--- Ends an open delivery by a person's word, and tells its dispatcher to forget it. Returns no row where it had ended.
+-- Ends an open delivery at a person's request, and requests that its dispatcher drop it. Returns no row if the delivery
+-- had already ended.
 --
 -- Parameters: $1 delivery id, $2 who. Index: delivery_open_pkey, delivery_request_pkey. Locks: the rows.
 WITH ended AS (

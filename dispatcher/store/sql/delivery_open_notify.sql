@@ -1,6 +1,6 @@
--- Tells the other replicas, at commit, that this transaction made deliveries for endpoints of theirs.
--- Parameters: $1 our incarnation, by which we know our own. Locks: the queue's, at commit.
+-- Notifies the other replicas, at commit, that this transaction created deliveries for their endpoints.
+-- Parameters: $1 our incarnation, so that we ignore our own notification. Locks: the queue's, at commit.
 --
--- A full queue fails the commit, and any role may fill it by listening within a transaction: beyond a half nothing is
--- announced, and the others' next look finds the deliveries.
+-- A full notification queue fails the commit, and any role can fill it by listening within a transaction. If more than
+-- half of the queue is in use, no notification is sent and the next poll of the other replicas finds the deliveries.
 SELECT pg_notify('dispatcher_arrived', $1) WHERE pg_notification_queue_usage() < 0.5

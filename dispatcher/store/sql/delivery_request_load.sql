@@ -1,6 +1,6 @@
--- The resends that wait, with what an attempt needs of the delivery, and the cancellations to forget. What history has
--- of the event is read by events_load. One is answered if an attempt succeeded that was in flight when it was asked
--- for, or began after that by schedule, before anybody saw the request.
+-- The waiting resends, with the facts that an attempt needs of the delivery, and the cancellations to apply. The event
+-- itself is read from history by event_load. A resend is answered if an attempt succeeded that was in flight when the
+-- resend was requested, or that began by schedule after that, before a replica read the request.
 --
 -- Parameters: $1 shards, $2 rows at most, $3 delivery ids that are in flight (their resend comes after),
 --   $4 days, a few: only their requests are read, and only their partitions locked (store/day_walk.py).

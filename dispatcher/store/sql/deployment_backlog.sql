@@ -1,11 +1,11 @@
--- What waits just now, and who sends it.
+-- The current backlog, the states of the endpoints, and the number of dispatchers that are alive.
 --
--- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is said to be one more than that),
+-- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is returned as this plus one),
 --   $3 the day before yesterday: a constant, since now() would lock every day of history; $4 the lowest id that a
 --   delivery created in the last 24 hours has.
 -- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, endpoint_name. Locks: none.
--- The oldest due delivery is looked for per active endpoint whose breaker is closed: what waits for its schedule, for
--- a breaker or for a paused endpoint is not late.
+-- The oldest due delivery is searched per active endpoint whose breaker is closed: a delivery that waits for its
+-- schedule, for a breaker or for a paused endpoint is not late.
 WITH mine AS MATERIALIZED (
     SELECT e.id, e.number, e.state, EXISTS (
                SELECT FROM dispatcher.endpoint_breaker AS b

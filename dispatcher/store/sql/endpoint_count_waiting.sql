@@ -1,6 +1,6 @@
--- How much waits for each of some endpoints, and since when the oldest of it is due.
+-- Counts the waiting deliveries of some endpoints, with the time since when the oldest of them is due.
 --
--- Parameters: $1 endpoint ids, $2 tenant (NULL: any), $3 count at most (more is said to be one more than that).
+-- Parameters: $1 endpoint ids, $2 tenant (NULL: any), $3 count at most (a larger count is returned as this plus one).
 -- Index: delivery_open_due, from each endpoint's first due one. Locks: none.
 SELECT e.id, w.waiting_count, w.retrying_count, w.oldest_due_at
 FROM dispatcher.endpoint AS e

@@ -1,8 +1,8 @@
--- Disables an endpoint by the system's own decision, and says so; a person's pause stays a pause.
+-- Disables an active endpoint by decision of the system, with an audit line and an event; a paused one stays paused.
 --
 -- Parameters: $1 endpoint id, $2 reason, $3 whether an event is raised (not by deliveries of such events).
--- Returns the id where it changed: of two replicas that decide it at once, one. Index: endpoint_pkey.
--- Locks: the row, routing's row.
+-- Returns the id if the state changed: of two replicas that decide at the same time, only one gets it.
+-- Index: endpoint_pkey. Locks: the row, routing's row.
 WITH disabled AS (
     UPDATE dispatcher.endpoint
     SET state = 'disabled', reason = $2, updated_at = clock_timestamp()

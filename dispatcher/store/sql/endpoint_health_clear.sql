@@ -1,4 +1,5 @@
--- Forgets the failures of endpoints that have succeeded again, and says so of those that were warned of.
+-- Deletes the failures of endpoints that have succeeded again. Raises an event for each of them that had a failing
+-- event, or that was down for producers' events.
 --
 -- Parameters: $1 endpoint ids. Index: endpoint_health_pkey, endpoint_pkey. Locks: the rows deleted.
 WITH cleared AS (

@@ -2,7 +2,8 @@
 --
 -- Parameters: $1 endpoint ids, $2 when the first of these failures was, $3 how many, $4 whether one of them
 --   was of a producer's event rather than of the dispatcher's own.
--- Returns since when each fails, how often, and what was said of it. Index: endpoint_health_pkey. Locks: the rows.
+-- Returns per endpoint the seconds since its first failure, the count, and the last threshold that raised an event.
+-- Index: endpoint_health_pkey. Locks: the rows.
 INSERT INTO dispatcher.endpoint_health AS h (endpoint_id, first_failure_at, failed_attempts, by_producers)
 SELECT f.endpoint_id, f.first_failure_at, f.failed_attempts, f.by_producers
 FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::boolean[])

@@ -1,4 +1,4 @@
--- Endpoints that need somebody: disabled, failing, or deferred by an open breaker; the worst first.
+-- Endpoints that need attention: disabled, failing, or deferred by an open breaker; the worst first.
 --
 -- Parameters: $1 tenant (NULL: all), $2 rows at most. Index: endpoint_health_pkey, endpoint_breaker_pkey; endpoints
 -- are thousands at most. Locks: none.

@@ -1,2 +1,2 @@
--- Every sealed secret, to find out whether the keyring opens them. Parameters: none. Locks: none.
+-- All encrypted secrets, to check whether the keyring decrypts them. Parameters: none. Locks: none.
 SELECT endpoint_id, key_id, sealed FROM dispatcher.endpoint_secret ORDER BY id

@@ -1,4 +1,4 @@
--- A slice of the secrets that are sealed with any other key than one.
+-- A slice of the secrets that are encrypted with another key than the given one.
 --
 -- Parameters: $1 the key's id, $2 the last id of the slice before, $3 rows at most. Index: endpoint_secret_pkey.
 -- Locks: none.

@@ -1,7 +1,7 @@
--- Puts secrets sealed anew in the place of the same ones as they were; returns how many.
+-- Replaces secrets with their re-encrypted form and returns the count.
 --
--- Parameters: $1 the new key's id; one element each: $2 ids, $3 bytes as they were read, $4 bytes sealed anew.
--- One that was changed meanwhile stays: it was sealed with the new key, or the next run finds it.
+-- Parameters: $1 the new key's id; one element each: $2 ids, $3 bytes as they were read, $4 re-encrypted bytes.
+-- A secret that was changed meanwhile is not replaced: it was encrypted with the new key, or the next run finds it.
 -- Index: endpoint_secret_pkey. Locks: the rows, routing's row (replicas read the endpoints again, once a slice).
 WITH changed AS (
     UPDATE dispatcher.endpoint_secret AS s

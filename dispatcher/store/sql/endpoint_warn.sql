@@ -1,7 +1,8 @@
--- Says that an endpoint keeps failing, once for each threshold of the time after which it is disabled.
+-- Raises an event for an endpoint that keeps failing, once per threshold of the time after which it is disabled.
 --
--- Parameters: $1 endpoint id, $2 the threshold that is passed, in percent. Returns the id where this is news.
--- The threshold and the event commit together, and the row's lock orders two replicas: one event each.
+-- Parameters: $1 endpoint id, $2 the threshold that is passed, in percent. Returns the id if the threshold is new.
+-- The threshold and the event commit together. The row lock serializes two replicas, so that each threshold raises one
+-- event.
 -- Index: endpoint_health_pkey, endpoint_pkey. Locks: the row.
 WITH warned AS (
     UPDATE dispatcher.endpoint_health AS h

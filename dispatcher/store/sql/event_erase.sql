@@ -1,9 +1,9 @@
--- Blanks an event of one day: its data, labels and ordering key, its bodies, and the stored responses of receivers.
--- Its ids and the states of its deliveries stay; those that wait are cancelled, and their dispatcher told to forget
--- them.
+-- Erases an event of one day: its data, labels and ordering key, its bodies, and the stored responses of receivers.
+-- Its ids and the states of its deliveries stay. Waiting deliveries are cancelled, and their dispatcher is requested to
+-- drop them.
 --
 -- Parameters: $1 event id, $2 day, $3 who, $4 and $5 the lowest and highest id that its deliveries can have. Returns
--- how many bodies, responses and waiting deliveries there were.
+-- the numbers of bodies, responses and waiting deliveries.
 -- Index: event_pkey, body_pkey, a range of delivery_open_pkey, attempt_pkey. Locks: the rows.
 WITH before AS MATERIALIZED (
     SELECT bytes IS NOT NULL AS has_body FROM dispatcher.event WHERE day = $2 AND id = $1 FOR UPDATE

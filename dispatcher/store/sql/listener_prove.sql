@@ -1,2 +1,2 @@
--- Sends a message round through NOTIFY, to prove that the LISTEN connection hears. Parameters: $1 channel. Locks: none.
+-- Sends a NOTIFY round trip, to prove that the LISTEN connection receives. Parameters: $1 channel. Locks: none.
 SELECT pg_notify($1, '')

@@ -2,7 +2,8 @@
 --
 -- Parameters, one element each: $1 delivery ids (text), $2 event ids, $3 event types, $4 numbers of the endpoints,
 --   $5 reasons, $6 attempts, $7 outcomes and $8 response codes of their last attempts.
--- Deliveries of the dispatcher's own events raise none, or a dead receiver of them would hear of itself for ever.
+-- Deliveries of the dispatcher's own events raise none. Otherwise a dead receiver of these events would cause an
+-- endless series of them.
 -- Index: endpoint_number_key. Locks: none but the new rows.
 INSERT INTO dispatcher.outbox (operational, type, tenant, data)
 SELECT true, 'dispatcher.delivery.failed', p.tenant, (

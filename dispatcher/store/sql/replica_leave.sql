@@ -1,4 +1,4 @@
--- Takes this incarnation off the list on the way out, and calls the others to what it leaves.
+-- Removes this incarnation from the list at shutdown, and notifies the others that its shards are free.
 --
 -- Parameters: $1 incarnation. Index: replica_pkey. Locks: the row; the queue's, at commit.
 WITH gone AS (

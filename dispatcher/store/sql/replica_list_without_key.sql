@@ -1,4 +1,4 @@
--- Living replicas that cannot open what is sealed with a key, or do not tell whether they can.
+-- Living replicas that do not have an encryption key, or do not publish which keys they have.
 --
 -- Parameters: $1 the key's id. Index: none, a handful of rows. Locks: none.
 SELECT DISTINCT name FROM dispatcher.replica

@@ -1,4 +1,5 @@
--- Renews this incarnation's lease and says how many replicas live. No row: the lease was lost and buried.
+-- Renews this incarnation's lease. Returns the number of other living replicas, the shards that this one holds with
+-- their tokens, and the number of free shards. No row: the lease was lost and has been expired.
 --
 -- Parameters: $1 incarnation, $2 lease in seconds. Locks: the row.
 WITH renewed AS (

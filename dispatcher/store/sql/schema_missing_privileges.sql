@@ -1,5 +1,5 @@
--- What the connected user may not do and the dispatcher has to, in words. Parameters: none. Locks: none.
--- Partitions are made by the daemon, so it has to own their parents, or be a member of the role that does.
+-- Privileges that the dispatcher needs and the connected user lacks, as text. Parameters: none. Locks: none.
+-- The daemon creates partitions, so it must own their parents, or be a member of the role that does.
 SELECT format('SELECT, INSERT, UPDATE, DELETE on dispatcher.%I', c.relname) AS missing
 FROM pg_class AS c
 WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition

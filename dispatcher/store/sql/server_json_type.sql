@@ -1,2 +1,2 @@
--- What kind of JSON a text is: the same judge as the outbox's. Parameters: $1 text. Locks: none.
+-- The JSON type of a text, by the same parser that the outbox uses. Parameters: $1 text. Locks: none.
 SELECT json_typeof($1::text::json)

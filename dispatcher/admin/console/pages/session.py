@@ -31,7 +31,7 @@ async def sign_in(visit: Visit) -> web.StreamResponse:
 
 
 async def signed_in(visit: Visit) -> web.StreamResponse:
-    """Judges the token and begins a session."""
+    """Judges the token and begin a session."""
     token = visit.form.get("token", "").strip()
     peer = visit.site.peer(visit.request)
     opened = await visit.site.auth.sign_in(token, peer.address) if token else None
@@ -54,7 +54,7 @@ def _sign_in_page(visit: Visit, status: int, problem: str | None) -> web.Respons
 
 
 async def sign_out(visit: Visit) -> web.StreamResponse:
-    """Ends the session."""
+    """End the session."""
     peer = visit.site.peer(visit.request)
     cookie = visit.request.cookies.get(session_cookie(peer))
     if cookie is not None:
@@ -65,12 +65,12 @@ async def sign_out(visit: Visit) -> web.StreamResponse:
 
 
 async def preferences(visit: Visit) -> web.StreamResponse:
-    """Shows language, theme and zone."""
+    """Show language, theme and zone."""
     return visit.page("preferences.html", themes=THEMES, zones=zone_names())
 
 
 async def preferred(visit: Visit) -> web.StreamResponse:
-    """Keeps what was chosen, each of the three where it was given and is known."""
+    """Keep what was chosen, each of the three where it was given and is known."""
     answer = visit.go(local_path(visit.form.get("back")))
     if (language := visit.form.get("language")) in NAMES and language is not None:
         keep(answer, LANGUAGE_COOKIE, language)
@@ -85,7 +85,7 @@ async def preferred(visit: Visit) -> web.StreamResponse:
 
 
 async def static(request: web.Request) -> web.Response:
-    """Returns one of the console's own files; its name has its hash, so it never changes."""
+    """Return one of the console's own files; its name has its hash, so it never changes."""
     by_path = {asset.path: asset for asset in assets.load().values()}
     asset = by_path.get(request.path)
     if asset is None:

@@ -41,7 +41,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 async def tail(visit: Visit) -> web.StreamResponse:
-    """Streams until the viewer goes, the session ends or the hour is over."""
+    """Stream until the viewer goes, the session ends or the hour is over."""
     watch = visit.operations.tail.watch(visit.who, endpoint_id=visit.query("endpoint_id"))
     async with watch as viewer:
         answer = web.StreamResponse(
@@ -76,7 +76,7 @@ async def tail(visit: Visit) -> web.StreamResponse:
 
 
 def _has_gone(request: web.Request) -> bool:
-    """Tells whether the viewer has closed the connection."""
+    """Return whether the viewer has closed the connection."""
     return request.transport is None or request.transport.is_closing()
 
 
@@ -86,12 +86,12 @@ async def _write(answer: web.StreamResponse, data: bytes) -> None:
 
 
 def _last_number(text: str | None) -> int:
-    """Returns the number of the last batch that the browser has seen; 0: it comes for the first time."""
+    """Return the number of the last batch that the browser has seen; 0: it comes for the first time."""
     return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
 
 
 async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
-    """Returns the endpoints' names, from what the site remembers as far as it does."""
+    """Return the endpoints' names, from what the site remembers as far as it does."""
     wanted = {one.delivery.endpoint_id for one in batch.items[-ROWS_MAX:]}
     known = visit.site.names
     missing = [one for one in wanted if one not in known]
