@@ -36,12 +36,12 @@ from dispatcher.config.sections import RESERVED_SEATS, Network
 
 HEADERS_SECONDS_MAX: Final = 10.0
 LINGERING_SECONDS_MAX: Final = 2.0
-"""How long the rest of a refused body is read and thrown away, so that the client sees the answer."""
+"""How long the rest of a refused body is read and discarded, so that the client receives the response."""
 UNREAD_SECONDS_MAX: Final = 20.0
 """How long response bytes may stay unacknowledged or unsent because the client does not read."""
 SHUTDOWN_SECONDS_MAX: Final = 1.0
 ADDRESS_SHARE: Final = 4
-"""One address may hold a quarter of the connections: four strangers are needed to fill the listener."""
+"""One address may hold a quarter of the connections, so that only four addresses together fill the listener."""
 SEAT_SECONDS_MAX: Final = 5.0
 """How long a seat waits for a complete request line and headers; the kubelet gives a probe 5 s."""
 SEAT_BYTES_MAX: Final = 8192
@@ -54,10 +54,10 @@ REFUSED: Final = (
 
 
 class _OursAlone(logging.Filter):
-    """Lets faults of ours into the log, and leaves those of whoever sent a request out."""
+    """A log filter that drops the records of errors that a client caused."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is to be written."""
+        """Return whether to log the record."""
         return not _is_theirs(record.exc_info[1] if record.exc_info else None)
 
 
@@ -73,7 +73,7 @@ UNFORESEEN: Final = "something unforeseen went wrong; the log says what"
 
 
 class _Connection(web.RequestHandler):
-    """One connection, as aiohttp serves it; only what it says of errors that reach no handler is ours."""
+    """One connection of aiohttp, with our response to errors that reach no handler."""
 
     def handle_error(
         self,
@@ -82,8 +82,10 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answers with a problem and end the connection; aiohttp's own answer repeats what was sent and names it."""
-        super().handle_error(request, status, exc, message)  # logs it, and raises where it is late
+        """Return a problem and close the connection; aiohttp's own response repeats the request and names aiohttp."""
+        super().handle_error(
+            request, status, exc, message
+        )  # logs it; raises if a response has begun
         answer = problem(status, UNREADABLE if _is_theirs(exc) else UNFORESEEN)
         answer.headers["Server"] = "dispatcher"
         answer.headers["X-Content-Type-Options"] = "nosniff"
@@ -100,7 +102,7 @@ Factory = Callable[[], asyncio.Protocol]
 
 
 class _Server:
-    """A bound port: what both listeners share."""
+    """A bound port, which both listeners share."""
 
     def __init__(self) -> None:
         self._listening: asyncio.Server | None = None
@@ -125,7 +127,7 @@ class _Server:
 
 
 def dual_stack_socket(port: int) -> socket.socket:
-    """Return a socket bound to `::` that accepts IPv4 as well, whatever `net.ipv6.bindv6only` is.
+    """Return a socket bound to `::` that also accepts IPv4, for any value of `net.ipv6.bindv6only`.
 
     Raises:
         OSError: the port is in use, or the machine has no IPv6.
@@ -143,10 +145,10 @@ def dual_stack_socket(port: int) -> socket.socket:
 
 
 class HttpListener(_Server):
-    """Serve an application; `start` binds, `stop` ends it.
+    """A listener that serves an application; `start` binds the port, and `stop` closes it.
 
-    `probes` is the application that reserved seats serve; without it a connection beyond the bounds
-    gets 503 whatever it requests.
+    Reserved seats serve the application `probes`. Without it, a connection beyond the bounds gets 503
+    for any request.
     """
 
     def __init__(
@@ -164,9 +166,9 @@ class HttpListener(_Server):
         self._seats = _Seats(probes)
 
     async def start(self, host: str, port: int, bound: socket.socket | None = None) -> int:
-        """Bind and serve; return the port, which the system chooses where it was 0.
+        """Bind and serve; return the port, which the system chooses if it was 0.
 
-        `bound` is served in place of the address where it is given.
+        `bound`, if given, is served in place of the address.
 
         Raises:
             OSError: the address is not available.
@@ -176,7 +178,7 @@ class HttpListener(_Server):
         return await self._bind(lambda: _Entrance(self._admit), host, port, bound)
 
     async def stop(self) -> None:
-        """Stop serving; requests under way have a moment to end."""
+        """Stop serving; requests under way have `SHUTDOWN_SECONDS_MAX` to end."""
         self._close()
         await self._seats.close()
         await self._runner.cleanup()
@@ -202,7 +204,7 @@ class HttpListener(_Server):
 
 
 class ProbeListener(_Server):
-    """Serve the probes on a port of their own; each connection is a seat of one request."""
+    """A listener that serves the probes on a separate port; each connection is a seat for one request."""
 
     def __init__(self, probes: web.Application) -> None:
         super().__init__()
@@ -230,13 +232,15 @@ class _Entrance(asyncio.Protocol):
         self._admit = admit
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base
+        stream = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's has the methods, but not the base class
         _bound_unread(stream)
         self._admit(stream)
 
 
 class _Seats:
-    """The seats of one port, at most `RESERVED_SEATS`; on the event loop alone."""
+    """The seats of one port, at most `RESERVED_SEATS`; used on the event loop only."""
 
     def __init__(self, probes: web.Application | None) -> None:
         self._runner = None if probes is None else _runner(probes)
@@ -253,7 +257,7 @@ class _Seats:
             await self._runner.cleanup()
 
     def admit(self, stream: asyncio.Transport) -> None:
-        """Give the connection a seat, the oldest one's if all are taken."""
+        """Assign a seat to the connection; if all are taken, close the oldest one."""
         server = None if self._runner is None else self._runner.server
         if server is None:
             stream.write(REFUSED)
@@ -272,7 +276,7 @@ class _Seats:
 
 
 class _Seat(asyncio.Protocol):
-    """A connection that may make one request, for a probe; whatever else it sends gets 503."""
+    """A connection that may make one request, for a probe; any other request gets 503."""
 
     def __init__(self, server: web.Server, leave: Callable[["_Seat"], None]) -> None:
         self._server = server
@@ -362,7 +366,7 @@ def _serve(server: web.Server, stream: asyncio.Transport) -> None:
 
 
 def _bound_unread(stream: asyncio.Transport) -> None:
-    """Let the kernel end a connection whose client stops reading; only Linux has the option."""
+    """Configure the kernel to close a connection whose client stops reading; only Linux has the option."""
     connection = stream.get_extra_info("socket")
     if sys.platform == "linux" and connection is not None:
         milliseconds = int(UNREAD_SECONDS_MAX * 1000)

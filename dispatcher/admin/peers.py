@@ -1,8 +1,7 @@
-"""Where a request came from: the address that limits count by, and whether it was encrypted.
+"""Determines the origin of a request: the address that limits count by, and whether it was encrypted.
 
-Behind a proxy every request comes from the proxy. Its word is taken (`X-Forwarded-For`,
-`X-Forwarded-Proto`) only where `http.trusted_proxies` names its network: anybody can write such a
-header.
+Behind a proxy every request comes from the proxy. Its headers (`X-Forwarded-For`, `X-Forwarded-Proto`)
+are trusted only if `http.trusted_proxies` names its network, because any client can send them.
 """
 
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from dispatcher.config.sections import Network
 
 UNKNOWN: Final = "unknown"
 FORWARDED_MAX: Final = 32
-"""Addresses of one header that are looked at; a longer chain is made up."""
+"""The last addresses of a header that are read; a longer chain is forged."""
 
 
 def address_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
-    """Return the address of whoever asks: the nearest one that is no trusted proxy.
+    """Return the client's address: the nearest one that is not a trusted proxy.
 
-    Of IPv6 the /64 counts, since whoever has one address there has all of them.
+    An IPv6 address counts as its /64, because a client that has one of these addresses has all of them.
     """
     found = _peer(request)
     if found is None:
@@ -41,7 +40,7 @@ def address_of(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
 
 @lru_cache(maxsize=1024)
 def counted_address(text: str) -> str:
-    """Return what an address of a socket counts as."""
+    """Return a socket's address as limits count it."""
     try:
         return _counted(_plain(text))
     except ValueError:
@@ -59,7 +58,7 @@ def is_trusted_address(text: str, trusted: Sequence[Network]) -> bool:
 
 
 def is_encrypted(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
-    """Return whether it came over TLS, to us or to a trusted proxy."""
+    """Return whether the request came over TLS, to this listener or to a trusted proxy."""
     if request.secure:
         return True
     peer = _peer(request)
@@ -69,7 +68,7 @@ def is_encrypted(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
 
 
 def is_loopback(request: web.BaseRequest, trusted: Sequence[Network]) -> bool:
-    """Return whether it came from this machine, and not on behalf of another one."""
+    """Return whether the request came from this machine, and not through a trusted proxy."""
     peer = _peer(request)
     if peer is None or not peer.is_loopback:
         return False
@@ -84,7 +83,7 @@ def _peer(request: web.BaseRequest) -> IPv4Address | IPv6Address | None:
 
 
 def _plain(text: str) -> IPv4Address | IPv6Address:
-    """Return an address; an IPv4 one that was written as IPv6 is IPv4."""
+    """Return an address; an IPv4-mapped IPv6 address as IPv4."""
     address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 

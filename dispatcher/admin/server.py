@@ -1,11 +1,11 @@
 """The HTTP server: liveness, readiness, metrics, the API and the console.
 
-Liveness is the event loop alone: that it responds at all. A database outage must not restart every
-replica. Readiness is a write that is possible, intake that turns, and no drain under way.
-`/metrics` is served from memory; the figures of the whole database are refreshed behind it, and
-left out while they are not known.
+Liveness depends only on the event loop, which must respond, because a database outage must not restart
+every replica. Readiness requires that Postgres accepts writes, that intake is alive and that no drain is
+under way. `/metrics` is served from memory. The figures of the whole database are refreshed in the
+background, and omitted while they are not known.
 
-With `http.probe_port` the three have that port, and `http.port` does not serve them. Without it they
+With `http.probe_port` these three paths are served on that port and not on `http.port`. Without it they
 share `http.port`, whose reserved seats keep them reachable when the listener is full.
 """
 
@@ -29,7 +29,7 @@ BODY_BYTES_MAX = 1024 * 1024
 
 
 class Server:
-    """Answers probes, scrapes, programs and people; `start` binds, `stop` ends it."""
+    """Serves probes, metrics, the API and the console; `start` binds the ports, and `stop` closes them."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Server:
         application.router.add_get("/metrics", self._metrics)
 
     async def start(self, host: str, port: int, bound: socket.socket | None = None) -> int:
-        """Bind and serve, or serve what is `bound`; return the port, the system's choice where it was 0.
+        """Bind and serve, or serve the socket `bound`; return the port, which the system chooses if it was 0.
 
         Raises:
             ConfigurationError: an address is not available; the message names the setting.
@@ -119,7 +119,7 @@ async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
 
 
 async def _protect(_: web.Request, response: web.StreamResponse) -> None:
-    """Add what every answer has, unless it says otherwise: no guessing of types, no copies kept."""
+    """Add the headers of every response, unless it sets them: no type sniffing, no caching, no referrer."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("Referrer-Policy", "no-referrer")

@@ -1,8 +1,8 @@
-"""The console's frame: templates, and the way of every request to its page and of every error to one.
+"""The console's web app: templates, request dispatch and error pages.
 
-A page is a function from a `Visit` to an answer. Before it runs: the session is looked up, the form
-is read, and a change has proven where it comes from. After it: an error of ours has become a page
-that says what to do. What is not an error of ours is the server's to answer.
+A page is a function from a `Visit` to a response. Before it runs, the session is looked up, the form is
+read, and the origin of a change is verified. After it, an error of ours has become a page that shows the
+next step. Any other exception is logged, and the response is a page with status 500.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ from dispatcher.core.problems import Problem, problem
 _log = structlog.get_logger("dispatcher.admin.console")
 
 ANSWER_SECONDS_MAX: Final = 30.0
-"""A page that takes longer is answered as if Postgres were away; test events have their own bound."""
+"""A page that takes longer gets the response for an unavailable Postgres; test events have their own bound."""
 
 Page = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
-    """A page and where it is; `everybody`: also who is not signed in."""
+    """A page and its path; `everybody`: it needs no session."""
 
     method: str
     path: str
@@ -55,7 +55,7 @@ class Route(NamedTuple):
 
 
 class Site:
-    """What all pages share."""
+    """The state that all pages share."""
 
     def __init__(self, operations: Operations, auth: Auth, settings: Settings) -> None:
         self.operations = operations
@@ -64,7 +64,7 @@ class Site:
         self.languages = languages.NAMES
         self.forms = Forms()
         self.names: dict[str, str] = {}
-        """Names of endpoints for the live tail, which writes and forgets them."""
+        """Cached names of endpoints; the live tail writes and clears them."""
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("dispatcher.admin.console"),
             autoescape=True,
@@ -80,12 +80,12 @@ class Site:
         return self.operations.deployment.clock.now()
 
     def render(self, template: str, values: Mapping[str, object]) -> str:
-        """Return a page's text."""
+        """Return the rendered template."""
         return self._templates.get_template(template).render(values)
 
     @property
     def lost(self) -> Middleware:
-        """The middleware that answers people who ask for a page that there is not."""
+        """The middleware that returns an error page if a browser requests a page that does not exist."""
 
         @web.middleware
         async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -103,7 +103,7 @@ class Site:
         return answer
 
     def add(self, application: web.Application, route: Route) -> None:
-        """Put a page into the application."""
+        """Add a page to the application."""
         application.router.add_route(route.method, route.path, self._handler(route))
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -124,7 +124,7 @@ class Site:
         return answer
 
     def peer(self, request: web.Request) -> Peer:
-        """Return who is at the other end."""
+        """Return the client of a request."""
         trusted = self.settings.http.trusted_proxies
         return Peer(
             peers.address_of(request, trusted),
@@ -137,11 +137,11 @@ class Site:
         return None if cookie is None else await self.auth.actor_of_session(cookie)
 
     async def is_signed_in(self, request: web.Request) -> bool:
-        """Return whether the session still lives."""
+        """Return whether the session is still valid."""
         return await self._session(request) is not None
 
     def visit(self, request: web.Request) -> Visit:
-        """Return a visit of nobody yet."""
+        """Return a visit without an actor."""
         theme = request.cookies.get(THEME_COOKIE, "")
         return Visit(
             site=self,
@@ -173,16 +173,16 @@ class Site:
 
 
 def _printable(value: object) -> object:
-    """Escape characters that would steer a reader's eye in whatever a template shows.
+    """Escape control and direction characters, which could mislead a reader, in the values of a template.
 
-    Markup is made by templates; a form's fields are marked so (`| e`), because what they hold is
-    sent back as it is.
+    Templates create the markup. They mark a form's fields (`| e`), because browsers send the values of
+    fields back unchanged.
     """
     return escape_lines(value) if type(value) is str else value
 
 
 def _query_problems(request: web.Request) -> list[Problem]:
-    """List parameters of the address that no text column could hold."""
+    """List the query parameters that a text column could not hold."""
     return [
         problem(escape(name)[:64], "invalid_text")
         for name, value in request.query.items()
@@ -191,7 +191,7 @@ def _query_problems(request: web.Request) -> list[Problem]:
 
 
 def _to_sign_in(visit: Visit) -> web.Response:
-    """Leads to the sign-in page; a part of a page that renews itself takes the whole page there."""
+    """Redirect to the sign-in page; a request of htmx for a part of a page redirects the whole page."""
     path = f"/sign-in?{urlencode({'next': _back(visit.request)})}"
     if "HX-Request" in visit.request.headers:
         return web.Response(status=204, headers={**PAGE_HEADERS, "HX-Redirect": path})
@@ -199,5 +199,5 @@ def _to_sign_in(visit: Visit) -> web.Response:
 
 
 def _back(request: web.Request) -> str:
-    """Return where to go after signing in: the page that was asked for, or the one with the form."""
+    """Return the path to go to after signing in: the requested page, or `/` after a POST."""
     return request.path_qs if request.method in {"GET", "HEAD"} else "/"

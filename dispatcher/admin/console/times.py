@@ -1,8 +1,8 @@
-"""Instants, spans, sizes and shares as people read them.
+"""Formats instants, durations, sizes and shares for people.
 
-Dates are Gregorian in every language, written as in ISO 8601: nobody has to ask whether 2569 is
-meant, or which of two numbers is the month. An instant is shown in the viewer's zone, and its UTC
-is beside it for whoever hovers or copies.
+Dates are Gregorian in every language and written as in ISO 8601. Neither the era (2026 or 2569) nor the
+order of day and month is ambiguous. An instant is shown in the viewer's zone, with UTC on hover and for
+copying.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _STEP: Final = 1024
 
 
 class Zone(NamedTuple):
-    """The viewer's zone, and how we know: `set` by the viewer, `auto` by the browser, or not at all."""
+    """The viewer's zone and its source: `set` by the viewer, `auto` by the browser, or `none`."""
 
     name: str
     source: str
@@ -33,13 +33,13 @@ class Zone(NamedTuple):
 
 @cache
 def zone_names() -> tuple[str, ...]:
-    """Return the zones that one can choose."""
+    """Return the zones that a viewer can choose."""
     names = (name for name in available_timezones() if "/" in name and not name.startswith("Etc/"))
     return (UTC_NAME, *sorted(names))
 
 
 def read_zone(cookie: str | None) -> Zone:
-    """Return the zone of a cookie such as `auto:Asia/Bangkok`; of anything else UTC."""
+    """Return the zone of a cookie such as `auto:Asia/Bangkok`; UTC for any other value."""
     source, _, name = (cookie or "").partition(":")
     if source in {"auto", "set"} and (name == UTC_NAME or name in available_names()):
         return Zone(name, source)
@@ -48,7 +48,7 @@ def read_zone(cookie: str | None) -> Zone:
 
 @cache
 def available_names() -> frozenset[str]:
-    """Return every zone that this system knows."""
+    """Return every zone of this system's database."""
     return frozenset(available_timezones())
 
 
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
 
 
 def moment(text: str | None, zone: Zone) -> Moment | None:
-    """Return the forms of an instant as the operations give it, which may be a day that is too far."""
+    """Return the forms of an instant; one that is out of range in the zone keeps its own offset."""
     if text is None:
         return None
     at = datetime.fromisoformat(text)
@@ -75,7 +75,7 @@ def moment(text: str | None, zone: Zone) -> Moment | None:
 
 
 def span(seconds: float | None, units: Mapping[str, str]) -> str:
-    """Return a span with at most two units, as in `1 h 5 m`; `units` has `d h m s ms`."""
+    """Return a duration with at most two units, as in `1 h 5 m`; `units` has `d h m s ms`."""
     if seconds is None:
         return NOTHING
     if seconds < 1:
@@ -97,7 +97,7 @@ def span(seconds: float | None, units: Mapping[str, str]) -> str:
 
 
 def size(count: float | None) -> str:
-    """Return bytes with a binary unit."""
+    """Return a number of bytes with a binary unit."""
     if count is None:
         return NOTHING
     value = float(count)
@@ -109,7 +109,7 @@ def size(count: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a share of 1 in percent; only what is whole is 100 %, only nothing is 0 %."""
+    """Return a share of 1 in percent; only exactly 1 is shown as 100 %, and only 0 as 0 %."""
     if value is None:
         return NOTHING
     percent = value * 100
@@ -121,5 +121,5 @@ def share(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a number with spaces between thousands, which means the same in every language."""
+    """Return a number with spaces between thousands, which have one meaning in every language."""
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

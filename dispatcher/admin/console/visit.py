@@ -1,7 +1,7 @@
-"""One request to the console: who asks, in which language and zone, and the answers that pages give.
+"""The context of one request to the console: actor, language, zone, form, and the responses of pages.
 
-What always holds: whatever a page shows goes through a template that escapes it; a form's fields are
-texts, of bounded number and size (the server bounds the body); a redirect leads to a page of ours.
+Invariants: every value that a page shows is escaped by its template. A form's fields are strings of
+bounded number and size (the server bounds the body). A redirect leads to a page of ours.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ THEMES: Final = ("auto", "light", "dark")
 NOTE_COOKIE: Final = "dispatcher_note"
 _FIELDS_MAX: Final = 500
 STRANGERS_BYTES_MAX: Final = 8192
-"""A form without a session: a token and a choice fit many times over."""
+"""Bound of a form without a session, which holds a token or a preference."""
 STRANGERS_SECONDS_MAX: Final = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """One request; made by the site before the page's own function runs, and used by that alone."""
+    """One request; the site creates it before it calls the page's function, its only user."""
 
     site: "Site"
     request: web.Request
@@ -46,42 +46,42 @@ class Visit:
     actor: Actor | None = None
     csrf: str = ""
     form: Mapping[str, str] = field(default_factory=dict)
-    """The fields of a POST; the last one of a name."""
+    """The fields of a POST; the last value of each name."""
     lists: Mapping[str, list[str]] = field(default_factory=dict)
-    """The same with all values of a name."""
+    """The fields of a POST; all values of each name."""
 
     @property
     def operations(self) -> Operations:
-        """The one path to everything."""
+        """The operations, which are the only access to data."""
         return self.site.operations
 
     @property
     def who(self) -> Actor:
-        """Who is signed in; pages for everybody do not ask."""
-        assert self.actor is not None  # noqa: S101 -- the site lets nobody else in
+        """The signed-in actor; pages for everybody must not use it."""
+        assert self.actor is not None  # noqa: S101 -- the site requires a session
         return self.actor
 
     def query(self, name: str) -> str | None:
-        """Return a parameter of the address without spaces around it; None where it says nothing."""
+        """Return a query parameter without surrounding spaces; None if it is absent or empty."""
         return self.request.query.get(name, "").strip() or None
 
     def text(self, key: str, /, **values: object) -> str:
-        """Return a text in the viewer's language."""
+        """Return a message in the viewer's language."""
         return self.language.text(key, **values)
 
     def problem(self, error: DispatcherError) -> str:
-        """Return what an error states, translated where it has a code of its own."""
+        """Return the message of an error, translated if it has a code of its own."""
         return str(error) if error.problem is None else self.problem_text(error.problem)
 
     def problem_text(self, problem: Problem) -> str:
-        """Return what a problem states and the fix, in the viewer's language."""
+        """Return the message of a problem with its fix, in the viewer's language."""
         return self.text(f"invalid.{problem.code}", **problem.values)
 
     def part(self, name: str) -> str:
         """Return a part of the path.
 
         Raises:
-            NotFoundError: it could not be a part of anything that we made.
+            NotFoundError: it is too long or not printable, as no id of ours is.
         """
         value = self.request.match_info[name]
         if len(value) > 128 or not value.isprintable():  # noqa: PLR2004 -- longer than any id
@@ -92,7 +92,7 @@ class Visit:
         """Read the fields of a form; without a session at most 8 KiB, within 5 s.
 
         Raises:
-            web.HTTPException: the body is too large, too slow, or no form.
+            web.HTTPException: the body is too large, too slow, or not a form.
         """
         if self.request.content_type != "application/x-www-form-urlencoded":
             raise web.HTTPUnsupportedMediaType
@@ -117,7 +117,7 @@ class Visit:
         self.lists = lists
 
     def page(self, template: str, *, status: int = 200, **values: object) -> web.Response:
-        """Return a page."""
+        """Return a rendered page."""
         note = self.request.cookies.get(NOTE_COOKIE)
         body = self.site.render(template, {**self._context(), "note": note, **values})
         answer = web.Response(text=body, status=status, content_type="text/html", charset="utf-8")
@@ -136,7 +136,7 @@ class Visit:
         return answer
 
     def address(self, path: str | None = None, /, **changes: object) -> str:
-        """Return this page's address, or another path, with some parameters changed; None drops one."""
+        """Return the address of this page or of another path with changed parameters; None drops one."""
         parameters = [] if path is not None else list(self.request.query.items())
         kept = [(name, value) for name, value in parameters if name not in changes]
         kept += [(name, str(value)) for name, value in changes.items() if value is not None]
@@ -144,11 +144,11 @@ class Visit:
         return (path or self.request.path) + (f"?{query}" if query else "")
 
     def may(self, role: str) -> bool:
-        """Return whether the viewer has a role or a larger one."""
+        """Return whether the viewer has a role or a higher one."""
         return self.actor is not None and self.actor.may(Role(role))
 
     def _options(self, group: str, values: Iterable[object]) -> list[tuple[str, str]]:
-        """Return the values of a choice with their words."""
+        """Return the values of a choice with their labels."""
         return [(str(value), self.language.word(group, value)) for value in values]
 
     def _context(self) -> dict[str, object]:
@@ -199,7 +199,7 @@ class Visit:
 
 
 def local_path(text: str | None) -> str:
-    """Return a path of ours to go to, `/` for anything that could lead elsewhere."""
+    """Return a path of ours; `/` for anything that could lead to another site."""
     if text is None or not text.startswith("/") or text.startswith(("//", "/\\")):
         return "/"
     return text if text.isprintable() and len(text) < 2000 else "/"  # noqa: PLR2004 -- any address of ours

@@ -1,11 +1,12 @@
-"""Re-keying: every secret at rest sealed anew with the first key, while replicas go on reading.
+"""Re-encrypts every secret at rest with the first key, while replicas go on reading.
 
-    add the new key second, everywhere ─▶ make it first, everywhere ─▶ rekey ─▶ take the old key away
+    add the new key second, everywhere ─▶ make it first, everywhere ─▶ rekey ─▶ remove the old key
 
-What is always true: a secret lies sealed with one key that the configuration names; a slice is
-replaced in one transaction, and only where a row is as it was read, so that a rotation in the same
-moment wins. Cut off anywhere, it is run again and does what is left. It refuses to begin while a
-living replica does not know the new key: that replica would disable every endpoint it could not read.
+Invariants: a secret is encrypted with one key that the configuration names. A slice is replaced in one
+transaction, and only rows that have not changed since they were read, so that a concurrent rotation
+wins. After an interruption, the next run re-encrypts the remaining secrets. It refuses to begin while a
+living replica does not have the new key, because that replica would stop sending to every endpoint whose
+secret it cannot decrypt.
 """
 
 import secrets
@@ -20,7 +21,7 @@ from dispatcher.store.audit import write_audit
 from dispatcher.store.secrets import SealedRow, Secrets
 
 SLICE_ROWS: Final = 500
-"""Each slice makes every replica read the endpoints again: fewer and larger ones cost them less."""
+"""Each slice makes every replica read the endpoints again, so fewer and larger slices cost less."""
 
 
 class Rekey:
@@ -43,9 +44,9 @@ class Rekey:
         decrypts is not changed.
 
         Raises:
-            ConflictError: a living replica cannot open what would be sealed; `unchecked` goes on.
+            ConflictError: a living replica does not have the key; `unchecked` skips this check.
             ConfigurationError: there are no keys. ForbiddenError: the actor is no admin.
-            NotFoundError: the actor is bound to a tenant, and the keys are everybody's.
+            NotFoundError: the actor is bound to a tenant, and all tenants share the keys.
         """
         actor.require(Role.ADMIN)
         if actor.tenant is not None:

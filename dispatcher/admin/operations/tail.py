@@ -1,13 +1,14 @@
-"""The live tail: attempts as they are recorded, one shared poll a second for all who watch.
+"""The live tail: attempts as they are recorded, from one shared poll per second for all viewers.
 
-    attempts' partitions ── poll, every second while somebody watches ──▶ each viewer's queue ──▶ next()
+    attempts' partitions ── poll, every second while there are viewers ──▶ each viewer's queue ──▶ next()
 
-What is always true: without viewers nothing is asked; with them Postgres is asked once a second,
-however many they are; a viewer holds `QUEUE_MAX` items at most, and what it does not take in time is
-dropped, oldest first, and counted; a viewer sees its own tenant's deliveries alone. A poll looks at
-the newest `POLL_ROWS_MAX` attempts: on a busy system the tail is a sample, and says so (`dropped`).
-While Postgres is away the tail is silent and goes on afterwards. It shows attempts: a delivery that
-waits without one (paused, rate-limited) is not in it.
+Invariants: without viewers there are no queries. With viewers, Postgres is polled once per second,
+regardless of their number. A viewer's queue has at most `QUEUE_MAX` items; the oldest excess items are
+dropped and counted (`dropped_count`). A viewer sees only its own tenant's deliveries. A poll reads at
+most the newest `POLL_ROWS_MAX` attempts of a partition, so that on a busy system the tail is a sample and
+is marked as one (`is_sample`). While Postgres is unavailable the tail is silent, and it resumes
+afterwards. The tail shows attempts, so a delivery that waits without one (paused, rate-limited) is not
+in it.
 """
 
 import asyncio
@@ -36,27 +37,27 @@ QUEUE_MAX: Final = 500
 POLL_ROWS_MAX: Final = 200
 POLL_SECONDS: Final = 1.0
 SLACK_PAGES: Final = 64
-"""Pages before the last end that are read again: two recorders fill pages out of order."""
+"""Pages before the previous end that are read again, because two recorders fill pages out of order."""
 BACK_SECONDS: Final = 20.0
-"""An attempt that was made longer ago than this when it was recorded is no news."""
+"""Attempts older than this are not shown as new."""
 DAYS_ALWAYS: Final = 3
-"""The newest days are looked at in each poll, older ones when their counter of rows moved."""
+"""The newest days are read in each poll, older ones only if their counter of rows has changed."""
 SEEN_MAX: Final = 20_000
 
 
 class Batch(NamedTuple):
-    """What came since the last one."""
+    """The attempts since the previous batch."""
 
     items: list[RecordedAttempt]
     """The oldest attempt first."""
     dropped_count: int
-    """Items that came before these and were dropped."""
+    """Items before these that were dropped."""
     is_sample: bool
-    """More was recorded than a poll reads."""
+    """More attempts were recorded than a poll reads."""
 
 
 class Viewer:
-    """One who watches; `next` waits for what is new."""
+    """One viewer of the tail; `next` waits for new attempts."""
 
     def __init__(self, tenant: str | None, endpoint_id: str | None, *, bodies: bool) -> None:
         self._tenant = tenant
@@ -85,11 +86,11 @@ class Viewer:
         self._filled.set()
 
     def sample(self) -> None:
-        """Note that the poll did not read all that there was."""
+        """Mark the next batch as a sample, because the poll did not read all attempts."""
         self._is_sample = True
 
     async def next(self, timeout_seconds: float) -> Batch:
-        """Return what is new, after at most so long; then perhaps nothing, which is a heartbeat's time."""
+        """Return the new attempts; an empty batch after `timeout_seconds` without any."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._filled.wait()
@@ -118,7 +119,7 @@ class Tail:
     async def watch(
         self, actor: Actor, *, tenant: str | None = None, endpoint_id: str | None = None
     ) -> AsyncIterator[Viewer]:
-        """Yield a viewer of what is recorded from now on.
+        """Yield a viewer of the attempts that are recorded from now on.
 
         Raises:
             NotFoundError: the tenant is not the actor's. TooManyError: too many watch already.
@@ -138,7 +139,7 @@ class Tail:
                 self._watched.clear()
 
     async def run(self) -> None:
-        """Poll while somebody watches, until cancelled."""
+        """Poll while there are viewers, until cancelled."""
         while True:
             if not self._viewers:
                 self._days.clear()
@@ -152,7 +153,7 @@ class Tail:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _poll(self) -> None:
-        """Read what is new; the first poll after a pause only notes where the ends are."""
+        """Read the new attempts; the first poll after a pause only records the ends of the partitions."""
         since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
         async with self._database.reading() as connection:
             days = await read_days(connection)
@@ -172,7 +173,7 @@ class Tail:
             self._give_out(unseen)
 
     def _unseen(self, new: list[NewAttempt]) -> list[NewAttempt]:
-        """Return those that no poll has read before, oldest first."""
+        """Return the attempts that no earlier poll has read, oldest first."""
         unseen = [one for one in new if _key(one) not in self._seen]
         self._seen.update(dict.fromkeys(map(_key, unseen)))
         while len(self._seen) > SEEN_MAX:

@@ -1,4 +1,4 @@
-"""Signing in with a token, signing out, how things are shown, and the console's own files."""
+"""Pages for signing in with a token, signing out and preferences, and the console's static files."""
 
 from typing import Final
 
@@ -24,14 +24,14 @@ AUTOMATIC: Final = "auto"
 
 
 async def sign_in(visit: Visit) -> web.StreamResponse:
-    """Asks for a token, or goes on where somebody is signed in already."""
+    """Return the sign-in form, or a redirect if the user is already signed in."""
     if visit.actor is not None:
         return visit.go(local_path(visit.query("next")))
     return _sign_in_page(visit, 200, None)
 
 
 async def signed_in(visit: Visit) -> web.StreamResponse:
-    """Judges the token and begin a session."""
+    """Authenticate the token and open a session."""
     token = visit.form.get("token", "").strip()
     peer = visit.site.peer(visit.request)
     opened = await visit.site.auth.sign_in(token, peer.address) if token else None
@@ -65,12 +65,12 @@ async def sign_out(visit: Visit) -> web.StreamResponse:
 
 
 async def preferences(visit: Visit) -> web.StreamResponse:
-    """Show language, theme and zone."""
+    """Return the form for language, theme and time zone."""
     return visit.page("preferences.html", themes=THEMES, zones=zone_names())
 
 
 async def preferred(visit: Visit) -> web.StreamResponse:
-    """Keep what was chosen, each of the three where it was given and is known."""
+    """Save the chosen language, theme and time zone, as far as they are present and valid."""
     answer = visit.go(local_path(visit.form.get("back")))
     if (language := visit.form.get("language")) in NAMES and language is not None:
         keep(answer, LANGUAGE_COOKIE, language)
@@ -85,7 +85,7 @@ async def preferred(visit: Visit) -> web.StreamResponse:
 
 
 async def static(request: web.Request) -> web.Response:
-    """Return one of the console's own files; its name has its hash, so it never changes."""
+    """Return a static file; its name contains its hash, so it never changes."""
     by_path = {asset.path: asset for asset in assets.load().values()}
     asset = by_path.get(request.path)
     if asset is None:

@@ -1,11 +1,11 @@
 """The live tail as a stream of server-sent events: rows as data, which the script writes as text.
 
-One shared poll feeds all viewers; here each viewer's batch is put into the words of its language and
-zone. At most `ROWS_MAX` rows of a batch are sent, the newest, and the rest is counted. A viewer who
-comes back (`Last-Event-ID`) is told to read the list anew, since what came in between is there.
-Heartbeats keep proxies from closing a quiet stream; a viewer that has gone, or does not take its
-bytes, is dropped. The session is asked for again once a minute, so that a revoked token does not
-watch on; after an hour a stream ends, and the browser begins another.
+One shared poll feeds all viewers. Each viewer's batch is formatted in the viewer's language and zone. At
+most the newest `ROWS_MAX` rows of a batch are sent, and the rest is counted. A viewer that reconnects
+(`Last-Event-ID`) receives an event to reload the list, which has the attempts recorded in between.
+Heartbeats keep proxies from closing a quiet stream. A viewer that has disconnected, or that does not
+read its bytes, is dropped. The session is checked again once a minute, so that a revoked token stops
+watching. A stream ends after an hour, and the browser opens another.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ from dispatcher.core.printable import escape
 
 HEARTBEAT_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 1.0
-"""How soon it is noticed that a viewer has gone, whose place another one may want."""
+"""How soon the disconnection of a viewer is noticed, so that its place is free for another one."""
 WRITE_SECONDS_MAX: Final = 5.0
 STREAM_SECONDS_MAX: Final = 3_600.0
 SESSION_SECONDS_BETWEEN: Final = 60.0
 ROWS_MAX: Final = 20
 NAMES_MAX: Final = 10_000
-"""Names that are remembered for all viewers; one that was changed is seen when they are forgotten."""
+"""Endpoint names cached for all viewers; a changed name is seen when the cache is cleared."""
 BODY_CHARACTERS_MAX: Final = 120
 RETRY_MILLISECONDS: Final = 3_000
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 async def tail(visit: Visit) -> web.StreamResponse:
-    """Stream until the viewer goes, the session ends or the hour is over."""
+    """Stream until the viewer disconnects, the session ends or the hour is over."""
     watch = visit.operations.tail.watch(visit.who, endpoint_id=visit.query("endpoint_id"))
     async with watch as viewer:
         answer = web.StreamResponse(
@@ -86,12 +86,12 @@ async def _write(answer: web.StreamResponse, data: bytes) -> None:
 
 
 def _last_number(text: str | None) -> int:
-    """Return the number of the last batch that the browser has seen; 0: it comes for the first time."""
+    """Return the number of the last batch that the browser has received; 0 for a first connection."""
     return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
 
 
 async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
-    """Return the endpoints' names, from what the site remembers as far as it does."""
+    """Return the endpoints' names; only those that are not cached are queried."""
     wanted = {one.delivery.endpoint_id for one in batch.items[-ROWS_MAX:]}
     known = visit.site.names
     missing = [one for one in wanted if one not in known]
