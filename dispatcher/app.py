@@ -1,9 +1,9 @@
-"""Composes the daemon and lives its life: start, serve, reload, drain.
+"""Composes the daemon and runs its life cycle: start, serve, reload, drain.
 
-The order is the reverse of the flow on the way down: not ready first, then intake, lanes, what is
-in flight, the last flush, the lease. A database that is away is waited for, at start too; a schema
-that does not fit ends the start. A stage that dies ends the daemon, and whoever supervises it
-starts it again: a daemon that lives on with a dead part would look healthy and deliver nothing.
+The drain stops the stages in the order of the flow: readiness first, then intake, lanes, requests in
+flight, the last flush, the lease. If the database is unavailable, the daemon waits for it, also at the
+start. If the schema does not fit, the start fails. A stage that fails ends the daemon, and its supervisor
+restarts it, because a daemon without one of its stages would look healthy and deliver nothing.
 """
 
 import asyncio
@@ -61,17 +61,17 @@ from dispatcher.telemetry.tracing import Tracing, require_libraries
 _log = structlog.get_logger("dispatcher.app")
 
 TURNED_SECONDS_MAX = 20.0
-"""Intake that has not gone round for so long is stuck: not ready, and the watchdog is no longer fed."""
+"""If intake makes no turn for longer, the replica is not ready and the watchdog is no longer notified."""
 REFUSED_SECONDS_MAX = 1.0
-"""A stage that Postgres refuses for longer makes the replica not ready; a deadlock or a short lock is over by then."""
+"""If Postgres rejects a stage for longer, the replica is not ready; a deadlock or a short lock ends sooner."""
 ADMIN_CONNECTIONS_MAX = 4
-"""API and console have connections of their own: slow pages never starve delivery."""
+"""The API and the console have a connection pool of their own, so that slow pages never starve delivery."""
 SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX = 0.5, 2.0
 BEAT_SECONDS = 0.5
 
 
 def start_problems(settings: Settings) -> list[str]:
-    """Return everything that keeps a daemon from starting, of what can be told without a database."""
+    """Return all problems that prevent a start and can be found without a database."""
     problems: list[str] = []
     if settings.database_url is None:
         problems.append(
@@ -91,7 +91,7 @@ def start_problems(settings: Settings) -> list[str]:
 
 
 class Daemon:
-    """One replica; `run` is its life."""
+    """One replica; `run` is its whole life cycle."""
 
     def __init__(
         self,
@@ -102,12 +102,12 @@ class Daemon:
         notifier: Notifier,
         bound: socket.socket | None = None,
     ) -> None:
-        """Check what can be checked without a database.
+        """Validate the configuration, as far as that needs no database.
 
-        `bound` is served in place of the settings' address where somebody has bound it already.
+        `bound`, a socket that the caller has already bound, is served in place of the settings' address.
 
         Raises:
-            ConfigurationError: something is missing or wrong; all of it.
+            ConfigurationError: settings are missing or invalid; all problems are reported together.
         """
         problems = start_problems(settings)
         source, listen_source = settings.database_source(), settings.listen_source()
@@ -130,12 +130,12 @@ class Daemon:
         self.port = 0
 
     async def run(self, *, serving: Callable[[int], None] = lambda _: None) -> None:
-        """Lives until a signal, or until a part of it dies.
+        """Run until a signal, or until a stage fails.
 
-        `serving` hears the port once it is bound.
+        `serving` is called with the port once it is bound.
 
         Raises:
-            ConfigurationError, SchemaError: it cannot start; the text says what to do.
+            ConfigurationError, SchemaError: the daemon cannot start; the message contains the fix.
         """
         settings = self._settings
         database = Database(
@@ -233,7 +233,7 @@ class Daemon:
                 self.port = await self._bind(server)
                 serving(self.port)
                 tasks.spawn("beat", self._beat(metrics))
-                # Connections to an address that is denied now must not be used again.
+                # A connection to an address that has become denied must not be used again.
                 tasks.spawn("own_addresses", own.follow(gate.policy, gate.connections.drop))
                 if await self._wait_for_schema(schema):
                     await self._prepare(schema, EventNumbers(database), database)
@@ -261,7 +261,7 @@ class Daemon:
         return await server.start(http.host, http.port, self._bound)
 
     async def _wait_for_schema(self, schema: Schema) -> bool:
-        """Wait for a database that can be reached; a schema that does not fit is an error at once."""
+        """Wait until the database is reachable; raise at once if the schema does not fit."""
         backoff = Backoff(SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX)
         outage = Outage(_log, "daemon.stalled", "daemon.resumed")
         while not self._stop.is_set():
@@ -277,7 +277,7 @@ class Daemon:
         return False
 
     async def _prepare(self, schema: Schema, numbers: EventNumbers, database: Database) -> None:
-        """Make what the first event needs, and refuses keys that open nothing.
+        """Create the partitions that the first event needs, and reject keys that decrypt no secret.
 
         Raises:
             ConfigurationError: secrets are encrypted with keys that are not configured, or the sequence of
@@ -291,13 +291,13 @@ class Daemon:
             await numbers.verify()
             sealed = await sealed_secrets(database)
         except StoreUnavailableError:
-            return  # gone again already: the stages wait for it
+            return  # the database is unavailable again: the stages wait for it
         problems = keyring_of(self._settings).problems(sealed)
         if problems:
             raise ConfigurationError(problems)
 
     async def _wait_for_end(self, tasks: TaskSet) -> None:
-        """Return at a signal; raises what killed a stage."""
+        """Wait for a signal; raise the exception of a stage that fails."""
         waiting = tasks.spawn("stop", self._stop.wait())
         failure = asyncio.ensure_future(tasks.failure())
         try:
@@ -308,7 +308,7 @@ class Daemon:
             failure.cancel()
 
     async def _drain(self, pipeline: Pipeline, upkeep: Upkeep, tasks: TaskSet) -> None:
-        """End in the order of the flow; a second signal ends the grace."""
+        """Drain the stages in the order of the flow; a second signal ends the grace period."""
         _log.info("daemon.drain_started", seconds=self._settings.delivery.drain_seconds)
         self._notifier.stopping()
         upkeep.stop()
@@ -322,7 +322,7 @@ class Daemon:
             raise DispatcherError("stopped at once by a second signal")
 
     async def _problems(self, schema: Schema) -> list[str]:
-        """Return why this replica is not ready, in words."""
+        """Return human-readable reasons why this replica is not ready."""
         if self._stop.is_set():
             return ["draining"]
         pipeline = self._pipeline
@@ -342,7 +342,7 @@ class Daemon:
         return problems
 
     async def _beat(self, metrics: Metrics) -> None:
-        """Measure how late the loop is, and feeds the watchdog while intake turns."""
+        """Measure the lag of the event loop, and notify the watchdog while intake is alive."""
         fed_at = 0.0
         seconds = self._notifier.watchdog_seconds
         while True:
@@ -368,13 +368,13 @@ class Daemon:
         loop.add_signal_handler(signal.SIGUSR1, _dump_tasks)
 
     def stop(self) -> None:
-        """Begin the drain; called again it ends it."""
+        """Begin the drain; a second call ends it at once."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
 
     def _on_reload(self) -> None:
-        """Read the settings again; bad ones are refused whole, and the old ones stay."""
+        """Reload the settings; if any is invalid, keep all the old ones."""
         self._notifier.reloading()
         try:
             settings = self._reload()
@@ -397,7 +397,7 @@ _TAKES_EFFECT_AT_ONCE = ("delivery.drain_seconds", "delivery.concurrency_per_end
 
 
 def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
-    """Return the key paths that changed, and those of them that only a restart brings into force."""
+    """Return the changed key paths, and those of them that need a restart to take effect."""
     before, after = old.model_dump(), new.model_dump()
     changed = [
         f"{section}.{key}"
@@ -410,7 +410,7 @@ def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
 
 
 async def _partition_problems(schema: Schema) -> list[str]:
-    """Return the partitions of today that are missing: no event can be fanned out without them."""
+    """Return today's missing partitions, without which no event can be fanned out."""
     try:
         missing = await schema.missing_partitions(0)
     except StoreUnavailableError as error:
@@ -429,10 +429,10 @@ def _require_trust(settings: Settings) -> None:
 
 
 def spare_the_collector() -> None:
-    """Leave what start-up made out of garbage collection, and let it run less often.
+    """Exclude the objects of the start from garbage collection, and run it less often.
 
-    Deliveries make no reference cycles; with the defaults the collector took a twelfth of the CPU
-    of a drain.
+    Deliveries create no reference cycles. With the default thresholds, the collector took a twelfth of
+    the CPU of a drain.
     """
     gc.collect()
     gc.freeze()
@@ -440,7 +440,7 @@ def spare_the_collector() -> None:
 
 
 def _dump_tasks() -> None:
-    """Log where every task stands: the first question about a daemon that seems stuck."""
+    """Log the stack of every task, to diagnose a daemon that seems stuck."""
     for task in asyncio.all_tasks():
         frames = [
             f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in task.get_stack(limit=5)

@@ -1,19 +1,20 @@
-"""One endpoint's lane: what is ready, how much may be in flight, and how long it must wait.
+"""One endpoint's lane: its ready deliveries, its limit of requests in flight, and its waiting times.
 
     offer ──▶ ready ────take──▶ in flight ──finish──▶ (permit back)
        └────▶ deferred ─probe─┤
     ask   ──▶ urgent ────take─┘
 
-What is always true: `in_flight` never exceeds `limit`; a lane holds at most `window` ready
-deliveries in memory and knows with `more_at` from when on Postgres may have others; a request of a
-person (`urgent`) needs a permit but passes breaker, rate and pause. No function here waits or looks
-at a clock, so nothing is half done.
+Invariants: `in_flight` never exceeds `limit`. A lane has at most `window` ready deliveries in memory, and
+`more_at` is the time from which Postgres may have others. A request of a person (`urgent`) needs a permit
+but bypasses breaker, rate limit and pause. No function here waits or reads a clock, so every call is
+atomic on the event loop.
 
-The window follows the receiver: one that takes hundreds a second has work in memory for the next
-moments, one that takes two a second (or none) holds a few, and the rest stays where the truth is.
+The window follows the receiver's throughput. A lane whose receiver accepts hundreds per second has work in
+memory for the next moments. A lane whose receiver accepts two per second, or none, has a few, and the
+rest stays in Postgres.
 
-Work of event types that the breaker defers stands in lines of its own, at most `PROBES_READY_MAX`
-of each: enough to probe with, and it never takes the place of work that may be sent.
+Work of event types that the breaker defers is in separate queues, with at most `PROBES_READY_MAX` of each
+type. That is enough for probes, and it never displaces work that may be sent.
 """
 
 from collections import deque
@@ -48,15 +49,15 @@ Work = TypeVar("Work", bound=Deferrable)
 WINDOW_MAX = 2000
 WINDOW_MIN = 64
 CROWDED = 1500
-"""From so much ready work on a quick lane wants fan-out to wait a moment, rather than leave more to Postgres."""
+"""With this much ready work, a fast lane makes fan-out wait a moment, rather than leave more to Postgres."""
 RELIEVED = 1000
 PROBES_READY_MAX = 8
-"""Deferred work that is kept ready of each event type, so that the next probes are different deliveries."""
+"""Deferred work that is kept ready per event type, so that the next probes are different deliveries."""
 DEFERRED_TYPES_MAX = 64
 
 
 class Lane(Generic[Work]):
-    """Writer of every field: the event loop's thread, through `delivery.lanes` alone."""
+    """The state of a lane; only `delivery.lanes` writes its fields, on the event loop's thread."""
 
     __slots__ = (
         "breaker",
@@ -85,27 +86,27 @@ class Lane(Generic[Work]):
         self.breaker = breaker
         self.bucket = bucket
         self.is_open = is_open
-        """The endpoint is active: scheduled attempts may be made."""
+        """Whether the endpoint is active and scheduled attempts may be made."""
         self.ready: deque[Work] = deque()
         self.deferred: dict[str, deque[Work]] = {}
-        """Ready work that the breaker defers, by event type; it is there to probe with."""
+        """Ready work that the breaker defers, by event type; the probes come from it."""
         self.urgent: deque[Work] = deque()
         self.in_flight = 0
         self.window = WINDOW_MAX
         self.slow = False
-        """It takes less in a second than its window could hold; nobody waits for it."""
+        """The receiver accepts less per second than the largest window holds; fan-out does not wait for this lane."""
         self.crowded = False
         self.more_at: float | None = None
-        """From when on Postgres may have due deliveries that are not in memory; None: before the horizon, none."""
+        """When Postgres may have due deliveries that are not in memory; None: not before the horizon."""
         self.overflows = 0
-        """Counts what was turned away, so that a refill can tell whether its answer is already old."""
+        """Counts the deliveries left to Postgres, so that a refill can detect that its result is outdated."""
         self.wakes_at: float | None = None
-        """When it is asked again by itself: its breaker or its rate makes it wait."""
+        """When the lane is tried again without another cause, because its breaker or its rate defers it."""
         self.queued = False
-        """Stands in the queue of lanes that want a permit."""
+        """Whether the lane is in the queue of lanes that need a permit."""
         self.finished_count = 0
         self.starved = False
-        """Was without ready work at some time since the window was last set."""
+        """Whether the lane had no ready work when the window was last set, or at some time since."""
 
     def has_room(self, event_type: str) -> bool:
         """Return whether one more ready delivery of this event type fits."""
@@ -119,14 +120,14 @@ class Lane(Generic[Work]):
         return len(self.ready) < self.window
 
     def line_up(self, work: Work) -> None:
-        """Put ready work at the end of its line."""
+        """Append ready work to its queue."""
         if self.breaker.is_deferring and self.breaker.defers(work.event_type):
             self.deferred.setdefault(work.event_type, deque()).append(work)
         else:
             self.ready.append(work)
 
     def withdraw(self, work: Work) -> bool:
-        """Take ready work out of its line; return whether it was in one."""
+        """Remove ready work from its queue; return whether it was in one."""
         for line in (self.ready, self.deferred.get(work.event_type)):
             if line and work in line:
                 line.remove(work)
@@ -136,7 +137,7 @@ class Lane(Generic[Work]):
         return False
 
     def sort_again(self) -> list[Work]:
-        """Sort all ready work by what the breaker defers now; return what no longer fits."""
+        """Sort all ready work again by what the breaker defers now; return the work that no longer fits."""
         works = [work for line in self.deferred.values() for work in line]
         works += self.ready
         self.ready.clear()
@@ -150,13 +151,13 @@ class Lane(Generic[Work]):
         return excess
 
     def wants_permit(self) -> bool:
-        """Return whether there is work and concurrency left; `take` consults breaker and rate."""
+        """Return whether there is work and concurrency left; `take` checks breaker and rate."""
         return self.in_flight < self.limit and bool(
             self.urgent or (self.is_open and (self.ready or self.deferred))
         )
 
     def take(self, now: float) -> Work | None:
-        """Return the next piece of work, its permit counted; None: nothing to do, or `waits_until` has the time."""
+        """Return the next work and count its permit; None if there is none or it must wait (`waits_until`)."""
         if self.in_flight >= self.limit:
             return None
         if self.urgent:
@@ -173,7 +174,7 @@ class Lane(Generic[Work]):
         return self.ready.popleft() if event_type is None else self._take_probe(now, event_type)
 
     def _next_probe(self, now: float) -> str | None:
-        """Return the event type whose turn it is to be probed now, None if none is permitted."""
+        """Return the event type to probe next, None if no probe is permitted now."""
         breaker = self.breaker
         permitted = [
             event_type
@@ -183,7 +184,7 @@ class Lane(Generic[Work]):
         return min(permitted, key=breaker.turn, default=None)
 
     def _take_probe(self, now: float, event_type: str) -> Work:
-        """Take the probe out of its line: first attempts and retries in turns."""
+        """Remove a probe from its queue and return it; first attempts and retries alternate."""
         line = self.deferred[event_type]
         wants_retry = self.breaker.probes_retry_next(event_type)
         work = next((w for w in line if w.is_retry is wants_retry), line[0])
@@ -194,7 +195,7 @@ class Lane(Generic[Work]):
         return work
 
     def waits_until(self, now: float) -> float | None:
-        """Return when a lane that gave nothing should be asked again; None: when something happens to it."""
+        """Return when to call `take` again after it returned None; None: after the lane's next change."""
         if self.in_flight >= self.limit or not self.is_open:
             return None
         times = [
@@ -212,12 +213,12 @@ class Lane(Generic[Work]):
         return at if at > now else None
 
     def turn_away(self, due_at: float) -> None:
-        """Note that a delivery due at that time is left to Postgres."""
+        """Record that a delivery due at `due_at` is left to Postgres."""
         self.overflows += 1
         self.more_at = due_at if self.more_at is None else min(self.more_at, due_at)
 
     def runs_low(self, now: float) -> bool:
-        """Return whether Postgres has work that there is room for."""
+        """Return whether Postgres may have due work and the lane has room for it."""
         return (
             self.more_at is not None
             and self.more_at <= now
@@ -226,18 +227,18 @@ class Lane(Generic[Work]):
         )
 
     def has_plenty(self) -> bool:
-        """Return whether what is ready will last for a while."""
+        """Return whether the ready work will last for a while."""
         if self.breaker.defers_everything:
-            return bool(self.deferred)  # enough to probe with
+            return bool(self.deferred)  # enough for probes
         return len(self.ready) > self.window // 4
 
     def finish(self) -> None:
-        """Give a permit back."""
+        """Release a permit."""
         self.in_flight -= 1
         self.finished_count += 1
 
     def fit_window(self, elapsed_seconds: float) -> Iterator[Work]:
-        """Set the window by what was finished since the last time; yield the ready work that no longer fits."""
+        """Set the window by the work finished since the last call; yield the ready work that no longer fits."""
         finished, self.finished_count = self.finished_count, 0
         if self.starved or not self.ready:
             self.window, self.slow = WINDOW_MAX, False

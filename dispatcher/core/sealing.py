@@ -1,8 +1,8 @@
-"""Secrets at rest: AES-256-GCM under a keyring, bound to the row that they lie in.
+"""Encrypts secrets at rest: AES-256-GCM with a keyring, bound to the row of the secret.
 
-The associated data names table, owner and key, so that a ciphertext moved to another row, or said
-to be under another key, does not open. The nonce (12 random bytes, an argument) stands before the
-ciphertext.
+The associated data contains table, owner and key id. A ciphertext that was moved to another row, or that
+is labelled with another key, therefore does not decrypt. The nonce (12 random bytes, an argument)
+precedes the ciphertext.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ NONCE_BYTES = 12
 
 
 class Keyring:
-    """Keys by id; the first one given seals, all of them open."""
+    """Keys by id; the first one encrypts, and all of them decrypt."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
@@ -34,7 +34,7 @@ class Keyring:
         """Return the secret.
 
         Raises:
-            SecretError: the key is not in the keyring, or the bytes are not what was sealed for
+            SecretError: the key is not in the keyring, or the bytes were not encrypted with it for
             this owner.
         """
         cipher = self._ciphers.get(key_id)
@@ -50,9 +50,9 @@ class Keyring:
             raise SecretError(f"the secret of {owner} does not open with key {key_id!r}") from error
 
     def problems(self, sealed: Sequence[tuple[str, str, bytes]]) -> list[str]:
-        """Return why these secrets (owner, key id, bytes) cannot be read with this keyring, as a whole.
+        """Return why this keyring does not fit these secrets (owner, key id, bytes) as a whole.
 
-        A single one that does not open is its row's fault, and no reason to refuse a start.
+        A single secret that does not decrypt is a damaged row, which must not prevent a start.
         """
         missing = sorted({key_id for _, key_id, _ in sealed} - self.key_ids)
         if missing:
@@ -65,7 +65,7 @@ class Keyring:
         return []
 
     def opens(self, owner: str, key_id: str, sealed: bytes) -> bool:
-        """Return whether `open` would give a secret."""
+        """Return whether `open` would return the secret."""
         try:
             self.open(sealed, owner=owner, key_id=key_id)
         except SecretError:

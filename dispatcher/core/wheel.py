@@ -1,39 +1,39 @@
-"""A hierarchical timing wheel: which keys come due at which millisecond, and when to look next.
+"""A hierarchical timing wheel: keys by the millisecond at which they are due, and the next time to advance.
 
-A *tick* is one millisecond. Each *level* is a wheel of *buckets*; a bucket is opened once, when the
-clock reaches its start, and what it holds moves to the levels below::
+A *tick* is one millisecond. Each *level* is a wheel of *buckets*. A bucket is opened once, when the
+clock reaches its start, and its entries move to the levels below::
 
     far      buckets of 17.5 min     delays from 17.5 min, without an end
     middle   buckets of 1.024 s      delays from 1.024 s
     near     buckets of 16 ms        delays under 1.024 s
-    slice    the 16 ms around now    sorted by tick; what is due is taken from its front
+    slice    the 16 ms around now    sorted by tick; due keys are removed from its front
 
-So a timer costs one append when it is scheduled and one more for each level that it descends,
-however many others there are. Sorting happens in the slice alone, a few keys at a time.
+A timer therefore costs one append when it is scheduled, and one more per level that it descends,
+regardless of the number of timers. Only the slice is sorted, a few keys at a time.
 
 Buckets are found by their *absolute* number (tick // width), not by a position on a ring, and each
-level has a heap of the numbers in use, as Kafka keeps its buckets in a queue. Nothing wraps around,
-no delay is too long, and a jump over an empty day costs nothing. The known faults of wheels at
-exact multiples of a turn (akka issues 869 and 1016) have no place to happen.
+level has a heap of the numbers in use, like Kafka's queue of buckets. Nothing wraps around, no delay is
+too long, and a jump over an empty day costs nothing. The known bugs of timing wheels at exact multiples
+of a revolution (akka issues 869 and 1016) therefore cannot occur.
 
-Always true:
+Invariants:
 
-* `_due_by_key` is the truth, and an entry in a list is only a hint that is checked against it.
-  Cancelling and moving leave an old entry behind; it is dropped when it comes to the slice. If such
-  *stale* entries outnumber the live, all buckets are made anew, so their memory is bounded; it is
-  looked at whenever a key is scheduled and whenever the clock advances.
-* A live key has an entry in the unopened bucket, or in the slice, whose span holds its tick. It may
-  have several, each in such a place; the first one reached fires the key, the others are stale.
-* Of the buckets that start at one tick the higher level is opened first, so a bucket is complete
-  when it becomes the slice. All that is due before `_slice_end_ms` and waits is in the slice.
-* No key fires before its tick and none is passed over: the time in here never goes back.
+* `_due_by_key` is authoritative, and an entry in a list is only a hint that is checked against it.
+  Cancelling and moving leave an old entry behind, which is dropped when it reaches the slice. If such
+  *stale* entries outnumber the live ones, all buckets are rebuilt, so that their memory is bounded. This
+  is checked whenever a key is scheduled and whenever the clock advances.
+* A live key has an entry in the unopened bucket, or in the slice, whose span contains its tick. It may
+  have several such entries: the first one reached fires the key, and the others are stale.
+* Of the buckets that start at one tick, the higher level is opened first, so that a bucket is complete
+  when it becomes the slice. All waiting keys that are due before `_slice_end_ms` are in the slice.
+* No key fires before its tick, and no key is skipped. The wheel's time never goes back.
 
-A crash loses nothing: the wheel is a cache of due times that Postgres holds. A slow Postgres or
-receiver does not reach it. Opening a bucket is one uninterrupted step of some 0.2 µs a key: the
+A crash loses nothing, because the wheel is a cache of due times that are in Postgres. A slow Postgres or
+receiver does not affect it. Opening a bucket is one uninterrupted step of some 0.2 µs per key. The
 middle level is as wide as it is so that a window of ten minutes is never in one bucket.
 
-Cost at a million timers: `benchmarks/wheel.py`. Memory: 31 bytes of dict, 32 of the tick's own
-integer and 18 of bucket for a timer, besides its key.
+Cost at a million timers: `benchmarks/wheel.py`. Memory per timer: 31 bytes of dict, 32 of the tick's
+integer and 18 of bucket, in addition to its key.
 """
 
 from collections.abc import Hashable, Iterable
@@ -48,12 +48,12 @@ _FAR_BITS: Final = 20
 _MIDDLE_WIDTH_MS: Final = 1 << _MIDDLE_BITS
 _FAR_WIDTH_MS: Final = 1 << _FAR_BITS
 
-# Fewer stale entries than these are not worth making the buckets anew.
+# Fewer stale entries than this are not worth a rebuild of the buckets.
 _STALE_ENTRIES_MAX: Final = 1024
 
 
 class Wheel(Generic[Key]):
-    """Holds keys until their tick; the caller says what time it is. One task uses it."""
+    """Holds keys until their tick; the caller supplies the time. One task uses it."""
 
     __slots__ = (
         "_due_by_key",
@@ -77,13 +77,13 @@ class Wheel(Generic[Key]):
         self._clear_buckets()
 
     def _clear_buckets(self) -> None:
-        """Make every list empty; the slice is the one around now."""
-        # Live and stale entries of all the lists below.
+        """Clear every list and set the slice around now."""
+        # The number of live and stale entries in all the lists below.
         self._entry_count = 0
         # Each level: buckets by absolute number, and a heap of those numbers. A bucket of the upper
-        # two alternates keys and ticks, hence Any: eight bytes more for each, but a look-up by key
-        # misses the processor's caches and took longer than the rest of the move. Two lists side
-        # by side were slower by a sixth.
+        # two alternates keys and ticks, therefore Any. This costs eight bytes more per entry, but a
+        # look-up by key misses the processor's caches and took longer than the rest of the move. Two
+        # parallel lists were slower by a sixth.
         self._far: dict[int, list[Any]] = {}
         self._far_numbers: list[int] = []
         self._middle: dict[int, list[Any]] = {}
@@ -93,7 +93,7 @@ class Wheel(Generic[Key]):
         self._slice: list[Key] = []
         self._slice_is_sorted = True
         self._slice_end_ms = ((self._now_ms >> _NEAR_BITS) + 1) << _NEAR_BITS
-        # No later than the first live tick of the slice; without meaning while that is empty.
+        # No later than the first live tick of the slice; meaningless while the slice is empty.
         self._slice_first_ms = self._slice_end_ms
 
     def __len__(self) -> int:
@@ -103,9 +103,9 @@ class Wheel(Generic[Key]):
         return key in self._due_by_key
 
     def schedule(self, key: Key, due_ms: int) -> None:
-        """Set the tick at which the key fires; a key that is already waiting is moved.
+        """Set the tick at which the key fires; move the key if it is already waiting.
 
-        A tick that has come already fires at the next `advance`.
+        A tick in the past fires at the next `advance`.
         """
         self._due_by_key[key] = due_ms
         self._place(key, due_ms)
@@ -113,33 +113,33 @@ class Wheel(Generic[Key]):
             self._rebuild()
 
     def cancel(self, key: Key) -> bool:
-        """Take the key out, so that it never fires; False when it was not waiting."""
-        # The stale entry stays: it adds no memory, and what adds some looks after the balance.
+        """Remove the key, so that it never fires; return whether it was waiting."""
+        # The stale entry stays. It adds no memory, and `schedule`, which adds some, checks the bound.
         return self._due_by_key.pop(key, None) is not None
 
     def cancel_all(self, keys: Iterable[Key]) -> None:
-        """Take out all of these keys that are waiting; 40 % cheaper than one call for each."""
+        """Remove all of these keys that are waiting; 40 % cheaper than one call per key."""
         pop = self._due_by_key.pop
         for key in keys:
             pop(key, None)
 
     def next_due_ms(self) -> int | None:
-        """Return a tick no later than that of the next key, or None when nothing waits.
+        """Return a tick no later than that of the next key, or None if no key is waiting.
 
-        Advancing to it fires a key, opens a bucket or drops stale entries, so a caller that sleeps
-        until it and advances wakes at most four times for one key.
+        Advancing to it fires a key, opens a bucket or drops stale entries. A caller that sleeps until it
+        and advances therefore wakes at most four times for one key.
         """
         if not self._due_by_key:
             return None
-        # What is in the slice comes before every bucket.
+        # The keys of the slice are due before those of every bucket.
         if self._slice:
             return self._slice_first_ms
         return self._next_opening_ms()
 
     def advance(self, now_ms: int) -> list[Key]:
-        """Take out and return every key that is due by now, in the order of their ticks.
+        """Remove and return every key that is due by now, in the order of their ticks.
 
-        A `now_ms` before an earlier one takes nothing back and fires nothing early.
+        A `now_ms` before an earlier one does not move the time back and fires nothing early.
         """
         fired: list[Key] = []
         if self._slice:
@@ -156,7 +156,7 @@ class Wheel(Generic[Key]):
         return fired
 
     def _place(self, key: Key, due_ms: int) -> None:
-        """Add an entry where the delay asks for it; the bucket chosen is always unopened."""
+        """Add an entry at the level of its delay; the chosen bucket is always unopened."""
         self._entry_count += 1
         delay_ms = due_ms - self._now_ms
         if delay_ms >= _FAR_WIDTH_MS:
@@ -190,7 +190,7 @@ class Wheel(Generic[Key]):
             self._slice_is_sorted = False
 
     def _next_opening_ms(self) -> int | None:
-        """Return the tick at which the first bucket in use starts, or None without one."""
+        """Return the tick at which the first bucket in use starts, or None if there is none."""
         starts_ms = None
         if self._near_numbers:
             starts_ms = self._near_numbers[0] << _NEAR_BITS
@@ -205,7 +205,7 @@ class Wheel(Generic[Key]):
         return starts_ms
 
     def _open(self, starts_ms: int) -> bool:
-        """Open the buckets that start here, the highest first; True when there is a new slice."""
+        """Open the buckets that start at a tick, the highest first; return whether there is a new slice."""
         if self._far_numbers and self._far_numbers[0] << _FAR_BITS == starts_ms:
             self._spread(self._far.pop(heappop(self._far_numbers)), starts_ms)
         if self._middle_numbers and self._middle_numbers[0] << _MIDDLE_BITS == starts_ms:
@@ -216,7 +216,7 @@ class Wheel(Generic[Key]):
         return False
 
     def _spread(self, opened: list[Any], starts_ms: int) -> None:
-        """Move the entries of an opened bucket, the stale ones too, one level or two down."""
+        """Move the entries of an opened bucket, including the stale ones, one or two levels down."""
         near, near_numbers = self._near, self._near_numbers
         middle, middle_numbers = self._middle, self._middle_numbers
         near_end_ms = starts_ms + _MIDDLE_WIDTH_MS
@@ -240,14 +240,14 @@ class Wheel(Generic[Key]):
                     bucket += (key, due_ms)
 
     def _start_slice(self, keys: list[Key], within_ms: int) -> None:
-        """Make these keys the slice; what the last one still holds is stale."""
+        """Replace the slice with these keys; the entries that the old slice still has are stale."""
         self._entry_count -= len(self._slice)
         self._slice = keys
         self._slice_is_sorted = False
         self._slice_end_ms = ((within_ms >> _NEAR_BITS) + 1) << _NEAR_BITS
 
     def _fire(self, now_ms: int, fired: list[Key]) -> None:
-        """Take from the slice what is due by now."""
+        """Move the due keys of the slice to `fired`."""
         due_by_key = self._due_by_key
         keys = self._slice
         if not self._slice_is_sorted:
@@ -260,7 +260,7 @@ class Wheel(Generic[Key]):
         taken_count = 0
         for key in keys:
             due_ms = due_by_key.get(key)
-            # A key that was moved behind the slice since the sort has its entry elsewhere.
+            # A key that was moved behind the slice since the sort has another entry elsewhere.
             if due_ms is not None and due_ms < slice_end_ms:
                 if due_ms > now_ms:
                     self._slice_first_ms = due_ms
@@ -272,7 +272,7 @@ class Wheel(Generic[Key]):
         self._entry_count -= taken_count
 
     def _rebuild(self) -> None:
-        """Make all buckets anew from the truth, without the stale entries."""
+        """Rebuild all buckets from `_due_by_key`, without the stale entries."""
         self._clear_buckets()
         for key, due_ms in self._due_by_key.items():
             self._place(key, due_ms)

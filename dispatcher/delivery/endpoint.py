@@ -20,13 +20,13 @@ from dispatcher.outbound.pool import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Endpoint:
-    """Who gets what, where, how, and at which pace; compared by identity."""
+    """The compiled settings of an endpoint; compared by identity."""
 
     id: EndpointId
     number: int
-    """What stands for the id in deliveries."""
+    """The number by which deliveries refer to the endpoint."""
     revision: int
-    """Of the URL and the headers."""
+    """The revision of the URL and the headers."""
     tenant: str
     name: str
     url: str
@@ -46,8 +46,8 @@ class Endpoint:
     target: Target | None
     host_key: tuple[str, int] | None
     problem: Reason | None
-    """Why nothing can be sent; new and waiting deliveries wait. None: usable."""
+    """Why requests cannot be sent, so that all deliveries wait; None if the endpoint is usable."""
     problem_detail: str
-    """The problem for an operator."""
+    """A description of the problem for an operator."""
     secrets_change_at: datetime | None
-    """When an old secret stops signing, and the endpoint has to be compiled anew."""
+    """When an old secret stops signing and the endpoint must be compiled again."""

@@ -2,17 +2,18 @@
 
     claim ── is the routing table as new as the claim? ── match ── encode once per profile ── write ── commit ── offer
 
-What is always true: an event leaves the outbox exactly when its deliveries exist; its body bytes
-are made here, once, and never again. An endpoint saved before the event's commit is in the table
-that matches it. Deliveries that will not happen (the endpoint is disabled, the event cannot be
-encoded) are rows too, cancelled with their reason; an event that matches nobody is history without
-deliveries. A delivery to an endpoint that this deployment's configuration makes unusable waits like
-any other; if the endpoint's profile is missing, its body is made when the profile is back
-(`late_bodies.py`). One bad event or endpoint costs its own deliveries only.
+Invariants: an event leaves the outbox in the transaction that creates its deliveries. Its body bytes are
+encoded here, once. An endpoint saved before the event's commit is in the table that matches the event.
+Deliveries that will not happen (the endpoint is disabled, the event cannot be encoded) are rows too,
+cancelled with their reason. An event that matches no endpoint is history without deliveries. A delivery to
+an endpoint that this deployment's configuration makes unusable waits like any other. If the endpoint's
+profile is missing, the body is encoded when the profile is available again (`late_bodies.py`). An invalid
+event or endpoint affects only its own deliveries.
 
-Lanes reserve the deliveries before the commit, so that the loader leaves them alone meanwhile, and
-are offered them after it; what they do not take is in Postgres already. A crash before the commit
-leaves the events in the outbox; after it, the deliveries are loaded by whoever owns the endpoints.
+Lanes reserve the deliveries before the commit, so that the loader skips them meanwhile, and are offered
+them after it. Deliveries that do not fit into lanes are already in Postgres. If a crash precedes the
+commit, the events are still in the outbox. If it follows the commit, the replica that owns the endpoints
+loads the deliveries.
 """
 
 import asyncio
@@ -35,21 +36,21 @@ _log = structlog.get_logger("dispatcher.delivery.fanout")
 
 BATCH_EVENTS_MAX = 5_000
 BATCH_DELIVERIES_MAX = 5_000
-"""About what one transaction writes, judged by the batch before: events times their endpoints."""
+"""Deliveries that one transaction writes, estimated by the endpoints per event of the batch before."""
 LARGE_CHARACTERS = 16_384
 """Larger data are rewritten for JavaScript in a thread: 2 µs a character at worst, 3.4 s for a mebibyte."""
 ENCODING_SECONDS = 0.25
-"""What encoding may take of one claim: as long as it lasts, the events of all tenants wait behind it."""
+"""Target duration of encoding per claim, because the events of all tenants wait for it."""
 ENCODING_SECONDS_MAX = 1.0
-"""A claim of several events that takes longer is given up, and a smaller one is made."""
+"""A claim of several events that takes longer is abandoned, and the next one is smaller."""
 YIELD_SECONDS = 0.01
-"""How long encoding keeps the event loop from everything else."""
+"""How long encoding may block the event loop."""
 UNSURE_SECONDS = 30.0
-"""How long after a COMMIT without an answer its deliveries are looked for in Postgres."""
+"""How long after a COMMIT without a response its deliveries are searched in Postgres."""
 
 
 class _CostlyBatchError(Exception):
-    """Encoding took too long; `events_count` events of the batch were encoded."""
+    """Encoding took too long; `events_count` is the size to try next."""
 
     def __init__(self, events_count: int) -> None:
         self.events_count = events_count
@@ -57,21 +58,21 @@ class _CostlyBatchError(Exception):
 
 
 class TakenThrough(NamedTuple):
-    """How many events one batch had, and whether it was cut at its bound."""
+    """The number of events in a batch, and whether the batch was cut at its bound."""
 
     events_count: int
     more: bool
 
 
 class Overtaken(NamedTuple):
-    """What was fanned out before its turn by position."""
+    """The events that were fanned out before their turn by position."""
 
     events_count: int
     per_tenant_max: int
 
 
 class Fanout:
-    """One batch at a time, at intake's pace."""
+    """Fans out batches of claimed events; intake decides when."""
 
     def __init__(
         self,
@@ -92,25 +93,25 @@ class Fanout:
         self._incarnation = incarnation
         self._batch_bytes_max = batch_bytes_max
         self._events_max = BATCH_EVENTS_MAX
-        """Less than that for a while after a batch was refused."""
+        """The bound of a batch, which is smaller for a while after a batch was refused."""
         self._encoding_events_max = BATCH_EVENTS_MAX
-        """About how many events like the last ones can be encoded in `ENCODING_SECONDS`."""
+        """The estimated number of events like the last ones that can be encoded in `ENCODING_SECONDS`."""
         self._deliveries_per_event = 1.0
         self._bytes_per_event = 1.0
         self._unsure_until = float("-inf")
 
     async def __call__(self, events_max: int) -> TakenThrough:
-        """Take up to so many events through.
+        """Fan out up to `events_max` events.
 
-        A batch that Postgres refuses for its contents is tried again smaller, down to one event;
-        if that one is rejected it gets a new id, if an earlier event has its id, or is quarantined in the outbox; the
-        others go on.
+        If Postgres refuses a batch for its contents, a smaller one is tried, down to one event. If that
+        event is refused, it gets a new id if an earlier event has the same one. Otherwise it is
+        quarantined in the outbox. The other events go on.
 
         Raises:
-            StoreUnavailableError: none of them was, as far as is known; ask again later.
+            StoreUnavailableError: no event was fanned out, as far as is known; retry later.
         """
         deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
-        # Rows that a claim locks and then leaves, having no room for their bytes, cost a write each.
+        # A row that a claim locks and then leaves, because its bytes exceed the bound, costs a write.
         bytes_bound = max(1, int(2 * self._batch_bytes_max / self._bytes_per_event))
         limit = min(
             events_max, self._events_max, deliveries_bound, bytes_bound, self._encoding_events_max
@@ -128,10 +129,10 @@ class Fanout:
         return taken
 
     async def overtake(self, events_max: int) -> Overtaken:
-        """Fan out up to so many events of tenants that wait behind another tenant's backlog, in turns.
+        """Fan out up to `events_max` events of tenants that wait behind another tenant's backlog, in turns.
 
         Raises:
-            StoreUnavailableError: none of them was, as far as is known; retry later.
+            StoreUnavailableError: no event was fanned out, as far as is known; retry later.
         """
         deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
         pick = await self._outbox.pick(min(events_max, deliveries_bound, self._encoding_events_max))
@@ -140,7 +141,7 @@ class Fanout:
         return Overtaken(await self._overtake(pick.tenants), pick.per_tenant_max)
 
     async def _overtake(self, tenants: dict[int, str]) -> int:
-        """Fan out certain events; halves a batch that Postgres refuses until the refused event is alone."""
+        """Fan out picked events; halve a batch that Postgres refuses until the refused event is alone."""
         try:
             return (await self._through(len(tenants), tenants=tenants)).events_count
         except BatchRefusedError:
@@ -155,7 +156,7 @@ class Fanout:
         return await self._overtake(dict(items[:half])) + await self._overtake(dict(items[half:]))
 
     async def _one_by_one(self) -> TakenThrough:
-        """Take the oldest event through, or sets that very one aside if it is refused again."""
+        """Fan out the oldest event; if it is refused again, renumber or quarantine it."""
         event_id = await self._outbox.oldest()
         if event_id is None:
             self._events_max = BATCH_EVENTS_MAX
@@ -173,7 +174,7 @@ class Fanout:
         return taken
 
     def is_unsure(self) -> bool:
-        """Return whether a batch of late may have been committed without our knowing."""
+        """Return whether a recent batch may have been committed although its COMMIT failed."""
         return self._clock.monotonic() < self._unsure_until
 
     async def _through(
@@ -182,7 +183,7 @@ class Fanout:
         event_id: str | None = None,
         tenants: dict[int, str] | None = None,
     ) -> TakenThrough:
-        """Fan out one batch, one certain event, or picked ones, in one transaction."""
+        """Fan out one batch, one given event, or picked events, in one transaction."""
         reserved: list[Reserved] = []
         try:
             async with self._outbox.claim(
@@ -218,10 +219,10 @@ class Fanout:
         )
 
     async def _encode(self, batch: Batch, events: Sequence[Event]) -> None:
-        """Match and encode events, in slices of the event loop's time.
+        """Match and encode events, and yield to the event loop every `YIELD_SECONDS`.
 
         Raises:
-            _CostlyBatchError: the next batch is smaller.
+            _CostlyBatchError: encoding took too long; the next batch is smaller.
         """
         began = yielded = now = self._clock.monotonic()
         for count, event in enumerate(events, 1):

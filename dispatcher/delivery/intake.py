@@ -1,19 +1,19 @@
-"""Intake: when to look into the outbox, and how much to take out of it.
+"""Intake: decides when to poll the outbox, and how many events to claim.
 
     asleep ──(NOTIFY, or poll, or stop)──▶ claiming ──(outbox empty)──▶ lingering ──(still empty)──▶ asleep
 
-While claims come back full there is a backlog, and it may be one tenant's. Then each round begins with
-events of the other tenants, in turns (core/census.py); without a backlog nothing of that is asked.
+If claims are full there is a backlog, which may be of one tenant. Then each round begins with events of
+the other tenants, in turns (core/census.py). Without a backlog these queries are not made.
 
-NOTIFY is a hint and carries nothing. While asleep, intake holds the "asleep" lock on the LISTEN
-connection, so that producers' commits announce themselves; while events stream in it lets go of it
-and looks by itself, so that they commit in silence, for a NOTIFY takes a lock across the database.
-Every hole in that (a commit between the last look and the lock, a listener that died, a pooler that
-swallows LISTEN) is covered by the poll.
+NOTIFY is a hint without contents. While asleep, intake keeps the sequence `asleep_until` in the future
+(store/listener.py), so that producers' commits send a NOTIFY. While events stream in, it clears the
+sequence and polls, so that producers send none, because a NOTIFY takes a database-wide lock. The poll
+covers every gap: a commit between the last poll and the announcement, a listener whose connection
+failed, a pooler that does not deliver notifications.
 
-What is always true: intake claims only when lanes have room for more, never more than a batch at a
-time (in busy times as two halves at once); it keeps no cursor. When Postgres is away it asks again
-with backoff; the loop ends only when it is stopped.
+Invariants: intake claims only when lanes have room, or after `ROOM_SECONDS_MAX` at most, and never more
+than a batch at a time (under load as two halves at once). It keeps no cursor. If Postgres is unavailable
+it retries with backoff. The loop ends only when it is stopped.
 """
 
 import asyncio
@@ -37,29 +37,29 @@ from dispatcher.telemetry.metrics import Metrics
 _log = structlog.get_logger("dispatcher.delivery.intake")
 
 LINGER_SECONDS = 0.1
-"""How long an empty outbox is looked at again and again after a busy time, before intake goes to sleep."""
+"""How long intake retries claims from an empty outbox after a busy time, before it goes to sleep."""
 LOOK_AGAIN_SECONDS = 0.004
 BUSY_EVENTS_PER_SECOND = 500
-"""From here on producers are spared the NOTIFY."""
+"""Above this rate, producers send no NOTIFY."""
 BACKLOG_CLAIMS = 2
-"""So many claims in a row that came back full are a backlog; from then on tenants are served in turns."""
+"""This many full claims in a row are a backlog; from then on tenants are served in turns."""
 SHARED_SECONDS = 5.0
-"""How long after another tenant's event rounds stay short, so that its next one waits for a short round only."""
+"""How long rounds stay short after another tenant's event, so that its next event waits for a short round only."""
 ROUND_SECONDS = 0.05
 """A short round: as many events as fan-out commits in this time, at its recent pace."""
 ROUND_SHARE_MIN = 2
-"""A short round has at least this part (a half) of a batch: with less, round trips would be most of its cost."""
+"""A short round has at least this part (a half) of a batch; otherwise round trips would be most of its cost."""
 OLDEST_SHARE_MIN = 8
 """The oldest events get at least this part (an eighth) of a batch, however many tenants wait behind them."""
 ROOM_SECONDS_MAX = 0.05
-"""How long a crowded lane may keep fan-out waiting: what does not fit stays in Postgres, and others go on."""
+"""How long a crowded lane may delay fan-out; then its excess deliveries stay in Postgres, and other lanes go on."""
 
 
 class Company(Protocol):
     """The shards, as intake uses them."""
 
     def has_company(self) -> bool:
-        """Return whether other replicas fan out, perhaps for endpoints of ours."""
+        """Return whether other replicas fan out and may create deliveries for endpoints of this one."""
         ...
 
 
@@ -102,18 +102,18 @@ class Intake:
         self._measured_count = 0
         self._polled_at = 0.0
         self.turned_at = clock.monotonic()
-        """When the loop last went round, or waited within its bounds; readiness and the watchdog look at it."""
+        """When the loop last made a turn, or waited within its bounds; readiness and the watchdog read it."""
         self.looked_at = self.turned_at
-        """When Postgres last let it look at the outbox; readiness looks at it, the watchdog does not."""
+        """When intake last read the outbox; readiness depends on it, the watchdog does not."""
 
     def stop(self) -> None:
-        """Claim no more; `run` ends after the batch it is at."""
+        """Claim no more; `run` ends after the current batch."""
         self._stopping = True
         self._signal.woken.set()
         self._lanes.room.set()
 
     async def run(self) -> None:
-        """Take events through until stopped."""
+        """Claim and fan out events until stopped."""
         backoff = Backoff()
         while not self._stopping:
             self.turned_at = self._clock.monotonic()
@@ -130,17 +130,17 @@ class Intake:
         return self._clock.monotonic() - self.turned_at < within_seconds
 
     def reads_outbox(self, within_seconds: float) -> bool:
-        """Return whether Postgres let it read the outbox recently; a restart does not fix that."""
+        """Return whether the outbox could be read recently; a restart would not help if not."""
         return self._clock.monotonic() - self.looked_at < within_seconds
 
     def look_now(self) -> None:
-        """Make intake poll at once: something other than an event was announced."""
+        """Make intake poll at once, because a change other than an event was announced."""
         self._polled_at = 0.0
         self._signal.woken.set()
 
     async def _turn(self) -> None:
-        """Looks, takes what is there, and sleeps when nothing is."""
-        self._signal.woken.clear()  # before looking: what is committed from here on sets it again
+        """Poll, fan out the waiting events, and sleep if there are none."""
+        self._signal.woken.clear()  # before the poll: a later commit sets it again
         now = self._clock.monotonic()
         waiting = True
         if now - self._polled_at >= self._poll_seconds:
@@ -152,11 +152,11 @@ class Intake:
         if waiting and await self._drain():
             return
         if await self._signal.sleep():
-            return  # the lock is new: what was committed before it was taken is looked for once more
+            return  # newly asleep: poll once more for events that were committed before it
         await self._wait()
 
     async def _follow(self, poll: Poll) -> None:
-        """Act on what the poll saw beside the outbox."""
+        """React to the changes other than events that the poll found."""
         if self._routing.is_stale(poll.routing_version):
             await self._routing.refresh()
         if poll.requests_waiting:
@@ -166,7 +166,7 @@ class Intake:
         self._lanes.pump()
 
     async def _drain(self) -> bool:
-        """Claim batch after batch; return whether to go on at once, since a poll is due in between."""
+        """Claim batch after batch; return whether a poll is due, after which claiming goes on at once."""
         empty_since: float | None = None
         while not self._stopping:
             self.turned_at = now = self._clock.monotonic()
@@ -180,7 +180,7 @@ class Intake:
                 overtook_count = overtook.events_count
                 if overtook_count:
                     self._shared_at = now
-                # What the others got, the tenant of the oldest events gets as well, and no more.
+                # The tenant of the oldest events gets as many as the other tenants, and no more.
                 events_max = max(
                     overtook.per_tenant_max,
                     events_max - overtook_count,
@@ -207,7 +207,7 @@ class Intake:
             elif not any(one.more for one in taken) and (
                 events_count == 0 or self._signal.is_asleep
             ):
-                return False  # whatever is committed from now on announces itself
+                return False  # commits from now on send a NOTIFY
             if events_count:
                 empty_since = None
                 continue
@@ -218,7 +218,7 @@ class Intake:
         return False
 
     def _follow_pace(self, events_count: int, seconds: float) -> None:
-        """Follow what an event costs in a large claim, waiting for room not included."""
+        """Update the moving average of the time per event of large claims, without the wait for room."""
         if events_count >= self._batch_events_max // (2 * ROUND_SHARE_MIN):
             self._event_seconds += 0.25 * (seconds / events_count - self._event_seconds)
 
@@ -228,7 +228,7 @@ class Intake:
         return max(least, int(ROUND_SECONDS / max(self._event_seconds, 1e-6)))
 
     async def _take(self, events_max: int) -> list[TakenThrough]:
-        """Take one batch through, or in busy times two at once: one computes while the other commits."""
+        """Fan out one batch, or two at once under load: one computes while the other commits."""
         if self._rate <= BUSY_EVENTS_PER_SECOND:
             return [await self._fanout(events_max)]
         half = -(-events_max // 2)
@@ -256,7 +256,7 @@ class Intake:
             self._metrics.intake_wakeups.labels("notify").inc()
 
     def _measure(self, count: int) -> None:
-        """Follow the rate of events, in tenths of a second."""
+        """Update the rate of events every tenth of a second."""
         self._measured_count += count
         now = self._clock.monotonic()
         elapsed = now - self._measured_at
