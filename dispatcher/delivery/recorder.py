@@ -2,22 +2,20 @@
 
     sender ── add ──▶ pending ── flush: one transaction ──▶ inventory, retry timer, log and metrics
 
-What is always true: at most `unrecorded_max` attempts are sent and not committed, so a crash
-repeats at most as many; requests to receivers that have not responded for a while are not counted
-(`Lanes.tick`), so that they do not use up the bound. Without room (`has_room()` is false) lanes
-give no more permits: results
-that cannot be recorded are not made. Two flushes run at a time, never with two results of one
-delivery (it has one entry, which is in flight or being recorded). Nothing in memory learns of a
-result before its transaction has committed. A batch waits at most `flush_seconds`, or less when it
-is full.
+Invariants: at most `unrecorded_max` attempts are sent and not committed, so that a crash repeats at most
+as many. Requests to receivers that have not responded for a while are not counted (`Lanes.tick`), so that
+they do not use up the bound. Without room (`has_room()` is false) lanes grant no more permits, because
+results that cannot be recorded must not be produced. Two flushes run at a time, never with two results of
+one delivery, which has one entry that is in flight or being recorded. State in memory changes only after
+the transaction has committed. A batch waits at most `flush_seconds`, or less if it is full.
 
-When Postgres is away a batch is kept and sent again, with backoff, until it is recorded: the
-statement is idempotent, so a commit whose answer was lost does no harm. A batch that Postgres
-refuses for its contents is halved until the one row at fault is found; that one is recorded without
-what the receiver had a hand in, and its neighbours as they are. If that is refused too, the delivery
-stays open in the database, the log says so, and this process touches it no more. What Postgres
-refuses for another cause (a missing partition or privilege) is waited out like an outage. On shutdown
-the last flush is awaited, up to a bound.
+If Postgres is unavailable, a batch is kept and retried with backoff until it is recorded. The statement is
+idempotent, so that repeating a commit whose response was lost does no harm. A batch that Postgres refuses
+for its contents is halved until the invalid row is found. That row is recorded without the data that the
+receiver supplied, and the other rows as they are. If Postgres refuses it again, the delivery stays open in
+the database, an error is logged, and this process makes no more attempts of it. A refusal for another cause
+(a missing partition or privilege) is retried like an outage. On shutdown the last flush is awaited, up to
+a bound.
 """
 
 import asyncio
@@ -51,7 +49,7 @@ _OPEN: Final = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
 class Recorder:
-    """Results on their way into the database; `add` and `run` are called on one event loop."""
+    """Records results in the database; `add` and `run` are called on one event loop."""
 
     def __init__(
         self,
@@ -88,27 +86,27 @@ class Recorder:
         self._committed: Callable[[], None] = lambda: None
         self.outage = Outage(_log, "recorder.stalled", "recorder.resumed")
         self.empty = asyncio.Event()
-        """Set while every result that came is recorded."""
+        """Set while all results are recorded."""
         self.empty.set()
 
     def __len__(self) -> int:
         return len(self._pending) + self._flushing
 
     def has_room(self) -> bool:
-        """Return whether another attempt may be made: its result can be recorded.
+        """Return whether another attempt may be made, because its result can be recorded.
 
-        Requests to receivers that do not respond are not counted: they would use up the bound, and
-        deliveries to other receivers would stop.
+        Requests to receivers that do not respond are not counted. Otherwise they would use up the bound
+        and stop the deliveries to other receivers.
         """
         inventory = self._inventory
         return inventory.unrecorded - inventory.stalled < self._unrecorded_max
 
     def after_commit(self, action: Callable[[], None]) -> None:
-        """Have `action` called after each commit, since there is room again."""
+        """Register an action to call after each commit, when there is room again."""
         self._committed = action
 
     def add(self, result: AttemptResult) -> None:
-        """Take a result; never waits, since what has happened must be kept."""
+        """Add a result; never wait, because the attempt has been made and its result must be kept."""
         self._inventory.finish(result.entry)
         self._pending.append(result)
         if len(self._pending) == 1:
@@ -122,8 +120,8 @@ class Recorder:
         """Return whether the pending results are worth a transaction now.
 
         A transaction costs as much as fifty of its rows, so batches are as large as the bound of
-        unrecorded attempts allows without a pause in sending: a batch begins to commit when half of
-        the bound, less what is in flight, is pending. The other half is sent meanwhile.
+        unrecorded attempts allows without a pause in sending. A batch begins to commit when half of the
+        bound, less the requests in flight, is pending. The other half is sent meanwhile.
         """
         pending = len(self._pending)
         if pending < self._flush_rows_min:
@@ -139,7 +137,7 @@ class Recorder:
         self._full.set()
 
     async def run(self) -> None:
-        """Flush until stopped and empty; a cancellation does not tear a flush apart."""
+        """Flush until stopped and empty, with `FLUSHES_AT_ONCE` flushes at a time."""
         async with asyncio.TaskGroup() as group:
             for _ in range(FLUSHES_AT_ONCE):
                 group.create_task(self._flush_on())
@@ -149,8 +147,8 @@ class Recorder:
         while True:
             await self._first.wait()
             await self._collect()
-            # More than a batch may have come while others were flushed: the larger the batch, the
-            # fewer round trips a result costs.
+            # More than a batch may have arrived during other flushes. The larger the batch, the fewer
+            # round trips a result costs.
             rows_max = BATCHES_AT_ONCE * self._batch_rows_max
             batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
             self._flushing += len(batch)
@@ -178,7 +176,7 @@ class Recorder:
                     return
 
     async def _flush(self, batch: list[AttemptResult]) -> None:
-        """Record a batch in groups of one token a shard, which is one group but for a takeover."""
+        """Record a batch in groups with one token per shard, which is one group except after a takeover."""
         while batch:
             tokens: dict[int, int] = {}
             group = [r for r in batch if tokens.setdefault(r.endpoint.shard, r.token) == r.token]
@@ -209,8 +207,8 @@ class Recorder:
                 await self._record(group, tokens, _bare(attempts[0], error))
                 return
             if len(group) == 1:
-                # Not even what we made ourselves is taken. It stays open, and memory goes on taking it
-                # for being recorded: this process, at least, sends it no second time.
+                # Postgres refuses even the data of our own. The delivery stays open, and its entry stays
+                # in the phase of being recorded, so that this process does not send it a second time.
                 _log.error("result.quarantined", delivery_id=group[0].delivery.id, error=str(error))
                 self._flushing -= 1
                 return
@@ -222,7 +220,7 @@ class Recorder:
             await self._settle_requests(group, recorded.late)
             await self.health.follow_up(group, recorded.fenced)
         except DataFaultError as error:
-            # The results are recorded; what follows from them for requests and endpoints is not.
+            # The results are recorded, but not their consequences for requests and endpoints.
             _log.error("recorder.follow_up_failed", results=len(group), error=str(error))
         self._flushing -= len(group)
         self._reporting.flushed(len(group), self._clock.monotonic() - started)
@@ -265,27 +263,27 @@ class Recorder:
             self.outage.ended()
 
     def _settle(self, results: list[AttemptResult], recorded: Recorded) -> None:
-        """Move committed results on in memory: what retries waits for its time, what ended is forgotten."""
+        """Apply committed results in memory: schedule the retries, and drop the ended deliveries."""
         inventory, now, fenced = self._inventory, self._clock.monotonic(), recorded.fenced
         for result in results:
             entry, decision = result.entry, result.decision
             if decision.state not in _OPEN and entry.id not in fenced:
                 inventory.forget(entry)
                 if entry.id in recorded.late:
-                    # If Postgres crashed and lost its claim, it may be open again by now: fan-out
-                    # repeated the claim while the first copy was in memory, and left it there.
+                    # If Postgres crashed and lost the delivery's claim, it may be open again by now:
+                    # fan-out repeated the claim while the first copy was in memory, and kept that copy.
                     entry.lane.turn_away(0.0)
                 continue
-            # Its shard went, and perhaps came back, while it was in flight: no lane sends what the
-            # lane of then has.
+            # The shard may have left, and come back, while the delivery was in flight. The present lane
+            # does not send an entry of the former one.
             lane = inventory.lanes.get(result.endpoint.id)
             manual = result.delivery.trigger is not Trigger.SCHEDULED
             if entry.id in fenced or lane is not entry.lane or not lane.is_open:
                 inventory.forget(entry)
                 if lane is not None:
-                    lane.turn_away(0.0)  # to be loaded anew, if it is ours again
+                    lane.turn_away(0.0)  # loaded again if the shard is ours again
             elif manual or decision.next_delay_seconds is None:
-                # A resend that failed: the delivery keeps its place, which Postgres knows.
+                # A resend that failed: the delivery keeps its place in the schedule, which is in Postgres.
                 inventory.make_due(entry)
                 self._load_queue.add_due((entry,))
             else:
@@ -293,12 +291,12 @@ class Recorder:
                     entry, result.finished_at_monotonic + decision.next_delay_seconds - now
                 )
             if manual:
-                self._load_queue.add_requests()  # one that was made meanwhile follows
+                self._load_queue.add_requests()  # another request may have been made meanwhile
         self._retry_timer.arm()
 
 
 def _bare(attempt: AttemptRow, error: Exception) -> AttemptRow:
-    """Return the attempt without what the receiver had a hand in."""
+    """Return the attempt without the data that the receiver supplied."""
     text = f"the receiver's response cannot be stored: {type(error).__name__}"
     return attempt._replace(peer=None, response_body=None, error=text)
 

@@ -1,21 +1,20 @@
-"""Which endpoints are ours: a lease on this process, and shards held under it.
+"""Determines which endpoints this replica sends for: a lease on the process, and shards held under it.
 
-Endpoints are divided into shards (`limits.SHARDS_COUNT`) by their row. A replica renews its lease by the database's
-clock and holds shards; a shard whose owner's lease has ended may be taken by anyone, which raises
-its token, and a result written under an older token is refused (the recorder's statement sees to
-it). So a replica that was frozen, cut off or slow can write nothing once another has taken over,
-whatever it believes.
+Endpoints are divided into shards (`limits.SHARDS_COUNT`) by their row. A replica renews its lease by the
+database's clock and holds shards. If the lease of a shard's owner has ended, any replica may claim the
+shard, which increments its token. The recorder's statement refuses a result under an older token. A replica
+that was frozen, cut off or slow can therefore write no result after another has taken over.
 
-What is always true: locally only monotonic time counts, from just before the renewal was asked for,
-and no request is started once `trusted_seconds` of it have passed; a lost lease stops new requests
-and is taken again, it never ends the process. Each start is a new incarnation. One that finds its
-own name alive watches for longer than a renewal: if nothing was renewed it is the leftover of a
-crash and is buried (so a restart resumes within seconds), else a second process bears the name, and
-this one joins as one more replica. An incarnation tells which process it is: one whose process has
-provably ended on this very host is buried without the watch. A frozen process has not ended.
+Invariants: only monotonic local time counts, from just before the request of the renewal, and no request is
+started once `trusted_seconds` of it have passed. A lost lease stops new requests and is claimed again; it
+never ends the process. Each start is a new incarnation. If a replica finds a living lease under its own
+name, it watches for longer than a renewal interval. If the lease is not renewed, it is left over from a
+crash and is expired, so that a restart resumes within seconds. Otherwise a second process has the same
+name, and this one joins as one more replica. An incarnation identifies its process. If that process has
+provably ended on this host, its lease is expired without the watch. A frozen process has not ended.
 
-With several replicas each takes its fair share and gives back what it holds above it, once nothing
-of it is in flight.
+With several replicas, each claims its fair share, and releases excess shards once they have no request in
+flight.
 """
 
 import asyncio
@@ -38,16 +37,16 @@ from dispatcher.telemetry.metrics import Metrics
 _log = structlog.get_logger("dispatcher.delivery.shards")
 
 TRUSTED_SHARE = 0.8
-"""The share of a lease after which no request is started any more."""
+"""The share of a lease after which no request is started."""
 NAMESAKE_SECONDS = 2.5
 PROMPTED_SECONDS_MIN = 0.05
-"""How far apart prompted renewals are at least: any role can notify, as often as it likes."""
+"""Minimum interval of prompted renewals, because any role can notify as often as it likes."""
 COMPANY_SECONDS = 30.0
-"""How long after its last lease another replica's transactions may still come to light."""
+"""How long after its last lease another replica's transactions may still commit."""
 
 
 def new_incarnation(name: str) -> str:
-    """Return a name for this start alone, which tells a later one which process it was."""
+    """Return a unique name for this start, which identifies its process to later starts."""
     return f"{name[:40]}-{secrets.token_hex(8)}@{identity.mark()}"
 
 
@@ -56,7 +55,7 @@ def _has_ended(incarnation: str) -> bool:
 
 
 class Replica(NamedTuple):
-    """Who this process is among the replicas."""
+    """The identity of this process among the replicas."""
 
     name: str
     incarnation: str
@@ -90,19 +89,19 @@ class Shards:
         self.outage = Outage(_log, "lease.stalled", "lease.renewed")
         self._woken = asyncio.Event()
         self.tokens: dict[int, int] = {}
-        """Shard to token, of the shards that are ours."""
+        """The shards of this replica, with their tokens."""
         self.leaving: set[int] = set()
-        """Shards that are being given back: nothing new is sent for them."""
+        """Shards that are being released; no new request is sent for them."""
         self._others_seen_at = float("-inf")
         self.changed: Callable[[], None] = lambda: None
-        """Called when the shards to send for have changed; lanes follow."""
+        """Called when the shards to send for have changed, so that the lanes are updated."""
 
     def has_company(self) -> bool:
-        """Return whether other replicas fan out, or did so until a moment ago, perhaps for our endpoints."""
+        """Return whether other replicas fan out, or did recently, and may create deliveries for our endpoints."""
         return self._clock.monotonic() - self._others_seen_at < COMPANY_SECONDS
 
     def is_trusted(self) -> bool:
-        """Return whether requests may be started; asked immediately before each."""
+        """Return whether requests may be started; called immediately before each."""
         return self._clock.monotonic() < self._trusted_until
 
     def stop(self) -> None:
@@ -111,11 +110,11 @@ class Shards:
         self._woken.set()
 
     def look_now(self) -> None:
-        """Renew at once: another replica gave shards back. A hint; the next renewal sees them anyway."""
+        """Renew at once, because another replica released shards. A hint; the next renewal sees them anyway."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Take, renews and shares out until stopped."""
+        """Join, renew the lease, and balance the shards until stopped."""
         joined = False
         while not self._stopping.is_set():
             self._woken.clear()
@@ -139,7 +138,7 @@ class Shards:
                 await asyncio.sleep(PROMPTED_SECONDS_MIN)
 
     async def _watch_namesakes(self) -> None:
-        """Buries what a crash of ours left behind, so that its shards need not run out."""
+        """Expire the lease that a crash of this replica left, so that its shards are free at once."""
         seen = await self._leases.namesakes(self._name, self._incarnation)
         if not all(_has_ended(incarnation) for incarnation, _ in seen):
             try:
@@ -149,14 +148,14 @@ class Shards:
                 pass
         for incarnation, renewed_at in seen:
             if await self._leases.bury(incarnation, renewed_at):
-                # What it had sent to Postgres may still commit: deliveries of ours that nobody told us of.
+                # Its last transaction may still commit, and create deliveries of ours without a notification.
                 self._others_seen_at = self._clock.monotonic()
                 _log.info("lease.taken_over", name=self._name, incarnation=incarnation)
             else:
                 _log.warning("lease.name_rejected", name=self._name, incarnation=incarnation)
 
     async def _renew(self) -> bool:
-        """Renew the lease and follow what it holds now; return whether it did."""
+        """Renew the lease and apply the shards that it holds now; return whether it was renewed."""
         asked_at = self._clock.monotonic()
         renewal = await self._leases.renew(self._incarnation, self._lease_seconds)
         if renewal is None:
@@ -179,7 +178,7 @@ class Shards:
         return True
 
     async def _give_back(self, tokens: dict[int, int], count: int) -> dict[int, int]:
-        """Stop sending for the shards above our share, and give back those that have become quiet."""
+        """Stop sending for the shards above the fair share, and release those without requests in flight."""
         self.leaving = set(sorted(tokens)[-count:])
         self.changed()
         quiet = [shard for shard in self.leaving if self._inventory.is_quiet(shard)]
@@ -188,7 +187,7 @@ class Shards:
         return {shard: token for shard, token in tokens.items() if shard not in quiet}
 
     def _follow(self, tokens: dict[int, int], *, anew: bool = False) -> None:
-        """Take over what is held now; `anew`: shards that were to be given back are kept after all."""
+        """Apply the shards that are held now; `anew`: shards that were to be released are kept."""
         lost = [
             shard
             for shard, token in self.tokens.items()
@@ -204,11 +203,11 @@ class Shards:
             probe.hit("shards.changed", count=len(tokens))
 
     def held(self) -> dict[int, int]:
-        """Return shard to token of the shards to send for."""
+        """Return the shards to send for, with their tokens."""
         return {shard: token for shard, token in self.tokens.items() if shard not in self.leaving}
 
     async def leave(self) -> None:
-        """Give everything back, for others or the next start to take at once."""
+        """Release all shards and the lease, so that another replica or the next start can claim them at once."""
         self._trusted_until = 0.0
         try:
             await self._leases.release(self._incarnation, list(self.tokens))

@@ -1,10 +1,10 @@
-"""Deliveries that wait: loading them, recording what became of them, ending them.
+"""Loads open deliveries, records their attempts, and ends them.
 
-Recording is the heart of it: the attempt, the delivery's new state and its next due time commit
-together, under the token that the endpoint's shard has at that moment. A batch is one statement;
-sent again after an unknown commit it changes nothing. What it leaves over is either fenced (another
-replica owns the shard) or late (the delivery ended meanwhile), and late ones are recorded one by
-one against the ended delivery.
+An attempt, the delivery's new state and its next due time commit together, under the token that the
+endpoint's shard has at that moment. A batch moves its deliveries in one statement and commits in one
+transaction; repeated after an unknown commit, it changes nothing. A delivery that the statement does not
+move is either fenced (another replica owns the shard) or late (it ended meanwhile). Late attempts are
+recorded one by one for the ended delivery.
 """
 
 from collections.abc import Sequence
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
 
 DAYS_AT_ONCE = 16
-"""Days of history that one statement reads: the partitions of the others are not locked (store/day_walk.py)."""
+"""Days of history that one statement reads; it locks only their partitions (store/day_walk.py)."""
 
 
 class MoveRow(NamedTuple):
-    """What an attempt makes of its delivery, in the order of the statement's parameters."""
+    """The new state of a delivery after an attempt, in the order of the statement's parameters."""
 
     shard: int
     delivery_id: DeliveryId
@@ -65,7 +65,7 @@ class MoveRow(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """One attempt, with what its row needs of the delivery and of the endpoint as it was used."""
+    """One attempt, with the facts of the delivery and of the endpoint that its row contains."""
 
     day: date
     event_id: str
@@ -111,7 +111,7 @@ _ENDS = frozenset({DeliveryState.SUCCEEDED, DeliveryState.FAILED})
 
 
 class WindowRow(NamedTuple):
-    """A waiting delivery: only what the wheel needs."""
+    """A waiting delivery, with only the facts that the wheel needs."""
 
     id: DeliveryId
     endpoint_id: EndpointId
@@ -119,7 +119,7 @@ class WindowRow(NamedTuple):
 
 
 class LoadedRow(NamedTuple):
-    """An open delivery with all that an attempt needs."""
+    """An open delivery with all the facts that an attempt needs."""
 
     id: DeliveryId
     day: date
@@ -136,7 +136,7 @@ class LoadedRow(NamedTuple):
 
 
 class RequestRow(NamedTuple):
-    """What a person asked; for a resend all that an attempt needs, or None where retention has taken it."""
+    """A person's request; for a resend with the facts that an attempt needs, None if retention deleted them."""
 
     kind: str
     id: DeliveryId
@@ -155,16 +155,16 @@ class RequestRow(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What recording a batch came to."""
+    """The deliveries of a recorded batch that were not moved."""
 
     fenced: frozenset[DeliveryId]
-    """Not recorded: the shard has another owner now."""
+    """Not recorded, because the shard has another owner now."""
     late: frozenset[DeliveryId]
-    """Recorded against a delivery that had ended meanwhile."""
+    """Recorded for a delivery that had ended meanwhile."""
 
 
 class Deliveries:
-    """Waiting deliveries, as recorder, scheduler and maintenance see them."""
+    """The statements on open deliveries of recorder, loader and maintenance."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -174,13 +174,13 @@ class Deliveries:
     async def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
     ) -> Recorded:
-        """Record attempts and what they make of their deliveries, element by element.
+        """Record attempts and the new states of their deliveries, element by element.
 
         `tokens` has the token under which each shard of the batch was held.
 
         Raises:
-            StoreUnavailableError: perhaps recorded, perhaps not; send the same batch again.
-            asyncpg.PostgresError: one of the rows is at fault.
+            StoreUnavailableError: the batch may or may not be recorded; retry it unchanged.
+            asyncpg.PostgresError: one of the rows is invalid.
         """
         try:
             return await self._record(moves, attempts, tokens)
@@ -258,7 +258,7 @@ class Deliveries:
             )
 
     async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
-        """Take away the resend requests that these attempts (id, attempted at, succeeded) have answered."""
+        """Delete the resend requests that these attempts (id, attempted at, succeeded) have carried out."""
         ids, attempted_at, succeeded = columns(attempts, 3)
         await self._database.execute(
             _SETTLE, uuids_of(cast("list[str]", ids)), attempted_at, succeeded
@@ -267,7 +267,7 @@ class Deliveries:
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
     ) -> list[WindowRow]:
-        """Return the next due deliveries of each endpoint, nearest first, at most `rows_max` of each."""
+        """Return the next due deliveries of each endpoint, earliest first, at most `rows_max` of each."""
         return _window(await self._rows(_WINDOW, list(endpoint_ids), rows_max, horizon_seconds))
 
     async def arrivals(
@@ -277,9 +277,9 @@ class Deliveries:
         return _window(await self._rows(_ARRIVED, list(endpoint_ids), rows_max, back_seconds))
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
-        """Return those of the deliveries that are still open.
+        """Return the deliveries that are still open.
 
-        If one row cannot be read, the others are returned, and the log names it.
+        A row that cannot be read is logged, and the others are returned.
         """
         try:
             with data_faults():
@@ -321,9 +321,9 @@ class Deliveries:
     async def requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
     ) -> list[RequestRow]:
-        """Return what people asked of deliveries in these shards.
+        """Return people's requests for deliveries in these shards.
 
-        If one request cannot be read, the others are returned, and the log names its delivery.
+        A request that cannot be read is logged with its delivery, and the others are returned.
         """
         aside = [*in_flight, *self._unreadable]
         try:
@@ -370,7 +370,7 @@ class Deliveries:
     async def _readable_requests(
         self, shards: Sequence[int], aside: Sequence[DeliveryId], error: DataFaultError
     ) -> list[RequestRow]:
-        """Read requests one by one, and set aside those that fail alone."""
+        """Read requests one by one, and skip those that cannot be read until the next start."""
         waiting = await self._database.fetch(_REQUEST_IDS, list(shards), uuids_of(aside))
         ids = delivery_ids_of([row["delivery_id"] for row in waiting])
         found: list[RequestRow] = []
@@ -384,24 +384,24 @@ class Deliveries:
         return found
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
-        """Take away requests (id, kind) that have been acted on."""
+        """Delete requests (id, kind) that have been carried out."""
         ids, kinds = [request[0] for request in requests], [request[1] for request in requests]
         await self._database.execute(_FORGET, uuids_of(ids), kinds)
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
-        """Return endpoints whose waiting deliveries are to be cancelled, with the reason."""
+        """Return the endpoints whose waiting deliveries must be cancelled, with the reason."""
         return [(row["id"], row["reason"]) for row in await self._database.fetch(_NOTHING_TO_SEND)]
 
     async def cancel_of_endpoints(
         self, endpoints: Sequence[tuple[EndpointId, str]], rows_max: int
     ) -> int:
-        """Cancel up to `rows_max` waiting deliveries of these endpoints; return how many."""
+        """Cancel up to `rows_max` waiting deliveries of these endpoints; return the count."""
         ids = [endpoint_id for endpoint_id, _ in endpoints]
         reasons = [codes.REASON_CODES[reason] for _, reason in endpoints]
         return int(await self._value(_CANCEL_OF_ENDPOINTS, ids, reasons, rows_max))
 
     async def cancel_held(self, hold_seconds: float, rows_max: int) -> int:
-        """Cancel deliveries that paused endpoints have held longer than that; return how many."""
+        """Cancel deliveries that paused endpoints have put on hold for longer; return the count."""
         async with self._database.transaction() as connection:
             now = await connection.fetchval(_NOW)
             created_before = first_uuid(now - timedelta(seconds=hold_seconds))
@@ -416,13 +416,13 @@ class Deliveries:
         return row
 
     async def _rows(self, sql: str, *parameters: object) -> "list[asyncpg.Record]":
-        """Read within a transaction: its settings keep the planner from reading a hot table whole."""
+        """Query within a transaction, whose settings prevent sequential scans of the hot tables."""
         with data_faults():
             async with self._database.transaction() as connection:
                 return await connection.fetch(sql, *parameters)
 
     async def _events(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
-        """Return what attempts need of the events of these rows, by day, id and profile; some days at a time."""
+        """Return the events of these rows by day, id and profile, from `DAYS_AT_ONCE` days at a time."""
         keys = dict.fromkeys((row["day"], row["event_id"], row["profile"]) for row in rows)
         days = sorted({key[0] for key in keys})
         events: dict[tuple[date, str, str], Record] = {}
@@ -450,7 +450,7 @@ def _done(
     *,
     in_done: bool,
 ) -> tuple[object, ...]:
-    """Return the row of a delivery that ended; its attempt is part of it or a row of its own."""
+    """Return the row of a delivery that ended, with its attempt if `in_done`, without it otherwise."""
     return (
         uuid,
         attempt.day,
@@ -475,7 +475,7 @@ def _done(
 
 
 def _apart(attempt: AttemptRow, uuid: UUID) -> tuple[object, ...]:
-    """Return the row of an attempt that its delivery's row does not hold."""
+    """Return the row of an attempt that is not part of its delivery's row."""
     return (
         attempt.day,
         attempt.event_id,
@@ -489,7 +489,7 @@ def _apart(attempt: AttemptRow, uuid: UUID) -> tuple[object, ...]:
 
 
 def _failure(move: MoveRow, attempt: AttemptRow) -> tuple[object, ...]:
-    """Return what the event about a failed delivery is made of, in the order of the statement."""
+    """Return the facts for the event about a failed delivery, in the order of the statement's parameters."""
     return (
         attempt.delivery_id,
         attempt.event_id,

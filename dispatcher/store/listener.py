@@ -1,13 +1,13 @@
-"""The LISTEN connection: receives commits' notifications, and lets producers know whether a dispatcher sleeps.
+"""The LISTEN connection: receives notifications of commits, and publishes whether a dispatcher sleeps.
 
-It is a connection of its own, never in a transaction, opened again with backoff whenever it fails.
-Every few seconds a round trip through NOTIFY proves that it hears: a half-open connection is found
-out and thrown away. A pooler that takes LISTEN and delivers nothing is told by the server process,
-which is not the one that greeted us. A dispatcher that sleeps
-sets the sequence `asleep_until` some seconds ahead, and again with each proof; producers' trigger reads
-it and stays silent when that time has passed. It is a hint like NOTIFY itself: when this connection
-dies, the time runs out, producers fall silent, and polling finds what they commit. Only the owner of
-the schema can set it. The advisory lock that served before could be taken by any role that may connect.
+It is a separate connection that is never in a transaction, and it is opened again with backoff whenever it
+fails. Every few seconds a NOTIFY round trip proves that it receives, so that a half-open connection is
+detected and closed. A pooler that accepts LISTEN and delivers nothing is detected by the server process,
+which differs from the one that opened the session. A dispatcher that sleeps sets the sequence
+`asleep_until` some seconds ahead, and again with each proof. The producers' trigger reads it and sends no
+NOTIFY after that time. Like NOTIFY, it is a hint: if this connection fails, the time passes, producers
+send no NOTIFY, and polling finds their commits. Only the owner of the schema can set the sequence. The
+advisory lock that it replaced could be taken by any role that may connect.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ BACKOFF_SECONDS_MAX = 5.0
 _FAULTS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    # What asyncpg raises of itself where a connection is ended between two steps of an operation.
+    # asyncpg raises this if a connection is closed between two steps of an operation.
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
@@ -58,11 +58,11 @@ _REFUSALS = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.UndefinedTableError,
 )
-"""The connection is good, and the sequence out of reach for now."""
+"""The connection works, but the sequence cannot be set now."""
 
 
 class Listener:
-    """Sets `woken` when events were announced; works on without a connection, where nothing is ever heard."""
+    """Sets `woken` on a notification of events; without a connection, polling replaces the notifications."""
 
     def __init__(
         self,
@@ -72,12 +72,12 @@ class Listener:
         arrived: Callable[[], None],
         name: str,
     ) -> None:
-        """`control` gets what changed; `arrived` hears that another replica made deliveries of ours."""
+        """`control` is called with the kind of a change; `arrived` when another replica created deliveries of ours."""
         self._connector = Connector(url)
         self._control = control
         self._arrived = arrived
         self._name = name
-        # Postgres refuses to notify a channel of more than 63 bytes; names and incarnations may be longer.
+        # A channel name has at most 63 bytes in Postgres; names and incarnations may be longer.
         self._proof_channel = f"dispatcher_proof_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         self._connection: Connection[Record] | None = None
         self._proof = asyncio.Event()
@@ -85,17 +85,17 @@ class Listener:
         self._lock = asyncio.Lock()
         self.woken = asyncio.Event()
         self.is_asleep = False
-        """Producers know that we sleep: commits announce themselves."""
+        """Whether `asleep_until` is in the future, so that commits send a NOTIFY."""
         self._is_refused = False
         self.is_up = False
-        """Proven alive by its last round trip."""
+        """Whether the last round trip succeeded."""
 
     def stop(self) -> None:
         """End `run`."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Listen, and connects again whenever that fails, until stopped."""
+        """Listen, and connect again with backoff after a failure, until stopped."""
         backoff = Backoff(0.1, BACKOFF_SECONDS_MAX)
         while not self._stopping.is_set():
             try:
@@ -108,7 +108,7 @@ class Listener:
             await backoff.pause(self._stopping)
 
     async def _listen(self) -> None:
-        """Listen on one connection until it fails a proof."""
+        """Listen on one connection until it fails, or until stopped."""
         self._connection = connection = await self._connector.connect(
             seconds=CONNECT_SECONDS_MAX,
             purpose="listen",
@@ -116,8 +116,8 @@ class Listener:
             statement_cache_size=0,
         )
         if not await pin_session(connection):
-            # It may even pass the proof below, while the pooler happens to hand out the same server
-            # connection, and yet never hear of anybody else's commit.
+            # The proof below may succeed while the pooler assigns the same server connection, although
+            # no notification of another session ever arrives.
             raise ConnectionError(
                 "a pooler stands before Postgres: LISTEN needs a direct connection, set DISPATCHER_LISTEN_DATABASE_URL"
             )
@@ -127,7 +127,7 @@ class Listener:
         await connection.add_listener(self._proof_channel, self._heard_proof)
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
-        self.woken.set()  # what was committed before LISTEN was heard by nobody
+        self.woken.set()  # commits before LISTEN have sent no notification to this connection
         while not self._stopping.is_set() and not lost.is_set():
             self._proof.clear()
             async with self._lock:
@@ -174,11 +174,11 @@ class Listener:
         self._proof.set()
 
     async def sleep(self) -> bool:
-        """Make producers announce their commits; return whether they may not have done so until now."""
+        """Make producers' commits send a NOTIFY; return whether earlier commits may have sent none."""
         return not self.is_asleep and await self._set_asleep(_SLEEP, ASLEEP_SECONDS, asleep=True)
 
     async def wake(self) -> None:
-        """Let producers commit in silence."""
+        """Stop the NOTIFY of producers' commits."""
         if self.is_asleep:
             await self._set_asleep(_WAKE, asleep=False)
 
@@ -199,7 +199,7 @@ class Listener:
     async def _announce(
         self, connection: "Connection[Record]", sql: str, *parameters: float
     ) -> bool:
-        """Set `asleep_until`; return False where the server refuses it: then polling finds every event."""
+        """Set `asleep_until`; return False if the server refuses it, so that only polling finds events."""
         try:
             await connection.fetchval(sql, *parameters)
         except _REFUSALS as error:

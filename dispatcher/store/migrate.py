@@ -1,17 +1,17 @@
-"""Brings the schema up: numbered files, each applied once, each remembered with its checksum.
+"""Migrates the schema: numbered files, each applied once and recorded with its checksum.
 
-`NNNN_pre_what.sql` is harmless to the version before and may be applied while it runs;
-`NNNN_post_what.sql` needs the new version everywhere. One migration runs at a time (a lock on the
-list of migrations, which only its owner can take), each file in a transaction of its own with a short
-lock_timeout, retried: a migration that waits for a lock would make every session wait behind it.
-After half a minute it gives up; meanwhile it names the sessions that hold the locks. Applied `pre`
-files that this version does not know are accepted (a newer version is being rolled out); an unknown
-`post` file is not. `dispatcher run` never migrates.
+`NNNN_pre_what.sql` is compatible with the previous version and may be applied while that runs.
+`NNNN_post_what.sql` requires that all replicas run the new version. One migration runs at a time, under a
+lock on the list of migrations, which only its owner can take. Each file is applied in its own transaction
+with a short lock_timeout and retried, because a migration that waits for a lock would block every session
+behind it. It reports the sessions that hold the locks, and gives up after half a minute. Applied `pre`
+files that are unknown to this version are accepted, because a newer version is being rolled out. An unknown
+`post` file is not accepted. `dispatcher run` never migrates.
 
-Every step is a transaction that begins with `migration_begin.sql`: objects bind to the names that
-search_path finds when they are created, and a setting of the role or the database (the old string
-syntax, for example) would change what a file means. What the schema then holds its rows to is
-compared with `definitions.json`.
+Every step is a transaction that begins with `migration_begin.sql`. Objects bind to the names that
+search_path resolves when they are created, and a setting of the role or the database (the old string
+syntax, for example) would change the meaning of a file. The constraints, defaults, triggers and functions
+of the migrated schema are then compared with `definitions.json`.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ async def _state(connection: "Reach") -> "Record":
 
 
 async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
-    """Return what has not been applied of `phase` (`pre`, `post`, `all`).
+    """Return the migrations of `phase` (`pre`, `post`, `all`) that have not been applied.
 
     Raises:
         SchemaError: an applied file was changed since, or an applied `post` file is unknown to this
@@ -104,10 +104,10 @@ async def pending(connection: "Reach", phase: str = "all") -> list[Migration]:
 
 
 async def require(connection: "Reach") -> None:
-    """Check that the schema fits: all `pre` files applied, no unknown `post` one.
+    """Require a schema with all `pre` files and no unknown `post` file applied.
 
     Raises:
-        SchemaError: absent, too old or too new; the text says what to do.
+        SchemaError: the schema is absent, too old or too new; the message contains the fix.
     """
     missing = await pending(connection, "pre")
     if len(missing) == sum(migration.phase == "pre" for migration in known()):
@@ -119,12 +119,12 @@ async def require(connection: "Reach") -> None:
 
 
 def _nothing(_: str) -> None:
-    """Report to no one."""
+    """Ignore a report."""
 
 
 @asynccontextmanager
 async def step(connection: "Connection[Record]") -> AsyncIterator[None]:
-    """Run its block in a transaction whose settings are those of a migration."""
+    """Run the block in a transaction with the settings of a migration."""
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(_BEGIN)
         yield
@@ -136,13 +136,13 @@ async def migrate(
     *,
     report: Callable[[str], None] = _nothing,
 ) -> list[str]:
-    """Apply what is pending of `phase` and return the names, in order.
+    """Apply the pending migrations of `phase` and return their names, in order.
 
-    `report` receives a sentence when a lock is waited for, with the sessions that hold it.
+    While a lock is not available, `report` is called with a message that names the sessions that hold it.
 
     Raises:
-        SchemaError: see `pending`; or this role may not create what is missing, a lock could not be
-        had within half a minute, or the result is not what this version expects.
+        SchemaError: see `pending`; or this role may not create the schema or its tables, a lock was not
+        available within half a minute, or the result differs from the definitions of this version.
     """
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
@@ -168,10 +168,10 @@ async def patiently(
     action: Callable[[], Awaitable[Result]],
     report: Callable[[str], None] = _nothing,
 ) -> Result:
-    """Run an action whose lock_timeout is short again and again, for half a minute.
+    """Retry an action that has a short lock_timeout, for half a minute.
 
     Raises:
-        SchemaError: a lock was held all the time; the message names the holders.
+        SchemaError: a lock was not available in this time; the message names the holders.
     """
     reported = ""
     for _ in range(_LOCK_RETRIES):
@@ -180,7 +180,7 @@ async def patiently(
         except (
             asyncpg.LockNotAvailableError,
             asyncpg.DeadlockDetectedError,
-            # Another process creates the same schema or table at this moment.
+            # Another process is creating the same schema or table.
             asyncpg.DuplicateSchemaError,
             asyncpg.DuplicateTableError,
             asyncpg.UniqueViolationError,
@@ -239,7 +239,7 @@ async def _bootstrap(connection: "Connection[Record]") -> None:
 async def _apply_next(connection: "Connection[Record]", phase: str) -> str | None:
     async with step(connection):
         if not await pending(connection, phase):
-            return None  # without a lock: nothing that others do keeps this from being known
+            return None  # found without a lock, so that other sessions cannot delay it
         await connection.execute(_LOCK)
         waiting = await pending(connection, phase)
         if not waiting:
@@ -250,21 +250,21 @@ async def _apply_next(connection: "Connection[Record]", phase: str) -> str | Non
 
 
 async def definitions(connection: "Reach") -> dict[str, str]:
-    """Return what the schema holds its rows to, as Postgres prints it, by kind and name."""
+    """Return the constraints, defaults, triggers and functions as Postgres prints them, by kind and name."""
     return {row["name"]: row["definition"] for row in await connection.fetch(_DEFINITIONS)}
 
 
 def expected_definitions() -> dict[str, str]:
-    """Return the same as this version's migrations make it."""
+    """Return the definitions that the migrations of this version create."""
     text = resources.files("dispatcher.store").joinpath("definitions.json").read_bytes()
     expected: dict[str, str] = orjson.loads(text)
     return expected
 
 
 async def definition_problems(connection: "Reach") -> list[str]:
-    """Return where CHECKs, defaults, triggers and functions differ from this version's.
+    """Return the CHECKs, defaults, triggers and functions that differ from this version's.
 
-    What a newer `pre` migration has added is no problem.
+    Additions by a newer `pre` migration are not problems.
     """
     actual = await definitions(connection)
     return [
@@ -278,7 +278,7 @@ async def definition_problems(connection: "Reach") -> list[str]:
 async def set_notify(
     connection: "Connection[Record]", *, wanted: bool, report: Callable[[str], None] = _nothing
 ) -> bool:
-    """Attaches or drops the trigger that wakes a sleeping dispatcher; return whether it changed anything."""
+    """Attach or drop the trigger that wakes a sleeping dispatcher; return whether that was a change."""
 
     async def change() -> bool:
         async with step(connection):
@@ -300,7 +300,7 @@ async def has_notify(connection: "Connection[Record]") -> bool:
 async def grant_producers(
     connection: "Connection[Record]", *, report: Callable[[str], None] = _nothing
 ) -> str | None:
-    """Make the role that producers are granted; return the SQL for the DBA where that is not permitted."""
+    """Create the role that is granted to producers; if that is not permitted, return the SQL for the DBA."""
     sql = statement("producer_role")
 
     async def grant() -> None:
@@ -326,10 +326,10 @@ async def grant_producers(
     with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
         await patiently(
             connection, join, report
-        )  # only `check` needs it, and reports where it is missing
+        )  # only `check` needs the membership, and reports if it is missing
     return None
 
 
 async def producers_problems(connection: "Reach") -> list[str]:
-    """Return what the producers' role lacks, in words; nothing if it is as it should be."""
+    """Return human-readable problems of the producers' role; an empty list if it has none."""
     return [row["problem"] for row in await connection.fetch(statement("producer_role_problems"))]

@@ -1,13 +1,13 @@
-"""Claims committed events and writes what fan-out makes of them, in one transaction.
+"""Claims committed events and writes their bodies and deliveries, in one transaction.
 
     BEGIN ── claim: outbox rows become `event` rows ── (fan-out matches and encodes) ── write ── COMMIT
 
-What is always true: an event has left the outbox exactly when its bodies and deliveries exist. A
-crash, a slow or a lost Postgres before COMMIT leaves the event in the outbox for whoever claims
-next; after it, the deliveries are there for whoever owns their endpoints. If COMMIT itself is cut
-off, either may be; nothing in memory is believed until the database says so again. While dead rows
-that vacuum may not clear are in the way, looks begin at a floor (`core/floor.py`), and all of it is
-looked at each few seconds.
+Invariants: an event leaves the outbox in the transaction that creates its bodies and deliveries. After a
+crash or an outage before COMMIT, the event is in the outbox for the next claim. After COMMIT, the
+deliveries are in the database for the replica that owns their endpoints. If COMMIT itself is cut off,
+either is possible, and state in memory is not used until the database confirms it. While polls have to skip
+dead rows that vacuum may not remove, they begin at a floor (`core/floor.py`), and the whole outbox is
+polled every few seconds.
 """
 
 import time
@@ -50,7 +50,7 @@ SCAN_POSITIONS = 100_000
 SCAN_EVENTS_MAX = 10_000
 """Events of other tenants that one statement returns; some 20 ms as well."""
 SCANS_MAX = 8
-"""Statements of one scan; a longer backlog is scanned on at the next claim."""
+"""Statements of one scan; the scan of a longer backlog continues at the next claim."""
 
 
 class BodyRow(NamedTuple):
@@ -77,7 +77,7 @@ class DeliveryRow(NamedTuple):
 
 
 class CancelledRow(NamedTuple):
-    """One delivery that will not happen, and why."""
+    """One delivery that is cancelled at once, and the reason."""
 
     id: DeliveryId
     event_id: EventId
@@ -97,7 +97,7 @@ _OPEN_COLUMNS = ("id", "day", "event_id", "endpoint_no", "event_type_code", "war
 
 
 class Claim:
-    """Events that are ours while the transaction lasts; `write()` once, then the transaction commits."""
+    """The events claimed by a transaction; call `write()` once, then the transaction commits."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Claim:
 
     @property
     def accepted_at(self) -> datetime:
-        """When the database took the events in; UTC."""
+        """When the database accepted the events; UTC."""
         assert self._accepted_at is not None, "an empty claim was never accepted"  # noqa: S101 -- a slip
         return self._accepted_at
 
@@ -126,7 +126,7 @@ class Claim:
     async def write(
         self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
     ) -> None:
-        """Write the events with their bodies and deliveries; they exist when the claim's block has ended."""
+        """Write the events with their bodies and deliveries, which are committed when the claim's block ends."""
         self.is_written = True
         events, further = self._event_rows(bodies)
         await self._copy("event", _EVENT_COLUMNS, events)
@@ -162,10 +162,10 @@ class Claim:
             )
 
     def _event_rows(self, bodies: list[BodyRow]) -> tuple[list[tuple[object, ...]], list[BodyRow]]:
-        """Return the events' rows, each with one of its bodies, and the bodies that are left over.
+        """Return the events' rows, each with one of its bodies, and the remaining bodies.
 
-        The data of an event are found within a body that has them as they were written. Only where
-        none has, they are stored a second time.
+        If a body contains an event's data unchanged, the row has only their offset and length in it.
+        Otherwise the data are stored separately.
         """
         of_event: dict[str, list[BodyRow]] = {}
         for body in bodies:
@@ -219,16 +219,16 @@ class Claim:
         )
 
     async def keep_open(self) -> None:
-        """Send a statement, so that Postgres does not end the transaction as idle."""
+        """Run a statement, so that Postgres does not end the transaction as idle."""
         await self._connection.execute(_KEEP)
 
     async def announce(self, incarnation: str) -> None:
-        """Return the other replicas, once this commits, that there is something for them."""
+        """Notify the other replicas, at commit, that there are deliveries for them."""
         await self._connection.execute(_ANNOUNCE, incarnation)
 
 
 class Poll(NamedTuple):
-    """What may have changed since the last look."""
+    """The changes that a poll found."""
 
     routing_version: int
     outbox_waiting: bool
@@ -236,7 +236,7 @@ class Poll(NamedTuple):
 
 
 class Outbox:
-    """The outbox as intake and fan-out see it."""
+    """The statements of intake and fan-out on the outbox."""
 
     def __init__(self, database: Database, *, synchronous_commit: bool = False) -> None:
         """`synchronous_commit`: whether the commit of a claim waits until it is on disk."""
@@ -247,7 +247,7 @@ class Outbox:
         self._numbers = EventNumbers(database)
 
     async def poll(self) -> Poll:
-        """Looks whether there is anything to do."""
+        """Poll for waiting events, waiting requests and changes of endpoints."""
         await self._numbers.verify_if_due()
         began = time.monotonic()
         floor = self._floor.for_look(began)
@@ -276,11 +276,11 @@ class Outbox:
         event_id: str | None = None,
         tenants: dict[int, str] | None = None,
     ) -> AsyncIterator[Claim]:
-        """Yield a claim on the oldest waiting events, on a certain one, or on picked ones; perhaps on none.
+        """Yield a claim on the oldest waiting events, on a given one, or on picked ones; it may be empty.
 
         Raises:
-            BatchRefusedError: a statement failed for what these events hold.
-            StoreUnavailableError: not now.
+            BatchRefusedError: a statement was refused for the contents of these events.
+            StoreUnavailableError: Postgres is unavailable; retry later.
         """
         try:
             async with self._claim(events_max, bytes_max, event_id, tenants) as claim:
@@ -291,7 +291,7 @@ class Outbox:
         except asyncpg.PostgresError as error:
             if is_about_rows(error):
                 raise BatchRefusedError(str(error)) from error
-            # A missing partition, privilege or column: no event's fault, and mended by a person.
+            # A missing partition, privilege or column is not caused by an event, and a person fixes it.
             raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
 
     async def oldest(self) -> str | None:
@@ -304,10 +304,10 @@ class Outbox:
         return await self._database.fetch_value(_QUARANTINE, event_id) is not None
 
     async def renumber(self, event_ids: Sequence[str]) -> dict[str, str]:
-        """Give waiting events a new id if an earlier event has theirs; return the new ids by the old.
+        """Assign new ids to waiting events whose ids earlier events have; return the new ids by the old.
 
         Raises:
-            StoreUnavailableError: not now.
+            StoreUnavailableError: Postgres is unavailable; retry later.
         """
         return await self._numbers.renumber(event_ids)
 
@@ -339,7 +339,7 @@ class Outbox:
                 if rows:
                     claim = Claim(connection, events, rows)
                     yield claim
-                    if not claim.is_written:  # an event that leaves the outbox is history
+                    if not claim.is_written:  # an event that leaves the outbox must be in history
                         await claim.write([], [], [])
                 else:
                     yield Claim(connection, events)
@@ -359,7 +359,7 @@ class Outbox:
         """Return events of tenants that wait behind another tenant's backlog, in turns.
 
         Raises:
-            StoreUnavailableError: not now.
+            StoreUnavailableError: Postgres is unavailable; retry later.
         """
         after = self._census.scan_from(time.monotonic())
         for _ in range(SCANS_MAX):
@@ -386,10 +386,10 @@ class Outbox:
         return self._census.pick(events_max)
 
     def leave(self, position: int) -> None:
-        """Leave an event that Postgres refused to the claim by position, which can set it aside."""
+        """Leave an event that Postgres refused to the claim by position, which can quarantine it."""
         self._census.leave(position)
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
-        """Forget ids that producers gave more than `days` ago; return how many."""
+        """Delete up to `rows_max` ids that producers set more than `days` ago; return the count."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_FORGET, days, rows_max))

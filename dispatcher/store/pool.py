@@ -1,21 +1,23 @@
-"""Connections to Postgres: bounded, thrown away when in doubt, and reached through two doors.
+"""The connection pool: bounded connections to Postgres, which are closed when their state is uncertain.
 
-`transaction()` is for what must be all or nothing, `fetch()` and its sisters for single statements.
-Both translate errors. `StoreUnavailableError` means "retry later" and covers whatever Postgres refuses
-that is not about the contents of rows: outages, revoked rights, renamed tables. An error about rows is
-an `asyncpg.PostgresError` inside a transaction, and a `DataFaultError` from a single statement.
+`transaction()` is for statements that must commit together. `fetch()`, `fetch_row()`, `fetch_value()` and
+`execute()` run a single statement. Both translate errors. `StoreUnavailableError` means "retry later" and
+covers every refusal that is not about the contents of rows: outages, revoked privileges, renamed tables. An
+error about rows is an `asyncpg.PostgresError` inside a transaction, and a `DataFaultError` from a single
+statement.
 
-Every statement runs with `search_path = pg_catalog, pg_temp`, so that no role that may create objects
-elsewhere has them called by ours. A transaction sets it for itself. A single statement relies on its
-session: the first statement of each connection sets it, and finds out whether a pooler stands
-between. Then no session is ours alone, and single statements become transactions. Nothing but a name
-(and `options`, if the URL has them) is sent as a startup parameter: poolers refuse others. Limits are
-SET LOCAL within each transaction, and set for the session, so that no server process goes on waiting
-for a lock after its connection was thrown away. In a transaction `enable_seqscan = off` is set as well:
-the hot tables swing between nothing and millions of rows,
-and a plan cached when one was empty would read it whole. `enable_bitmapscan = off` for the same
-reason: a claim on a backlog sorted all of it (65 ms at 50,000 events, 3 in index order). That makes
-the planner's costs look enormous, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5.
+Every statement runs with `search_path = pg_catalog, pg_temp`, so that objects which another role created
+elsewhere are never called. A transaction sets it with SET LOCAL. A single statement relies on its session:
+the first statement of each connection sets it, and detects a pooler. Behind a pooler no session is
+exclusive, and single statements become transactions. Only a name (and `options`, if the URL has them) is
+sent as a startup parameter, because poolers refuse others. Limits are SET LOCAL within each transaction
+and set for the session, so that no server process goes on waiting for a lock after its connection was
+closed.
+
+A transaction also sets planner options. `enable_seqscan = off`: the hot tables vary between no rows and
+millions, and a plan cached while one was empty would read the whole table. `enable_bitmapscan = off`: a
+claim on a backlog sorted all of it (65 ms at 50,000 events, 3 ms in index order). These options inflate
+the planner's costs, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5 ms.
 """
 
 import asyncio
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 _BEGIN = statement("transaction_begin")
 _PLAN_FOR_VALUES = statement("connection_plan")
 _BEGIN_WITHOUT_FLUSH = ";\n".join((_BEGIN, statement("transaction_unflushed")))
-"""For what is repeated with the same outcome if a crash of the server loses it."""
+"""For transactions that are repeated with the same outcome if a crash of the server loses them."""
 
 STATEMENT_SECONDS_MAX = 5.5
 """A little over the server's own limit, so that a healthy server is the one that ends a statement."""
@@ -61,7 +63,7 @@ _PASSING = (
     OSError,
     TimeoutError,
 )
-"""The connection is of no more use."""
+"""The connection is not usable any more."""
 _PASSING_BUT_CONNECTED = (
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
@@ -72,27 +74,27 @@ _PASSING_BUT_CONNECTED = (
     asyncpg.PostgresSystemError,
     asyncpg.InvalidCachedStatementError,
 )
-"""The statement may go through next time, on the same connection."""
+"""The statement may succeed the next time, on the same connection."""
 _NOT_NOW = (*_PASSING, *_PASSING_BUT_CONNECTED)
 _BEHIND_A_POOLER = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""A statement that was prepared is not there, or is another's: our server connection is not our own."""
+"""A prepared statement is missing or belongs to another client, so a pooler shares the server connection."""
 
 
 class _PoolerFoundError(Exception):
-    """Another process than the one that greeted us runs our statements."""
+    """A pooler runs statements in another server process than the one that opened the session."""
 
 
 async def _keep_session(_: "Connection[Record]") -> None:
-    """Take the place of the pool's reset query: no state is left behind, so a round trip is saved."""
+    """Replace the pool's reset query, to save a round trip: no statement leaves state in the session."""
 
 
 class Database:
-    """A lazy pool: made without a server, connected when first used, re-made after a failover."""
+    """A lazy pool, created without a server, connected at first use, and reconnected after a failover."""
 
     def __init__(
         self, url: str | UrlSource, *, connections_max: int = 8, statement_cache_size: int = 100
     ) -> None:
-        """Validate the URL; a source of its own lets credentials be rotated.
+        """Validate the URL; a `UrlSource` allows the rotation of credentials.
 
         Raises:
             ConfigurationError: the URL is malformed or cannot be honoured.
@@ -106,7 +108,7 @@ class Database:
         self._pool: Pool[Record] | None = None
 
     async def open(self) -> None:
-        """Make the pool; connects to nothing yet."""
+        """Create the pool without connecting."""
         self._pool = asyncpg.create_pool(
             connect=cast("Any", self._connector.connect_for_pool),
             min_size=0,
@@ -130,7 +132,7 @@ class Database:
         """Prepare a new connection for single statements.
 
         Raises:
-            _PoolerFoundError: it is not ours alone.
+            _PoolerFoundError: the connection is shared through a pooler.
         """
         if self._statement_cache_size and not await pin_session(connection):
             raise _PoolerFoundError
@@ -144,26 +146,26 @@ class Database:
         return await self._pool.acquire(timeout=self._acquire_seconds_max)
 
     async def _keep_no_statements(self) -> None:
-        """Goes on as `database.pooler` asks for, having found out that one stands between."""
+        """Switch to the mode of `database.pooler = true`, because a pooler was detected."""
         assert self._pool is not None  # noqa: S101 -- a connection of it has just failed
         self._statement_cache_size = 0
         self._pool.set_connect_args(**self._connect_options())
         await self._pool.expire_connections()
 
     async def close(self) -> None:
-        """Throw all connections away; wait for nobody."""
+        """Close all connections without waiting for their users."""
         if self._pool is not None:
             self._pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Reach"]:
-        """Yield a connection; one that met an outage, or whose user was cancelled, is thrown away."""
+        """Yield a connection; close it after an outage or after a cancellation of its user."""
         assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
             connection = await self._acquire()
         except (*_NOT_NOW, asyncpg.PostgresError) as error:
-            # Whatever refuses a connection (no such database, a role that may not log in, a full
-            # house) is mended by a person while we wait: it ends no process.
+            # A person fixes the cause of a refused connection (no such database, a role that may not
+            # log in, too many connections) while the process waits, so it does not end.
             raise StoreUnavailableError(f"no connection to Postgres: {_words(error)}") from error
         try:
             yield connection
@@ -181,13 +183,13 @@ class Database:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError):
                 await (
                     self._pool.expire_connections()
-                )  # a failover: the others lead to the same old server
+                )  # a failover: the other connections lead to the same old server
             raise StoreUnavailableError(f"Postgres is away: {_words(error)}") from error
         except asyncpg.PostgresError as error:
             if is_about_rows(error):
                 raise
-            # A right revoked for a moment, a table renamed during a swap, a column or a function that
-            # a migration is about to bring: a person fixes it while we wait. It ends no process.
+            # A person fixes a privilege revoked for a moment, a table renamed during a swap, or a column
+            # or function that a migration is about to create, while the process waits; it does not end.
             raise StoreUnavailableError(f"Postgres refuses: {_words(error)}") from error
         except asyncio.CancelledError:
             _throw_away(connection)
@@ -197,14 +199,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, *, waits_for_disk: bool = True) -> AsyncIterator["Reach"]:
-        """Yield a connection inside a transaction that commits when the block ends well.
+        """Yield a connection inside a transaction that commits if the block does not raise.
 
-        Without `waits_for_disk` the commit returns before it is durable (`synchronous_commit = off`):
-        if the server crashes within the next moments, the whole transaction is lost.
+        Without `waits_for_disk` the commit returns before it is durable (`synchronous_commit = off`).
+        If the server crashes within the next moments, the whole transaction is lost.
 
         Raises:
-            StoreUnavailableError: nothing was committed, or (if COMMIT itself was cut off) that is
-            not known.
+            StoreUnavailableError: the transaction was not committed, or (if COMMIT itself was cut off) its
+            outcome is unknown.
         """
         async with self.connection() as connection:
             await connection.execute(_BEGIN if waits_for_disk else _BEGIN_WITHOUT_FLUSH)
@@ -224,17 +226,17 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["Reach"]:
-        """Yield a connection whose queries are planned for their values: a plan for all filters fits none."""
+        """Yield a connection whose queries are planned for their values, because a generic plan fits no filter."""
         async with self.transaction() as connection:
             await connection.execute(_PLAN_FOR_VALUES)
             yield connection
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator["Reach"]:
-        """Yield a connection for a single statement; a row's fault becomes a `DataFaultError`.
+        """Yield a connection for a single statement; an error about a row becomes a `DataFaultError`.
 
-        Preparing and running it are two round trips. A pooler may send the second to another server
-        unless they are one transaction.
+        Preparing and running a statement are two round trips. Unless they are one transaction, a pooler
+        may send the second to another server process.
         """
         reach = self.connection() if self._statement_cache_size else self.transaction()
         with data_faults():
@@ -263,7 +265,7 @@ class Database:
 
 
 def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
-    """Turn rows into `count` columns for unnest(), which a batch of none has as well."""
+    """Return rows as `count` columns for unnest(); no rows become empty columns."""
     return (
         [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
     )
@@ -283,18 +285,18 @@ def data_faults() -> Iterator[None]:
 
 
 def is_about_rows(error: asyncpg.PostgresError) -> bool:
-    """Return whether the contents of rows are at fault: bad data, or a named rule that they break.
+    """Return whether the contents of rows caused the error: invalid data, or a violated named constraint.
 
-    What else Postgres refuses (a missing partition, privilege or column) is no row's fault, and is
-    mended by a person.
+    Any other refusal (a missing partition, privilege or column) is not caused by rows, and a person fixes
+    it.
     """
     if isinstance(error, asyncpg.IntegrityConstraintViolationError):
-        return error.constraint_name is not None  # a row without a partition breaks no named rule
+        return error.constraint_name is not None  # a missing partition violates no named constraint
     return isinstance(error, asyncpg.DataError | asyncpg.ProgramLimitExceededError)
 
 
 def _throw_away(connection: "Reach") -> None:
-    """End a connection at once; one that has ended by itself is left alone."""
+    """Close a connection at once; ignore one that has already ended."""
     with contextlib.suppress(asyncpg.InterfaceError):
         connection.terminate()
 

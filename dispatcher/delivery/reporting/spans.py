@@ -1,4 +1,4 @@
-"""What committed batches tell of themselves as spans, where traces are wanted."""
+"""Exports committed batches as spans, if tracing is enabled."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from dispatcher.telemetry.tracing import Tracing
 
 
 class Spans:
-    """Turns events and results into spans; what has no traceparent costs one look."""
+    """Turns events and results into spans; one without a traceparent costs one comparison."""
 
     def __init__(self, tracing: Tracing, clock: Clock) -> None:
         self._tracing = tracing
         self._clock = clock
 
     def fanned_out(self, events: Sequence[Event]) -> None:
-        """Return of events whose deliveries exist."""
+        """Export spans of events whose deliveries exist."""
         self._tracing.fanned_out(events, self._clock.now())
 
     def attempted(self, results: Sequence[AttemptResult], fenced: frozenset[DeliveryId]) -> None:
-        """Return of recorded attempts; a fenced one is another replica's to tell."""
+        """Export spans of recorded attempts, except fenced ones, which were not recorded."""
         for result in results:
             delivery, response = result.delivery, result.response
             if delivery.traceparent is None or delivery.id in fenced:

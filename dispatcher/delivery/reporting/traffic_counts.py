@@ -1,13 +1,13 @@
-"""Counts what became of attempts, and tells Postgres every few seconds.
+"""Counts the outcomes of attempts, and writes the counts to Postgres every few seconds.
 
     outcomes ── add ──▶ counts, per endpoint ── every 5 s, one statement ──▶ traffic (an hour and subject)
-    lanes ── what is in memory now ─────────── when it changed ───────────▶ endpoint_breaker, replica_figures
+    lanes ── present state in memory ───────── when it changed ───────────▶ endpoint_breaker, replica_figures
 
-What is always true: `add` is some dictionary increments (0.4 µs) and waits for nothing;
-nothing that delivers reads what is written here. While Postgres is away counts are kept (one entry
-an endpoint, so bounded) and added later. A crash loses the counts of the last seconds; a COMMIT
-without an response may add those of one flush twice, or (on shutdown) not at all. Statistics bear
-that, and a second record of every attempt would cost what the first one does.
+Invariants: `add` is some increments (0.4 µs) and never waits. Delivery does not read the rows written
+here. While Postgres is unavailable, counts are kept (one entry per endpoint, therefore bounded) and
+added later. A crash loses the counts of the last seconds. A COMMIT without a response may add the counts
+of one flush twice, or (on shutdown) not at all. Statistics tolerate that, and a second record of every
+attempt would cost as much as the first one.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ _log = structlog.get_logger("dispatcher.delivery.reporting.traffic_counts")
 
 FLUSH_SECONDS: Final = 5.0
 PROMPTED_SECONDS_MIN: Final = 0.5
-"""How far apart prompted flushes are: any role can notify, as often as it likes."""
+"""Minimum interval of prompted flushes, because any role can notify as often as it likes."""
 FIGURES_SECONDS_MAX: Final = 30.0
-"""Figures that did not change are published again after so long, to show that their replica lives."""
+"""Unchanged figures are published again after this time, to show that their replica is alive."""
 ERROR_CHARACTERS_MAX: Final = 300
 
 OK, REFUSED, TIMED_OUT, UNREACHABLE = range(4)
@@ -53,11 +53,11 @@ GROUPS: Final[Mapping[Outcome, int]] = {
 
 
 OpenBreakers = Mapping[EndpointId, tuple[BreakerState, float | None]]
-"""The breakers that are not closed: state, and the monotonic moment of the next probe (None: under way)."""
+"""The breakers that are not closed: state, and the monotonic time of the next probe (None: under way)."""
 
 
 class Counts:
-    """What one endpoint's attempts came to since the last flush; written by `TrafficCounts.add` alone."""
+    """The outcomes of one endpoint's attempts since the last flush; only `TrafficCounts` writes them."""
 
     __slots__ = (
         "failed_count",
@@ -75,14 +75,14 @@ class Counts:
         self.latency = [0] * histogram.COUNTS
         self.succeeded_count = 0
         self.failed_count = 0
-        # Not the result itself: its delivery holds the body, of which a mebibyte an endpoint would
-        # stay in memory.
+        # Not the result itself, because its delivery holds the body: up to a mebibyte per endpoint
+        # would stay in memory.
         self.last_at = first.attempted_at
         self.last_response = first.response
 
 
 class TrafficCounts:
-    """The counts, and the loop that writes them; all on the event loop's thread."""
+    """Collects the counts and writes them periodically; all on the event loop's thread."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class TrafficCounts:
         self._breakers = breakers
         self._figures = figures
         self.tested: Callable[[EndpointId], object] = lambda _: None
-        """Called with an endpoint whose breaker is open and that has answered a test event."""
+        """Called with an endpoint whose breaker is open and for which a test event has succeeded."""
         self._clock = clock
         self._counts: dict[EndpointId, Counts] = {}
         self._published: OpenBreakers = {}
@@ -108,7 +108,7 @@ class TrafficCounts:
         self._is_stopping = False
         self._outage = Outage(_log, "traffic.stalled", "traffic.resumed")
         self.ended = asyncio.Event()
-        """Set once `run` has written what it could."""
+        """Set once `run` has made its last flush."""
 
     def add(self, result: AttemptResult) -> None:
         """Count a committed attempt."""
@@ -133,11 +133,11 @@ class TrafficCounts:
         self._woken.set()
 
     def look_now(self) -> None:
-        """Flush soon: a test event has succeeded, perhaps. A hint; the next flush reads it anyway."""
+        """Flush soon, because a test event may have succeeded. A hint; the next flush reads it anyway."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Flush every few seconds until stopped; what fails is tried again next time."""
+        """Flush every few seconds until stopped; retry a failed flush the next time."""
         try:
             stopping = False
             flushed_at = float("-inf")
@@ -164,11 +164,11 @@ class TrafficCounts:
             self.ended.set()
 
     async def flush(self) -> None:
-        """Write what was counted, and what changed of breakers and figures.
+        """Write the counts, and the breakers and figures that have changed.
 
         Raises:
-            StoreUnavailableError: the counts are kept for the next time. BatchRefusedError: they
-            are not, since they would be refused again.
+            StoreUnavailableError: the counts are kept for the next flush.
+            BatchRefusedError: the counts are dropped, because they would be refused again.
         """
         counts, self._counts = self._counts, {}
         if counts:
@@ -194,7 +194,7 @@ class TrafficCounts:
         probe.hit("traffic.flushed")
 
     def _keep(self, counts: Mapping[EndpointId, Counts]) -> None:
-        """Put counts that were not written back to those that came meanwhile."""
+        """Merge counts that were not written into those counted meanwhile."""
         for endpoint_id, had in counts.items():
             now = self._counts.setdefault(endpoint_id, had)
             if now is not had:
@@ -202,7 +202,7 @@ class TrafficCounts:
 
 
 def merge(into: Counts, more: Counts) -> None:
-    """Add counts to counts; the last attempt stays the first one's."""
+    """Add the counts of `more` to `into`, which keeps its own last attempt."""
     into.groups = [a + b for a, b in zip(into.groups, more.groups, strict=True)]
     into.latency = [a + b for a, b in zip(into.latency, more.latency, strict=True)]
     into.succeeded_count += more.succeeded_count
@@ -210,7 +210,7 @@ def merge(into: Counts, more: Counts) -> None:
 
 
 def rows_of(counts: Mapping[EndpointId, Counts]) -> list[TrafficRow]:
-    """Return what to add: for each endpoint, each tenant, and all; sorted by subject."""
+    """Return the rows to add, per endpoint, per tenant and in total, sorted by subject."""
     by_tenant: dict[str | None, list[Counts]] = {None: list(counts.values())}
     for one in counts.values():
         by_tenant.setdefault(one.tenant, []).append(one)
@@ -241,7 +241,7 @@ def _row(subject: str, many: Sequence[Counts]) -> TrafficRow:
 
 
 def _storable(text: str) -> str:
-    """Return what Postgres takes of a text that a receiver had a hand in."""
+    """Return a receiver's text as Postgres can store it: valid UTF-8 without NUL, shortened."""
     whole = text.encode("utf-8", "replace").decode()
     return whole.replace("\0", "\N{REPLACEMENT CHARACTER}")[:ERROR_CHARACTERS_MAX]
 
