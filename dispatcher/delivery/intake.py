@@ -50,7 +50,7 @@ ROUND_SECONDS = 0.05
 ROUND_SHARE_MIN = 2
 """A short round has at least this part (a half) of a batch; otherwise round trips would be most of its cost."""
 OLDEST_SHARE_MIN = 8
-"""The oldest events get at least this part (an eighth) of a batch, however many tenants wait behind them."""
+"""The oldest events get at least this part (an eighth) of a batch, for any number of waiting tenants."""
 ROOM_SECONDS_MAX = 0.05
 """How long a crowded lane may delay fan-out; then its excess deliveries stay in Postgres, and other lanes go on."""
 
@@ -64,7 +64,7 @@ class Company(Protocol):
 
 
 class Intake:
-    """The pace of fan-out; `run` is its only task."""
+    """Polls the outbox and sets the pace of fan-out; `run` is its only task."""
 
     def __init__(
         self,

@@ -189,7 +189,7 @@ class Recorder:
         tokens: dict[int, int],
         attempt: AttemptRow | None = None,
     ) -> None:
-        """Record a group; `attempt` takes the place of the row that Postgres refused."""
+        """Record a group; `attempt` replaces the row that Postgres refused."""
         started = self._clock.monotonic()
         attempts = [attempt] if attempt is not None else [_attempt(result) for result in group]
         try:
@@ -247,7 +247,7 @@ class Recorder:
     async def _settle_requests(
         self, group: list[AttemptResult], late: frozenset[DeliveryId]
     ) -> None:
-        """Delete the resend requests that these attempts have answered."""
+        """Delete the resend requests that these attempts have carried out."""
         manual = [
             (r.delivery.id, r.attempted_at, r.response.outcome is Outcome.OK)
             for r in group

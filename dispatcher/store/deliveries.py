@@ -169,7 +169,7 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._unreadable: set[DeliveryId] = set()
-        """Deliveries whose requests cannot be read, until the next start."""
+        """Deliveries whose requests cannot be read; they are skipped until the next start."""
 
     async def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]

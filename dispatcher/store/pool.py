@@ -216,7 +216,7 @@ class Database:
                 await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS_MAX)
                 raise
             except asyncio.CancelledError:
-                raise  # connection() throws the connection away, which rolls back
+                raise  # connection() closes the connection, which rolls back
             except Exception as error:
                 if not isinstance(error, _PASSING):
                     await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS_MAX)

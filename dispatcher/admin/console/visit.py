@@ -158,7 +158,7 @@ class Visit:
             return times.span(seconds, units)
 
         def until(text: str | None) -> float | None:
-            """Seconds from now to an instant, negative where it has passed."""
+            """Return the seconds from now to an instant, which are negative if it has passed."""
             if text is None:
                 return None
             now = self.site.now()

@@ -76,7 +76,7 @@ class Viewer:
         )
 
     def put(self, item: RecordedAttempt) -> None:
-        """Add an item, for viewers without its response body; a full queue drops its oldest item."""
+        """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item."""
         if not self._bodies:
             item = replace(item, attempt=replace(item.attempt, response_body=None))
         if len(self._items) >= QUEUE_MAX:
