@@ -38,7 +38,7 @@ BATCH_EVENTS_MAX = 5_000
 BATCH_DELIVERIES_MAX = 5_000
 """Deliveries that one transaction writes, estimated by the endpoints per event of the batch before."""
 LARGE_CHARACTERS = 16_384
-"""Larger data are rewritten for JavaScript in a thread: 2 µs a character at worst, 3.4 s for a mebibyte."""
+"""Larger data are rewritten for JavaScript in a thread: 3 µs a character at worst, 3.4 s for a mebibyte."""
 ENCODING_SECONDS = 0.25
 """Target duration of encoding per claim, because the events of all tenants wait for it."""
 ENCODING_SECONDS_MAX = 1.0
