@@ -47,8 +47,8 @@ SHARED_SECONDS = 5.0
 """How long rounds stay short after another tenant's event, so that its next event waits for a short round only."""
 ROUND_SECONDS = 0.05
 """A short round: as many events as fan-out commits in this time, at its recent pace."""
-ROUND_SHARE_MIN = 2
-"""A short round has at least this part (a half) of a batch; otherwise round trips would be most of its cost."""
+ROUND_SHARE_MIN = 4
+"""A short round has at least this part (a quarter) of a batch; otherwise round trips would be most of its cost."""
 OLDEST_SHARE_MIN = 8
 """The oldest events get at least this part (an eighth) of a batch, for any number of waiting tenants."""
 ROOM_SECONDS_MAX = 0.05
@@ -176,7 +176,7 @@ class Intake:
             if self._full_claims >= BACKLOG_CLAIMS:
                 if now - self._shared_at < SHARED_SECONDS:
                     events_max = min(events_max, self._round_events())
-                overtook = await self._fanout.overtake(events_max)
+                overtook = await self._fanout.overtake(-(-events_max // 2))
                 overtook_count = overtook.events_count
                 if overtook_count:
                     self._shared_at = now

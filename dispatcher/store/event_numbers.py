@@ -75,15 +75,18 @@ class Numbers(NamedTuple):
         )
 
 
-async def read_numbers(connection: "Reach") -> Numbers:
+async def read_numbers(connection: "Reach", *, with_history: bool = True) -> Numbers:
     """Return the sequence's last number and the highest one among mark, outbox and newest history.
 
-    The connection is in a transaction, whose plans this makes for the values at hand.
+    The connection is in a transaction, whose plans this makes for the values at hand. Reading history
+    takes some 50 ms, and much longer on a busy server.
     """
     await connection.execute(PLAN_FOR_VALUES)
     drawn = await connection.fetchval(_DRAWN)
     found = [await connection.fetchval(_HIGHEST) or 0]
-    days: list[date] = [row[0] for row in await connection.fetch(_DAYS)]
+    days: list[date] = []
+    if with_history:
+        days = [row[0] for row in await connection.fetch(_DAYS)]
     for day in days:
         number = await connection.fetchval(_ON_DAY, day)
         if number is not None:
@@ -111,8 +114,10 @@ class EventNumbers:
         self._cleared: set[str] = set()
         """Suspect ids that no earlier event has: they are claimed as they are."""
 
-    async def verify(self) -> Numbers:
+    async def verify(self, *, with_history: bool = True) -> Numbers:
         """Move the sequence forward if it is behind, and read the mark again.
+
+        Once history was verified, the mark is beyond it, and later numbers came from the sequence.
 
         Raises:
             ConfigurationError: it is behind, and this role may not move it.
@@ -121,7 +126,7 @@ class EventNumbers:
         self._verify_at = time.monotonic() + VERIFY_SECONDS
         async with self._database.transaction() as connection:
             await connection.execute(_MARK_LOCK)
-            numbers = await read_numbers(connection)
+            numbers = await read_numbers(connection, with_history=with_history)
             if numbers.is_behind:
                 await self._move(connection, numbers)
             highest = numbers.highest + MARGIN if numbers.is_behind else numbers.drawn
@@ -142,7 +147,7 @@ class EventNumbers:
         """Verify every `VERIFY_SECONDS`; a refusal is left to the next time."""
         if time.monotonic() >= self._verify_at:
             try:
-                await self.verify()
+                await self.verify(with_history=self._marked_at is None)
             except (ConfigurationError, StoreUnavailableError) as error:
                 _log.warning("event_number.verification_failed", error=str(error))
 
