@@ -219,7 +219,7 @@ class Intake:
 
     def _follow_pace(self, events_count: int, seconds: float) -> None:
         """Update the moving average of the time per event of large claims, without the wait for room."""
-        if events_count >= self._batch_events_max // (2 * ROUND_SHARE_MIN):
+        if events_count >= max(1, self._batch_events_max // (2 * ROUND_SHARE_MIN)):
             self._event_seconds += 0.25 * (seconds / events_count - self._event_seconds)
 
     def _round_events(self) -> int:
