@@ -50,7 +50,7 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
     assert shown.why.code == "schedule_spent"
     assert "secret" in shown.why.advice
     assert shown.next == NextStep(
-        code="nothing", text="nothing, unless somebody asks for a resend", at=None
+        code="nothing", text="nothing, unless you request a resend", at=None
     )
     assert shown.resend.code == "allowed"
     assert shown.body == "{}"

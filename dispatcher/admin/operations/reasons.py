@@ -107,7 +107,7 @@ _REASONS: Final[dict[str, Advice]] = {
     Reason.GONE: _advice("gone", "the receiver answered 410 Gone", _OUTCOMES[Outcome.GONE].advice),
     Reason.TEST_FAILED: _advice("test_failed", "the one attempt of a test event failed"),
     Reason.CANCELLED_BY_PERSON: _advice(
-        "cancelled_by_person", "somebody cancelled it", "resend it if that was wrong"
+        "cancelled_by_person", "a person cancelled it", "resend it if that was wrong"
     ),
     Reason.ENDPOINT_DISABLED: _advice(
         "endpoint_disabled", "the endpoint was disabled", "mend it, resume it, then resend"
@@ -229,7 +229,7 @@ def next_step(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
     if delivery.state not in {DeliveryState.PENDING, DeliveryState.RETRYING}:
         if delivery.test:
             return _step("nothing", "nothing: a test event has one attempt")
-        return _step("nothing", "nothing, unless somebody asks for a resend")
+        return _step("nothing", "nothing, unless you request a resend")
     return _of_endpoint(delivery, around)
 
 

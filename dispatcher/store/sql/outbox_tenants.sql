@@ -2,8 +2,8 @@
 --
 -- Parameters: $1 the position after which the slice begins, $2 the position at which it ends, $3 tenants to leave out,
 --   $4 events at most.
--- Returns for each tenant, the longest waiting first, its positions in ascending order (one row without a tenant if there are none), and in each row
--- the next waiting position after the slice and the last one of all.
+-- Returns for each tenant, the longest waiting first, its positions in ascending order (one row without a tenant if
+-- there are none), and in each row the next waiting position after the slice and the last one of all.
 -- Index: outbox_waiting. Locks: none. The tenant that fills the backlog is left out here: to pass over an event takes
 -- 0.2 µs, to return its position 3 µs. An index by tenant would cost every insert of every producer; this costs only
 -- while a backlog exists.
