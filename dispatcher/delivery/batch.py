@@ -16,8 +16,9 @@ from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, e
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.ports import Claim
 from dispatcher.delivery.types import Delivery
-from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
+from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow
 
 _log = structlog.get_logger("dispatcher.delivery.batch")
 

@@ -495,17 +495,17 @@ class MemoryDatabase:
         now = self._clock()
         self.replicas.setdefault(incarnation, Replica(name, now, now + lease_seconds))
 
-    def namesakes(self, name: str, incarnation: str) -> list[tuple[str, float]]:
+    def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         return [
-            (i, replica.renewed_at)
+            (i, datetime.fromtimestamp(replica.renewed_at, UTC))
             for i, replica in self.replicas.items()
             if replica.name == name and i != incarnation and replica.expires_at > self._clock()
         ]
 
-    def bury(self, incarnation: str, renewed_at: float) -> bool:
+    def bury(self, incarnation: str, renewed_at: datetime) -> bool:
         self.flush()
         replica = self.replicas.get(incarnation)
-        if replica is None or replica.renewed_at != renewed_at:
+        if replica is None or datetime.fromtimestamp(replica.renewed_at, UTC) != renewed_at:
             return False
         del self.replicas[incarnation]
         return True

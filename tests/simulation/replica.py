@@ -16,6 +16,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import Answer, EndpointId
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.delivery.ports import EventSignal
 from dispatcher.delivery.shards import Replica
 from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted, Target
@@ -132,7 +133,7 @@ class SimulatedReplica:
         self.world.after(self.world.distance(), lambda: self.world.tables.end(transaction))
 
 
-class SimulatedListener:
+class SimulatedListener(EventSignal):
     """The LISTEN connection: hears commits while it is up and somebody asked for them."""
 
     def __init__(
