@@ -1,5 +1,6 @@
 """The console's words: both languages have the same keys, pages use no others and hold no text of their own."""
 
+import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -81,9 +82,10 @@ def test_the_hunt_for_texts_finds_each_kind():
     assert texts_of(source) == ["Say", "Hello", "x1"]
 
 
-def used_keys() -> set[str]:
+@functools.cache
+def used_keys() -> frozenset[str]:
     environment = jinja2.Environment(autoescape=True)
-    keys = set()
+    keys: set[str] = set()
     for path in TEMPLATES:
         tree = environment.parse(path.read_text(encoding="utf-8"))
         for call in tree.find_all(jinja2.nodes.Call):
@@ -92,7 +94,7 @@ def used_keys() -> set[str]:
                 keys.add(call.args[0].value)
     for path in CONSOLE.rglob("*.py"):
         keys |= set(re.findall(r'\btext\("([^"]+)"', path.read_text(encoding="utf-8")))
-    return keys
+    return frozenset(keys)
 
 
 def test_every_key_that_is_asked_for_is_there():
