@@ -490,6 +490,7 @@ class Lanes:
         silent: set[EndpointId] = set()
         idle: list[EndpointLane] = []
         stalled = 0
+        most_finished = max((lane.finished_count for lane in self._inventory.active), default=0)
         for lane in self._inventory.active:
             if lane.in_flight and not lane.finished_count:
                 silent.add(lane.endpoint.id)
@@ -501,7 +502,7 @@ class Lanes:
                 if not (lane.in_flight or lane.deferred or lane.urgent):
                     idle.append(lane)
                 continue
-            for entry in lane.fit_window(elapsed):
+            for entry in lane.fit_window(elapsed, most_finished):
                 self._inventory.forget(entry)
             if lane.slow or len(lane.ready) <= RELIEVED:
                 self._relieve(lane)

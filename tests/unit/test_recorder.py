@@ -9,7 +9,7 @@ from dispatcher.core.model import DeliveryId, DeliveryState, Outcome, Reason, Tr
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
-from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder
+from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder, rows_worth_a_commit
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import ABSENT, READY, Delivery, Entry
 from dispatcher.runtime import probe
@@ -168,21 +168,28 @@ async def test_recorder_full_counts_in_flight_and_permits_no_attempt():
     assert made.told == ["wh1", "wh2", "wh3", "wh4"]
 
 
-async def test_a_batch_is_half_of_the_bound_less_what_is_in_flight():
+async def test_the_first_batch_is_the_bound_less_what_is_in_flight():
     made = Made(unrecorded_max=40, flush_seconds=60.0)
     in_flight = [made.start(f"flying{number}") for number in range(12)]
     task = asyncio.get_running_loop().create_task(made.recorder.run())
-    made.add(*(f"wh{number}" for number in range(13)))
+    made.add(*(f"wh{number}" for number in range(27)))
     for _ in range(20):  # turns of the loop, in which a flush would begin
         await asyncio.sleep(0)
     assert made.store.batches == []
     with probe.listen() as heard:
-        made.add("wh13")
+        made.add("wh27")
         await heard.wait("recorder.flushed")
-    assert [len(batch) for batch in made.store.batches] == [(40 - len(in_flight)) // 2]
+    assert [len(batch) for batch in made.store.batches] == [40 - len(in_flight)]
     made.recorder.stop()
     async with asyncio.timeout(5):
         await task
+
+
+@pytest.mark.parametrize(
+    ("during_commit", "rows"), [(0.0, 236.0), (40.0, 176.0), (78.7, 118.0), (1_000.0, 118.0)]
+)
+def test_a_batch_leaves_room_for_what_is_sent_during_its_commit(during_commit, rows):
+    assert rows_worth_a_commit(236, during_commit) == pytest.approx(rows, abs=0.1)
 
 
 async def test_results_under_two_tokens_of_one_shard_are_recorded_apart():
