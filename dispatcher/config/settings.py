@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationEr
 
 from dispatcher.config.database_url import UrlSource, parse_database_url
 from dispatcher.config.sections import (
+    AttemptsSettings,
     DatabaseSettings,
     DeliverySettings,
     DisablingSettings,
@@ -36,6 +37,7 @@ from dispatcher.config.sections import (
     RecorderSettings,
     ReplicaSettings,
     RetentionSettings,
+    SearchSettings,
     Section,
     TracingSettings,
 )
@@ -75,8 +77,10 @@ class Sections(BaseModel):
     intake: IntakeSettings = IntakeSettings()
     fanout: FanoutSettings = FanoutSettings()
     delivery: DeliverySettings = DeliverySettings()
+    attempts: AttemptsSettings = AttemptsSettings()
     disabling: DisablingSettings = DisablingSettings()
     limits: LimitsSettings = LimitsSettings()
+    search: SearchSettings = SearchSettings()
     egress: EgressSettings = EgressSettings()
     recorder: RecorderSettings = RecorderSettings()
     replica: ReplicaSettings = ReplicaSettings()

@@ -141,3 +141,5 @@ class Answer(NamedTuple):
     reused: bool = False
     """The connection had served an earlier request."""
     phases: Phases = Phases()
+    headers: bytes = b""
+    """The first whole header lines, raw, `limits.RESPONSE_HEADERS_KEPT_BYTES_MAX` bytes at most."""

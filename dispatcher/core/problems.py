@@ -344,6 +344,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "{count} old secrets still sign.",
         "Wait until {until}, or rotate with an overlap of 0 seconds.",
     ),
+    "too_many_searches": (
+        "Too many searches are waiting.",
+        "Try again in a few seconds.",
+    ),
     "no_staged_secret": ("No secret is staged.", "Rotate the secret first."),
     "profile_not_configured": (
         "The profile {profile} of this endpoint is no longer configured.",

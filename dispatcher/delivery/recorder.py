@@ -323,7 +323,7 @@ def rows_worth_a_commit(bound: int, during_commit: float) -> float:
 def _bare(attempt: AttemptRow, error: Exception) -> AttemptRow:
     """Return the attempt without the data that the receiver supplied."""
     text = f"the receiver's response cannot be stored: {type(error).__name__}"
-    return attempt._replace(peer=None, response_body=None, error=text)
+    return attempt._replace(peer=None, response_body=None, response_headers=None, error=text)
 
 
 def _attempt(result: AttemptResult) -> AttemptRow:
@@ -352,4 +352,5 @@ def _attempt(result: AttemptResult) -> AttemptRow:
         response.status,
         response.body or None,
         error if error is None else error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        response.headers or None,
     )

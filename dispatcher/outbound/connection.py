@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         "_first_byte_at",
         "_is_aborted",
         "_is_paused",
+        "_keeps_successes",
         "_listener",
         "_monotonic",
         "_on_lost",
@@ -98,10 +99,12 @@ class Connection(asyncio.Protocol):
         monotonic: Callable[[], float],
         dns_seconds: float | None = None,
         connect_seconds: float | None = None,
+        keeps_successes: bool = False,
     ) -> None:
         """Wrap an open transport; the caller then calls `transport.set_protocol(self)`.
 
-        `release` returns the connection to its opener once it is lost.
+        `release` returns the connection to its opener once it is lost. With `keeps_successes`,
+        headers and body of successful responses are kept as those of failures are.
         """
         self._transport = transport
         self._release = release
@@ -112,7 +115,8 @@ class Connection(asyncio.Protocol):
         self._descriptor: int = transport.get_extra_info("socket").fileno()
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN | _POLLRDHUP)
-        self._reader = AnswerReader()
+        self._keeps_successes = keeps_successes
+        self._reader = AnswerReader(keeps_successes=keeps_successes)
         self._listener: Listener | None = None
         self._is_aborted = False
         self._is_paused = False
@@ -255,10 +259,11 @@ class Connection(asyncio.Protocol):
         flag, status = reader.flag, reader.status
         reusable = reader.is_keep_alive and flag is None and self.is_kept and self._is_all_sent()
         outcome = judge_status(status)
-        body = b""
+        body = headers = b""
         retry_after = location = error = None
+        if outcome is not Outcome.OK or self._keeps_successes:
+            body, headers = reader.body(), reader.headers()
         if outcome is not Outcome.OK:
-            body = reader.body()
             retry_after = reader.header(b"retry-after")
             location = reader.header(b"location")
             error = _status_in_words(status, location)
@@ -273,6 +278,7 @@ class Connection(asyncio.Protocol):
             self.peer,
             self._served_count > 0,
             self._phases(now),
+            headers,
         )
         self._served_count += 1
         if reusable:

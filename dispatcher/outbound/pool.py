@@ -163,10 +163,12 @@ class Connections:
         idle_seconds_max: float = IDLE_SECONDS_MAX,
         age_seconds_max: float = AGE_SECONDS_MAX,
         open_count_max: int | None = None,
+        keeps_successes: bool = False,
     ) -> None:
         """Use `spawn` for the tasks that open connections; needs the running loop.
 
-        From `open_count_max` connections on, an idle one is closed for each new one.
+        From `open_count_max` connections on, an idle one is closed for each new one. With
+        `keeps_successes`, the responses of successes are kept as those of failures are.
         """
         self._egress = egress
         self._spawn = spawn
@@ -174,6 +176,7 @@ class Connections:
         self._idle_seconds_max = idle_seconds_max
         self._age_seconds_max = age_seconds_max
         self._open_count_max = open_count_max
+        self._keeps_successes = keeps_successes
         self._loop = asyncio.get_running_loop()
         self._in_flight: set[Exchange] = set()
         self._open: dict[Connection, Target] = {}
@@ -341,6 +344,7 @@ class Connections:
             monotonic=self._monotonic,
             dns_seconds=phases.dns,
             connect_seconds=phases.connect,
+            keeps_successes=self._keeps_successes,
         )
         opened.transport.set_protocol(connection)
         self._open[connection] = exchange.target

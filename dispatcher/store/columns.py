@@ -58,6 +58,7 @@ class AttemptDetail(NamedTuple):
     read_seconds: float | None
     reused: bool
     peer: str | None
+    response_headers: bytes | None
 
 
 def uuid_of(delivery_id: str) -> UUID:

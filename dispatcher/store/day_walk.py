@@ -19,9 +19,10 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from dispatcher.store.pool import Reach
+    from dispatcher.store.pool import Database, Reach
 
 _OLDEST = statement("partition_oldest")
+_DAYS_OF_EVENTS = statement("event_partition_days")
 
 DAYS_AT_ONCE: Final = 32
 """A month and a day: with the default retention one statement reads everything."""
@@ -34,6 +35,11 @@ PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 _BEGIN = "SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
 _AGAIN = "ROLLBACK TO SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
 _END = "ROLLBACK TO SAVEPOINT days; RELEASE SAVEPOINT days"
+
+
+async def days_of_events(database: "Database") -> list[date]:
+    """Return the days that have a partition of events, from the oldest."""
+    return [row["day"] for row in await database.fetch(_DAYS_OF_EVENTS)]
 
 
 async def newest_first(

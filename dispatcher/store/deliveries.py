@@ -88,13 +88,14 @@ class AttemptRow(NamedTuple):
     response_code: int | None
     response_body: bytes | None
     error: str | None
+    response_headers: bytes | None
 
 
 _ATTEMPT_COLUMNS = (
     *("day", "event_id", "endpoint_no", "delivery_id", "attempt_number", "trigger", "outcome"),
     *("flags", "attempted_at", "latency_seconds", "dns_seconds", "connect_seconds"),
     *("wait_seconds", "read_seconds", "reused", "peer", "revision", "response_code"),
-    *("response_body", "error"),
+    *("response_body", "error", "response_headers"),
 )
 _DONE_COLUMNS = (
     *("id", "day", "event_id", "endpoint_no", "event_type_code", "state", "reason"),
@@ -226,6 +227,7 @@ class Deliveries:
                     in_done = (
                         attempt.attempt_number == 1
                         and attempt.response_body is None
+                        and attempt.response_headers is None
                         and attempt.error is None
                     )
                     done.append(_done(move, attempt, uuid, warnings.get(uuid), in_done=in_done))

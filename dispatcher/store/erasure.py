@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from dispatcher.store.columns import span_of_event
-from dispatcher.store.day_walk import PLAN_FOR_VALUES, newest_first
+from dispatcher.store.day_walk import PLAN_FOR_VALUES, days_of_events, newest_first
 from dispatcher.store.history import call_dispatchers
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
@@ -21,7 +21,6 @@ _ERASE_WAITING = statement("event_erase_waiting")
 _DAYS = statement("event_days")
 _LABELLED = statement("event_erase_labelled")
 _OUTBOX_LABELLED = statement("event_erase_labelled_waiting")
-_PARTITION_DAYS = statement("event_partition_days")
 
 SLICE_ROWS = 20_000
 """Events looked at in one statement; some 20 ms each."""
@@ -47,7 +46,7 @@ async def labelled(
         for row in rows:
             yield row["id"]
         last_id = rows[-1]["id"]
-    for day in [row["day"] for row in await database.fetch(_PARTITION_DAYS)]:
+    for day in await days_of_events(database):
         after: str | None = ""
         while after is not None:
             found = await database.fetch_row(_LABELLED, day, after, text, SLICE_ROWS, tenant)

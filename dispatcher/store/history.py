@@ -136,20 +136,27 @@ async def page_of_deliveries(
     connection: "Reach", filters: Sequence[object]
 ) -> list[DeliveryDetail]:
     """Returns a page; `filters` in the order of the statement."""
-    tenant, endpoint_id, *rest = filters
+    tenant, endpoint_id = filters[:2]
     limit = _limit(filters[12])
     if tenant is not None and endpoint_id is None:
         rows = await connection.fetch(_ENDPOINT_NUMBERS, tenant, FEW_ENDPOINTS + 1)
         if len(rows) <= FEW_ENDPOINTS:
-            numbers = [row[0] for row in rows]
-            page = await newest_first(
-                connection, _DELIVERIES_PAGE_OF_ENDPOINTS, numbers, None, *rest,
-                enough=lambda found: len(found) >= limit,
-            )  # fmt: skip
-            return delivery_details(page[:limit])
+            return await page_of_endpoints_deliveries(connection, [row[0] for row in rows], filters)
     rows = await newest_first(
         connection, _DELIVERIES_PAGE, *filters, enough=lambda found: len(found) >= limit
     )
+    return delivery_details(rows[:limit])
+
+
+async def page_of_endpoints_deliveries(
+    connection: "Reach", numbers: Sequence[int], filters: Sequence[object]
+) -> list[DeliveryDetail]:
+    """Returns a page of the deliveries of a few endpoints; `filters` as in `page_of_deliveries`."""
+    limit = _limit(filters[12])
+    rows = await newest_first(
+        connection, _DELIVERIES_PAGE_OF_ENDPOINTS, list(numbers), None, *filters[2:],
+        enough=lambda found: len(found) >= limit,
+    )  # fmt: skip
     return delivery_details(rows[:limit])
 
 
@@ -236,7 +243,7 @@ async def load_body(connection: "Reach", delivery: DeliveryDetail) -> bytes | No
 async def load_event(connection: "Reach", delivery: DeliveryDetail) -> EventDetail | None:
     """Returns the event of a delivery."""
     row = await connection.fetchrow(_EVENT_OF_DELIVERY, delivery.day, delivery.event_id)
-    return None if row is None else _event(row)
+    return None if row is None else event_detail(row)
 
 
 async def ask_for_resend(connection: "Reach", delivery: DeliveryDetail, actor: str) -> bool:
@@ -304,7 +311,8 @@ async def report_test_succeeded(connection: "Reach", endpoint_id: str) -> None:
 # Events
 
 
-def _event(row: "Record") -> EventDetail:
+def event_detail(row: "Record") -> EventDetail:
+    """Return an event from a row with its columns."""
     values = {name: row[name] for name in EventDetail._fields if name in row}
     return EventDetail(**{**values, "labels": orjson.loads(row["labels"])})
 
@@ -331,14 +339,14 @@ async def publish_event(connection: "Reach", values: Sequence[object]) -> str | 
 async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> EventDetail | None:
     """Returns the newest event of that id; None: there is none."""
     rows = await newest_first(connection, _EVENT_FIND, event_id, tenant, enough=bool)
-    return _event(rows[0]) if rows else None
+    return event_detail(rows[0]) if rows else None
 
 
 async def page_of_quarantined_events(
     connection: "Reach", filters: Sequence[object]
 ) -> list[EventDetail]:
     """Return a page; `filters` in the order of the statement."""
-    return [_event(row) for row in await connection.fetch(_EVENTS_QUARANTINED, *filters)]
+    return [event_detail(row) for row in await connection.fetch(_EVENTS_QUARANTINED, *filters)]
 
 
 async def release_event(connection: "Reach", event_id: str, tenant: str | None) -> str | None:
@@ -355,7 +363,7 @@ async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list
     rows = await newest_first(
         connection, _EVENTS_PAGE, *filters, enough=lambda found: len(found) >= limit
     )
-    return [_event(row) for row in rows[:limit]]
+    return [event_detail(row) for row in rows[:limit]]
 
 
 async def page_of_certain_events(
@@ -364,7 +372,7 @@ async def page_of_certain_events(
     """Returns a page of these accepted events and of waiting ones; `filters` in the statement's order."""
     days, event_ids = [event.day for event in events], [event.id for event in events]
     rows = await connection.fetch(_EVENTS_PAGE_OF_KEYS, days, event_ids, *filters)
-    return [_event(row) for row in rows]
+    return [event_detail(row) for row in rows]
 
 
 async def deliveries_of_event(connection: "Reach", event: EventDetail) -> list[DeliveryDetail]:

@@ -211,7 +211,11 @@ async def test_lists_hold_ones_own_alone(api, routes, connection):
         assert (await api.ask("GET", f"{path}?tenant=acme", token=token)).raw == page.raw
     for query in (f"endpoint_id={other.endpoint}", f"event_id={other.event}"):
         page = await api.ask("GET", f"/deliveries?{query}", token=token)
-        assert page.json == {"items": [], "next_cursor": None}
+        assert page.json == {"items": [], "next_cursor": None, "searched_back_to": None}
+    for path in ("/deliveries", "/events"):
+        for text in (other.event, other.delivery, other.endpoint, "other", "OTHER"):
+            page = await api.ask("GET", f"{path}?q={text}", token=token)
+            assert (page.status, page.json["items"]) == (200, []), (path, text)
 
 
 async def test_nothing_is_made_for_another_tenant(api, connection):

@@ -106,6 +106,10 @@ async def deliver(sql: Any, event_id: str, *, label: str = "E1") -> None:
         event_id,
         PERSON,
     )
+    await sql.execute(
+        "UPDATE dispatcher.attempt SET response_headers = convert_to('X-Person: ' || $1, 'UTF8')",
+        PERSON,
+    )
 
 
 async def mentions(sql: Any) -> list[str]:
@@ -226,6 +230,7 @@ async def test_what_is_answered_to_an_attempt_in_flight_is_not_kept(deployment, 
         outcome="http_error",
         response_code=500,
         response_body=PERSON.encode(),
+        response_headers=PERSON.encode(),
         attempted_at=now,
     )
     move = MoveRow(SHARD, DeliveryId(OPEN), 2, "retrying", None, 2, 5.0)

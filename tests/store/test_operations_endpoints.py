@@ -382,6 +382,8 @@ async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> N
     assert (answer.state, answer.reason) == ("failed", "test_failed")
     assert answer.attempts[0].response_code == 410
     assert answer.attempts[0].response_body == "this receiver answers 410\n"
+    headers = {one.name.lower(): one.value for one in answer.attempts[0].response_headers}
+    assert headers["content-length"] == "26"
     assert receiver.received[0].body.endswith(b'"data":{"a": 1}}')
     assert (await Endpoints(deployment).show(ALL, made.id)).state == "active"
     assert set(wrong) == {"data"}

@@ -119,7 +119,7 @@ async def test_a_first_attempt_that_fails_with_a_body_and_a_second_that_succeeds
     common = {"event_type": row.event_type, "endpoint_no": number}
     failed = attempt_row(
         row.day, row.id, row.event_id, outcome="http_error", response_code=500,
-        response_body=b"no", error="500", flags=("sloppy",), **common,
+        response_body=b"no", error="500", response_headers=b"A: \xff\0", flags=("sloppy",), **common,
     )  # fmt: skip
     await store.record([MoveRow(5, row.id, 1, "retrying", None, 1, 0.0)], [failed], {5: 7})
     succeeded = attempt_row(row.day, row.id, row.event_id, attempt_number=2, **common)
@@ -130,11 +130,19 @@ async def test_a_first_attempt_that_fails_with_a_body_and_a_second_that_succeeds
         attempts = await history.load_attempts(connection, shown)
     assert (shown.state, shown.attempt_count, shown.schedule_position) == ("succeeded", 2, 2)
     assert [
-        (a.attempt_number, a.trigger, a.outcome, a.response_body, a.error, a.flags)
+        (
+            a.attempt_number,
+            a.trigger,
+            a.outcome,
+            a.response_body,
+            a.response_headers,
+            a.error,
+            a.flags,
+        )
         for a in attempts
     ] == [
-        (1, "scheduled", "http_error", b"no", "500", ["sloppy"]),
-        (2, "scheduled", "ok", None, None, None),
+        (1, "scheduled", "http_error", b"no", b"A: \xff\0", "500", ["sloppy"]),
+        (2, "scheduled", "ok", None, None, None, None),
     ]
     assert await sql.fetchval("SELECT attempted_at IS NULL FROM dispatcher.delivery_done")
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 2

@@ -41,5 +41,6 @@ def attempt_row(day: date, delivery_id: str, event_id: str, **changes: Any) -> A
         response_code=200,
         response_body=None,
         error=None,
+        response_headers=None,
     )
     return row._replace(**changes)

@@ -45,6 +45,7 @@ def read(reader: AnswerReader, pieces: list[bytes]) -> tuple[object, ...]:
         reader.error,
         reader.is_keep_alive,
         reader.body(),
+        reader.headers(),
         reader.header(b"location"),
         reader.header(b"retry-after"),
     )
@@ -74,6 +75,26 @@ def test_interim_answers_do_not_count_into_the_final_head():
         assert not reader.feed(interim)
     assert reader.feed(ANSWERS[0])
     assert (reader.status, reader.error) == (200, "")
+
+
+def test_answer_of_failure_keeps_whole_header_lines_only():
+    lines = b"Server: x\r\nX-A: \xff\x1b[31m\r\n\tfolded\r\n"
+    failure = b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 500 No\r\n" + lines
+    reader = AnswerReader()
+    reader.feed(failure + b"\r\nbody")
+    assert reader.headers() == b"Server: x\nX-A: \xff\x1b[31m\n\tfolded"
+    reader = AnswerReader()
+    reader.feed(failure + b"Y: " + b"y" * limits.RESPONSE_HEADERS_KEPT_BYTES_MAX + b"\r\n\r\n")
+    assert reader.headers() == b"Server: x\nX-A: \xff\x1b[31m\n\tfolded"
+
+
+def test_answer_of_success_is_kept_only_on_request():
+    success = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\n\r\nok"
+    reader, keeping = AnswerReader(), AnswerReader(keeps_successes=True)
+    assert reader.feed(success)
+    assert keeping.feed(success)
+    assert (reader.headers(), reader.body()) == (b"", b"")
+    assert (keeping.headers(), keeping.body()) == (b"Server: x\nContent-Length: 2", b"ok")
 
 
 @given(first=st.binary(max_size=200), second=st.binary(max_size=200))

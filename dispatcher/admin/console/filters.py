@@ -1,7 +1,7 @@
 """Filters in the address of a page, read into queries; all problems are reported together.
 
 Times are typed in the viewer's zone, as browsers give them (`2026-05-29T21:32`). One search box finds
-by id, by label and by business key.
+by id, by label, by name and by text in the payload.
 """
 
 import re
@@ -50,7 +50,7 @@ def _values(visit: Visit) -> tuple[dict[str, object], dict[str, str]]:
     problems: dict[str, str] = {}
     values: dict[str, object] = {
         "event_type": visit.query("event_type"),
-        "search": visit.query("q"),
+        "q": visit.query("q"),
         "test": _test(visit, problems),
         "since": read_time(visit, "since", problems),
         "until": read_time(visit, "until", problems),

@@ -1,5 +1,6 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from dispatcher.admin.resources.serialization import (
     cursor_scope,
     page_of,
     read_cursor,
+    time_text,
     write_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -34,6 +36,7 @@ RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
 RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
+SEARCH_SECONDS_MAX: Final = 30.0
 ALL_ENDPOINTS: Final = "*"
 """Whose allowance a bulk resend of no certain endpoint counts against."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
@@ -45,7 +48,7 @@ class DeliveryOperations:
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
         self._profiles = deployment.profiles
-        self._search = DeliverySearch(deployment.profiles)
+        self._search = DeliverySearch(deployment)
         self._allowance = deployment.allowance
 
     async def page(
@@ -61,6 +64,13 @@ class DeliveryOperations:
         """
         scope = cursor_scope("deliveries", actor.tenant, query.given())
         place = read_cursor(query.cursor, scope)
+        if query.q and query.q.strip():
+            found = await self._search.find(actor, query, place)
+            return DeliveryPage(
+                items=[delivery_of(row) for row in found.rows],
+                next_cursor=found.next_place and write_cursor(found.next_place, scope),
+                searched_back_to=time_text(found.searched_back_to),
+            )
         async with self._database.reading() as connection:
             rows = await self._search.rows(connection, actor, query, place, query.limit + 1)
         items, next_cursor = page_of(
@@ -139,7 +149,8 @@ class DeliveryOperations:
         """Request one more attempt of each delivery of a filter, newest first; `dry_run` only counts them.
 
         Test events and deliveries without a body or an endpoint are left out. One call examines at
-        most `RESEND_MAX` deliveries from the filter's cursor on, and ignores its limit. Requests are
+        most `RESEND_MAX` deliveries from the filter's cursor on, and ignores its limit; a search in
+        payloads ends after `SEARCH_SECONDS_MAX`. Requests are
         committed in batches, and `progress` is called with the count so far; an interrupted call has
         requested those. The filter is audited once.
 
@@ -162,14 +173,16 @@ class DeliveryOperations:
         scope = cursor_scope("resend", actor.tenant, wanted.given())
         place = read_cursor(wanted.cursor, scope)
         count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH
+        deadline = asyncio.get_running_loop().time() + SEARCH_SECONDS_MAX
+        is_first = True
         while rows < RESEND_MAX:
+            batch, place = await self._batch(actor, wanted, place, batch_max)
             async with self._database.reading() as connection:
-                batch = await self._search.rows(connection, actor, wanted, place, batch_max)
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
                 if dry_run:
                     count += await history.count_resendable(connection, fit)
                 else:
-                    if not rows:
+                    if is_first:
                         await write_audit(
                             connection,
                             actor.name,
@@ -179,12 +192,10 @@ class DeliveryOperations:
                             {"filter": wanted.given()},
                         )
                     count += await history.ask_for_resends(connection, fit, actor.name)
-            rows += len(batch)
+            rows, is_first = rows + len(batch), False
             progress(count)
-            if len(batch) < batch_max:
-                place = None
+            if place is None or asyncio.get_running_loop().time() >= deadline:
                 break
-            place = Place(batch[-1].created_at, batch[-1].id)
         return Resent(
             count=count,
             capped=place is not None,
@@ -192,6 +203,20 @@ class DeliveryOperations:
             dry_run=dry_run,
             next_cursor=None if place is None else write_cursor(place, scope),
         )
+
+    async def _batch(
+        self, actor: Actor, wanted: DeliveriesQuery, place: Place | None, rows_max: int
+    ) -> tuple[list[DeliveryDetail], Place | None]:
+        """Return the next deliveries of a filter, and the place to continue from; None: there are no more."""
+        if wanted.q and wanted.q.strip():
+            limited = wanted.model_copy(update={"limit": rows_max})
+            found = await self._search.find(actor, limited, place)
+            return found.rows, found.next_place
+        async with self._database.reading() as connection:
+            batch = await self._search.rows(connection, actor, wanted, place, rows_max)
+        if len(batch) < rows_max:
+            return batch, None
+        return batch, Place(batch[-1].created_at, batch[-1].id)
 
     async def cancel(self, actor: Actor, delivery_id: str) -> DeliveryWithAttempts:
         """Cancel a waiting delivery and return it; an attempt in flight is still recorded.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final, Self
 
 from dispatcher.admin.operations.allowance import Allowance
+from dispatcher.admin.operations.text_search import SearchQueue
 from dispatcher.config.catalogue import Catalogue
 from dispatcher.config.loading import Configuration as FileConfiguration
 from dispatcher.config.settings import Settings
@@ -77,6 +78,7 @@ class Deployment:
     clock: Clock
     allowance: Allowance = field(default_factory=Allowance)
     """What people may set off in how short a time; of this process."""
+    searches: SearchQueue = field(default_factory=SearchQueue)
 
     @classmethod
     def of(

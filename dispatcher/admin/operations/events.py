@@ -7,7 +7,7 @@ from typing import Final
 
 import orjson
 
-from dispatcher.admin.operations.delivery_search import search_events
+from dispatcher.admin.operations.delivery_search import EventSearch, list_events
 from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
@@ -25,6 +25,8 @@ from dispatcher.admin.resources.serialization import (
     cursor_scope,
     page_of,
     read_cursor,
+    time_text,
+    write_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
@@ -59,6 +61,7 @@ class Events:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._database = deployment.database
+        self._search = EventSearch(deployment)
 
     async def publish(self, actor: Actor, event: NewEvent) -> tuple[Event, bool]:
         """Commit an event and return it, and whether it is new.
@@ -106,19 +109,27 @@ class Events:
     ) -> EventPage:
         """Return a page of events without their deliveries, newest first, those in the outbox included.
 
-        With `quarantined` it has the events whose fan-out Postgres rejected, the latest first; of
-        the other filters only the tenant applies.
+        With `q` a page may be short or empty although there is a next one, because a search reads
+        within its time budget. With `quarantined` the page has the events whose fan-out Postgres
+        rejected, the latest first; of the other filters only the tenant applies.
 
         Raises:
             InvalidRequestError: the cursor is another filter's. NotFoundError: the tenant is not the
-            actor's.
+            actor's. TooManyError: too many searches wait.
         """
         if query.quarantined:
             return await self._quarantined(actor, query)
         scope = cursor_scope("events", actor.tenant, query.given())
         place = read_cursor(query.cursor, scope)
+        if query.q and query.q.strip():
+            found = await self._search.find(actor, query, place)
+            return EventPage(
+                items=[event_of(row) for row in found.rows],
+                next_cursor=found.next_place and write_cursor(found.next_place, scope),
+                searched_back_to=time_text(found.searched_back_to),
+            )
         async with self._database.reading() as connection:
-            rows = await search_events(connection, actor, query, place, query.limit + 1)
+            rows = await list_events(connection, actor, query, place, query.limit + 1)
         items, next_cursor = page_of(
             rows,
             query.limit,

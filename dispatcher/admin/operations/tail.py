@@ -78,7 +78,9 @@ class Viewer:
     def put(self, item: RecordedAttempt) -> None:
         """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item."""
         if not self._bodies:
-            item = replace(item, attempt=replace(item.attempt, response_body=None))
+            item = replace(
+                item, attempt=replace(item.attempt, response_body=None, response_headers=[])
+            )
         if len(self._items) >= QUEUE_MAX:
             self._items.popleft()
             self._dropped_count += 1

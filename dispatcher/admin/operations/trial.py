@@ -240,12 +240,13 @@ def _attempt(row: EndpointDetail, sent: _Sent) -> AttemptDetail:
         sent.attempted_at,
         sent.latency_seconds,
         answer.status,
-        answer.body or None if answer.outcome is not Outcome.OK else None,
+        answer.body or None,
         answer.error,
         row.url,
         *answer.phases,
         answer.reused,
         answer.peer,
+        answer.headers or None,
     )
 
 
@@ -280,4 +281,5 @@ def _values(
         attempt.response_body,
         attempt.error,
         delivery.finished_at,
+        attempt.response_headers,
     ]
