@@ -45,14 +45,14 @@ from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
-from dispatcher.store.checks import sealed_secrets
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.outbox import Outbox
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
+from dispatcher.store.secrets import sealed_secrets
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import TEST_OUTCOME, Metrics
@@ -187,7 +187,7 @@ class Daemon:
                 Outbox(database),
                 schema,
                 Retention(
-                    History(database),
+                    Partitions(database),
                     days_of(settings.retention),
                     clock=self._clock,
                     figures=gauges.tell_history,
@@ -200,7 +200,7 @@ class Daemon:
                 partitions_ahead_days=settings.retention.partitions_ahead_days,
             )
             pipeline.routing.refreshed = upkeep.soon
-            outages = OutageWatch(Routing(database))
+            outages = OutageWatch(Endpoints(database))
             admin_database = Database(
                 self._source,
                 connections_max=ADMIN_CONNECTIONS_MAX,

@@ -19,7 +19,7 @@ from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.printable import escape
-from dispatcher.store.checks import Progress, progress
+from dispatcher.store.endpoints import Progress, read_progress
 
 SECONDS_BETWEEN: Final = 0.5
 ENDPOINTS_MAX: Final = 20
@@ -53,7 +53,7 @@ async def _figures(deployment: Deployment, actor: Actor, since: datetime) -> Fig
     page = await Endpoints(deployment).page(actor, EndpointsQuery(limit=ENDPOINTS_MAX))
     names = {endpoint.id: endpoint.name for endpoint in reversed(page.items)}
     found = {
-        one.endpoint_id: one for one in await progress(deployment.database, list(names), since)
+        one.endpoint_id: one for one in await read_progress(deployment.database, list(names), since)
     }
     return {name: found.get(endpoint_id, _NOTHING) for endpoint_id, name in names.items()}
 

@@ -31,11 +31,11 @@ from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.bodies import Bodies
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.listener import Listener
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.telemetry.tracing import Tracing
@@ -59,7 +59,7 @@ class Pipeline:
     ) -> None:  # fmt: skip
         name, incarnation, version = replica
         delivery, recording, disabling = settings.delivery, settings.recorder, settings.disabling
-        deliveries, endpoints = Deliveries(database), Routing(database)
+        deliveries, endpoints = Deliveries(database), Endpoints(database)
         outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
         self.connections, queue = gate.connections, LoadQueue()
         self.inventory = inventory = Inventory(clock)

@@ -36,7 +36,8 @@ from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import AttemptRow, MoveRow, Recorded
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import MoveRow, Recorded
 
 _log = structlog.get_logger("dispatcher.delivery.recorder")
 

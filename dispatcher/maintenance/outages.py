@@ -15,7 +15,7 @@ import structlog
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import DOWN_ATTEMPTS_MIN, DOWN_SECONDS
 from dispatcher.runtime import probe
-from dispatcher.store.routing import DownEndpoint
+from dispatcher.store.endpoints import DownEndpoint
 
 _log = structlog.get_logger("dispatcher.maintenance.outages")
 

@@ -28,7 +28,6 @@ DAYS_AT_ONCE: Final = 32
 """A month and a day: with the default retention one statement reads everything."""
 NO_END: Final = date.max
 """`infinity` in Postgres."""
-
 PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Before a statement that names its days: a generic plan locks every partition."""
 # Only a plan made for these very days can leave the others out. Rolling back to the savepoint releases the locks.
@@ -69,3 +68,14 @@ async def newest_first(
         first = first - timedelta(days=DAYS_AT_ONCE)
     await connection.execute(_END)
     return rows
+
+
+async def newest_page(
+    connection: "Reach", sql: str, *parameters: object, limit: object
+) -> list["Record"]:
+    """Return the first `limit` rows, as `newest_first` reads them; `limit` is among the parameters too."""
+    assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
+    rows = await newest_first(
+        connection, sql, *parameters, enough=lambda found: len(found) >= limit
+    )
+    return rows[:limit]

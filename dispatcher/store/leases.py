@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
@@ -18,6 +20,7 @@ _LEAVE = statement("replica_leave")
 _TAKE = statement("shard_claim")
 _RELEASE = statement("shard_release")
 _COUNT = statement("replica_count")
+_SYSTEM_REPLICAS = statement("replica_list")
 
 
 class Renewal(NamedTuple):
@@ -29,6 +32,20 @@ class Renewal(NamedTuple):
     """Shard to token, of the shards that are ours."""
     free_count: int
     """Shards without a living owner."""
+
+
+class ReplicaRow(NamedTuple):
+    """A living replica and what it has in memory; `figures` is empty until it published them."""
+
+    incarnation: str
+    name: str
+    version: str
+    started_at: datetime
+    expires_at: datetime
+    renewed_seconds_ago: float
+    shards_count: int
+    figures_at: datetime | None
+    figures: dict[str, Any]
 
 
 class Leases:
@@ -46,7 +63,7 @@ class Leases:
         )
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
-        """Returns other living incarnations under this name, and when each renewed last."""
+        """Return other living incarnations under this name, and when each renewed last."""
         return [
             (row[0], row[1]) for row in await self._database.fetch(_NAMESAKES, name, incarnation)
         ]
@@ -81,3 +98,11 @@ class Leases:
 async def replicas_alive(connection: "Reach") -> int:
     """Return how many dispatchers hold a lease."""
     return int(await connection.fetchval(_COUNT))
+
+
+async def read_replicas(connection: "Reach") -> list[ReplicaRow]:
+    """Return the living replicas."""
+    return [
+        ReplicaRow._make((*row[:8], orjson.loads(row["figures"] or "{}")))
+        for row in await connection.fetch(_SYSTEM_REPLICAS)
+    ]

@@ -1,10 +1,13 @@
 """History by the day: which partitions there are, how large, what still waits in them; and their end."""
 
-from datetime import date
-from typing import NamedTuple
+from datetime import date, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
-from dispatcher.store.pool import Database
+from dispatcher.store.pool import Database, data_faults
 from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
 
 _PARTITIONS = statement("partition_list")
 _UNFINISHED = statement("partition_count_unfinished")
@@ -12,6 +15,8 @@ _DROP = statement("partition_drop")
 _EMPTY_ATTEMPTS = statement("attempt_empty")
 _AUDIT_FORGET = statement("audit_forget")
 _AUDIT_OLD = statement("audit_old")
+_SYSTEM_TABLES = statement("partition_sizes")
+_TAIL_DAYS = statement("partition_tail")
 
 
 class Partition(NamedTuple):
@@ -26,19 +31,41 @@ class Partition(NamedTuple):
     """Its attempts were let go before their deliveries."""
 
 
-class History:
+class TableRow(NamedTuple):
+    """A table or partition; rows are the planner's estimate."""
+
+    name: str
+    parent: str | None
+    bytes: int
+    rows_estimate: int
+    dead_rows: int
+    vacuumed_at: datetime | None
+    analyzed_at: datetime | None
+
+
+class TailDay(NamedTuple):
+    """A partition that receives attempts."""
+
+    table: str
+    """`attempt`, or `delivery_done` with its first attempts."""
+    day: date
+    pages: int
+    inserted_count: int
+
+
+class Partitions:
     """The partitioned tables and the audit log, as retention sees them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def partitions(self) -> tuple[date | None, list[Partition]]:
-        """Returns the database's UTC day (None: it has no partitions) and every partition, oldest first."""
+        """Return the database's UTC day (None: it has no partitions) and every partition, oldest first."""
         rows = await self._database.fetch(_PARTITIONS)
         return (rows[0]["today"] if rows else None), [Partition(*row[:5]) for row in rows]
 
     async def unfinished(self, before: date) -> dict[date, int]:
-        """Returns how many deliveries of earlier days still wait, by day."""
+        """Return how many deliveries of earlier days still wait, by day."""
         rows = await self._database.fetch(_UNFINISHED, before)
         return {row["day"]: row["unfinished"] for row in rows}
 
@@ -65,5 +92,20 @@ class History:
         return int(await self._database.fetch_value(_AUDIT_FORGET, days, rows_max))
 
     async def old_audit_lines(self, days: int) -> int:
-        """Returns how many lines of the audit log are too old."""
+        """Return how many lines of the audit log are too old."""
         return int(await self._database.fetch_value(_AUDIT_OLD, days))
+
+
+async def read_tables(connection: "Reach") -> list[TableRow]:
+    """Return our tables and their partitions."""
+    return [TableRow(*row) for row in await connection.fetch(_SYSTEM_TABLES)]
+
+
+async def read_tail_days(connection: "Reach") -> list[TailDay]:
+    """Return the partitions that receive attempts, newest first.
+
+    Raises:
+        DataFaultError: a row cannot be decoded.
+    """
+    with data_faults():
+        return [TailDay(*row) for row in await connection.fetch(_TAIL_DAYS)]

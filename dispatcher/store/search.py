@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from dispatcher.core.text_pattern import TextPattern
-from dispatcher.store.history import EventDetail, event_detail
+from dispatcher.store.events import EventDetail, event_detail
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """The table `endpoint_secret`: the encrypted secrets of endpoints, and their replacement under another key."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.store.pool import Database, columns
-from dispatcher.store.routing import SealedSecret
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ _INSERT = statement("endpoint_secret_insert")
 _RETIRE = statement("endpoint_secret_retire")
 _FORGET = statement("endpoint_secret_forget")
 _ACTIVATE = statement("endpoint_secret_activate")
+_SEALED = statement("endpoint_secret_list")
 
 
 class SealedRow(NamedTuple):
@@ -28,6 +29,16 @@ class SealedRow(NamedTuple):
     endpoint_id: str
     key_id: str
     sealed: bytes
+
+
+class SealedSecret(NamedTuple):
+    """An encrypted secret, as the database has it."""
+
+    id: int
+    role: str
+    key_id: str
+    sealed: bytes
+    expires_at: datetime | None
 
 
 class Secrets:
@@ -87,3 +98,8 @@ async def forget_secret(connection: "Reach", endpoint_id: str, role: str) -> Non
 async def activate_secret(connection: "Reach", endpoint_id: str) -> None:
     """Make the staged secret the current one."""
     await connection.execute(_ACTIVATE, endpoint_id)
+
+
+async def sealed_secrets(connection: "Reach | Database") -> list[tuple[str, str, bytes]]:
+    """Return every encrypted secret: its endpoint, the id of its key, the bytes."""
+    return [(row[0], row[1], row[2]) for row in await connection.fetch(_SEALED)]

@@ -70,12 +70,12 @@ async def insert_token(connection: "Reach", values: Sequence[object], name: str)
 
 
 async def page_of_tokens(connection: "Reach", filters: Sequence[object]) -> list[TokenDetail]:
-    """Returns a page; `filters` in the order of the statement."""
+    """Return a page; `filters` in the order of the statement."""
     return [TokenDetail(*row) for row in await connection.fetch(_PAGE, *filters)]
 
 
 async def load_token(connection: "Reach", token_id: str, tenant: str | None) -> TokenDetail | None:
-    """Returns a token, locked for a change; None: there is none of that id."""
+    """Return a token, locked for a change; None: there is none of that id."""
     row = await connection.fetchrow(_LOAD, token_id, tenant)
     return None if row is None else TokenDetail(*row)
 
@@ -93,7 +93,7 @@ class Credentials:
         self._database = database
 
     async def find_token(self, digest: bytes) -> LivingToken | None:
-        """Returns the token of a SHA-256 if it may be used."""
+        """Return the token of a SHA-256 if it may be used."""
         row = await self._database.fetch_row(_FIND, digest)
         return None if row is None else LivingToken(*row)
 
@@ -119,7 +119,7 @@ class Credentials:
         await connection.execute(_SESSION_INSERT, digest, token_digest, seconds_max, sessions_max)
 
     async def find_session(self, digest: bytes, idle_seconds_max: float) -> LivingSession | None:
-        """Returns the session of a SHA-256 if it has not ended."""
+        """Return the session of a SHA-256 if it has not ended."""
         row = await self._database.fetch_row(_SESSION_FIND, digest, idle_seconds_max)
         if row is None:
             return None

@@ -14,17 +14,11 @@ from typing import Any
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
-from dispatcher.store.deliveries import (
-    AttemptRow,
-    LoadedRow,
-    MoveRow,
-    Recorded,
-    RequestRow,
-    WindowRow,
-)
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 
 UNFLUSHED_SECONDS_MAX = 0.6
 """A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store.routing import EndpointRow
+from dispatcher.store.endpoints import EndpointRow
 from tests.simulation import stores
 from tests.simulation.database import OPEN, as_event
 from tests.simulation.replica import SimulatedReplica, make_listener

@@ -13,17 +13,11 @@ from typing import Protocol, TypeVar
 from dispatcher.core.census import Census, Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.delivery import ports
-from dispatcher.store.deliveries import (
-    AttemptRow,
-    LoadedRow,
-    MoveRow,
-    Recorded,
-    RequestRow,
-    WindowRow,
-)
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, TrafficRow
 from tests.simulation.database import MemoryDatabase, Transaction
 

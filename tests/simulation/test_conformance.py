@@ -13,12 +13,12 @@ import pytest
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.columns import uuid_of
 from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
+from dispatcher.store.delivery_ids import uuid_of
+from dispatcher.store.endpoints import EndpointRow, Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Outbox
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import EndpointRow, Routing
 from dispatcher.store.statements import statement
 from tests.simulation import stores
 from tests.simulation.database import MemoryDatabase, as_event
@@ -74,7 +74,7 @@ class Real:
         self._sql = sql
         self.outbox: ports.OutboxStore = Outbox(database)
         self.deliveries: ports.DeliveryStore = Deliveries(database)
-        self.routing: ports.EndpointStore = Routing(database)
+        self.routing: ports.EndpointStore = Endpoints(database)
         self.leases: ports.LeaseStore = Leases(database, frozenset({"k1"}))
 
     async def insert(self, event_id: str) -> None:

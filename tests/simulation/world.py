@@ -26,7 +26,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import Answer, DeliveryId, EndpointId, Outcome, Trigger
 from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted
-from dispatcher.store.deliveries import AttemptRow
+from dispatcher.store.attempts import AttemptRow
 from tests.simulation.database import MemoryDatabase, Transaction
 from tests.simulation.replica import Exchange, Sent, SimulatedListener, SimulatedReplica
 from tests.simulation.setting import EPOCH

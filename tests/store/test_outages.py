@@ -17,8 +17,8 @@ from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 
 pytestmark = pytest.mark.postgres
 
@@ -46,7 +46,7 @@ async def pool(database: str) -> AsyncIterator[Database]:
 
 
 async def failed(
-    routing: Routing, *, ago: float, count: int = 3, by_producers: bool = True
+    routing: Endpoints, *, ago: float, count: int = 3, by_producers: bool = True
 ) -> None:
     first_at = SystemClock.now() - timedelta(seconds=ago)
     await routing.count_failures([(EP, first_at, count, by_producers)])
@@ -59,7 +59,7 @@ async def passed(sql: asyncpg.Connection, seconds: float) -> None:
     )
 
 
-async def report(routing: Routing) -> list[int]:
+async def report(routing: Endpoints) -> list[int]:
     down = await routing.report_down(DOWN_SECONDS, DOWN_ATTEMPTS_MIN)
     return [endpoint.down_seconds for endpoint in down]
 
@@ -70,12 +70,12 @@ async def raised(sql: asyncpg.Connection) -> list[tuple[str, Any]]:
 
 
 async def test_an_outage_raises_one_event_for_each_threshold(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=290)
     assert await report(routing) == []
     await passed(sql, 301)
     assert await report(routing) == [300]
-    assert await report(Routing(pool)) == [], "nor by another replica, nor after a restart"
+    assert await report(Endpoints(pool)) == [], "nor by another replica, nor after a restart"
     await failed(routing, ago=0)
     assert await report(routing) == []
     await passed(sql, 3601)
@@ -93,14 +93,14 @@ async def test_an_outage_raises_one_event_for_each_threshold(sql, pool):
 
 
 async def test_a_daemon_that_was_away_for_an_hour_raises_the_highest_alone(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=4000)
     assert await report(routing) == [3600]
     assert len(await raised(sql)) == 1
 
 
 async def test_a_success_ends_the_outage_and_the_next_is_reported_again(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=301)
     await report(routing)
     await routing.clear_failures([EP])
@@ -115,40 +115,40 @@ async def test_a_success_ends_the_outage_and_the_next_is_reported_again(sql, poo
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])
 async def test_an_endpoint_that_is_not_active_is_not_down(sql, pool, state):
-    await failed(Routing(pool), ago=301)
+    await failed(Endpoints(pool), ago=301)
     await sql.execute(
         "UPDATE dispatcher.endpoint SET state = $1, reason = 'x',"
         " paused_at = CASE WHEN $1 = 'paused' THEN now() END",
         state,
     )
-    assert await report(Routing(pool)) == []
+    assert await report(Endpoints(pool)) == []
 
 
 async def test_fewer_failed_attempts_are_no_outage(sql, pool):
     del sql
-    await failed(Routing(pool), ago=301, count=DOWN_ATTEMPTS_MIN - 1)
-    assert await report(Routing(pool)) == []
+    await failed(Endpoints(pool), ago=301, count=DOWN_ATTEMPTS_MIN - 1)
+    assert await report(Endpoints(pool)) == []
 
 
 async def test_an_outage_of_our_own_events_is_logged_and_raises_none(sql, pool):
-    await failed(Routing(pool), ago=301, by_producers=False)
-    assert await report(Routing(pool)) == [300]
-    await Routing(pool).clear_failures([EP])
+    await failed(Endpoints(pool), ago=301, by_producers=False)
+    assert await report(Endpoints(pool)) == [300]
+    await Endpoints(pool).clear_failures([EP])
     assert await raised(sql) == []
 
 
 async def test_two_replicas_report_an_outage_once(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=301)
     async with asyncio.TaskGroup() as group:
-        both = [group.create_task(report(one)) for one in (routing, Routing(pool))]
+        both = [group.create_task(report(one)) for one in (routing, Endpoints(pool))]
     assert sorted(one.result() for one in both) == [[], [300]]
     assert len(await raised(sql)) == 1
 
 
 async def test_the_watch_reports_while_no_attempt_is_made(sql, pool):
-    await failed(Routing(pool), ago=301)
-    watch = OutageWatch(Routing(pool), seconds_between=0.05)
+    await failed(Endpoints(pool), ago=301)
+    watch = OutageWatch(Endpoints(pool), seconds_between=0.05)
     with probe.listen() as heard:
         task = asyncio.get_running_loop().create_task(watch.run())
         await heard.wait("outages.checked", count=2)
@@ -158,7 +158,7 @@ async def test_the_watch_reports_while_no_attempt_is_made(sql, pool):
 
 
 async def test_gauges_count_endpoints_down_and_age_of_deferred(sql, pool):
-    deliveries, routing = Deliveries(pool), Routing(pool)
+    deliveries, routing = Deliveries(pool), Endpoints(pool)
     await failed(routing, ago=301)
     await sql.execute(
         "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"

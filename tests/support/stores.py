@@ -15,17 +15,11 @@ from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import (
-    AttemptRow,
-    LoadedRow,
-    MoveRow,
-    Recorded,
-    RequestRow,
-    WindowRow,
-)
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, TrafficRow
 from tests.support.deliveries import AT, DAY
 

@@ -6,7 +6,7 @@ from typing import Any
 from dispatcher.core import ids
 from dispatcher.core.model import DeliveryId
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.deliveries import AttemptRow
+from dispatcher.store.attempts import AttemptRow
 
 _NOW = SystemClock.now()
 _UNIX_MS = ids.delivery_unix_ms(_NOW, _NOW.date())

@@ -27,10 +27,16 @@ from dispatcher.admin.resources.serialization import (
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import Reason
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import history
+from dispatcher.store.attempts import load_attempts, read_last_attempts
 from dispatcher.store.audit import write_audit
-from dispatcher.store.bodies import body_can_be_made
-from dispatcher.store.columns import DeliveryDetail
+from dispatcher.store.bodies import body_can_be_made, load_body
+from dispatcher.store.delivery_details import DeliveryDetail, find_delivery
+from dispatcher.store.delivery_requests import (
+    cancel_delivery,
+    count_resendable,
+    request_resend,
+    request_resends,
+)
 
 RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
@@ -85,10 +91,8 @@ class DeliveryOperations:
             NotFoundError: there is none of that id.
         """
         async with self._database.reading() as connection:
-            row = _found(
-                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
-            )
-            attempts = await history.load_attempts(connection, row)
+            row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
+            attempts = await load_attempts(connection, row)
         return delivery_with_attempts(row, attempts, bodies=actor.may(Role.OPERATOR))
 
     async def last_attempts(
@@ -99,7 +103,7 @@ class DeliveryOperations:
         if not keys:
             return {}
         async with self._database.reading() as connection:
-            rows = await history.read_last_attempts(connection, keys)
+            rows = await read_last_attempts(connection, keys)
         bodies = actor.may(Role.OPERATOR)
         return {name: attempt_of(row, bodies=bodies) for name, row in rows.items()}
 
@@ -112,19 +116,17 @@ class DeliveryOperations:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = _found(
-                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
-            )
+            row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
             if row.test:
                 raise ConflictError("a test event has one attempt; send another test event")
             if row.reason in _WITHOUT_A_BODY:
                 raise ConflictError(f"it has no body ({row.reason}), so there is nothing to send")
-            if await history.load_body(connection, row) is None:
+            if await load_body(connection, row) is None:
                 if not await body_can_be_made(connection, row.id, row.day):
                     raise ConflictError("its event's data was erased, so there is nothing to send")
                 self._require_profile(row)
             self._allowance.take_send(actor.name, row.endpoint_id)
-            if not await history.ask_for_resend(connection, row, actor.name):
+            if not await request_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
             await write_audit(connection, actor.name, row.tenant, "delivery.resend", row.id, detail)
@@ -180,7 +182,7 @@ class DeliveryOperations:
             async with self._database.reading() as connection:
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
                 if dry_run:
-                    count += await history.count_resendable(connection, fit)
+                    count += await count_resendable(connection, fit)
                 else:
                     if is_first:
                         await write_audit(
@@ -191,7 +193,7 @@ class DeliveryOperations:
                             "deliveries",
                             {"filter": wanted.given()},
                         )
-                    count += await history.ask_for_resends(connection, fit, actor.name)
+                    count += await request_resends(connection, fit, actor.name)
             rows, is_first = rows + len(batch), False
             progress(count)
             if place is None or asyncio.get_running_loop().time() >= deadline:
@@ -227,12 +229,10 @@ class DeliveryOperations:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = _found(
-                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
-            )
-            if not await history.cancel_delivery(connection, row.id, actor.name):
+            row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
+            if not await cancel_delivery(connection, row.id, actor.name):
                 row = _found(
-                    await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                    await find_delivery(connection, delivery_id, actor.tenant), delivery_id
                 )
                 raise ConflictError(f"it has ended already: {row.state}")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}

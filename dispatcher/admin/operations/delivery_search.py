@@ -31,9 +31,24 @@ from dispatcher.admin.resources.serialization import Place
 from dispatcher.core import codes, ids
 from dispatcher.core.profile import FieldSource
 from dispatcher.core.text_pattern import text_pattern
-from dispatcher.store import history
-from dispatcher.store.columns import DeliveryDetail, day_of_uuid, first_uuid, uuid_of
-from dispatcher.store.history import EventDetail, EventKey
+from dispatcher.store.delivery_details import (
+    DeliveryDetail,
+    find_delivery,
+    page_of_deliveries,
+    page_of_endpoints_deliveries,
+    page_of_events_deliveries,
+)
+from dispatcher.store.delivery_ids import day_of_uuid, first_uuid, uuid_of
+from dispatcher.store.events import (
+    EventDetail,
+    EventKey,
+    events_of_id,
+    find_event,
+    keys_of_labelled_events,
+    page_of_certain_events,
+    page_of_events,
+    requested_events,
+)
 from dispatcher.store.search import TextQuery, endpoints_named, search_waiting
 
 if TYPE_CHECKING:
@@ -135,9 +150,7 @@ class DeliverySearch:
                     known = await self._known_events(connection, tenant, exact)
                     while len(rows) < rows_max:
                         filters = _filters(tenant, wanted, before, rows_max)
-                        batch = await history.page_of_endpoints_deliveries(
-                            connection, numbers, filters
-                        )
+                        batch = await page_of_endpoints_deliveries(connection, numbers, filters)
                         rows += [row for row in batch if row.event_id not in known]
                         if len(batch) < rows_max:
                             break
@@ -165,7 +178,7 @@ class DeliverySearch:
         if not labels and path is None:
             return set()
         text = orjson.dumps(dict(labels)).decode() if labels else None
-        found = await history.labelled_events(
+        found = await keys_of_labelled_events(
             connection, [text, path, tenant, None, None, None, EVENTS_MAX + 1]
         )
         return {key.id for key, _ in found} if len(found) <= EVENTS_MAX else set()
@@ -255,16 +268,14 @@ class DeliverySearch:
                 return []
             if requested.test is not None:
                 wanted = _changed(wanted, test=requested.test)
-            events = await history.requested_events(
-                connection, requested.digits, requested.profiles
-            )
+            events = await requested_events(connection, requested.digits, requested.profiles)
             return await _of_events(
                 connection, events, requested.profiles, tenant, wanted, place, rows_max
             )
         labels = orjson.dumps(dict(wanted.label)).decode() if wanted.label else None
         if (labels or value_path) and wanted.event_id is None:
             day_max = None if place is None else place.at.date()
-            found = await history.labelled_events(
+            found = await keys_of_labelled_events(
                 connection,
                 [labels, value_path, tenant, None, None, day_max, EVENTS_MAX + 1],
             )
@@ -279,7 +290,7 @@ class DeliverySearch:
             newest = found[0][1] + timedelta(milliseconds=1)
             wanted = _changed(wanted, until=min(newest, wanted.until or newest))
         filters = _filters(tenant, wanted, place, rows_max, labels=labels, value_path=value_path)
-        return await history.page_of_deliveries(connection, filters)
+        return await page_of_deliveries(connection, filters)
 
     async def _resolve(
         self, connection: "Reach", tenant: str | None, wanted: DeliveriesQuery
@@ -287,7 +298,7 @@ class DeliverySearch:
         """Return what a text names exactly: an id, or a label."""
         text = (wanted.q or "").strip()
         if ids.is_id(text, ids.DELIVERY_PREFIX):
-            row = await history.find_delivery(connection, text, tenant)
+            row = await find_delivery(connection, text, tenant)
             if row is not None and (wanted.event_id or row.event_id) == row.event_id:
                 endpoint_id = wanted.endpoint_id or row.endpoint_id
                 if endpoint_id == row.endpoint_id:
@@ -300,7 +311,7 @@ class DeliverySearch:
         if label is not None:
             labels = {**(wanted.label or {}), label[1]: label[2]}
             return _Exact(_changed(wanted, label=labels), [])
-        named = await history.events_of_id(connection, text)
+        named = await events_of_id(connection, text)
         is_all = bool(named) and RESERVED_ID.fullmatch(text) is not None
         return _Exact(wanted, named, _value_path(text), is_all)
 
@@ -345,7 +356,7 @@ class EventSearch:
         async with self._queue.place():
             search = TextSearch(self._database, self._budget_seconds)
             async with self._database.reading() as connection:
-                known = await history.find_event(connection, text, tenant)
+                known = await find_event(connection, text, tenant)
             content = TextQuery(
                 pattern=text_pattern(text),
                 tenant=tenant,
@@ -427,15 +438,15 @@ async def labelled_events(
     rest = [tenant, wanted.wanted_type, labels_text, wanted.test, wanted.since]
     if labels or value_path:
         day_max = None if place is None else place.at.date()
-        labelled = await history.labelled_events(
+        labelled = await keys_of_labelled_events(
             connection,
             [labels_text, value_path, tenant, wanted.since, until, day_max, EVENTS_MAX + 1],
         )
         if len(labelled) <= EVENTS_MAX:
             filters = [*rest, until, *(place or (None, None)), rows_max, value_path]
             keys = [key for key, _ in labelled]
-            return await history.page_of_certain_events(connection, keys, filters)
-    return await history.page_of_events(
+            return await page_of_certain_events(connection, keys, filters)
+    return await page_of_events(
         connection, [*rest, until, *(place or (None, None)), rows_max, value_path]
     )
 
@@ -550,7 +561,7 @@ async def _of_events(
     """Returns the deliveries of these events that the rest of the filter lets through."""
     if wanted.event_id is not None:
         events = [event for event in events if event.id == wanted.event_id]
-    return await history.page_of_events_deliveries(
+    return await page_of_events_deliveries(
         connection,
         events,
         [

@@ -22,8 +22,8 @@ from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.runtime.clock import Clock, SystemClock
+from dispatcher.store.endpoints import EndpointRow
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import EndpointRow
 from dispatcher.usability import CompiledRequest, Configuration, find_problem
 
 ALL_TENANTS: Final = "*"

@@ -57,10 +57,8 @@ from dispatcher.core.url import masked_url
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import EndpointDetail, EndpointName
-from dispatcher.store.pages import read_waiting
-from dispatcher.store.routing import SealedSecret
-from dispatcher.store.secrets import insert_secret, load_secrets
+from dispatcher.store.endpoints import EndpointDetail, EndpointName, read_waiting
+from dispatcher.store.secrets import SealedSecret, insert_secret, load_secrets
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach

@@ -33,10 +33,12 @@ from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text, utf8_length
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import history
 from dispatcher.store.audit import write_audit
+from dispatcher.store.delivery_details import deliveries_of_event
 from dispatcher.store.event_numbers import EventNumbers
-from dispatcher.store.history import EventDetail
+from dispatcher.store.events import EventDetail, find_event
+from dispatcher.store.outbox import page_of_quarantined_events, publish_event, release_event
+from dispatcher.store.server import json_type
 
 TEXT_CHARACTERS_MAX: Final = 256
 
@@ -80,7 +82,7 @@ class Events:
         tenant = allowed_tenant(actor, event.tenant) or TENANT_DEFAULT
         labels = orjson.dumps(dict(event.labels)).decode() if event.labels else None
         async with self._database.transaction() as connection:
-            published = await history.publish_event(
+            published = await publish_event(
                 connection,
                 [
                     event.type,
@@ -94,10 +96,10 @@ class Events:
                     event.traceparent,
                 ],
             )
-            known = await history.find_event(connection, published or event.id or "", tenant)
+            known = await find_event(connection, published or event.id or "", tenant)
             taken = None
             if known is None and actor.tenant is None:
-                taken = await history.find_event(connection, event.id or "", None)
+                taken = await find_event(connection, event.id or "", None)
         if known is None:
             raise ConflictError(f"the id {event.id!r} is taken by an event {_owner(taken)}")
         return event_of(known), published is not None
@@ -144,7 +146,7 @@ class Events:
         place = read_cursor(query.cursor, scope) or (None, None)
         filters = [allowed_tenant(actor, query.tenant), *place, query.limit + 1]
         async with self._database.reading() as connection:
-            rows = await history.page_of_quarantined_events(connection, filters)
+            rows = await page_of_quarantined_events(connection, filters)
         items, next_cursor = page_of(
             rows,
             query.limit,
@@ -165,7 +167,7 @@ class Events:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            tenant = await history.release_event(connection, event_id, actor.tenant)
+            tenant = await release_event(connection, event_id, actor.tenant)
             if tenant is not None:
                 await write_audit(connection, actor.name, tenant, "event.release", event_id, {})
         if tenant is None:
@@ -181,10 +183,10 @@ class Events:
             NotFoundError: there is none of that id.
         """
         async with self._database.reading() as connection:
-            event = await history.find_event(connection, event_id, actor.tenant)
+            event = await find_event(connection, event_id, actor.tenant)
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")
-            deliveries = await history.deliveries_of_event(connection, event)
+            deliveries = await deliveries_of_event(connection, event)
         return EventWithDeliveries(
             **event_values(event), deliveries=[delivery_of(row) for row in deliveries]
         )
@@ -196,7 +198,7 @@ class Events:
             problems.append(problem("data", "invalid_text"))
         elif length > EVENT_DATA_BYTES_MAX:
             problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
-        elif (kind := await history.json_kind(self._database, event.data)) != "object":
+        elif (kind := await json_type(self._database, event.data)) != "object":
             found = "invalid JSON" if kind is None else kind
             problems.append(problem("data", "not_a_json_object", kind=found))
         if event.id is not None:

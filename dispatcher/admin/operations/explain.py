@@ -17,12 +17,10 @@ from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
 from dispatcher.store import endpoints as store
-from dispatcher.store import history
-from dispatcher.store.columns import DeliveryDetail
-from dispatcher.store.endpoints import RoutedEndpoint
-from dispatcher.store.history import EventDetail
+from dispatcher.store.delivery_details import DeliveryDetail, deliveries_of_event
+from dispatcher.store.endpoints import RoutedEndpoint, saved_endpoints
+from dispatcher.store.events import EventDetail, find_event
 from dispatcher.store.leases import replicas_alive
-from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 
@@ -58,11 +56,11 @@ class Explainer:
             NotFoundError: there is no event of that id.
         """
         async with self._database.reading() as connection:
-            event = await history.find_event(connection, event_id, actor.tenant)
+            event = await find_event(connection, event_id, actor.tenant)
             if event is None:
                 raise NotFoundError(f"there is no event {event_id!r}")
             deliveries = {
-                row.endpoint_id: row for row in await history.deliveries_of_event(connection, event)
+                row.endpoint_id: row for row in await deliveries_of_event(connection, event)
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
             alive = await replicas_alive(connection)

@@ -41,12 +41,17 @@ from dispatcher.core.request import RequestTemplate
 from dispatcher.core.signing import signed_content
 from dispatcher.core.url import canonical_url, masked_url
 from dispatcher.store import endpoints as store
-from dispatcher.store import history
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail
+from dispatcher.store.attempts import AttemptDetail, load_attempts
+from dispatcher.store.bodies import load_body
+from dispatcher.store.delivery_details import (
+    ContextRow,
+    DeliveryDetail,
+    find_delivery,
+    load_context,
+)
 from dispatcher.store.endpoints import EndpointDetail, routed_row
-from dispatcher.store.history import ContextRow
-from dispatcher.store.routing import SealedSecret
-from dispatcher.store.secrets import load_secrets
+from dispatcher.store.events import load_event
+from dispatcher.store.secrets import SealedSecret, load_secrets
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 _WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
@@ -68,13 +73,13 @@ class Inspection:
             NotFoundError: there is none of that id, or no attempt of that number.
         """
         async with self._database.reading() as connection:
-            row = await history.find_delivery(connection, delivery_id, actor.tenant)
+            row = await find_delivery(connection, delivery_id, actor.tenant)
             if row is None:
                 raise NotFoundError(f"there is no delivery {delivery_id!r}")
-            attempts = await history.load_attempts(connection, row)
-            context = await history.load_context(connection, row)
-            event = await history.load_event(connection, row)
-            body = await history.load_body(connection, row)
+            attempts = await load_attempts(connection, row)
+            context = await load_context(connection, row)
+            event = await load_event(connection, row)
+            body = await load_body(connection, row)
             endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
             sealed = (await load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
         chosen = _chosen(attempts, attempt_number)

@@ -15,8 +15,9 @@ from dispatcher.admin.resources.serialization import JsonText, time_text
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.core.printable import escape
 from dispatcher.core.url import masked_url
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail
-from dispatcher.store.history import EventDetail
+from dispatcher.store.attempts import AttemptDetail
+from dispatcher.store.delivery_details import DeliveryDetail
+from dispatcher.store.events import EventDetail
 
 
 def delivery_of(row: DeliveryDetail) -> Delivery:

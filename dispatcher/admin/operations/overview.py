@@ -26,9 +26,9 @@ from dispatcher.admin.resources.overview import (
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
 from dispatcher.core.url import masked_url
-from dispatcher.store import pages, statistics
-from dispatcher.store.pages import NowRow, TroubledRow, WaitingRow
-from dispatcher.store.statistics import HourRow, OpenBreaker
+from dispatcher.store import statistics
+from dispatcher.store.endpoints import TroubledRow, WaitingRow, read_in_trouble, read_waiting
+from dispatcher.store.statistics import BacklogRow, HourRow, OpenBreaker, read_backlog
 
 HOURS: Final = 24
 COUNT_MAX: Final = 10_000
@@ -52,11 +52,11 @@ class Overview:
         subject = statistics.tenant_subject(actor.tenant)
         async with self._database.reading() as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
-            now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
-            troubled = await pages.read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
+            now = await read_backlog(connection, actor.tenant, COUNT_MAX)
+            troubled = await read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
             ids = [one.id for one in troubled]
             traffic = await statistics.read_traffic(connection, ids, HOURS)
-            waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
         moment = self._clock.now()
         problems = _problems(now)
         by_id = {row.endpoint_id: row for row in waiting}
@@ -98,7 +98,7 @@ class Overview:
     async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, EndpointFigures]:
         """Return the last day of each of the endpoints, those of other tenants left out."""
         async with self._database.reading() as connection:
-            waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
             mine = [row.endpoint_id for row in waiting]
             traffic = await statistics.read_traffic(connection, mine, HOURS)
             breakers = await statistics.read_breakers(connection, mine, actor.tenant, len(mine))
@@ -122,7 +122,9 @@ def _breaker(row: OpenBreaker | None) -> BreakerState | None:
     )
 
 
-def _totals(hours: Sequence[HourRow], now: NowRow) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
+def _totals(
+    hours: Sequence[HourRow], now: BacklogRow
+) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
     ok = sum(hour.ok_count for hour in hours)
     refused = sum(hour.refused_count for hour in hours)
     timed_out = sum(hour.timeout_count for hour in hours)
@@ -225,7 +227,7 @@ def _troubled(
     )
 
 
-def _problems(now: NowRow) -> list[HealthProblem]:
+def _problems(now: BacklogRow) -> list[HealthProblem]:
     """List the problems of this moment, the gravest first."""
     failing = now.failing_count
     late = int(now.oldest_due_seconds or 0)

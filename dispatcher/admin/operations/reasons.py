@@ -11,7 +11,8 @@ from typing import Final, NamedTuple, assert_never
 from dispatcher.admin.resources.delivery import Advice, NextStep
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail
+from dispatcher.store.attempts import AttemptDetail
+from dispatcher.store.delivery_details import DeliveryDetail
 
 NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
 

@@ -13,7 +13,7 @@ from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.store.endpoints import EndpointDetail
-from dispatcher.store.routing import SealedSecret
+from dispatcher.store.secrets import SealedSecret
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
 """The client validates the port: a denied one is an attempt with that outcome."""

@@ -5,7 +5,7 @@ from dispatcher.admin.resources.job import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
 from dispatcher.maintenance.retention import Action, Retention, Step, days_of, planned
 from dispatcher.store.audit import write_audit
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 
 
 class HistoryEnd:
@@ -13,7 +13,7 @@ class HistoryEnd:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._history = History(deployment.database)
+        self._history = Partitions(deployment.database)
 
     async def run(self, actor: Actor, *, dry_run: bool) -> RetentionRun:
         """Drop the history past its retention, as the daemon does, or only plan it (`dry_run`).

@@ -29,8 +29,8 @@ from dispatcher.core.secret import Secret
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.endpoints import EndpointDetail
-from dispatcher.store.routing import SealedSecret
 from dispatcher.store.secrets import (
+    SealedSecret,
     activate_secret,
     forget_secret,
     insert_secret,

@@ -25,10 +25,11 @@ from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
 from dispatcher.admin.resources.delivery import RecordedAttempt
-from dispatcher.core.errors import StoreUnavailableError, TooManyError
+from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
-from dispatcher.store.tail import DayRow, NewAttempt, read_attempts, read_days
+from dispatcher.store.delivery_details import NewAttempt, read_tail_attempts
+from dispatcher.store.partitions import TailDay, read_tail_days
 
 _log = structlog.get_logger("dispatcher.admin.tail")
 
@@ -114,7 +115,7 @@ class Tail:
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()
         self._outage = Outage(_log, "tail.stalled", "tail.resumed")
-        self._days: dict[tuple[str, date], DayRow] = {}
+        self._days: dict[tuple[str, date], TailDay] = {}
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     @asynccontextmanager
@@ -149,7 +150,7 @@ class Tail:
             try:
                 await self._poll()
                 self._outage.ended()
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, DataFaultError) as error:
                 self._outage.began(error)
             probe.hit("tail.polled")
             await asyncio.sleep(POLL_SECONDS)
@@ -158,14 +159,14 @@ class Tail:
         """Read the new attempts; the first poll after a pause only records the ends of the partitions."""
         since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
         async with self._database.reading() as connection:
-            days = await read_days(connection)
+            days = await read_tail_days(connection)
             new: list[NewAttempt] = []
             always = self._clock.now().date() - timedelta(days=DAYS_ALWAYS - 1)
             for row in days:
                 before = self._days.get((row.table, row.day), row)
                 if row.day >= always or row.inserted_count != before.inserted_count:
                     page = max(0, before.pages - SLACK_PAGES)
-                    new += await read_attempts(
+                    new += await read_tail_attempts(
                         connection, row.table, row.day, page, since, POLL_ROWS_MAX
                     )
         is_first = not self._days

@@ -24,7 +24,7 @@ from dispatcher.core.problems import problem
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import search
 from dispatcher.store.day_walk import days_of_events
-from dispatcher.store.history import EventDetail
+from dispatcher.store.events import EventDetail
 from dispatcher.store.pool import Database
 from dispatcher.store.search import TextQuery
 

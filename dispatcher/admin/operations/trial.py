@@ -36,12 +36,15 @@ from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.outbound.client import Gate
 from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store import endpoints as store
-from dispatcher.store import history
+from dispatcher.store.attempts import AttemptDetail
 from dispatcher.store.audit import write_audit
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail, uuid_of
+from dispatcher.store.delivery_details import DeliveryDetail
+from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.endpoints import EndpointDetail
-from dispatcher.store.history import record_trial
+from dispatcher.store.events import record_test_event
 from dispatcher.store.secrets import load_secrets
+from dispatcher.store.server import json_type
+from dispatcher.store.statistics import report_test_succeeded
 
 _SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID_URL})
 """Problems that the attempt itself reports: its outcome is `blocked_address`."""
@@ -131,9 +134,9 @@ class Trial:
             warnings=list(made.warnings),
         )
         async with self._database.transaction() as connection:
-            await record_trial(connection, _values(delivery, row, made, sent))
+            await record_test_event(connection, _values(delivery, row, made, sent))
             if succeeded:
-                await history.report_test_succeeded(connection, row.id)
+                await report_test_succeeded(connection, row.id)
             detail = {"delivery_id": delivery_id, "outcome": sent.answer.outcome}
             await write_audit(connection, actor.name, row.tenant, "endpoint.test", row.id, detail)
         return delivery_with_attempts(delivery, [_attempt(row, sent)], bodies=True)
@@ -147,7 +150,7 @@ class Trial:
         if data is not None:
             if len(data.encode("utf-8", "replace")) > EVENT_DATA_BYTES_MAX:
                 problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
-            elif (kind := await history.json_kind(self._database, data)) != "object":
+            elif (kind := await json_type(self._database, data)) != "object":
                 found = "invalid JSON" if kind is None else kind
                 problems.append(problem("data", "not_a_json_object", kind=found))
         if problems:
