@@ -31,8 +31,8 @@ import uvloop
 
 from benchmarks import console, harness
 from benchmarks.contenders import Contender, checkouts
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer

@@ -18,7 +18,7 @@ import structlog
 
 from dispatcher import __version__
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
 from dispatcher.config.loading import keyring_of, load_configuration

@@ -31,9 +31,9 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.allowance import Buckets
-from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.tokens import actor_name, digest_of
+from dispatcher.admin.rate_limits import Buckets
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime.backoff import Outage
 from dispatcher.store.audit import write_audit

@@ -37,7 +37,7 @@ def export(
     """
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.configuration import Configuration
+        from dispatcher.admin.operations.apply import Configuration
         from dispatcher.cli.declaration import write_toml
 
         endpoints = await Configuration(session.deployment).export(session.actor, tenant=tenant)
@@ -79,7 +79,7 @@ def apply(
     async def step(session: "Session") -> None:
         import os
 
-        from dispatcher.admin.operations.configuration import Configuration
+        from dispatcher.admin.operations.apply import Configuration
         from dispatcher.cli.declaration import Resolver, read
 
         configuration = Configuration(session.deployment)

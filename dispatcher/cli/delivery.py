@@ -96,13 +96,13 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
-        from dispatcher.admin.operations.inspection import Inspection
+        from dispatcher.admin.operations.delivery_report import DeliveryReports
 
         if as_json:
             operations = DeliveryOperations(session.deployment)
             say_object(await operations.show(session.actor, delivery_id), as_json=True)
         else:
-            human(await Inspection(session.deployment).delivery(session.actor, delivery_id))
+            human(await DeliveryReports(session.deployment).delivery(session.actor, delivery_id))
 
     run_step(context, step)
 

@@ -287,11 +287,11 @@ def send_test(
     text = None if data is None else text_or_file(data, "--data")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.trial import Trial
+        from dispatcher.admin.operations.test_events import EventTester
         from dispatcher.cli.session import opened_gate
 
         async with opened_gate(session.deployment.settings) as gate:
-            answer = await Trial(session.deployment, gate).send(
+            answer = await EventTester(session.deployment, gate).send(
                 session.actor, endpoint_id, event_type=event_type, data=text
             )
         if as_json:

@@ -8,13 +8,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.dev.receiver import Behaviour, Route
+from dispatcher.dev.receiver import Behaviour, ReceiverRoute
 
 TENANT: Final = "default"
 FAILURES_AT_FIRST: Final = 6
@@ -63,7 +63,7 @@ EVENT_TYPES: Final = (
 
 async def ensure_endpoints(
     deployment: Deployment, actor: Actor, base_urls: Mapping[str, str], ca_pem: str
-) -> dict[str, Route]:
+) -> dict[str, ReceiverRoute]:
     """Create missing samples and point all of them to this run's receivers; return the expectations of each path.
 
     `base_urls` has the receivers' addresses by scheme.
@@ -93,7 +93,9 @@ async def ensure_endpoints(
             secret = (await endpoints.create(actor, {**fields, "tenant": TENANT})).secret
         secrets: Sequence[str] = [] if secret is None else [secret]
         behaviour = Behaviour(fail_first=sample.fail_first)
-        routes[sample.path] = Route(profile=sample.profile, secrets=secrets, behaviour=behaviour)
+        routes[sample.path] = ReceiverRoute(
+            profile=sample.profile, secrets=secrets, behaviour=behaviour
+        )
     return routes
 
 

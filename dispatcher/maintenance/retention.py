@@ -62,7 +62,7 @@ def days_of(settings: RetentionSettings) -> Days:
     )
 
 
-class Step(NamedTuple):
+class PartitionStep(NamedTuple):
     """One day of one table that is past its days."""
 
     table: str
@@ -113,7 +113,7 @@ _ORDER = ("delivery_done", "attempt", "body", "event")
 
 def steps(
     partitions: Sequence[Partition], unfinished: Mapping[date, int], today: date, days: Days
-) -> list[Step]:
+) -> list[PartitionStep]:
     """Returns what is past its days, in the order in which it is to go."""
     last_day = {
         "event": today - timedelta(days=days.events),
@@ -131,11 +131,11 @@ def steps(
             action = Action.KEEP if waiting else Action.EMPTY
         else:
             continue
-        found.append(Step(one.table, one.day, action, one.bytes, one.rows, waiting))
+        found.append(PartitionStep(one.table, one.day, action, one.bytes, one.rows, waiting))
     return found
 
 
-async def planned(history: KeepsHistory, days: Days) -> list[Step]:
+async def planned(history: KeepsHistory, days: Days) -> list[PartitionStep]:
     """Returns what a round would do now.
 
     Raises:
@@ -147,7 +147,7 @@ async def planned(history: KeepsHistory, days: Days) -> list[Step]:
 
 async def _judged(
     history: KeepsHistory, partitions: Sequence[Partition], today: date, days: Days
-) -> list[Step]:
+) -> list[PartitionStep]:
     """Reads the waiting deliveries only where a day has come of age: it reads every open delivery."""
     aged = steps(partitions, {}, today, days)
     if not aged:
@@ -197,14 +197,14 @@ class Retention:
             raise
         self._next_at = self._clock.monotonic() + SECONDS_BETWEEN
 
-    async def round(self) -> list[tuple[Step, str]]:
+    async def round(self) -> list[tuple[PartitionStep, str]]:
         """Ends everything that is past its days; returns each step with what became of it.
 
         Raises:
             StoreUnavailableError: the database is away; what was done is done.
         """
         today, partitions = await self._history.partitions()
-        done: list[tuple[Step, str]] = []
+        done: list[tuple[PartitionStep, str]] = []
         if today is not None:
             judged = await _judged(self._history, partitions, today, self._days)
             for step in judged:
@@ -221,7 +221,7 @@ class Retention:
         probe.hit("retention.done", steps=len(done))
         return done
 
-    async def _take(self, step: Step) -> str:
+    async def _take(self, step: PartitionStep) -> str:
         if step.action is Action.KEEP:
             return "unfinished"
         for number in range(TRIES):
@@ -246,7 +246,7 @@ class Retention:
                 return became
         raise AssertionError("the last try raises")
 
-    def _report_referenced(self, step: Step) -> None:
+    def _report_referenced(self, step: PartitionStep) -> None:
         """Log once for each partition that an object of another role keeps it from being dropped."""
         if (step.table, step.day) not in self._referenced:
             self._referenced.add((step.table, step.day))
@@ -254,7 +254,7 @@ class Retention:
                 "partition.referenced", table=step.table, day=str(step.day), bytes=step.bytes
             )
 
-    def _tell_kept(self, judged: Sequence[Step], kept: set[date]) -> None:
+    def _tell_kept(self, judged: Sequence[PartitionStep], kept: set[date]) -> None:
         """Logs once for each day that it is kept for waiting deliveries."""
         for step in judged:
             if step.day in kept - self._told:

@@ -167,7 +167,7 @@ class Upkeep:
         if made:
             _log.info("partitions.created", count=made)
 
-    async def _repeat(self, event_name: str, step: "Step") -> None:
+    async def _repeat(self, event_name: str, step: "UpkeepStep") -> None:
         """Takes slice after slice until one is not full."""
         total = 0
         while not self._stopping:
@@ -179,7 +179,7 @@ class Upkeep:
             _log.info(event_name, count=total)
 
 
-class Step(Protocol):
+class UpkeepStep(Protocol):
     """One slice; returns how many rows it took."""
 
     async def __call__(self) -> int:

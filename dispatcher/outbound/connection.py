@@ -1,6 +1,6 @@
 """Successive HTTP/1.1 exchanges on one connection: write a request, evaluate the response.
 
-What it is. A `Connection` is an asyncio protocol that outlives its exchanges; an `AnswerReader`
+What it is. A `Connection` is an asyncio protocol that outlives its exchanges; an `ResponseReader`
 parses the responses. Only callbacks of the loop drive it: an exchange has no task, no future and no
 timer, because low CPU cost per delivery is a main goal of this product.
 
@@ -30,10 +30,10 @@ import termios
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from dispatcher.core.model import Answer, Flag, Outcome, Phases
+from dispatcher.core.model import Flag, HttpResponse, Outcome, Phases
 from dispatcher.core.outcome import judge_status
 from dispatcher.core.printable import escape
-from dispatcher.outbound.response_parser import AnswerReader
+from dispatcher.outbound.response_parser import ResponseReader
 
 # Larger requests are written piece by piece, so that TLS never encrypts a whole body into memory.
 _PIECE_BYTES: Final = 65_536
@@ -45,16 +45,16 @@ _POLLRDHUP: Final[int] = getattr(select, "POLLRDHUP", 0)
 _HUNG_UP: Final = _POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
-class Listener(Protocol):
+class ExchangeOwner(Protocol):
     """The interface of an exchange that a connection uses."""
 
     head: bytes
     body: bytes
 
-    def answered(self, answer: Answer, *, reusable: bool) -> None:
+    def answered(self, answer: HttpResponse, *, reusable: bool) -> None:
         """Handle the complete response; unless `reusable`, the connection is already aborted."""
 
-    def unanswered(self, answer: Answer) -> None:
+    def unanswered(self, answer: HttpResponse) -> None:
         """Handle the end of a reused connection before the first byte of a response; `answer` has the cause."""
 
 
@@ -116,8 +116,8 @@ class Connection(asyncio.Protocol):
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN | _POLLRDHUP)
         self._keeps_successes = keeps_successes
-        self._reader = AnswerReader(keeps_successes=keeps_successes)
-        self._listener: Listener | None = None
+        self._reader = ResponseReader(keeps_successes=keeps_successes)
+        self._listener: ExchangeOwner | None = None
         self._is_aborted = False
         self._is_paused = False
         self._rest: memoryview | None = None
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         """Return whether the receiver has closed the connection, regardless of data sent before."""
         return self._is_aborted or any(event & _HUNG_UP for _, event in self._poll.poll(0))
 
-    def begin(self, listener: Listener, now: float) -> None:
+    def begin(self, listener: ExchangeOwner, now: float) -> None:
         """Write the listener's request; `now` is the monotonic time."""
         self._listener = listener
         self._reader.begin()
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """Report a response with a status, and decide whether to keep the connection."""
         reader = self._reader
-        listener = cast("Listener", self._listener)
+        listener = cast("ExchangeOwner", self._listener)
         self._listener = None
         now = self._monotonic()
         flag, status = reader.flag, reader.status
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
             retry_after = reader.header(b"retry-after")
             location = reader.header(b"location")
             error = _status_in_words(status, location)
-        answer = Answer(
+        answer = HttpResponse(
             outcome,
             status,
             body,
@@ -289,9 +289,9 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, outcome: Outcome, error: str) -> None:
         """End an exchange without a status, and its connection."""
-        listener = cast("Listener", self._listener)
+        listener = cast("ExchangeOwner", self._listener)
         is_reused = self._served_count > 0
-        answer = Answer(
+        answer = HttpResponse(
             outcome,
             error=escape(error),
             peer=self.peer,

@@ -49,7 +49,7 @@ class _CapError(Exception):
     """Raised inside parser callbacks to stop the parser; has the message of the attempt's error."""
 
 
-class AnswerReader:
+class ResponseReader:
     """The parser of one connection and its current response.
 
     Only its connection calls it and reads its fields. httptools calls the `on_…` methods.

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_listeners: list["Listener"] = []
+_listeners: list["ProbeLog"] = []
 
 
 def hit(name: str, **facts: Any) -> None:  # noqa: ANN401 -- facts are whatever the test wants to see
@@ -27,7 +27,7 @@ def hit(name: str, **facts: Any) -> None:  # noqa: ANN401 -- facts are whatever 
             listener.hear(name, facts)
 
 
-class Listener:
+class ProbeLog:
     """The signals received since `listen` was entered, and the wait for more."""
 
     def __init__(self) -> None:
@@ -72,9 +72,9 @@ class Listener:
 
 
 @contextmanager
-def listen() -> Iterator[Listener]:
+def listen() -> Iterator[ProbeLog]:
     """Collects signals for as long as the block runs."""
-    listener = Listener()
+    listener = ProbeLog()
     _listeners.append(listener)
     try:
         yield listener

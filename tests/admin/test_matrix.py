@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from dispatcher.admin.api.dispatch import add_api
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.api.handler import add_api
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
 from tests.admin.serving import Api, Reply

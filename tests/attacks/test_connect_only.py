@@ -10,7 +10,7 @@ import pytest
 from dispatcher.maintenance.retention import Days, Retention
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate, statements
-from dispatcher.store.listener import Listener
+from dispatcher.store.listener import NotifyListener
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
 from tests.support.cluster import worker_name
@@ -49,7 +49,9 @@ def test_no_statement_takes_an_advisory_lock():
 async def test_a_sleeping_dispatcher_is_woken_despite_the_locks(fresh_database):
     producer = await asyncpg.connect(fresh_database)
     await migrate.set_notify(producer, wanted=True)
-    listener = Listener(fresh_database, control=lambda _: None, arrived=lambda: None, name="n")
+    listener = NotifyListener(
+        fresh_database, control=lambda _: None, arrived=lambda: None, name="n"
+    )
     running = asyncio.get_running_loop().create_task(listener.run())
     try:
 

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from dispatcher.admin.console import filters, site
+from dispatcher.admin.console import app as console_app
+from dispatcher.admin.console import filters
 from dispatcher.admin.console.pages import (
     administration,
     deliveries,
@@ -20,7 +21,7 @@ from dispatcher.admin.console.pages import (
     overview,
     secrets,
     session,
-    trial,
+    test_events,
 )
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.resources import fields
@@ -28,7 +29,16 @@ from tests.console.conftest import Client
 
 pytestmark = pytest.mark.postgres
 
-MODULES: Final = (administration, deliveries, endpoints, events, overview, secrets, session, trial)
+MODULES: Final = (
+    administration,
+    deliveries,
+    endpoints,
+    events,
+    overview,
+    secrets,
+    session,
+    test_events,
+)
 HOSTILE: Final = {
     "NUL": "%00",
     "NUL inside": "a%00b",
@@ -55,7 +65,7 @@ def read_by(*files: Path) -> set[str]:
     for path in files:
         text = path.read_text(encoding="utf-8")
         found |= set(re.findall(r"query(?:\.get)?\(\"(\w+)\"\)", text))
-        found |= set(re.findall(r"read_time\(visit, \"(\w+)\"", text))
+        found |= set(re.findall(r"read_time\(context, \"(\w+)\"", text))
         found |= set(filters.DELIVERY_FIELDS) if "delivery_filter" in text else set()
         found |= set(filters.EVENT_FIELDS) if "event_filter" in text else set()
     return found
@@ -205,7 +215,7 @@ async def test_a_form_gives_back_what_was_typed(admin, story):
 
 
 async def test_d2_control_a_nul_that_reaches_postgres_is_a_500(admin, monkeypatch):
-    monkeypatch.setattr(site, "_query_problems", lambda _: [])
+    monkeypatch.setattr(console_app, "_query_problems", lambda _: [])
     monkeypatch.setattr(fields, "is_text", lambda _: True)
     assert await status_of(admin, "/activity?action=%00") == 500
 
@@ -213,6 +223,6 @@ async def test_d2_control_a_nul_that_reaches_postgres_is_a_500(admin, monkeypatc
 async def test_d1_control_a_template_that_shows_text_raw_shows_what_steers(
     admin, story, monkeypatch
 ):
-    monkeypatch.setattr(site, "escape_lines", lambda text: text)
+    monkeypatch.setattr(console_app, "escape_lines", lambda text: text)
     await story.event("evt_x", labels='{"k": "\u202egnp"}')
     assert "\u202e" in (await admin.get("/events/evt_x")).text

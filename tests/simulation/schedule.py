@@ -61,7 +61,7 @@ def play(seed: int, *, with_trace: bool = False) -> Verdict:
     with simulated_stores(
         Deliveries=stores.MemoryDeliveries,
         Leases=stores.MemoryLeases,
-        Listener=make_listener,
+        NotifyListener=make_listener,
         Outbox=stores.MemoryOutbox,
         Routing=stores.MemoryRouting,
         Statistics=stores.MemoryStatistics,

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.admin.operations.configuration import UNSIGNED, Configuration
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.apply import UNSIGNED, Configuration
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint import EndpointsQuery

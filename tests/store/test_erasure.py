@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.erasure import Erasure
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.resources.delivery import DeliveriesQuery

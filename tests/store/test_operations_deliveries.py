@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.explain import Explainer

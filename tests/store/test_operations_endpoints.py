@@ -6,10 +6,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints, shard_of
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.operations.trial import Trial
+from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, opened_gate
@@ -20,7 +20,7 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from dispatcher.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 from dispatcher.store.pool import Database
 
 pytestmark = pytest.mark.postgres
@@ -330,10 +330,10 @@ async def test_a_test_event_is_signed_sent_and_recorded(
     try:
         fields = GOOD | {"url": f"http://127.0.0.1:{port}/hook", "profile": profile}
         made = await Endpoints(deployment).create(ALL, fields)
-        receiver.routes = {"/hook": Route(profile=profile, secrets=[str(made.secret)])}
+        receiver.routes = {"/hook": ReceiverRoute(profile=profile, secrets=[str(made.secret)])}
         await Endpoints(deployment).pause(ALL, made.id)
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(ALL, made.id)
+            answer = await EventTester(deployment, gate).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert [one.verdict for one in receiver.received] == ["valid"]
@@ -352,14 +352,14 @@ async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     """A24: the row is written by hand, since no operation would have saved such a URL."""
-    receiver = Receiver(Route())
+    receiver = Receiver(ReceiverRoute())
     port = await receiver.start()
     try:
         made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
         url = f"http://127.0.0.2:{port}/"
         await connection.execute("UPDATE dispatcher.endpoint SET url = $1", url)
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(ALL, made.id)
+            answer = await EventTester(deployment, gate).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert answer.attempts[0].outcome == "blocked_address"
@@ -368,15 +368,15 @@ async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
 
 
 async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> None:
-    receiver = Receiver(Route(behaviour=Behaviour(status=410)))
+    receiver = Receiver(ReceiverRoute(behaviour=Behaviour(status=410)))
     port = await receiver.start()
     try:
         made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(
+            answer = await EventTester(deployment, gate).send(
                 ALL, made.id, event_type="order.created", data='{"a": 1}'
             )
-            wrong = await problems_of(Trial(deployment, gate).send(ALL, made.id, data="[1]"))
+            wrong = await problems_of(EventTester(deployment, gate).send(ALL, made.id, data="[1]"))
     finally:
         await receiver.stop()
     assert (answer.state, answer.reason) == ("failed", "test_failed")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System

@@ -13,8 +13,8 @@ import asyncpg
 import orjson
 import pytest
 
+from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.delivery_search import DeliverySearch
-from dispatcher.admin.operations.deployment import Actor
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.serialization import Place
 from dispatcher.cli.session import deployment_of

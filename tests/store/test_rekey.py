@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from dispatcher.admin.operations import rekey as module
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rekey import Rekey
 from dispatcher.admin.operations.rotation import Rotation

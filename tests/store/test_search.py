@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from dispatcher.admin.operations import text_search
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Deployment
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.text_search import WAITING_MAX, SearchQueue
 from dispatcher.admin.resources.delivery import DeliveriesQuery

@@ -10,7 +10,7 @@ import jinja2
 import pytest
 
 from dispatcher.admin.console import languages
-from dispatcher.admin.console.words import ADVISED_CODES, TONES, advice
+from dispatcher.admin.console.labels import ADVISED_CODES, TONES, advice
 from dispatcher.admin.resources.endpoint import NewEndpoint
 from dispatcher.admin.resources.fields import Control, ControlKind, metadata_of
 from dispatcher.config.profiles import load_profiles

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.delivery_search import DeliverySearch
-from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of, delivery_with_attempts
 from dispatcher.admin.resources.delivery import (
@@ -44,7 +44,7 @@ RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
 SEARCH_SECONDS_MAX: Final = 30.0
 ALL_ENDPOINTS: Final = "*"
-"""Whose allowance a bulk resend of no certain endpoint counts against."""
+"""The key that limits bulk resends of no certain endpoint."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
@@ -55,7 +55,7 @@ class DeliveryOperations:
         self._database = deployment.database
         self._profiles = deployment.profiles
         self._search = DeliverySearch(deployment)
-        self._allowance = deployment.allowance
+        self._send_limits = deployment.send_limits
 
     async def page(
         self,
@@ -125,7 +125,7 @@ class DeliveryOperations:
                 if not await body_can_be_made(connection, row.id, row.day):
                     raise ConflictError("its event's data was erased, so there is nothing to send")
                 self._require_profile(row)
-            self._allowance.take_send(actor.name, row.endpoint_id)
+            self._send_limits.take_send(actor.name, row.endpoint_id)
             if not await request_resend(connection, row, actor.name):
                 raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
@@ -171,7 +171,7 @@ class DeliveryOperations:
             raise InvalidRequestError(problems)
         wanted = wanted.model_copy(update={"test": False})
         if not dry_run:
-            self._allowance.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
+            self._send_limits.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
         scope = cursor_scope("resend", actor.tenant, wanted.given())
         place = read_cursor(wanted.cursor, scope)
         count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH

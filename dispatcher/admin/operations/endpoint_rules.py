@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.resources.endpoint import (
     PROFILE_DEFAULT,
     READ_ONLY,

@@ -7,8 +7,8 @@ from typing import Final
 
 import orjson
 
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.delivery_search import EventSearch, list_events
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
 from dispatcher.admin.resources.event import (

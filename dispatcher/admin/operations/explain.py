@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.objects import delivery_of, event_of
 from dispatcher.admin.operations.reasons import (
     NO_DISPATCHER,

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RekeyRun
 from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
 from dispatcher.core.sealing import NONCE_BYTES

@@ -1,9 +1,9 @@
 """Retention asked for by a person: what would go now, or that it goes."""
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
-from dispatcher.maintenance.retention import Action, Retention, Step, days_of, planned
+from dispatcher.maintenance.retention import Action, PartitionStep, Retention, days_of, planned
 from dispatcher.store.audit import write_audit
 from dispatcher.store.partitions import Partitions
 
@@ -27,7 +27,7 @@ class HistoryEnd:
         days = days_of(self._deployment.settings.retention)
         audit_lines = await self._history.old_audit_lines(days.audit)
         if dry_run:
-            done: list[tuple[Step, str | None]] = [
+            done: list[tuple[PartitionStep, str | None]] = [
                 (step, None) for step in await planned(self._history, days)
             ]
         else:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
 from dispatcher.admin.resources.delivery import RecordedAttempt

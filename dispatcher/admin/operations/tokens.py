@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from typing import Any, Final
 
-from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.serialization import (
     Place,

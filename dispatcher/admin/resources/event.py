@@ -148,7 +148,7 @@ class EventsQuery(PageQuery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words(Response):
+class LocalizedText(Response):
     """A text in both languages."""
 
     th: str
@@ -161,9 +161,9 @@ class EventType(Response):
 
     name: str
     group: str
-    group_title: Words
-    title: Words
-    description: Words
+    group_title: LocalizedText
+    title: LocalizedText
+    description: LocalizedText
     operational: bool
     sample: JsonObject
 

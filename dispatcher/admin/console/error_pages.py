@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from dispatcher.admin.console.visit import Visit
+from dispatcher.admin.console.context import Context
 from dispatcher.core.errors import (
     ConflictError,
     DispatcherError,
@@ -29,18 +29,20 @@ _WITH_A_PAGE: Final = frozenset({403, 404, 405, 409, 412, 413, 415, 422, 429, 50
 RETRY_AFTER_SECONDS: Final = 5
 
 
-def failure_page(visit: Visit, error: DispatcherError | web.HTTPException) -> web.StreamResponse:
+def failure_page(
+    context: Context, error: DispatcherError | web.HTTPException
+) -> web.StreamResponse:
     """Return the page of an error; raise a redirect again."""
     if isinstance(error, web.HTTPException):
         if error.status < 400:  # noqa: PLR2004 -- no error
             raise error
-        return error_page(visit, error.status, "" if error.status != 403 else error.text or "")  # noqa: PLR2004 -- ours
+        return error_page(context, error.status, "" if error.status != 403 else error.text or "")  # noqa: PLR2004 -- ours
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     answer = error_page(
-        visit,
+        context,
         status,
-        visit.problem(error),
-        [(one.field, visit.problem_text(one)) for one in error.problems]
+        context.problem(error),
+        [(one.field, context.problem_text(one)) for one in error.problems]
         if isinstance(error, InvalidRequestError)
         else [],
     )
@@ -55,10 +57,10 @@ def failure_page(visit: Visit, error: DispatcherError | web.HTTPException) -> we
 
 
 def error_page(
-    visit: Visit, status: int, detail: str, faults: list[tuple[str, str]] | None = None
+    context: Context, status: int, detail: str, faults: list[tuple[str, str]] | None = None
 ) -> web.Response:
     """Return the page of a status; `detail` is the message of the error, shown below ours."""
-    return visit.page(
+    return context.page(
         "error.html",
         status=status,
         status_code=status,

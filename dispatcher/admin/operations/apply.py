@@ -15,7 +15,7 @@ again. An endpoint that was changed between comparison and update is rejected, n
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import (
     read_new_endpoint,
     secret_problems,
@@ -48,7 +48,7 @@ Resolve = Callable[[str], str]
 """Returns the secret behind a reference; raises ValueError with what is wrong."""
 
 
-class Step(NamedTuple):
+class ApplyStep(NamedTuple):
     """One endpoint: as it is, as it is to be, and the difference."""
 
     action: Action
@@ -131,7 +131,7 @@ class Configuration:
         resolve: Resolve,
         prune: bool,
         problems: Sequence[Problem] = (),
-    ) -> list[Step]:
+    ) -> list[ApplyStep]:
         """Return the steps of applying a declaration, in order.
 
         Raises:
@@ -139,7 +139,7 @@ class Configuration:
         """
         there = await self._all(actor, None)
         problems = list(problems)
-        steps: list[Step] = []
+        steps: list[ApplyStep] = []
         named: dict[tuple[str, str], str] = {}
         for number, one in enumerate(declared, 1):
             where = f"endpoint {number}"
@@ -162,12 +162,12 @@ class Configuration:
         for tenant, name in sorted(there):
             if tenant in tenants and (tenant, name) not in named:
                 action = Action.DELETE if prune else Action.LEFT
-                steps.append(Step(action, tenant, name, there[tenant, name], {}, None, {}))
+                steps.append(ApplyStep(action, tenant, name, there[tenant, name], {}, None, {}))
         return steps
 
     async def _step(
         self, actor: Actor, fields: Mapping[str, Any], before: Endpoint | None, resolve: Resolve
-    ) -> tuple[Step | None, list[Problem]]:
+    ) -> tuple[ApplyStep | None, list[Problem]]:
         """Validate one declared endpoint as create or update would, and compare it."""
         profile = self._deployment.profiles.get(str(fields["profile"]))
         plain = {field: value for field, value in fields.items() if field != "secret"}
@@ -195,7 +195,7 @@ class Configuration:
             }
             if reference:
                 shown["secret"] = {"from": None, "to": reference}
-            return Step(Action.CREATE, tenant, name, None, new, None, shown), []
+            return ApplyStep(Action.CREATE, tenant, name, None, new, None, shown), []
         if before.profile != fields["profile"]:
             problems.append(problem("profile", "profile_fixed", profile=before.profile))
         if reference == UNSIGNED and before.secret is not None:
@@ -215,7 +215,7 @@ class Configuration:
         else:
             text = None
         action = Action.UPDATE if shown else Action.UNCHANGED
-        return Step(action, tenant, name, before, changed, text, shown), []
+        return ApplyStep(action, tenant, name, before, changed, text, shown), []
 
     async def _is_current(self, endpoint_id: str, text: str) -> bool:
         """Return whether this is the secret that signs now."""
@@ -230,7 +230,7 @@ class Configuration:
                     return False  # It cannot be read, so it can only be replaced.
         return False
 
-    async def _take(self, actor: Actor, step: Step) -> tuple[str | None, list[str]]:
+    async def _take(self, actor: Actor, step: ApplyStep) -> tuple[str | None, list[str]]:
         """Makes one endpoint as it is to be; returns its id and warnings."""
         if step.action is Action.CREATE:
             made = await self._endpoints.create(actor, step.fields)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dispatcher import __version__
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.core.addresses import DATABASE_PORTS, PortPolicy
 from dispatcher.core.errors import ConflictError, ProfileError, SecretError
 from dispatcher.core.profile import Profile

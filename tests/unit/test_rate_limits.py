@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.admin.operations.allowance import SENDS_BURST, Allowance, Buckets
+from dispatcher.admin.rate_limits import SENDS_BURST, Buckets, SendLimits
 from dispatcher.core.errors import TooManyError
 
 
@@ -34,7 +34,7 @@ def test_the_key_that_was_not_used_for_longest_is_forgotten():
 
 
 def test_sends_are_counted_by_person_and_endpoint():
-    allowance = Allowance(monotonic=Time())
+    allowance = SendLimits(monotonic=Time())
     for _ in range(SENDS_BURST):
         allowance.take_send("anna", "ep_1")
     with pytest.raises(TooManyError) as caught:

@@ -14,17 +14,17 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 
 from dispatcher.admin.console import assets, times
-from dispatcher.admin.console.guard import PAGE_HEADERS
+from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.labels import ICONS, TONES, advice, retry_count
 from dispatcher.admin.console.languages import Language
 from dispatcher.admin.console.times import Zone
-from dispatcher.admin.console.words import ICONS, TONES, advice, retry_count
-from dispatcher.admin.operations.deployment import Actor, Role
+from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.core.errors import DispatcherError, NotFoundError
 from dispatcher.core.problems import Problem
 
 if TYPE_CHECKING:
-    from dispatcher.admin.console.site import Site
+    from dispatcher.admin.console.app import ConsoleApp
 
 THEMES: Final = ("auto", "light", "dark")
 NOTE_COOKIE: Final = "dispatcher_note"
@@ -35,10 +35,10 @@ STRANGERS_SECONDS_MAX: Final = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Visit:
-    """One request; the site creates it before it calls the page's function, its only user."""
+class Context:
+    """One request; the app creates it before it calls the page's function, its only user."""
 
-    site: "Site"
+    app: "ConsoleApp"
     request: web.Request
     language: Language
     zone: Zone
@@ -53,12 +53,12 @@ class Visit:
     @property
     def operations(self) -> Operations:
         """The operations, which are the only access to data."""
-        return self.site.operations
+        return self.app.operations
 
     @property
     def who(self) -> Actor:
         """The signed-in actor; pages for everybody must not use it."""
-        assert self.actor is not None  # noqa: S101 -- the site requires a session
+        assert self.actor is not None  # noqa: S101 -- the app requires a session
         return self.actor
 
     def query(self, name: str) -> str | None:
@@ -119,7 +119,7 @@ class Visit:
     def page(self, template: str, *, status: int = 200, **values: object) -> web.Response:
         """Return a rendered page."""
         note = self.request.cookies.get(NOTE_COOKIE)
-        body = self.site.render(template, {**self._context(), "note": note, **values})
+        body = self.app.render(template, {**self._context(), "note": note, **values})
         answer = web.Response(text=body, status=status, content_type="text/html", charset="utf-8")
         answer.headers.update(PAGE_HEADERS)
         if note is not None:
@@ -161,7 +161,7 @@ class Visit:
             """Return the seconds from now to an instant, which are negative if it has passed."""
             if text is None:
                 return None
-            now = self.site.now()
+            now = self.app.now()
             return (datetime.fromisoformat(text) - now).total_seconds()
 
         return {
@@ -174,7 +174,7 @@ class Visit:
             "advise": advice,
             "retry_count": retry_count,
             "lang": self.language.code,
-            "languages": self.site.languages,
+            "languages": self.app.languages,
             "theme": self.theme,
             "zone": self.zone,
             "moment": lambda text: times.moment(text, self.zone),
@@ -192,7 +192,7 @@ class Visit:
             "actor": self.actor,
             "may": self.may,
             "csrf": self.csrf,
-            "form_id": self.site.forms.new_id(),
+            "form_id": self.app.forms.new_id(),
             "form": self.form,
             "problems": {},
         }

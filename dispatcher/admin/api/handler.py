@@ -19,13 +19,13 @@ from pydantic import BaseModel, ValidationError
 from dispatcher.admin.api.body import BodyReader
 from dispatcher.admin.api.docs import add_docs
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
-from dispatcher.admin.api.routes import PREFIX, Answer, Call, Inputs, Route, inputs_of
-from dispatcher.admin.api.table import ROUTES
+from dispatcher.admin.api.route import PREFIX, ApiResponse, Call, Inputs, Route, inputs_of
+from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.operations.allowance import Buckets
-from dispatcher.admin.operations.deployment import Actor
+from dispatcher.admin.client_address import address_of
+from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.facade import Operations
-from dispatcher.admin.peers import address_of
+from dispatcher.admin.rate_limits import Buckets
 from dispatcher.admin.resources.fields import NOW, problems_of
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.config.settings import Settings
@@ -191,7 +191,7 @@ def _validated(
         return None
 
 
-def _response(answer: Answer, route: Route) -> web.Response:
+def _response(answer: ApiResponse, route: Route) -> web.Response:
     status = answer.status or route.status
     if answer.body is None:
         return web.Response(status=status, headers=answer.headers)

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.delivery_report import DeliveryReports
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.explain import Explainer
-from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.admin.resources.delivery import NextStep
 from dispatcher.core.errors import NotFoundError
 from dispatcher.store.leases import Leases
@@ -44,7 +44,7 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
     await story.body("e1", "standard")
     delivery = await story.delivery(endpoint, "e1", "failed")
     await attempt(connection, delivery, 401)
-    shown = await Inspection(deployment).delivery(ALL, delivery)
+    shown = await DeliveryReports(deployment).delivery(ALL, delivery)
     assert shown.delivery.attempts[0].why.code == "unauthorized"
     assert shown.delivery.attempts[0].connect_seconds == pytest.approx(0.2)
     assert shown.why.code == "schedule_spent"
@@ -70,7 +70,7 @@ async def test_failed_test_event_offers_no_resend(
 ) -> None:
     delivery = await story.delivery(await story.endpoint(), "e1", "failed")
     await connection.execute("UPDATE dispatcher.delivery_done SET test = true")
-    shown = await Inspection(deployment).delivery(ALL, delivery)
+    shown = await DeliveryReports(deployment).delivery(ALL, delivery)
     assert shown.resend.code == "test"
     assert shown.next.code == "nothing"
     assert "resend" not in shown.next.text
@@ -86,29 +86,29 @@ async def test_who_may_less_sees_less_of_the_request(
     await story.body("e1", "standard")
     delivery = await story.delivery(endpoint, "e1", "failed")
     await attempt(connection, delivery, 500)
-    as_operator = await Inspection(deployment).delivery(OPERATOR, delivery)
+    as_operator = await DeliveryReports(deployment).delivery(OPERATOR, delivery)
     assert as_operator.request is not None
     headers = dict(as_operator.request.headers)
     assert headers["X-Api-Key"] == "********"
     assert headers["webhook-signature"].startswith("v1,")
     assert as_operator.delivery.attempts[0].response_body == "no"
-    as_viewer = await Inspection(deployment).delivery(VIEWER, delivery)
+    as_viewer = await DeliveryReports(deployment).delivery(VIEWER, delivery)
     assert as_viewer.request is not None
     assert dict(as_viewer.request.headers)["webhook-signature"] == "********"
     assert as_viewer.delivery.attempts[0].response_body is None
     assert as_viewer.delivery.attempts[0].peer is None
     # Addresses of names may be internal: those who see one tenant do not see them, whatever their role.
-    for_all = await Inspection(deployment).delivery(ALL, delivery)
+    for_all = await DeliveryReports(deployment).delivery(ALL, delivery)
     assert for_all.delivery.attempts[0].peer is not None
     for role in Role:
-        shown = await Inspection(deployment).delivery(
+        shown = await DeliveryReports(deployment).delivery(
             Actor(name="x", tenant="default", role=role), delivery
         )
         assert shown.delivery.attempts[0].peer is None
     with pytest.raises(NotFoundError):
-        await Inspection(deployment).delivery(Actor(name="x", tenant="acme"), delivery)
+        await DeliveryReports(deployment).delivery(Actor(name="x", tenant="acme"), delivery)
     with pytest.raises(NotFoundError):
-        await Inspection(deployment).delivery(ALL, delivery, attempt_number=9)
+        await DeliveryReports(deployment).delivery(ALL, delivery, attempt_number=9)
 
 
 async def test_what_comes_next_names_what_holds_it_up(
@@ -121,7 +121,7 @@ async def test_what_comes_next_names_what_holds_it_up(
     delivery = await story.delivery(endpoint, "e1")
 
     async def next_code() -> str:
-        shown = await Inspection(deployment).delivery(ALL, delivery)
+        shown = await DeliveryReports(deployment).delivery(ALL, delivery)
         (explained,) = (await Explainer(deployment).explain(ALL, "e1")).endpoints
         if shown.next.code != "resend_waiting":
             assert explained.next_code == shown.next.code
@@ -139,7 +139,7 @@ async def test_what_comes_next_names_what_holds_it_up(
     assert await next_code() == "scheduled"
     statistics = Statistics(deployment.database)
     await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 7200.0)])
-    shown = await Inspection(deployment).delivery(ALL, delivery)
+    shown = await DeliveryReports(deployment).delivery(ALL, delivery)
     assert shown.next.code == "breaker_open"
     assert (shown.next.at or "") > (shown.delivery.next_attempt_at or ""), "the later of both"
     assert await next_code() == "breaker_open"

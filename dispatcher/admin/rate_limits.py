@@ -1,7 +1,7 @@
 """Rate limits: token buckets by key, of which only so many are kept.
 
 A test event and a resend make this process send a request, so a person with a loop must not turn
-them into a weapon (each endpoint and person has its own allowance). The same buckets limit requests
+them into a weapon (each endpoint and person has a limit of its own). The same buckets limit requests
 by token, and wrong tokens by address. What is always true: memory is bounded; a bucket that is
 forgotten for lack of room is one that was not used for longest, and starts full again.
 """
@@ -57,7 +57,7 @@ class Buckets:
         return 0.0 if bucket.take(now) else bucket.ready_at(now) - now
 
 
-class Allowance:
+class SendLimits:
     """What one person may send to one endpoint by hand."""
 
     def __init__(self, *, monotonic: Callable[[], float] = system_monotonic) -> None:

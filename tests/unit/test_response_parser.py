@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dispatcher.core import limits
 from dispatcher.core.model import Flag
-from dispatcher.outbound.response_parser import AnswerReader
+from dispatcher.outbound.response_parser import ResponseReader
 
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -32,7 +32,7 @@ ANSWERS = [
 ]
 
 
-def read(reader: AnswerReader, pieces: list[bytes]) -> tuple[object, ...]:
+def read(reader: ResponseReader, pieces: list[bytes]) -> tuple[object, ...]:
     is_over = False
     for piece in pieces:
         is_over = reader.feed(piece)
@@ -56,20 +56,20 @@ def test_the_pieces_that_bytes_come_in_make_no_difference(answer: bytes, data: s
     cuts = data.draw(st.lists(st.integers(0, len(answer)), max_size=12).map(sorted))
     ends = [*cuts, len(answer)]
     pieces = [answer[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end]
-    assert read(AnswerReader(), pieces) == read(AnswerReader(), [answer])
+    assert read(ResponseReader(), pieces) == read(ResponseReader(), [answer])
 
 
 @given(turns=st.lists(st.sampled_from([0, 1, 2, 3, 4, 5]), min_size=1, max_size=6))
 def test_an_answer_is_read_alike_whatever_came_before_it(turns: list[int]):
-    reader = AnswerReader()
+    reader = ResponseReader()
     for turn in turns:
         reader.begin()
-        assert read(reader, [ANSWERS[turn]]) == read(AnswerReader(), [ANSWERS[turn]])
+        assert read(reader, [ANSWERS[turn]]) == read(ResponseReader(), [ANSWERS[turn]])
         assert reader.is_keep_alive
 
 
 def test_interim_answers_do_not_count_into_the_final_head():
-    reader = AnswerReader()
+    reader = ResponseReader()
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 4000 + b"\r\n\r\n"
     for _ in range(limits.INTERIM_ANSWERS_MAX):
         assert not reader.feed(interim)
@@ -80,17 +80,17 @@ def test_interim_answers_do_not_count_into_the_final_head():
 def test_answer_of_failure_keeps_whole_header_lines_only():
     lines = b"Server: x\r\nX-A: \xff\x1b[31m\r\n\tfolded\r\n"
     failure = b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\nHTTP/1.1 500 No\r\n" + lines
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(failure + b"\r\nbody")
     assert reader.headers() == b"Server: x\nX-A: \xff\x1b[31m\n\tfolded"
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(failure + b"Y: " + b"y" * limits.RESPONSE_HEADERS_KEPT_BYTES_MAX + b"\r\n\r\n")
     assert reader.headers() == b"Server: x\nX-A: \xff\x1b[31m\n\tfolded"
 
 
 def test_answer_of_success_is_kept_only_on_request():
     success = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\n\r\nok"
-    reader, keeping = AnswerReader(), AnswerReader(keeps_successes=True)
+    reader, keeping = ResponseReader(), ResponseReader(keeps_successes=True)
     assert reader.feed(success)
     assert keeping.feed(success)
     assert (reader.headers(), reader.body()) == (b"", b"")
@@ -99,7 +99,7 @@ def test_answer_of_success_is_kept_only_on_request():
 
 @given(first=st.binary(max_size=200), second=st.binary(max_size=200))
 def test_any_bytes_end_in_a_status_or_in_words(first: bytes, second: bytes):
-    reader = AnswerReader()
+    reader = ResponseReader()
     if reader.feed(first) or reader.feed(second):
         assert bool(reader.status) != bool(reader.error)
     else:
@@ -108,7 +108,7 @@ def test_any_bytes_end_in_a_status_or_in_words(first: bytes, second: bytes):
 
 @given(rest=st.binary(max_size=300))
 def test_a_status_once_seen_stays_whatever_follows(rest: bytes):
-    reader = AnswerReader()
+    reader = ResponseReader()
     reader.feed(b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n")
     reader.feed(rest)
     assert (reader.status, reader.error) == (202, "")
@@ -126,7 +126,7 @@ def test_a_status_once_seen_stays_whatever_follows(rest: bytes):
 def test_an_end_completes_only_a_body_without_framing(
     answer: bytes, is_clean: bool, flag: Flag | None
 ):
-    reader = AnswerReader()
+    reader = ResponseReader()
     assert not reader.feed(answer)
     reader.end(is_clean=is_clean)
     assert reader.flag is flag

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from dispatcher.admin.peers import address_of, counted_address, is_encrypted, is_loopback
+from dispatcher.admin.client_address import address_of, counted_address, is_encrypted, is_loopback
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32"))
 

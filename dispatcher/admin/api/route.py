@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from dispatcher.admin.api.body import BODY_BYTES_MAX
-from dispatcher.admin.operations.deployment import Actor, Role
+from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.facade import Operations
 
 PREFIX: Final = "/api/v1"
@@ -36,7 +36,7 @@ class Call(NamedTuple):
         return self.names["id"]
 
 
-class Answer(NamedTuple):
+class ApiResponse(NamedTuple):
     """A handler's result; without a body the response has no content."""
 
     body: object | None
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-Handler = Callable[..., Awaitable[Answer]]
+Handler = Callable[..., Awaitable[ApiResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Route:
     path: str
     handler: Handler
     role: Role
-    answer: type | None
+    response: type | None
     status: int = 200
     also: Mapping[int, str] = field(default_factory=dict)
     """Further successful statuses, and what they mean."""
@@ -91,7 +91,7 @@ def inputs_of(handler: Handler) -> Inputs:
     return Inputs(query, model, judged, required)
 
 
-def words_of(handler: Handler) -> tuple[str, str]:
+def description_of(handler: Handler) -> tuple[str, str]:
     """Return the first sentence of the handler's docstring, and the rest."""
     summary, _, rest = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
     return summary.replace("\n", " ").rstrip("."), rest

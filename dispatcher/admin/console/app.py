@@ -1,6 +1,6 @@
 """The console's web app: templates, request dispatch and error pages.
 
-A page is a function from a `Visit` to a response. Before it runs, the session is looked up, the form is
+A page is a function from a `Context` to a response. Before it runs, the session is looked up, the form is
 read, and the origin of a change is verified. After it, an error of ours has become a page that shows the
 next step. Any other exception is logged, and the response is a page with status 500.
 """
@@ -16,9 +16,10 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from dispatcher.admin import peers
+from dispatcher.admin import client_address
 from dispatcher.admin.auth import Auth, SessionActor
 from dispatcher.admin.console import languages
+from dispatcher.admin.console.context import THEMES, Context
 from dispatcher.admin.console.cookies import (
     LANGUAGE_COOKIE,
     THEME_COOKIE,
@@ -26,10 +27,9 @@ from dispatcher.admin.console.cookies import (
     Peer,
     session_cookie,
 )
-from dispatcher.admin.console.failures import error_page, failure_page
-from dispatcher.admin.console.guard import PAGE_HEADERS, Forms, comes_from_us, same_token
+from dispatcher.admin.console.csrf import PAGE_HEADERS, Forms, comes_from_us, same_token
+from dispatcher.admin.console.error_pages import error_page, failure_page
 from dispatcher.admin.console.times import read_zone
-from dispatcher.admin.console.visit import THEMES, Visit
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import DispatcherError, InvalidRequestError, StoreUnavailableError
@@ -38,23 +38,23 @@ from dispatcher.core.problems import Problem, problem
 
 _log = structlog.get_logger("dispatcher.admin.console")
 
-ANSWER_SECONDS_MAX: Final = 30.0
+RESPONSE_SECONDS_MAX: Final = 30.0
 """A page that takes longer gets the response for an unavailable Postgres; test events have their own bound."""
 
-Page = Callable[[Visit], Awaitable[web.StreamResponse]]
+Page = Callable[[Context], Awaitable[web.StreamResponse]]
 
 
-class Route(NamedTuple):
+class PageRoute(NamedTuple):
     """A page and its path; `everybody`: it needs no session."""
 
     method: str
     path: str
     page: Page
     everybody: bool = False
-    seconds: float = ANSWER_SECONDS_MAX
+    seconds: float = RESPONSE_SECONDS_MAX
 
 
-class Site:
+class ConsoleApp:
     """The state that all pages share."""
 
     def __init__(self, operations: Operations, auth: Auth, settings: Settings) -> None:
@@ -84,7 +84,7 @@ class Site:
         return self._templates.get_template(template).render(values)
 
     @property
-    def lost(self) -> Middleware:
+    def error_pages(self) -> Middleware:
         """The middleware that returns an error page if a browser requests a page that does not exist."""
 
         @web.middleware
@@ -95,31 +95,31 @@ class Site:
                 is_page = "text/html" in request.headers.get("Accept", "")
                 if request.path.startswith("/api/") or not is_page:
                     raise
-                page = error_page(self.visit(request), error.status, "")
+                page = error_page(self.context(request), error.status, "")
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     page.headers["Allow"] = error.headers["Allow"]
                 return page
 
         return answer
 
-    def add(self, application: web.Application, route: Route) -> None:
+    def add(self, application: web.Application, route: PageRoute) -> None:
         """Add a page to the application."""
         application.router.add_route(route.method, route.path, self._handler(route))
 
-    def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _handler(self, route: PageRoute) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
-            visit = self.visit(request)
+            context = self.context(request)
             try:
                 async with asyncio.timeout(route.seconds):
-                    return await self._answer(route, visit)
+                    return await self._answer(route, context)
             except TimeoutError:
                 slow = StoreUnavailableError(f"no answer within {route.seconds:.0f} s")
-                return failure_page(visit, slow)
+                return failure_page(context, slow)
             except (DispatcherError, web.HTTPException) as error:
-                return failure_page(visit, error)
+                return failure_page(context, error)
             except Exception:  # noqa: BLE001 -- the border: whatever it is, people get a page and the log the trace
                 _log.exception("console.failed", method=route.method, route=route.path)
-                return error_page(visit, 500, "")
+                return error_page(context, 500, "")
 
         return answer
 
@@ -127,9 +127,9 @@ class Site:
         """Return the client of a request."""
         trusted = self.settings.http.trusted_proxies
         return Peer(
-            peers.address_of(request, trusted),
-            peers.is_encrypted(request, trusted),
-            peers.is_loopback(request, trusted),
+            client_address.address_of(request, trusted),
+            client_address.is_encrypted(request, trusted),
+            client_address.is_loopback(request, trusted),
         )
 
     async def _session(self, request: web.Request) -> SessionActor | None:
@@ -140,11 +140,11 @@ class Site:
         """Return whether the session is still valid."""
         return await self._session(request) is not None
 
-    def visit(self, request: web.Request) -> Visit:
-        """Return a visit without an actor."""
+    def context(self, request: web.Request) -> Context:
+        """Return a context without an actor."""
         theme = request.cookies.get(THEME_COOKIE, "")
-        return Visit(
-            site=self,
+        return Context(
+            app=self,
             request=request,
             language=languages.choose(
                 request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language")
@@ -153,8 +153,8 @@ class Site:
             theme=theme if theme in THEMES else "auto",
         )
 
-    async def _answer(self, route: Route, visit: Visit) -> web.StreamResponse:
-        request = visit.request
+    async def _answer(self, route: PageRoute, context: Context) -> web.StreamResponse:
+        request = context.request
         problems = _query_problems(request)
         if problems:
             raise InvalidRequestError(problems)
@@ -162,14 +162,14 @@ class Site:
             raise web.HTTPForbidden(text="cross-site")
         session = await self._session(request)
         if session is not None:
-            visit.actor, visit.csrf = session
+            context.actor, context.csrf = session
         elif not route.everybody:
-            return _to_sign_in(visit)
+            return _to_sign_in(context)
         if request.method == "POST":
-            await visit.read_form()
-            if visit.actor is not None and not same_token(visit.form.get("csrf"), visit.csrf):
+            await context.read_form()
+            if context.actor is not None and not same_token(context.form.get("csrf"), context.csrf):
                 raise web.HTTPForbidden(text="csrf")
-        return await route.page(visit)
+        return await route.page(context)
 
 
 def _printable(value: object) -> object:
@@ -190,12 +190,12 @@ def _query_problems(request: web.Request) -> list[Problem]:
     ]
 
 
-def _to_sign_in(visit: Visit) -> web.Response:
+def _to_sign_in(context: Context) -> web.Response:
     """Redirect to the sign-in page; a request of htmx for a part of a page redirects the whole page."""
-    path = f"/sign-in?{urlencode({'next': _back(visit.request)})}"
-    if "HX-Request" in visit.request.headers:
+    path = f"/sign-in?{urlencode({'next': _back(context.request)})}"
+    if "HX-Request" in context.request.headers:
         return web.Response(status=204, headers={**PAGE_HEADERS, "HX-Redirect": path})
-    return visit.go(path)
+    return context.go(path)
 
 
 def _back(request: web.Request) -> str:

@@ -9,7 +9,7 @@ headers masked, as everywhere.
 from collections.abc import Sequence
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.objects import attempt_values, delivery_values, event_of
 from dispatcher.admin.operations.reasons import (
     Circumstances,
@@ -17,7 +17,7 @@ from dispatcher.admin.operations.reasons import (
     next_step,
     why,
 )
-from dispatcher.admin.operations.requests import ANY_PORT, request_template
+from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
 from dispatcher.admin.resources.delivery import Advice
 from dispatcher.admin.resources.delivery_report import (
     DeliveryEndpoint,
@@ -57,7 +57,7 @@ _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 _WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
-class Inspection:
+class DeliveryReports:
     """Looks at deliveries."""
 
     def __init__(self, deployment: Deployment) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
-from dispatcher.admin.operations.allowance import Allowance
 from dispatcher.admin.operations.text_search import SearchQueue
+from dispatcher.admin.rate_limits import SendLimits
 from dispatcher.config.catalogue import Catalogue
 from dispatcher.config.loading import Configuration as FileConfiguration
 from dispatcher.config.settings import Settings
@@ -76,7 +76,7 @@ class Deployment:
     keyring: Keyring | None
     policy: AddressPolicy
     clock: Clock
-    allowance: Allowance = field(default_factory=Allowance)
+    send_limits: SendLimits = field(default_factory=SendLimits)
     """What people may set off in how short a time; of this process."""
     searches: SearchQueue = field(default_factory=SearchQueue)
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import delivery_with_attempts
-from dispatcher.admin.operations.requests import ANY_PORT, request_template
+from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
 from dispatcher.admin.resources.delivery import DeliveryWithAttempts
 from dispatcher.admin.resources.event import test_type_problems
 from dispatcher.core import codes, ids
@@ -28,7 +28,7 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import parse_event_types
-from dispatcher.core.model import Answer, Outcome, Reason
+from dispatcher.core.model import HttpResponse, Outcome, Reason
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
@@ -53,12 +53,12 @@ _SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID
 class _Sent(NamedTuple):
     """One attempt and when it was made."""
 
-    answer: Answer
+    answer: HttpResponse
     attempted_at: datetime
     latency_seconds: float
 
 
-class Trial:
+class EventTester:
     """Sends test events; needs the gate, and so a running loop."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Trial:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
-            self._deployment.allowance.take_send(actor.name, endpoint_id)
+            self._deployment.send_limits.take_send(actor.name, endpoint_id)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         profile = self._deployment.profiles.get(row.profile)
         if profile is None:
@@ -198,7 +198,7 @@ class Trial:
         attempted_at, started = clock.now(), clock.monotonic()
         if url.scheme == "http" and not self._deployment.settings.egress.allow_http:
             error = "plain http is not allowed: set egress.allow_http"
-            return _Sent(Answer(Outcome.BLOCKED_ADDRESS, error=error), attempted_at, 0.0)
+            return _Sent(HttpResponse(Outcome.BLOCKED_ADDRESS, error=error), attempted_at, 0.0)
         try:
             head = template.head(
                 event_id=made.event.id,
@@ -213,9 +213,11 @@ class Trial:
                 [problem("event_type", "not_encodable", detail=str(fault))]
             ) from fault
         target = self._gate.make_target(url, row.ca_pem, row.id)
-        done: asyncio.Future[Answer | NotAttempted] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[HttpResponse | NotAttempted] = (
+            asyncio.get_running_loop().create_future()
+        )
 
-        def take(answer: Answer | NotAttempted) -> None:
+        def take(answer: HttpResponse | NotAttempted) -> None:
             if not done.done():
                 done.set_result(answer)
 
