@@ -47,7 +47,7 @@ async def activity(context: Context) -> web.StreamResponse:
     )
 
 
-async def tokens(context: Context) -> web.StreamResponse:
+async def list_tokens(context: Context) -> web.StreamResponse:
     """Shows tokens, and the form of a new one."""
     context.who.require(Role.ADMIN)
     return await _tokens_page(context, {})
@@ -70,7 +70,7 @@ async def _tokens_page(
     )
 
 
-async def token_made(context: Context) -> web.StreamResponse:
+async def create_token(context: Context) -> web.StreamResponse:
     """Create a token and show it once, in the response to this form."""
     context.who.require(Role.ADMIN)
     form_id = context.form.get("form_id", "")
@@ -102,14 +102,14 @@ async def token_made(context: Context) -> web.StreamResponse:
     return await _tokens_page(context, {}, made)
 
 
-async def token_asked(context: Context) -> web.StreamResponse:
+async def confirm_revocation(context: Context) -> web.StreamResponse:
     """Asks before a token is revoked."""
     context.who.require(Role.ADMIN)
     token = await context.operations.tokens.show(context.who, context.part("id"))
     return context.page("token_revoke.html", token=token)
 
 
-async def token_revoked(context: Context) -> web.StreamResponse:
+async def revoke_token(context: Context) -> web.StreamResponse:
     """Revokes a token."""
     await context.operations.tokens.revoke(context.who, context.part("id"))
     return context.go("/tokens", "note.revoked")
@@ -144,9 +144,9 @@ def _written(value: object) -> str:
 
 ROUTES: Final = (
     PageRoute("GET", "/activity", activity),
-    PageRoute("GET", "/tokens", tokens),
-    PageRoute("POST", "/tokens", token_made),
-    PageRoute("GET", "/tokens/{id}/revoke", token_asked),
-    PageRoute("POST", "/tokens/{id}/revoke", token_revoked),
+    PageRoute("GET", "/tokens", list_tokens),
+    PageRoute("POST", "/tokens", create_token),
+    PageRoute("GET", "/tokens/{id}/revoke", confirm_revocation),
+    PageRoute("POST", "/tokens/{id}/revoke", revoke_token),
     PageRoute("GET", "/system", system),
 )

@@ -27,7 +27,7 @@ ATTEMPT_DIGITS_MAX: Final = 6
 _NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
 
 
-async def listed(context: Context) -> web.StreamResponse:
+async def list_deliveries(context: Context) -> web.StreamResponse:
     """Shows the deliveries of all endpoints."""
     found = delivery_id(context)
     if found is not None:
@@ -35,7 +35,7 @@ async def listed(context: Context) -> web.StreamResponse:
     return await _list_page(context, "deliveries.html", None, {})
 
 
-async def listed_of_endpoint(context: Context) -> web.StreamResponse:
+async def list_deliveries_of_endpoint(context: Context) -> web.StreamResponse:
     """Shows the deliveries of one endpoint."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return await _list_page(
@@ -89,7 +89,7 @@ def _carried(context: Context, endpoint_id: str | None) -> str:
     return urlencode({name: value for name, value in given.items() if value is not None})
 
 
-async def shown(context: Context) -> web.StreamResponse:
+async def show_delivery(context: Context) -> web.StreamResponse:
     """Shows one delivery: its attempts, what was sent and came back, why, and what to do."""
     report = await context.operations.delivery_reports.delivery(
         context.who, context.part("id"), attempt_number=_attempt_number(context)
@@ -123,7 +123,7 @@ def _attempt_number(context: Context) -> int | None:
     return int(text)
 
 
-async def acted(context: Context) -> web.StreamResponse:
+async def act(context: Context) -> web.StreamResponse:
     """Resends or cancels one delivery."""
     found = context.part("id")
     if context.part("act") == "cancel":
@@ -133,7 +133,7 @@ async def acted(context: Context) -> web.StreamResponse:
     return context.go(f"/deliveries/{found}", "note.resent")
 
 
-async def asked(context: Context) -> web.StreamResponse:
+async def confirm_resend(context: Context) -> web.StreamResponse:
     """Counts what a filter finds, and asks before all of it is sent once more."""
     context.who.require(Role.OPERATOR)
     wanted, problems = delivery_query(context)
@@ -145,7 +145,7 @@ async def asked(context: Context) -> web.StreamResponse:
     )
 
 
-async def resent(context: Context) -> web.StreamResponse:
+async def resend(context: Context) -> web.StreamResponse:
     """Asks for one more attempt of everything that the filter of the address finds."""
     context.who.require(Role.OPERATOR)
     wanted, problems = delivery_query(context)
@@ -160,10 +160,10 @@ async def resent(context: Context) -> web.StreamResponse:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/deliveries", listed),
-    PageRoute("GET", "/deliveries/resend", asked, seconds=RESEND_SECONDS_MAX),
-    PageRoute("POST", "/deliveries/resend", resent, seconds=RESEND_SECONDS_MAX),
-    PageRoute("GET", "/deliveries/{id}", shown),
-    PageRoute("POST", "/deliveries/{id}/{act:resend|cancel}", acted),
-    PageRoute("GET", "/webhooks/{id}/deliveries", listed_of_endpoint),
+    PageRoute("GET", "/deliveries", list_deliveries),
+    PageRoute("GET", "/deliveries/resend", confirm_resend, seconds=RESEND_SECONDS_MAX),
+    PageRoute("POST", "/deliveries/resend", resend, seconds=RESEND_SECONDS_MAX),
+    PageRoute("GET", "/deliveries/{id}", show_delivery),
+    PageRoute("POST", "/deliveries/{id}/{act:resend|cancel}", act),
+    PageRoute("GET", "/webhooks/{id}/deliveries", list_deliveries_of_endpoint),
 )

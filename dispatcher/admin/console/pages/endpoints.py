@@ -16,7 +16,7 @@ from dispatcher.admin.console.forms import (
     read_endpoint,
     shown_endpoint,
 )
-from dispatcher.admin.console.pages.test_events import send_and_judge
+from dispatcher.admin.console.pages.test_events import send_test_event
 from dispatcher.admin.console.profiles import facts, in_order
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.endpoint import EndpointPage, EndpointsQuery
@@ -24,12 +24,12 @@ from dispatcher.admin.resources.overview import EndpointFigures
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.model import EndpointState
 
-TRIAL_SECONDS_MAX: Final = 90.0
+TEST_SECONDS_MAX: Final = 90.0
 """A form that also sends a test waits for the receiver: its time-out, and some more."""
 _ACTS: Final = ("pause", "resume", "delete")
 
 
-async def listed(context: Context) -> web.StreamResponse:
+async def list_endpoints(context: Context) -> web.StreamResponse:
     """Shows the endpoints with how each fared in the last day; none where the filter cannot be read."""
     problems: dict[str, str] = {}
     page = EndpointPage(items=[], next_cursor=None)
@@ -64,7 +64,7 @@ def _spark(figures: EndpointFigures) -> charts.Bars:
     return charts.spark([(one.ok_count, one.not_ok_count) for one in figures.buckets])
 
 
-async def shown(context: Context) -> web.StreamResponse:
+async def show_endpoint(context: Context) -> web.StreamResponse:
     """Shows one endpoint: settings in short, the last day."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     figures = (await context.operations.overview.of_endpoints(context.who, [endpoint.id]))[
@@ -91,7 +91,7 @@ def profile_facts(context: Context, name: str) -> object:
     return None if profile is None else facts(profile)
 
 
-async def new(context: Context) -> web.StreamResponse:
+async def new_endpoint(context: Context) -> web.StreamResponse:
     """Shows the form of a new endpoint."""
     context.who.require(Role.ADMIN)
     return _form_page(context, {}, {})
@@ -125,7 +125,7 @@ def typed(context: Context) -> dict[str, Any]:
     return {**context.form, "event_types": context.lists.get("event_types", [])}
 
 
-async def made(context: Context) -> web.StreamResponse:
+async def create_endpoint(context: Context) -> web.StreamResponse:
     """Makes an endpoint, sends the test event if asked to, and shows the secret: once."""
     context.who.require(Role.ADMIN)
     if not context.app.forms.take(context.form.get("form_id", "")):
@@ -142,13 +142,13 @@ async def made(context: Context) -> web.StreamResponse:
     except ConflictError as error:
         context.app.forms.forget(context.form.get("form_id", ""))
         return _form_page(context, typed(context), {"name": context.problem(error)}, 409)
-    trial, trial_problem, was_paused = None, None, False
+    test, test_problem, was_paused = None, None, False
     if context.form.get("then") == "test":
         try:
-            trial = await send_and_judge(context, endpoint.id, None, None)
+            test = await send_test_event(context, endpoint.id, None, None)
         except DispatcherError as error:
-            trial_problem = context.problem(error)
-        failed = trial is None or trial.state != "succeeded"
+            test_problem = context.problem(error)
+        failed = test is None or test.state != "succeeded"
         if failed and context.form.get("pause_if_failed"):
             await context.operations.endpoints.pause(context.who, endpoint.id)
             was_paused = True
@@ -156,13 +156,13 @@ async def made(context: Context) -> web.StreamResponse:
         "endpoint_made.html",
         endpoint=endpoint,
         profile=profile_facts(context, endpoint.profile),
-        trial=trial,
-        trial_problem=trial_problem,
+        test=test,
+        test_problem=test_problem,
         was_paused=was_paused,
     )
 
 
-async def settings(context: Context) -> web.StreamResponse:
+async def edit_endpoint(context: Context) -> web.StreamResponse:
     """Shows the form of an endpoint that is there; who may not change it sees the values."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     known = tuple(context.operations.deployment.catalogue.types)
@@ -175,7 +175,7 @@ def _wildcards(types: tuple[str, ...]) -> set[str]:
     return {"*", *(f"{name.partition('.')[0]}.*" for name in types)}
 
 
-async def changed(context: Context) -> web.StreamResponse:
+async def update_endpoint(context: Context) -> web.StreamResponse:
     """Update an endpoint, unless it was changed since the form was shown."""
     context.who.require(Role.ADMIN)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
@@ -198,7 +198,7 @@ async def changed(context: Context) -> web.StreamResponse:
     return context.go(f"/webhooks/{endpoint.id}", "note.saved")
 
 
-async def asked(context: Context) -> web.StreamResponse:
+async def confirm(context: Context) -> web.StreamResponse:
     """Ask for confirmation to pause, resume or delete, with the effect on waiting deliveries."""
     act = context.part("act")
     context.who.require(Role.ADMIN if act == "delete" else Role.OPERATOR)
@@ -214,7 +214,7 @@ async def asked(context: Context) -> web.StreamResponse:
     )
 
 
-async def acted(context: Context) -> web.StreamResponse:
+async def act(context: Context) -> web.StreamResponse:
     """Pauses, resumes or deletes."""
     endpoint_id = context.part("id")
     match context.part("act"):
@@ -231,12 +231,12 @@ async def acted(context: Context) -> web.StreamResponse:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks", listed),
-    PageRoute("GET", "/webhooks/new", new),
-    PageRoute("POST", "/webhooks/new", made, seconds=TRIAL_SECONDS_MAX),
-    PageRoute("GET", "/webhooks/{id}", shown),
-    PageRoute("GET", "/webhooks/{id}/settings", settings),
-    PageRoute("POST", "/webhooks/{id}/settings", changed),
-    PageRoute("GET", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", asked),
-    PageRoute("POST", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", acted),
+    PageRoute("GET", "/webhooks", list_endpoints),
+    PageRoute("GET", "/webhooks/new", new_endpoint),
+    PageRoute("POST", "/webhooks/new", create_endpoint, seconds=TEST_SECONDS_MAX),
+    PageRoute("GET", "/webhooks/{id}", show_endpoint),
+    PageRoute("GET", "/webhooks/{id}/settings", edit_endpoint),
+    PageRoute("POST", "/webhooks/{id}/settings", update_endpoint),
+    PageRoute("GET", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", confirm),
+    PageRoute("POST", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", act),
 )

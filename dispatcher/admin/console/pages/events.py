@@ -15,7 +15,7 @@ from dispatcher.core.errors import InvalidRequestError
 DATA_CHARACTERS_SHOWN: Final = 65_536
 
 
-async def listed(context: Context) -> web.StreamResponse:
+async def list_events(context: Context) -> web.StreamResponse:
     """Shows events, newest first."""
     query, problems = event_query(context)
     page = EventPage(items=[], next_cursor=None)
@@ -34,7 +34,7 @@ async def listed(context: Context) -> web.StreamResponse:
     )
 
 
-async def shown(context: Context) -> web.StreamResponse:
+async def show_event(context: Context) -> web.StreamResponse:
     """Shows one event, and a verdict for each endpoint of its tenant."""
     explained = await context.operations.explanation.explain(context.who, context.part("id"))
     event = explained.event
@@ -80,4 +80,7 @@ def _without_spaces(text: str) -> list[str]:
     return kept
 
 
-ROUTES: Final = (PageRoute("GET", "/events", listed), PageRoute("GET", "/events/{id}", shown))
+ROUTES: Final = (
+    PageRoute("GET", "/events", list_events),
+    PageRoute("GET", "/events/{id}", show_event),
+)

@@ -15,7 +15,7 @@ from dispatcher.core.errors import ConflictError, InvalidRequestError
 _HOUR_SECONDS: Final = 3600
 
 
-async def secret(context: Context) -> web.StreamResponse:
+async def show_secret(context: Context) -> web.StreamResponse:
     """Shows the mask, how receivers verify, and what can be done."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return _page(context, endpoint)
@@ -42,7 +42,7 @@ def _page(
     )
 
 
-async def revealed(context: Context) -> web.StreamResponse:
+async def reveal_secret(context: Context) -> web.StreamResponse:
     """Show the whole secret in the response to this form; the audit log records it."""
     context.who.require(Role.ADMIN)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
@@ -50,7 +50,7 @@ async def revealed(context: Context) -> web.StreamResponse:
     return _page(context, endpoint, revealed=found)
 
 
-async def rotated(context: Context) -> web.StreamResponse:
+async def rotate_secret(context: Context) -> web.StreamResponse:
     """Gives the endpoint a new secret, or stages it, and shows it once."""
     context.who.require(Role.ADMIN)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
@@ -78,7 +78,7 @@ async def rotated(context: Context) -> web.StreamResponse:
     return _page(context, endpoint, rotated=found)
 
 
-async def activated(context: Context) -> web.StreamResponse:
+async def activate_secret(context: Context) -> web.StreamResponse:
     """Switches to the staged secret."""
     context.who.require(Role.ADMIN)
     endpoint_id = context.part("id")
@@ -87,8 +87,8 @@ async def activated(context: Context) -> web.StreamResponse:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks/{id}/secret", secret),
-    PageRoute("POST", "/webhooks/{id}/secret/reveal", revealed),
-    PageRoute("POST", "/webhooks/{id}/secret/rotate", rotated),
-    PageRoute("POST", "/webhooks/{id}/secret/activate", activated),
+    PageRoute("GET", "/webhooks/{id}/secret", show_secret),
+    PageRoute("POST", "/webhooks/{id}/secret/reveal", reveal_secret),
+    PageRoute("POST", "/webhooks/{id}/secret/rotate", rotate_secret),
+    PageRoute("POST", "/webhooks/{id}/secret/activate", activate_secret),
 )

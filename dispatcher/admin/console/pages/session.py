@@ -23,14 +23,14 @@ from dispatcher.admin.console.times import available_names, zone_names
 AUTOMATIC: Final = "auto"
 
 
-async def sign_in(context: Context) -> web.StreamResponse:
+async def sign_in_form(context: Context) -> web.StreamResponse:
     """Return the sign-in form, or a redirect if the user is already signed in."""
     if context.actor is not None:
         return context.go(local_path(context.query("next")))
     return _sign_in_page(context, 200, None)
 
 
-async def signed_in(context: Context) -> web.StreamResponse:
+async def sign_in(context: Context) -> web.StreamResponse:
     """Authenticate the token and open a session."""
     token = context.form.get("token", "").strip()
     peer = context.app.peer(context.request)
@@ -64,12 +64,12 @@ async def sign_out(context: Context) -> web.StreamResponse:
     return answer
 
 
-async def preferences(context: Context) -> web.StreamResponse:
+async def edit_preferences(context: Context) -> web.StreamResponse:
     """Return the form for language, theme and time zone."""
     return context.page("preferences.html", themes=THEMES, zones=zone_names())
 
 
-async def preferred(context: Context) -> web.StreamResponse:
+async def save_preferences(context: Context) -> web.StreamResponse:
     """Save the chosen language, theme and time zone, as far as they are present and valid."""
     answer = context.go(local_path(context.form.get("back")))
     if (language := context.form.get("language")) in NAMES and language is not None:
@@ -103,9 +103,9 @@ async def static(request: web.Request) -> web.Response:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/sign-in", sign_in, everybody=True),
-    PageRoute("POST", "/sign-in", signed_in, everybody=True),
+    PageRoute("GET", "/sign-in", sign_in_form, everybody=True),
+    PageRoute("POST", "/sign-in", sign_in, everybody=True),
     PageRoute("POST", "/sign-out", sign_out),
-    PageRoute("GET", "/preferences", preferences, everybody=True),
-    PageRoute("POST", "/preferences", preferred, everybody=True),
+    PageRoute("GET", "/preferences", edit_preferences, everybody=True),
+    PageRoute("POST", "/preferences", save_preferences, everybody=True),
 )

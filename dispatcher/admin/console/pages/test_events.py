@@ -13,10 +13,10 @@ from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 from dispatcher.core.matching import parse_event_types
 
-TRIAL_SECONDS_MAX: Final = 90.0
+TEST_SECONDS_MAX: Final = 90.0
 
 
-async def send_and_judge(
+async def send_test_event(
     context: Context, endpoint_id: str, event_type: str | None, data: str | None
 ) -> DeliveryWithAttempts:
     """Send a test event and return its delivery with the attempt.
@@ -29,13 +29,13 @@ async def send_and_judge(
     )
 
 
-async def trial(context: Context) -> web.StreamResponse:
+async def new_test(context: Context) -> web.StreamResponse:
     """Shows the form."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return _page(context, endpoint, None, {})
 
 
-async def sent(context: Context) -> web.StreamResponse:
+async def send_test(context: Context) -> web.StreamResponse:
     """Sends, and shows what came of it below the form."""
     context.who.require(Role.OPERATOR)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
@@ -45,7 +45,7 @@ async def sent(context: Context) -> web.StreamResponse:
     sample = _sample(context, event_type)
     data = context.form.get("data", "").strip() or None
     try:
-        result = await send_and_judge(
+        result = await send_test_event(
             context, endpoint.id, event_type, None if data == sample else data
         )
     except InvalidRequestError as error:
@@ -89,6 +89,6 @@ def _page(
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks/{id}/test", trial),
-    PageRoute("POST", "/webhooks/{id}/test", sent, seconds=TRIAL_SECONDS_MAX),
+    PageRoute("GET", "/webhooks/{id}/test", new_test),
+    PageRoute("POST", "/webhooks/{id}/test", send_test, seconds=TEST_SECONDS_MAX),
 )
