@@ -12,6 +12,7 @@ from time import monotonic as system_monotonic
 from typing import Final
 
 from dispatcher.core.errors import TooManyError
+from dispatcher.core.problems import problem
 from dispatcher.core.rate import TokenBucket
 
 KEYS_MAX: Final = 10_000
@@ -71,7 +72,4 @@ class SendLimits:
         """
         wait = self._sends.take(f"{actor_name}\n{endpoint_id}")
         if wait:
-            raise TooManyError(
-                f"too many tests and resends for one endpoint; {SENDS_BURST} at once, then one a second",
-                wait,
-            )
+            raise TooManyError(problem("id", "too_many_sends", burst=SENDS_BURST), wait)

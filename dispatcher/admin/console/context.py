@@ -21,7 +21,7 @@ from dispatcher.admin.console.times import Zone
 from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.core.errors import DispatcherError, NotFoundError
-from dispatcher.core.problems import Problem
+from dispatcher.core.problems import Problem, problem
 
 if TYPE_CHECKING:
     from dispatcher.admin.console.app import ConsoleApp
@@ -85,7 +85,7 @@ class Context:
         """
         value = self.request.match_info[name]
         if len(value) > 128 or not value.isprintable():  # noqa: PLR2004 -- longer than any id
-            raise NotFoundError(self.text("error.no_such_thing"))
+            raise NotFoundError(problem("id", "id_not_found"))
         return value
 
     async def read_form(self) -> None:

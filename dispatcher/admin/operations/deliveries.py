@@ -118,16 +118,16 @@ class DeliveryOperations:
         async with self._database.transaction() as connection:
             row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
             if row.test:
-                raise ConflictError("a test event has one attempt; send another test event")
+                raise ConflictError(problem("id", "test_not_resendable"))
             if row.reason in _WITHOUT_A_BODY:
-                raise ConflictError(f"it has no body ({row.reason}), so there is nothing to send")
+                raise ConflictError(problem("id", "delivery_without_body", reason=row.reason))
             if await load_body(connection, row) is None:
                 if not await body_can_be_made(connection, row.id, row.day):
-                    raise ConflictError("its event's data was erased, so there is nothing to send")
+                    raise ConflictError(problem("id", "event_erased"))
                 self._require_profile(row)
             self._send_limits.take_send(actor.name, row.endpoint_id)
             if not await request_resend(connection, row, actor.name):
-                raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
+                raise ConflictError(problem("id", "endpoint_deleted"))
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
             await write_audit(connection, actor.name, row.tenant, "delivery.resend", row.id, detail)
         return delivery_of(row)
@@ -135,10 +135,7 @@ class DeliveryOperations:
     def _require_profile(self, row: DeliveryDetail) -> None:
         """Require the profile that the missing body of a delivery is made under."""
         if row.profile not in self._profiles:
-            raise ConflictError(
-                f"it has no body yet, because profile {row.profile!r} is not configured."
-                " Restore the profile's file; a waiting delivery is sent then"
-            )
+            raise ConflictError(problem("id", "profile_not_configured", profile=row.profile))
 
     async def resend_matching(
         self,
@@ -234,7 +231,7 @@ class DeliveryOperations:
                 row = _found(
                     await find_delivery(connection, delivery_id, actor.tenant), delivery_id
                 )
-                raise ConflictError(f"it has ended already: {row.state}")
+                raise ConflictError(problem("id", "delivery_ended", state=row.state))
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
             await write_audit(connection, actor.name, row.tenant, "delivery.cancel", row.id, detail)
         return await self.show(actor, delivery_id)
@@ -242,5 +239,5 @@ class DeliveryOperations:
 
 def _found(row: DeliveryDetail | None, delivery_id: str) -> DeliveryDetail:
     if row is None:
-        raise NotFoundError(f"there is no delivery {delivery_id!r}")
+        raise NotFoundError(problem("id", "delivery_not_found", value=delivery_id))
     return row

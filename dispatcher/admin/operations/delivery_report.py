@@ -36,6 +36,7 @@ from dispatcher.core.errors import (
     NotFoundError,
 )
 from dispatcher.core.model import DeliveryState, Reason
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.signing import signed_content
@@ -75,7 +76,7 @@ class DeliveryReports:
         async with self._database.reading() as connection:
             row = await find_delivery(connection, delivery_id, actor.tenant)
             if row is None:
-                raise NotFoundError(f"there is no delivery {delivery_id!r}")
+                raise NotFoundError(problem("id", "delivery_not_found", value=delivery_id))
             attempts = await load_attempts(connection, row)
             context = await load_context(connection, row)
             event = await load_event(connection, row)
@@ -85,7 +86,7 @@ class DeliveryReports:
         chosen = _chosen(attempts, attempt_number)
         profile = self._deployment.profiles.get(row.profile)
         traceparent = None if event is None else event.traceparent
-        request, problem = self._request(
+        request, request_problem = self._request(
             actor, row, chosen, body, endpoint, sealed, profile, traceparent
         )
         schedule = _schedule(context, profile)
@@ -108,12 +109,12 @@ class DeliveryReports:
             resend=_resend(row, context, has_body=body is not None),
             can_cancel=row.state in _OPEN,
             request=request,
-            request_problem=problem,
+            request_problem=request_problem,
         )
 
     def _problem(self, endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> str | None:
-        problem = self._deployment.problem_of(routed_row(endpoint, sealed))
-        return None if problem is None else problem.detail
+        unusable = self._deployment.problem_of(routed_row(endpoint, sealed))
+        return None if unusable is None else unusable.detail
 
     def _request(
         self,
@@ -188,7 +189,7 @@ def _chosen(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDet
     for attempt in attempts:
         if attempt.attempt_number == number:
             return attempt
-    raise NotFoundError(f"there is no attempt {number} of this delivery")
+    raise NotFoundError(problem("attempt", "attempt_not_found", value=number))
 
 
 def _attempt(row: AttemptDetail, actor: Actor) -> ExplainedAttempt:

@@ -77,7 +77,7 @@ class Erasure:
             total = _sum(total, one)
             progress(total.events)
         if event_id is not None and not total.events:
-            raise NotFoundError(f"there is no event {event_id!r}")
+            raise NotFoundError(problem("id", "event_not_found", value=event_id))
         return ErasedEvents(dry_run=dry_run, ids=list(ids)[:SHOWN_MAX], **total._asdict())
 
     async def _found(

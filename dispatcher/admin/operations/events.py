@@ -101,7 +101,9 @@ class Events:
             if known is None and actor.tenant is None:
                 taken = await find_event(connection, event.id or "", None)
         if known is None:
-            raise ConflictError(f"the id {event.id!r} is taken by an event {_owner(taken)}")
+            raise ConflictError(
+                problem("id", "event_id_in_use", value=event.id, owner=_owner(taken))
+            )
         return event_of(known), published is not None
 
     async def page(
@@ -172,7 +174,7 @@ class Events:
                 await write_audit(connection, actor.name, tenant, "event.release", event_id, {})
         if tenant is None:
             await self.show(actor, event_id)
-            raise ConflictError(f"the event {event_id} is not quarantined")
+            raise ConflictError(problem("id", "event_not_quarantined", value=event_id))
         renumbered = await EventNumbers(self._database).renumber([event_id])
         return await self.show(actor, renumbered.get(event_id, event_id))
 
@@ -185,7 +187,7 @@ class Events:
         async with self._database.reading() as connection:
             event = await find_event(connection, event_id, actor.tenant)
             if event is None:
-                raise NotFoundError(f"there is no event {event_id!r}")
+                raise NotFoundError(problem("id", "event_not_found", value=event_id))
             deliveries = await deliveries_of_event(connection, event)
         return EventWithDeliveries(
             **event_values(event), deliveries=[delivery_of(row) for row in deliveries]

@@ -16,6 +16,7 @@ from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
+from dispatcher.core.problems import problem
 from dispatcher.store import endpoints as store
 from dispatcher.store.delivery_details import DeliveryDetail, deliveries_of_event
 from dispatcher.store.endpoints import RoutedEndpoint, saved_endpoints
@@ -58,7 +59,7 @@ class Explainer:
         async with self._database.reading() as connection:
             event = await find_event(connection, event_id, actor.tenant)
             if event is None:
-                raise NotFoundError(f"there is no event {event_id!r}")
+                raise NotFoundError(problem("id", "event_not_found", value=event_id))
             deliveries = {
                 row.endpoint_id: row for row in await deliveries_of_event(connection, event)
             }
@@ -71,10 +72,10 @@ class Explainer:
             }
             now = self._clock.now()
         problems = {
-            endpoint.id: problem.detail
+            endpoint.id: unusable.detail
             for endpoint in endpoints
             if endpoint.id in saved
-            and (problem := self._deployment.problem_of(saved[endpoint.id])) is not None
+            and (unusable := self._deployment.problem_of(saved[endpoint.id])) is not None
         }
         came_at = event.accepted_at or event.inserted_at
         verdicts = [

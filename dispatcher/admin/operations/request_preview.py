@@ -7,6 +7,7 @@ from dispatcher import __version__
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.core.addresses import DATABASE_PORTS, PortPolicy
 from dispatcher.core.errors import ConflictError, ProfileError, SecretError
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
@@ -39,7 +40,7 @@ def request_template(
         or (profile.several_signatures and one.expires_at is not None and one.expires_at > now)
     ]
     if not signing and not profile.secret.nullable:
-        raise ConflictError(f"the endpoint has no secret, and {profile.name} always signs")
+        raise ConflictError(problem("secret", "secret_missing", profile=profile.name))
     try:
         opened = [
             Secret(deployment.keys().open(one.sealed, owner=row.id, key_id=one.key_id))
@@ -54,4 +55,4 @@ def request_template(
             signer=Signer(profile, opened) if opened else None,
         )
     except (SecretError, ProfileError) as error:
-        raise ConflictError(str(error)) from error
+        raise ConflictError(problem("id", "endpoint_unusable", detail=str(error))) from error

@@ -3,6 +3,7 @@
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
+from dispatcher.core.problems import problem
 from dispatcher.maintenance.retention import Action, PartitionStep, Retention, days_of, planned
 from dispatcher.store.audit import write_audit
 from dispatcher.store.partitions import Partitions
@@ -22,7 +23,7 @@ class HistoryEnd:
             NotFoundError: the actor is bound to a tenant, and history is everybody's.
         """
         if actor.tenant is not None:
-            raise NotFoundError("retention is not to be seen from within a tenant")
+            raise NotFoundError(problem("tenant", "all_tenants_only"))
         actor.require(Role.ADMIN)
         days = days_of(self._deployment.settings.retention)
         audit_lines = await self._history.old_audit_lines(days.audit)

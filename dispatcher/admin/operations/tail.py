@@ -26,6 +26,7 @@ from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
 from dispatcher.admin.resources.delivery import RecordedAttempt
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError
+from dispatcher.core.problems import problem
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
 from dispatcher.store.delivery_details import NewAttempt, read_tail_attempts
@@ -129,9 +130,7 @@ class Tail:
         """
         viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id, bodies=actor.may(Role.OPERATOR))
         if len(self._viewers) >= VIEWERS_MAX:
-            raise TooManyError(
-                f"{VIEWERS_MAX} people watch already; reload the list instead, or try again later"
-            )
+            raise TooManyError(problem("tail", "too_many_viewers", maximum=VIEWERS_MAX))
         self._viewers.add(viewer)
         self._watched.set()
         try:

@@ -100,12 +100,10 @@ class EventTester:
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         profile = self._deployment.profiles.get(row.profile)
         if profile is None:
-            raise ConflictError(
-                f"the profile {row.profile} of this endpoint is not configured any more"
-            )
-        problem = self._deployment.problem_of(store.routed_row(row, sealed))
-        if problem is not None and problem.problem not in _SHOWN_BY_AN_ATTEMPT:
-            raise ConflictError(f"nothing can be sent to this endpoint: {problem.detail}")
+            raise ConflictError(problem("profile", "profile_not_configured", profile=row.profile))
+        unusable = self._deployment.problem_of(store.routed_row(row, sealed))
+        if unusable is not None and unusable.problem not in _SHOWN_BY_AN_ATTEMPT:
+            raise ConflictError(problem("id", "endpoint_unusable", detail=unusable.detail))
         made = await self._make(row, profile, event_type, data)
         inserted_at = made.event.inserted_at
         unix_ms = ids.delivery_unix_ms(inserted_at, inserted_at.date())

@@ -20,6 +20,7 @@ from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import DeliveryPage
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
+from dispatcher.core.problems import problem
 
 RESEND_SECONDS_MAX: Final = 120.0
 BODY_CHARACTERS_SHOWN: Final = 65_536
@@ -119,7 +120,7 @@ def _attempt_number(context: Context) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or len(text) > ATTEMPT_DIGITS_MAX:
-        raise NotFoundError(context.text("error.no_such_thing"))
+        raise NotFoundError(problem("attempt", "attempt_not_found", value=text))
     return int(text)
 
 
