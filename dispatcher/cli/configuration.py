@@ -40,7 +40,8 @@ def export(
         from dispatcher.admin.operations.apply import Configuration
         from dispatcher.cli.declaration import write_toml
 
-        endpoints = await Configuration(session.deployment).export(session.actor, tenant=tenant)
+        declared = await Configuration(session.deployment).export(session.actor, tenant=tenant)
+        endpoints = [one.model_dump(exclude_unset=True) for one in declared]
         if as_json:
             say_json({"endpoints": endpoints})
         else:

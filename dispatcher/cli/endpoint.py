@@ -45,7 +45,8 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        answer = await Endpoints(session.deployment).create(session.actor, fields)
+        endpoints = Endpoints(session.deployment)
+        answer = await endpoints.create(session.actor, endpoints.read_new(session.actor, fields))
         _warn(answer)
         say_object(answer, as_json=as_json)
 
@@ -112,7 +113,9 @@ def update(context: typer.Context, endpoint_id: Id, fields: Fields, as_json: Jso
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        answer = await Endpoints(session.deployment).update(session.actor, endpoint_id, fields)
+        endpoints = Endpoints(session.deployment)
+        change = await endpoints.read_change(session.actor, endpoint_id, fields)
+        answer = await endpoints.update(session.actor, endpoint_id, change)
         _warn(answer)
         say_object(answer, as_json=as_json)
 

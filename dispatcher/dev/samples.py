@@ -78,7 +78,8 @@ async def ensure_endpoints(
         found = (await endpoints.page(actor, EndpointsQuery(tenant=TENANT, name=sample.name))).items
         if found:
             endpoint_id = found[0].id
-            await endpoints.update(actor, endpoint_id, fields)
+            change = await endpoints.read_change(actor, endpoint_id, fields)
+            await endpoints.update(actor, endpoint_id, change)
             if found[0].state == "disabled":
                 await endpoints.resume(actor, endpoint_id)
             secret = (await Rotation(deployment).reveal(actor, endpoint_id)).secret
@@ -90,7 +91,8 @@ async def ensure_endpoints(
             }
             if sample.retry_schedule_seconds is not None:
                 fields["retry_schedule_seconds"] = list(sample.retry_schedule_seconds)
-            secret = (await endpoints.create(actor, {**fields, "tenant": TENANT})).secret
+            new = endpoints.read_new(actor, {**fields, "tenant": TENANT})
+            secret = (await endpoints.create(actor, new)).secret
         secrets: Sequence[str] = [] if secret is None else [secret]
         behaviour = Behaviour(fail_first=sample.fail_first)
         routes[sample.path] = ReceiverRoute(

@@ -13,6 +13,7 @@ from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
 from tests.admin.serving import Api, Reply
+from tests.support.endpoints import create_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -71,8 +72,10 @@ class Things(NamedTuple):
 
 async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     actor = Actor(name="cli:test", tenant=tenant)
-    endpoint = await api.operations.endpoints.create(
-        actor, {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]}
+    endpoint = await create_endpoint(
+        api.operations.endpoints,
+        actor,
+        {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]},
     )
     token = await api.operations.tokens.create(actor, NewToken.of(name="theirs", role="viewer"))
     now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition

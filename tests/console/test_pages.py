@@ -12,6 +12,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 from tests.console.conftest import ADMIN_TOKEN, ALL, Client, Served
 from tests.support.daemon import free_port
+from tests.support.endpoints import create_endpoint
 from tests.support.story import Story
 
 pytestmark = pytest.mark.postgres
@@ -30,7 +31,7 @@ ADMIN_PAGES = ("/webhooks/new", "/activity", "/tokens")
 
 async def made(served: Served, **fields: Any) -> ChangedEndpoint:
     given = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
-    return await served.operations.endpoints.create(ALL, given | fields)
+    return await create_endpoint(served.operations.endpoints, ALL, given | fields)
 
 
 async def test_every_page_asks_for_a_session_and_goes_on_to_where_one_wanted(

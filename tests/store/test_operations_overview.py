@@ -16,6 +16,7 @@ from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFai
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
+from tests.support.endpoints import create_endpoint, update_endpoint
 from tests.support.story import ACME, ALL
 
 pytestmark = pytest.mark.postgres
@@ -28,7 +29,7 @@ async def make(deployment: Deployment, name: str, tenant: str = "default") -> st
         "url": "https://example.com/",
         "event_types": ["order.*"],
     }
-    return str((await Endpoints(deployment).create(ALL, fields)).id)
+    return str((await create_endpoint(Endpoints(deployment), ALL, fields)).id)
 
 
 def counted(subject: str, ok: int, refused: int = 0, *, seconds: float = 0.1) -> TrafficRow:
@@ -169,9 +170,9 @@ async def test_what_waits_for_an_endpoint_is_counted(
 async def test_a_change_of_an_older_version_is_refused(deployment: Deployment) -> None:
     endpoints, endpoint = Endpoints(deployment), await make(deployment, "a")
     tag = (await endpoints.show(ALL, endpoint)).etag
-    newer = (await endpoints.update(ALL, endpoint, {"name": "b"}, if_match=tag)).etag
+    newer = (await update_endpoint(endpoints, ALL, endpoint, {"name": "b"}, if_match=tag)).etag
     with pytest.raises(PreconditionFailedError):
-        await endpoints.update(ALL, endpoint, {"name": "c"}, if_match=tag)
+        await update_endpoint(endpoints, ALL, endpoint, {"name": "c"}, if_match=tag)
     with pytest.raises(PreconditionFailedError):
         await endpoints.delete(ALL, endpoint, if_match=tag)
     assert (await endpoints.show(ALL, endpoint)).name == "b"

@@ -19,6 +19,7 @@ from dispatcher.core.errors import ConflictError, ForbiddenError, NotFoundError
 from dispatcher.store.leases import Leases
 from dispatcher.store.pool import Database
 from dispatcher.store.secrets import Secrets
+from tests.support.endpoints import create_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -51,7 +52,7 @@ async def make(deployment: Deployment, count: int) -> dict[str, str]:
     made = {}
     for number in range(count):
         fields = {"name": f"e{number}", "url": "https://example.com/", "event_types": ["*"]}
-        endpoint = await Endpoints(deployment).create(ALL, fields)
+        endpoint = await create_endpoint(Endpoints(deployment), ALL, fields)
         made[endpoint.id] = str(endpoint.secret)
     return made
 

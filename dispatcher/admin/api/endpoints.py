@@ -36,7 +36,8 @@ async def create_endpoint(
     Only this response holds its whole secret. A name is unique in its tenant, so creating an endpoint
     twice is safe: the second call is rejected with 409.
     """
-    made = await call.operations.endpoints.create(call.actor, fields)
+    endpoints = call.operations.endpoints
+    made = await endpoints.create(call.actor, endpoints.read_new(call.actor, fields))
     return _versioned(made, {"Location": f"{PREFIX}/endpoints/{made.id}"})
 
 
@@ -60,11 +61,9 @@ async def change_endpoint(
     changed meanwhile. The profile and the tenant never change (409); the secret is changed by
     rotating it.
     """
-    return _versioned(
-        await call.operations.endpoints.update(
-            call.actor, call.id, fields, if_match=await _wanted_version(call)
-        )
-    )
+    endpoints, version = call.operations.endpoints, await _wanted_version(call)
+    change = await endpoints.read_change(call.actor, call.id, fields)
+    return _versioned(await endpoints.update(call.actor, call.id, change, if_match=version))
 
 
 async def delete_endpoint(call: Call) -> ApiResponse:

@@ -29,9 +29,12 @@ from dispatcher.admin.resources.endpoint import (
     SETTINGS,
     AppliedDeclaration,
     AppliedEndpoint,
+    DeclaredEndpoint,
     Endpoint,
+    EndpointChange,
     EndpointsQuery,
     FieldChange,
+    NewEndpoint,
 )
 from dispatcher.admin.resources.endpoint import EndpointAction as Action
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
@@ -55,11 +58,11 @@ class ApplyStep(NamedTuple):
     tenant: str
     name: str
     before: Endpoint | None
-    fields: Mapping[str, Any]
-    """The members of `create`, or those that `update` changes."""
-    secret: str | None
-    """A new secret; None: it stays as it is."""
     changes: dict[str, FieldChange]
+    new: NewEndpoint | None = None
+    change: EndpointChange | None = None
+    secret: str | None = None
+    """A new secret of an existing endpoint; None: it stays as it is."""
 
 
 class Configuration:
@@ -70,7 +73,7 @@ class Configuration:
         self._endpoints = Endpoints(deployment)
         self._rotation = Rotation(deployment)
 
-    async def export(self, actor: Actor, *, tenant: str | None = None) -> list[Mapping[str, Any]]:
+    async def export(self, actor: Actor, *, tenant: str | None = None) -> list[DeclaredEndpoint]:
         """Return every endpoint as it would be declared, by tenant and name; defaults are left out.
 
         Raises:
@@ -162,7 +165,7 @@ class Configuration:
         for tenant, name in sorted(there):
             if tenant in tenants and (tenant, name) not in named:
                 action = Action.DELETE if prune else Action.LEFT
-                steps.append(ApplyStep(action, tenant, name, there[tenant, name], {}, None, {}))
+                steps.append(ApplyStep(action, tenant, name, there[tenant, name], {}))
         return steps
 
     async def _step(
@@ -187,15 +190,15 @@ class Configuration:
         if before is None:
             if problems or declared is None:
                 return None, problems
-            new = {"tenant": tenant, "profile": fields["profile"], **settings_of(declared)}
-            if reference:
-                new["secret"] = text
+            given = {"tenant": tenant, "profile": declared.profile, **settings_of(declared)}
             shown = {
-                field: FieldChange({"from": None, "to": _shown(field, new[field])}) for field in new
+                field: FieldChange({"from": None, "to": _shown(field, value)})
+                for field, value in given.items()
             }
             if reference:
+                declared = declared.model_copy(update={"secret": text})
                 shown["secret"] = {"from": None, "to": reference}
-            return ApplyStep(Action.CREATE, tenant, name, None, new, None, shown), []
+            return ApplyStep(Action.CREATE, tenant, name, None, shown, new=declared), []
         if before.profile != fields["profile"]:
             problems.append(problem("profile", "profile_fixed", profile=before.profile))
         if reference == UNSIGNED and before.secret is not None:
@@ -215,7 +218,8 @@ class Configuration:
         else:
             text = None
         action = Action.UPDATE if shown else Action.UNCHANGED
-        return ApplyStep(action, tenant, name, before, changed, text, shown), []
+        change = EndpointChange.of(**changed) if changed else None
+        return ApplyStep(action, tenant, name, before, shown, change=change, secret=text), []
 
     async def _is_current(self, endpoint_id: str, text: str) -> bool:
         """Return whether this is the secret that signs now."""
@@ -232,8 +236,8 @@ class Configuration:
 
     async def _take(self, actor: Actor, step: ApplyStep) -> tuple[str | None, list[str]]:
         """Makes one endpoint as it is to be; returns its id and warnings."""
-        if step.action is Action.CREATE:
-            made = await self._endpoints.create(actor, step.fields)
+        if step.new is not None:
+            made = await self._endpoints.create(actor, step.new)
             return made.id, [f"{step.name}: {warning}" for warning in made.warnings]
         if step.before is None:
             return None, []
@@ -244,9 +248,9 @@ class Configuration:
             await self._endpoints.delete(actor, endpoint_id, if_match=etag)
             return endpoint_id, []
         warnings: list[str] = []
-        if step.fields:
-            answer = await self._endpoints.update(actor, endpoint_id, step.fields, if_match=etag)
-            warnings = [f"{step.name}: {warning}" for warning in answer.warnings]
+        if step.change is not None:
+            updated = await self._endpoints.update(actor, endpoint_id, step.change, if_match=etag)
+            warnings = [f"{step.name}: {warning}" for warning in updated.warnings]
         if step.secret is not None:
             profile = self._deployment.profiles[step.before.profile]
             # Where a request has room for one signature the new secret takes over at once: the
@@ -286,7 +290,7 @@ def _shown(field: str, value: Any) -> Any:  # noqa: ANN401 -- as the field is
     return dict.fromkeys(value, secret.MASK) if field == "headers" and value else value
 
 
-def _declared(endpoint: Endpoint) -> dict[str, Any]:
+def _declared(endpoint: Endpoint) -> DeclaredEndpoint:
     declared: dict[str, Any] = {
         name: getattr(endpoint, name) for name in ("tenant", "name", "url", "profile")
     }
@@ -295,4 +299,6 @@ def _declared(endpoint: Endpoint) -> dict[str, Any]:
             declared[field] = getattr(endpoint, field)
     if endpoint.secret is None:
         declared["secret"] = UNSIGNED
-    return declared
+    return DeclaredEndpoint.model_construct(
+        **declared
+    )  # rows are trusted: they are shown as they are

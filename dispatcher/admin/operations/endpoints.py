@@ -25,9 +25,11 @@ from dispatcher.admin.resources.endpoint import (
     SETTINGS,
     ChangedEndpoint,
     Endpoint,
+    EndpointChange,
     EndpointPage,
     EndpointProblem,
     EndpointsQuery,
+    NewEndpoint,
     WaitingDeliveries,
     etag_of,
 )
@@ -76,11 +78,21 @@ class Endpoints:
         self._deployment = deployment
         self._database = deployment.database
 
-    async def create(self, actor: Actor, fields: Mapping[str, object]) -> ChangedEndpoint:
+    def read_new(self, actor: Actor, fields: Mapping[str, object]) -> NewEndpoint:
+        """Return a new endpoint from the members of a body, a form or a command.
+
+        Raises:
+            InvalidRequestError: every problem, also of the rules of the profile and the settings.
+        """
+        new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
+        if new is None:
+            raise InvalidRequestError(problems)
+        return new
+
+    async def create(self, actor: Actor, endpoint: NewEndpoint) -> ChangedEndpoint:
         """Create an endpoint and return it with its whole secret.
 
-        `fields` are the unvalidated members of `NewEndpoint`: their rules depend on the profile. An
-        omitted `secret` is generated; null creates an unsigned endpoint.
+        An omitted `secret` is generated; null creates an unsigned endpoint.
 
         Raises:
             ForbiddenError: no admin. InvalidRequestError: every fault. ConflictError: the name is
@@ -88,9 +100,7 @@ class Endpoints:
         """
         actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
-        new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
-        if new is None:
-            raise InvalidRequestError(problems)
+        new = self.read_new(actor, endpoint.given())
         tenant, profile = new.tenant, self._deployment.profiles[new.profile]
         allowed_tenant(actor, tenant)
         chosen = None if new.secret is None else Secret(new.secret)
@@ -205,23 +215,49 @@ class Endpoints:
             oldest_due_at=time_text(row.oldest_due_at),
         )
 
+    async def read_change(
+        self, actor: Actor, endpoint_id: str, fields: Mapping[str, object]
+    ) -> EndpointChange:
+        """Return a change of an endpoint from the members of a body, a form or a command.
+
+        Raises:
+            InvalidRequestError: every problem, also of the rules of the profile and the settings.
+            NotFoundError: no such endpoint. ConflictError: another profile or tenant was given, which
+            never change.
+        """
+        async with self._database.reading() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
+            )
+        change = self._change(row, fields)
+        for field, present in (("profile", row.profile), ("tenant", row.tenant)):
+            if fields.get(field, present) != present:
+                raise ConflictError(problem(field, "fixed_field", name=field))
+        return change
+
+    def _change(self, row: EndpointDetail, fields: Mapping[str, object]) -> EndpointChange:
+        profile = self._deployment.profiles.get(row.profile)
+        change, problems = read_change(fields, profile, self._deployment)
+        if change is None:
+            raise InvalidRequestError(problems)
+        return change
+
     async def update(
         self,
         actor: Actor,
         endpoint_id: str,
-        fields: Mapping[str, object],
+        change: EndpointChange,
         *,
         if_match: str | None = None,
     ) -> ChangedEndpoint:
         """Change the given fields and return the endpoint.
 
-        `fields` are the unvalidated members of `EndpointChange`. `if_match` is the `etag` of the
-        endpoint that the change was made from; None: any.
+        `if_match` is the `etag` of the endpoint that the change was made from; None: any.
 
         Raises:
-            ForbiddenError: no admin. InvalidRequestError: every fault. NotFoundError: no such
-            endpoint. ConflictError: the name is taken; or another profile or tenant was given,
-            which never change. PreconditionFailedError: it has changed since.
+            ForbiddenError: no admin. InvalidRequestError: every problem. NotFoundError: no such
+            endpoint. ConflictError: the name is in use. PreconditionFailedError: it has changed
+            since.
         """
         actor.require(Role.ADMIN)
         async with self._database.transaction() as connection:
@@ -230,13 +266,7 @@ class Endpoints:
                 endpoint_id,
             )
             _require_version(row, if_match)
-            profile = self._deployment.profiles.get(row.profile)
-            change, problems = read_change(fields, profile, self._deployment)
-            if change is None:
-                raise InvalidRequestError(problems)
-            for field, present in (("profile", row.profile), ("tenant", row.tenant)):
-                if fields.get(field, present) != present:
-                    raise ConflictError(problem(field, "fixed_field", name=field))
+            change = self._change(row, change.given())
             before = {field: getattr(row, field) for field in SETTINGS}
             after = before | settings_of(change)
             changed = [field for field in SETTINGS if after[field] != before[field]]

@@ -135,7 +135,8 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
         context.app.forms.forget(context.form.get("form_id", ""))
         return _form_page(context, typed(context), problems, 422)
     try:
-        endpoint = await context.operations.endpoints.create(context.who, fields)
+        endpoints = context.operations.endpoints
+        endpoint = await endpoints.create(context.who, endpoints.read_new(context.who, fields))
     except InvalidRequestError as error:
         context.app.forms.forget(context.form.get("form_id", ""))
         return _form_page(context, typed(context), problems_by_field(context, error.problems), 422)
@@ -188,9 +189,10 @@ async def update_endpoint(context: Context) -> web.StreamResponse:
     if problems:
         return _form_page(context, values, problems, 422)
     try:
-        await context.operations.endpoints.update(
-            context.who, endpoint.id, fields, if_match=context.form.get("version") or None
-        )
+        endpoints = context.operations.endpoints
+        change = await endpoints.read_change(context.who, endpoint.id, fields)
+        version = context.form.get("version") or None
+        await endpoints.update(context.who, endpoint.id, change, if_match=version)
     except InvalidRequestError as error:
         return _form_page(context, values, problems_by_field(context, error.problems), 422)
     except ConflictError as error:
