@@ -115,7 +115,7 @@ class DatabaseSettings(Section):
 
 
 class IntakeSettings(Section):
-    """How committed events are noticed and taken."""
+    """How committed events are polled and claimed."""
 
     notify: bool = True
     poll_seconds: Seconds = 1.0

@@ -31,7 +31,7 @@ _ENDPOINT_NUMBERS = statement("endpoint_numbers")
 _DELIVERIES_OF_EVENTS = statement("delivery_page_of_events")
 _DELIVERY_FIND = statement("delivery_find")
 _DELIVERY_CONTEXT = statement("delivery_context")
-_EVENT_DELIVERIES = statement("event_deliveries")
+_DELIVERIES_OF_EVENT = statement("delivery_list_of_event")
 
 EVENT_DELIVERIES_MAX = 1000
 FEW_ENDPOINTS = 8
@@ -172,7 +172,9 @@ async def deliveries_of_event(connection: "Reach", event: EventDetail) -> list[D
         return []
     span = span_of_event(event.inserted_at, event.day, event.id)
     return delivery_details(
-        await connection.fetch(_EVENT_DELIVERIES, event.id, event.day, EVENT_DELIVERIES_MAX, *span)
+        await connection.fetch(
+            _DELIVERIES_OF_EVENT, event.id, event.day, EVENT_DELIVERIES_MAX, *span
+        )
     )
 
 

@@ -22,12 +22,12 @@ _DELIVERY_CANCEL = statement("delivery_cancel")
 
 
 async def notify_dispatchers(connection: "Reach") -> None:
-    """Lets dispatchers look, once the transaction has committed, for what people asked."""
+    """Notify the dispatchers of people's requests, once the transaction has committed."""
     await connection.execute(_CONTROL_NOTIFY)
 
 
 async def request_resend(connection: "Reach", delivery: "DeliveryDetail", actor: str) -> bool:
-    """Asks for one more attempt; returns whether the endpoint is still there."""
+    """Request one more attempt; return whether the endpoint still exists."""
     asked = await connection.fetchval(
         _DELIVERY_RESEND,
         uuid_of(delivery.id),
@@ -41,7 +41,7 @@ async def request_resend(connection: "Reach", delivery: "DeliveryDetail", actor:
 
 
 async def count_resendable(connection: "Reach", deliveries: "Sequence[DeliveryDetail]") -> int:
-    """Return how many of the deliveries have their endpoint and body still."""
+    """Return how many of the deliveries still have their endpoint and body."""
     await connection.execute(PLAN_FOR_VALUES)
     count = await connection.fetchval(
         _DELIVERIES_RESENDABLE,
@@ -56,7 +56,7 @@ async def count_resendable(connection: "Reach", deliveries: "Sequence[DeliveryDe
 async def request_resends(
     connection: "Reach", deliveries: "Sequence[DeliveryDetail]", actor: str
 ) -> int:
-    """Asks for one more attempt of each whose endpoint and body are still there; returns how many."""
+    """Request one more attempt of each that still has its endpoint and body; return the count."""
     await connection.execute(PLAN_FOR_VALUES)
     asked = await connection.fetchval(
         _DELIVERIES_RESEND,
@@ -72,7 +72,7 @@ async def request_resends(
 
 
 async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:
-    """Ends an open delivery; returns whether it was open."""
+    """Cancel an open delivery; return whether it was open."""
     ended = await connection.fetchval(_DELIVERY_CANCEL, uuid_of(delivery_id), actor)
     await notify_dispatchers(connection)
     return ended is not None

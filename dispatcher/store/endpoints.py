@@ -172,7 +172,7 @@ class WaitingRow(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How an endpoint's deliveries stand."""
+    """An endpoint's deliveries by state."""
 
     endpoint_id: str
     delivered: int
@@ -347,7 +347,7 @@ class Endpoints:
         return [DownEndpoint(*row) for row in rows]
 
     async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
-        """Forgets the failures of endpoints that have succeeded again; raises an event for those warned of."""
+        """Clear the failures of endpoints that have succeeded again; raise an event for those warned of."""
         await self._database.execute(_CLEAR, list(endpoint_ids))
 
 
@@ -369,7 +369,7 @@ async def read_waiting(
 async def read_progress(
     database: "Database", endpoint_ids: Sequence[str], since: datetime
 ) -> list[Progress]:
-    """Return how the deliveries made since then stand, for endpoints that have any."""
+    """Return the counts of the deliveries made since then, for endpoints that have any."""
     day = since.astimezone(UTC).date()
     async with database.transaction() as connection:
         await connection.execute(PLAN_FOR_VALUES)

@@ -43,7 +43,7 @@ SLICE_ROWS = 20_000
 
 
 class EventKey(NamedTuple):
-    """What an accepted event and its deliveries are found by."""
+    """The key of an accepted event and of its deliveries."""
 
     day: date
     id: str
@@ -75,7 +75,7 @@ class EventDetail(NamedTuple):
 
 
 class Erased(NamedTuple):
-    """What was taken away of one event."""
+    """The contents of one event that were erased, as counts."""
 
     events: int
     bodies: int
@@ -123,7 +123,7 @@ async def load_event(connection: "Reach", delivery: "DeliveryDetail") -> EventDe
 
 
 async def record_test_event(connection: "Reach", values: Sequence[object]) -> None:
-    """Records a test event with its one attempt; values in the order of the statement."""
+    """Record a test event with its one attempt; the values are in the order of the statement."""
     await connection.execute(_RECORD_TEST, *values)
 
 
@@ -180,7 +180,7 @@ async def days_of_event(connection: "Reach", event_id: str, tenant: str | None) 
 
 
 async def count_erasable(connection: "Reach", event_id: str, tenant: str | None) -> Erased:
-    """Return what erasing this id would take away."""
+    """Return what erasing this id would remove."""
     days = await days_of_event(connection, event_id, tenant)
     spans = [span_of_event(day.inserted_at, day.day, event_id) for day in days]
     await connection.execute(PLAN_FOR_VALUES)

@@ -50,7 +50,7 @@ _EVENT_PUBLISH = statement("outbox_insert")
 _EVENT_PUBLISH_LIMITS = statement("outbox_insert_limits")
 _EVENTS_QUARANTINED = statement("outbox_page_quarantined")
 _RELEASE = statement("outbox_release")
-_ERASE_WAITING = statement("event_erase_waiting")
+_ERASE_WAITING = statement("outbox_erase")
 
 SCAN_POSITIONS = 100_000
 """Positions that one statement scans for tenants; some 20 ms each."""
@@ -403,7 +403,7 @@ class Outbox:
 
 
 async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:
-    """Inserts into the outbox; returns the id, None where it is known. Values in the statement's order."""
+    """Insert into the outbox; return the id, None where it is known. Values in the statement's order."""
     await connection.execute(_EVENT_PUBLISH_LIMITS)
     event_id: str | None = await connection.fetchval(_EVENT_PUBLISH, *values)
     return event_id
@@ -425,5 +425,5 @@ async def release_event(connection: "Reach", event_id: str, tenant: str | None) 
 
 
 async def erase_waiting_event(connection: "Reach", event_id: str, tenant: str | None) -> int:
-    """Takes a waiting event out of the outbox, blanked; returns how many there were."""
+    """Move a waiting event from the outbox to history, without its contents; return the count."""
     return int(await connection.fetchval(_ERASE_WAITING, event_id, tenant))

@@ -70,7 +70,7 @@ class Partitions:
         return {row["day"]: row["unfinished"] for row in rows}
 
     async def drop(self, table: str, day: date) -> str:
-        """Drops a day, and returns `dropped`, `emptied`, `unfinished`, `needed`, `gone` or `busy`.
+        """Drop a day, and return `dropped`, `emptied`, `unfinished`, `needed`, `gone` or `busy`.
 
         Raises:
             StoreUnavailableError: a lock was not to be had in 200 ms, or the database is away.
@@ -79,7 +79,7 @@ class Partitions:
             return str(await connection.fetchval(_DROP, table, day))
 
     async def empty_attempts(self, day: date) -> str:
-        """Empties a day of attempts, and returns `emptied`, `unfinished`, `gone` or `busy`.
+        """Empty a day of attempts, and return `emptied`, `unfinished`, `gone` or `busy`.
 
         Raises:
             StoreUnavailableError: a lock was not to be had in 200 ms, or the database is away.
@@ -88,7 +88,7 @@ class Partitions:
             return str(await connection.fetchval(_EMPTY_ATTEMPTS, day))
 
     async def forget_audit(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of old lines of the audit log; returns how many."""
+        """Delete a slice of old entries of the audit log; return the count."""
         return int(await self._database.fetch_value(_AUDIT_FORGET, days, rows_max))
 
     async def old_audit_lines(self, days: int) -> int:

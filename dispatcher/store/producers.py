@@ -25,7 +25,7 @@ async def may_act_as_producer(connection: "Reach") -> bool:
 
 
 async def producer_insert_problem(connection: "Reach") -> str | None:
-    """Inserts events as `dispatcher_producer` and rolls back; returns why that fails, None if it works."""
+    """Insert events as `dispatcher_producer` and roll back; return why that fails, None if it works."""
     transaction = connection.transaction()  # a savepoint, where the caller has a transaction
     await transaction.start()
     try:

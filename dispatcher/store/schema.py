@@ -49,7 +49,7 @@ class Schema:
         self._database = database
 
     async def require(self) -> None:
-        """Checks that the schema is what this version needs.
+        """Check that the schema is what this version needs.
 
         Raises:
             SchemaError: it is absent, too old, too new, or the database is not UTF-8.
@@ -71,7 +71,7 @@ class Schema:
             return False
 
     async def make_partitions(self, days_ahead: int) -> int:
-        """Makes the day partitions that are missing; returns how many.
+        """Create the missing day partitions; return the count.
 
         Raises:
             SchemaError: they cannot be made, by this role or at all; the text has the reason.
@@ -96,7 +96,7 @@ class Schema:
             return await missing_partitions(connection, days_ahead, with_waiting=with_waiting)
 
     async def sweep_replicas(self) -> None:
-        """Forgets replicas whose lease ended long ago."""
+        """Delete replicas whose lease ended long ago."""
         await self._database.execute(_SWEEP)
 
 
@@ -117,5 +117,5 @@ async def schema_mark(connection: "Reach") -> str | None:
 
 
 async def mark_schema(connection: "Reach") -> None:
-    """Marks the schema as one that `dispatcher dev` made."""
+    """Mark the schema as one that `dispatcher dev` made."""
     await connection.execute(_SCHEMA_MARK_DEV)

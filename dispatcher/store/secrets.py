@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 _UNDER_OTHER_KEYS = statement("endpoint_secret_page_of_other_keys")
 _COUNT = statement("endpoint_secret_count_of_other_keys")
 _RESEAL = statement("endpoint_secret_reseal")
-_WITHOUT_KEY = statement("replica_list_without_key")
 _LOAD = statement("endpoint_secret_load")
 _INSERT = statement("endpoint_secret_insert")
 _RETIRE = statement("endpoint_secret_retire")
@@ -46,10 +45,6 @@ class Secrets:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def replicas_without(self, key_id: str) -> list[str]:
-        """Return the names of living replicas that have not published this key."""
-        return [row["name"] for row in await self._database.fetch(_WITHOUT_KEY, key_id)]
 
     async def count(self, key_id: str) -> tuple[int, int]:
         """Return the number of secrets, and of those that are encrypted with another key."""

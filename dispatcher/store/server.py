@@ -30,7 +30,7 @@ class ServerFacts(NamedTuple):
 
 
 class ServerStatus(NamedTuple):
-    """How the database fares."""
+    """The load of the database."""
 
     version: str
     bytes: int
@@ -70,7 +70,7 @@ async def json_type(database: Database, text: str) -> str | None:
 
 
 async def server_status(connection: "Reach") -> ServerStatus:
-    """Return how the database fares."""
+    """Return the load of the database."""
     row = await connection.fetchrow(_SYSTEM_POSTGRES)
     assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
     return ServerStatus(*row)

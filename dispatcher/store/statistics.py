@@ -115,7 +115,7 @@ class Statistics:
         self._database = database
 
     async def add(self, rows: Sequence[TrafficRow]) -> None:
-        """Adds counts; after an error of unknown outcome they may have been added or not.
+        """Add counts; after an error of unknown outcome they may have been added or not.
 
         Raises:
             StoreUnavailableError: not now. BatchRefusedError: nor ever; counts are no reason to end
@@ -143,7 +143,7 @@ class Statistics:
             raise BatchRefusedError(f"statistics are refused: {error}") from error
 
     async def forget(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of traffic older than so many days; returns how many rows."""
+        """Delete a slice of traffic older than `days`; return the count of rows."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_TRAFFIC_FORGET, days, rows_max))
 

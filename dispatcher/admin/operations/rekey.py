@@ -19,6 +19,7 @@ from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
 from dispatcher.core.problems import problem
 from dispatcher.core.sealing import NONCE_BYTES
 from dispatcher.store.audit import write_audit
+from dispatcher.store.leases import replicas_without_key
 from dispatcher.store.secrets import SealedRow, Secrets
 
 SLICE_ROWS: Final = 500
@@ -54,7 +55,7 @@ class Rekey:
             raise NotFoundError(problem("tenant", "all_tenants_only"))
         keyring = self._deployment.keys()
         key_id = keyring.sealing_key_id
-        blind = [] if unchecked else await self._secrets.replicas_without(key_id)
+        blind = [] if unchecked else await replicas_without_key(self._deployment.database, key_id)
         if blind:
             raise ConflictError(
                 problem("key", "replicas_without_key", key=key_id, replicas=", ".join(blind))
