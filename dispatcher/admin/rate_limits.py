@@ -39,7 +39,7 @@ class Buckets:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def wait_seconds(self, key: str) -> float:
-        """Returns how long until there is a token again, 0 if there is one; takes none."""
+        """Return how long until there is a token again, 0 if there is one; takes none."""
         bucket = self._buckets.get(key)
         if bucket is None:
             return 0.0
@@ -47,7 +47,7 @@ class Buckets:
         return bucket.ready_at(now) - now
 
     def take(self, key: str) -> float:
-        """Takes a token and returns 0, or returns how long until there is one."""
+        """Take a token and return 0, or return the seconds until there is one."""
         now = self._monotonic()
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -65,7 +65,7 @@ class SendLimits:
         self._sends = Buckets(SENDS_PER_SECOND, SENDS_BURST, monotonic=monotonic)
 
     def take_send(self, actor_name: str, endpoint_id: str) -> None:
-        """Counts a test event or a resend.
+        """Count a test event or a resend.
 
         Raises:
             TooManyError: there were too many just now.

@@ -60,7 +60,7 @@ class Findings:
 
 
 def check(config: Path | None, *, as_json: bool) -> None:
-    """Checks everything, prints it, and ends with the worst exit code."""
+    """Check everything, print the findings, and exit with the worst code."""
     findings = Findings()
     guarded(lambda: uvloop.run(_check(config, findings)))
     _print(findings, as_json=as_json)

@@ -31,7 +31,7 @@ Figures = dict[str, Progress]
 
 
 async def show_progress(deployment: Deployment, actor: Actor, since: datetime) -> None:
-    """Shows the figures of this run until it is cancelled."""
+    """Show the figures of this run until it is cancelled."""
     if sys.stdout.isatty():
         with Live(console=Console(), refresh_per_second=4, transient=False) as live:
             await _follow(deployment, actor, since, lambda figures: live.update(_table(figures)))
@@ -66,7 +66,7 @@ def _table(figures: Figures) -> Table:
 
 
 def _say_lines() -> Callable[[Figures], None]:
-    """Returns what prints the endpoints whose figures have changed."""
+    """Return what prints the endpoints whose figures have changed."""
     shown: Figures = {}
 
     def show(figures: Figures) -> None:

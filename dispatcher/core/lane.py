@@ -105,7 +105,7 @@ class Lane(Generic[Work]):
         self.more_at: float | None = None
         """When Postgres may have due deliveries that are not in memory; None: not before the horizon."""
         self.overflows = 0
-        """Counts the deliveries left to Postgres, so that a refill can detect that its result is outdated."""
+        """Count the deliveries left to Postgres, so that a refill can detect that its result is outdated."""
         self.wakes_at: float | None = None
         """When the lane is tried again without another cause, because its breaker or its rate defers it."""
         self.queued = False

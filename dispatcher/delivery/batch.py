@@ -39,7 +39,7 @@ class Batch:
         """What is to be sent now, once the claim has committed."""
 
     def add(self, event: Event, endpoint: Endpoint) -> None:
-        """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
+        """Add one event for one endpoint; encode the body if it is the first of its profile."""
         reason: str | None = None
         if endpoint.state is EndpointState.DISABLED:
             reason = Reason.ENDPOINT_DISABLED
@@ -86,7 +86,7 @@ class Batch:
         return len(self._targets)
 
     async def write(self) -> None:
-        """Writes all rows within the claim's transaction."""
+        """Write all rows within the claim's transaction."""
         day = self._claim.day
         unix_ms: list[int] = []
         bits: list[int] = []

@@ -428,7 +428,7 @@ class Lanes:
         return True
 
     def _ask_next(self, host: _Host) -> None:
-        """Gives a host's free place to the first lane that waits for it and may have it.
+        """Grant a host's free permit to the first waiting lane that may have it.
 
         One that wants nothing any more leaves the line: were it given the place, the others would wait for ever.
         """

@@ -56,7 +56,7 @@ class Days(NamedTuple):
 
 
 def days_of(settings: RetentionSettings) -> Days:
-    """Returns the days that the settings ask for."""
+    """Return the days that the settings ask for."""
     return Days(
         settings.events_days, settings.deliveries_days, settings.attempts_days, settings.audit_days
     )
@@ -79,23 +79,23 @@ class KeepsHistory(Protocol):
     """The history's store, as retention sees it."""
 
     async def partitions(self) -> tuple[date | None, list[Partition]]:
-        """Returns the database's day and every partition."""
+        """Return the database's day and every partition."""
         ...
 
     async def unfinished(self, before: date) -> dict[date, int]:
-        """Returns how many deliveries of earlier days still wait."""
+        """Return how many deliveries of earlier days still wait."""
         ...
 
     async def drop(self, table: str, day: date) -> str:
-        """Drops a day of a table; returns what became of it."""
+        """Drop a day of a table; return the outcome."""
         ...
 
     async def empty_attempts(self, day: date) -> str:
-        """Empties a day of attempts; returns what became of it."""
+        """Empty a day of attempts; return the outcome."""
         ...
 
     async def forget_audit(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of the audit log."""
+        """Delete a slice of the audit log."""
         ...
 
 
@@ -103,7 +103,7 @@ class Figures(Protocol):
     """Receives the size of history: the partitions, the day, and the days kept for waiting deliveries."""
 
     def __call__(self, partitions: Sequence[Partition], today: date, kept: int, /) -> None:
-        """Takes the figures."""
+        """Record the figures."""
         ...
 
 
@@ -114,7 +114,7 @@ _ORDER = ("delivery_done", "attempt", "body", "event")
 def steps(
     partitions: Sequence[Partition], unfinished: Mapping[date, int], today: date, days: Days
 ) -> list[PartitionStep]:
-    """Returns what is past its days, in the order in which it is to go."""
+    """Return what is past its days, in the order in which it is to go."""
     last_day = {
         "event": today - timedelta(days=days.events),
         "body": today - timedelta(days=days.deliveries),
@@ -136,7 +136,7 @@ def steps(
 
 
 async def planned(history: KeepsHistory, days: Days) -> list[PartitionStep]:
-    """Returns what a round would do now.
+    """Return what a round would do now.
 
     Raises:
         StoreUnavailableError: not known just now.
@@ -179,11 +179,11 @@ class Retention:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ends a round after the step it is at."""
+        """Stop the round after its present step."""
         self._stopping = True
 
     async def round_if_due(self) -> None:
-        """Goes round once in a while; what fails is tried again next time.
+        """Run a round if one is due; a failed step is repeated in the next round.
 
         Raises:
             StoreUnavailableError: not now.
@@ -198,7 +198,7 @@ class Retention:
         self._next_at = self._clock.monotonic() + SECONDS_BETWEEN
 
     async def round(self) -> list[tuple[PartitionStep, str]]:
-        """Ends everything that is past its days; returns each step with what became of it.
+        """Delete everything that is older than its setting; return each step with its outcome.
 
         Raises:
             StoreUnavailableError: the database is away; what was done is done.

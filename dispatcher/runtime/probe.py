@@ -35,12 +35,12 @@ class ProbeLog:
         self._changed = asyncio.Event()
 
     def hear(self, name: str, facts: dict[str, Any]) -> None:
-        """Takes a signal and wakes who waits."""
+        """Record a signal and wake the tasks that wait for it."""
         self.heard.append((name, facts))
         self._changed.set()
 
     def of(self, name: str, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- as in hit
-        """Returns the facts of each signal received so far with this name and these facts."""
+        """Return the facts of each signal received so far with this name and these facts."""
         return [
             facts
             for heard, facts in self.heard
@@ -55,7 +55,7 @@ class ProbeLog:
         timeout_seconds: float = 10.0,
         **wanted: Any,  # noqa: ANN401 -- as in hit
     ) -> dict[str, Any]:
-        """Returns the facts of the `count`-th such signal, waiting for it where it has not come.
+        """Return the facts of the `count`-th such signal, waiting for it where it has not come.
 
         Raises:
             TimeoutError: it did not arrive in time; the message lists the signals that did.

@@ -161,7 +161,7 @@ def _versioned(endpoint: Endpoint, headers: Mapping[str, str] | None = None) -> 
 
 
 async def _wanted_version(call: Call) -> str | None:
-    """Returns the version that a change is for, None where any will do (RFC 9110, 13.1.1).
+    """Return the version that a change is for, None where any will do (RFC 9110, 13.1.1).
 
     Of several tags one has to be the present one; weak tags never match.
     """
@@ -178,7 +178,7 @@ async def _wanted_version(call: Call) -> str | None:
 
 
 def _tags(header: str, *, weak: bool) -> list[str]:
-    """Returns the entity tags of a list; with `weak` their marks are left off."""
+    """Return the entity tags of a list; with `weak` their marks are left off."""
     tags = [tag.strip() for tag in header.split(",")]
     if weak:
         tags = [tag.removeprefix("W/") for tag in tags]

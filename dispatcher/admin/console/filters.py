@@ -79,7 +79,7 @@ def _test(context: Context, problems: dict[str, str]) -> bool | None:
 
 
 def read_time(context: Context, name: str, problems: dict[str, str]) -> datetime | None:
-    """Returns an instant that was typed in the viewer's zone; None where none was."""
+    """Return an instant that was typed in the viewer's zone; None where none was."""
     text = context.query(name)
     if text is None:
         return None
@@ -90,7 +90,7 @@ def read_time(context: Context, name: str, problems: dict[str, str]) -> datetime
 
 
 def parse_time(text: str, zone: Zone) -> datetime | None:
-    """Returns an instant; one without a zone is in the viewer's."""
+    """Return an instant; one without a zone is in the viewer's."""
     try:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo is not None else at.replace(tzinfo=zone.info)).astimezone(UTC)

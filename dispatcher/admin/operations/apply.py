@@ -48,7 +48,7 @@ PAGE_ROWS: Final = 500
 ENDPOINTS_MAX: Final = 20_000
 
 Resolve = Callable[[str], str]
-"""Returns the secret behind a reference; raises ValueError with what is wrong."""
+"""Return the secret behind a reference; raises ValueError with what is wrong."""
 
 
 class ApplyStep(NamedTuple):
@@ -235,7 +235,7 @@ class Configuration:
         return False
 
     async def _take(self, actor: Actor, step: ApplyStep) -> tuple[str | None, list[str]]:
-        """Makes one endpoint as it is to be; returns its id and warnings."""
+        """Carry out one step; return the endpoint's id and warnings."""
         if step.new is not None:
             made = await self._endpoints.create(actor, step.new)
             return made.id, [f"{step.name}: {warning}" for warning in made.warnings]
@@ -286,7 +286,7 @@ def _resolved(reference: object, resolve: Resolve) -> tuple[str | None, list[Pro
 
 
 def _shown(field: str, value: Any) -> Any:  # noqa: ANN401 -- as the field is
-    """Returns the value for people to see; a header's value is often a credential."""
+    """Return the value for people to see; a header's value is often a credential."""
     return dict.fromkeys(value, secret.MASK) if field == "headers" and value else value
 
 

@@ -50,11 +50,11 @@ class Actor:
     role: Role = Role.ADMIN
 
     def may(self, role: Role) -> bool:
-        """Returns whether this role or a higher one is held."""
+        """Return whether this role or a higher one is held."""
         return _RANKS[self.role] >= _RANKS[role]
 
     def require(self, role: Role) -> None:
-        """Returns if this role or a higher one is held.
+        """Return if this role or a higher one is held.
 
         Raises:
             ForbiddenError: it is not.

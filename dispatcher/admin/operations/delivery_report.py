@@ -170,7 +170,7 @@ def _head(
     body: bytes,
     traceparent: str | None,
 ) -> list[tuple[str, str]]:
-    """Returns the headers in the order of the wire."""
+    """Return the headers in the order of the wire."""
     head = template.head(
         event_id=row.event_id,
         delivery_id=row.id,
@@ -241,14 +241,14 @@ def _around(context: ContextRow | None, problem: str | None) -> Circumstances:
 
 
 def _schedule(context: ContextRow | None, profile: Profile | None) -> list[float] | None:
-    """Returns the delays between attempts as they are now."""
+    """Return the delays between attempts as they are now."""
     if context is not None and context.retry_schedule_seconds is not None:
         return context.retry_schedule_seconds
     return None if profile is None else list(profile.retry_schedule_seconds)
 
 
 def _resend(row: DeliveryDetail, context: ContextRow | None, *, has_body: bool) -> Advice:
-    """Returns whether it may be sent once more: `allowed`, or the reason why not."""
+    """Return whether it may be sent once more: `allowed`, or the reason why not."""
     if row.test:
         return Advice(code="test", text="a test event has one attempt; send another test event")
     if row.reason in _WITHOUT_A_BODY or not has_body:

@@ -238,7 +238,7 @@ class DeliverySearch:
         place: Place | None,
         rows_max: int,
     ) -> list[DeliveryDetail]:
-        """Returns the newest deliveries of a filter after a place, of a text those that it names exactly.
+        """Return the newest deliveries of a filter after a place, of a text those that it names exactly.
 
         Raises:
             NotFoundError: the tenant is not the actor's.
@@ -408,7 +408,7 @@ def _event_place(row: EventDetail) -> Place:
 async def list_events(
     connection: "Reach", actor: Actor, wanted: EventsQuery, place: Place | None, rows_max: int
 ) -> list[EventDetail]:
-    """Returns the newest events of a filter after a place, by the same ways as deliveries.
+    """Return the newest events of a filter after a place, by the same ways as deliveries.
 
     Raises:
         NotFoundError: the tenant is not the actor's.
@@ -425,7 +425,7 @@ async def labelled_events(
     place: Place | None,
     rows_max: int,
 ) -> list[EventDetail]:
-    """Returns the newest events of a filter, whose labels have the text, unless it is empty."""
+    """Return the newest events of a filter, whose labels have the text, unless it is empty."""
     labels, value_path = dict(wanted.label or {}), None
     if text:
         label = _LABEL.fullmatch(text)
@@ -469,12 +469,12 @@ def _changed(wanted: DeliveriesQuery, **changes: object) -> DeliveriesQuery:
 
 
 def _value_path(value: str) -> str:
-    """Returns the JSON path that labels fulfil of which one has this value."""
+    """Return the JSON path that labels fulfil of which one has this value."""
     return f"$.* ? (@ == {orjson.dumps(value).decode()})"
 
 
 def _label_path(text: str) -> str:
-    """Returns the JSON path of labels that the text names exactly, as `name=value` or by a value."""
+    """Return the JSON path of labels that the text names exactly, as `name=value` or by a value."""
     label = _LABEL.fullmatch(text)
     if label is None:
         return _value_path(text)
@@ -482,7 +482,7 @@ def _label_path(text: str) -> str:
 
 
 def _end_of_day(at: datetime) -> datetime:
-    """Returns the end of the UTC day: the deliveries of a day are of events that were accepted on it."""
+    """Return the end of the UTC day: the deliveries of a day are of events that were accepted on it."""
     midnight = datetime.combine(at.astimezone(UTC).date(), time(), UTC)
     return midnight + timedelta(days=1) if midnight.date() < date.max else at
 
@@ -496,7 +496,7 @@ def _filters(
     labels: str | None = None,
     value_path: str | None = None,
 ) -> list[object]:
-    """Returns the parameters of a page of deliveries, in the order of the statement."""
+    """Return the parameters of a page of deliveries, in the order of the statement."""
     below = _below(wanted, place)
     return [
         tenant,
@@ -540,7 +540,7 @@ def _state_code(wanted: DeliveriesQuery) -> int | None:
 
 
 def _below(wanted: DeliveriesQuery, place: Place | None) -> "UUID | None":
-    """Returns the id that all of a page are below: the last one of the page before, or `until`."""
+    """Return the id that all of a page are below: the last one of the page before, or `until`."""
     until = first_uuid(wanted.until)
     if place is None:
         return until
@@ -558,7 +558,7 @@ async def _of_events(
     place: Place | None,
     rows_max: int,
 ) -> list[DeliveryDetail]:
-    """Returns the deliveries of these events that the rest of the filter lets through."""
+    """Return the deliveries of these events that the rest of the filter lets through."""
     if wanted.event_id is not None:
         events = [event for event in events if event.id == wanted.event_id]
     return await page_of_events_deliveries(

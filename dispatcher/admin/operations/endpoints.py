@@ -410,7 +410,7 @@ def endpoint_of(
 
 
 def previous_expiry(sealed: Sequence[SealedSecret]) -> str | None:
-    """Returns when the last of the old secrets stops signing; None where there is none."""
+    """Return when the last of the old secrets stops signing; None where there is none."""
     expiries = [one.expires_at for one in sealed if one.expires_at is not None]
     return time_text(max(expiries, default=None))
 
@@ -444,7 +444,7 @@ def _require_version(row: EndpointDetail, if_match: str | None) -> None:
 
 
 def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
-    """Returns the endpoint that was looked for.
+    """Return the endpoint that was looked for.
 
     Raises:
         NotFoundError: there is none.
@@ -455,7 +455,7 @@ def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
 
 
 def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
-    """Returns the tenant that a question is about, None for all.
+    """Return the tenant that a question is about, None for all.
 
     Raises:
         NotFoundError: it is not the actor's.
@@ -466,13 +466,13 @@ def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
 
 
 def new_endpoint_id(deployment: Deployment) -> str:
-    """Makes an endpoint's id."""
+    """Return a new endpoint id."""
     unix_ms = int(deployment.clock.now().timestamp() * 1000)
     return ids.new_id(ids.ENDPOINT_PREFIX, unix_ms, secrets.token_bytes(ids.RANDOMNESS_BYTES))
 
 
 def shard_of(endpoint_id: str) -> int:
-    """Returns the shard of an endpoint: the same in every process and version."""
+    """Return the shard of an endpoint: the same in every process and version."""
     return int.from_bytes(hashlib.sha256(endpoint_id.encode()).digest()[:8], "big") % SHARDS_COUNT
 
 

@@ -27,7 +27,7 @@ def request_template(
     url: CanonicalUrl,
     sealed: Sequence[SealedSecret],
 ) -> RequestTemplate:
-    """Returns what makes the heads of an endpoint's requests, as it is now.
+    """Return what makes the heads of an endpoint's requests, as it is now.
 
     Raises:
         ConflictError: it cannot be sent to: no secret, or one that does not open; bad headers.

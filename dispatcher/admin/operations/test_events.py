@@ -176,7 +176,7 @@ class EventTester:
             ) from error
 
     def _first_type(self, event_types: Sequence[str]) -> str | None:
-        """Returns the first type of the catalogue that the endpoint takes, else an exact name of its own."""
+        """Return the first type of the catalogue that the endpoint takes, else an exact name of its own."""
         subscription = parse_event_types(event_types)
         known = [name for name in self._deployment.catalogue.types if subscription.matches(name)]
         exact = [name for name in event_types if name in self._deployment.catalogue.types]
@@ -256,7 +256,7 @@ def _attempt(row: EndpointDetail, sent: _Sent) -> AttemptDetail:
 def _values(
     delivery: DeliveryDetail, row: EndpointDetail, made: MadeTestEvent, sent: _Sent
 ) -> list[object]:
-    """Returns the parameters of the statement that records it, in its order."""
+    """Return the parameters of the statement that records it, in its order."""
     event, answer, attempt = made.event, sent.answer, _attempt(row, sent)
     return [
         delivery.day,

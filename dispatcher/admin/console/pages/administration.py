@@ -19,7 +19,7 @@ _UNSAFE: Final = ("egress.allow_http", "egress.allow_networks", "egress.allow_me
 
 
 async def activity(context: Context) -> web.StreamResponse:
-    """Shows who did what, newest first."""
+    """Show the audit log, newest first."""
     context.who.require(Role.ADMIN)
     problems: dict[str, str] = {}
     since = read_time(context, "since", problems)
@@ -48,7 +48,7 @@ async def activity(context: Context) -> web.StreamResponse:
 
 
 async def list_tokens(context: Context) -> web.StreamResponse:
-    """Shows tokens, and the form of a new one."""
+    """Show tokens, and the form of a new one."""
     context.who.require(Role.ADMIN)
     return await _tokens_page(context, {})
 
@@ -103,7 +103,7 @@ async def create_token(context: Context) -> web.StreamResponse:
 
 
 async def confirm_revocation(context: Context) -> web.StreamResponse:
-    """Asks before a token is revoked."""
+    """Ask for confirmation before a token is revoked."""
     context.who.require(Role.ADMIN)
     token = await context.operations.tokens.show(context.who, context.part("id"))
     return context.page("token_revoke.html", token=token)
@@ -116,14 +116,14 @@ async def revoke_token(context: Context) -> web.StreamResponse:
 
 
 async def system(context: Context) -> web.StreamResponse:
-    """Shows replicas and breakers; to who sees all tenants also the database and the settings in force."""
+    """Show replicas and breakers; to a viewer of all tenants also the database and the effective settings."""
     shown = await context.operations.system.show(context.who)
     settings = _settings(context) if context.who.tenant is None else []
     return context.page("system.html", system=shown, settings=settings)
 
 
 def _settings(context: Context) -> list[tuple[str, str, bool]]:
-    """Returns key, value and whether it opens something, of every setting that is no secret."""
+    """Return key, value and whether it opens something, of every setting that is no secret."""
     found: list[tuple[str, str, bool]] = []
     sections: dict[str, Any] = context.app.settings.model_dump(mode="json")
     for section, values in sections.items():

@@ -29,7 +29,7 @@ _NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
 
 
 async def list_deliveries(context: Context) -> web.StreamResponse:
-    """Shows the deliveries of all endpoints."""
+    """Show the deliveries of all endpoints."""
     found = delivery_id(context)
     if found is not None:
         return context.go(f"/deliveries/{found}")
@@ -37,7 +37,7 @@ async def list_deliveries(context: Context) -> web.StreamResponse:
 
 
 async def list_deliveries_of_endpoint(context: Context) -> web.StreamResponse:
-    """Shows the deliveries of one endpoint."""
+    """Show the deliveries of one endpoint."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return await _list_page(
         context, "endpoint_deliveries.html", endpoint.id, {"endpoint": endpoint}
@@ -84,14 +84,14 @@ def _tail_path(context: Context, endpoint_id: str | None) -> str | None:
 
 
 def _carried(context: Context, endpoint_id: str | None) -> str:
-    """Returns the filter as a query, for the page that resends what it finds."""
+    """Return the filter as a query, for the page that resends what it finds."""
     given = {name: context.query(name) for name in DELIVERY_FIELDS}
     given["endpoint_id"] = endpoint_id or given["endpoint_id"]
     return urlencode({name: value for name, value in given.items() if value is not None})
 
 
 async def show_delivery(context: Context) -> web.StreamResponse:
-    """Shows one delivery: its attempts, what was sent and came back, why, and what to do."""
+    """Show one delivery: its attempts, the request and the response, the reason, and the next step."""
     report = await context.operations.delivery_reports.delivery(
         context.who, context.part("id"), attempt_number=_attempt_number(context)
     )
@@ -135,7 +135,7 @@ async def act(context: Context) -> web.StreamResponse:
 
 
 async def confirm_resend(context: Context) -> web.StreamResponse:
-    """Counts what a filter finds, and asks before all of it is sent once more."""
+    """Count the deliveries of a filter, and ask for confirmation before they are resent."""
     context.who.require(Role.OPERATOR)
     wanted, problems = delivery_query(context)
     if problems:
@@ -147,7 +147,7 @@ async def confirm_resend(context: Context) -> web.StreamResponse:
 
 
 async def resend(context: Context) -> web.StreamResponse:
-    """Asks for one more attempt of everything that the filter of the address finds."""
+    """Request one more attempt of each delivery that matches the filter of the address."""
     context.who.require(Role.OPERATOR)
     wanted, problems = delivery_query(context)
     if problems:

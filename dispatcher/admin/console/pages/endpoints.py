@@ -30,7 +30,7 @@ _ACTS: Final = ("pause", "resume", "delete")
 
 
 async def list_endpoints(context: Context) -> web.StreamResponse:
-    """Shows the endpoints with how each fared in the last day; none where the filter cannot be read."""
+    """Show the endpoints with their figures of the last day; none if the filter is invalid."""
     problems: dict[str, str] = {}
     page = EndpointPage(items=[], next_cursor=None)
     try:
@@ -65,7 +65,7 @@ def _spark(figures: EndpointFigures) -> charts.Bars:
 
 
 async def show_endpoint(context: Context) -> web.StreamResponse:
-    """Shows one endpoint: settings in short, the last day."""
+    """Show one endpoint: settings in short, the last day."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     figures = (await context.operations.overview.of_endpoints(context.who, [endpoint.id]))[
         endpoint.id
@@ -86,13 +86,13 @@ async def show_endpoint(context: Context) -> web.StreamResponse:
 
 
 def profile_facts(context: Context, name: str) -> object:
-    """Returns what a profile means; None where it is not configured any more."""
+    """Return what a profile means; None where it is not configured any more."""
     profile = context.operations.deployment.profiles.get(name)
     return None if profile is None else facts(profile)
 
 
 async def new_endpoint(context: Context) -> web.StreamResponse:
-    """Shows the form of a new endpoint."""
+    """Show the form of a new endpoint."""
     context.who.require(Role.ADMIN)
     return _form_page(context, {}, {})
 
@@ -121,12 +121,12 @@ def _form_page(
 
 
 def typed(context: Context) -> dict[str, Any]:
-    """Returns what was typed, for the form that is shown again."""
+    """Return what was typed, for the form that is shown again."""
     return {**context.form, "event_types": context.lists.get("event_types", [])}
 
 
 async def create_endpoint(context: Context) -> web.StreamResponse:
-    """Makes an endpoint, sends the test event if asked to, and shows the secret: once."""
+    """Create an endpoint, send a test event on request, and show the secret once."""
     context.who.require(Role.ADMIN)
     if not context.app.forms.take(context.form.get("form_id", "")):
         raise ConflictError(context.text("error.sent_before"))
@@ -164,7 +164,7 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
 
 
 async def edit_endpoint(context: Context) -> web.StreamResponse:
-    """Shows the form of an endpoint that is there; who may not change it sees the values."""
+    """Show the form of an existing endpoint; a viewer who may not change it sees the values."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     known = tuple(context.operations.deployment.catalogue.types)
     values = {**shown_endpoint(endpoint, (*known, *_wildcards(known))), "endpoint": endpoint}

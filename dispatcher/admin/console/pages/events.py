@@ -16,7 +16,7 @@ DATA_CHARACTERS_SHOWN: Final = 65_536
 
 
 async def list_events(context: Context) -> web.StreamResponse:
-    """Shows events, newest first."""
+    """Show events, newest first."""
     query, problems = event_query(context)
     page = EventPage(items=[], next_cursor=None)
     if not problems:
@@ -35,7 +35,7 @@ async def list_events(context: Context) -> web.StreamResponse:
 
 
 async def show_event(context: Context) -> web.StreamResponse:
-    """Shows one event, and a verdict for each endpoint of its tenant."""
+    """Show one event, and a verdict for each endpoint of its tenant."""
     explained = await context.operations.explanation.explain(context.who, context.part("id"))
     event = explained.event
     text = event.data.text
@@ -52,7 +52,7 @@ async def show_event(context: Context) -> web.StreamResponse:
 
 
 def readable(text: str) -> str:
-    """Returns JSON on several lines where that changes no digit, else as it is written; cut at a bound."""
+    """Return JSON on several lines where that changes no digit, else as it is written; cut at a bound."""
     if len(text) <= DATA_CHARACTERS_SHOWN:
         try:
             value = orjson.loads(text)

@@ -10,7 +10,7 @@ from dispatcher.admin.console.context import Context
 
 
 async def overview(context: Context) -> web.StreamResponse:
-    """Shows the figures of the deployment, or of the viewer's tenant."""
+    """Show the figures of the deployment, or of the viewer's tenant."""
     summary = await context.operations.overview.summary(context.who)
     buckets = summary.buckets
     return context.page(

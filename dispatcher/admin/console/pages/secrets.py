@@ -16,7 +16,7 @@ _HOUR_SECONDS: Final = 3600
 
 
 async def show_secret(context: Context) -> web.StreamResponse:
-    """Shows the mask, how receivers verify, and what can be done."""
+    """Show the mask, how receivers verify, and what can be done."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return _page(context, endpoint)
 
@@ -51,7 +51,7 @@ async def reveal_secret(context: Context) -> web.StreamResponse:
 
 
 async def rotate_secret(context: Context) -> web.StreamResponse:
-    """Gives the endpoint a new secret, or stages it, and shows it once."""
+    """Rotate the endpoint's secret, or stage a new one, and show it once."""
     context.who.require(Role.ADMIN)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     if not context.app.forms.take(context.form.get("form_id", "")):

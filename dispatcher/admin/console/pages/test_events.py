@@ -30,7 +30,7 @@ async def send_test_event(
 
 
 async def new_test(context: Context) -> web.StreamResponse:
-    """Shows the form."""
+    """Show the form."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return _page(context, endpoint, None, {})
 
