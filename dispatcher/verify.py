@@ -76,7 +76,7 @@ def verify(
     tolerance: float = 300,
     now: float | None = None,
 ) -> None:
-    """Return if the request was signed with one of `secrets`, within `tolerance` seconds of now.
+    """Returns if the request was signed with one of `secrets`, within `tolerance` seconds of now.
 
     `headers` is a mapping or pairs, their names in any case. `now` is in seconds since 1970 and
     stands in for the clock.
