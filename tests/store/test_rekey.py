@@ -64,8 +64,10 @@ async def keys_in_use(sql: asyncpg.Connection) -> dict[str, int]:
 
 async def test_every_secret_is_sealed_anew_and_opens_without_the_old_key(database, pool, sql):
     made = await make(with_keys(pool, database, OLD), 5)
-    wms = await Endpoints(with_keys(pool, database, OLD)).create(
-        ALL, {"name": "w", "url": "https://x.test/", "event_types": ["*"], "profile": "wms"}
+    wms = await create_endpoint(
+        Endpoints(with_keys(pool, database, OLD)),
+        ALL,
+        {"name": "w", "url": "https://x.test/", "event_types": ["*"], "profile": "wms"},
     )
     staged = await Rotation(with_keys(pool, database, OLD)).rotate(ALL, wms.id)
     heard: list[tuple[int, int]] = []

@@ -103,7 +103,7 @@ class _Gatekeeper:
             call = Call(actor, self._operations, request.match_info, request)
             for name in call.names.values():
                 if len(name) > ID_CHARACTERS_MAX or not is_text(name):
-                    raise NotFoundError(problem("id", "id_not_found"))
+                    raise NotFoundError(invalid("id", "id_not_found"))
             given = await _given(request, route, inputs, self._bodies, self._clock.now())
             async with asyncio.timeout(route.seconds_max):
                 answer = await route.handler(call, **given)
@@ -115,7 +115,7 @@ class _Gatekeeper:
         address = address_of(request, self._trusted)
         wait = self._by_address.take(address)
         if wait:
-            raise TooManyError(problem("address", "too_many_requests_of_address"), wait)
+            raise TooManyError(invalid("address", "too_many_requests_of_address"), wait)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise ProblemError(
@@ -132,7 +132,7 @@ class _Gatekeeper:
             )
         wait = self._by_actor.take(actor.name)
         if wait:
-            raise TooManyError(problem("token", "too_many_requests_of_token"), wait)
+            raise TooManyError(invalid("token", "too_many_requests_of_token"), wait)
         return actor
 
 
