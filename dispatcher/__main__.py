@@ -1,4 +1,4 @@
-"""Run the command line as `python -m dispatcher`."""
+"""Lets `python -m dispatcher` be the command line."""
 
 from dispatcher.cli import main
 

@@ -22,7 +22,9 @@ group = typer.Typer(
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…")]
 
-_COLUMNS = ("id", "name", "state", "profile", "url", "event_types", "tenant")
+_COLUMNS = (
+    "id", "name", "state", "health", "waiting_count", "profile", "url", "event_types", "tenant",
+)  # fmt: skip
 
 
 def _warn(endpoint: "ChangedEndpoint") -> None:
@@ -45,8 +47,7 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        endpoints = Endpoints(session.deployment)
-        answer = await endpoints.create(session.actor, endpoints.read_new(session.actor, fields))
+        answer = await Endpoints(session.deployment).create(session.actor, fields)
         _warn(answer)
         say_object(answer, as_json=as_json)
 
@@ -113,9 +114,7 @@ def update(context: typer.Context, endpoint_id: Id, fields: Fields, as_json: Jso
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        endpoints = Endpoints(session.deployment)
-        change = await endpoints.read_change(session.actor, endpoint_id, fields)
-        answer = await endpoints.update(session.actor, endpoint_id, change)
+        answer = await Endpoints(session.deployment).update(session.actor, endpoint_id, fields)
         _warn(answer)
         say_object(answer, as_json=as_json)
 
@@ -290,11 +289,11 @@ def send_test(
     text = None if data is None else text_or_file(data, "--data")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.test_events import EventTester
+        from dispatcher.admin.operations.trial import Trial
         from dispatcher.cli.session import opened_gate
 
         async with opened_gate(session.deployment.settings) as gate:
-            answer = await EventTester(session.deployment, gate).send(
+            answer = await Trial(session.deployment, gate).send(
                 session.actor, endpoint_id, event_type=event_type, data=text
             )
         if as_json:

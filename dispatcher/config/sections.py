@@ -115,7 +115,7 @@ class DatabaseSettings(Section):
 
 
 class IntakeSettings(Section):
-    """How committed events are polled and claimed."""
+    """How committed events are noticed and taken."""
 
     notify: bool = True
     poll_seconds: Seconds = 1.0
@@ -148,17 +148,17 @@ class DeliverySettings(Section):
         return self
 
 
-class AttemptsSettings(Section):
-    """What is kept of attempts."""
-
-    keep_response: Literal["failures", "all"] = "failures"
-
-
 class DisablingSettings(Section):
     """When an endpoint that keeps failing is switched off."""
 
     failing_hours: int = Field(default=120, ge=1, le=8_760)
     failed_attempts_min: int = Field(default=20, ge=1, le=1_000_000)
+
+
+class HealthSettings(Section):
+    """When an endpoint counts as down."""
+
+    down_after_minutes: float = Field(default=5.0, ge=0.05, le=1_440, allow_inf_nan=False)
 
 
 class LimitsSettings(Section):
@@ -168,12 +168,6 @@ class LimitsSettings(Section):
     event_types_per_endpoint: int = Field(default=500, ge=1, le=SUBSCRIPTION_TYPES_COUNT_MAX)
     labels_per_endpoint: int = Field(default=20, ge=1, le=LABELS_COUNT_MAX)
     header_bytes_per_endpoint: int = Field(default=8_192, ge=1, le=CUSTOM_HEADERS_BYTES_MAX)
-
-
-class SearchSettings(Section):
-    """How long a search in payloads may read."""
-
-    time_budget: float = Field(default=3.0, ge=0.1, le=10.0)
 
 
 class EgressSettings(Section):

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import structlog
 
 from dispatcher.core.errors import BatchRefusedError
+from dispatcher.core.matching import is_operational
 from dispatcher.core.model import Event
 from dispatcher.delivery.batch import Batch
 from dispatcher.delivery.lanes import Lanes, Reserved
@@ -35,7 +36,7 @@ from dispatcher.runtime.clock import Clock
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
 BATCH_EVENTS_MAX = 5_000
-BATCH_DELIVERIES_MAX = 1_000
+BATCH_DELIVERIES_MAX = 5_000
 """Deliveries that one transaction writes, estimated by the endpoints per event of the batch before."""
 LARGE_CHARACTERS = 16_384
 """Larger data are rewritten for JavaScript in a thread: 3 µs a character at worst, 3.4 s for a mebibyte."""
@@ -99,10 +100,6 @@ class Fanout:
         self._deliveries_per_event = 1.0
         self._bytes_per_event = 1.0
         self._unsure_until = float("-inf")
-
-    def expected_deliveries(self, events_max: int) -> float:
-        """Return the number of deliveries that a batch of up to so many events like the last ones makes."""
-        return min(events_max * self._deliveries_per_event, float(BATCH_DELIVERIES_MAX))
 
     async def __call__(self, events_max: int) -> TakenThrough:
         """Fan out up to `events_max` events.
@@ -214,7 +211,7 @@ class Fanout:
         self._deliveries_per_event = max(1.0, batch.count / len(events))
         self._lanes.offer_reserved(reserved)
         self._lanes.pump()
-        self._reporting.fanned_out(events)
+        self._reporting.fanned_out(events, batch.unmatched)
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)
         self._bytes_per_event = max(1.0, bytes_count / len(events))
@@ -235,6 +232,8 @@ class Fanout:
                 await batch.encode_apart(event, endpoints)
             for endpoint in endpoints:
                 batch.add(event, endpoint)
+            if not endpoints and not is_operational(event.type):
+                batch.unmatched.append(event.type)
             now = self._clock.monotonic()
             if now - began > ENCODING_SECONDS_MAX and count < len(events):
                 self._encoding_events_max = max(1, count // 4)

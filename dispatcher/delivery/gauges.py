@@ -9,8 +9,7 @@ from datetime import date, datetime
 import orjson
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.failing import DOWN_SECONDS
-from dispatcher.core.model import UNUSABLE_REASONS, EndpointState
+from dispatcher.core.model import UNUSABLE_REASONS, EndpointState, HealthState
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.runtime.clock import Clock, SystemClock
 from dispatcher.store.deliveries import Deliveries
@@ -47,7 +46,7 @@ class Gauges:
         metrics.listener_up.set_function(lambda: float(pipeline.listener.is_up))
 
     async def render(self) -> bytes:
-        """Return the exposition, with figures of the database at most some seconds old."""
+        """Returns the exposition, with figures of the database at most some seconds old."""
         connections = self._pipeline.connections
         self._raise_to(self._metrics.connections_opened, connections.opened_count)
         self._raise_to(self._metrics.connections_reused, connections.reused_count)
@@ -84,7 +83,9 @@ class Gauges:
             metrics.retries_scheduled,
             metrics.oldest_undelivered,
             metrics.oldest_deferred,
-            metrics.endpoints_down,
+            metrics.longest_down,
+            metrics.endpoint_down,
+            metrics.endpoints_by_health,
             metrics.outbox_backlog,
             metrics.outbox_lag,
             metrics.endpoints,
@@ -95,7 +96,7 @@ class Gauges:
         )
         asked_at = self._clock.now()
         try:
-            row = await self._deliveries.gauges()
+            row = await self._deliveries.gauges(metrics.down_endpoints_max)
         except StoreUnavailableError:
             for gauge in gauges:
                 gauge.clear()  # not known: a made-up figure could silence an alert
@@ -109,8 +110,13 @@ class Gauges:
             max((0.0, *self._ages(row["due_endpoints"], row["due_ages_seconds"])))
         )
         metrics.oldest_deferred.set(max(0.0, row["oldest_deferred_seconds"]))
-        for seconds, count in zip(DOWN_SECONDS, row["endpoints_down"], strict=True):
-            metrics.endpoints_down.labels(str(seconds)).set(count)
+        by_health = orjson.loads(row["endpoints_by_health"] or "{}")
+        for health in HealthState:
+            metrics.endpoints_by_health.labels(health).set(by_health.get(health, 0))
+        metrics.longest_down.set(max(0.0, row["longest_down_seconds"]))
+        metrics.endpoint_down.clear()  # only endpoints that are down have a series
+        for tenant, endpoint_id, name, seconds in orjson.loads(row["endpoints_down"] or "[]"):
+            metrics.endpoint_down.labels(tenant, endpoint_id, name).set(max(0.0, seconds))
         for state in EndpointState:
             metrics.endpoints.labels(state).set(row[state])
 
@@ -121,13 +127,13 @@ class Gauges:
         self._compare_clocks(asked_at, row["now"])
 
     def _compare_clocks(self, asked_at: datetime, database_now: datetime) -> None:
-        """Set the clock difference to 0 if the database's time lies between request and response."""
+        """Takes the difference as 0 where the database's answer lies between question and answer."""
         least = (asked_at - database_now).total_seconds()
         most = (self._clock.now() - database_now).total_seconds()
         self._metrics.database_clock_difference.set(max(least, min(most, 0.0)))
 
     def tell_history(self, partitions: Sequence[Partition], today: date, kept: int) -> None:
-        """Set the figures of retention: they are the database's too, and change once a day."""
+        """Takes retention's figures: they are the database's too, and change once a day."""
         metrics = self._metrics
         for table in HISTORY_TABLES:
             own = [one for one in partitions if one.table == table]
@@ -139,7 +145,7 @@ class Gauges:
         metrics.history_partitions_kept.set(kept)
 
     def forget_history(self) -> None:
-        """Clear the figures of retention, which are unknown at present."""
+        """Forgets retention's figures: they are not known just now."""
         metrics = self._metrics
         for gauge in (
             metrics.history_partitions,

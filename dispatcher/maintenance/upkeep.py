@@ -24,7 +24,7 @@ class EndsDeliveries(Protocol):
     """The deliveries' store, as upkeep sees it."""
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
-        """Return endpoints whose waiting deliveries are to be cancelled."""
+        """Returns endpoints whose waiting deliveries are to be cancelled."""
         ...
 
     async def cancel_of_endpoints(
@@ -42,7 +42,7 @@ class ForgetsIds(Protocol):
     """The outbox, as upkeep sees it."""
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
-        """Delete a slice of old ids."""
+        """Forgets a slice of old ids."""
         ...
 
 
@@ -50,11 +50,11 @@ class MakesPartitions(Protocol):
     """The schema, as upkeep sees it."""
 
     async def make_partitions(self, days_ahead: int) -> int:
-        """Create the missing partitions."""
+        """Makes the partitions that are missing."""
         ...
 
     async def sweep_replicas(self) -> None:
-        """Delete replicas whose lease ended long ago."""
+        """Forgets replicas that ended long ago."""
         ...
 
 
@@ -62,7 +62,7 @@ class ForgetsTraffic(Protocol):
     """The statistics, as upkeep sees them."""
 
     async def forget(self, days: int, rows_max: int) -> int:
-        """Delete a slice of old counts."""
+        """Forgets a slice of old counts."""
         ...
 
 
@@ -70,11 +70,11 @@ class EndsHistory(Protocol):
     """Retention, as upkeep sees it."""
 
     async def round_if_due(self) -> None:
-        """Run a round if one is due."""
+        """Goes round once in a while."""
         ...
 
     def stop(self) -> None:
-        """Stop the round after its present step."""
+        """Ends a round after the step it is at."""
         ...
 
 
@@ -109,17 +109,17 @@ class Upkeep:
         self._partitions_outage = Outage(_log, "partitions.stalled", "partitions.resumed")
 
     def soon(self) -> None:
-        """Start a round at once: an endpoint changed."""
+        """Goes round at once: an endpoint changed."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Stop `run` after its present step."""
+        """Ends `run` after the step it is at."""
         self._stopping = True
         self._retention.stop()
         self._woken.set()
 
     async def run(self) -> None:
-        """Run rounds until stopped; a failed step is repeated in the next round."""
+        """Goes round until stopped; what fails is tried again next time."""
         while not self._stopping:
             self._woken.clear()
             try:
@@ -167,8 +167,8 @@ class Upkeep:
         if made:
             _log.info("partitions.created", count=made)
 
-    async def _repeat(self, event_name: str, step: "UpkeepStep") -> None:
-        """Repeat a step until its slice is not full."""
+    async def _repeat(self, event_name: str, step: "Step") -> None:
+        """Takes slice after slice until one is not full."""
         total = 0
         while not self._stopping:
             count = await step()
@@ -179,9 +179,9 @@ class Upkeep:
             _log.info(event_name, count=total)
 
 
-class UpkeepStep(Protocol):
-    """One slice; return how many rows it took."""
+class Step(Protocol):
+    """One slice; returns how many rows it took."""
 
     async def __call__(self) -> int:
-        """Process one slice."""
+        """Takes one slice."""
         ...

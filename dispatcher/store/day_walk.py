@@ -19,26 +19,21 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from dispatcher.store.pool import Database, Reach
+    from dispatcher.store.pool import Reach
 
 _OLDEST = statement("partition_oldest")
-_DAYS_OF_EVENTS = statement("event_partition_days")
 
 DAYS_AT_ONCE: Final = 32
 """A month and a day: with the default retention one statement reads everything."""
 NO_END: Final = date.max
 """`infinity` in Postgres."""
+
 PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Before a statement that names its days: a generic plan locks every partition."""
 # Only a plan made for these very days can leave the others out. Rolling back to the savepoint releases the locks.
 _BEGIN = "SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
 _AGAIN = "ROLLBACK TO SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
 _END = "ROLLBACK TO SAVEPOINT days; RELEASE SAVEPOINT days"
-
-
-async def days_of_events(database: "Database") -> list[date]:
-    """Return the days that have a partition of events, from the oldest."""
-    return [row["day"] for row in await database.fetch(_DAYS_OF_EVENTS)]
 
 
 async def newest_first(
@@ -68,14 +63,3 @@ async def newest_first(
         first = first - timedelta(days=DAYS_AT_ONCE)
     await connection.execute(_END)
     return rows
-
-
-async def newest_page(
-    connection: "Reach", sql: str, *parameters: object, limit: object
-) -> list["Record"]:
-    """Return the first `limit` rows, as `newest_first` reads them; `limit` is among the parameters too."""
-    assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
-    rows = await newest_first(
-        connection, sql, *parameters, enough=lambda found: len(found) >= limit
-    )
-    return rows[:limit]

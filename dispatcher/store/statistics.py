@@ -1,7 +1,7 @@
 """Counted traffic, published breakers and replicas' figures: written by the daemon, read by pages."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -9,8 +9,6 @@ import orjson
 
 from dispatcher.core.errors import BatchRefusedError
 from dispatcher.core.model import EndpointId
-from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.delivery_ids import first_uuid
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
@@ -18,37 +16,19 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _TRAFFIC_ADD = statement("traffic_add")
+_RECENT_ADD = statement("endpoint_recent_add")
 _TRAFFIC_READ = statement("traffic_read")
 _TRAFFIC_FORGET = statement("traffic_forget")
 _BREAKERS_PUBLISH = statement("endpoint_breaker_publish")
 _BREAKERS_TESTED = statement("endpoint_breaker_list_tested")
 _BREAKERS_READ = statement("endpoint_breaker_list")
 _FIGURES_PUBLISH = statement("replica_figures_publish")
-_OVERVIEW_NOW = statement("deployment_backlog")
-_TEST_SUCCEEDED = statement("endpoint_breaker_report_test")
 
 ALL = "all"
 
 
-class BacklogRow(NamedTuple):
-    """The backlog and the replicas of this moment; counts end at one more than the limit."""
-
-    dispatchers_alive: int
-    active_count: int
-    paused_count: int
-    disabled_count: int
-    deferred_count: int
-    failing_count: int
-    outbox_count: int
-    outbox_seconds: float | None
-    pending_count: int
-    held_count: int
-    cancelled_count: int
-    oldest_due_seconds: float | None
-
-
 def tenant_subject(tenant: str | None) -> str:
-    """Return the subject under which a tenant's traffic is counted; None is all tenants'."""
+    """Returns the subject under which a tenant's traffic is counted; None is all tenants'."""
     return ALL if tenant is None else f"tenant/{tenant}"
 
 
@@ -68,6 +48,17 @@ class TrafficRow(NamedTuple):
     last_outcome: str
     last_response_code: int | None
     last_error: str | None
+
+
+class RecentRow(NamedTuple):
+    """The attempts of an endpoint that fails, or failed minutes ago, in the order of the statement."""
+
+    endpoint_id: EndpointId
+    ok_count: int
+    failed_count: int
+    outcome: str | None
+    """Of the last failure; None: none failed."""
+    response_code: int | None
 
 
 class HourRow(NamedTuple):
@@ -115,13 +106,17 @@ class Statistics:
         self._database = database
 
     async def add(self, rows: Sequence[TrafficRow]) -> None:
-        """Add counts; after an error of unknown outcome they may have been added or not.
+        """Adds counts; after an error of unknown outcome they may have been added or not.
 
         Raises:
             StoreUnavailableError: not now. BatchRefusedError: nor ever; counts are no reason to end
             a daemon.
         """
         await self._execute(_TRAFFIC_ADD, *columns(rows, len(TrafficRow._fields)))
+
+    async def add_recent(self, rows: Sequence[RecentRow]) -> None:
+        """Add the attempts of endpoints that fail, which their health is evaluated from."""
+        await self._execute(_RECENT_ADD, *columns(rows, len(RecentRow._fields)))
 
     async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
         """Publish the breakers of this replica that are not closed."""
@@ -143,7 +138,7 @@ class Statistics:
             raise BatchRefusedError(f"statistics are refused: {error}") from error
 
     async def forget(self, days: int, rows_max: int) -> int:
-        """Delete a slice of traffic older than `days`; return the count of rows."""
+        """Forgets a slice of traffic older than so many days; returns how many rows."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_TRAFFIC_FORGET, days, rows_max))
 
@@ -151,7 +146,7 @@ class Statistics:
 async def read_traffic(
     connection: "Reach", subjects: Sequence[str], hours: int
 ) -> dict[str, list[HourRow]]:
-    """Return the traffic of each subject in the last hours, oldest first; an hour without any is left out."""
+    """Returns the traffic of each subject in the last hours, oldest first; an hour without any is left out."""
     found: dict[str, list[HourRow]] = {subject: [] for subject in subjects}
     for row in await connection.fetch(_TRAFFIC_READ, list(subjects), hours):
         found[row["subject"]].append(HourRow(*row))
@@ -161,24 +156,8 @@ async def read_traffic(
 async def read_breakers(
     connection: "Reach", endpoint_ids: Sequence[str] | None, tenant: str | None, rows_max: int
 ) -> list[OpenBreaker]:
-    """Return breakers that are not closed, the longest open first."""
+    """Returns breakers that are not closed, the longest open first."""
     ids = None if endpoint_ids is None else list(endpoint_ids)
     return [
         OpenBreaker(*row) for row in await connection.fetch(_BREAKERS_READ, ids, tenant, rows_max)
     ]
-
-
-async def read_backlog(connection: "Reach", tenant: str | None, count_max: int) -> BacklogRow:
-    """Return the backlog of this moment."""
-    now = SystemClock.now()
-    since = first_uuid(now - timedelta(hours=24))
-    row = await connection.fetchrow(
-        _OVERVIEW_NOW, tenant, count_max, now.date() - timedelta(days=2), since
-    )
-    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
-    return BacklogRow(*row)
-
-
-async def report_test_succeeded(connection: "Reach", endpoint_id: str) -> None:
-    """Have the replica that sends for the endpoint close its breaker, once this is committed."""
-    await connection.execute(_TEST_SUCCEEDED, endpoint_id)

@@ -8,6 +8,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | --- | --- | --- | --- | --- |
 | `events_fanned_out_total` | counter | | events whose deliveries were committed | |
 | `events_unknown_type_total` | counter | | events of a type that the catalogue does not know | |
+| `events_unmatched_total` | counter | type | events that no endpoint subscribes to | yes |
 | `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
@@ -30,7 +31,9 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `retries_scheduled` | gauge | | deliveries that wait for their next attempt, *database* | |
 | `oldest_undelivered_seconds` | gauge | | age past due of the oldest due one, *database* | yes |
 | `oldest_deferred_seconds` | gauge | | age past due of the oldest one behind an open breaker, *database* | yes |
-| `endpoints_down` | gauge | seconds | active endpoints without a success for 300 or 3600 s, *database* | yes |
+| `endpoints_by_health` | gauge | health | active endpoints by health, *database* | |
+| `longest_down_seconds` | gauge | | time without a success of the endpoint that is down the longest, *database* | yes |
+| `endpoint_down_seconds` | gauge | tenant, endpoint, name | of each that is down; if set; capped, *database* | yes |
 | `outbox_backlog_events` | gauge | | events not fanned out yet, *database* | |
 | `outbox_lag_seconds` | gauge | | age of the oldest of them, *database* | yes |
 | `endpoints` | gauge | state | endpoints by state, *database* | yes |
@@ -63,8 +66,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dispatcher.core.failing import DOWN_SECONDS
-from dispatcher.core.model import UNUSABLE_REASONS, DeliveryState, EndpointState, Outcome
+from dispatcher.core.model import (
+    UNUSABLE_REASONS,
+    DeliveryState,
+    EndpointState,
+    HealthState,
+    Outcome,
+)
 
 PREFIX = "dispatcher"
 OTHER = "other"
@@ -146,6 +154,14 @@ class Gauge(prometheus_client.Gauge):
         return [family for family in families if family.samples]
 
 
+class OpenGauge(Gauge):
+    """A gauge whose labels have open sets; the code that sets it bounds the number of series."""
+
+    def labels(self, *values: object, **_: object) -> Self:
+        """Return the series of these label values, in the order of the label names."""
+        return prometheus_client.Gauge.labels(self, *values)
+
+
 class Histogram(Collector):
     """How many values are in each range; a bound belongs to the range below it.
 
@@ -196,14 +212,21 @@ class Metrics:
         profiles: Iterable[str] = (),
         blocked_reasons: Iterable[str] = (),
         endpoints_max: int = 0,
+        event_types: Iterable[str] = (),
     ) -> None:
         """Create every metric.
 
-        `profiles` and `blocked_reasons` close those label sets; `endpoints_max` is the cap of the
-        per-endpoint series, 0 for none.
+        `profiles`, `blocked_reasons` and `event_types` close those label sets; `endpoints_max` is the
+        cap of the per-endpoint series, 0 for none.
         """
+        self.down_endpoints_max = endpoints_max
         self.registry = CollectorRegistry(auto_describe=False)
         self._make_counters((*profiles, OTHER), (*blocked_reasons, OTHER), endpoints_max)
+        self.events_unmatched = self._counter(
+            "events_unmatched",
+            "Events that no endpoint subscribes to.",
+            type=(*event_types, OTHER),
+        )
         self._make_histograms()
         self._make_gauges()
         self.build_info = self._gauge("build_info", "Always 1.", version=(version,))
@@ -295,10 +318,19 @@ class Metrics:
         self.oldest_deferred = make(
             "oldest_deferred_seconds", "Age past due of the oldest delivery behind an open breaker."
         )
-        self.endpoints_down = make(
-            "endpoints_down",
-            "Active endpoints without a success for at least so many seconds.",
-            seconds=tuple(map(str, DOWN_SECONDS)),
+        self.endpoints_by_health = make(
+            "endpoints_by_health", "Active endpoints by health.", health=tuple(HealthState)
+        )
+        self.longest_down = make(
+            "longest_down_seconds",
+            "Time without a success of the endpoint that is down the longest.",
+        )
+        self.endpoint_down = OpenGauge(
+            "endpoint_down_seconds",
+            "Time without a success of each endpoint that is down, capped.",
+            ("tenant", "endpoint", "name"),
+            namespace=PREFIX,
+            registry=self.registry if self.down_endpoints_max else None,
         )
         self.outbox_backlog = make("outbox_backlog_events", "Events not fanned out yet.")
         self.outbox_lag = make("outbox_lag_seconds", "Age of the oldest event not fanned out yet.")

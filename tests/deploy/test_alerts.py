@@ -12,6 +12,7 @@ from dispatcher.telemetry import metrics
 from tests.support.tools import need
 
 ALERTS_EVALUATED = re.compile(r'ALERTS\{alertname="(\w+)",alertstate="firing"\}')
+TESTS = ("rules_test.yml", "rules_day_test.yml")
 SUFFIXES = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -85,7 +86,11 @@ def test_promtool_accepts_the_rules(folder):
 
 
 def test_each_alert_has_a_case_that_fires_and_one_that_is_silent(folder, alerts):
-    cases = yaml.safe_load((folder / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
+    cases = [
+        case
+        for name in TESTS
+        for case in yaml.safe_load((folder / name).read_text(encoding="utf-8"))["tests"]
+    ]
     fires: set[str] = set()
     silent: set[str] = set()
     for case in cases:
@@ -101,7 +106,7 @@ def test_each_alert_has_a_case_that_fires_and_one_that_is_silent(folder, alerts)
 
 @pytest.mark.slow
 def test_every_case_holds(folder):
-    done = promtool(folder, "test", "rules", "rules_test.yml")
+    done = promtool(folder, "test", "rules", *TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -110,6 +110,11 @@ async def test_every_query_has_an_answer_from_a_real_scrape(bench, sql, tmp_path
     promtool = need("promtool", package="prometheus")
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"))
+    await add_endpoint(sql, "ep_down", bench.receiver.url("/down"), event_types=["t.none"])
+    await sql.execute(
+        "INSERT INTO dispatcher.endpoint_health VALUES ('ep_down', now() - interval '1 hour', 30);"
+        "INSERT INTO dispatcher.endpoint_status VALUES ('ep_down', 'down', now() - interval '1 hour')"
+    )
     daemon = await bench.daemon(METRICS__PER_ENDPOINT="true").started()
     await bench.produced(Plan(url=bench.url, events_count=3))
     await quiet(bench.url, seconds=15)

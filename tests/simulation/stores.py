@@ -5,20 +5,24 @@ answer comes back: at once and always in the conformance suite, by the seed in t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dispatcher.core.census import Census, Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event
-from dispatcher.delivery import ports
-from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
-from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
+from dispatcher.store.deliveries import (
+    AttemptRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.statistics import BreakerRow, TrafficRow
+from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from tests.simulation.database import MemoryDatabase, Transaction
 
 Value = TypeVar("Value")
@@ -87,9 +91,6 @@ class MemoryClaim:
             lambda: tables.write(self._transaction, bodies, deliveries, cancelled)
         )
 
-    async def keep_open(self) -> None:
-        """Run nothing: a simulated transaction is not ended as idle."""
-
     async def announce(self, incarnation: str) -> None:
         def statement() -> None:
             self._transaction.announced_by = incarnation
@@ -97,7 +98,7 @@ class MemoryClaim:
         await self._reach.ask(statement)
 
 
-class MemoryOutbox(ports.OutboxStore):
+class MemoryOutbox:
     """The outbox as intake and fan-out see it."""
 
     def __init__(self, reach: Reach, *, synchronous_commit: bool = False) -> None:
@@ -159,7 +160,7 @@ class MemoryOutbox(ports.OutboxStore):
         return await self._reach.ask(lambda: self._reach.tables.quarantine(event_id))
 
 
-class MemoryDeliveries(ports.DeliveryStore):
+class MemoryDeliveries:
     """Waiting deliveries, as recorder and loader see them."""
 
     def __init__(self, reach: Reach) -> None:
@@ -201,7 +202,7 @@ class MemoryDeliveries(ports.DeliveryStore):
         await self._reach.ask(lambda: self._reach.tables.forget_requests(requests))
 
 
-class MemoryRouting(ports.EndpointStore):
+class MemoryRouting:
     """The routing tables, as fan-out and recorder see them."""
 
     def __init__(self, reach: Reach) -> None:
@@ -233,7 +234,7 @@ class MemoryRouting(ports.EndpointStore):
         await self._reach.ask(lambda: self._reach.tables.clear_failures(endpoint_ids))
 
 
-class MemoryLeases(ports.LeaseStore):
+class MemoryLeases:
     """The replica's and the shards' rows."""
 
     def __init__(self, reach: Reach, key_ids: Iterable[str] = ()) -> None:
@@ -244,10 +245,10 @@ class MemoryLeases(ports.LeaseStore):
         del version
         await self._reach.ask(lambda: self._reach.tables.join(incarnation, name, lease_seconds))
 
-    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
-        return await self._reach.ask(lambda: self._reach.tables.namesakes(name, incarnation))
+    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, Any]]:
+        return await self._reach.ask(lambda: list(self._reach.tables.namesakes(name, incarnation)))
 
-    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+    async def bury(self, incarnation: str, renewed_at: Any) -> bool:
         return await self._reach.ask(lambda: self._reach.tables.bury(incarnation, renewed_at))
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
@@ -263,16 +264,19 @@ class MemoryLeases(ports.LeaseStore):
         await self._reach.ask(lambda: self._reach.tables.leave(incarnation))
 
 
-class MemoryStatistics(ports.StatisticsStore):
+class MemoryStatistics:
     """Statistics, which nothing that delivers reads: they are asked for and forgotten."""
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
 
-    async def add(self, rows: Sequence[TrafficRow]) -> None:
+    async def add(self, rows: Sequence[object]) -> None:
         await self._reach.ask(lambda: rows)
 
-    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
+    async def add_recent(self, rows: Sequence[object]) -> None:
+        await self._reach.ask(lambda: rows)
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[object]) -> None:
         del incarnation
         await self._reach.ask(lambda: rows)
 
@@ -280,6 +284,6 @@ class MemoryStatistics(ports.StatisticsStore):
         del incarnation
         return []
 
-    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
+    async def publish_figures(self, incarnation: str, figures: object) -> None:
         del incarnation
         await self._reach.ask(lambda: figures)

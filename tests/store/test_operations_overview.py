@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.operations.context import Actor, Deployment
+from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
@@ -15,8 +15,8 @@ from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
+from dispatcher.store.routing import Routing
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
-from tests.support.endpoints import create_endpoint, update_endpoint
 from tests.support.story import ACME, ALL
 
 pytestmark = pytest.mark.postgres
@@ -29,7 +29,7 @@ async def make(deployment: Deployment, name: str, tenant: str = "default") -> st
         "url": "https://example.com/",
         "event_types": ["order.*"],
     }
-    return str((await create_endpoint(Endpoints(deployment), ALL, fields)).id)
+    return str((await Endpoints(deployment).create(ALL, fields)).id)
 
 
 def counted(subject: str, ok: int, refused: int = 0, *, seconds: float = 0.1) -> TrafficRow:
@@ -116,8 +116,13 @@ async def test_an_open_breaker_is_seen_while_its_replica_lives(
     statistics = Statistics(deployment.database)
     await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 30.0)])
     await statistics.publish_figures("alive", {"lanes_count": 7})
+    assert [one.health for one in await Routing(deployment.database).evaluate_health(300)] == [
+        "degraded"
+    ]
     answer = await Overview(deployment).summary(ALL)
-    assert [one.code for one in answer.problems] == ["breakers_open"]
+    assert [one.code for one in answer.problems] == ["endpoints_degraded"]
+    assert answer.endpoints.degraded_count == 1
+    assert answer.endpoints_in_trouble[0].health == "degraded"
     breaker = answer.endpoints_in_trouble[0].breaker
     assert breaker is not None
     assert breaker.state == "open"
@@ -154,6 +159,74 @@ async def test_late_deliveries_and_no_dispatcher_are_problems(
     assert answer.oldest_undelivered_seconds == pytest.approx(300, abs=30)
 
 
+async def test_failed_deliveries_are_a_problem_until_they_are_resent(
+    deployment: Deployment, connection: Any
+) -> None:
+    endpoint, theirs = await make(deployment, "a", "acme"), await make(deployment, "b")
+    await Leases(deployment.database).join("alive", "one", "1.0", 60.0)
+    for number, (owner, state, test) in enumerate(
+        [
+            (endpoint, 4, False),
+            (endpoint, 4, False),
+            (theirs, 4, False),
+            (endpoint, 4, True),
+            (endpoint, 5, False),
+        ]
+    ):
+        await connection.execute(
+            "INSERT INTO dispatcher.delivery_done (day, endpoint_no, event_type_code, attempt_count,"
+            " schedule_position, state, reason, test, id, event_id) SELECT (now() AT TIME ZONE 'UTC')::date,"
+            " number, 1, 0, 0, $3, 1, $4, gen_random_uuid(), $2 FROM dispatcher.endpoint WHERE id = $1",
+            owner, f"e{number}", state, test,
+        )  # fmt: skip
+    overview, endpoints = Overview(deployment), Endpoints(deployment)
+    answer = await overview.summary(ALL)
+    assert (answer.healthy, answer.failed_unresolved_count) == (True, 3), "none failed today"
+    await Statistics(deployment.database).add(
+        [
+            counted("all", 1)._replace(failed_count=3),
+            counted("tenant/acme", 1)._replace(failed_count=2),
+        ]
+    )
+    answer = await overview.summary(ALL)
+    assert [(one.code, one.count) for one in answer.problems] == [("deliveries_failed", 3)]
+    answer = await overview.summary(ACME)
+    assert [(one.code, one.count) for one in answer.problems] == [("deliveries_failed", 2)]
+    assert (await endpoints.show(ALL, endpoint)).failed_unresolved_count == 2
+    await connection.execute(
+        "DELETE FROM dispatcher.delivery_done WHERE state = 4"
+    )  # as resends do
+    assert (await overview.summary(ALL)).healthy
+    assert (await endpoints.show(ALL, endpoint)).failed_unresolved_count == 0
+
+
+async def test_endpoints_are_listed_by_health_with_since_and_cause(
+    deployment: Deployment, connection: Any
+) -> None:
+    down, healthy = await make(deployment, "a"), await make(deployment, "b")
+    await connection.execute(
+        "INSERT INTO dispatcher.endpoint_status VALUES ($1, 'down', now(), 'http_error', 503)", down
+    )
+    await open_delivery(connection, down, 1)
+    endpoints = Endpoints(deployment)
+
+    async def of(health: str) -> list[str]:
+        return [
+            one.id for one in (await endpoints.page(ALL, EndpointsQuery.of(health=health))).items
+        ]
+
+    assert (await of("down"), await of("healthy"), await of("degraded")) == ([down], [healthy], [])
+    shown = await endpoints.show(ALL, down)
+    assert (shown.state, shown.health, shown.health_cause, shown.health_response_code) == (
+        "active", "down", "http_error", 503,
+    )  # fmt: skip
+    assert shown.health_since is not None
+    assert (shown.waiting_count, shown.waiting_capped) == (1, False)
+    assert [one.id for one in (await Overview(deployment).summary(ALL)).endpoints_in_trouble] == [
+        down
+    ]
+
+
 async def test_what_waits_for_an_endpoint_is_counted(
     deployment: Deployment, connection: Any
 ) -> None:
@@ -170,9 +243,9 @@ async def test_what_waits_for_an_endpoint_is_counted(
 async def test_a_change_of_an_older_version_is_refused(deployment: Deployment) -> None:
     endpoints, endpoint = Endpoints(deployment), await make(deployment, "a")
     tag = (await endpoints.show(ALL, endpoint)).etag
-    newer = (await update_endpoint(endpoints, ALL, endpoint, {"name": "b"}, if_match=tag)).etag
+    newer = (await endpoints.update(ALL, endpoint, {"name": "b"}, if_match=tag)).etag
     with pytest.raises(PreconditionFailedError):
-        await update_endpoint(endpoints, ALL, endpoint, {"name": "c"}, if_match=tag)
+        await endpoints.update(ALL, endpoint, {"name": "c"}, if_match=tag)
     with pytest.raises(PreconditionFailedError):
         await endpoints.delete(ALL, endpoint, if_match=tag)
     assert (await endpoints.show(ALL, endpoint)).name == "b"

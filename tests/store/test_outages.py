@@ -1,4 +1,4 @@
-"""Endpoints that are down: reported by the clock, once for each threshold of an outage."""
+"""The health of endpoints, and outages: reported by the clock, once for each threshold of an outage."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,18 +11,21 @@ import pytest
 
 from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.settings import load_settings
-from dispatcher.core.failing import DOWN_ATTEMPTS_MIN, DOWN_SECONDS
+from dispatcher.core.failing import FAILED_ATTEMPTS_MIN, down_thresholds
 from dispatcher.core.model import EndpointId
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import Endpoints
+from dispatcher.store.endpoints import resume_endpoint
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Routing
+from dispatcher.store.statistics import BreakerRow, RecentRow, Statistics
 
 pytestmark = pytest.mark.postgres
 
 EP = EndpointId("ep_x")
+DOWN_AFTER = 300
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ async def pool(database: str) -> AsyncIterator[Database]:
 
 
 async def failed(
-    routing: Endpoints, *, ago: float, count: int = 3, by_producers: bool = True
+    routing: Routing, *, ago: float, count: int = 3, by_producers: bool = True
 ) -> None:
     first_at = SystemClock.now() - timedelta(seconds=ago)
     await routing.count_failures([(EP, first_at, count, by_producers)])
@@ -59,9 +62,40 @@ async def passed(sql: asyncpg.Connection, seconds: float) -> None:
     )
 
 
-async def report(routing: Endpoints) -> list[int]:
-    down = await routing.report_down(DOWN_SECONDS, DOWN_ATTEMPTS_MIN)
+async def report(routing: Routing) -> list[int]:
+    await routing.evaluate_health(DOWN_AFTER)
+    down = await routing.report_down(down_thresholds(DOWN_AFTER))
     return [endpoint.down_seconds for endpoint in down]
+
+
+async def health(routing: Routing) -> list[tuple[str | None, str]]:
+    """Evaluate; return what changed, from and to."""
+    return [(one.was, one.health) for one in await routing.evaluate_health(DOWN_AFTER)]
+
+
+async def breaker(sql: asyncpg.Connection, pool: Database, *states: str) -> None:
+    """Publish the breaker of a living replica; no state: it is closed."""
+    await sql.execute(
+        "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
+        " VALUES ('r1', 'r1', '1', now() + interval '1 minute') ON CONFLICT DO NOTHING"
+    )
+    await Statistics(pool).publish_breakers("r1", [BreakerRow(EP, one, 5.0) for one in states])
+
+
+async def attempts(pool: Database, ok: int, failed: int) -> None:
+    cause = ("http_error", 503) if failed else (None, None)
+    await Statistics(pool).add_recent([RecentRow(EP, ok, failed, *cause)])
+
+
+async def minutes_passed(sql: asyncpg.Connection, minutes: int) -> None:
+    await sql.execute(
+        "UPDATE dispatcher.endpoint_recent SET minute = minute - $1::interval",
+        timedelta(minutes=minutes),
+    )
+    await sql.execute(
+        "UPDATE dispatcher.endpoint_status SET since = since - $1::interval",
+        timedelta(minutes=minutes),
+    )
 
 
 async def raised(sql: asyncpg.Connection) -> list[tuple[str, Any]]:
@@ -70,12 +104,12 @@ async def raised(sql: asyncpg.Connection) -> list[tuple[str, Any]]:
 
 
 async def test_an_outage_raises_one_event_for_each_threshold(sql, pool):
-    routing = Endpoints(pool)
+    routing = Routing(pool)
     await failed(routing, ago=290)
     assert await report(routing) == []
     await passed(sql, 301)
     assert await report(routing) == [300]
-    assert await report(Endpoints(pool)) == [], "nor by another replica, nor after a restart"
+    assert await report(Routing(pool)) == [], "nor by another replica, nor after a restart"
     await failed(routing, ago=0)
     assert await report(routing) == []
     await passed(sql, 3601)
@@ -93,14 +127,14 @@ async def test_an_outage_raises_one_event_for_each_threshold(sql, pool):
 
 
 async def test_a_daemon_that_was_away_for_an_hour_raises_the_highest_alone(sql, pool):
-    routing = Endpoints(pool)
+    routing = Routing(pool)
     await failed(routing, ago=4000)
     assert await report(routing) == [3600]
     assert len(await raised(sql)) == 1
 
 
 async def test_a_success_ends_the_outage_and_the_next_is_reported_again(sql, pool):
-    routing = Endpoints(pool)
+    routing = Routing(pool)
     await failed(routing, ago=301)
     await report(routing)
     await routing.clear_failures([EP])
@@ -115,40 +149,40 @@ async def test_a_success_ends_the_outage_and_the_next_is_reported_again(sql, poo
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])
 async def test_an_endpoint_that_is_not_active_is_not_down(sql, pool, state):
-    await failed(Endpoints(pool), ago=301)
+    await failed(Routing(pool), ago=301)
     await sql.execute(
         "UPDATE dispatcher.endpoint SET state = $1, reason = 'x',"
         " paused_at = CASE WHEN $1 = 'paused' THEN now() END",
         state,
     )
-    assert await report(Endpoints(pool)) == []
+    assert await report(Routing(pool)) == []
 
 
 async def test_fewer_failed_attempts_are_no_outage(sql, pool):
     del sql
-    await failed(Endpoints(pool), ago=301, count=DOWN_ATTEMPTS_MIN - 1)
-    assert await report(Endpoints(pool)) == []
+    await failed(Routing(pool), ago=301, count=FAILED_ATTEMPTS_MIN - 1)
+    assert await report(Routing(pool)) == []
 
 
 async def test_an_outage_of_our_own_events_is_logged_and_raises_none(sql, pool):
-    await failed(Endpoints(pool), ago=301, by_producers=False)
-    assert await report(Endpoints(pool)) == [300]
-    await Endpoints(pool).clear_failures([EP])
+    await failed(Routing(pool), ago=301, by_producers=False)
+    assert await report(Routing(pool)) == [300]
+    await Routing(pool).clear_failures([EP])
     assert await raised(sql) == []
 
 
 async def test_two_replicas_report_an_outage_once(sql, pool):
-    routing = Endpoints(pool)
+    routing = Routing(pool)
     await failed(routing, ago=301)
     async with asyncio.TaskGroup() as group:
-        both = [group.create_task(report(one)) for one in (routing, Endpoints(pool))]
+        both = [group.create_task(report(one)) for one in (routing, Routing(pool))]
     assert sorted(one.result() for one in both) == [[], [300]]
     assert len(await raised(sql)) == 1
 
 
 async def test_the_watch_reports_while_no_attempt_is_made(sql, pool):
-    await failed(Endpoints(pool), ago=301)
-    watch = OutageWatch(Endpoints(pool), seconds_between=0.05)
+    await failed(Routing(pool), ago=301)
+    watch = OutageWatch(Routing(pool), down_after_seconds=DOWN_AFTER, seconds_between=0.05)
     with probe.listen() as heard:
         task = asyncio.get_running_loop().create_task(watch.run())
         await heard.wait("outages.checked", count=2)
@@ -158,7 +192,7 @@ async def test_the_watch_reports_while_no_attempt_is_made(sql, pool):
 
 
 async def test_gauges_count_endpoints_down_and_age_of_deferred(sql, pool):
-    deliveries, routing = Deliveries(pool), Endpoints(pool)
+    deliveries, routing = Deliveries(pool), Routing(pool)
     await failed(routing, ago=301)
     await sql.execute(
         "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
@@ -168,8 +202,94 @@ async def test_gauges_count_endpoints_down_and_age_of_deferred(sql, pool):
         " profile, next_attempt_at) VALUES ('wh_1', current_date, 'e1', 'ep_x', 'a.b', 'acme', 'wms',"
         " now() - interval '900 seconds')"
     )
-    row = await deliveries.gauges()
-    assert list(row["endpoints_down"]) == [1, 0]
+    await routing.evaluate_health(DOWN_AFTER)
+    row = await deliveries.gauges(1)
+    assert orjson.loads(row["endpoints_by_health"]) == {"down": 1}
+    assert row["longest_down_seconds"] == pytest.approx(301, abs=30)
+    assert [one[:3] for one in orjson.loads(row["endpoints_down"])] == [["acme", "ep_x", "ERP"]]
     assert row["oldest_deferred_seconds"] == pytest.approx(900, abs=30)
-    await passed(sql, 3601)
-    assert list((await deliveries.gauges())["endpoints_down"]) == [1, 1]
+    assert (await deliveries.gauges())["endpoints_down"] is None, "named only where settings ask"
+    await sql.execute("UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now()")
+    row = await deliveries.gauges(1)
+    assert (row["endpoints_by_health"], row["longest_down_seconds"]) == (None, 0)
+
+
+async def test_health_of_an_outage_from_the_breaker_to_recovery(sql, pool):
+    """Down at once with an open breaker, until a success; recovering while deliveries are overdue; healthy."""
+    routing = Routing(pool)
+    await failed(routing, ago=40)
+    await attempts(pool, 0, 12)
+    assert await health(routing) == [(None, "degraded")]
+    await breaker(sql, pool, "open")
+    assert await health(routing) == [("degraded", "down")]
+    assert await report(routing) == [], "announced only after down_after"
+    row = await sql.fetchrow("SELECT * FROM dispatcher.endpoint_status")
+    assert (row["cause"], row["response_code"]) == ("http_error", 503)
+    assert row["since"] == await sql.fetchval(
+        "SELECT first_failure_at FROM dispatcher.endpoint_health"
+    )
+    await breaker(sql, pool, "half_open")
+    await sql.execute("DELETE FROM dispatcher.replica")  # its replica dies: the breaker is lost
+    assert await health(routing) == [], "only a success ends it"
+    await routing.clear_failures([EP])
+    assert await health(Routing(pool)) == [("down", "recovering")]
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.endpoint_recent") == 0
+    await sql.execute(
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant,"
+        " profile, next_attempt_at) VALUES ('wh_1', current_date, 'e1', 'ep_x', 'a.b', 'acme', 'wms',"
+        " now() - interval '900 seconds')"
+    )
+    await minutes_passed(sql, 2)
+    assert await health(routing) == [], "a delivery is overdue"
+    await sql.execute("DELETE FROM dispatcher.delivery_open")
+    assert await health(routing) == [("recovering", "healthy")]
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.endpoint_status") == 0
+
+
+async def test_health_without_traffic_is_down_after_the_setting(sql, pool):
+    await failed(Routing(pool), ago=299)
+    assert await health(Routing(pool)) == []
+    await passed(sql, 301)
+    assert await health(Routing(pool)) == [(None, "down")]
+
+
+@pytest.mark.parametrize(
+    ("ok", "failures", "expected"), [(27, 3, True), (28, 3, False), (0, 2, False)]
+)
+async def test_health_is_degraded_from_a_share_of_failures_on(sql, pool, ok, failures, expected):
+    await attempts(pool, ok, failures)
+    assert await health(Routing(pool)) == [(None, "degraded")] * expected
+    await minutes_passed(sql, 6)
+    assert await health(Routing(pool)) == [("degraded", "healthy")] * expected
+
+
+async def test_health_is_degraded_while_a_breaker_defers_some_types(sql, pool):
+    await breaker(sql, pool, "half_open")
+    assert await health(Routing(pool)) == [(None, "degraded")]
+    await breaker(sql, pool)
+    assert await health(Routing(pool)) == [("degraded", "healthy")]
+
+
+async def test_health_of_a_paused_endpoint_stays_until_resumed(sql, pool):
+    routing = Routing(pool)
+    await failed(routing, ago=301)
+    await routing.evaluate_health(DOWN_AFTER)
+    await sql.execute("UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now()")
+    await routing.clear_failures([EP])
+    assert await health(routing) == []
+    await resume_endpoint(sql, EP)
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.endpoint_status") == 0
+    assert await health(routing) == []
+
+
+async def test_two_replicas_record_a_change_of_health_once(sql, pool):
+    routing = Routing(pool)
+    for step in ("down", "recovering"):
+        if step == "down":
+            await failed(routing, ago=301)
+        else:
+            await routing.clear_failures([EP])
+        async with asyncio.TaskGroup() as group:
+            both = [group.create_task(health(Routing(pool))) for _ in range(2)]
+        assert sum(len(one.result()) for one in both) == 1
+        assert await sql.fetchval("SELECT health FROM dispatcher.endpoint_status") == step

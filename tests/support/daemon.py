@@ -214,12 +214,12 @@ class Daemon(Process):
 class Receiver(Process):
     """The recording receiver."""
 
-    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None, *, port: int = 0) -> None:
         self.record = folder / "receiver.jsonl"
         self._offset = 0
         self._entries: list[dict[str, Any]] = []
         self._counts: Counter[tuple[str, str]] = Counter()
-        arguments = [str(self.record)] + ([str(certificate)] if certificate else [])
+        arguments = [str(self.record), str(port)] + ([str(certificate)] if certificate else [])
         super().__init__(
             "tests.support.recording_receiver",
             *arguments,

@@ -200,11 +200,11 @@ class Connection(asyncio.Protocol):
         )
 
 
-async def serve(log: Path, certificate: Path | None) -> None:
-    """Serves until standard input ends."""
+async def serve(log: Path, port: int, certificate: Path | None) -> None:
+    """Serves until standard input ends; port 0: any."""
     loop = asyncio.get_running_loop()
     book = Book(log)
-    servers = [await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, backlog=1024)]
+    servers = [await loop.create_server(lambda: Connection(book), "127.0.0.1", port, backlog=1024)]
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -223,4 +223,6 @@ async def serve(log: Path, certificate: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))
+    asyncio.run(
+        serve(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from dispatcher.core.model import HttpResponse
+from dispatcher.core.model import Answer
 from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, Exchange, NotAttempted, Target
 
@@ -30,17 +30,15 @@ class Sender:
     def __init__(self, egress: Egress, pool: Connections) -> None:
         self.egress = egress
         self.pool = pool
-        self.results: list[HttpResponse | NotAttempted] = []
+        self.results: list[Answer | NotAttempted] = []
 
     def start(
         self, target: Target, *, body: bytes = BODY, timeout_seconds: float = 5.0
-    ) -> tuple[Exchange, asyncio.Future[HttpResponse | NotAttempted]]:
+    ) -> tuple[Exchange, asyncio.Future[Answer | NotAttempted]]:
         """Starts an attempt; a second `done` for it fails the test by InvalidStateError."""
-        future: asyncio.Future[HttpResponse | NotAttempted] = (
-            asyncio.get_running_loop().create_future()
-        )
+        future: asyncio.Future[Answer | NotAttempted] = asyncio.get_running_loop().create_future()
 
-        def done(result: HttpResponse | NotAttempted) -> None:
+        def done(result: Answer | NotAttempted) -> None:
             self.results.append(result)
             future.set_result(result)
 
@@ -50,15 +48,15 @@ class Sender:
 
     async def result(
         self, target: Target, *, body: bytes = BODY, timeout_seconds: float = 5.0
-    ) -> HttpResponse | NotAttempted:
+    ) -> Answer | NotAttempted:
         """Waits for whatever an attempt comes to."""
         _, future = self.start(target, body=body, timeout_seconds=timeout_seconds)
         return await future
 
     async def answer(
         self, target: Target, *, body: bytes = BODY, timeout_seconds: float = 5.0
-    ) -> HttpResponse:
+    ) -> Answer:
         """Waits for an attempt's answer."""
         result = await self.result(target, body=body, timeout_seconds=timeout_seconds)
-        assert isinstance(result, HttpResponse), result
+        assert isinstance(result, Answer), result
         return result

@@ -1,6 +1,5 @@
 """The console's words: both languages have the same keys, pages use no others and hold no text of their own."""
 
-import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,11 +9,19 @@ import jinja2
 import pytest
 
 from dispatcher.admin.console import languages
-from dispatcher.admin.console.labels import ADVISED_CODES, TONES, advice
+from dispatcher.admin.console.words import ADVISED_CODES, TONES, advice
 from dispatcher.admin.resources.endpoint import NewEndpoint
 from dispatcher.admin.resources.fields import Control, ControlKind, metadata_of
 from dispatcher.config.profiles import load_profiles
-from dispatcher.core.model import DeliveryState, EndpointState, Flag, Outcome, Reason, Trigger
+from dispatcher.core.model import (
+    DeliveryState,
+    EndpointState,
+    Flag,
+    HealthState,
+    Outcome,
+    Reason,
+    Trigger,
+)
 from dispatcher.core.problems import SENTENCES
 from tests.support.resources import make_attempt
 
@@ -82,10 +89,9 @@ def test_the_hunt_for_texts_finds_each_kind():
     assert texts_of(source) == ["Say", "Hello", "x1"]
 
 
-@functools.cache
-def used_keys() -> frozenset[str]:
+def used_keys() -> set[str]:
     environment = jinja2.Environment(autoescape=True)
-    keys: set[str] = set()
+    keys = set()
     for path in TEMPLATES:
         tree = environment.parse(path.read_text(encoding="utf-8"))
         for call in tree.find_all(jinja2.nodes.Call):
@@ -94,7 +100,7 @@ def used_keys() -> frozenset[str]:
                 keys.add(call.args[0].value)
     for path in CONSOLE.rglob("*.py"):
         keys |= set(re.findall(r'\btext\("([^"]+)"', path.read_text(encoding="utf-8")))
-    return frozenset(keys)
+    return keys
 
 
 def test_every_key_that_is_asked_for_is_there():
@@ -109,7 +115,7 @@ def test_every_key_that_is_there_is_asked_for():
     )
     # Keys that are put together from a group and a value: the group is asked for.
     groups = set(re.findall(r'word\("([a-z]+)"', source)) | {
-        "act", "advice", "error", "invalid", "form", "keys", "nav", "note", "phase", "problem",
+        "act", "advice", "error", "invalid", "form", "health", "health_text", "keys", "nav", "note", "phase", "problem",
         "profile", "tab", "theme", "unit",
     }  # fmt: skip
     unused = {
@@ -149,6 +155,8 @@ def test_every_value_of_a_closed_set_has_its_word():
     texts = languages.load()["th"].texts
     wanted = {
         *(f"state.{one}" for one in (*DeliveryState, *EndpointState)),
+        *(f"health.{one}" for one in HealthState),
+        *(f"health_text.{one}" for one in HealthState if one is not HealthState.HEALTHY),
         *(f"reason.{one}" for one in Reason),
         *(f"outcome.{one}" for one in Outcome),
         *(f"why.{one}" for one in Outcome if one is not Outcome.OK),
@@ -161,7 +169,7 @@ def test_every_value_of_a_closed_set_has_its_word():
         ),
     }
     assert wanted - texts.keys() == set()
-    assert set(TONES) == {*DeliveryState, *EndpointState}
+    assert set(TONES) == {*DeliveryState, *EndpointState, *HealthState}
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

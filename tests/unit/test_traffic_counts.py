@@ -1,28 +1,64 @@
 """Traffic counts: what they add up, what it keeps while Postgres is away, and what it publishes when."""
 
 import sys
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
-from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.failing import SHARE_SECONDS
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
 from dispatcher.delivery.reporting import traffic_counts as module
 from dispatcher.delivery.reporting.traffic_counts import OpenBreakers, TrafficCounts
 from dispatcher.runtime import probe
 from dispatcher.runtime.tasks import TaskSet
-from dispatcher.store.statistics import BreakerRow, TrafficRow
+from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_endpoint, make_result
-from tests.support.stores import FakeStatistics
+
+
+class Store:
+    """Remembers what it is told; `away` makes it fail."""
+
+    def __init__(self) -> None:
+        self.away = self.refuses = False
+        self.added: list[TrafficRow] = []
+        self.breakers: list[list[BreakerRow]] = []
+        self.figures: list[Mapping[str, object]] = []
+        self.tested: list[EndpointId] = []
+        self.recent: list[list[RecentRow]] = []
+
+    async def add(self, rows: Sequence[TrafficRow]) -> None:
+        if self.away:
+            raise StoreUnavailableError("away")
+        if self.refuses:
+            raise BatchRefusedError("no")
+        self.added += rows
+
+    async def add_recent(self, rows: Sequence[RecentRow]) -> None:
+        self.recent.append(list(rows))
+
+    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
+        assert incarnation == "one"
+        self.breakers.append(list(rows))
+
+    async def take_tested(self, incarnation: str) -> list[EndpointId]:
+        assert incarnation == "one"
+        tested, self.tested = self.tested, []
+        return tested
+
+    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
+        assert incarnation == "one"
+        self.figures.append(figures)
 
 
 class World:
     """A traffic with everything around it in the test's hand."""
 
     def __init__(self) -> None:
-        self.store, self.clock = FakeStatistics("one"), ManualClock()
+        self.store, self.clock = Store(), ManualClock()
         self.breakers: OpenBreakers = {}
         self.figures: dict[str, object] = {"lanes_count": 1}
         self.tested: list[EndpointId] = []
@@ -104,12 +140,12 @@ async def test_nothing_counted_is_nothing_asked(world: World) -> None:
 
 async def test_counts_are_kept_while_postgres_is_away(world: World) -> None:
     world.attempt("a")
-    world.store.is_away = True
+    world.store.away = True
     with pytest.raises(StoreUnavailableError):
         await world.traffic.flush()
     world.attempt("a")
     world.attempt("b")
-    world.store.is_away = False
+    world.store.away = False
     await world.traffic.flush()
     assert world.subject("a").ok_count == 2
     assert world.subject("b").ok_count == 1
@@ -193,3 +229,25 @@ async def test_a_test_event_that_succeeded_closes_a_published_breaker_once(world
     await world.traffic.flush()
     await world.traffic.flush()
     assert world.tested == [endpoint]
+
+
+async def test_minutes_are_written_only_of_endpoints_that_failed_lately(world: World) -> None:
+    world.attempt("a")
+    await world.traffic.flush()
+    assert world.store.recent == []
+    world.attempt("a")
+    world.attempt("b")
+    world.attempt("a", Outcome.HTTP_ERROR)
+    world.attempt("a")
+    await world.traffic.flush()
+    assert world.store.recent == [[RecentRow(EndpointId("a"), 2, 1, "http_error", 500)]]
+    world.clock.advance(SHARE_SECONDS - 1)
+    world.attempt("a")
+    await world.traffic.flush()
+    assert world.store.recent[1:] == [[RecentRow(EndpointId("a"), 1, 0, None, None)]]
+    world.clock.advance(1)
+    world.attempt("a")
+    await world.traffic.flush()
+    assert len(world.store.recent) == 2, (
+        "it has not failed for as long as the share is computed over"
+    )

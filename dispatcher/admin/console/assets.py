@@ -30,7 +30,7 @@ class Asset(NamedTuple):
 
 @cache
 def load() -> Mapping[str, Asset]:
-    """Return the files by their plain names."""
+    """Returns the files by their plain names."""
     found = {}
     for file in sorted(_FOLDER.iterdir()):
         if file.suffix in _TYPES:

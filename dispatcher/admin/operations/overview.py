@@ -7,9 +7,9 @@ waits is read from the rows themselves; a count beyond `COUNT_MAX` is not counte
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.resources.overview import (
     AttemptTotals,
     Backlog,
@@ -26,9 +26,12 @@ from dispatcher.admin.resources.overview import (
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
 from dispatcher.core.url import masked_url
-from dispatcher.store import statistics
-from dispatcher.store.endpoints import TroubledRow, WaitingRow, read_in_trouble, read_waiting
-from dispatcher.store.statistics import BacklogRow, HourRow, OpenBreaker, read_backlog
+from dispatcher.store import pages, statistics
+from dispatcher.store.pages import NowRow, TroubledRow, WaitingRow
+from dispatcher.store.statistics import HourRow, OpenBreaker
+
+if TYPE_CHECKING:
+    from dispatcher.admin.resources.fields import HealthName
 
 HOURS: Final = 24
 COUNT_MAX: Final = 10_000
@@ -52,13 +55,13 @@ class Overview:
         subject = statistics.tenant_subject(actor.tenant)
         async with self._database.reading() as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
-            now = await read_backlog(connection, actor.tenant, COUNT_MAX)
-            troubled = await read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
+            now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
+            troubled = await pages.read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
             ids = [one.id for one in troubled]
             traffic = await statistics.read_traffic(connection, ids, HOURS)
-            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+            waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
         moment = self._clock.now()
-        problems = _problems(now)
+        problems = _problems(now, sum(hour.failed_count for hour in hours))
         by_id = {row.endpoint_id: row for row in waiting}
         totals, attempts, latency = _totals(hours, now)
         return Summary(
@@ -69,6 +72,8 @@ class Overview:
             deliveries=totals,
             attempts=attempts,
             latency_seconds=latency,
+            failed_unresolved_count=min(now.failed_count, COUNT_MAX),
+            failed_unresolved_capped=now.failed_count > COUNT_MAX,
             oldest_undelivered_seconds=max(
                 0.0, now.oldest_due_seconds or 0.0, now.outbox_seconds or 0.0
             ),
@@ -85,8 +90,9 @@ class Overview:
                 active_count=now.active_count,
                 paused_count=now.paused_count,
                 disabled_count=now.disabled_count,
-                deferred_count=now.deferred_count,
-                failing_count=now.failing_count,
+                down_count=now.down_count,
+                degraded_count=now.degraded_count,
+                recovering_count=now.recovering_count,
             ),
             dispatchers_alive=now.dispatchers_alive,
             buckets=_buckets(hours, moment),
@@ -98,7 +104,7 @@ class Overview:
     async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, EndpointFigures]:
         """Return the last day of each of the endpoints, those of other tenants left out."""
         async with self._database.reading() as connection:
-            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+            waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
             mine = [row.endpoint_id for row in waiting]
             traffic = await statistics.read_traffic(connection, mine, HOURS)
             breakers = await statistics.read_breakers(connection, mine, actor.tenant, len(mine))
@@ -122,9 +128,7 @@ def _breaker(row: OpenBreaker | None) -> BreakerState | None:
     )
 
 
-def _totals(
-    hours: Sequence[HourRow], now: BacklogRow
-) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
+def _totals(hours: Sequence[HourRow], now: NowRow) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
     ok = sum(hour.ok_count for hour in hours)
     refused = sum(hour.refused_count for hour in hours)
     timed_out = sum(hour.timeout_count for hour in hours)
@@ -221,18 +225,24 @@ def _troubled(
         url=row.url if actor.may(Role.OPERATOR) else masked_url(row.url),
         state=row.state,
         reason=row.reason,
-        failing_since=time_text(row.first_failure_at),
-        failed_attempts_count=row.failed_attempts or 0,
+        health=cast("HealthName", row.health),
+        health_since=time_text(row.health_since),
+        health_cause=row.health_cause,
+        health_response_code=row.health_response_code,
+        failed_attempts_count=row.failed_attempts,
         breaker=breaker,
     )
 
 
-def _problems(now: BacklogRow) -> list[HealthProblem]:
-    """List the problems of this moment, the gravest first."""
-    failing = now.failing_count
+def _problems(now: NowRow, failed_today: int) -> list[HealthProblem]:
+    """List the problems of this moment, the gravest first.
+
+    Failed deliveries are a problem until they are resent, as long as some failed in the last day.
+    """
+    failed = min(now.failed_count, COUNT_MAX) if failed_today else 0
     late = int(now.oldest_due_seconds or 0)
     outbox = int(now.outbox_seconds or 0)
-    disabled, deferred = now.disabled_count, now.deferred_count
+    disabled, down, degraded = now.disabled_count, now.down_count, now.degraded_count
     found = [
         (not now.dispatchers_alive, "no_dispatcher", 0,
          "no dispatcher runs: nothing is sent until one does"),
@@ -242,9 +252,11 @@ def _problems(now: BacklogRow) -> list[HealthProblem]:
          f"deliveries are late: the oldest was due {late} seconds ago"),
         (disabled > 0, "endpoints_disabled", disabled,
          f"{_endpoints(disabled)} disabled: what comes is cancelled"),
-        (deferred > 0, "breakers_open", deferred,
-         f"{_endpoints(deferred)} only probed, for failing so often"),
-        (failing > 0, "endpoints_failing", failing, f"{_endpoints(failing)} failing"),
+        (down > 0, "endpoints_down", down, f"{_endpoints(down)} down: deliveries wait"),
+        (failed > 0, "deliveries_failed", failed,
+         f"{failed} deliveries failed and were not resent with success"),
+        (degraded > 0, "endpoints_degraded", degraded,
+         f"{_endpoints(degraded)} degraded: a share of the attempts fails"),
     ]  # fmt: skip
     return [
         HealthProblem(code=code, count=count, text=text)

@@ -11,8 +11,7 @@ from typing import Final, NamedTuple, assert_never
 from dispatcher.admin.resources.delivery import Advice, NextStep
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
-from dispatcher.store.attempts import AttemptDetail
-from dispatcher.store.delivery_details import DeliveryDetail
+from dispatcher.store.columns import AttemptDetail, DeliveryDetail
 
 NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
 
@@ -167,14 +166,14 @@ _SERVER_ERRORS: Final = range(500, 600)
 
 
 def reason_advice(reason: str | None) -> Advice:
-    """Return the words for a delivery's or an endpoint's reason; an unknown one speaks for itself."""
+    """Returns the words for a delivery's or an endpoint's reason; an unknown one speaks for itself."""
     return _REASONS.get(
         reason or "", _advice(reason or "unknown", reason or "no reason was recorded")
     )
 
 
 def attempt_advice(outcome: str, response_code: int | None) -> Advice:
-    """Return what an attempt came to, by its status where there is one."""
+    """Returns what an attempt came to, by its status where there is one."""
     if outcome != Outcome.HTTP_ERROR or response_code is None:
         return _OUTCOMES.get(outcome, _advice(outcome, outcome))
     if response_code in _STATUSES:
@@ -193,7 +192,7 @@ def attempt_advice(outcome: str, response_code: int | None) -> Advice:
 
 
 def why(delivery: DeliveryDetail, last: AttemptDetail | None) -> Advice:
-    """Return why a delivery is where it is."""
+    """Returns why a delivery is where it is."""
     state = DeliveryState(delivery.state)
     match state:
         case DeliveryState.SUCCEEDED:
@@ -217,7 +216,7 @@ def why(delivery: DeliveryDetail, last: AttemptDetail | None) -> Advice:
 
 
 def next_step(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
-    """Return what happens next to a delivery."""
+    """Returns what happens next to a delivery."""
     alive = around.dispatchers_alive > 0
     if around.endpoint_state == "deleted":
         open_still = delivery.state in {DeliveryState.PENDING, DeliveryState.RETRYING}

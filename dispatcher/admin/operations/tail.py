@@ -21,16 +21,14 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
 from dispatcher.admin.resources.delivery import RecordedAttempt
-from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError
-from dispatcher.core.problems import problem
+from dispatcher.core.errors import StoreUnavailableError, TooManyError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
-from dispatcher.store.delivery_details import NewAttempt, read_tail_attempts
-from dispatcher.store.partitions import TailDay, read_tail_days
+from dispatcher.store.tail import DayRow, NewAttempt, read_attempts, read_days
 
 _log = structlog.get_logger("dispatcher.admin.tail")
 
@@ -80,9 +78,7 @@ class Viewer:
     def put(self, item: RecordedAttempt) -> None:
         """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item."""
         if not self._bodies:
-            item = replace(
-                item, attempt=replace(item.attempt, response_body=None, response_headers=[])
-            )
+            item = replace(item, attempt=replace(item.attempt, response_body=None))
         if len(self._items) >= QUEUE_MAX:
             self._items.popleft()
             self._dropped_count += 1
@@ -116,7 +112,7 @@ class Tail:
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()
         self._outage = Outage(_log, "tail.stalled", "tail.resumed")
-        self._days: dict[tuple[str, date], TailDay] = {}
+        self._days: dict[tuple[str, date], DayRow] = {}
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     @asynccontextmanager
@@ -130,7 +126,9 @@ class Tail:
         """
         viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id, bodies=actor.may(Role.OPERATOR))
         if len(self._viewers) >= VIEWERS_MAX:
-            raise TooManyError(problem("tail", "too_many_viewers", maximum=VIEWERS_MAX))
+            raise TooManyError(
+                f"{VIEWERS_MAX} people watch already; reload the list instead, or try again later"
+            )
         self._viewers.add(viewer)
         self._watched.set()
         try:
@@ -149,7 +147,7 @@ class Tail:
             try:
                 await self._poll()
                 self._outage.ended()
-            except (StoreUnavailableError, DataFaultError) as error:
+            except StoreUnavailableError as error:
                 self._outage.began(error)
             probe.hit("tail.polled")
             await asyncio.sleep(POLL_SECONDS)
@@ -158,14 +156,14 @@ class Tail:
         """Read the new attempts; the first poll after a pause only records the ends of the partitions."""
         since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
         async with self._database.reading() as connection:
-            days = await read_tail_days(connection)
+            days = await read_days(connection)
             new: list[NewAttempt] = []
             always = self._clock.now().date() - timedelta(days=DAYS_ALWAYS - 1)
             for row in days:
                 before = self._days.get((row.table, row.day), row)
                 if row.day >= always or row.inserted_count != before.inserted_count:
                     page = max(0, before.pages - SLACK_PAGES)
-                    new += await read_tail_attempts(
+                    new += await read_attempts(
                         connection, row.table, row.day, page, since, POLL_ROWS_MAX
                     )
         is_first = not self._days

@@ -19,6 +19,7 @@ from dispatcher.admin.resources.fields import (
     ControlKind,
     EndpointId,
     EndpointStateName,
+    HealthName,
     LabelFilter,
     Option,
     PageQuery,
@@ -366,10 +367,6 @@ class EndpointSettings(Request):
         "none"
     )
 
-    def given(self) -> dict[str, Any]:
-        """Return the fields that were given; an omitted field is not the same as null."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
 
 SETTINGS: Final = tuple(EndpointSettings.model_fields)
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -414,10 +411,6 @@ class NewEndpoint(EndpointSettings):
     )
 
 
-class DeclaredEndpoint(NewEndpoint):
-    """An endpoint in a file; its `secret` is a reference, or `unsigned`."""
-
-
 class EndpointChange(EndpointSettings):
     """A change of an endpoint: a field that is left out stays (RFC 7396, one level deep)."""
 
@@ -433,6 +426,10 @@ class EndpointsQuery(PageQuery):
     state: Annotated[
         EndpointStateName | None,
         Option(metavar="active|paused|disabled", help="Only endpoints in this state."),
+    ] = None
+    health: Annotated[
+        HealthName | None,
+        Option(metavar="healthy|degraded|down|recovering", help="Only endpoints of this health."),
     ] = None
 
 
@@ -462,7 +459,14 @@ class EndpointProblem(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint(Response):
-    """An endpoint; its secret is masked, and header values are shown to admins alone."""
+    """An endpoint; its secret is masked, and header values are shown to admins alone.
+
+    `health` is independent of `state`: `degraded` if a share of the attempts of the last five minutes
+    failed, `down` if the breaker is open or nothing has succeeded for `health.down_after_minutes`,
+    `recovering` after the first success. `health_cause` is the outcome of the last failed attempt.
+    `failed_unresolved_count` are the failed deliveries of the last 31 days that were not resent with
+    success. A capped count is a lower bound.
+    """
 
     id: EndpointId
     tenant: str
@@ -487,6 +491,14 @@ class Endpoint(Response):
     staged_secret: str | None
     previous_secret_expires_at: TimeText | None
     problem: EndpointProblem | None
+    health: HealthName
+    health_since: TimeText | None
+    health_cause: str | None
+    health_response_code: int | None
+    waiting_count: int
+    waiting_capped: bool
+    failed_unresolved_count: int
+    failed_unresolved_capped: bool
 
     @property
     def etag(self) -> str:

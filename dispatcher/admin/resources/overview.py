@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dispatcher.admin.resources.fields import EndpointId, Response, TimeText
+from dispatcher.admin.resources.fields import EndpointId, HealthName, Response, TimeText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class EndpointFigures(EndpointTotals):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TroubledEndpoint(EndpointTotals):
-    """An endpoint that fails, is disabled, or has an open breaker."""
+    """An endpoint that is disabled or not healthy."""
 
     id: EndpointId
     name: str
@@ -65,7 +65,10 @@ class TroubledEndpoint(EndpointTotals):
     url: str
     state: str
     reason: str | None
-    failing_since: TimeText | None
+    health: HealthName
+    health_since: TimeText | None
+    health_cause: str | None
+    health_response_code: int | None
     failed_attempts_count: int
 
 
@@ -124,13 +127,14 @@ class Backlog(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointCounts(Response):
-    """The endpoints by state."""
+    """The endpoints by state; `down`, `degraded` and `recovering` are active ones."""
 
     active_count: int
     paused_count: int
     disabled_count: int
-    deferred_count: int
-    failing_count: int
+    down_count: int
+    degraded_count: int
+    recovering_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +142,8 @@ class Summary(Response):
     """Health, the last day, the backlog, and the endpoints in trouble.
 
     `problems` are those of this moment, the gravest first; `healthy` is true if there are none.
+    `failed_unresolved_count` are the failed deliveries of the last 31 days that were not resent with
+    success; they are a problem as long as some failed in the last day.
     """
 
     at: TimeText
@@ -147,6 +153,8 @@ class Summary(Response):
     deliveries: DeliveryTotals
     attempts: AttemptTotals
     latency_seconds: Latency
+    failed_unresolved_count: int
+    failed_unresolved_capped: bool
     oldest_undelivered_seconds: float
     backlog: Backlog
     endpoints: EndpointCounts

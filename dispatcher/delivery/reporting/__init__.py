@@ -1,5 +1,6 @@
 """Reports what was committed: log lines, counters and spans; nothing that delivers reads them."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from dispatcher.core.model import DeliveryId, Event
@@ -24,14 +25,16 @@ class Reporting:
         self._spans = spans
         self._event_types = event_types
 
-    def fanned_out(self, events: Sequence[Event]) -> None:
-        """Report events whose deliveries exist."""
+    def fanned_out(self, events: Sequence[Event], unmatched: Sequence[str] = ()) -> None:
+        """Report events whose deliveries exist, and the types of those that no endpoint subscribes to."""
         self.metrics.events_fanned_out.inc(len(events))
         if self._spans is not None:
             self._spans.fanned_out(events)
         unknown = sum(event.type not in self._event_types for event in events)
         if unknown:
             self.metrics.events_unknown_type.inc(unknown)
+        for event_type, count in Counter(unmatched).items():
+            self.metrics.events_unmatched.labels(event_type).inc(count)
 
     def flushed(self, rows_count: int, seconds: float) -> None:
         """Report one commit of results."""

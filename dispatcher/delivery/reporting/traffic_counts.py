@@ -1,6 +1,7 @@
 """Counts the outcomes of attempts, and writes the counts to Postgres every few seconds.
 
     outcomes ── add ──▶ counts, per endpoint ── every 5 s, one statement ──▶ traffic (an hour and subject)
+                              └─ of endpoints that failed in the last minutes ─▶ endpoint_recent (a minute)
     lanes ── present state in memory ───────── when it changed ───────────▶ endpoint_breaker, replica_figures
 
 Invariants: `add` is some increments (0.4 µs) and never waits. Delivery does not read the rows written
@@ -20,13 +21,14 @@ import structlog
 from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.failing import SHARE_SECONDS
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
 from dispatcher.delivery.ports import StatisticsStore
 from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.statistics import BreakerRow, TrafficRow, tenant_subject
+from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow, tenant_subject
 
 _log = structlog.get_logger("dispatcher.delivery.reporting.traffic_counts")
 
@@ -38,6 +40,7 @@ FIGURES_SECONDS_MAX: Final = 30.0
 ERROR_CHARACTERS_MAX: Final = 300
 
 OK, REFUSED, TIMED_OUT, UNREACHABLE = range(4)
+NONE: Final = (None, None)
 GROUPS: Final[Mapping[Outcome, int]] = {
     Outcome.OK: OK,
     Outcome.HTTP_ERROR: REFUSED,
@@ -63,6 +66,7 @@ class Counts:
         "failed_count",
         "groups",
         "last_at",
+        "last_failure",
         "last_response",
         "latency",
         "succeeded_count",
@@ -79,6 +83,7 @@ class Counts:
         # would stay in memory.
         self.last_at = first.attempted_at
         self.last_response = first.response
+        self.last_failure: tuple[str, int | None] | None = None
 
 
 class TrafficCounts:
@@ -101,6 +106,8 @@ class TrafficCounts:
         """Called with an endpoint whose breaker is open and for which a test event has succeeded."""
         self._clock = clock
         self._counts: dict[EndpointId, Counts] = {}
+        self._failed_at: dict[EndpointId, float] = {}
+        """When each endpoint that failed in the last minutes failed last; only those are written by minute."""
         self._published: OpenBreakers = {}
         self._shown: dict[str, object] = {}
         self._shown_at = float("-inf")
@@ -116,7 +123,10 @@ class TrafficCounts:
         if counts is None:
             counts = self._counts[result.endpoint.id] = Counts(result)
         response = result.response
-        counts.groups[GROUPS[response.outcome]] += 1
+        group = GROUPS[response.outcome]
+        counts.groups[group] += 1
+        if group:
+            counts.last_failure = (response.outcome, response.status)
         counts.latency[histogram.place(result.latency_seconds)] += 1
         counts.last_at = result.attempted_at
         counts.last_response = response
@@ -177,6 +187,9 @@ class TrafficCounts:
             except StoreUnavailableError:
                 self._keep(counts)
                 raise
+        recent = self._recent(counts)
+        if recent:
+            await self._store.add_recent(recent)
         if self._published:
             for endpoint_id in await self._store.take_tested(self._incarnation):
                 self.tested(endpoint_id)
@@ -193,6 +206,22 @@ class TrafficCounts:
             self._shown, self._shown_at = figures, now
         probe.hit("traffic.flushed")
 
+    def _recent(self, counts: Mapping[EndpointId, Counts]) -> list[RecentRow]:
+        """Return the counts of endpoints that failed in the last minutes, sorted by endpoint."""
+        now = self._clock.monotonic()
+        for endpoint_id, one in counts.items():
+            if one.last_failure is not None:
+                self._failed_at[endpoint_id] = now
+        if not self._failed_at:
+            return []
+        for endpoint_id in [i for i, at in self._failed_at.items() if at <= now - SHARE_SECONDS]:
+            del self._failed_at[endpoint_id]
+        return sorted(
+            RecentRow(i, one.groups[OK], sum(one.groups[OK + 1 :]), *(one.last_failure or NONE))
+            for i, one in counts.items()
+            if i in self._failed_at
+        )
+
     def _keep(self, counts: Mapping[EndpointId, Counts]) -> None:
         """Merge counts that were not written into those counted meanwhile."""
         for endpoint_id, had in counts.items():
@@ -207,6 +236,7 @@ def merge(into: Counts, more: Counts) -> None:
     into.latency = [a + b for a, b in zip(into.latency, more.latency, strict=True)]
     into.succeeded_count += more.succeeded_count
     into.failed_count += more.failed_count
+    into.last_failure = into.last_failure or more.last_failure
 
 
 def rows_of(counts: Mapping[EndpointId, Counts]) -> list[TrafficRow]:

@@ -8,6 +8,7 @@
 --   attempt           history, by day: the other attempts
 --   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reporting.md)
 --   delivery_request  hot: what people asked (resend, cancel) and has not been carried out yet
+--   endpoint_recent, endpoint_status   hot: rows of endpoints that are not healthy; nothing that delivers reads them
 --   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing, endpoint_change     which endpoint gets which
 --                     events; routing's version grows with each change, endpoint_change has the last one of each endpoint
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
@@ -212,7 +213,7 @@ CREATE TABLE dispatcher.delivery_open (
 -- What a lane loads next, and an endpoint's waiting deliveries in order of due time.
 CREATE INDEX delivery_open_due ON dispatcher.delivery_open (endpoint_no, next_attempt_at, id);
 
--- Deliveries that ended, each written once, with its first attempt where that has neither a response nor an
+-- Deliveries that ended, each written once, with its first attempt where that has neither a response body nor an
 -- error text: 99 in 100 deliveries have one attempt, which succeeded. All other attempts are rows of `attempt`.
 -- Words are small integers: see the view `delivery`, and core/codes.py.
 CREATE TABLE dispatcher.delivery_done (
@@ -256,9 +257,11 @@ CREATE INDEX delivery_done_by_endpoint ON dispatcher.delivery_done (endpoint_no,
 -- The list of failed deliveries, which is read most: few rows among many, found without reading the many.
 CREATE INDEX delivery_done_unsuccessful ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state)
     WHERE state <> 3;
+-- How many deliveries of an endpoint failed and were not resent with success: health pages count them.
+CREATE INDEX delivery_done_failed ON dispatcher.delivery_done (endpoint_no) WHERE state = 4 AND NOT test;
 CREATE INDEX delivery_done_tests ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state) WHERE test;
 
--- Attempts that delivery_done does not hold: from the second on, and first ones with a response or an error.
+-- Attempts that delivery_done does not hold: from the second on, and first ones with a response body or an error.
 CREATE TABLE dispatcher.attempt (
     attempted_at      timestamptz NOT NULL,
     day               date        NOT NULL,
@@ -280,7 +283,6 @@ CREATE TABLE dispatcher.attempt (
     flags             text[], -- NULL: none
     error             text,
     response_body     bytea,
-    response_headers  bytea, -- header lines as received, joined by line feeds
     PRIMARY KEY (day, event_id, endpoint_no, attempt_number),
     CONSTRAINT attempt_ok CHECK (outcome <> 1 OR response_code BETWEEN 200 AND 299)
 ) PARTITION BY RANGE (day);
@@ -401,6 +403,28 @@ CREATE TABLE dispatcher.endpoint_health (
     by_producers     boolean     NOT NULL DEFAULT false -- an attempt failed that was not of the dispatcher's own events
 );
 
+-- Attempts by minute, counted only while an endpoint fails and for some minutes after: what the share of failures is
+-- computed from. Written with the traffic counters, every few seconds, so that a success costs nothing here.
+CREATE TABLE dispatcher.endpoint_recent (
+    endpoint_id   text        COLLATE "C" NOT NULL,
+    minute        timestamptz NOT NULL,
+    ok_count      bigint      NOT NULL,
+    failed_count  bigint      NOT NULL,
+    outcome       text, -- of the minute's last failure; NULL: none failed
+    response_code smallint,
+    PRIMARY KEY (endpoint_id, minute)
+) WITH (fillfactor = 50);
+
+-- The health of endpoints that are not healthy; no row: healthy. sql/endpoint_status_evaluate.sql is the only definition
+-- and the only writer, apart from people who resume or delete an endpoint. Everything that shows health reads this.
+CREATE TABLE dispatcher.endpoint_status (
+    endpoint_id   text        COLLATE "C" NOT NULL PRIMARY KEY,
+    health        text        NOT NULL CHECK (health IN ('degraded', 'down', 'recovering')),
+    since         timestamptz NOT NULL,
+    cause         text, -- the outcome of the last failed attempt
+    response_code smallint
+) WITH (fillfactor = 50);
+
 -- Any change of an endpoint or a secret, whoever makes it, is seen by the next fan-out. The lock on routing's row is kept
 -- until the transaction ends, so versions are committed in their order: a reader that sees one sees all before it. The
 -- version follows the clock, so that after a failover that lost changes no new change has a version that a lost one had.
@@ -485,11 +509,11 @@ CREATE VIEW dispatcher.delivery_row AS
 CREATE VIEW dispatcher.attempt_row AS
     SELECT day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,
            latency_seconds, response_code, response_body, error, revision, dns_seconds, connect_seconds, wait_seconds,
-           read_seconds, reused, peer, response_headers
+           read_seconds, reused, peer
     FROM dispatcher.attempt
     UNION ALL
     SELECT day, event_id, endpoint_no, id, 1, trigger, outcome, flags, attempted_at, latency_seconds, response_code,
-           NULL, NULL, revision, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer, NULL
+           NULL, NULL, revision, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer
     FROM dispatcher.delivery_done
     WHERE attempted_at IS NOT NULL;
 
@@ -527,7 +551,7 @@ CREATE VIEW dispatcher.attempt_all AS
                   'protocol_error', 'blocked_address'])[a.outcome] AS outcome,
            a.flags, a.attempted_at, a.latency_seconds, a.dns_seconds, a.connect_seconds, a.wait_seconds,
            a.read_seconds, a.reused, a.peer, r.url, a.response_code, a.response_body, a.error,
-           a.delivery_id AS delivery_uuid, a.response_headers
+           a.delivery_id AS delivery_uuid
     FROM dispatcher.attempt_row AS a
     LEFT JOIN dispatcher.endpoint AS p ON p.number = a.endpoint_no
     LEFT JOIN dispatcher.endpoint_revision AS r ON r.endpoint_no = a.endpoint_no AND r.revision = a.revision;

@@ -2,8 +2,8 @@
 --
 -- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is returned as this plus one),
 --   $3 the day before yesterday: a constant, since now() would lock every day of history; $4 the lowest id that a
---   delivery created in the last 24 hours has.
--- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, endpoint_name. Locks: none.
+--   delivery created in the last 24 hours has; $5 the day from which failed deliveries are counted.
+-- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, delivery_done_failed, endpoint_name. Locks: none.
 -- The oldest due delivery is searched per active endpoint whose breaker is closed: a delivery that waits for its
 -- schedule, for a breaker or for a paused endpoint is not late.
 WITH mine AS MATERIALIZED (
@@ -20,9 +20,12 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
        (SELECT count(*) FROM mine WHERE state = 'active') AS active_count,
        (SELECT count(*) FROM mine WHERE state = 'paused') AS paused_count,
        (SELECT count(*) FROM mine WHERE state = 'disabled') AS disabled_count,
-       (SELECT count(*) FROM mine WHERE is_deferred) AS deferred_count,
-       (SELECT count(*) FROM mine JOIN dispatcher.endpoint_health AS h ON h.endpoint_id = mine.id
-        WHERE mine.state = 'active') AS failing_count,
+       (SELECT count(*) FROM mine JOIN dispatcher.endpoint_status AS s ON s.endpoint_id = mine.id
+        WHERE mine.state = 'active' AND s.health = 'down') AS down_count,
+       (SELECT count(*) FROM mine JOIN dispatcher.endpoint_status AS s ON s.endpoint_id = mine.id
+        WHERE mine.state = 'active' AND s.health = 'degraded') AS degraded_count,
+       (SELECT count(*) FROM mine JOIN dispatcher.endpoint_status AS s ON s.endpoint_id = mine.id
+        WHERE mine.state = 'active' AND s.health = 'recovering') AS recovering_count,
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.outbox
             WHERE consumed_at IS NULL AND ($1::text IS NULL OR tenant = $1) LIMIT $2 + 1) AS o) AS outbox_count,
@@ -40,6 +43,11 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
               AND d.day >= $3::date
               AND ($1::text IS NULL OR d.endpoint_no IN (SELECT number FROM mine_all)) LIMIT $2 + 1) AS c)
            AS cancelled_count,
+       (SELECT count(*) FROM (
+            SELECT FROM dispatcher.delivery_done AS d
+            WHERE d.state = 4 /* failed */ AND NOT d.test AND d.day >= $5::date
+              AND ($1::text IS NULL OR d.endpoint_no IN (SELECT number FROM mine_all)) LIMIT $2 + 1) AS f)
+           AS failed_count,
        (SELECT max(extract(epoch FROM clock_timestamp() - oldest.next_attempt_at))::float8
         FROM mine
         CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS d

@@ -1,6 +1,6 @@
 -- The figures that are of the whole database, for /metrics: read at most once in some seconds, for all scrapes.
 --
--- Parameters: $1 seconds without a success after which an endpoint is down, $2 failed attempts at least.
+-- Parameters: $1 how many endpoints that are down are named at most.
 -- Index: delivery_open_due, outbox_waiting. Locks: none.
 -- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing; endpoints
 -- whose open breaker a living replica has published are left out, by every replica alike.
@@ -11,6 +11,11 @@ WITH deferred AS MATERIALIZED (
     SELECT b.endpoint_id
     FROM dispatcher.endpoint_breaker AS b
     JOIN dispatcher.replica AS r ON r.incarnation = b.incarnation AND r.expires_at > clock_timestamp()
+), down AS MATERIALIZED (
+    SELECT p.tenant, p.id, p.name, s.since
+    FROM dispatcher.endpoint_status AS s
+    JOIN dispatcher.endpoint AS p ON p.id = s.endpoint_id AND p.state = 'active' AND p.deleted_at IS NULL
+    WHERE s.health = 'down'
 )
 SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL LIMIT 100000) AS o)
            AS outbox_backlog_events,
@@ -41,13 +46,14 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
                  CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
                                      WHERE o.endpoint_no = p.number ORDER BY o.next_attempt_at LIMIT 1) AS d), 0)::float8
            AS oldest_deferred_seconds,
-       ARRAY(SELECT (SELECT count(*)
-                     FROM dispatcher.endpoint_health AS h
-                     JOIN dispatcher.endpoint AS p ON p.id = h.endpoint_id AND p.deleted_at IS NULL
-                                                      AND p.state = 'active'
-                     WHERE h.failed_attempts >= $2
-                       AND h.first_failure_at <= clock_timestamp() - make_interval(secs => t.seconds))
-             FROM unnest($1::integer[]) WITH ORDINALITY AS t (seconds, place) ORDER BY t.place) AS endpoints_down,
+       (SELECT json_object_agg(health, count)::text FROM (
+            SELECT coalesce(s.health, 'healthy') AS health, count(*) AS count
+            FROM dispatcher.endpoint AS p LEFT JOIN dispatcher.endpoint_status AS s ON s.endpoint_id = p.id
+            WHERE p.state = 'active' AND p.deleted_at IS NULL GROUP BY 1) AS h) AS endpoints_by_health,
+       coalesce((SELECT max(extract(epoch FROM clock_timestamp() - since)) FROM down), 0)::float8
+           AS longest_down_seconds,
+       (SELECT json_agg(json_build_array(d.tenant, d.id, d.name, extract(epoch FROM clock_timestamp() - d.since)))::text
+        FROM (SELECT * FROM down ORDER BY since, id LIMIT $1) AS d) AS endpoints_down,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'active' AND deleted_at IS NULL) AS active,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'paused' AND deleted_at IS NULL) AS paused,
        (SELECT count(*) FROM dispatcher.endpoint WHERE state = 'disabled' AND deleted_at IS NULL) AS disabled,

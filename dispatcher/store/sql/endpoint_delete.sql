@@ -6,6 +6,10 @@ WITH secrets AS (
     DELETE FROM dispatcher.endpoint_secret WHERE endpoint_id = $1
 ), health AS (
     DELETE FROM dispatcher.endpoint_health WHERE endpoint_id = $1
+), status AS (
+    DELETE FROM dispatcher.endpoint_status WHERE endpoint_id = $1
+), recent AS (
+    DELETE FROM dispatcher.endpoint_recent WHERE endpoint_id = $1
 ), requests AS (
     DELETE FROM dispatcher.delivery_request
     WHERE endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $1)
