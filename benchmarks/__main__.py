@@ -24,6 +24,7 @@ BENCHMARKS = {
     "pages": "lists and shows on a million deliveries, with every filter",
     "console": "the console's pages and the API's lists over HTTP, on a million deliveries",
     "endpoints": "20,000 endpoints: start, memory, idle CPU, how soon a change is seen; what forgetting lanes costs",
+    "search": "what a search in payloads reads in its budget, and what it costs a drain",
     "viewers": "what ten people with the live tail open cost a drain",
 }
 

@@ -53,8 +53,8 @@ from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.types import DUE
 from dispatcher.outbound.pool import Target
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -225,7 +225,7 @@ async def _load(url: str, count: int) -> dict[str, float]:
         delivery=SimpleNamespace(concurrency_per_endpoint=10),
     )
     table = RoutingTable(
-        Routing(database), cast("Any", settings), cast("Any", client), Keyring({"k1": KEY}),
+        Endpoints(database), cast("Any", settings), cast("Any", client), Keyring({"k1": KEY}),
         profiles=load_profiles([shipped_config_directory() / "profiles"]).profiles, version="1",
         now=lambda: datetime.now(UTC),
     )  # fmt: skip

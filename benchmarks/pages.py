@@ -31,8 +31,8 @@ import uvloop
 
 from benchmarks import console, harness
 from benchmarks.contenders import Contender, checkouts
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
@@ -89,11 +89,11 @@ def filters(seeded: Seeded, now: datetime) -> dict[str, Mapping[str, Any]]:
         "label, common": {"label": ["warehouse=BKK"]},
         "label, common, old": {"label": ["warehouse=BKK"], "until": old},
         "label that nothing has": {"label": ["no=such"]},
-        "search: business key": {"search": seeded.rare_label[1]},
-        "search: common value": {"search": "BKK"},
-        "search: nothing": {"search": "no such thing"},
-        "search: event": {"search": seeded.old_event},
-        "search: delivery": {"search": seeded.old_delivery},
+        "search: business key": {"q": seeded.rare_label[1]},
+        "search: common value": {"q": "BKK"},
+        "search: nothing": {"q": "no such thing"},
+        "search: event": {"q": seeded.old_event},
+        "search: delivery": {"q": seeded.old_delivery},
         "rare type + cancelled": {"event_type": RARE_TYPE, "state": "cancelled"},
         "rare type + tenant with few": {"event_type": RARE_TYPE, "tenant": seeded.tiny_tenant},
         "rare type + big endpoint": {"event_type": RARE_TYPE, "endpoint_id": seeded.big_endpoint},

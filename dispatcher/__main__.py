@@ -1,4 +1,4 @@
-"""Lets `python -m dispatcher` be the command line."""
+"""Run the command line as `python -m dispatcher`."""
 
 from dispatcher.cli import main
 

@@ -18,7 +18,7 @@ import structlog
 
 from dispatcher import __version__
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
 from dispatcher.config.loading import keyring_of, load_configuration
@@ -45,14 +45,14 @@ from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
-from dispatcher.store.checks import sealed_secrets
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.outbox import Outbox
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
+from dispatcher.store.secrets import sealed_secrets
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.logs import Writer
 from dispatcher.telemetry.metrics import TEST_OUTCOME, Metrics
@@ -188,7 +188,7 @@ class Daemon:
                 Outbox(database),
                 schema,
                 Retention(
-                    History(database),
+                    Partitions(database),
                     days_of(settings.retention),
                     clock=self._clock,
                     figures=gauges.tell_history,
@@ -202,7 +202,7 @@ class Daemon:
             )
             pipeline.routing.refreshed = upkeep.soon
             outages = OutageWatch(
-                Routing(database),
+                Endpoints(database),
                 down_after_seconds=round(settings.health.down_after_minutes * 60),
             )
             admin_database = Database(

@@ -25,7 +25,8 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl, canonical_url
-from dispatcher.store.routing import EndpointRow, SealedSecret
+from dispatcher.store.endpoints import EndpointRow
+from dispatcher.store.secrets import SealedSecret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import gc
 import inspect
 import itertools
 import os
+import re
 import socket
 import sys
 import time
@@ -76,11 +77,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives the long forms that may not run side by side to one worker; the others go to the other one."""
-    if config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("alone"):
-                item.add_marker(pytest.mark.xdist_group("alone"))
+    """Give tests that share a module's set-up to one worker, and so long forms that may not run side by side."""
+    for item in items:
+        if config.getoption("--long") and item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+        elif not item.get_closest_marker("xdist_group") and _has_set_up_of_its_module(item):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}_{item.path.stem}"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remove the group that xdist adds to a test's name, or `--last-failed` does not find the test."""
+    report.nodeid = re.sub(r"@\w+$", "", report.nodeid)
+
+
+def _has_set_up_of_its_module(item: pytest.Item) -> bool:
+    info = getattr(item, "_fixtureinfo", None)
+    definitions = [known[-1] for known in info.name2fixturedefs.values()] if info else []
+    return any(one.scope == "module" and one.baseid.startswith("tests/") for one in definitions)
 
 
 def _drop(_logger: object, _method: str, _event: object) -> str:

@@ -1,8 +1,10 @@
 """The repository lints itself: what no tool checks, and what a reader may rely on everywhere."""
 
 import ast
+import functools
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,7 @@ def findings(paths: list[Path], pattern: re.Pattern[str]) -> list[str]:
     return found
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -87,12 +90,13 @@ def test_each_silenced_rule_has_its_reason():
     assert [line for line in lines if "SILENCED" not in line and not REASONED.search(line)] == []
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=names(PYTHON))
-def test_each_module_opens_with_one_sentence(path: Path):
-    docstring = ast.get_docstring(parse(path))
-    assert docstring, "no docstring"
-    first = docstring.split("\n\n", maxsplit=1)[0]
-    assert first.rstrip().endswith((".", ":")), f"not a sentence: {first}"
+def test_each_module_opens_with_one_sentence():
+    found = []
+    for path in PYTHON:
+        first = (ast.get_docstring(parse(path)) or "").split("\n\n", maxsplit=1)[0]
+        if not first.rstrip().endswith((".", ":")):
+            found.append(f"{path.relative_to(CHECKOUT)}: not a sentence: {first!r}")
+    assert found == []
 
 
 def test_nothing_is_printed_but_by_the_command_line():
@@ -145,16 +149,22 @@ def test_the_hunt_for_identifiers_finds_each_kind():
     }  # fmt: skip
 
 
+@functools.cache
+def strings_of_the_store() -> dict[str, list[str]]:
+    """Return where each string constant of the store is written."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in PACKAGE:
+        if path.is_relative_to(CHECKOUT / "dispatcher" / "store"):
+            for node in ast.walk(parse(path)):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found[node.value].append(f"{path.relative_to(CHECKOUT)}:{node.lineno}")
+    return found
+
+
 @pytest.mark.parametrize("path", STATEMENTS, ids=names(STATEMENTS))
 def test_each_statement_has_a_header_and_one_user(path: Path):
     assert path.read_text(encoding="utf-8").startswith("-- "), "no header"
-    users = [
-        f"{user.relative_to(CHECKOUT)}:{node.lineno}"
-        for user in PACKAGE
-        if user.is_relative_to(CHECKOUT / "dispatcher" / "store")
-        for node in ast.walk(parse(user))
-        if isinstance(node, ast.Constant) and node.value == path.stem
-    ]
+    users = strings_of_the_store().get(path.stem, [])
     assert len(users) == 1, f"used at {users}"
 
 

@@ -31,10 +31,11 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.allowance import Buckets
-from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.tokens import actor_name, digest_of
+from dispatcher.admin.rate_limits import Buckets
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
+from dispatcher.core.problems import problem
 from dispatcher.runtime.backoff import Outage
 from dispatcher.store.audit import write_audit
 from dispatcher.store.tokens import Credentials, LivingToken
@@ -198,7 +199,7 @@ class Auth:
             return _admin()
         wait = 0.0 if digest in self._known else self._wrong.wait_seconds(address)
         if wait and not await self._is_living(digest):
-            raise TooManyError("too many wrong tokens from this address", wait)
+            raise TooManyError(problem("token", "too_many_wrong_tokens"), wait)
         token = await self._credentials.find_token(digest)
         if token is None:
             self._known.pop(digest, None)

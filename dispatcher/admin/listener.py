@@ -31,7 +31,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from dispatcher.admin.api.problems import problem
-from dispatcher.admin.peers import UNKNOWN, counted_address, is_trusted_address
+from dispatcher.admin.client_address import UNKNOWN, counted_address, is_trusted_address
 from dispatcher.config.sections import RESERVED_SEATS, Network
 
 HEADERS_SECONDS_MAX: Final = 10.0

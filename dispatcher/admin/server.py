@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import orjson
 from aiohttp import web
 
-from dispatcher.admin.api.dispatch import add_api
+from dispatcher.admin.api.handler import add_api
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
 from dispatcher.admin.listener import HttpListener, ProbeListener

@@ -29,10 +29,13 @@ from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.outbound.client import address_policy, descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store import checks, migrate
+from dispatcher.store import migrate
+from dispatcher.store.endpoints import saved_endpoints
 from dispatcher.store.event_numbers import read_numbers
-from dispatcher.store.routing import saved_endpoints
-from dispatcher.store.schema import missing_partitions
+from dispatcher.store.producers import may_act_as_producer, producer_excess, producer_insert_problem
+from dispatcher.store.schema import missing_partitions, missing_privileges, strangers
+from dispatcher.store.secrets import sealed_secrets
+from dispatcher.store.server import lock_room, server_facts
 from dispatcher.usability import Configuration, find_problem
 
 CLOCK_SECONDS_MAX: Final = 30.0
@@ -57,7 +60,7 @@ class Findings:
 
 
 def check(config: Path | None, *, as_json: bool) -> None:
-    """Checks everything, prints it, and ends with the worst exit code."""
+    """Check everything, print the findings, and exit with the worst code."""
     findings = Findings()
     guarded(lambda: uvloop.run(_check(config, findings)))
     _print(findings, as_json=as_json)
@@ -191,7 +194,7 @@ async def _check_server(
     connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings, findings: Findings
 ) -> None:
     problems = findings.problems
-    facts = await checks.server_facts(connection)
+    facts = await server_facts(connection)
     findings.facts["postgres"] = facts.version
     findings.facts["database_user"] = facts.user_name
     if facts.major not in VERSIONS:
@@ -222,7 +225,7 @@ async def _check_schema(
     except DispatcherError as error:
         problems.append(str(error))
         return
-    locks_max, partitions = await checks.lock_room(connection)
+    locks_max, partitions = await lock_room(connection)
     findings.facts["history_partitions"] = partitions
     if partitions * LOCKS_PER_PARTITION > locks_max:
         findings.warnings.append(
@@ -234,7 +237,7 @@ async def _check_schema(
     findings.facts["schema"] = migrate.known()[-1].name
     if settings.secret_keys:
         keyring = Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
-        findings.configuration_problems += keyring.problems(await checks.sealed_secrets(connection))
+        findings.configuration_problems += keyring.problems(await sealed_secrets(connection))
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
     problems += await _endpoint_problems(connection, settings, findings)
     ahead = settings.retention.partitions_ahead_days
@@ -243,14 +246,14 @@ async def _check_schema(
         + ("run: dispatcher migrate" if one.days_from_today >= -1 else "its deliveries still wait")
         for one in await missing_partitions(connection, ahead, with_waiting=True)
     ]
-    problems += [f"missing privilege: {one}" for one in await checks.missing_privileges(connection)]
+    problems += [f"missing privilege: {one}" for one in await missing_privileges(connection)]
     if not waiting:
         problems += await migrate.definition_problems(connection)
         async with connection.transaction():
             numbers = await read_numbers(connection)
         if numbers.is_behind:
             problems.append(f"{numbers.problem} (dispatcher run does it, too)")
-    findings.warnings += await checks.strangers(connection)
+    findings.warnings += await strangers(connection)
     await _check_producers(connection, findings)
     if await migrate.has_notify(connection) != settings.intake.notify:
         found = "missing" if settings.intake.notify else "there"
@@ -292,15 +295,15 @@ async def _check_producers(
     findings.problems += [f"{one}; or run: dispatcher migrate" for one in lacking]
     findings.warnings += [
         f"role dispatcher_producer has a right that it does not need: {one}"
-        for one in await checks.producer_excess(connection)
+        for one in await producer_excess(connection)
     ]
-    if not await checks.may_act_as_producer(connection):
+    if not await may_act_as_producer(connection):
         user = findings.facts["database_user"]
         findings.warnings.append(
             f"no event was inserted as dispatcher_producer, because {user} may not act as that role:"
             f' GRANT dispatcher_producer TO "{user}"'
         )
-    elif problem := await checks.producer_insert_problem(connection):
+    elif problem := await producer_insert_problem(connection):
         findings.problems.append(f"producers cannot insert events: {problem}")
 
 

@@ -37,10 +37,11 @@ def export(
     """
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.configuration import Configuration
+        from dispatcher.admin.operations.apply import Configuration
         from dispatcher.cli.declaration import write_toml
 
-        endpoints = await Configuration(session.deployment).export(session.actor, tenant=tenant)
+        declared = await Configuration(session.deployment).export(session.actor, tenant=tenant)
+        endpoints = [one.model_dump(exclude_unset=True) for one in declared]
         if as_json:
             say_json({"endpoints": endpoints})
         else:
@@ -79,7 +80,7 @@ def apply(
     async def step(session: "Session") -> None:
         import os
 
-        from dispatcher.admin.operations.configuration import Configuration
+        from dispatcher.admin.operations.apply import Configuration
         from dispatcher.cli.declaration import Resolver, read
 
         configuration = Configuration(session.deployment)

@@ -87,16 +87,22 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
         say_fields({**fields_of(report.delivery), **words}, leave_out=("attempts",))
         say()
         say_table(report.delivery.attempts, _ATTEMPT_COLUMNS, "no attempts so far")
+        for attempt in report.delivery.attempts:
+            if attempt.response_headers:
+                say()
+                say(f"response headers of attempt {attempt.attempt_number}:")
+                for header in attempt.response_headers:
+                    say(f"  {header.name}: {header.value}")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
-        from dispatcher.admin.operations.inspection import Inspection
+        from dispatcher.admin.operations.delivery_report import DeliveryReports
 
         if as_json:
             operations = DeliveryOperations(session.deployment)
             say_object(await operations.show(session.actor, delivery_id), as_json=True)
         else:
-            human(await Inspection(session.deployment).delivery(session.actor, delivery_id))
+            human(await DeliveryReports(session.deployment).delivery(session.actor, delivery_id))
 
     run_step(context, step)
 

@@ -34,9 +34,9 @@ from dispatcher.dev.samples import SAMPLES, ensure_endpoints, publish_events
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
-from dispatcher.store import checks, migrate
+from dispatcher.store import migrate
 from dispatcher.store.pool import Database
-from dispatcher.store.schema import Schema
+from dispatcher.store.schema import DEV_MARK, Schema, mark_schema, schema_mark
 from dispatcher.telemetry import logs
 
 LOOPBACK: Final = "127.0.0.1"
@@ -268,8 +268,8 @@ async def _migrate(settings: Settings, *, own: bool) -> None:
     assert settings.database_url is not None  # noqa: S101 -- it was given, or made
     connection = await connect(settings.database_url.get_secret_value())
     try:
-        mark = await checks.schema_mark(connection)
-        if not own and mark not in {None, checks.DEV_MARK}:
+        mark = await schema_mark(connection)
+        if not own and mark not in {None, DEV_MARK}:
             raise ConfigurationError(
                 [
                     (
@@ -280,7 +280,7 @@ async def _migrate(settings: Settings, *, own: bool) -> None:
                 ]
             )
         await migrate.migrate(connection)
-        await checks.mark_schema(connection)
+        await mark_schema(connection)
         await migrate.set_notify(connection, wanted=settings.intake.notify)
         await migrate.grant_producers(connection)
     finally:

@@ -13,13 +13,13 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.printable import escape
-from dispatcher.store.checks import Progress, progress
+from dispatcher.store.endpoints import Progress, read_progress
 
 SECONDS_BETWEEN: Final = 0.5
 ENDPOINTS_MAX: Final = 20
@@ -31,7 +31,7 @@ Figures = dict[str, Progress]
 
 
 async def show_progress(deployment: Deployment, actor: Actor, since: datetime) -> None:
-    """Shows the figures of this run until it is cancelled."""
+    """Show the figures of this run until it is cancelled."""
     if sys.stdout.isatty():
         with Live(console=Console(), refresh_per_second=4, transient=False) as live:
             await _follow(deployment, actor, since, lambda figures: live.update(_table(figures)))
@@ -53,7 +53,7 @@ async def _figures(deployment: Deployment, actor: Actor, since: datetime) -> Fig
     page = await Endpoints(deployment).page(actor, EndpointsQuery(limit=ENDPOINTS_MAX))
     names = {endpoint.id: endpoint.name for endpoint in reversed(page.items)}
     found = {
-        one.endpoint_id: one for one in await progress(deployment.database, list(names), since)
+        one.endpoint_id: one for one in await read_progress(deployment.database, list(names), since)
     }
     return {name: found.get(endpoint_id, _NOTHING) for endpoint_id, name in names.items()}
 
@@ -66,7 +66,7 @@ def _table(figures: Figures) -> Table:
 
 
 def _say_lines() -> Callable[[Figures], None]:
-    """Returns what prints the endpoints whose figures have changed."""
+    """Return what prints the endpoints whose figures have changed."""
     shown: Figures = {}
 
     def show(figures: Figures) -> None:

@@ -47,7 +47,8 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        answer = await Endpoints(session.deployment).create(session.actor, fields)
+        endpoints = Endpoints(session.deployment)
+        answer = await endpoints.create(session.actor, endpoints.read_new(session.actor, fields))
         _warn(answer)
         say_object(answer, as_json=as_json)
 
@@ -114,7 +115,9 @@ def update(context: typer.Context, endpoint_id: Id, fields: Fields, as_json: Jso
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        answer = await Endpoints(session.deployment).update(session.actor, endpoint_id, fields)
+        endpoints = Endpoints(session.deployment)
+        change = await endpoints.read_change(session.actor, endpoint_id, fields)
+        answer = await endpoints.update(session.actor, endpoint_id, change)
         _warn(answer)
         say_object(answer, as_json=as_json)
 
@@ -289,11 +292,11 @@ def send_test(
     text = None if data is None else text_or_file(data, "--data")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.trial import Trial
+        from dispatcher.admin.operations.test_events import EventTester
         from dispatcher.cli.session import opened_gate
 
         async with opened_gate(session.deployment.settings) as gate:
-            answer = await Trial(session.deployment, gate).send(
+            answer = await EventTester(session.deployment, gate).send(
                 session.actor, endpoint_id, event_type=event_type, data=text
             )
         if as_json:

@@ -16,7 +16,7 @@ from dispatcher.core.errors import DispatcherError
 from dispatcher.core.printable import escape
 from dispatcher.dev.authority import authority_and_context
 from dispatcher.dev.home import Home, home_directory
-from dispatcher.dev.receiver import Behaviour, Received, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Received, Receiver, ReceiverRoute
 from dispatcher.runtime.clock import SystemClock
 
 _SHOWN_CHARACTERS_MAX = 2_000
@@ -41,7 +41,7 @@ def listen(
             home.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             authority, context = authority_and_context(home, SystemClock.now())
         receiver = Receiver(
-            Route(profile=profile, secrets=secrets, behaviour=behaviour),
+            ReceiverRoute(profile=profile, secrets=secrets, behaviour=behaviour),
             heard=_print_json if as_json else print_request,
             tls=context,
         )

@@ -135,6 +135,9 @@ def say_page(page: "Page", columns: Sequence[str], *, as_json: bool, empty: str)
         say_json(page)
         return
     say_table(page.items, columns, empty)
+    searched_back_to = getattr(page, "searched_back_to", None)
+    if searched_back_to is not None:
+        tell(f"ids, names, types, labels and payloads were searched back to {searched_back_to}")
     if page.next_cursor is not None:
         tell(f"more: --cursor {page.next_cursor}")
 

@@ -19,7 +19,7 @@ import typer
 import uvloop
 
 from dispatcher import __version__
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.resources.problem import count_text, field_problems
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.cli.output import fail, tell

@@ -66,7 +66,7 @@ class Catalogue:
 
 
 def load_catalogue(directories: Sequence[Path]) -> Catalogue:
-    """Returns all event types of all `*.toml` in `directories`; a later one replaces its namesake.
+    """Return all event types of all `*.toml` in `directories`; a later one replaces its namesake.
 
     A directory that is not there counts as empty.
 

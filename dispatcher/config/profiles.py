@@ -19,7 +19,7 @@ class LoadedProfiles(NamedTuple):
 
 
 def load_profiles(directories: Sequence[Path]) -> LoadedProfiles:
-    """Returns the profiles of all `*.toml` in `directories`; a later one replaces one of its name.
+    """Return the profiles of all `*.toml` in `directories`; a later one replaces one of its name.
 
     A file is named for its profile. A directory that is not there counts as empty.
 

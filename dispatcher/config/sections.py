@@ -115,7 +115,7 @@ class DatabaseSettings(Section):
 
 
 class IntakeSettings(Section):
-    """How committed events are noticed and taken."""
+    """How committed events are polled and claimed."""
 
     notify: bool = True
     poll_seconds: Seconds = 1.0
@@ -148,6 +148,12 @@ class DeliverySettings(Section):
         return self
 
 
+class AttemptsSettings(Section):
+    """What is kept of attempts."""
+
+    keep_response: Literal["failures", "all"] = "failures"
+
+
 class DisablingSettings(Section):
     """When an endpoint that keeps failing is switched off."""
 
@@ -168,6 +174,12 @@ class LimitsSettings(Section):
     event_types_per_endpoint: int = Field(default=500, ge=1, le=SUBSCRIPTION_TYPES_COUNT_MAX)
     labels_per_endpoint: int = Field(default=20, ge=1, le=LABELS_COUNT_MAX)
     header_bytes_per_endpoint: int = Field(default=8_192, ge=1, le=CUSTOM_HEADERS_BYTES_MAX)
+
+
+class SearchSettings(Section):
+    """How long a search in payloads may read."""
+
+    time_budget: float = Field(default=3.0, ge=0.1, le=10.0)
 
 
 class EgressSettings(Section):

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationEr
 
 from dispatcher.config.database_url import UrlSource, parse_database_url
 from dispatcher.config.sections import (
+    AttemptsSettings,
     DatabaseSettings,
     DeliverySettings,
     DisablingSettings,
@@ -37,6 +38,7 @@ from dispatcher.config.sections import (
     RecorderSettings,
     ReplicaSettings,
     RetentionSettings,
+    SearchSettings,
     Section,
     TracingSettings,
 )
@@ -76,9 +78,11 @@ class Sections(BaseModel):
     intake: IntakeSettings = IntakeSettings()
     fanout: FanoutSettings = FanoutSettings()
     delivery: DeliverySettings = DeliverySettings()
+    attempts: AttemptsSettings = AttemptsSettings()
     disabling: DisablingSettings = DisablingSettings()
     health: HealthSettings = HealthSettings()
     limits: LimitsSettings = LimitsSettings()
+    search: SearchSettings = SearchSettings()
     egress: EgressSettings = EgressSettings()
     recorder: RecorderSettings = RecorderSettings()
     replica: ReplicaSettings = ReplicaSettings()
@@ -108,13 +112,13 @@ class Settings(Sections):
     """What is odd but no fault, to be logged once at start."""
 
     def database_source(self) -> UrlSource | None:
-        """Returns where connections find the database; None if no URL is set."""
+        """Return where connections find the database; None if no URL is set."""
         if self.database_url is None:
             return None
         return UrlSource(self.database_url.get_secret_value(), self.database_url_file)
 
     def listen_source(self) -> UrlSource | None:
-        """Returns where the LISTEN connection finds the database, the same one unless a URL of its own is set."""
+        """Return where the LISTEN connection finds the database, the same one unless a URL of its own is set."""
         if self.listen_database_url is None:
             return self.database_source()
         return UrlSource(self.listen_database_url.get_secret_value(), self.listen_database_url_file)
@@ -126,13 +130,13 @@ class Settings(Sections):
         return self.intake.notify and not pooled
 
     def database_addresses(self) -> list[tuple[str, int]]:
-        """Returns every (host or address, port) of the database URLs, for the egress guard to protect."""
+        """Return every (host or address, port) of the database URLs, for the egress guard to protect."""
         sources = [self.database_source(), self.listen_source()]
         places = [place for source in sources if source for place in source.first.addresses()]
         return list(dict.fromkeys(places))
 
     def directories_for(self, name: str) -> list[Path]:
-        """Returns the folders for `profiles` or `catalogue`: the shipped one, then ours to add."""
+        """Return the folders for `profiles` or `catalogue`: the shipped one, then ours to add."""
         directories = [shipped_config_directory() / name]
         if self.config_path is not None:
             beside = self.config_path.parent / name
@@ -141,7 +145,7 @@ class Settings(Sections):
         return directories
 
     def source_of(self, key_path: str) -> str:
-        """Returns where the value came from: `default`, a file, a variable or a flag."""
+        """Return where the value came from: `default`, a file, a variable or a flag."""
         return self.sources.get(key_path, "default")
 
 
@@ -163,7 +167,7 @@ class _Gathering:
         self.warnings: list[str] = []
 
     def put(self, section: str, key: str, value: object, source: str) -> None:
-        """Takes one value of any TOML type, if there is such a key; the last source wins."""
+        """Set one value of any TOML type, if the key exists; the last source wins."""
         path = f"{section}.{key}"
         if section not in SECTION_TYPES:
             known = ", ".join(SECTION_TYPES)
@@ -183,7 +187,7 @@ def load_settings(
     flags: Mapping[str, Any] | None = None,
     working_directory: Path | None = None,
 ) -> Settings:
-    """Returns the settings in force.
+    """Return the settings in force.
 
     `flags` maps key paths (`http.port`) to values given on the command line. Relative paths are
     looked up from `working_directory`, the process's own if it is None.
@@ -311,7 +315,7 @@ def _read_specials(environ: Mapping[str, str], gathering: _Gathering) -> None:
 
 
 def _special_text(variable: str, environ: Mapping[str, str], gathering: _Gathering) -> str | None:
-    """Returns the value, from the variable or its file; unset and empty are the same: None."""
+    """Return the value, from the variable or its file; unset and empty are the same: None."""
     text = environ.get(variable, "")
     named = environ.get(f"{variable}_FILE", "")
     if text and named:

@@ -6,7 +6,7 @@ import dispatcher
 
 
 def shipped_config_directory() -> Path:
-    """Returns the folder with `dispatcher.toml`, `profiles/` and `catalogue/`.
+    """Return the folder with `dispatcher.toml`, `profiles/` and `catalogue/`.
 
     In a wheel it is inside the package, in a checkout next to it.
     """

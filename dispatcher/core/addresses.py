@@ -278,7 +278,7 @@ class AddressPolicy:
         return tuple(told)
 
     def judge(self, ip: str, port: int) -> str | None:
-        """Returns None when a connection may be opened, else the name of the rule that denies it.
+        """Return None when a connection may be opened, else the name of the rule that denies it.
 
         `ip` is numeric, IPv6 without brackets. What cannot be read as an address is denied
         (`unreadable`): only a canonical spelling means the same to us and to the kernel.
@@ -324,7 +324,7 @@ class AddressPolicy:
 
 
 def denied_range(address: IPv4Address | IPv6Address) -> str | None:
-    """Returns the name of the denied range that holds the address; embedded forms aside."""
+    """Return the name of the denied range that holds the address; embedded forms aside."""
     if isinstance(address, IPv4Address):
         return next((rule for network, rule in _DENIED_V4 if address in network), None)
     for network, rule in _DENIED_V6:
@@ -334,7 +334,7 @@ def denied_range(address: IPv4Address | IPv6Address) -> str | None:
 
 
 def embedded_ipv4(address: IPv4Address | IPv6Address) -> tuple[IPv4Address, ...]:
-    """Returns the IPv4 addresses that an IPv6 address carries: mapped, NAT64, 6to4, Teredo, ISATAP.
+    """Return the IPv4 addresses that an IPv6 address carries: mapped, NAT64, 6to4, Teredo, ISATAP.
 
     Empty for IPv4, for `::` and `::1`, and for plain IPv6. Teredo carries two: its server's and
     its client's.

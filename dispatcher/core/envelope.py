@@ -52,7 +52,7 @@ class Encoded(NamedTuple):
 
 
 def request_id(profile: Profile, event_id: str, *, is_test: bool = False) -> str | None:
-    """Returns the request id in the body of that event, None under a profile that has none."""
+    """Return the request id in the body of that event, None under a profile that has none."""
     for field in profile.fields:
         if field.source is FieldSource.REQUEST_ID:
             prefix = field.test_prefix if is_test else field.prefix
@@ -69,7 +69,7 @@ class MadeTestEvent(NamedTuple):
 
 
 def encode(profile: Profile, event: Event) -> Encoded:
-    """Returns the body of `event` under `profile`.
+    """Return the body of `event` under `profile`.
 
     Raises:
         EncodingError: the event cannot be put into this envelope.
@@ -89,7 +89,7 @@ def make_test_event(
     tenant: str,
     now: datetime,
 ) -> MadeTestEvent:
-    """Returns the event that a person sends to try an endpoint.
+    """Return the event that a person sends to try an endpoint.
 
     `data` is the person's own JSON text, `sample` the catalogue's for `event_type`; a profile with
     a fixed test event needs none of the three, and sends that unless other data or another type is
@@ -184,7 +184,7 @@ def _request_digits(event_id: str) -> str:
 
 
 def _time(form: TimeFormat, zone: tzinfo | None) -> Callable[[datetime], str]:
-    """Returns the function that writes an instant as a JSON string.
+    """Return the function that writes an instant as a JSON string.
 
     The parser saw to it that local formats have a zone.
     """

@@ -26,7 +26,7 @@ def down_thresholds(down_after_seconds: int) -> list[int]:
 
 
 def passed_threshold(failing_seconds: float, disabled_after_seconds: float) -> int:
-    """Returns the highest threshold, in percent, that the time of failing has reached; 0: none yet."""
+    """Return the highest threshold, in percent, that the time of failing has reached; 0: none yet."""
     percent = 100.0 * failing_seconds / disabled_after_seconds
     return next((threshold for threshold in WARNED_AT_PERCENT if percent >= threshold), 0)
 
@@ -38,7 +38,7 @@ def is_to_be_disabled(
     failed_attempts: int,
     failed_attempts_min: int,
 ) -> bool:
-    """Answers whether an endpoint has failed for long enough and often enough.
+    """Return whether an endpoint has failed for long enough and often enough.
 
     Both, so that a quiet endpoint is not disabled after two requests.
     """

@@ -15,12 +15,12 @@ COUNTS: Final = len(BOUNDS) + 1
 
 
 def place(seconds: float) -> int:
-    """Returns which count a latency belongs to."""
+    """Return which count a latency belongs to."""
     return bisect_left(BOUNDS, seconds)
 
 
 def add_up(many: Iterable[Sequence[int]]) -> list[int]:
-    """Returns the sum of histograms; of none it is all zeros."""
+    """Return the sum of histograms; of none it is all zeros."""
     total = [0] * COUNTS
     for counts in many:
         for index, count in enumerate(counts):
@@ -30,7 +30,7 @@ def add_up(many: Iterable[Sequence[int]]) -> list[int]:
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
-    """Returns the latency that this share (0 to 1) of all lie below; None where nothing was counted.
+    """Return the latency that this share (0 to 1) of all lie below; None where nothing was counted.
 
     Within a count latencies are taken as evenly spread. Those beyond the last bound are reported as
     as long as it.

@@ -44,7 +44,7 @@ class Rewritten(NamedTuple):
 
 
 def stringify(text: str) -> Rewritten:
-    """Returns `text` as `JSON.stringify(JSON.parse(text))` writes it, in UTF-8.
+    """Return `text` as `JSON.stringify(JSON.parse(text))` writes it, in UTF-8.
 
     Raises:
         EncodingError: `text` is no JSON, is nested deeper than `DEPTH_MAX`, or is no Unicode.
@@ -65,7 +65,7 @@ def stringify(text: str) -> Rewritten:
 
 
 quote: Callable[[str], str] = json.encoder.encode_basestring
-"""Returns a text as a JSON string, quotes included; what is not ASCII stays as it is."""
+"""Return a text as a JSON string, quotes included; what is not ASCII stays as it is."""
 
 
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
@@ -191,7 +191,7 @@ def _not_json(position: int) -> EncodingError:
 
 
 def _string(token: str, end: int) -> str:
-    """Returns a string token as JavaScript writes it; without an escape it is that already."""
+    """Return a string token as JavaScript writes it; without an escape it is that already."""
     if "\\" not in token:
         return token
     try:
@@ -206,7 +206,7 @@ def _is_index(key: str) -> bool:
 
 
 def _number(token: str) -> tuple[str, bool]:
-    """Returns the number as JavaScript writes it, and whether it has another value than written."""
+    """Return the number as JavaScript writes it, and whether it has another value than written."""
     if _PLAIN.fullmatch(token) is not None:
         return token, False
     # float() rounds correctly and takes any number of digits; what is too large becomes infinity.
@@ -222,7 +222,7 @@ def _number(token: str) -> tuple[str, bool]:
 
 
 def _digits_and_point(number: str) -> tuple[str, int]:
-    """Returns the significant digits of a number other than 0, and where its point stands.
+    """Return the significant digits of a number other than 0, and where its point stands.
 
     `(digits, point)` means 0.digits times 10 to the power of point: equal values, equal pairs.
     """

@@ -9,9 +9,9 @@ Invariants: `in_flight` never exceeds `limit`. A lane has at most `window` ready
 but bypasses breaker, rate limit and pause. No function here waits or reads a clock, so every call is
 atomic on the event loop.
 
-The window follows the receiver's throughput. A lane whose receiver accepts hundreds per second has work in
-memory for the next moments. A lane whose receiver accepts two per second, or none, has a few, and the
-rest stays in Postgres.
+The window follows the receiver's throughput, compared with that of the other lanes. A lane that is served
+about as fast as any other has work in memory for the next moments, however slow the machine is. A lane
+whose receiver accepts two per second, or none, has a few, and the rest stays in Postgres.
 
 Work of event types that the breaker defers is in separate queues, with at most `PROBES_READY_MAX` of each
 type. That is enough for probes, and it never displaces work that may be sent.
@@ -50,7 +50,12 @@ WINDOW_MAX = 2000
 WINDOW_MIN = 64
 CROWDED = 1500
 """With this much ready work, a fast lane makes fan-out wait a moment, rather than leave more to Postgres."""
-RELIEVED = 1000
+RELIEVED = 1400
+"""From here on a crowded lane has room for another batch of fan-out (500). Little is sent between the two values,
+so that many lanes, each of which sends a small part of the process's deliveries, are relieved soon as well."""
+KEEPS_UP_SHARE = 2
+"""A lane keeps up if it finishes at least this part (half) of what the fastest lane finishes."""
+KEEPS_UP_PER_SECOND_MIN = 20
 PROBES_READY_MAX = 8
 """Deferred work that is kept ready per event type, so that the next probes are different deliveries."""
 DEFERRED_TYPES_MAX = 64
@@ -94,12 +99,13 @@ class Lane(Generic[Work]):
         self.in_flight = 0
         self.window = WINDOW_MAX
         self.slow = False
-        """The receiver accepts less per second than the largest window holds; fan-out does not wait for this lane."""
+        """The receiver accepts less than the largest window per second, and the lane does not keep up with others;
+        fan-out does not wait for it."""
         self.crowded = False
         self.more_at: float | None = None
         """When Postgres may have due deliveries that are not in memory; None: not before the horizon."""
         self.overflows = 0
-        """Counts the deliveries left to Postgres, so that a refill can detect that its result is outdated."""
+        """Count the deliveries left to Postgres, so that a refill can detect that its result is outdated."""
         self.wakes_at: float | None = None
         """When the lane is tried again without another cause, because its breaker or its rate defers it."""
         self.queued = False
@@ -237,10 +243,18 @@ class Lane(Generic[Work]):
         self.in_flight -= 1
         self.finished_count += 1
 
-    def fit_window(self, elapsed_seconds: float) -> Iterator[Work]:
-        """Set the window by the work finished since the last call; yield the ready work that no longer fits."""
+    def fit_window(self, elapsed_seconds: float, most_finished: int) -> Iterator[Work]:
+        """Set the window by the work finished since the last call; yield the ready work that no longer fits.
+
+        `most_finished` is the work that the fastest lane has finished meanwhile. A lane that keeps up with it
+        is limited by this process, and not by its receiver: if its work were left to Postgres, loading it
+        again would slow the process further.
+        """
         finished, self.finished_count = self.finished_count, 0
-        if self.starved or not self.ready:
+        keeps_up = finished >= max(
+            most_finished / KEEPS_UP_SHARE, KEEPS_UP_PER_SECOND_MIN * elapsed_seconds
+        )
+        if self.starved or not self.ready or keeps_up:
             self.window, self.slow = WINDOW_MAX, False
         else:
             self.window = min(WINDOW_MAX, max(WINDOW_MIN, int(2 * finished / elapsed_seconds)))

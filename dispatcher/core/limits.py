@@ -9,6 +9,8 @@ from typing import Final
 RESPONSE_READ_BYTES_MAX: Final = 65_536
 # What is stored of a failed answer's body: enough for an error message, small enough for a table.
 RESPONSE_KEPT_BYTES_MAX: Final = 4_096
+# What is stored of its headers, in whole lines; most heads are smaller.
+RESPONSE_HEADERS_KEPT_BYTES_MAX: Final = 4_096
 # Status line and headers of one response together: one line of the longest kind and 32 KiB of others;
 # httptools itself has no such bound (R5).
 HEAD_BYTES_MAX: Final = 98_304

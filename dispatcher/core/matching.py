@@ -43,7 +43,7 @@ class Subscription:
     everything: bool
 
     def matches(self, event_type: str) -> bool:
-        """Answers whether an event of this type goes to the endpoint."""
+        """Return whether an event of this type goes to the endpoint."""
         return (
             event_type in self.names
             or event_type.startswith(self.prefixes)
@@ -132,7 +132,7 @@ def label_filter_problems(label_filter: LabelFilter, field: str = "labels") -> l
 
 
 def labels_match(label_filter: LabelFilter, labels: Mapping[str, str]) -> bool:
-    """Answers whether each name of the filter has one of its values; an empty filter takes all."""
+    """Return whether each name of the filter has one of its values; an empty filter matches all."""
     for name, wanted in label_filter.items():
         value = labels.get(name)
         if value is None:
@@ -143,12 +143,12 @@ def labels_match(label_filter: LabelFilter, labels: Mapping[str, str]) -> bool:
 
 
 def is_operational(event_type: str) -> bool:
-    """Answers whether the type is one of the dispatcher's own."""
+    """Return whether the type is one of the dispatcher's own."""
     return event_type.startswith(OPERATIONAL_PREFIX)
 
 
 def _is_in_everything(event_type: str) -> bool:
-    """Answers whether `*` takes the type."""
+    """Return whether `*` matches the type."""
     return not is_operational(event_type) and event_type != TEST_PING_TYPE
 
 
@@ -254,7 +254,7 @@ class Router(Generic[Entry]):
             self._cached_references = 0
 
     def route(self, tenant: str, event_type: str, labels: Mapping[str, str]) -> Sequence[Entry]:
-        """Returns the entries that take this event, each once; not to be changed."""
+        """Return the entries that take this event, each once; not to be changed."""
         cached = self._cache.get((tenant, event_type))
         if cached is None:
             cached = self._look_up(tenant, event_type)

@@ -1,6 +1,6 @@
 """The words of the domain: ids, states, outcomes, and the values that stages hand to each other.
 
-The values of the hot path (`Delivery`, `Answer`, `AttemptResult`) are NamedTuples: immutable like a
+The values of the hot path (`Delivery`, `HttpResponse`, `AttemptResult`) are NamedTuples: immutable like a
 frozen dataclass and built in a fifth of the time (docs/adr/0006).
 """
 
@@ -132,7 +132,7 @@ class Phases(NamedTuple):
     read: float | None = None
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What one HTTP exchange came to: always complete, regardless of the errors on the wire."""
 
     outcome: Outcome
@@ -150,3 +150,5 @@ class Answer(NamedTuple):
     reused: bool = False
     """The connection had served an earlier request."""
     phases: Phases = Phases()
+    headers: bytes = b""
+    """The first whole header lines, raw, `limits.RESPONSE_HEADERS_KEPT_BYTES_MAX` bytes at most."""

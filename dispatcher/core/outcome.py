@@ -77,7 +77,7 @@ def decide(
     jitter: float,
     retry_after_seconds: float | None,
 ) -> Decision:
-    """Returns what one complete attempt makes of its delivery.
+    """Return what one complete attempt makes of its delivery.
 
     `state`, `reason` and `schedule_position` are the delivery's before the attempt is counted; the
     position is the number of scheduled attempts already made in this run of the schedule. `jitter`
@@ -100,7 +100,7 @@ def decide(
 
 
 def decide_success(trigger: Trigger, schedule_position: int) -> Decision:
-    """Returns what `decide` returns for a 2xx, which depends on the trigger alone.
+    """Return what `decide` returns for a 2xx, which depends on the trigger alone.
 
     Nearly every attempt is one, and this takes a fifth of the time.
     """
@@ -185,5 +185,5 @@ def _succeeded(schedule_position: int) -> Decision:
 
 
 def _is_open(state: DeliveryState) -> bool:
-    """Answers whether the delivery still waits for attempts of its schedule."""
+    """Return whether the delivery still waits for attempts of its schedule."""
     return state in (DeliveryState.PENDING, DeliveryState.RETRYING)

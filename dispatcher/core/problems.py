@@ -335,6 +335,26 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "endpoint_not_found": ("There is no endpoint {value}.", "Check the id."),
     "token_not_found": ("There is no token {value}.", "Check the id."),
+    "event_not_found": (
+        "There is no event {value}.",
+        "Check the id.",
+    ),
+    "delivery_not_found": (
+        "There is no delivery {value}.",
+        "Check the id.",
+    ),
+    "attempt_not_found": (
+        "The delivery has no attempt {value}.",
+        "Use the number of one of its attempts.",
+    ),
+    "id_not_found": (
+        "Nothing has this id.",
+        "Check the id.",
+    ),
+    "all_tenants_only": (
+        "Only a token of all tenants can do this.",
+        "Use a token without a tenant.",
+    ),
     "tenant_not_found": ("There is no tenant {value}.", "Use the tenant of the token."),
     "role_too_low": (
         "This action requires the role {required}, and the role of this token is {role}.",
@@ -343,6 +363,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "too_many_old_secrets": (
         "{count} old secrets still sign.",
         "Wait until {until}, or rotate with an overlap of 0 seconds.",
+    ),
+    "too_many_searches": (
+        "Too many searches are waiting.",
+        "Try again in a few seconds.",
     ),
     "no_staged_secret": ("No secret is staged.", "Rotate the secret first."),
     "profile_not_configured": (
@@ -383,7 +407,63 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "Send another test event.",
     ),
     "one_of_two": ("The request names an id and labels, or neither.", "Provide one of the two."),
+    "delivery_without_body": (
+        "The delivery has no body ({reason}), so there is nothing to send.",
+        "Publish the event again.",
+    ),
+    "event_erased": (
+        "The data of the event was erased, so there is nothing to send.",
+        "Publish the event again.",
+    ),
+    "endpoint_deleted": (
+        "The endpoint is deleted, so the delivery has no target.",
+        "Create an endpoint, and publish the event again.",
+    ),
+    "delivery_ended": (
+        "The delivery has already ended: {state}.",
+        "Cancel only deliveries that are waiting.",
+    ),
+    "event_id_in_use": (
+        "The id {value} belongs to an event {owner}.",
+        "Use another id.",
+    ),
+    "event_not_quarantined": (
+        "The event {value} is not quarantined.",
+        "Release only quarantined events.",
+    ),
+    "endpoint_unusable": (
+        "Nothing can be sent to this endpoint: {detail}.",
+        "Correct the configuration of the endpoint.",
+    ),
+    "secret_missing": (
+        "The endpoint has no secret, and the profile {profile} always signs.",
+        "Rotate the secret.",
+    ),
+    "replicas_without_key": (
+        "Running replicas do not have the key {key}: {replicas}.",
+        "Add it to DISPATCHER_SECRET_KEYS of each replica, and restart it.",
+    ),
     # Requests
+    "too_many_requests_of_address": (
+        "This address sends too many requests.",
+        "Wait for the time in Retry-After.",
+    ),
+    "too_many_requests_of_token": (
+        "This token sends too many requests.",
+        "Wait for the time in Retry-After.",
+    ),
+    "too_many_wrong_tokens": (
+        "This address sent too many wrong tokens.",
+        "Wait, then use a valid token.",
+    ),
+    "too_many_sends": (
+        "Too many test events and resends were requested for one endpoint.",
+        "Send {burst} at once, then one per second.",
+    ),
+    "too_many_viewers": (
+        "The live view already has {maximum} viewers.",
+        "Reload the list instead, or try again later.",
+    ),
     "body_not_allowed": ("This route accepts no body.", "Send the request without a body."),
     "invalid_id": (
         "{value} is not a valid id.",

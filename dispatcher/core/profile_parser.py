@@ -46,7 +46,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Profile:
-    """Returns the profile that `document`, a loaded TOML file, describes.
+    """Return the profile that `document`, a loaded TOML file, describes.
 
     `find_zone` gives the time zone of a name and raises KeyError or ValueError for an unknown one.
 
@@ -115,7 +115,7 @@ class _Table:
         self._problems.append(f"{self._path}{key}: {message}")
 
     def _read(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:  # noqa: ANN401 -- TOML
-        """Returns the value of `key`, or None after noting why there is none of that kind."""
+        """Return the value of `key`, or None after noting why there is none of that kind."""
         self._known.add(key)
         value = self._values.get(key)
         if value is None:

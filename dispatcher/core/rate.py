@@ -14,7 +14,7 @@ class TokenBucket:
     __slots__ = ("_interval_seconds", "_ready_at", "_window_seconds")
 
     def __init__(self, rate_per_second: float, burst: int) -> None:
-        """Makes a full bucket.
+        """Create a full bucket.
 
         Raises:
             ValueError: the rate is not a finite number above 0, or the burst is below 1.
@@ -29,12 +29,12 @@ class TokenBucket:
         self._ready_at = -math.inf
 
     def take(self, now: float) -> bool:
-        """Takes one token if there is one; `now` is monotonic seconds."""
+        """Take one token if there is one; `now` is monotonic seconds."""
         if now < self._ready_at:
             return False
         self._ready_at = max(self._ready_at, now - self._window_seconds) + self._interval_seconds
         return True
 
     def ready_at(self, now: float) -> float:
-        """Returns the moment of the next token: `now` if there is one already."""
+        """Return the moment of the next token: `now` if there is one already."""
         return max(now, self._ready_at)

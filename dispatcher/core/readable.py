@@ -20,7 +20,7 @@ def faults(
     headers: object,
     retry_schedule_seconds: object,
 ) -> list[str]:
-    """Returns what cannot be read, as `<column> <what is wrong>`; none is good."""
+    """Return what cannot be read, as `<column> <what is wrong>`; none is good."""
     found = []
     if not all(isinstance(one, str) for one in event_types):
         found.append("event_types holds something that is no text")

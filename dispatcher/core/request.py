@@ -69,7 +69,7 @@ def _profile_fields(
 
 
 def _folded(name: str) -> str:
-    """Returns a header's name as receivers may come to see it: CGI and WSGI make one of `-` and `_`."""
+    """Return a header's name as receivers may come to see it: CGI and WSGI make one of `-` and `_`."""
     return name.lower().replace("_", "-")
 
 
@@ -177,7 +177,7 @@ class RequestTemplate:
         body: bytes,
         traceparent: str | None,
     ) -> bytes:
-        """Returns the head of one attempt, the blank line included; `body` follows it as it is.
+        """Return the head of one attempt, the blank line included; `body` follows it as it is.
 
         `timestamp` is whole seconds since 1970 and goes into headers and signature alike.
 

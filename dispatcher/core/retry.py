@@ -30,7 +30,7 @@ def next_delay(
     jitter: float,
     retry_after_seconds: float | None,
 ) -> float | None:
-    """Returns the seconds from the end of an attempt to the next, or None when none is left.
+    """Return the seconds from the end of an attempt to the next, or None when none is left.
 
     `schedule_position` is that of the scheduled attempt which failed, the first one being 1, and
     `schedule` holds the seconds before each retry. `jitter_range` is the lowest and the highest
@@ -59,7 +59,7 @@ def next_delay(
 
 
 def parse_retry_after(text: str, now: datetime) -> float | None:
-    """Returns how many seconds a Retry-After header asks for, or None when it has no usable value.
+    """Return how many seconds a Retry-After header asks for, or None when it has no usable value.
 
     Takes whole seconds and the three forms of an HTTP date, read against `now` (aware). The result
     is in [0, `limits.RETRY_AFTER_SECONDS_MAX`]: a date that has passed is 0. Signs, fractions,
@@ -84,7 +84,7 @@ def parse_retry_after(text: str, now: datetime) -> float | None:
 
 
 def _parse_http_date(text: str, year_now: int) -> datetime | None:
-    """Returns the moment of an HTTP date, or None when the text is none."""
+    """Return the moment of an HTTP date, or None when the text is none."""
     for form in _DATE_FORMS:
         match = form.fullmatch(text)
         if match is not None:

@@ -36,7 +36,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Returns the text itself; the caller answers for where it goes."""
+        """Return the text itself; the caller answers for where it goes."""
         return self._text
 
     def __eq__(self, other: object) -> bool:
@@ -58,7 +58,7 @@ class Secret:
 
 
 def mask(secret: Secret) -> str:
-    """Returns the first 4 characters, eight stars, the last 4; of a short secret only the stars."""
+    """Return the first 4 characters, eight stars, the last 4; of a short secret only the stars."""
     text = secret.reveal()
     if len(text) < _MASKED_LENGTH_MIN:
         return MASK
@@ -66,7 +66,7 @@ def mask(secret: Secret) -> str:
 
 
 def generate(profile: Profile, random_bytes: Callable[[int], bytes]) -> Secret:
-    """Returns a new secret in the profile's form; `random_bytes(count)` gives that many bytes."""
+    """Return a new secret in the profile's form; `random_bytes(count)` gives that many bytes."""
     rules = profile.secret
     if rules.key is KeyForm.BASE64:
         key = base64.b64encode(random_bytes(rules.generated_size)).decode()
@@ -81,7 +81,7 @@ def generate(profile: Profile, random_bytes: Callable[[int], bytes]) -> Secret:
 
 
 def check(profile: Profile, secret: Secret | None) -> None:
-    """Returns if an endpoint under `profile` may have this secret; None means unsigned.
+    """Return if an endpoint under `profile` may have this secret; None means unsigned.
 
     Raises:
         SecretError: it may not; the message gives the reason without quoting the secret.
@@ -93,7 +93,7 @@ def check(profile: Profile, secret: Secret | None) -> None:
 
 
 def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
-    """Returns what signs under `profile`: the bytes of an HMAC key, or an ed25519 key.
+    """Return what signs under `profile`: the bytes of an HMAC key, or an ed25519 key.
 
     Raises:
         SecretError: the secret has not the form that the profile asks for.
@@ -126,7 +126,7 @@ def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
 
 
 def public_key(profile: Profile, secret: Secret) -> str | None:
-    """Returns the public key that receivers verify with, None for a secret that is shared.
+    """Return the public key that receivers verify with, None for a secret that is shared.
 
     Raises:
         SecretError: the secret has not the form that the profile asks for.

@@ -43,7 +43,7 @@ class Signer:
     def sign(
         self, *, event_id: str, delivery_id: str, event_type: str, timestamp: int, body: bytes
     ) -> str:
-        """Returns the value of the signature's header for one attempt.
+        """Return the value of the signature's header for one attempt.
 
         `timestamp` is the attempt's, in whole seconds since 1970.
         """
@@ -67,7 +67,7 @@ class Signer:
 def signed_content(
     profile: Profile, *, event_id: str, delivery_id: str, timestamp: int, body: bytes
 ) -> bytes:
-    """Returns the bytes that a profile's signature is made over, to be shown to a person."""
+    """Return the bytes that a profile's signature is made over, to be shown to a person."""
     return _content(profile.signature.content)(event_id, delivery_id, timestamp, body)
 
 
@@ -75,7 +75,7 @@ _Content = Callable[[str, str, int, bytes], bytes]
 
 
 def _content(parts: tuple[SignedPart, ...]) -> _Content:
-    """Returns the function that joins the signed parts; the usual orders have no loop."""
+    """Return the function that joins the signed parts; the usual orders have no loop."""
     match parts:
         case (SignedPart.BODY,):
             return lambda _event_id, _delivery_id, _timestamp, body: body
@@ -114,7 +114,7 @@ def _sign(profile: Profile, secret: Secret) -> _Sign:
 
 
 def _hmac_sha256(key: bytes) -> Callable[[bytes], bytes]:
-    """Returns HMAC-SHA256 under `key`, whose two blocks are hashed once and for all.
+    """Return HMAC-SHA256 under `key`, whose two blocks are hashed once and for all.
 
     For 550 bytes this takes 0.9 us, against 1.6 us of `hmac.digest`, which hashes them each time.
 

@@ -63,7 +63,7 @@ class CanonicalUrl(NamedTuple):
 def canonical_url(
     text: str, *, https_only: bool, allow_ports: PortPolicy = DEFAULT_PORTS
 ) -> CanonicalUrl:
-    """Returns the canonical form of a URL that a person typed or that a row holds.
+    """Return the canonical form of a URL that a person typed or that a row holds.
 
     Raises:
         InvalidRequestError: it breaks rules; `problems` has one entry for each, field `url`.
@@ -183,7 +183,7 @@ def _are_a_labels_valid(name: str) -> bool:
 
 
 def _canonical_target(path: str, query: str, problems: list[Problem]) -> str:
-    """Returns path and query with percent-escapes in capitals and the rest escaped where needed.
+    """Return path and query with percent-escapes in capitals and the rest escaped where needed.
 
     Dot segments are kept: a receiver's path is its own affair, and no decision of ours reads it.
     """

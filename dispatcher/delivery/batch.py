@@ -16,8 +16,9 @@ from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, e
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
+from dispatcher.delivery.ports import Claim
 from dispatcher.delivery.types import Delivery
-from dispatcher.store.outbox import BodyRow, CancelledRow, Claim, DeliveryRow
+from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow
 
 _log = structlog.get_logger("dispatcher.delivery.batch")
 
@@ -40,7 +41,7 @@ class Batch:
         """The types of events that no endpoint subscribes to, apart from the dispatcher's own events."""
 
     def add(self, event: Event, endpoint: Endpoint) -> None:
-        """Adds one event for one endpoint; encodes the body if it is the first of its profile."""
+        """Add one event for one endpoint; encode the body if it is the first of its profile."""
         reason: str | None = None
         if endpoint.state is EndpointState.DISABLED:
             reason = Reason.ENDPOINT_DISABLED
@@ -87,7 +88,7 @@ class Batch:
         return len(self._targets)
 
     async def write(self) -> None:
-        """Writes all rows within the claim's transaction."""
+        """Write all rows within the claim's transaction."""
         day = self._claim.day
         unix_ms: list[int] = []
         bits: list[int] = []

@@ -36,7 +36,7 @@ from dispatcher.runtime.clock import Clock
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
 BATCH_EVENTS_MAX = 5_000
-BATCH_DELIVERIES_MAX = 5_000
+BATCH_DELIVERIES_MAX = 1_000
 """Deliveries that one transaction writes, estimated by the endpoints per event of the batch before."""
 LARGE_CHARACTERS = 16_384
 """Larger data are rewritten for JavaScript in a thread: 3 µs a character at worst, 3.4 s for a mebibyte."""
@@ -100,6 +100,10 @@ class Fanout:
         self._deliveries_per_event = 1.0
         self._bytes_per_event = 1.0
         self._unsure_until = float("-inf")
+
+    def expected_deliveries(self, events_max: int) -> float:
+        """Return the number of deliveries that a batch of up to so many events like the last ones makes."""
+        return min(events_max * self._deliveries_per_event, float(BATCH_DELIVERIES_MAX))
 
     async def __call__(self, events_max: int) -> TakenThrough:
         """Fan out up to `events_max` events.

@@ -46,7 +46,7 @@ class Gauges:
         metrics.listener_up.set_function(lambda: float(pipeline.listener.is_up))
 
     async def render(self) -> bytes:
-        """Returns the exposition, with figures of the database at most some seconds old."""
+        """Return the exposition, with figures of the database at most some seconds old."""
         connections = self._pipeline.connections
         self._raise_to(self._metrics.connections_opened, connections.opened_count)
         self._raise_to(self._metrics.connections_reused, connections.reused_count)
@@ -127,13 +127,13 @@ class Gauges:
         self._compare_clocks(asked_at, row["now"])
 
     def _compare_clocks(self, asked_at: datetime, database_now: datetime) -> None:
-        """Takes the difference as 0 where the database's answer lies between question and answer."""
+        """Set the clock difference to 0 if the database's time lies between request and response."""
         least = (asked_at - database_now).total_seconds()
         most = (self._clock.now() - database_now).total_seconds()
         self._metrics.database_clock_difference.set(max(least, min(most, 0.0)))
 
     def tell_history(self, partitions: Sequence[Partition], today: date, kept: int) -> None:
-        """Takes retention's figures: they are the database's too, and change once a day."""
+        """Set the figures of retention: they are the database's too, and change once a day."""
         metrics = self._metrics
         for table in HISTORY_TABLES:
             own = [one for one in partitions if one.table == table]
@@ -145,7 +145,7 @@ class Gauges:
         metrics.history_partitions_kept.set(kept)
 
     def forget_history(self) -> None:
-        """Forgets retention's figures: they are not known just now."""
+        """Clear the figures of retention, which are unknown at present."""
         metrics = self._metrics
         for gauge in (
             metrics.history_partitions,

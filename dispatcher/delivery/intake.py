@@ -11,7 +11,7 @@ sequence and polls, so that producers send none, because a NOTIFY takes a databa
 covers every gap: a commit between the last poll and the announcement, a listener whose connection
 failed, a pooler that does not deliver notifications.
 
-Invariants: intake claims only when lanes have room, or after `ROOM_SECONDS_MAX` at most, and never more
+Invariants: intake claims only when lanes have room, or after a bounded wait (`_wait_for_room`), and never more
 than a batch at a time (under load as two halves at once). It keeps no cursor. If Postgres is unavailable
 it retries with backoff. The loop ends only when it is stopped.
 """
@@ -51,8 +51,11 @@ ROUND_SHARE_MIN = 4
 """A short round has at least this part (a quarter) of a batch; otherwise round trips would be most of its cost."""
 OLDEST_SHARE_MIN = 8
 """The oldest events get at least this part (an eighth) of a batch, for any number of waiting tenants."""
-ROOM_SECONDS_MAX = 0.05
-"""How long a crowded lane may delay fan-out; then its excess deliveries stay in Postgres, and other lanes go on."""
+ROOM_DELIVERIES_PER_SECOND = 2_500
+"""A crowded lane may delay fan-out for as long as a round's deliveries take at this pace. Then its excess deliveries
+stay in Postgres, which costs as much as delivering them from memory, and other lanes go on."""
+SHARED_ROOM_SECONDS = 0.0125
+"""The same while tenants take turns: another tenant's next event waits for it."""
 
 
 class Company(Protocol):
@@ -173,28 +176,21 @@ class Intake:
             if now - self._polled_at >= self._poll_seconds:
                 return True
             events_max, overtook_count = self._batch_events_max, 0
+            least = 1
+            is_shared = False
             if self._full_claims >= BACKLOG_CLAIMS:
-                if now - self._shared_at < SHARED_SECONDS:
+                is_shared = now - self._shared_at < SHARED_SECONDS
+                if is_shared:
                     events_max = min(events_max, self._round_events())
                 overtook = await self._fanout.overtake(-(-events_max // 2))
                 overtook_count = overtook.events_count
                 if overtook_count:
                     self._shared_at = now
                 # The tenant of the oldest events gets as many as the other tenants, and no more.
-                events_max = max(
-                    overtook.per_tenant_max,
-                    events_max - overtook_count,
-                    events_max // OLDEST_SHARE_MIN,
-                    1,
-                )
-            if not self._lanes.room.is_set():
-                try:
-                    # In proportion, so that short rounds take as much per second as long ones.
-                    share = min(1.0, events_max / self._batch_events_max)
-                    async with asyncio.timeout(ROOM_SECONDS_MAX * share):
-                        await self._lanes.room.wait()
-                except TimeoutError:
-                    pass
+                least = max(overtook.per_tenant_max, events_max // OLDEST_SHARE_MIN, 1)
+                events_max = max(events_max - overtook_count, least)
+            if not await self._wait_for_room(events_max, is_shared=is_shared) and is_shared:
+                events_max = least
             began = self._clock.monotonic()
             taken = await self._take(events_max)
             self.looked_at = self._clock.monotonic()
@@ -216,6 +212,20 @@ class Intake:
                 return False
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return False
+
+    async def _wait_for_room(self, events_max: int, *, is_shared: bool) -> bool:
+        """Wait a moment while a lane is crowded; return whether there is room now."""
+        room = self._lanes.room
+        if room.is_set():
+            return True
+        deliveries = self._fanout.expected_deliveries(events_max)
+        seconds = SHARED_ROOM_SECONDS if is_shared else deliveries / ROOM_DELIVERIES_PER_SECOND
+        try:
+            async with asyncio.timeout(seconds):
+                await room.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _follow_pace(self, events_count: int, seconds: float) -> None:
         """Update the moving average of the time per event of large claims, without the wait for room."""

@@ -428,7 +428,7 @@ class Lanes:
         return True
 
     def _ask_next(self, host: _Host) -> None:
-        """Gives a host's free place to the first lane that waits for it and may have it.
+        """Grant a host's free permit to the first waiting lane that may have it.
 
         One that wants nothing any more leaves the line: were it given the place, the others would wait for ever.
         """
@@ -490,6 +490,7 @@ class Lanes:
         silent: set[EndpointId] = set()
         idle: list[EndpointLane] = []
         stalled = 0
+        most_finished = max((lane.finished_count for lane in self._inventory.active), default=0)
         for lane in self._inventory.active:
             if lane.in_flight and not lane.finished_count:
                 silent.add(lane.endpoint.id)
@@ -501,7 +502,7 @@ class Lanes:
                 if not (lane.in_flight or lane.deferred or lane.urgent):
                     idle.append(lane)
                 continue
-            for entry in lane.fit_window(elapsed):
+            for entry in lane.fit_window(elapsed, most_finished):
                 self._inventory.forget(entry)
             if lane.slow or len(lane.ready) <= RELIEVED:
                 self._relieve(lane)

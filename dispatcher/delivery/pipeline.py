@@ -31,11 +31,11 @@ from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.bodies import Bodies
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import Leases
-from dispatcher.store.listener import Listener
+from dispatcher.store.listener import NotifyListener
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.telemetry.tracing import Tracing
@@ -59,7 +59,7 @@ class Pipeline:
     ) -> None:  # fmt: skip
         name, incarnation, version = replica
         delivery, recording, disabling = settings.delivery, settings.recorder, settings.disabling
-        deliveries, endpoints = Deliveries(database), Routing(database)
+        deliveries, endpoints = Deliveries(database), Endpoints(database)
         outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
         self.connections, queue = gate.connections, LoadQueue()
         self.inventory = inventory = Inventory(clock)
@@ -89,7 +89,7 @@ class Pipeline:
             metrics=metrics, clock=clock)  # fmt: skip
         fanout = Fanout(outbox, self.routing, self.lanes, reporting, clock=clock,
             incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max)  # fmt: skip
-        self.listener = Listener(
+        self.listener = NotifyListener(
             listen_url, control=self._on_control, arrived=queue.add_arrivals, name=incarnation)  # fmt: skip
         self.intake = Intake(outbox, fanout, self.listener, self.routing, self.lanes, queue, self.shards,
             metrics=metrics, clock=clock, batch_events_max=settings.intake.batch_events,

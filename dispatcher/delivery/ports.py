@@ -8,23 +8,55 @@ the statement may have run, or not.
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from dispatcher.core.census import Pick
-from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store.deliveries import (
-    AttemptRow,
-    LoadedRow,
-    MoveRow,
-    Recorded,
-    RequestRow,
-    WindowRow,
-)
+from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
-from dispatcher.store.outbox import Claim, Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
+from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
+
+
+class Claim(Protocol):
+    """The events claimed by a transaction, which commits after `write()` at the end of the claim's block."""
+
+    @property
+    def events(self) -> list[Event]:
+        """The claimed events in the order of their positions."""
+        ...
+
+    @property
+    def routing_version(self) -> int:
+        """The version of the routing table that the transaction reads."""
+        ...
+
+    @property
+    def accepted_at(self) -> datetime:
+        """When the database accepted the events; UTC."""
+        ...
+
+    @property
+    def day(self) -> date:
+        """The partition that these events, their deliveries and attempts belong to."""
+        ...
+
+    async def write(
+        self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
+    ) -> None:
+        """Write the events with their bodies and deliveries."""
+        ...
+
+    async def keep_open(self) -> None:
+        """Run a statement, so that Postgres does not end the transaction as idle."""
+        ...
+
+    async def announce(self, incarnation: str) -> None:
+        """Notify the other replicas, at commit, that there are deliveries for them."""
+        ...
 
 
 class OutboxStore(Protocol):

@@ -36,7 +36,8 @@ from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import AttemptRow, MoveRow, Recorded
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import MoveRow, Recorded
 
 _log = structlog.get_logger("dispatcher.delivery.recorder")
 
@@ -45,6 +46,10 @@ FLUSHES_AT_ONCE = 2
 """While one commit waits for the disk, the results that arrive meanwhile are committed by another."""
 FLUSH_SHARE = 4
 """Batches are no smaller than this part (a quarter) of `unrecorded_max`, unless `flush_seconds` are over."""
+COMMIT_MARGIN = 1.5
+"""Room is kept for this many times the results that are expected during a commit."""
+_WEIGHT: Final = 0.25
+"""How much the last commit counts in the moving averages."""
 _OPEN: Final = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
@@ -80,6 +85,9 @@ class Recorder:
         self._pending: list[AttemptResult] = []
         self._pending_since = 0.0
         self._flushing = 0
+        self._commit_seconds = 0.0
+        self._results_per_second = 0.0
+        self._taken_at = 0.0
         self._first = asyncio.Event()
         self._full = asyncio.Event()
         self._stopping = False
@@ -117,18 +125,16 @@ class Recorder:
             self._full.set()
 
     def _is_full(self) -> bool:
-        """Return whether the pending results are worth a transaction now.
-
-        A transaction costs as much as fifty of its rows, so batches are as large as the bound of
-        unrecorded attempts allows without a pause in sending. A batch begins to commit when half of the
-        bound, less the requests in flight, is pending. The other half is sent meanwhile.
-        """
+        """Return whether the pending results are worth a transaction now."""
         pending = len(self._pending)
         if pending < self._flush_rows_min:
             return False
         inventory = self._inventory
         in_flight = inventory.unrecorded - inventory.stalled - pending - self._flushing
-        return 2 * pending >= min(2 * self._batch_rows_max, self._unrecorded_max - in_flight)
+        rows = rows_worth_a_commit(
+            self._unrecorded_max - in_flight, self._results_per_second * self._commit_seconds
+        )
+        return pending >= min(self._batch_rows_max, rows)
 
     def stop(self) -> None:
         """Let `run` end once everything is recorded."""
@@ -152,11 +158,17 @@ class Recorder:
             rows_max = BATCHES_AT_ONCE * self._batch_rows_max
             batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
             self._flushing += len(batch)
-            self._pending_since = asyncio.get_running_loop().time()
+            self._pending_since = now = asyncio.get_running_loop().time()
+            if batch:
+                pace = len(batch) / max(now - self._taken_at, 1e-3)
+                self._results_per_second += _WEIGHT * (pace - self._results_per_second)
+                self._taken_at = now
             if not self._stopping and not self._pending:
                 self._first.clear()
             if batch:
                 await self._flush(batch)
+                seconds = asyncio.get_running_loop().time() - now
+                self._commit_seconds += _WEIGHT * (seconds - self._commit_seconds)
             if not len(self):
                 self.empty.set()
             if self._stopping and not self._pending:
@@ -295,10 +307,24 @@ class Recorder:
         self._retry_timer.arm()
 
 
+def rows_worth_a_commit(bound: int, during_commit: float) -> float:
+    """Return how many results a batch has when it begins to commit.
+
+    A transaction costs as much as fifty of its rows, so batches are as large as the bound allows without a
+    pause in sending: the rest of the bound just suffices for what is sent during the commit. The rest is
+    half of the bound at most. If that does not suffice, two flushes take turns.
+
+    Args:
+        bound: results that may be unrecorded, less the requests in flight.
+        during_commit: results that are expected during a commit.
+    """
+    return max(bound / 2, bound - COMMIT_MARGIN * during_commit)
+
+
 def _bare(attempt: AttemptRow, error: Exception) -> AttemptRow:
     """Return the attempt without the data that the receiver supplied."""
     text = f"the receiver's response cannot be stored: {type(error).__name__}"
-    return attempt._replace(peer=None, response_body=None, error=text)
+    return attempt._replace(peer=None, response_body=None, response_headers=None, error=text)
 
 
 def _attempt(result: AttemptResult) -> AttemptRow:
@@ -327,4 +353,5 @@ def _attempt(result: AttemptResult) -> AttemptRow:
         response.status,
         response.body or None,
         error if error is None else error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        response.headers or None,
     )

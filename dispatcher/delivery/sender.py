@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import EncodingError
-from dispatcher.core.model import Answer, Outcome
+from dispatcher.core.model import HttpResponse, Outcome
 from dispatcher.core.outcome import Decision, decide, decide_success, honours_retry_after
 from dispatcher.core.retry import parse_retry_after
 from dispatcher.delivery.endpoint import Endpoint
@@ -71,7 +71,7 @@ class Sender:
         if endpoint.problem is not None or endpoint.template is None or endpoint.target is None:
             # Only a resend gets here: the lane of an unusable endpoint sends nothing on schedule.
             error = endpoint.problem_detail or "the endpoint cannot be sent to"
-            done(Answer(Outcome.BLOCKED_ADDRESS, error=f"nothing was sent: {error}"))
+            done(HttpResponse(Outcome.BLOCKED_ADDRESS, error=f"nothing was sent: {error}"))
             return
         try:
             head = endpoint.template.head(
@@ -83,7 +83,9 @@ class Sender:
                 traceparent=delivery.traceparent,
             )
         except EncodingError as error:
-            done(Answer(Outcome.PROTOCOL_ERROR, error=f"the request cannot be built: {error}"))
+            done(
+                HttpResponse(Outcome.PROTOCOL_ERROR, error=f"the request cannot be built: {error}")
+            )
             return
         if not self._exchanges:
             self.idle.clear()
@@ -104,7 +106,7 @@ class Sender:
         attempted_at: datetime,
         started: float,
         ended: Ended,
-        response: Answer | NotAttempted,
+        response: HttpResponse | NotAttempted,
     ) -> None:
         if self._exchanges.pop(entry, None) is not None and not self._exchanges:
             self.idle.set()
@@ -134,7 +136,9 @@ class Sender:
         )
         ended(entry, endpoint, succeeded)
 
-    def _decide_failure(self, endpoint: Endpoint, delivery: Delivery, response: Answer) -> Decision:
+    def _decide_failure(
+        self, endpoint: Endpoint, delivery: Delivery, response: HttpResponse
+    ) -> Decision:
         return decide(
             outcome=response.outcome,
             trigger=delivery.trigger,

@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dispatcher.core.lane import Lane
-from dispatcher.core.model import Answer, DeliveryId, DeliveryState, Reason, Trigger
+from dispatcher.core.model import DeliveryId, DeliveryState, HttpResponse, Reason, Trigger
 from dispatcher.core.outcome import Decision
 from dispatcher.delivery.endpoint import Endpoint
 
@@ -140,5 +140,5 @@ class AttemptResult(NamedTuple):
     latency_seconds: float
     finished_at_monotonic: float
     """What a delay runs from."""
-    response: Answer
+    response: HttpResponse
     decision: Decision

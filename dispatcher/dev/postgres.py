@@ -77,7 +77,7 @@ class Binaries(NamedTuple):
 
 
 def find_binaries(environ: Mapping[str, str] | None = None) -> Binaries:
-    """Returns the first Postgres of the search order.
+    """Return the first Postgres of the search order.
 
     Raises:
         PostgresError: there is none, or `DISPATCHER_PG_BIN` names a folder without one.
@@ -212,7 +212,7 @@ class Postgres:
         return self.dsn_for("postgres")
 
     def dsn_for(self, database: str) -> str:
-        """Returns the URL of another database of the running server.
+        """Return the URL of another database of the running server.
 
         Raises:
             PostgresError: the server does not run.
@@ -246,14 +246,14 @@ class Postgres:
         return self.dsn
 
     def stop(self) -> None:
-        """Ends the server by a fast shutdown; does nothing where it does not run."""
+        """Stop the server by a fast shutdown; do nothing if it is not running."""
         self._end(signal.SIGINT)
         if self.socket_directory is not None:
             shutil.rmtree(self.socket_directory, ignore_errors=True)
             self.socket_directory = None
 
     def restart_immediate(self) -> str:
-        """Ends the server as a crash would (no checkpoint, connections cut) and starts it again."""
+        """Stop the server as a crash would (no checkpoint, connections cut) and start it again."""
         self._end(signal.SIGQUIT)
         assert self.socket_directory is not None  # noqa: S101 -- start() was called; for the type checker
         self._launch(self.moved_to or self.data_directory)
@@ -415,7 +415,7 @@ def _says_ready(data: Path) -> bool:
 
 
 def _death_signal() -> Callable[[], None] | None:
-    """Returns what makes the kernel end the child when we die, loaded before the fork."""
+    """Return what makes the kernel end the child when we die, loaded before the fork."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None, use_errno=True)
@@ -461,7 +461,7 @@ def _sweep_orphans(state: Path) -> None:
 
 
 def _usable_by_child(binaries: Binaries) -> Path:
-    """Returns the bin folder that the child can run: as root, that of a copy made once."""
+    """Return the bin folder that the child can run: as root, that of a copy made once."""
     if os.getuid() != 0 or not binaries.copied:
         return binaries.bin_directory
     package = binaries.copied[0]
@@ -486,7 +486,7 @@ def _usable_by_child(binaries: Binaries) -> Path:
 
 
 def _stop_stale(data: Path) -> None:
-    """Ends a postmaster that a killed run of ours left behind in this folder."""
+    """Stop a postmaster that a killed run of ours left behind in this folder."""
     pid_file = data / "postmaster.pid"
     try:
         lines = pid_file.read_text(errors="replace").splitlines()

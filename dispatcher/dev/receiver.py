@@ -52,7 +52,7 @@ class Behaviour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class ReceiverRoute:
     """The expectations of a path; a missing profile is detected from the headers, no secret means no verification."""
 
     profile: str | None = None
@@ -85,14 +85,14 @@ class Receiver:
 
     def __init__(
         self,
-        route: Route | None = None,
+        route: ReceiverRoute | None = None,
         *,
-        routes: Mapping[str, Route] | None = None,
+        routes: Mapping[str, ReceiverRoute] | None = None,
         heard: Callable[[Received], None] = lambda _: None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Call `heard` for each request, before the response."""
-        self._route = route or Route()
+        self._route = route or ReceiverRoute()
         self.routes = dict(routes or {})
         self._heard = heard
         self._tls = tls

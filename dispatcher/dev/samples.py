@@ -8,13 +8,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.dev.receiver import Behaviour, Route
+from dispatcher.dev.receiver import Behaviour, ReceiverRoute
 
 TENANT: Final = "default"
 FAILURES_AT_FIRST: Final = 6
@@ -63,7 +63,7 @@ EVENT_TYPES: Final = (
 
 async def ensure_endpoints(
     deployment: Deployment, actor: Actor, base_urls: Mapping[str, str], ca_pem: str
-) -> dict[str, Route]:
+) -> dict[str, ReceiverRoute]:
     """Create missing samples and point all of them to this run's receivers; return the expectations of each path.
 
     `base_urls` has the receivers' addresses by scheme.
@@ -78,7 +78,8 @@ async def ensure_endpoints(
         found = (await endpoints.page(actor, EndpointsQuery(tenant=TENANT, name=sample.name))).items
         if found:
             endpoint_id = found[0].id
-            await endpoints.update(actor, endpoint_id, fields)
+            change = await endpoints.read_change(actor, endpoint_id, fields)
+            await endpoints.update(actor, endpoint_id, change)
             if found[0].state == "disabled":
                 await endpoints.resume(actor, endpoint_id)
             secret = (await Rotation(deployment).reveal(actor, endpoint_id)).secret
@@ -90,10 +91,13 @@ async def ensure_endpoints(
             }
             if sample.retry_schedule_seconds is not None:
                 fields["retry_schedule_seconds"] = list(sample.retry_schedule_seconds)
-            secret = (await endpoints.create(actor, {**fields, "tenant": TENANT})).secret
+            new = endpoints.read_new(actor, {**fields, "tenant": TENANT})
+            secret = (await endpoints.create(actor, new)).secret
         secrets: Sequence[str] = [] if secret is None else [secret]
         behaviour = Behaviour(fail_first=sample.fail_first)
-        routes[sample.path] = Route(profile=sample.profile, secrets=secrets, behaviour=behaviour)
+        routes[sample.path] = ReceiverRoute(
+            profile=sample.profile, secrets=secrets, behaviour=behaviour
+        )
     return routes
 
 

@@ -17,7 +17,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import down_thresholds
 from dispatcher.core.model import HealthState
 from dispatcher.runtime import probe
-from dispatcher.store.routing import DownEndpoint, HealthChange
+from dispatcher.store.endpoints import DownEndpoint, HealthChange
 
 _log = structlog.get_logger("dispatcher.maintenance.outages")
 

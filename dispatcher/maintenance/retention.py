@@ -56,13 +56,13 @@ class Days(NamedTuple):
 
 
 def days_of(settings: RetentionSettings) -> Days:
-    """Returns the days that the settings ask for."""
+    """Return the days that the settings ask for."""
     return Days(
         settings.events_days, settings.deliveries_days, settings.attempts_days, settings.audit_days
     )
 
 
-class Step(NamedTuple):
+class PartitionStep(NamedTuple):
     """One day of one table that is past its days."""
 
     table: str
@@ -79,23 +79,23 @@ class KeepsHistory(Protocol):
     """The history's store, as retention sees it."""
 
     async def partitions(self) -> tuple[date | None, list[Partition]]:
-        """Returns the database's day and every partition."""
+        """Return the database's day and every partition."""
         ...
 
     async def unfinished(self, before: date) -> dict[date, int]:
-        """Returns how many deliveries of earlier days still wait."""
+        """Return how many deliveries of earlier days still wait."""
         ...
 
     async def drop(self, table: str, day: date) -> str:
-        """Drops a day of a table; returns what became of it."""
+        """Drop a day of a table; return the outcome."""
         ...
 
     async def empty_attempts(self, day: date) -> str:
-        """Empties a day of attempts; returns what became of it."""
+        """Empty a day of attempts; return the outcome."""
         ...
 
     async def forget_audit(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of the audit log."""
+        """Delete a slice of the audit log."""
         ...
 
 
@@ -103,7 +103,7 @@ class Figures(Protocol):
     """Receives the size of history: the partitions, the day, and the days kept for waiting deliveries."""
 
     def __call__(self, partitions: Sequence[Partition], today: date, kept: int, /) -> None:
-        """Takes the figures."""
+        """Record the figures."""
         ...
 
 
@@ -113,8 +113,8 @@ _ORDER = ("delivery_done", "attempt", "body", "event")
 
 def steps(
     partitions: Sequence[Partition], unfinished: Mapping[date, int], today: date, days: Days
-) -> list[Step]:
-    """Returns what is past its days, in the order in which it is to go."""
+) -> list[PartitionStep]:
+    """Return what is past its days, in the order in which it is to go."""
     last_day = {
         "event": today - timedelta(days=days.events),
         "body": today - timedelta(days=days.deliveries),
@@ -131,12 +131,12 @@ def steps(
             action = Action.KEEP if waiting else Action.EMPTY
         else:
             continue
-        found.append(Step(one.table, one.day, action, one.bytes, one.rows, waiting))
+        found.append(PartitionStep(one.table, one.day, action, one.bytes, one.rows, waiting))
     return found
 
 
-async def planned(history: KeepsHistory, days: Days) -> list[Step]:
-    """Returns what a round would do now.
+async def planned(history: KeepsHistory, days: Days) -> list[PartitionStep]:
+    """Return what a round would do now.
 
     Raises:
         StoreUnavailableError: not known just now.
@@ -147,7 +147,7 @@ async def planned(history: KeepsHistory, days: Days) -> list[Step]:
 
 async def _judged(
     history: KeepsHistory, partitions: Sequence[Partition], today: date, days: Days
-) -> list[Step]:
+) -> list[PartitionStep]:
     """Reads the waiting deliveries only where a day has come of age: it reads every open delivery."""
     aged = steps(partitions, {}, today, days)
     if not aged:
@@ -179,11 +179,11 @@ class Retention:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ends a round after the step it is at."""
+        """Stop the round after its present step."""
         self._stopping = True
 
     async def round_if_due(self) -> None:
-        """Goes round once in a while; what fails is tried again next time.
+        """Run a round if one is due; a failed step is repeated in the next round.
 
         Raises:
             StoreUnavailableError: not now.
@@ -197,14 +197,14 @@ class Retention:
             raise
         self._next_at = self._clock.monotonic() + SECONDS_BETWEEN
 
-    async def round(self) -> list[tuple[Step, str]]:
-        """Ends everything that is past its days; returns each step with what became of it.
+    async def round(self) -> list[tuple[PartitionStep, str]]:
+        """Delete everything that is older than its setting; return each step with its outcome.
 
         Raises:
             StoreUnavailableError: the database is away; what was done is done.
         """
         today, partitions = await self._history.partitions()
-        done: list[tuple[Step, str]] = []
+        done: list[tuple[PartitionStep, str]] = []
         if today is not None:
             judged = await _judged(self._history, partitions, today, self._days)
             for step in judged:
@@ -221,7 +221,7 @@ class Retention:
         probe.hit("retention.done", steps=len(done))
         return done
 
-    async def _take(self, step: Step) -> str:
+    async def _take(self, step: PartitionStep) -> str:
         if step.action is Action.KEEP:
             return "unfinished"
         for number in range(TRIES):
@@ -246,7 +246,7 @@ class Retention:
                 return became
         raise AssertionError("the last try raises")
 
-    def _report_referenced(self, step: Step) -> None:
+    def _report_referenced(self, step: PartitionStep) -> None:
         """Log once for each partition that an object of another role keeps it from being dropped."""
         if (step.table, step.day) not in self._referenced:
             self._referenced.add((step.table, step.day))
@@ -254,7 +254,7 @@ class Retention:
                 "partition.referenced", table=step.table, day=str(step.day), bytes=step.bytes
             )
 
-    def _tell_kept(self, judged: Sequence[Step], kept: set[date]) -> None:
+    def _tell_kept(self, judged: Sequence[PartitionStep], kept: set[date]) -> None:
         """Logs once for each day that it is kept for waiting deliveries."""
         for step in judged:
             if step.day in kept - self._told:

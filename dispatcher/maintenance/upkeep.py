@@ -24,7 +24,7 @@ class EndsDeliveries(Protocol):
     """The deliveries' store, as upkeep sees it."""
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
-        """Returns endpoints whose waiting deliveries are to be cancelled."""
+        """Return endpoints whose waiting deliveries are to be cancelled."""
         ...
 
     async def cancel_of_endpoints(
@@ -42,7 +42,7 @@ class ForgetsIds(Protocol):
     """The outbox, as upkeep sees it."""
 
     async def forget_tombstones(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of old ids."""
+        """Delete a slice of old ids."""
         ...
 
 
@@ -50,11 +50,11 @@ class MakesPartitions(Protocol):
     """The schema, as upkeep sees it."""
 
     async def make_partitions(self, days_ahead: int) -> int:
-        """Makes the partitions that are missing."""
+        """Create the missing partitions."""
         ...
 
     async def sweep_replicas(self) -> None:
-        """Forgets replicas that ended long ago."""
+        """Delete replicas whose lease ended long ago."""
         ...
 
 
@@ -62,7 +62,7 @@ class ForgetsTraffic(Protocol):
     """The statistics, as upkeep sees them."""
 
     async def forget(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of old counts."""
+        """Delete a slice of old counts."""
         ...
 
 
@@ -70,11 +70,11 @@ class EndsHistory(Protocol):
     """Retention, as upkeep sees it."""
 
     async def round_if_due(self) -> None:
-        """Goes round once in a while."""
+        """Run a round if one is due."""
         ...
 
     def stop(self) -> None:
-        """Ends a round after the step it is at."""
+        """Stop the round after its present step."""
         ...
 
 
@@ -109,17 +109,17 @@ class Upkeep:
         self._partitions_outage = Outage(_log, "partitions.stalled", "partitions.resumed")
 
     def soon(self) -> None:
-        """Goes round at once: an endpoint changed."""
+        """Start a round at once: an endpoint changed."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Ends `run` after the step it is at."""
+        """Stop `run` after its present step."""
         self._stopping = True
         self._retention.stop()
         self._woken.set()
 
     async def run(self) -> None:
-        """Goes round until stopped; what fails is tried again next time."""
+        """Run rounds until stopped; a failed step is repeated in the next round."""
         while not self._stopping:
             self._woken.clear()
             try:
@@ -167,8 +167,8 @@ class Upkeep:
         if made:
             _log.info("partitions.created", count=made)
 
-    async def _repeat(self, event_name: str, step: "Step") -> None:
-        """Takes slice after slice until one is not full."""
+    async def _repeat(self, event_name: str, step: "UpkeepStep") -> None:
+        """Repeat a step until its slice is not full."""
         total = 0
         while not self._stopping:
             count = await step()
@@ -179,9 +179,9 @@ class Upkeep:
             _log.info(event_name, count=total)
 
 
-class Step(Protocol):
-    """One slice; returns how many rows it took."""
+class UpkeepStep(Protocol):
+    """One slice; return how many rows it took."""
 
     async def __call__(self) -> int:
-        """Takes one slice."""
+        """Process one slice."""
         ...

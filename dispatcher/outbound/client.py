@@ -54,6 +54,7 @@ class Gate:
             monotonic=clock.monotonic,
             idle_seconds_max=egress.keep_alive_seconds,
             open_count_max=self.descriptors.connections_max,
+            keeps_successes=settings.attempts.keep_response == "all",
         )
 
     def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:

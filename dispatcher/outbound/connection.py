@@ -1,6 +1,6 @@
 """Successive HTTP/1.1 exchanges on one connection: write a request, evaluate the response.
 
-What it is. A `Connection` is an asyncio protocol that outlives its exchanges; an `AnswerReader`
+What it is. A `Connection` is an asyncio protocol that outlives its exchanges; an `ResponseReader`
 parses the responses. Only callbacks of the loop drive it: an exchange has no task, no future and no
 timer, because low CPU cost per delivery is a main goal of this product.
 
@@ -30,10 +30,10 @@ import termios
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from dispatcher.core.model import Answer, Flag, Outcome, Phases
+from dispatcher.core.model import Flag, HttpResponse, Outcome, Phases
 from dispatcher.core.outcome import judge_status
 from dispatcher.core.printable import escape
-from dispatcher.outbound.response_parser import AnswerReader
+from dispatcher.outbound.response_parser import ResponseReader
 
 # Larger requests are written piece by piece, so that TLS never encrypts a whole body into memory.
 _PIECE_BYTES: Final = 65_536
@@ -45,16 +45,16 @@ _POLLRDHUP: Final[int] = getattr(select, "POLLRDHUP", 0)
 _HUNG_UP: Final = _POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
-class Listener(Protocol):
+class ExchangeOwner(Protocol):
     """The interface of an exchange that a connection uses."""
 
     head: bytes
     body: bytes
 
-    def answered(self, answer: Answer, *, reusable: bool) -> None:
+    def answered(self, answer: HttpResponse, *, reusable: bool) -> None:
         """Handle the complete response; unless `reusable`, the connection is already aborted."""
 
-    def unanswered(self, answer: Answer) -> None:
+    def unanswered(self, answer: HttpResponse) -> None:
         """Handle the end of a reused connection before the first byte of a response; `answer` has the cause."""
 
 
@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         "_first_byte_at",
         "_is_aborted",
         "_is_paused",
+        "_keeps_successes",
         "_listener",
         "_monotonic",
         "_on_lost",
@@ -98,10 +99,12 @@ class Connection(asyncio.Protocol):
         monotonic: Callable[[], float],
         dns_seconds: float | None = None,
         connect_seconds: float | None = None,
+        keeps_successes: bool = False,
     ) -> None:
         """Wrap an open transport; the caller then calls `transport.set_protocol(self)`.
 
-        `release` returns the connection to its opener once it is lost.
+        `release` returns the connection to its opener once it is lost. With `keeps_successes`,
+        headers and body of successful responses are kept as those of failures are.
         """
         self._transport = transport
         self._release = release
@@ -112,8 +115,9 @@ class Connection(asyncio.Protocol):
         self._descriptor: int = transport.get_extra_info("socket").fileno()
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN | _POLLRDHUP)
-        self._reader = AnswerReader()
-        self._listener: Listener | None = None
+        self._keeps_successes = keeps_successes
+        self._reader = ResponseReader(keeps_successes=keeps_successes)
+        self._listener: ExchangeOwner | None = None
         self._is_aborted = False
         self._is_paused = False
         self._rest: memoryview | None = None
@@ -139,7 +143,7 @@ class Connection(asyncio.Protocol):
         """Return whether the receiver has closed the connection, regardless of data sent before."""
         return self._is_aborted or any(event & _HUNG_UP for _, event in self._poll.poll(0))
 
-    def begin(self, listener: Listener, now: float) -> None:
+    def begin(self, listener: ExchangeOwner, now: float) -> None:
         """Write the listener's request; `now` is the monotonic time."""
         self._listener = listener
         self._reader.begin()
@@ -249,20 +253,21 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """Report a response with a status, and decide whether to keep the connection."""
         reader = self._reader
-        listener = cast("Listener", self._listener)
+        listener = cast("ExchangeOwner", self._listener)
         self._listener = None
         now = self._monotonic()
         flag, status = reader.flag, reader.status
         reusable = reader.is_keep_alive and flag is None and self.is_kept and self._is_all_sent()
         outcome = judge_status(status)
-        body = b""
+        body = headers = b""
         retry_after = location = error = None
+        if outcome is not Outcome.OK or self._keeps_successes:
+            body, headers = reader.body(), reader.headers()
         if outcome is not Outcome.OK:
-            body = reader.body()
             retry_after = reader.header(b"retry-after")
             location = reader.header(b"location")
             error = _status_in_words(status, location)
-        answer = Answer(
+        answer = HttpResponse(
             outcome,
             status,
             body,
@@ -273,6 +278,7 @@ class Connection(asyncio.Protocol):
             self.peer,
             self._served_count > 0,
             self._phases(now),
+            headers,
         )
         self._served_count += 1
         if reusable:
@@ -283,9 +289,9 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, outcome: Outcome, error: str) -> None:
         """End an exchange without a status, and its connection."""
-        listener = cast("Listener", self._listener)
+        listener = cast("ExchangeOwner", self._listener)
         is_reused = self._served_count > 0
-        answer = Answer(
+        answer = HttpResponse(
             outcome,
             error=escape(error),
             peer=self.peer,

@@ -426,7 +426,7 @@ async def _open_one() -> None:
 
 
 class _Echo(asyncio.Protocol):
-    """Sends received bytes back."""
+    """Send received bytes back."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Coroutine
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
 
-from dispatcher.core.model import Answer, Outcome, Phases
+from dispatcher.core.model import HttpResponse, Outcome, Phases
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.dialer import (
     HUNG_UP_EARLY,
@@ -120,7 +120,7 @@ class Exchange:
         body: bytes,
         started_at: float,
         deadline: float,
-        done: Callable[[Answer | NotAttempted], None],
+        done: Callable[[HttpResponse | NotAttempted], None],
     ) -> None:
         self._pool = pool
         self.target = target
@@ -138,11 +138,11 @@ class Exchange:
         """End the attempt without calling `done`; has no effect once it is over."""
         self._pool.forget(self)
 
-    def answered(self, answer: Answer, *, reusable: bool) -> None:
+    def answered(self, answer: HttpResponse, *, reusable: bool) -> None:
         """Forward the response from the connection to the pool."""
         self._pool.answered(self, answer, reusable=reusable)
 
-    def unanswered(self, answer: Answer) -> None:
+    def unanswered(self, answer: HttpResponse) -> None:
         """Forward the loss of a reused connection to the pool."""
         self._pool.unanswered(self, answer)
 
@@ -163,10 +163,12 @@ class Connections:
         idle_seconds_max: float = IDLE_SECONDS_MAX,
         age_seconds_max: float = AGE_SECONDS_MAX,
         open_count_max: int | None = None,
+        keeps_successes: bool = False,
     ) -> None:
         """Use `spawn` for the tasks that open connections; needs the running loop.
 
-        From `open_count_max` connections on, an idle one is closed for each new one.
+        From `open_count_max` connections on, an idle one is closed for each new one. With
+        `keeps_successes`, the responses of successes are kept as those of failures are.
         """
         self._egress = egress
         self._spawn = spawn
@@ -174,6 +176,7 @@ class Connections:
         self._idle_seconds_max = idle_seconds_max
         self._age_seconds_max = age_seconds_max
         self._open_count_max = open_count_max
+        self._keeps_successes = keeps_successes
         self._loop = asyncio.get_running_loop()
         self._in_flight: set[Exchange] = set()
         self._open: dict[Connection, Target] = {}
@@ -193,7 +196,7 @@ class Connections:
         head: bytes,
         body: bytes,
         timeout_seconds: float,
-        done: Callable[[Answer | NotAttempted], None],
+        done: Callable[[HttpResponse | NotAttempted], None],
     ) -> Exchange:
         """Start one attempt; `done` gets its result within `timeout_seconds` + 0.2.
 
@@ -241,7 +244,7 @@ class Connections:
 
     # --- Called by exchanges ----------------------------------------------------------------------
 
-    def answered(self, exchange: Exchange, answer: Answer, *, reusable: bool) -> None:
+    def answered(self, exchange: Exchange, answer: HttpResponse, *, reusable: bool) -> None:
         """Finish an exchange; its connection returns to the idle list unless it was aborted."""
         connection = exchange.connection
         if reusable and connection is not None and not self._is_closed:
@@ -254,7 +257,7 @@ class Connections:
                 connection.abort()
         self._conclude(exchange, answer)
 
-    def unanswered(self, exchange: Exchange, answer: Answer) -> None:
+    def unanswered(self, exchange: Exchange, answer: HttpResponse) -> None:
         """Try once more on a new connection within the same deadline, because a reused one died."""
         self.stale_count += 1
         target = exchange.target
@@ -327,7 +330,7 @@ class Connections:
             if fault.rule is not None:
                 self.blocked_counts[fault.rule] += 1
             phases = self._dial_phases(dial)
-            answer = Answer(fault.outcome, error=str(fault), peer=dial.address, phases=phases)
+            answer = HttpResponse(fault.outcome, error=str(fault), peer=dial.address, phases=phases)
             self._conclude(exchange, answer)
             return
         except LocalResourceError as fault:
@@ -341,6 +344,7 @@ class Connections:
             monotonic=self._monotonic,
             dns_seconds=phases.dns,
             connect_seconds=phases.connect,
+            keeps_successes=self._keeps_successes,
         )
         opened.transport.set_protocol(connection)
         self._open[connection] = exchange.target
@@ -362,7 +366,7 @@ class Connections:
     def _try_another(self, exchange: Exchange, fault: TooEarlyError, peer: str | None) -> None:
         """Open another connection, once: bytes before the request cannot be its response."""
         if exchange.is_second_dial or exchange not in self._in_flight:
-            self._conclude(exchange, Answer(fault.outcome, error=str(fault), peer=peer))
+            self._conclude(exchange, HttpResponse(fault.outcome, error=str(fault), peer=peer))
         else:
             exchange.is_second_dial = True
             self._open_for(exchange, self._monotonic())
@@ -375,7 +379,7 @@ class Connections:
 
     # --- Ending -----------------------------------------------------------------------------------
 
-    def _conclude(self, exchange: Exchange, result: Answer | NotAttempted) -> None:
+    def _conclude(self, exchange: Exchange, result: HttpResponse | NotAttempted) -> None:
         """Report the first result of an exchange, and ignore later ones."""
         if exchange in self._in_flight:
             self._in_flight.discard(exchange)
@@ -393,7 +397,7 @@ class Connections:
             task.cancel()
         self._conclude(
             exchange,
-            Answer(
+            HttpResponse(
                 Outcome.TIMEOUT,
                 error=f"{standing} within {seconds:.3g} s",
                 peer=None if dial is None else dial.address,

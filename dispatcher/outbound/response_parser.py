@@ -11,7 +11,8 @@ Invariants. `status` is set exactly when the head of a final response is complet
 changes afterwards: later bytes (a body after 204, surplus bytes, a broken chunk; R8, R9) cannot
 invalidate it. Head, header line, header count, interim responses, body and raw bytes are limited, and
 `feed` returns at once when a limit is reached, so the connection reads no further. Nothing is
-decompressed. The body of a success is not kept; of a failure, the first bytes are.
+decompressed. Of a failure, the first bytes of headers and body are kept; of a success neither is, unless
+`keeps_successes` is set.
 """
 
 import re
@@ -48,7 +49,7 @@ class _CapError(Exception):
     """Raised inside parser callbacks to stop the parser; has the message of the attempt's error."""
 
 
-class AnswerReader:
+class ResponseReader:
     """The parser of one connection and its current response.
 
     Only its connection calls it and reads its fields. httptools calls the `on_…` methods.
@@ -58,6 +59,7 @@ class AnswerReader:
         "_body_bytes",
         "_body_parts",
         "_buffer",
+        "_head",
         "_head_from",
         "_head_parts",
         "_head_start",
@@ -66,6 +68,7 @@ class AnswerReader:
         "_headers",
         "_interim_count",
         "_is_complete",
+        "_keeps_successes",
         "_length_error",
         "_parser",
         "error",
@@ -75,7 +78,8 @@ class AnswerReader:
         "status",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_successes: bool = False) -> None:
+        self._keeps_successes = keeps_successes
         self._parser = self._make_parser()
         self.begin()
 
@@ -102,6 +106,8 @@ class AnswerReader:
         # The bytes of the head as received, and the offset of the current head in them.
         self._head_parts: list[bytes] = []
         self._head_start = 0
+        # The final head of a response that is kept, status line included.
+        self._head = b""
         # A head whose Content-Length headers are merged once it is complete.
         self._buffer: bytearray | None = None
         self._length_error = ""
@@ -151,6 +157,17 @@ class AnswerReader:
     def body(self) -> bytes:
         """Return the kept part of the body, raw."""
         return b"".join(self._body_parts)
+
+    def headers(self) -> bytes:
+        """Return the first whole header lines of a response that is kept, raw, joined by line feeds."""
+        kept: list[bytes] = []
+        left = limits.RESPONSE_HEADERS_KEPT_BYTES_MAX
+        for line in self._head.split(b"\n")[1:]:
+            left -= len(line) + 1
+            if left < 0:
+                break
+            kept.append(line.removesuffix(b"\r"))
+        return b"\n".join(kept)
 
     def header(self, wanted: bytes) -> str | None:
         """Return the first header of this lower-case name, cut, with control characters escaped."""
@@ -203,13 +220,18 @@ class AnswerReader:
             raise _CapError(f"the answer's status is {status}, which is none")
         else:
             self.status = status
+            if self._keeps_successes or status not in _SUCCESS:
+                end = _HEAD_END.search(head, self._head_start)
+                self._head = head[self._head_start : len(head) if end is None else end.start()]
             self._head_parts = []
 
     def on_body(self, data: bytes) -> None:
-        """Keep the beginning of a failure's body, and stop at the limit."""
+        """Keep the beginning of a body, of a failure as a rule, and stop at the limit."""
         kept = self._body_bytes
         self._body_bytes = kept + len(data)
-        if kept < limits.RESPONSE_KEPT_BYTES_MAX and self.status not in _SUCCESS:
+        if kept < limits.RESPONSE_KEPT_BYTES_MAX and (
+            self._keeps_successes or self.status not in _SUCCESS
+        ):
             self._body_parts.append(data[: limits.RESPONSE_KEPT_BYTES_MAX - kept])
         if self._body_bytes > limits.RESPONSE_READ_BYTES_MAX:
             raise _CapError("the body is longer than we read")

@@ -9,11 +9,11 @@ class Clock(Protocol):
     """What stages ask for the time; tests hand in one that is moved by hand."""
 
     def monotonic(self) -> float:
-        """Returns seconds that never go back; only differences mean anything."""
+        """Return seconds that never go back; only differences mean anything."""
         ...
 
     def now(self) -> datetime:
-        """Returns the wall clock's time: aware, UTC; it can jump."""
+        """Return the wall clock's time: aware, UTC; it can jump."""
         ...
 
 
@@ -26,5 +26,5 @@ class SystemClock:
 
     @staticmethod
     def now() -> datetime:
-        """Returns the wall clock's time: aware, UTC."""
+        """Return the wall clock's time: aware, UTC."""
         return datetime.now(UTC)

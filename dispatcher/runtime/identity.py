@@ -26,7 +26,7 @@ _STARTED_FIELD = 19
 
 @cache
 def _host() -> str | None:
-    """Returns a digest of what makes process ids and their start comparable; None where that cannot be known."""
+    """Return a digest of what makes process ids and their start comparable; None where that cannot be known."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         spaces = [str((_PROC / "self/ns" / name).readlink()) for name in ("pid", "time")]
@@ -38,7 +38,7 @@ def _host() -> str | None:
 
 
 def _started(process_id: int) -> str | None:
-    """Returns when a process began, in ticks since the boot; None where that cannot be read."""
+    """Return when a process began, in ticks since the boot; None where that cannot be read."""
     try:
         stat = (_PROC / str(process_id) / "stat").read_bytes()
     except OSError:
@@ -48,7 +48,7 @@ def _started(process_id: int) -> str | None:
 
 
 def mark() -> str:
-    """Returns this process's mark; empty where the system does not report enough."""
+    """Return this process's mark; empty where the system does not report enough."""
     host, started = _host(), _started(os.getpid())
     return "" if host is None or started is None else f"{host}.{os.getpid()}.{started}"
 

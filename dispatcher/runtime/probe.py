@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_listeners: list["Listener"] = []
+_listeners: list["ProbeLog"] = []
 
 
 def hit(name: str, **facts: Any) -> None:  # noqa: ANN401 -- facts are whatever the test wants to see
@@ -27,7 +27,7 @@ def hit(name: str, **facts: Any) -> None:  # noqa: ANN401 -- facts are whatever 
             listener.hear(name, facts)
 
 
-class Listener:
+class ProbeLog:
     """The signals received since `listen` was entered, and the wait for more."""
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Listener:
         self._changed = asyncio.Event()
 
     def hear(self, name: str, facts: dict[str, Any]) -> None:
-        """Takes a signal and wakes who waits."""
+        """Record a signal and wake the tasks that wait for it."""
         self.heard.append((name, facts))
         self._changed.set()
 
     def of(self, name: str, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401 -- as in hit
-        """Returns the facts of each signal received so far with this name and these facts."""
+        """Return the facts of each signal received so far with this name and these facts."""
         return [
             facts
             for heard, facts in self.heard
@@ -55,7 +55,7 @@ class Listener:
         timeout_seconds: float = 10.0,
         **wanted: Any,  # noqa: ANN401 -- as in hit
     ) -> dict[str, Any]:
-        """Returns the facts of the `count`-th such signal, waiting for it where it has not come.
+        """Return the facts of the `count`-th such signal, waiting for it where it has not come.
 
         Raises:
             TimeoutError: it did not arrive in time; the message lists the signals that did.
@@ -72,9 +72,9 @@ class Listener:
 
 
 @contextmanager
-def listen() -> Iterator[Listener]:
+def listen() -> Iterator[ProbeLog]:
     """Collects signals for as long as the block runs."""
-    listener = Listener()
+    listener = ProbeLog()
     _listeners.append(listener)
     try:
         yield listener

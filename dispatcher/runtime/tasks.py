@@ -73,7 +73,7 @@ class TaskSet:
                 self._failed.set_exception(error)
 
     async def failure(self) -> None:
-        """Waits for as long as all is well, and raises the first error of any task of the set."""
+        """Wait until a task of the set fails, and raise its error."""
         if self._error is not None:
             raise self._error
         if self._failed is None:
@@ -81,12 +81,12 @@ class TaskSet:
         await asyncio.shield(self._failed)
 
     async def join(self) -> None:
-        """Waits until no task is left, those started meanwhile included; errors stay in the set."""
+        """Wait until no task is left, including those started meanwhile; errors stay in the set."""
         while self.tasks:
             await asyncio.wait(self.tasks)
 
     async def cancel(self, timeout_seconds: float = CANCEL_SECONDS_MAX) -> list[str]:
-        """Cancels every task and waits; returns the names of those that would not end in time."""
+        """Cancels every task and waits; return the names of those that would not end in time."""
         return await cancel_and_wait(set(self.tasks), timeout_seconds)
 
     async def __aenter__(self) -> Self:

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from dispatcher.core.model import DeliveryId, Event, EventId
-from dispatcher.store.columns import delivery_ids_of, uuid_of, uuids_of
+from dispatcher.store.delivery_ids import delivery_ids_of, uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
+    from dispatcher.store.delivery_details import DeliveryDetail
     from dispatcher.store.pool import Reach
 
 _MISSING = statement("body_list_missing")
 _KEEP = statement("body_keep")
 _WARN = statement("delivery_open_warn")
 _CANCEL = statement("delivery_open_cancel_unencodable")
+_BODY_LOAD = statement("body_load")
 
 
 class MissingBody(NamedTuple):
@@ -93,3 +95,11 @@ class Bodies:
                     await connection.execute(_WARN, uuid_of(body.delivery_id), list(body.warnings))
             if unencodable:
                 await connection.execute(_CANCEL, uuids_of(unencodable))
+
+
+async def load_body(connection: "Reach", delivery: "DeliveryDetail") -> bytes | None:
+    """Return the bytes that every attempt of a delivery sends; None: none were made."""
+    body: bytes | None = await connection.fetchval(
+        _BODY_LOAD, delivery.day, delivery.event_id, delivery.profile
+    )
+    return body

@@ -10,7 +10,7 @@ Statements take the range as their last two parameters; the first range has no e
 """
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.runtime.clock import SystemClock
@@ -19,14 +19,16 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from asyncpg import Record
 
-    from dispatcher.store.pool import Reach
+    from dispatcher.store.pool import Database, Reach
 
 _OLDEST = statement("partition_oldest")
+_DAYS_OF_EVENTS = statement("event_partition_days")
 
 DAYS_AT_ONCE: Final = 32
 """A month and a day: with the default retention one statement reads everything."""
 NO_END: Final = date.max
 """`infinity` in Postgres."""
+FAILED_DAYS: Final = 31
 
 PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Before a statement that names its days: a generic plan locks every partition."""
@@ -34,6 +36,16 @@ PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 _BEGIN = "SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
 _AGAIN = "ROLLBACK TO SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
 _END = "ROLLBACK TO SAVEPOINT days; RELEASE SAVEPOINT days"
+
+
+def failed_since(now: datetime) -> date:
+    """Return the first day whose failed deliveries are counted: older days would each be locked for a count."""
+    return now.astimezone(UTC).date() - timedelta(days=FAILED_DAYS)
+
+
+async def days_of_events(database: "Database") -> list[date]:
+    """Return the days that have a partition of events, from the oldest."""
+    return [row["day"] for row in await database.fetch(_DAYS_OF_EVENTS)]
 
 
 async def newest_first(
@@ -63,3 +75,14 @@ async def newest_first(
         first = first - timedelta(days=DAYS_AT_ONCE)
     await connection.execute(_END)
     return rows
+
+
+async def newest_page(
+    connection: "Reach", sql: str, *parameters: object, limit: object
+) -> list["Record"]:
+    """Return the first `limit` rows, as `newest_first` reads them; `limit` is among the parameters too."""
+    assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
+    rows = await newest_first(
+        connection, sql, *parameters, enough=lambda found: len(found) >= limit
+    )
+    return rows[:limit]

@@ -18,10 +18,14 @@ from asyncpg.pgproto.pgproto import UUID
 from dispatcher.core import codes
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
-from dispatcher.store.columns import delivery_ids_of, first_uuid, uuids_of
+from dispatcher.store.attempts import ATTEMPT_COLUMNS, AttemptRow, attempt_values
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
+from dispatcher.store.delivery_ids import delivery_ids_of, first_uuid, uuids_of
 from dispatcher.store.pool import Database, columns, data_faults, is_about_rows
 from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from asyncpg import Record
 
 _log = structlog.get_logger("dispatcher.store.deliveries")
 
@@ -43,10 +47,6 @@ _NOTHING_TO_SEND = statement("endpoint_list_idle")
 _GAUGES = statement("deployment_gauges")
 _NOW = statement("server_now")
 
-if TYPE_CHECKING:
-    from asyncpg import Record
-
-
 DAYS_AT_ONCE = 16
 """Days of history that one statement reads; it locks only their partitions (store/day_walk.py)."""
 
@@ -63,38 +63,6 @@ class MoveRow(NamedTuple):
     due_in_seconds: float | None
 
 
-class AttemptRow(NamedTuple):
-    """One attempt, with the facts of the delivery and of the endpoint that its row contains."""
-
-    day: date
-    event_id: str
-    event_type: str
-    endpoint_no: int
-    delivery_id: DeliveryId
-    attempt_number: int
-    trigger: str
-    outcome: str
-    flags: tuple[str, ...] | None
-    attempted_at: datetime
-    latency_seconds: float
-    dns_seconds: float | None
-    connect_seconds: float | None
-    wait_seconds: float | None
-    read_seconds: float | None
-    reused: bool
-    peer: str | None
-    revision: int
-    response_code: int | None
-    response_body: bytes | None
-    error: str | None
-
-
-_ATTEMPT_COLUMNS = (
-    *("day", "event_id", "endpoint_no", "delivery_id", "attempt_number", "trigger", "outcome"),
-    *("flags", "attempted_at", "latency_seconds", "dns_seconds", "connect_seconds"),
-    *("wait_seconds", "read_seconds", "reused", "peer", "revision", "response_code"),
-    *("response_body", "error"),
-)
 _DONE_COLUMNS = (
     *("id", "day", "event_id", "endpoint_no", "event_type_code", "state", "reason"),
     *("attempt_count", "schedule_position", "warnings"),
@@ -225,13 +193,14 @@ class Deliveries:
                     in_done = (
                         attempt.attempt_number == 1
                         and attempt.response_body is None
+                        and attempt.response_headers is None
                         and attempt.error is None
                     )
                     done.append(_done(move, attempt, uuid, warnings.get(uuid), in_done=in_done))
                     if move.state == DeliveryState.FAILED:
                         failed.append(_failure(move, attempt))
                 if not in_done:
-                    apart.append(_apart(attempt, uuid))
+                    apart.append(attempt_values(attempt, uuid))
             if done:
                 await connection.copy_records_to_table(
                     "delivery_done",
@@ -241,7 +210,7 @@ class Deliveries:
                 )
             if apart:
                 await connection.copy_records_to_table(
-                    "attempt", schema_name="dispatcher", columns=_ATTEMPT_COLUMNS, records=apart
+                    "attempt", schema_name="dispatcher", columns=ATTEMPT_COLUMNS, records=apart
                 )
             if failed:
                 await connection.execute(_SAY_FAILED, *columns(failed, 8))
@@ -250,7 +219,10 @@ class Deliveries:
                 for move, attempt, uuid in zip(moves, attempts, ids, strict=True):
                     if uuid in late:
                         await connection.execute(
-                            _RECORD_LATE, move.shard, tokens[move.shard], *_apart(attempt, uuid)
+                            _RECORD_LATE,
+                            move.shard,
+                            tokens[move.shard],
+                            *attempt_values(attempt, uuid),
                         )
             return Recorded(
                 frozenset(delivery_ids_of(list(fenced))), frozenset(delivery_ids_of(list(late)))
@@ -470,20 +442,6 @@ def _done(
             if in_done
             else _NO_ATTEMPT
         ),
-    )
-
-
-def _apart(attempt: AttemptRow, uuid: UUID) -> tuple[object, ...]:
-    """Return the row of an attempt that is not part of its delivery's row."""
-    return (
-        attempt.day,
-        attempt.event_id,
-        attempt.endpoint_no,
-        uuid,
-        attempt.attempt_number,
-        codes.TRIGGER_CODES[attempt.trigger],
-        codes.OUTCOME_CODES[attempt.outcome],
-        *attempt[8:],
     )
 
 

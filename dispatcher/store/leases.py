@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
@@ -18,6 +20,8 @@ _LEAVE = statement("replica_leave")
 _TAKE = statement("shard_claim")
 _RELEASE = statement("shard_release")
 _COUNT = statement("replica_count")
+_WITHOUT_KEY = statement("replica_list_without_key")
+_SYSTEM_REPLICAS = statement("replica_list")
 
 
 class Renewal(NamedTuple):
@@ -31,6 +35,20 @@ class Renewal(NamedTuple):
     """Shards without a living owner."""
 
 
+class ReplicaRow(NamedTuple):
+    """A living replica and what it has in memory; `figures` is empty until it published them."""
+
+    incarnation: str
+    name: str
+    version: str
+    started_at: datetime
+    expires_at: datetime
+    renewed_seconds_ago: float
+    shards_count: int
+    figures_at: datetime | None
+    figures: dict[str, Any]
+
+
 class Leases:
     """The replica's and the shards' rows."""
 
@@ -40,23 +58,23 @@ class Leases:
         self._key_ids = sorted(key_ids)
 
     async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
-        """Makes this incarnation known; harmless if it is."""
+        """Insert this incarnation, if it is not there."""
         await self._database.execute(
             _JOIN, incarnation, name, version, lease_seconds, self._key_ids
         )
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
-        """Returns other living incarnations under this name, and when each renewed last."""
+        """Return other living incarnations under this name, and when each last renewed its lease."""
         return [
             (row[0], row[1]) for row in await self._database.fetch(_NAMESAKES, name, incarnation)
         ]
 
     async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
-        """Ends the lease of an incarnation that has not renewed it since; returns whether that was so."""
+        """Expire an incarnation that has not renewed its lease since; return whether that was so."""
         return await self._database.fetch_value(_BURY, incarnation, renewed_at) is not None
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
-        """Renews the lease; None if the incarnation has expired and has to join again."""
+        """Renew the lease; None if the incarnation has expired and has to join again."""
         row = await self._database.fetch_row(_RENEW, incarnation, lease_seconds)
         if row is None:
             return None
@@ -65,19 +83,32 @@ class Leases:
         )
 
     async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
-        """Takes shards without a living owner; returns shard to token."""
+        """Claim shards without a living owner; return shard to token."""
         rows = await self._database.fetch(_TAKE, incarnation, shards_max)
         return {row["shard"]: row["token"] for row in rows}
 
     async def release(self, incarnation: str, shards: Sequence[int]) -> None:
-        """Gives shards back."""
+        """Release shards."""
         await self._database.execute(_RELEASE, incarnation, list(shards))
 
     async def leave(self, incarnation: str) -> None:
-        """Takes the incarnation off the list."""
+        """Delete the incarnation's row."""
         await self._database.execute(_LEAVE, incarnation)
 
 
 async def replicas_alive(connection: "Reach") -> int:
     """Return how many dispatchers hold a lease."""
     return int(await connection.fetchval(_COUNT))
+
+
+async def replicas_without_key(connection: "Reach | Database", key_id: str) -> list[str]:
+    """Return the names of living replicas that have not published this key."""
+    return [row["name"] for row in await connection.fetch(_WITHOUT_KEY, key_id)]
+
+
+async def read_replicas(connection: "Reach") -> list[ReplicaRow]:
+    """Return the living replicas."""
+    return [
+        ReplicaRow._make((*row[:8], orjson.loads(row["figures"] or "{}")))
+        for row in await connection.fetch(_SYSTEM_REPLICAS)
+    ]

@@ -39,7 +39,7 @@ CHANNEL_CONTROL = "dispatcher_control"
 CHANNEL_ARRIVED = "dispatcher_arrived"
 
 PROVE_SECONDS = 4.0
-ANSWER_SECONDS_MAX = 2.0
+RESPONSE_SECONDS_MAX = 2.0
 ASLEEP_SECONDS = 15.0
 """How far ahead `asleep_until` is set: three missed proofs."""
 CONNECT_SECONDS_MAX = 5.0
@@ -61,7 +61,7 @@ _REFUSALS = (
 """The connection works, but the sequence cannot be set now."""
 
 
-class Listener:
+class NotifyListener:
     """Sets `woken` on a notification of events; without a connection, polling replaces the notifications."""
 
     def __init__(
@@ -112,7 +112,7 @@ class Listener:
         self._connection = connection = await self._connector.connect(
             seconds=CONNECT_SECONDS_MAX,
             purpose="listen",
-            command_timeout=ANSWER_SECONDS_MAX,
+            command_timeout=RESPONSE_SECONDS_MAX,
             statement_cache_size=0,
         )
         if not await pin_session(connection):
@@ -134,7 +134,7 @@ class Listener:
                 await connection.execute(_PROVE, self._proof_channel)
                 if self.is_asleep:
                     self.is_asleep = await self._announce(connection, _SLEEP, ASLEEP_SECONDS)
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            async with asyncio.timeout(RESPONSE_SECONDS_MAX):
                 await self._proof.wait()
             if not self.is_up:
                 self.is_up = True

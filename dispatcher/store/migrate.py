@@ -44,6 +44,7 @@ _BOOTSTRAP = statement("schema_bootstrap")
 _DEFINITIONS = statement("schema_definitions")
 _APPLIED = statement("schema_applied")
 _REMEMBER = statement("schema_remember")
+
 _LOCK_RETRIES = 40
 _LOCK_RETRY_SECONDS = 0.25
 

@@ -24,8 +24,10 @@ from dispatcher.core.census import Census, Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.floor import DEAD_ROWS_MIN, HOPELESS_SECONDS, Floor
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
-from dispatcher.store.columns import uuid_of, uuids_of
+from dispatcher.store.delivery_ids import uuid_of, uuids_of
+from dispatcher.store.delivery_requests import notify_dispatchers
 from dispatcher.store.event_numbers import EventNumbers, SuspectNumbersError
+from dispatcher.store.events import EventDetail, event_detail
 from dispatcher.store.pool import Database, is_about_rows
 from dispatcher.store.statements import statement
 
@@ -44,6 +46,11 @@ _QUARANTINE = statement("outbox_quarantine")
 _FORGET = statement("outbox_forget_tombstones")
 _ANNOUNCE = statement("delivery_open_notify")
 _KEEP = statement("transaction_keep")
+_EVENT_PUBLISH = statement("outbox_insert")
+_EVENT_PUBLISH_LIMITS = statement("outbox_insert_limits")
+_EVENTS_QUARANTINED = statement("outbox_page_quarantined")
+_RELEASE = statement("outbox_release")
+_ERASE_WAITING = statement("outbox_erase")
 
 SCAN_POSITIONS = 100_000
 """Positions that one statement scans for tenants; some 20 ms each."""
@@ -393,3 +400,30 @@ class Outbox:
         """Delete up to `rows_max` ids that producers set more than `days` ago; return the count."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_FORGET, days, rows_max))
+
+
+async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:
+    """Insert into the outbox; return the id, None where it is known. Values in the statement's order."""
+    await connection.execute(_EVENT_PUBLISH_LIMITS)
+    event_id: str | None = await connection.fetchval(_EVENT_PUBLISH, *values)
+    return event_id
+
+
+async def page_of_quarantined_events(
+    connection: "Reach", filters: Sequence[object]
+) -> list[EventDetail]:
+    """Return a page; `filters` in the order of the statement."""
+    return [event_detail(row) for row in await connection.fetch(_EVENTS_QUARANTINED, *filters)]
+
+
+async def release_event(connection: "Reach", event_id: str, tenant: str | None) -> str | None:
+    """Return a quarantined event to the queue; return its tenant, None where it is not quarantined."""
+    found: str | None = await connection.fetchval(_RELEASE, event_id, tenant)
+    if found is not None:
+        await notify_dispatchers(connection)
+    return found
+
+
+async def erase_waiting_event(connection: "Reach", event_id: str, tenant: str | None) -> int:
+    """Move a waiting event from the outbox to history, without its contents; return the count."""
+    return int(await connection.fetchval(_ERASE_WAITING, event_id, tenant))

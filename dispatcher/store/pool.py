@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _BEGIN = statement("transaction_begin")
 _PLAN_FOR_VALUES = statement("connection_plan")
+
 _BEGIN_WITHOUT_FLUSH = ";\n".join((_BEGIN, statement("transaction_unflushed")))
 """For transactions that are repeated with the same outcome if a crash of the server loses them."""
 

@@ -17,6 +17,12 @@ _MISSING_PARTITIONS = statement("partition_list_missing")
 _MAKE_PARTITIONS = statement("partition_create")
 _SWEEP = statement("replica_sweep")
 _WRITABLE = statement("server_writable")
+_MISSING_PRIVILEGES = statement("schema_missing_privileges")
+_STRANGERS = statement("schema_strangers")
+_SCHEMA_MARK = statement("schema_mark")
+_SCHEMA_MARK_DEV = statement("schema_mark_dev")
+
+DEV_MARK = "made by dispatcher dev"
 
 
 class MissingPartition(NamedTuple):
@@ -43,7 +49,7 @@ class Schema:
         self._database = database
 
     async def require(self) -> None:
-        """Checks that the schema is what this version needs.
+        """Check that the schema is what this version needs.
 
         Raises:
             SchemaError: it is absent, too old, too new, or the database is not UTF-8.
@@ -65,7 +71,7 @@ class Schema:
             return False
 
     async def make_partitions(self, days_ahead: int) -> int:
-        """Makes the day partitions that are missing; returns how many.
+        """Create the missing day partitions; return the count.
 
         Raises:
             SchemaError: they cannot be made, by this role or at all; the text has the reason.
@@ -90,5 +96,26 @@ class Schema:
             return await missing_partitions(connection, days_ahead, with_waiting=with_waiting)
 
     async def sweep_replicas(self) -> None:
-        """Forgets replicas whose lease ended long ago."""
+        """Delete replicas whose lease ended long ago."""
         await self._database.execute(_SWEEP)
+
+
+async def missing_privileges(connection: "Reach") -> list[str]:
+    """Return the privileges that the connected user lacks, human-readable; the schema must exist."""
+    return [row["missing"] for row in await connection.fetch(_MISSING_PRIVILEGES)]
+
+
+async def strangers(connection: "Reach") -> list[str]:
+    """Return the roles that may place objects where our names resolve, and the objects that they placed."""
+    return [row["stranger"] for row in await connection.fetch(_STRANGERS)]
+
+
+async def schema_mark(connection: "Reach") -> str | None:
+    """Return the schema's record of its creator, None where there is no schema."""
+    mark: str | None = await connection.fetchval(_SCHEMA_MARK)
+    return mark
+
+
+async def mark_schema(connection: "Reach") -> None:
+    """Mark the schema as one that `dispatcher dev` made."""
+    await connection.execute(_SCHEMA_MARK_DEV)

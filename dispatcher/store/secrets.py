@@ -1,10 +1,10 @@
 """The table `endpoint_secret`: the encrypted secrets of endpoints, and their replacement under another key."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.store.pool import Database, columns
-from dispatcher.store.routing import SealedSecret
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _UNDER_OTHER_KEYS = statement("endpoint_secret_page_of_other_keys")
 _COUNT = statement("endpoint_secret_count_of_other_keys")
 _RESEAL = statement("endpoint_secret_reseal")
-_WITHOUT_KEY = statement("replica_list_without_key")
 _LOAD = statement("endpoint_secret_load")
 _INSERT = statement("endpoint_secret_insert")
 _RETIRE = statement("endpoint_secret_retire")
 _FORGET = statement("endpoint_secret_forget")
 _ACTIVATE = statement("endpoint_secret_activate")
+_SEALED = statement("endpoint_secret_list")
 
 
 class SealedRow(NamedTuple):
@@ -30,15 +30,21 @@ class SealedRow(NamedTuple):
     sealed: bytes
 
 
+class SealedSecret(NamedTuple):
+    """An encrypted secret, as the database has it."""
+
+    id: int
+    role: str
+    key_id: str
+    sealed: bytes
+    expires_at: datetime | None
+
+
 class Secrets:
     """The encrypted secrets of all endpoints."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def replicas_without(self, key_id: str) -> list[str]:
-        """Return the names of living replicas that have not published this key."""
-        return [row["name"] for row in await self._database.fetch(_WITHOUT_KEY, key_id)]
 
     async def count(self, key_id: str) -> tuple[int, int]:
         """Return the number of secrets, and of those that are encrypted with another key."""
@@ -87,3 +93,8 @@ async def forget_secret(connection: "Reach", endpoint_id: str, role: str) -> Non
 async def activate_secret(connection: "Reach", endpoint_id: str) -> None:
     """Make the staged secret the current one."""
     await connection.execute(_ACTIVATE, endpoint_id)
+
+
+async def sealed_secrets(connection: "Reach | Database") -> list[tuple[str, str, bytes]]:
+    """Return every encrypted secret: its endpoint, the id of its key, the bytes."""
+    return [(row[0], row[1], row[2]) for row in await connection.fetch(_SEALED)]

@@ -10,7 +10,7 @@ _SQL = {
 
 
 def statement(name: str) -> str:
-    """Returns the text of `sql/<name>.sql`.
+    """Return the text of `sql/<name>.sql`.
 
     Raises:
         KeyError: there is no such file; modules ask at import, so that a slip is seen at start.
@@ -19,5 +19,5 @@ def statement(name: str) -> str:
 
 
 def names() -> frozenset[str]:
-    """Returns the names of all statements; a test proves that each is used."""
+    """Return the names of all statements; a test proves that each is used."""
     return frozenset(_SQL)

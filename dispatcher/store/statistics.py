@@ -1,7 +1,7 @@
 """Counted traffic, published breakers and replicas' figures: written by the daemon, read by pages."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -9,6 +9,9 @@ import orjson
 
 from dispatcher.core.errors import BatchRefusedError
 from dispatcher.core.model import EndpointId
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.day_walk import failed_since
+from dispatcher.store.delivery_ids import first_uuid
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
@@ -23,12 +26,33 @@ _BREAKERS_PUBLISH = statement("endpoint_breaker_publish")
 _BREAKERS_TESTED = statement("endpoint_breaker_list_tested")
 _BREAKERS_READ = statement("endpoint_breaker_list")
 _FIGURES_PUBLISH = statement("replica_figures_publish")
+_OVERVIEW_NOW = statement("deployment_backlog")
+_TEST_SUCCEEDED = statement("endpoint_breaker_report_test")
 
 ALL = "all"
 
 
+class BacklogRow(NamedTuple):
+    """The backlog and the replicas of this moment; counts end at one more than the limit."""
+
+    dispatchers_alive: int
+    active_count: int
+    paused_count: int
+    disabled_count: int
+    down_count: int
+    degraded_count: int
+    recovering_count: int
+    outbox_count: int
+    outbox_seconds: float | None
+    pending_count: int
+    held_count: int
+    cancelled_count: int
+    failed_count: int
+    oldest_due_seconds: float | None
+
+
 def tenant_subject(tenant: str | None) -> str:
-    """Returns the subject under which a tenant's traffic is counted; None is all tenants'."""
+    """Return the subject under which a tenant's traffic is counted; None is all tenants'."""
     return ALL if tenant is None else f"tenant/{tenant}"
 
 
@@ -106,7 +130,7 @@ class Statistics:
         self._database = database
 
     async def add(self, rows: Sequence[TrafficRow]) -> None:
-        """Adds counts; after an error of unknown outcome they may have been added or not.
+        """Add counts; after an error of unknown outcome they may have been added or not.
 
         Raises:
             StoreUnavailableError: not now. BatchRefusedError: nor ever; counts are no reason to end
@@ -138,7 +162,7 @@ class Statistics:
             raise BatchRefusedError(f"statistics are refused: {error}") from error
 
     async def forget(self, days: int, rows_max: int) -> int:
-        """Forgets a slice of traffic older than so many days; returns how many rows."""
+        """Delete a slice of traffic older than `days`; return the count of rows."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_TRAFFIC_FORGET, days, rows_max))
 
@@ -146,7 +170,7 @@ class Statistics:
 async def read_traffic(
     connection: "Reach", subjects: Sequence[str], hours: int
 ) -> dict[str, list[HourRow]]:
-    """Returns the traffic of each subject in the last hours, oldest first; an hour without any is left out."""
+    """Return the traffic of each subject in the last hours, oldest first; an hour without any is left out."""
     found: dict[str, list[HourRow]] = {subject: [] for subject in subjects}
     for row in await connection.fetch(_TRAFFIC_READ, list(subjects), hours):
         found[row["subject"]].append(HourRow(*row))
@@ -156,8 +180,29 @@ async def read_traffic(
 async def read_breakers(
     connection: "Reach", endpoint_ids: Sequence[str] | None, tenant: str | None, rows_max: int
 ) -> list[OpenBreaker]:
-    """Returns breakers that are not closed, the longest open first."""
+    """Return breakers that are not closed, the longest open first."""
     ids = None if endpoint_ids is None else list(endpoint_ids)
     return [
         OpenBreaker(*row) for row in await connection.fetch(_BREAKERS_READ, ids, tenant, rows_max)
     ]
+
+
+async def read_backlog(connection: "Reach", tenant: str | None, count_max: int) -> BacklogRow:
+    """Return the backlog of this moment."""
+    now = SystemClock.now()
+    since = first_uuid(now - timedelta(hours=24))
+    row = await connection.fetchrow(
+        _OVERVIEW_NOW,
+        tenant,
+        count_max,
+        now.date() - timedelta(days=2),
+        since,
+        failed_since(now),
+    )
+    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+    return BacklogRow(*row)
+
+
+async def report_test_succeeded(connection: "Reach", endpoint_id: str) -> None:
+    """Have the replica that sends for the endpoint close its breaker, once this is committed."""
+    await connection.execute(_TEST_SUCCEEDED, endpoint_id)

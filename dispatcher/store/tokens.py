@@ -58,7 +58,7 @@ class LivingSession(NamedTuple):
 
 
 async def insert_token(connection: "Reach", values: Sequence[object], name: str) -> datetime:
-    """Makes a token from values in the order of the statement; returns when.
+    """Insert a token, from values in the order of the statement; return its time.
 
     Raises:
         ConflictError: a living token of that tenant has the name.
@@ -70,30 +70,30 @@ async def insert_token(connection: "Reach", values: Sequence[object], name: str)
 
 
 async def page_of_tokens(connection: "Reach", filters: Sequence[object]) -> list[TokenDetail]:
-    """Returns a page; `filters` in the order of the statement."""
+    """Return a page; `filters` in the order of the statement."""
     return [TokenDetail(*row) for row in await connection.fetch(_PAGE, *filters)]
 
 
 async def load_token(connection: "Reach", token_id: str, tenant: str | None) -> TokenDetail | None:
-    """Returns a token, locked for a change; None: there is none of that id."""
+    """Return a token, locked for a change; None: there is none with that id."""
     row = await connection.fetchrow(_LOAD, token_id, tenant)
     return None if row is None else TokenDetail(*row)
 
 
 async def revoke_token(connection: "Reach", token_id: str) -> datetime | None:
-    """Revokes a token; returns when, None where it was revoked already."""
+    """Revoke a token; return when, None where it was revoked already."""
     revoked: datetime | None = await connection.fetchval(_REVOKE, token_id)
     return revoked
 
 
 class Credentials:
-    """What is asked at each request: whose token or session this is."""
+    """Finds the token or the session of a request."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def find_token(self, digest: bytes) -> LivingToken | None:
-        """Returns the token of a SHA-256 if it may be used."""
+        """Return the token of a SHA-256 if it may be used."""
         row = await self._database.fetch_row(_FIND, digest)
         return None if row is None else LivingToken(*row)
 
@@ -103,7 +103,7 @@ class Credentials:
         return frozenset(row["hash"] for row in rows)
 
     async def tokens_used(self, used: Mapping[bytes, datetime]) -> None:
-        """Writes down when tokens were used last, to the minute."""
+        """Record when tokens were last used, to the minute."""
         await self._database.execute(_USED, list(used), list(used.values()))
 
     async def open_session(
@@ -115,24 +115,24 @@ class Credentials:
         seconds_max: float,
         sessions_max: int,
     ) -> None:
-        """Opens a session that ends after so long at the latest; a token has only so many."""
+        """Open a session of at most `seconds_max`; a token has at most `sessions_max`."""
         await connection.execute(_SESSION_INSERT, digest, token_digest, seconds_max, sessions_max)
 
     async def find_session(self, digest: bytes, idle_seconds_max: float) -> LivingSession | None:
-        """Returns the session of a SHA-256 if it has not ended."""
+        """Return the session of a SHA-256 if it has not ended."""
         row = await self._database.fetch_row(_SESSION_FIND, digest, idle_seconds_max)
         if row is None:
             return None
         return LivingSession(row[0], None if row[1] is None else LivingToken(*row[1:5]))
 
     async def sessions_used(self, used: Mapping[bytes, datetime]) -> None:
-        """Writes down when sessions were used last, to five minutes."""
+        """Record when sessions were last used, to five minutes."""
         await self._database.execute(_SESSIONS_USED, list(used), list(used.values()))
 
     async def forget_session(self, connection: "Reach", digest: bytes) -> None:
-        """Ends a session."""
+        """Delete a session."""
         await connection.execute(_SESSION_FORGET, digest)
 
     async def sweep(self, idle_seconds_max: float) -> None:
-        """Forgets sessions that have ended."""
+        """Delete sessions that have ended."""
         await self._database.execute(_SESSIONS_SWEEP, idle_seconds_max)

@@ -313,7 +313,7 @@ def _drop_rows(_: object, __: str, record: Record) -> Record:
 
 
 class _RepeatFilter:
-    """Drops a warning or error that was written within the window, and counts it."""
+    """Drop a warning or error that was written within the window, and count it."""
 
     def __init__(self) -> None:
         self._written: dict[tuple[str, ...], tuple[float, int]] = {}

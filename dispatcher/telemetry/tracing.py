@@ -34,7 +34,7 @@ Attributes = Mapping[str, str | int | bool]
 
 
 def require_libraries() -> None:
-    """Checks that the extra is installed.
+    """Check that the extra is installed.
 
     Raises:
         ConfigurationError: it is not; the message explains how to install it.
@@ -90,7 +90,7 @@ class Tracing:
         self._failed = StatusCode.ERROR
 
     def fanned_out(self, events: Iterable[Event], at: datetime) -> None:
-        """Makes a span for each traced event, from its insert until now."""
+        """Create a span for each traced event, from its insert until now."""
         for event in events:
             if event.traceparent is not None:
                 span = self._tracer.start_span(
@@ -115,7 +115,7 @@ class Tracing:
         attributes: Attributes,
         error: str | None,
     ) -> None:
-        """Makes a span for one attempt; `error` is the name of the error."""
+        """Create a span for one attempt; `error` is the name of the error."""
         began = _nanoseconds(began_at)
         span = self._tracer.start_span(
             "POST",

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import ClientSession
 
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.admin.server import Server

@@ -3,7 +3,7 @@
 import pytest
 
 from dispatcher.core.problems import SENTENCES
-from dispatcher.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 
 pytestmark = pytest.mark.postgres
 
@@ -280,7 +280,7 @@ async def test_the_catalogue_is_listed_with_its_samples(api):
 
 
 async def test_a_test_event_answers_with_its_attempt_and_can_be_found(api):
-    receiver = Receiver(Route(behaviour=Behaviour(status=500)))
+    receiver = Receiver(ReceiverRoute(behaviour=Behaviour(status=500)))
     port = await receiver.start("127.0.0.1", 0)
     try:
         url = f"http://127.0.0.1:{port}/hook"

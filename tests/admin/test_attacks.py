@@ -6,8 +6,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from dispatcher.admin import auth
-from dispatcher.admin.operations import allowance
+from dispatcher.admin import auth, rate_limits
 from tests.admin.serving import Api, Reply
 from tests.support.pace import cpu_cost
 from tests.support.raw_receiver import RawReceiver, answering
@@ -186,8 +185,8 @@ async def test_tests_and_resends_are_no_weapon(api):
         await api.ask("POST", "/endpoints", GOOD | {"url": "https://127.0.0.1:1025/"})
     ).json["id"]
     path = f"/endpoints/{endpoint}/test"
-    statuses = [(await api.ask("POST", path)).status for _ in range(allowance.SENDS_BURST + 3)]
-    assert statuses[: allowance.SENDS_BURST] == [200] * allowance.SENDS_BURST
+    statuses = [(await api.ask("POST", path)).status for _ in range(rate_limits.SENDS_BURST + 3)]
+    assert statuses[: rate_limits.SENDS_BURST] == [200] * rate_limits.SENDS_BURST
     assert 429 in statuses
     other = await api.token_of("operator")
     assert (await api.ask("POST", path, token=other)).status == 200

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.api.table import ROUTES
-from dispatcher.admin.operations.deployment import Role
+from dispatcher.admin.api.route_table import ROUTES
+from dispatcher.admin.operations.context import Role
 from tests.admin.serving import Api
 from tests.admin.test_matrix import make_things
 

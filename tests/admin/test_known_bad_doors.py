@@ -15,7 +15,7 @@ from aiohttp import web
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations import deliveries as deliveries_module
 from dispatcher.admin.operations.objects import delivery_with_attempts
-from dispatcher.store import history
+from dispatcher.store import delivery_details
 from dispatcher.store.tokens import Credentials
 from tests.admin.conftest import ADMIN_TOKEN
 from tests.admin.test_matrix import make_things
@@ -59,9 +59,9 @@ async def test_a20_control_one_query_without_the_tenant_shows_anothers_delivery(
     token = await api.token_of("admin", "acme")
     path = f"/deliveries/{other.delivery}"
     assert (await api.ask("GET", path, token=token)).status == 404
-    without = history._DELIVERY_FIND.replace("OR p.tenant = $3", "OR true")
-    assert without != history._DELIVERY_FIND
-    monkeypatch.setattr(history, "_DELIVERY_FIND", without)
+    without = delivery_details._DELIVERY_FIND.replace("OR p.tenant = $3", "OR true")
+    assert without != delivery_details._DELIVERY_FIND
+    monkeypatch.setattr(delivery_details, "_DELIVERY_FIND", without)
     reply = await api.ask("GET", path, token=token)
     assert (reply.status, reply.json["tenant"]) == (200, "other")
 

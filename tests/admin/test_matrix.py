@@ -8,11 +8,12 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from dispatcher.admin.api.dispatch import add_api
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.api.handler import add_api
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
 from tests.admin.serving import Api, Reply
+from tests.support.endpoints import create_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -71,8 +72,10 @@ class Things(NamedTuple):
 
 async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     actor = Actor(name="cli:test", tenant=tenant)
-    endpoint = await api.operations.endpoints.create(
-        actor, {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]}
+    endpoint = await create_endpoint(
+        api.operations.endpoints,
+        actor,
+        {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]},
     )
     token = await api.operations.tokens.create(actor, NewToken.of(name="theirs", role="viewer"))
     now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
@@ -211,7 +214,11 @@ async def test_lists_hold_ones_own_alone(api, routes, connection):
         assert (await api.ask("GET", f"{path}?tenant=acme", token=token)).raw == page.raw
     for query in (f"endpoint_id={other.endpoint}", f"event_id={other.event}"):
         page = await api.ask("GET", f"/deliveries?{query}", token=token)
-        assert page.json == {"items": [], "next_cursor": None}
+        assert page.json == {"items": [], "next_cursor": None, "searched_back_to": None}
+    for path in ("/deliveries", "/events"):
+        for text in (other.event, other.delivery, other.endpoint, "other", "OTHER"):
+            page = await api.ask("GET", f"{path}?q={text}", token=token)
+            assert (page.status, page.json["items"]) == (200, []), (path, text)
 
 
 async def test_nothing_is_made_for_another_tenant(api, connection):

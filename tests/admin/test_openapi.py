@@ -18,8 +18,8 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
 from dispatcher.admin.api.openapi import openapi
-from dispatcher.admin.api.table import ROUTES
-from dispatcher.admin.operations.deployment import Role
+from dispatcher.admin.api.route_table import ROUTES
+from dispatcher.admin.operations.context import Role
 from tests.admin.serving import Api
 
 pytestmark = pytest.mark.postgres

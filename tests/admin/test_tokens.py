@@ -8,7 +8,7 @@ import pytest
 from dispatcher.admin import auth as auth_module
 from dispatcher.admin.auth import WRONG_BURST, Auth
 from dispatcher.admin.operations.audit import Audit
-from dispatcher.admin.operations.deployment import Actor, Role
+from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.tokens import Tokens, digest_of
 from dispatcher.admin.resources.audit import AuditQuery
 from dispatcher.admin.resources.token import CreatedToken, NewToken

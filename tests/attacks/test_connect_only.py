@@ -10,8 +10,8 @@ import pytest
 from dispatcher.maintenance.retention import Days, Retention
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate, statements
-from dispatcher.store.listener import Listener
-from dispatcher.store.partitions import History
+from dispatcher.store.listener import NotifyListener
+from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
 from tests.support.cluster import worker_name
 from tests.support.daemon import until
@@ -49,7 +49,9 @@ def test_no_statement_takes_an_advisory_lock():
 async def test_a_sleeping_dispatcher_is_woken_despite_the_locks(fresh_database):
     producer = await asyncpg.connect(fresh_database)
     await migrate.set_notify(producer, wanted=True)
-    listener = Listener(fresh_database, control=lambda _: None, arrived=lambda: None, name="n")
+    listener = NotifyListener(
+        fresh_database, control=lambda _: None, arrived=lambda: None, name="n"
+    )
     running = asyncio.get_running_loop().create_task(listener.run())
     try:
 
@@ -89,7 +91,7 @@ async def test_retention_and_migrations_go_on_despite_the_locks(fresh_database):
     connection = await asyncpg.connect(fresh_database)
     try:
         yesterday = await connection.fetchval(YESTERDAY)
-        assert await History(database).drop("delivery_done", yesterday) == "dropped"
+        assert await Partitions(database).drop("delivery_done", yesterday) == "dropped"
         assert await migrate.migrate(connection) == []
     finally:
         await connection.close()
@@ -103,9 +105,9 @@ async def test_two_retentions_exclude_each_other_by_a_lock_of_ours(fresh_databas
     try:
         yesterday = await other.fetchval(YESTERDAY)
         await other.execute("BEGIN; SELECT dispatcher.lock_upkeep()")
-        assert await History(database).drop("delivery_done", yesterday) == "busy"
+        assert await Partitions(database).drop("delivery_done", yesterday) == "busy"
         await other.execute("ROLLBACK")
-        assert await History(database).drop("delivery_done", yesterday) == "dropped"
+        assert await Partitions(database).drop("delivery_done", yesterday) == "dropped"
     finally:
         await other.close()
         await database.close()
@@ -127,7 +129,7 @@ async def test_views_of_a_stranger_leave_partitions_empty_and_days_go(fresh_data
             await fill_day(admin, day, 5)
         for table in ("delivery_done", "event"):
             await _refer(stranger, admin, f"{table}_{referred:%Y%m%d}")
-        retention = Retention(History(database), Days(30, 30, 30, 365), clock=SystemClock())
+        retention = Retention(Partitions(database), Days(30, 30, 30, 365), clock=SystemClock())
         done = await retention.round()
         assert {step.table: became for step, became in done if step.day == referred} == {
             "delivery_done": "emptied",

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from typing import Any, cast
 
 import pytest
 
@@ -12,7 +11,8 @@ from dispatcher.delivery.batch import Batch
 from dispatcher.runtime.clock import SystemClock
 from tests.support.deliveries import make_endpoint
 from tests.support.pace import in_time
-from tests.unit.test_fanout import FakeClaim, Routing, make_event
+from tests.support.stores import FakeClaim
+from tests.unit.test_fanout import World, make_event
 from tests.wire.vectors import PROFILES
 
 COSTLY = '{"a":[' + ",".join(f"{number}e99" for number in range(7_000)) + "]}"
@@ -22,20 +22,10 @@ CLAIM_SECONDS_MAX = 5.0
 """Below the 10 s after which Postgres ends an idle transaction, on a busy machine too."""
 
 
-class Claim(FakeClaim):
-    """A claim that counts how often it was kept open."""
-
-    kept_open = 0
-
-    async def keep_open(self) -> None:
-        self.kept_open += 1
-
-
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Routing:
-    monkeypatch.setattr("tests.unit.test_fanout.FakeClaim", Claim)
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("tests.unit.test_fanout.ManualClock", SystemClock)
-    return Routing(make_endpoint("js", profile=PROFILES["humansoft"], profile_name="humansoft"))
+    return World(make_endpoint("js", profile=PROFILES["humansoft"], profile_name="humansoft"))
 
 
 async def _beat(gaps: list[float]) -> None:
@@ -46,13 +36,13 @@ async def _beat(gaps: list[float]) -> None:
         gaps.append(time.monotonic() - before)
 
 
-async def test_costly_events_leave_the_loop_and_the_claim_short(world: Routing) -> None:
-    world.waiting = [make_event(f"e{number}", COSTLY) for number in range(60)]
+async def test_costly_events_leave_the_loop_and_the_claim_short(world: World) -> None:
+    world.outbox.waiting = [make_event(f"e{number}", COSTLY) for number in range(60)]
     gaps: list[float] = []
     beat = asyncio.get_running_loop().create_task(_beat(gaps))
     claims: list[float] = []
     try:
-        while world.committed < 4:
+        while world.outbox.committed_count < 4:
             began = time.monotonic()
             taken = await world.fanout(1_200)
             claims.append(time.monotonic() - began)
@@ -63,43 +53,43 @@ async def test_costly_events_leave_the_loop_and_the_claim_short(world: Routing) 
             await beat
     assert in_time(max(gaps, default=float("inf")), LOOP_SECONDS_MAX)
     assert in_time(max(claims), CLAIM_SECONDS_MAX)
-    assert world.aside == []
+    assert world.outbox.quarantined == []
 
 
-async def test_cheap_events_after_costly_ones_come_in_full_batches_again(world: Routing) -> None:
-    world.waiting = [make_event(f"c{number}", COSTLY) for number in range(30)]
-    while world.waiting:
+async def test_cheap_events_after_costly_ones_come_in_full_batches_again(world: World) -> None:
+    world.outbox.waiting = [make_event(f"c{number}", COSTLY) for number in range(30)]
+    while world.outbox.waiting:
         await world.fanout(1_200)
-    world.waiting = [make_event(f"e{number}") for number in range(2_000)]
+    world.outbox.waiting = [make_event(f"e{number}") for number in range(2_000)]
     sizes = []
-    while world.waiting:
+    while world.outbox.waiting:
         sizes.append((await world.fanout(400)).events_count)
     assert sizes[-2] == 400
 
 
 async def test_an_event_that_takes_long_keeps_its_claim_open(
-    world: Routing, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "KEEP_SECONDS", 0.01)
-    claim = Claim([make_event("e1", COSTLY)], 1)
-    made = Batch(cast("Any", claim))
+    claim = FakeClaim([make_event("e1", COSTLY)], 1)
+    made = Batch(claim)
     await made.encode_apart(claim.events[0], world.endpoints)
-    assert claim.kept_open > 0
+    assert claim.kept_open_count > 0
 
 
 async def test_picked_costly_events_are_cut_and_none_is_left_out(
-    world: Routing, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fanout, "ENCODING_SECONDS_MAX", 0.0)
-    world.behind = {number: make_event(f"p{number}", COSTLY) for number in range(8)}
-    while world.behind:
+    world.outbox.behind = {number: make_event(f"p{number}", COSTLY) for number in range(8)}
+    while world.outbox.behind:
         assert (await world.fanout.overtake(100)).events_count > 0
-    assert world.left == []
+    assert world.outbox.left == []
 
 
-async def test_control_one_batch_of_costly_events_holds_the_loop(world: Routing) -> None:
-    claim = Claim([make_event(f"e{number}", COSTLY) for number in range(30)], 1)
-    made = Batch(cast("Any", claim))
+async def test_control_one_batch_of_costly_events_holds_the_loop(world: World) -> None:
+    claim = FakeClaim([make_event(f"e{number}", COSTLY) for number in range(30)], 1)
+    made = Batch(claim)
     began = time.monotonic()
     for event in claim.events:
         made.add(event, world.endpoints[0])

@@ -8,7 +8,8 @@ import pytest
 
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.floor import DEAD_ROWS_MIN, Floor
-from dispatcher.store import history, statements
+from dispatcher.store import statements
+from dispatcher.store.outbox import publish_event
 from dispatcher.store.pool import Database
 from tests.support.pace import in_time
 
@@ -148,7 +149,7 @@ def test_a_look_that_is_cut_off_leaves_the_floor_to_claims() -> None:
 
 async def _publish(database: Database, event_id: str) -> str | None:
     async with database.transaction() as connection:
-        return await history.publish_event(
+        return await publish_event(
             connection, ["a.b", "{}", event_id, None, None, None, None, None]
         )
 

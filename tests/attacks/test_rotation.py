@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor
+from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings

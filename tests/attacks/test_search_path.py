@@ -12,7 +12,7 @@ import pytest
 from dispatcher.core.model import EventId
 from dispatcher.store import migrate, statements
 from dispatcher.store.outbox import Outbox
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
 from dispatcher.store.schema import Schema
 from tests.support.cluster import worker_name
@@ -134,7 +134,7 @@ async def test_upkeep_and_claims_call_no_namesake(pool):
     async with outbox.claim(10, 1_000_000) as claim:
         assert [event.id for event in claim.events] == [EventId("own")]
         day = claim.day
-    assert await History(pool).drop("event", day) in ("dropped", "needed")
+    assert await Partitions(pool).drop("event", day) in ("dropped", "needed")
 
 
 async def test_a_producer_with_a_path_of_its_own_forges_no_id(url):

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, sync_playwright
 
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.cli.session import deployment_of, opened_gate

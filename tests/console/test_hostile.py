@@ -105,6 +105,10 @@ async def put(connection: Any, number: int, payload: str, delivery_id: str) -> N
         delivery_id, everything, payload, payload.encode(),
     )  # fmt: skip
     await connection.execute(
+        "UPDATE dispatcher.attempt SET response_headers = $1 WHERE event_id = $2",
+        f"X-Note: {payload}".encode(), event_id,
+    )  # fmt: skip
+    await connection.execute(
         "INSERT INTO dispatcher.audit (actor, tenant, action, object, detail) VALUES ($1, $1, $1, $1, $2)",
         short, texts,
     )  # fmt: skip

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.console import site
-from dispatcher.admin.console.guard import POLICY
+from dispatcher.admin.console import app as console_app
+from dispatcher.admin.console.csrf import POLICY
 from dispatcher.admin.resources.endpoint import ChangedEndpoint
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 from tests.console.conftest import ADMIN_TOKEN, ALL, Client, Served
 from tests.support.daemon import free_port
+from tests.support.endpoints import create_endpoint
 from tests.support.story import Story
 
 pytestmark = pytest.mark.postgres
@@ -30,7 +31,7 @@ ADMIN_PAGES = ("/webhooks/new", "/activity", "/tokens")
 
 async def made(served: Served, **fields: Any) -> ChangedEndpoint:
     given = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
-    return await served.operations.endpoints.create(ALL, given | fields)
+    return await create_endpoint(served.operations.endpoints, ALL, given | fields)
 
 
 async def test_every_page_asks_for_a_session_and_goes_on_to_where_one_wanted(
@@ -73,7 +74,7 @@ async def test_signing_in_never_leads_to_another_site(served: Served, elsewhere:
 async def test_session_over_plain_http_is_refused_with_a_remedy(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatcher.admin.peers.is_loopback", lambda *_: False)
+    monkeypatch.setattr("dispatcher.admin.client_address.is_loopback", lambda *_: False)
     stranger = served.client()
     asked = await stranger.get("/sign-in")
     assert "not encrypted" in asked.text
@@ -188,7 +189,7 @@ async def test_deleting_asks_first_with_what_waits_and_then_says_that_it_is_done
 async def test_a_test_event_shows_its_result_in_place_and_says_what_to_do(
     served: Served, admin: Client
 ) -> None:
-    receiver = Receiver(Route(behaviour=Behaviour(status=401)))
+    receiver = Receiver(ReceiverRoute(behaviour=Behaviour(status=401)))
     port = await receiver.start("127.0.0.1", 0)
     try:
         endpoint = await made(served, url=f"http://127.0.0.1:{port}/hook")
@@ -302,9 +303,9 @@ async def test_control_form_without_origin_check_lets_another_site_pause(
         return int(shown.state == "paused")
 
     assert await changes() == 0
-    monkeypatch.setattr(site, "comes_from_us", lambda _: True)
+    monkeypatch.setattr(console_app, "comes_from_us", lambda _: True)
     assert await changes() == 0, "the session's token is asked for as well"
-    monkeypatch.setattr(site, "same_token", lambda *_: True)
+    monkeypatch.setattr(console_app, "same_token", lambda *_: True)
     assert await changes() == 1
 
 
@@ -312,7 +313,7 @@ async def test_control_form_without_origin_check_lets_another_site_pause(
 async def test_session_cookie_is_http_only_same_site_and_secure(
     served: Served, monkeypatch: pytest.MonkeyPatch, is_here: bool
 ) -> None:
-    monkeypatch.setattr("dispatcher.admin.peers.is_loopback", lambda *_: is_here)
+    monkeypatch.setattr("dispatcher.admin.client_address.is_loopback", lambda *_: is_here)
     answer = await served.client().post("/sign-in", {"token": ADMIN_TOKEN, "next": "/"})
     name, _, rest = answer.headers["Set-Cookie"].partition("=")
     attributes = {part.strip() for part in rest.split(";")[1:]}

@@ -10,6 +10,7 @@ from dispatcher.admin.operations import tail as source
 from dispatcher.admin.resources.delivery import RecordedAttempt
 from tests.console.conftest import ALL, Client, Served
 from tests.support.daemon import until
+from tests.support.endpoints import create_endpoint
 from tests.support.resources import make_attempt, make_delivery
 
 pytestmark = pytest.mark.postgres
@@ -66,8 +67,10 @@ async def viewers(served: Served, count: int) -> list[source.Viewer]:
 async def test_rows_come_in_the_viewers_words_with_the_endpoints_name(
     served: Served, admin: Client
 ) -> None:
-    made = await served.operations.endpoints.create(
-        ALL, {"name": "erp", "url": "https://example.com/", "event_types": ["*"]}
+    made = await create_endpoint(
+        served.operations.endpoints,
+        ALL,
+        {"name": "erp", "url": "https://example.com/", "event_types": ["*"]},
     )
     async with Stream(admin) as stream:
         assert stream.status == 200

@@ -10,8 +10,18 @@ import orjson
 import pytest
 
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store import checks, erasure, history, pages
+from dispatcher.store.delivery_details import page_of_deliveries
+from dispatcher.store.endpoints import read_progress
+from dispatcher.store.events import (
+    days_of_event,
+    events_of_id,
+    find_event,
+    keys_of_labelled_events,
+    page_of_events,
+    requested_events,
+)
 from dispatcher.store.pool import Database
+from dispatcher.store.statistics import read_backlog
 from tests.support import long_history
 from tests.support.history import day_ago
 
@@ -34,17 +44,17 @@ async def _read(database: Database) -> None:
     nothing: list[object] = [None] * 14
     async with database.reading() as connection:
         nothing[1], nothing[12] = "ep_none", 50
-        assert await history.page_of_deliveries(connection, nothing) == []
-        assert await history.page_of_events(connection, ["nobody", *[None] * 7, 50, None]) == []
-        assert await history.find_event(connection, "evt_none", None) is None
-        assert await history.events_of_id(connection, "evt_none") == []
-        assert await history.requested_events(connection, b"12345678", ["humansoft"]) == []
-        assert await erasure.days_of(connection, "evt_none", None) == []
+        assert await page_of_deliveries(connection, nothing) == []
+        assert await page_of_events(connection, ["nobody", *[None] * 7, 50, None]) == []
+        assert await find_event(connection, "evt_none", None) is None
+        assert await events_of_id(connection, "evt_none") == []
+        assert await requested_events(connection, b"12345678", ["humansoft"]) == []
+        assert await days_of_event(connection, "evt_none", None) == []
         label = orjson.dumps({"nothing": "has it"}).decode()
         filters = [label, None, None, None, None, None, 50]
-        assert await history.labelled_events(connection, filters) == []
-        await pages.read_now(connection, None, 100)
-    await checks.progress(database, ["ep_none"], SystemClock.now())
+        assert await keys_of_labelled_events(connection, filters) == []
+        await read_backlog(connection, None, 100)
+    await read_progress(database, ["ep_none"], SystemClock.now())
 
 
 async def _locks(sql: asyncpg.Connection) -> int:
@@ -99,12 +109,12 @@ async def test_labels_and_progress_lock_the_partitions_they_read(fresh_database:
         async with pool.reading() as connection:
             counting = _Counting(connection)
             filters = ['{"a": "b"}', None, None, None, None, None, 50]
-            await history.labelled_events(counting, filters)  # type: ignore[arg-type]  # a counting stand-in
+            await keys_of_labelled_events(counting, filters)  # type: ignore[arg-type]  # a counting stand-in
             locks["labels"] = counting.most
         async with pool.transaction() as connection:
             counting = _Counting(connection)
             reader: Any = _OneConnection(counting)
-            await checks.progress(reader, ["ep_none"], SystemClock.now())
+            await read_progress(reader, ["ep_none"], SystemClock.now())
             locks["progress"] = counting.most
         async with sql.transaction():
             await sql.fetchval(ALL_OF_HISTORY)

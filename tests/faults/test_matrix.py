@@ -15,6 +15,7 @@ IDS = [
     *(f"R{number}" for number in range(1, 27)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),
+    "A43",
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),

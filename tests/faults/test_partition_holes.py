@@ -47,18 +47,18 @@ async def test_a_missing_partition_of_today_is_not_ready_and_named(make_bench, f
         answers.append(text)
         return bool(seen == status)
 
-    await until(lambda: has_status(200), seconds=10, what="ready")
+    await until(lambda: has_status(200), seconds=30, what="ready")
     today = await sql.fetchval("SELECT " + DAY.format(0))
     middle = await sql.fetchval("SELECT " + DAY.format(3))
     await sql.execute(f"ALTER TABLE dispatcher.event DETACH PARTITION dispatcher.event_{today}")
     await sql.execute(f"DROP TABLE dispatcher.body_{middle}")
-    await until(lambda: has_status(503), seconds=10, what="not ready")
+    await until(lambda: has_status(503), seconds=30, what="not ready")
     assert "today's partition of event is missing" in answers[-1]
 
     async def gauge_tells() -> bool:
         return bool(await daemon.metric("dispatcher_history_partitions_ahead") == -1)
 
-    await until(gauge_tells, seconds=15, what="the gauge", pause=0.5)
+    await until(gauge_tells, seconds=30, what="the gauge", pause=0.5)
     checked = await asyncio.to_thread(_check, daemon)
     assert checked.returncode == 1
     assert "partition of event for" in checked.stdout
@@ -67,7 +67,7 @@ async def test_a_missing_partition_of_today_is_not_ready_and_named(make_bench, f
         f"ALTER TABLE dispatcher.event ATTACH PARTITION dispatcher.event_{today}"
         f" FOR VALUES FROM ('{today}') TO ('{await sql.fetchval('SELECT ' + DAY.format(1))}')"
     )
-    await until(lambda: has_status(200), seconds=10, what="ready again")
+    await until(lambda: has_status(200), seconds=30, what="ready again")
     bench.stop()
     await sql.execute("DROP OWNED BY frozen; DROP ROLE frozen")
     await sql.close()

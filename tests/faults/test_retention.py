@@ -14,7 +14,7 @@ import pytest
 
 from dispatcher.maintenance.retention import Days, Retention
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
@@ -60,7 +60,7 @@ async def retired(url: str, days: int) -> list[str]:
     pool = Database(url, connections_max=1)
     await pool.open()
     try:
-        made = Retention(History(pool), Days(days, days, days, 365), clock=SystemClock())
+        made = Retention(Partitions(pool), Days(days, days, days, 365), clock=SystemClock())
         return [became for _, became in await made.round()]
     finally:
         await pool.close()

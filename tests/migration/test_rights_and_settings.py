@@ -6,7 +6,9 @@ import asyncpg
 import pytest
 
 from dispatcher.core.errors import SchemaError
-from dispatcher.store import checks, migrate
+from dispatcher.store import migrate
+from dispatcher.store.producers import may_act_as_producer, producer_excess, producer_insert_problem
+from dispatcher.store.schema import strangers
 from tests.support.cluster import worker_name
 
 pytestmark = pytest.mark.postgres
@@ -85,8 +87,8 @@ async def test_closed_default_rights_leave_producers_what_they_need(admin):
     assert await migrate.grant_producers(admin) is None
     async with migrate.step(admin):
         assert await migrate.producers_problems(admin) == []
-        assert await checks.producer_insert_problem(admin) is None
-        assert await checks.producer_excess(admin) == []
+        assert await producer_insert_problem(admin) is None
+        assert await producer_excess(admin) == []
 
 
 async def test_a_missing_right_of_producers_is_named_and_met(admin):
@@ -98,7 +100,7 @@ async def test_a_missing_right_of_producers_is_named_and_met(admin):
     async with migrate.step(admin):
         (problem,) = await migrate.producers_problems(admin)
         assert "GRANT EXECUTE ON FUNCTION dispatcher.labels_are_valid" in problem
-        met = await checks.producer_insert_problem(admin)
+        met = await producer_insert_problem(admin)
     assert met == "permission denied for function labels_are_valid"
     assert await admin.fetchval("SELECT count(*) FROM dispatcher.outbox") == 0
 
@@ -117,7 +119,7 @@ async def test_a_producers_open_ids_do_not_fail_the_trial_insert(admin):
             f"dispatcher_check_{admin.get_server_pid()}",
         )
         async with migrate.step(admin):
-            assert await checks.producer_insert_problem(admin) is None
+            assert await producer_insert_problem(admin) is None
     finally:
         await producer.close()
 
@@ -139,10 +141,10 @@ async def test_public_may_execute_only_functions_of_their_arguments(admin):
 async def test_roles_that_may_create_on_our_path_are_named(admin):
     await migrate.migrate(admin)
     async with migrate.step(admin):
-        assert await checks.strangers(admin) == []
+        assert await strangers(admin) == []
     await admin.execute("GRANT CREATE ON SCHEMA dispatcher TO PUBLIC")
     async with migrate.step(admin):
-        (found,) = await checks.strangers(admin)
+        (found,) = await strangers(admin)
     assert found.endswith("REVOKE CREATE ON SCHEMA dispatcher FROM PUBLIC")
 
 
@@ -178,8 +180,8 @@ async def test_the_sql_for_the_dba_runs_as_it_is_printed(admin, owner):
         await admin.execute(sql)
         async with migrate.step(owner):
             assert await migrate.producers_problems(owner) == []
-            assert await checks.may_act_as_producer(owner)
-            assert await checks.producer_insert_problem(owner) is None
+            assert await may_act_as_producer(owner)
+            assert await producer_insert_problem(owner) is None
     finally:
         await admin.execute("DROP OWNED BY dispatcher_producer; DROP ROLE dispatcher_producer")
         if await admin.fetchval(

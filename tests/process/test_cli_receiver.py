@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from dispatcher.dev import receiver as module
-from dispatcher.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 
 SECRET = "a-secret-of-wms"  # noqa: S105 -- made up
 OTHER = "another-secret"
@@ -23,7 +23,9 @@ async def start() -> AsyncIterator[Start]:
     async def make(
         behaviour: Behaviour | None = None, secrets: list[str] | None = None
     ) -> tuple[Receiver, str]:
-        receiver = Receiver(Route(secrets=secrets or [], behaviour=behaviour or Behaviour()))
+        receiver = Receiver(
+            ReceiverRoute(secrets=secrets or [], behaviour=behaviour or Behaviour())
+        )
         receivers.append(receiver)
         return receiver, f"http://127.0.0.1:{await receiver.start()}/hook"
 

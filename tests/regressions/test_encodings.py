@@ -4,11 +4,13 @@ import codecs
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
 import pytest
+
+from tests.support.commands import Commands
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -17,8 +19,17 @@ NAME = "คลังสินค้า 📦"
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    made = Commands()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def run(database: str) -> Run:
+def run(database: str, commands: Commands) -> Run:
+    """Run a command; a process of its own only where its encoding or its bytes are the subject."""
+
     def command(
         *arguments: str, stdin: bytes = b"", encoding: str = "utf-8"
     ) -> "subprocess.CompletedProcess[bytes]":
@@ -28,6 +39,10 @@ def run(database: str) -> Run:
             "DISPATCHER_HOME": "/nonexistent",
             "PYTHONIOENCODING": encoding,
         }
+        if encoding == "utf-8" and all(one.isprintable() for one in arguments):
+            done = commands.run(arguments, {**os.environ, **environ}, stdin.decode())
+            out, err = done.stdout.encode(), done.stderr.encode()
+            return subprocess.CompletedProcess(done.args, done.returncode, out, err)
         return subprocess.run(
             [sys.executable, "-m", "dispatcher", *arguments],
             env={**os.environ, **environ}, input=stdin, capture_output=True, timeout=60, check=False,

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from dispatcher.store.listener import Listener
+from dispatcher.store.listener import NotifyListener
 
 
 class Ended:
@@ -25,7 +25,7 @@ class Ended:
 
 
 async def test_a_question_that_asyncpg_cannot_ask_any_more_is_answered_no():
-    listener = Listener(
+    listener = NotifyListener(
         "postgresql://unused/", control=lambda _: None, arrived=lambda: None, name="test"
     )
     connection: Any = Ended()

@@ -3,14 +3,16 @@
 import pytest
 
 from dispatcher.runtime import probe
-from dispatcher.store.listener import Listener
+from dispatcher.store.listener import NotifyListener
 from tests.support.sending import spawn
 
 pytestmark = pytest.mark.postgres
 
 
 async def test_a_listener_with_a_long_name_comes_up(database):
-    listener = Listener(database, control=lambda _: None, arrived=lambda: None, name="r" * 200)
+    listener = NotifyListener(
+        database, control=lambda _: None, arrived=lambda: None, name="r" * 200
+    )
     with probe.listen() as heard:
         running = spawn(listener.run())
         try:

@@ -14,17 +14,11 @@ from typing import Any
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
-from dispatcher.store.deliveries import (
-    AttemptRow,
-    LoadedRow,
-    MoveRow,
-    Recorded,
-    RequestRow,
-    WindowRow,
-)
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 
 UNFLUSHED_SECONDS_MAX = 0.6
 """A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""
@@ -495,17 +489,17 @@ class MemoryDatabase:
         now = self._clock()
         self.replicas.setdefault(incarnation, Replica(name, now, now + lease_seconds))
 
-    def namesakes(self, name: str, incarnation: str) -> list[tuple[str, float]]:
+    def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         return [
-            (i, replica.renewed_at)
+            (i, datetime.fromtimestamp(replica.renewed_at, UTC))
             for i, replica in self.replicas.items()
             if replica.name == name and i != incarnation and replica.expires_at > self._clock()
         ]
 
-    def bury(self, incarnation: str, renewed_at: float) -> bool:
+    def bury(self, incarnation: str, renewed_at: datetime) -> bool:
         self.flush()
         replica = self.replicas.get(incarnation)
-        if replica is None or replica.renewed_at != renewed_at:
+        if replica is None or datetime.fromtimestamp(replica.renewed_at, UTC) != renewed_at:
             return False
         del self.replicas[incarnation]
         return True

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from dispatcher.core.addresses import DEFAULT_PORTS
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.model import Answer, EndpointId
+from dispatcher.core.model import EndpointId, HttpResponse
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.delivery.ports import EventSignal
 from dispatcher.delivery.shards import Replica
 from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted, Target
@@ -132,7 +133,7 @@ class SimulatedReplica:
         self.world.after(self.world.distance(), lambda: self.world.tables.end(transaction))
 
 
-class SimulatedListener:
+class SimulatedListener(EventSignal):
     """The LISTEN connection: hears commits while it is up and somebody asked for them."""
 
     def __init__(
@@ -190,12 +191,12 @@ class SimulatedListener:
 class Exchange:
     """One attempt at a receiver."""
 
-    def __init__(self, sent: Sent, done: Callable[[Answer | NotAttempted], None]) -> None:
+    def __init__(self, sent: Sent, done: Callable[[HttpResponse | NotAttempted], None]) -> None:
         self.sent = sent
-        self.done: Callable[[Answer | NotAttempted], None] | None = done
+        self.done: Callable[[HttpResponse | NotAttempted], None] | None = done
         self.timer: asyncio.TimerHandle | None = None
 
-    def finish(self, result: Answer | NotAttempted) -> None:
+    def finish(self, result: HttpResponse | NotAttempted) -> None:
         """Tells the sender, once."""
         done, self.done = self.done, None
         if self.timer is not None:
@@ -221,7 +222,7 @@ class SimulatedConnections:
         head: bytes,
         body: bytes,
         timeout_seconds: float,
-        done: Callable[[Answer | NotAttempted], None],
+        done: Callable[[HttpResponse | NotAttempted], None],
     ) -> Exchange:
         del head
         delivery = cast("partial[None]", done).args[1]

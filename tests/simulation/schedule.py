@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store.routing import EndpointRow
+from dispatcher.store.endpoints import EndpointRow
 from tests.simulation import stores
 from tests.simulation.database import OPEN, as_event
 from tests.simulation.replica import SimulatedReplica, make_listener
@@ -61,9 +61,9 @@ def play(seed: int, *, with_trace: bool = False) -> Verdict:
     with simulated_stores(
         Deliveries=stores.MemoryDeliveries,
         Leases=stores.MemoryLeases,
-        Listener=make_listener,
+        NotifyListener=make_listener,
         Outbox=stores.MemoryOutbox,
-        Routing=stores.MemoryRouting,
+        Endpoints=stores.MemoryRouting,
         Statistics=stores.MemoryStatistics,
     ):
         return schedule.play()

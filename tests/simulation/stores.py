@@ -5,24 +5,20 @@ answer comes back: at once and always in the conformance suite, by the seed in t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from dispatcher.core.census import Census, Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event
-from dispatcher.store.deliveries import (
-    AttemptRow,
-    LoadedRow,
-    MoveRow,
-    Recorded,
-    RequestRow,
-    WindowRow,
-)
+from dispatcher.delivery import ports
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
+from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.simulation.database import MemoryDatabase, Transaction
 
 Value = TypeVar("Value")
@@ -91,6 +87,9 @@ class MemoryClaim:
             lambda: tables.write(self._transaction, bodies, deliveries, cancelled)
         )
 
+    async def keep_open(self) -> None:
+        """Run nothing: a simulated transaction is not ended as idle."""
+
     async def announce(self, incarnation: str) -> None:
         def statement() -> None:
             self._transaction.announced_by = incarnation
@@ -98,7 +97,7 @@ class MemoryClaim:
         await self._reach.ask(statement)
 
 
-class MemoryOutbox:
+class MemoryOutbox(ports.OutboxStore):
     """The outbox as intake and fan-out see it."""
 
     def __init__(self, reach: Reach, *, synchronous_commit: bool = False) -> None:
@@ -160,7 +159,7 @@ class MemoryOutbox:
         return await self._reach.ask(lambda: self._reach.tables.quarantine(event_id))
 
 
-class MemoryDeliveries:
+class MemoryDeliveries(ports.DeliveryStore):
     """Waiting deliveries, as recorder and loader see them."""
 
     def __init__(self, reach: Reach) -> None:
@@ -202,7 +201,7 @@ class MemoryDeliveries:
         await self._reach.ask(lambda: self._reach.tables.forget_requests(requests))
 
 
-class MemoryRouting:
+class MemoryRouting(ports.EndpointStore):
     """The routing tables, as fan-out and recorder see them."""
 
     def __init__(self, reach: Reach) -> None:
@@ -234,7 +233,7 @@ class MemoryRouting:
         await self._reach.ask(lambda: self._reach.tables.clear_failures(endpoint_ids))
 
 
-class MemoryLeases:
+class MemoryLeases(ports.LeaseStore):
     """The replica's and the shards' rows."""
 
     def __init__(self, reach: Reach, key_ids: Iterable[str] = ()) -> None:
@@ -245,10 +244,10 @@ class MemoryLeases:
         del version
         await self._reach.ask(lambda: self._reach.tables.join(incarnation, name, lease_seconds))
 
-    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, Any]]:
-        return await self._reach.ask(lambda: list(self._reach.tables.namesakes(name, incarnation)))
+    async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
+        return await self._reach.ask(lambda: self._reach.tables.namesakes(name, incarnation))
 
-    async def bury(self, incarnation: str, renewed_at: Any) -> bool:
+    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
         return await self._reach.ask(lambda: self._reach.tables.bury(incarnation, renewed_at))
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
@@ -264,19 +263,19 @@ class MemoryLeases:
         await self._reach.ask(lambda: self._reach.tables.leave(incarnation))
 
 
-class MemoryStatistics:
+class MemoryStatistics(ports.StatisticsStore):
     """Statistics, which nothing that delivers reads: they are asked for and forgotten."""
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
 
-    async def add(self, rows: Sequence[object]) -> None:
+    async def add(self, rows: Sequence[TrafficRow]) -> None:
         await self._reach.ask(lambda: rows)
 
-    async def add_recent(self, rows: Sequence[object]) -> None:
+    async def add_recent(self, rows: Sequence[RecentRow]) -> None:
         await self._reach.ask(lambda: rows)
 
-    async def publish_breakers(self, incarnation: str, rows: Sequence[object]) -> None:
+    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
         del incarnation
         await self._reach.ask(lambda: rows)
 
@@ -284,6 +283,6 @@ class MemoryStatistics:
         del incarnation
         return []
 
-    async def publish_figures(self, incarnation: str, figures: object) -> None:
+    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
         del incarnation
         await self._reach.ask(lambda: figures)

@@ -6,19 +6,19 @@ stages never see it: ids of rows, texts of errors, plans and locks.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 import pytest
 
 from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.delivery import ports
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.columns import uuid_of
 from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
+from dispatcher.store.delivery_ids import uuid_of
+from dispatcher.store.endpoints import EndpointRow, Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Outbox
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import EndpointRow, Routing
 from dispatcher.store.statements import statement
 from tests.simulation import stores
 from tests.simulation.database import MemoryDatabase, as_event
@@ -37,10 +37,10 @@ class Memory:
     def __init__(self) -> None:
         self.tables = MemoryDatabase(_seconds)
         reach = stores.Direct(self.tables)
-        self.outbox: Any = stores.MemoryOutbox(reach)
-        self.deliveries: Any = stores.MemoryDeliveries(reach)
-        self.routing: Any = stores.MemoryRouting(reach)
-        self.leases: Any = stores.MemoryLeases(reach)
+        self.outbox: ports.OutboxStore = stores.MemoryOutbox(reach)
+        self.deliveries: ports.DeliveryStore = stores.MemoryDeliveries(reach)
+        self.routing: ports.EndpointStore = stores.MemoryRouting(reach)
+        self.leases: ports.LeaseStore = stores.MemoryLeases(reach)
 
     async def insert(self, event_id: str) -> None:
         self.tables.insert(as_event(event_id, _seconds(), event_type="a.b"))
@@ -72,10 +72,10 @@ class Real:
     def __init__(self, database: Database, sql: asyncpg.Connection) -> None:
         self._database = database
         self._sql = sql
-        self.outbox: Any = Outbox(database)
-        self.deliveries: Any = Deliveries(database)
-        self.routing: Any = Routing(database)
-        self.leases: Any = Leases(database, frozenset({"k1"}))
+        self.outbox: ports.OutboxStore = Outbox(database)
+        self.deliveries: ports.DeliveryStore = Deliveries(database)
+        self.routing: ports.EndpointStore = Endpoints(database)
+        self.leases: ports.LeaseStore = Leases(database, frozenset({"k1"}))
 
     async def insert(self, event_id: str) -> None:
         await self._sql.execute(
@@ -120,7 +120,7 @@ class Real:
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Memory | Real]:
     made: Memory | Real
     if request.param == "memory":
         made = Memory()
@@ -139,7 +139,7 @@ def _id(event_id: str) -> DeliveryId:
     return wh(ord(event_id[-1]), event_id=event_id, endpoint_id=EP)
 
 
-async def _fan_out(store: Any, *ids: str) -> None:
+async def _fan_out(store: Memory | Real, *ids: str) -> None:
     """Takes events through; each becomes one delivery."""
     for event_id in ids:
         await store.insert(event_id)
@@ -156,7 +156,7 @@ async def _fan_out(store: Any, *ids: str) -> None:
         )  # fmt: skip
 
 
-async def _take(store: Any, incarnation: str = "me") -> int:
+async def _take(store: Memory | Real, incarnation: str = "me") -> int:
     """Takes every shard; returns the token of the one that matters."""
     await store.leases.join(incarnation, "name", "1", 60.0)
     taken: dict[int, int] = await store.leases.take(incarnation, 64)
@@ -164,7 +164,7 @@ async def _take(store: Any, incarnation: str = "me") -> int:
 
 
 async def _record(
-    store: Any,
+    store: Memory | Real,
     token: int,
     name: str,
     number: int,

@@ -23,10 +23,10 @@ from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.model import Answer, DeliveryId, EndpointId, Outcome, Trigger
+from dispatcher.core.model import DeliveryId, EndpointId, HttpResponse, Outcome, Trigger
 from dispatcher.delivery.types import Delivery
 from dispatcher.outbound.pool import NotAttempted
-from dispatcher.store.deliveries import AttemptRow
+from dispatcher.store.attempts import AttemptRow
 from tests.simulation.database import MemoryDatabase, Transaction
 from tests.simulation.replica import Exchange, Sent, SimulatedListener, SimulatedReplica
 from tests.simulation.setting import EPOCH
@@ -314,7 +314,7 @@ class World:
         delivery: Delivery,
         body: bytes,
         timeout_seconds: float,
-        done: Callable[[Answer | NotAttempted], None],
+        done: Callable[[HttpResponse | NotAttempted], None],
     ) -> Exchange:
         """Takes a request to its receiver, and judges whether it may be made."""
         sent = Sent(len(self.sent), replica, endpoint_id, delivery, delivery.attempt_count + 1)
@@ -327,7 +327,8 @@ class World:
         replica.in_flight[sent.number] = exchange
         self.note(f"send {replica.incarnation} {delivery.id} {sent.attempt_number}")
         exchange.timer = replica.loop.call_later(
-            timeout_seconds, lambda: exchange.finish(Answer(Outcome.TIMEOUT, error="no answer"))
+            timeout_seconds,
+            lambda: exchange.finish(HttpResponse(Outcome.TIMEOUT, error="no answer")),
         )
         failing = 0.0 if self.is_calm else self.rules.failing
         chance = self.random.random() / (failing or 1e-9)
@@ -342,16 +343,16 @@ class World:
         sent = exchange.sent
         retry_after = None
         if chance < 0.4:
-            answer = Answer(Outcome.CONNECT_ERROR, error="reset")
+            answer = HttpResponse(Outcome.CONNECT_ERROR, error="reset")
             if chance < 0.3:  # it took the request and succeeded; its answer was lost
                 self.successes[sent.delivery.id] = self.successes.get(sent.delivery.id, 0) + 1
         elif chance < 0.9:
-            answer = Answer(Outcome.HTTP_ERROR, status=500)
+            answer = HttpResponse(Outcome.HTTP_ERROR, status=500)
         elif chance < 1.0:
             retry_after = self.random.choice(("0", "3", "soon", "-5"))
-            answer = Answer(Outcome.HTTP_ERROR, status=503, retry_after=retry_after)
+            answer = HttpResponse(Outcome.HTTP_ERROR, status=503, retry_after=retry_after)
         else:
-            answer = Answer(Outcome.OK, status=200)
+            answer = HttpResponse(Outcome.OK, status=200)
             self.successes[sent.delivery.id] = self.successes.get(sent.delivery.id, 0) + 1
         self.note(f"answer {sent.delivery.id} {answer.outcome} {retry_after}")
         self.after(

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from dispatcher.core.addresses import AddressPolicy
-from dispatcher.core.model import Answer, Flag, Outcome
+from dispatcher.core.model import Flag, HttpResponse, Outcome
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, NotAttempted, Target
@@ -344,11 +344,11 @@ def test_r13_a_small_request_that_has_not_left_keeps_no_connection():
         head = b"POST / HTTP/1.1\r\n\r\n"
         body = b""
 
-        def answered(self, answer: Answer, *, reusable: bool) -> None:
+        def answered(self, answer: HttpResponse, *, reusable: bool) -> None:
             del answer
             heard.append(reusable)
 
-        def unanswered(self, answer: Answer) -> None:
+        def unanswered(self, answer: HttpResponse) -> None:
             raise AssertionError(answer)
 
     ours, theirs = socket.socketpair()
@@ -428,7 +428,7 @@ async def test_dropping_a_target_lets_a_busy_connection_finish(sender: Sender):
         sender.pool.drop()
         released.set()
         answer = await future
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, HttpResponse)
         assert answer.outcome is Outcome.OK
         await receiver.wires[0].gone.wait()
 
@@ -519,7 +519,7 @@ async def test_f7_sockets_to_receivers_leave_the_kept_descriptors_free(
         if is_kept:
             assert result == NotAttempted("Too many open files")
         else:
-            assert isinstance(result, Answer)
+            assert isinstance(result, HttpResponse)
             assert result.outcome is Outcome.OK
 
 
@@ -599,7 +599,7 @@ async def test_r15_a_slow_handshake_within_the_timeout_succeeds(
         go_on.set()
         answer = await result
         await pool.aclose()
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, HttpResponse)
     assert answer.outcome is Outcome.OK
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.core.model import Answer, Outcome
+from dispatcher.core.model import HttpResponse, Outcome
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
@@ -33,16 +33,16 @@ class ChargesWhatItCancels(ProductSender):
 
     def cancel_all(self) -> int:
         for exchange, _, _ in tuple(self._exchanges.values()):
-            exchange.done(Answer(Outcome.TIMEOUT, error="cancelled"))
+            exchange.done(HttpResponse(Outcome.TIMEOUT, error="cancelled"))
         return super().cancel_all()
 
 
 class ChargesShortages(Connections):
     """Known-bad: whatever keeps a connection from being opened is a failure to connect."""
 
-    def _conclude(self, exchange: Exchange, result: Answer | NotAttempted) -> None:
+    def _conclude(self, exchange: Exchange, result: HttpResponse | NotAttempted) -> None:
         if isinstance(result, NotAttempted):
-            result = Answer(Outcome.CONNECT_ERROR, error=result.reason)
+            result = HttpResponse(Outcome.CONNECT_ERROR, error=result.reason)
         super()._conclude(exchange, result)
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database

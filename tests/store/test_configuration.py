@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.admin.operations.configuration import UNSIGNED, Configuration
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.apply import UNSIGNED, Configuration
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint import EndpointsQuery
@@ -16,6 +16,7 @@ from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import ForbiddenError, InvalidRequestError, PreconditionFailedError
 from dispatcher.core.problems import problem
 from dispatcher.store.pool import Database
+from tests.support.endpoints import update_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -107,7 +108,8 @@ async def test_what_is_exported_applies_without_a_change(deployment):
     await applied(
         deployment, ERP, WMS, {**ERP, "name": "bare", "profile": "wms", "secret": "unsigned"}
     )
-    exported = await Configuration(deployment).export(ALL)
+    declared = await Configuration(deployment).export(ALL)
+    exported = [one.model_dump(exclude_unset=True) for one in declared]
     assert [(one["tenant"], one["name"]) for one in exported] == [
         ("acme", "wms"),
         ("default", "bare"),
@@ -209,7 +211,9 @@ async def test_an_endpoint_that_changed_meanwhile_is_not_overwritten(deployment)
     changed = ERP | {"url": "https://example.com/mine"}
     (step,) = await configuration.plan(ALL, [changed], resolve=resolve, prune=False)
     assert step.before is not None
-    await Endpoints(deployment).update(ALL, step.before.id, {"url": "https://example.com/theirs"})
+    await update_endpoint(
+        Endpoints(deployment), ALL, step.before.id, {"url": "https://example.com/theirs"}
+    )
     with pytest.raises(PreconditionFailedError):
         await configuration._take(ALL, step)
 

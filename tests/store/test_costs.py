@@ -13,7 +13,8 @@ from dispatcher.core import ids
 from dispatcher.core.envelope import encode
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.dev.postgres import Postgres
-from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.migrate import migrate
 from dispatcher.store.outbox import BodyRow, DeliveryRow, Outbox
 from dispatcher.store.pool import Database

@@ -10,7 +10,8 @@ import pytest
 from dispatcher.core import ids
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store.deliveries import AttemptRow, Deliveries, MoveRow
+from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row, wh
 

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
 from dispatcher.admin.operations.erasure import Erasure
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.resources.delivery import DeliveriesQuery
@@ -104,6 +104,10 @@ async def deliver(sql: Any, event_id: str, *, label: str = "E1") -> None:
         FROM dispatcher.delivery WHERE event_id = $1
         """,
         event_id,
+        PERSON,
+    )
+    await sql.execute(
+        "UPDATE dispatcher.attempt SET response_headers = convert_to('X-Person: ' || $1, 'UTF8')",
         PERSON,
     )
 
@@ -226,6 +230,7 @@ async def test_what_is_answered_to_an_attempt_in_flight_is_not_kept(deployment, 
         outcome="http_error",
         response_code=500,
         response_body=PERSON.encode(),
+        response_headers=PERSON.encode(),
         attempted_at=now,
     )
     move = MoveRow(SHARD, DeliveryId(OPEN), 2, "retrying", None, 2, 5.0)

@@ -15,7 +15,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.store import listener as listener_module
 from dispatcher.store import pool as pool_module
 from dispatcher.store.leases import Leases
-from dispatcher.store.listener import Listener
+from dispatcher.store.listener import NotifyListener
 from dispatcher.store.pool import Database, _throw_away
 from tests.support.daemon import until
 from tests.support.fault_proxy import FaultProxy
@@ -85,8 +85,8 @@ async def test_p4_control_listener_without_round_trip_misses_a_dead_link(
     database: str, link: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(listener_module, "PROVE_SECONDS", 0.1)
-    monkeypatch.setattr(listener_module, "ANSWER_SECONDS_MAX", 0.2)
-    ours = Listener(
+    monkeypatch.setattr(listener_module, "RESPONSE_SECONDS_MAX", 0.2)
+    ours = NotifyListener(
         through(link, database), control=lambda _: None, arrived=lambda: None, name="p4"
     )
     running = asyncio.get_running_loop().create_task(ours.run())

@@ -15,8 +15,8 @@ from dispatcher.core.model import EndpointId
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
 from dispatcher.store.deliveries import Deliveries, MoveRow
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres
@@ -125,7 +125,7 @@ async def record(
 
 async def test_each_threshold_is_told_once_by_however_many_replicas(sql, pool):
     await failing_since(sql, 61)
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(routing.warn(EP, 50)) for _ in range(4)]
     assert sorted(task.result() for task in tasks) == [False, False, False, True]
@@ -145,7 +145,7 @@ async def test_each_threshold_is_told_once_by_however_many_replicas(sql, pool):
 
 
 async def test_disabling_is_told_once_and_is_in_the_audit_log(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(routing.disable(EP, "gone", raises_event=True)) for _ in range(3)
@@ -162,7 +162,7 @@ async def test_disabling_is_told_once_and_is_in_the_audit_log(sql, pool):
 
 
 async def test_disabling_by_operational_deliveries_alone_raises_nothing(sql, pool):
-    assert await Routing(pool).disable(EP, "failing_too_long", raises_event=False)
+    assert await Endpoints(pool).disable(EP, "failing_too_long", raises_event=False)
     assert await raised(sql) == []
 
 
@@ -170,7 +170,7 @@ async def test_disabling_by_operational_deliveries_alone_raises_nothing(sql, poo
 async def test_recovery_is_told_where_a_warning_was(sql, pool, warned, count):
     await failing_since(sql, 61, warned=warned)
     for _ in range(2):
-        await Routing(pool).clear_failures([EP])
+        await Endpoints(pool).clear_failures([EP])
     events = await raised(sql)
     assert [kind for kind, _ in events] == ["dispatcher.endpoint.recovered"] * count
     for kind, data in events:

@@ -6,10 +6,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints, shard_of
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.operations.trial import Trial
+from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, opened_gate
@@ -20,8 +20,9 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from dispatcher.dev.receiver import Behaviour, Receiver, Route
+from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 from dispatcher.store.pool import Database
+from tests.support.endpoints import create_endpoint, update_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -69,7 +70,7 @@ async def problems_of(work: Any) -> dict[str, str]:
 
 
 async def test_a_made_endpoint_shows_its_secret_once(deployment: Deployment) -> None:
-    made = await Endpoints(deployment).create(ALL, GOOD | {"profile": "humansoft"})
+    made = await create_endpoint(Endpoints(deployment), ALL, GOOD | {"profile": "humansoft"})
     shown = await Endpoints(deployment).show(ALL, made.id)
     assert made.secret is not None
     assert made.secret.startswith("whse")
@@ -80,7 +81,7 @@ async def test_a_made_endpoint_shows_its_secret_once(deployment: Deployment) -> 
 async def test_a_secret_lies_sealed_in_the_database(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    made = await Endpoints(deployment).create(ALL, GOOD)
+    made = await create_endpoint(Endpoints(deployment), ALL, GOOD)
     (sealed,) = await connection.fetch("SELECT key_id, sealed FROM dispatcher.endpoint_secret")
     assert sealed["key_id"] == "k1"
     assert made.secret is not None
@@ -90,7 +91,9 @@ async def test_a_secret_lies_sealed_in_the_database(
 
 @pytest.mark.parametrize("given", ["no certificate", "-----BEGIN CERTIFICATE-----\nใบรับรอง", "\0"])
 async def test_what_is_no_certificate_is_a_fault(deployment: Deployment, given: str) -> None:
-    problems = await problems_of(Endpoints(deployment).create(ALL, GOOD | {"ca_pem": given}))
+    problems = await problems_of(
+        create_endpoint(Endpoints(deployment), ALL, GOOD | {"ca_pem": given})
+    )
     assert list(problems) == ["ca_pem"]
 
 
@@ -100,7 +103,9 @@ async def test_what_is_no_certificate_is_a_fault(deployment: Deployment, given: 
 async def test_a_rate_that_no_lane_can_keep_is_a_fault(
     deployment: Deployment, rate: object
 ) -> None:
-    problems = await problems_of(Endpoints(deployment).create(ALL, GOOD | {"rate_limit": rate}))
+    problems = await problems_of(
+        create_endpoint(Endpoints(deployment), ALL, GOOD | {"rate_limit": rate})
+    )
     assert list(problems) == ["rate_limit"]
 
 
@@ -123,7 +128,7 @@ async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
         "colour": "red",
         "profile": "wms",
     }
-    found = await problems_of(Endpoints(deployment).create(ALL, fields))
+    found = await problems_of(create_endpoint(Endpoints(deployment), ALL, fields))
     expected = {
         "name", "url", "event_types[0]", "headers.Host", "labels", "ca_pem", "rate_limit",
         "timeout_seconds", "max_concurrency", "retry_schedule_seconds[1]", "ordering", "secret",
@@ -134,15 +139,18 @@ async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
 
 async def test_humansoft_is_https_only_whatever_the_settings_allow(deployment: Deployment) -> None:
     fields = GOOD | {"profile": "humansoft", "url": "http://127.0.0.1:9000/", "secret": None}
-    assert set(await problems_of(Endpoints(deployment).create(ALL, fields))) == {"url", "secret"}
+    assert set(await problems_of(create_endpoint(Endpoints(deployment), ALL, fields))) == {
+        "url",
+        "secret",
+    }
 
 
 async def test_nothing_secret_is_done_without_a_key(deployment: Deployment, database: str) -> None:
-    await Endpoints(deployment).create(ALL, GOOD)
+    await create_endpoint(Endpoints(deployment), ALL, GOOD)
     settings = load_settings(None, {"DISPATCHER_DATABASE_URL": database})
     keyless = deployment_of(settings, deployment.database)
     with pytest.raises(ConfigurationError):
-        await Endpoints(keyless).create(ALL, GOOD | {"name": "other"})
+        await create_endpoint(Endpoints(keyless), ALL, GOOD | {"name": "other"})
     (listed,) = (await Endpoints(keyless).page(ALL)).items
     assert set(listed.secret or "") == {"*"}
 
@@ -151,37 +159,37 @@ async def test_a_name_is_unique_in_its_tenant_and_free_again_once_deleted(
     deployment: Deployment,
 ) -> None:
     endpoints = Endpoints(deployment)
-    made = await endpoints.create(ALL, GOOD)
+    made = await create_endpoint(endpoints, ALL, GOOD)
     with pytest.raises(ConflictError, match="erp"):
-        await endpoints.create(ALL, GOOD)
-    await endpoints.create(ALL, GOOD | {"tenant": "acme"})
+        await create_endpoint(endpoints, ALL, GOOD)
+    await create_endpoint(endpoints, ALL, GOOD | {"tenant": "acme"})
     await endpoints.delete(ALL, made.id)
-    await endpoints.create(ALL, GOOD)
+    await create_endpoint(endpoints, ALL, GOOD)
 
 
 async def test_another_tenants_things_do_not_exist(deployment: Deployment) -> None:
     endpoints = Endpoints(deployment)
-    made = await endpoints.create(ALL, GOOD)
+    made = await create_endpoint(endpoints, ALL, GOOD)
     assert (await endpoints.page(ACME)).items == []
     for work in (
         endpoints.show(ACME, made.id),
-        endpoints.update(ACME, made.id, {"name": "x"}),
+        update_endpoint(endpoints, ACME, made.id, {"name": "x"}),
         endpoints.pause(ACME, made.id),
         endpoints.resume(ACME, made.id),
         endpoints.delete(ACME, made.id),
-        endpoints.create(ACME, GOOD | {"tenant": "default"}),
+        create_endpoint(endpoints, ACME, GOOD | {"tenant": "default"}),
         endpoints.page(ACME, EndpointsQuery.of(tenant="default")),
         Rotation(deployment).reveal(ACME, made.id),
         Rotation(deployment).rotate(ACME, made.id),
     ):
         with pytest.raises(NotFoundError):
             await work
-    assert (await endpoints.create(ACME, GOOD)).tenant == "acme"
+    assert (await create_endpoint(endpoints, ACME, GOOD)).tenant == "acme"
 
 
 async def test_pages_follow_each_other_without_gap_or_repeat(deployment: Deployment) -> None:
     endpoints = Endpoints(deployment)
-    made = [(await endpoints.create(ALL, GOOD | {"name": f"e{n}"})).id for n in range(5)]
+    made = [(await create_endpoint(endpoints, ALL, GOOD | {"name": f"e{n}"})).id for n in range(5)]
     seen: list[str] = []
     cursor = None
     while True:
@@ -203,9 +211,11 @@ async def test_an_update_changes_what_is_given_and_null_brings_the_default_back(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     endpoints = Endpoints(deployment)
-    made = await endpoints.create(ALL, GOOD | {"rate_limit": 5, "headers": {"X-A": "1"}})
+    made = await create_endpoint(endpoints, ALL, GOOD | {"rate_limit": 5, "headers": {"X-A": "1"}})
     version = await connection.fetchval("SELECT version FROM dispatcher.routing")
-    changed = await endpoints.update(ALL, made.id, {"rate_limit": None, "event_types": ["no.such"]})
+    changed = await update_endpoint(
+        endpoints, ALL, made.id, {"rate_limit": None, "event_types": ["no.such"]}
+    )
     assert changed.rate_limit is None
     assert changed.headers == {"X-A": "1"}
     assert changed.warnings == [
@@ -218,18 +228,18 @@ async def test_an_update_changes_what_is_given_and_null_brings_the_default_back(
 async def test_profile_and_tenant_never_change(
     deployment: Deployment, fields: dict[str, str]
 ) -> None:
-    made = await Endpoints(deployment).create(ALL, GOOD)
+    made = await create_endpoint(Endpoints(deployment), ALL, GOOD)
     with pytest.raises(ConflictError):
-        await Endpoints(deployment).update(ALL, made.id, fields)
+        await update_endpoint(Endpoints(deployment), ALL, made.id, fields)
 
 
 async def test_each_change_is_audited_and_what_changes_nothing_is_not(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     endpoints = Endpoints(deployment)
-    made = await endpoints.create(ALL, GOOD)
-    await endpoints.update(ALL, made.id, {"name": "new"})
-    await endpoints.update(ALL, made.id, {"name": "new"})
+    made = await create_endpoint(endpoints, ALL, GOOD)
+    await update_endpoint(endpoints, ALL, made.id, {"name": "new"})
+    await update_endpoint(endpoints, ALL, made.id, {"name": "new"})
     await endpoints.pause(ALL, made.id)
     await endpoints.pause(ALL, made.id)
     await endpoints.resume(ALL, made.id)
@@ -249,7 +259,7 @@ async def test_resume_makes_a_disabled_endpoint_active_and_forgets_its_failures(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     endpoints = Endpoints(deployment)
-    made = await endpoints.create(ALL, GOOD)
+    made = await create_endpoint(endpoints, ALL, GOOD)
     await connection.execute("UPDATE dispatcher.endpoint SET state = 'disabled', reason = 'gone'")
     await connection.execute(
         "INSERT INTO dispatcher.endpoint_health VALUES ($1, now(), 30)", made.id
@@ -264,8 +274,8 @@ async def test_resume_makes_a_disabled_endpoint_active_and_forgets_its_failures(
 async def test_deleting_destroys_what_was_secret(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    made = await Endpoints(deployment).create(
-        ALL, GOOD | {"headers": {"Authorization": "Bearer x"}}
+    made = await create_endpoint(
+        Endpoints(deployment), ALL, GOOD | {"headers": {"Authorization": "Bearer x"}}
     )
     await Endpoints(deployment).delete(ALL, made.id)
     row = await connection.fetchrow("SELECT headers, deleted_at FROM dispatcher.endpoint")
@@ -287,7 +297,7 @@ async def roles(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
 async def test_standard_signs_with_new_and_old_until_the_overlap_ends(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    made = await Endpoints(deployment).create(ALL, GOOD)
+    made = await create_endpoint(Endpoints(deployment), ALL, GOOD)
     rotated = await Rotation(deployment).rotate(ALL, made.id, overlap_seconds=60)
     assert rotated.state == "active"
     assert rotated.secret != made.secret
@@ -303,7 +313,7 @@ async def test_wms_stages_a_secret_and_switches_on_the_second_call(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     rotation = Rotation(deployment)
-    made = await Endpoints(deployment).create(ALL, GOOD | {"profile": "wms"})
+    made = await create_endpoint(Endpoints(deployment), ALL, GOOD | {"profile": "wms"})
     with pytest.raises(ConflictError):
         await rotation.activate_staged(ALL, made.id)
     assert set(await problems_of(rotation.rotate(ALL, made.id, overlap_seconds=5))) == {
@@ -329,11 +339,11 @@ async def test_a_test_event_is_signed_sent_and_recorded(
     port = await receiver.start()
     try:
         fields = GOOD | {"url": f"http://127.0.0.1:{port}/hook", "profile": profile}
-        made = await Endpoints(deployment).create(ALL, fields)
-        receiver.routes = {"/hook": Route(profile=profile, secrets=[str(made.secret)])}
+        made = await create_endpoint(Endpoints(deployment), ALL, fields)
+        receiver.routes = {"/hook": ReceiverRoute(profile=profile, secrets=[str(made.secret)])}
         await Endpoints(deployment).pause(ALL, made.id)
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(ALL, made.id)
+            answer = await EventTester(deployment, gate).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert [one.verdict for one in receiver.received] == ["valid"]
@@ -352,14 +362,16 @@ async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
     deployment: Deployment, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     """A24: the row is written by hand, since no operation would have saved such a URL."""
-    receiver = Receiver(Route())
+    receiver = Receiver(ReceiverRoute())
     port = await receiver.start()
     try:
-        made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
+        made = await create_endpoint(
+            Endpoints(deployment), ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"}
+        )
         url = f"http://127.0.0.2:{port}/"
         await connection.execute("UPDATE dispatcher.endpoint SET url = $1", url)
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(ALL, made.id)
+            answer = await EventTester(deployment, gate).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert answer.attempts[0].outcome == "blocked_address"
@@ -368,20 +380,24 @@ async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
 
 
 async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> None:
-    receiver = Receiver(Route(behaviour=Behaviour(status=410)))
+    receiver = Receiver(ReceiverRoute(behaviour=Behaviour(status=410)))
     port = await receiver.start()
     try:
-        made = await Endpoints(deployment).create(ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"})
+        made = await create_endpoint(
+            Endpoints(deployment), ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"}
+        )
         async with opened_gate(deployment.settings) as gate:
-            answer = await Trial(deployment, gate).send(
+            answer = await EventTester(deployment, gate).send(
                 ALL, made.id, event_type="order.created", data='{"a": 1}'
             )
-            wrong = await problems_of(Trial(deployment, gate).send(ALL, made.id, data="[1]"))
+            wrong = await problems_of(EventTester(deployment, gate).send(ALL, made.id, data="[1]"))
     finally:
         await receiver.stop()
     assert (answer.state, answer.reason) == ("failed", "test_failed")
     assert answer.attempts[0].response_code == 410
     assert answer.attempts[0].response_body == "this receiver answers 410\n"
+    headers = {one.name.lower(): one.value for one in answer.attempts[0].response_headers}
+    assert headers["content-length"] == "26"
     assert receiver.received[0].body.endswith(b'"data":{"a": 1}}')
     assert (await Endpoints(deployment).show(ALL, made.id)).state == "active"
     assert set(wrong) == {"data"}

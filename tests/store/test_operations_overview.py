@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
+from dispatcher.store import endpoints as stored
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
-from dispatcher.store.routing import Routing
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow
+from tests.support.endpoints import create_endpoint, update_endpoint
 from tests.support.story import ACME, ALL
 
 pytestmark = pytest.mark.postgres
@@ -29,7 +30,7 @@ async def make(deployment: Deployment, name: str, tenant: str = "default") -> st
         "url": "https://example.com/",
         "event_types": ["order.*"],
     }
-    return str((await Endpoints(deployment).create(ALL, fields)).id)
+    return str((await create_endpoint(Endpoints(deployment), ALL, fields)).id)
 
 
 def counted(subject: str, ok: int, refused: int = 0, *, seconds: float = 0.1) -> TrafficRow:
@@ -116,9 +117,9 @@ async def test_an_open_breaker_is_seen_while_its_replica_lives(
     statistics = Statistics(deployment.database)
     await statistics.publish_breakers("alive", [BreakerRow(endpoint, "open", 30.0)])
     await statistics.publish_figures("alive", {"lanes_count": 7})
-    assert [one.health for one in await Routing(deployment.database).evaluate_health(300)] == [
-        "degraded"
-    ]
+    assert [
+        one.health for one in await stored.Endpoints(deployment.database).evaluate_health(300)
+    ] == ["degraded"]
     answer = await Overview(deployment).summary(ALL)
     assert [one.code for one in answer.problems] == ["endpoints_degraded"]
     assert answer.endpoints.degraded_count == 1
@@ -243,9 +244,9 @@ async def test_what_waits_for_an_endpoint_is_counted(
 async def test_a_change_of_an_older_version_is_refused(deployment: Deployment) -> None:
     endpoints, endpoint = Endpoints(deployment), await make(deployment, "a")
     tag = (await endpoints.show(ALL, endpoint)).etag
-    newer = (await endpoints.update(ALL, endpoint, {"name": "b"}, if_match=tag)).etag
+    newer = (await update_endpoint(endpoints, ALL, endpoint, {"name": "b"}, if_match=tag)).etag
     with pytest.raises(PreconditionFailedError):
-        await endpoints.update(ALL, endpoint, {"name": "c"}, if_match=tag)
+        await update_endpoint(endpoints, ALL, endpoint, {"name": "c"}, if_match=tag)
     with pytest.raises(PreconditionFailedError):
         await endpoints.delete(ALL, endpoint, if_match=tag)
     assert (await endpoints.show(ALL, endpoint)).name == "b"

@@ -17,9 +17,8 @@ from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import resume_endpoint
+from dispatcher.store.endpoints import Endpoints, resume_endpoint
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from dispatcher.store.statistics import BreakerRow, RecentRow, Statistics
 
 pytestmark = pytest.mark.postgres
@@ -49,7 +48,7 @@ async def pool(database: str) -> AsyncIterator[Database]:
 
 
 async def failed(
-    routing: Routing, *, ago: float, count: int = 3, by_producers: bool = True
+    routing: Endpoints, *, ago: float, count: int = 3, by_producers: bool = True
 ) -> None:
     first_at = SystemClock.now() - timedelta(seconds=ago)
     await routing.count_failures([(EP, first_at, count, by_producers)])
@@ -62,13 +61,13 @@ async def passed(sql: asyncpg.Connection, seconds: float) -> None:
     )
 
 
-async def report(routing: Routing) -> list[int]:
+async def report(routing: Endpoints) -> list[int]:
     await routing.evaluate_health(DOWN_AFTER)
     down = await routing.report_down(down_thresholds(DOWN_AFTER))
     return [endpoint.down_seconds for endpoint in down]
 
 
-async def health(routing: Routing) -> list[tuple[str | None, str]]:
+async def health(routing: Endpoints) -> list[tuple[str | None, str]]:
     """Evaluate; return what changed, from and to."""
     return [(one.was, one.health) for one in await routing.evaluate_health(DOWN_AFTER)]
 
@@ -104,12 +103,12 @@ async def raised(sql: asyncpg.Connection) -> list[tuple[str, Any]]:
 
 
 async def test_an_outage_raises_one_event_for_each_threshold(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=290)
     assert await report(routing) == []
     await passed(sql, 301)
     assert await report(routing) == [300]
-    assert await report(Routing(pool)) == [], "nor by another replica, nor after a restart"
+    assert await report(Endpoints(pool)) == [], "nor by another replica, nor after a restart"
     await failed(routing, ago=0)
     assert await report(routing) == []
     await passed(sql, 3601)
@@ -127,14 +126,14 @@ async def test_an_outage_raises_one_event_for_each_threshold(sql, pool):
 
 
 async def test_a_daemon_that_was_away_for_an_hour_raises_the_highest_alone(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=4000)
     assert await report(routing) == [3600]
     assert len(await raised(sql)) == 1
 
 
 async def test_a_success_ends_the_outage_and_the_next_is_reported_again(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=301)
     await report(routing)
     await routing.clear_failures([EP])
@@ -149,40 +148,40 @@ async def test_a_success_ends_the_outage_and_the_next_is_reported_again(sql, poo
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])
 async def test_an_endpoint_that_is_not_active_is_not_down(sql, pool, state):
-    await failed(Routing(pool), ago=301)
+    await failed(Endpoints(pool), ago=301)
     await sql.execute(
         "UPDATE dispatcher.endpoint SET state = $1, reason = 'x',"
         " paused_at = CASE WHEN $1 = 'paused' THEN now() END",
         state,
     )
-    assert await report(Routing(pool)) == []
+    assert await report(Endpoints(pool)) == []
 
 
 async def test_fewer_failed_attempts_are_no_outage(sql, pool):
     del sql
-    await failed(Routing(pool), ago=301, count=FAILED_ATTEMPTS_MIN - 1)
-    assert await report(Routing(pool)) == []
+    await failed(Endpoints(pool), ago=301, count=FAILED_ATTEMPTS_MIN - 1)
+    assert await report(Endpoints(pool)) == []
 
 
 async def test_an_outage_of_our_own_events_is_logged_and_raises_none(sql, pool):
-    await failed(Routing(pool), ago=301, by_producers=False)
-    assert await report(Routing(pool)) == [300]
-    await Routing(pool).clear_failures([EP])
+    await failed(Endpoints(pool), ago=301, by_producers=False)
+    assert await report(Endpoints(pool)) == [300]
+    await Endpoints(pool).clear_failures([EP])
     assert await raised(sql) == []
 
 
 async def test_two_replicas_report_an_outage_once(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=301)
     async with asyncio.TaskGroup() as group:
-        both = [group.create_task(report(one)) for one in (routing, Routing(pool))]
+        both = [group.create_task(report(one)) for one in (routing, Endpoints(pool))]
     assert sorted(one.result() for one in both) == [[], [300]]
     assert len(await raised(sql)) == 1
 
 
 async def test_the_watch_reports_while_no_attempt_is_made(sql, pool):
-    await failed(Routing(pool), ago=301)
-    watch = OutageWatch(Routing(pool), down_after_seconds=DOWN_AFTER, seconds_between=0.05)
+    await failed(Endpoints(pool), ago=301)
+    watch = OutageWatch(Endpoints(pool), down_after_seconds=DOWN_AFTER, seconds_between=0.05)
     with probe.listen() as heard:
         task = asyncio.get_running_loop().create_task(watch.run())
         await heard.wait("outages.checked", count=2)
@@ -192,7 +191,7 @@ async def test_the_watch_reports_while_no_attempt_is_made(sql, pool):
 
 
 async def test_gauges_count_endpoints_down_and_age_of_deferred(sql, pool):
-    deliveries, routing = Deliveries(pool), Routing(pool)
+    deliveries, routing = Deliveries(pool), Endpoints(pool)
     await failed(routing, ago=301)
     await sql.execute(
         "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
@@ -216,7 +215,7 @@ async def test_gauges_count_endpoints_down_and_age_of_deferred(sql, pool):
 
 async def test_health_of_an_outage_from_the_breaker_to_recovery(sql, pool):
     """Down at once with an open breaker, until a success; recovering while deliveries are overdue; healthy."""
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=40)
     await attempts(pool, 0, 12)
     assert await health(routing) == [(None, "degraded")]
@@ -232,7 +231,7 @@ async def test_health_of_an_outage_from_the_breaker_to_recovery(sql, pool):
     await sql.execute("DELETE FROM dispatcher.replica")  # its replica dies: the breaker is lost
     assert await health(routing) == [], "only a success ends it"
     await routing.clear_failures([EP])
-    assert await health(Routing(pool)) == [("down", "recovering")]
+    assert await health(Endpoints(pool)) == [("down", "recovering")]
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.endpoint_recent") == 0
     await sql.execute(
         "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant,"
@@ -247,10 +246,10 @@ async def test_health_of_an_outage_from_the_breaker_to_recovery(sql, pool):
 
 
 async def test_health_without_traffic_is_down_after_the_setting(sql, pool):
-    await failed(Routing(pool), ago=299)
-    assert await health(Routing(pool)) == []
+    await failed(Endpoints(pool), ago=299)
+    assert await health(Endpoints(pool)) == []
     await passed(sql, 301)
-    assert await health(Routing(pool)) == [(None, "down")]
+    assert await health(Endpoints(pool)) == [(None, "down")]
 
 
 @pytest.mark.parametrize(
@@ -258,20 +257,20 @@ async def test_health_without_traffic_is_down_after_the_setting(sql, pool):
 )
 async def test_health_is_degraded_from_a_share_of_failures_on(sql, pool, ok, failures, expected):
     await attempts(pool, ok, failures)
-    assert await health(Routing(pool)) == [(None, "degraded")] * expected
+    assert await health(Endpoints(pool)) == [(None, "degraded")] * expected
     await minutes_passed(sql, 6)
-    assert await health(Routing(pool)) == [("degraded", "healthy")] * expected
+    assert await health(Endpoints(pool)) == [("degraded", "healthy")] * expected
 
 
 async def test_health_is_degraded_while_a_breaker_defers_some_types(sql, pool):
     await breaker(sql, pool, "half_open")
-    assert await health(Routing(pool)) == [(None, "degraded")]
+    assert await health(Endpoints(pool)) == [(None, "degraded")]
     await breaker(sql, pool)
-    assert await health(Routing(pool)) == [("degraded", "healthy")]
+    assert await health(Endpoints(pool)) == [("degraded", "healthy")]
 
 
 async def test_health_of_a_paused_endpoint_stays_until_resumed(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     await failed(routing, ago=301)
     await routing.evaluate_health(DOWN_AFTER)
     await sql.execute("UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now()")
@@ -283,13 +282,13 @@ async def test_health_of_a_paused_endpoint_stays_until_resumed(sql, pool):
 
 
 async def test_two_replicas_record_a_change_of_health_once(sql, pool):
-    routing = Routing(pool)
+    routing = Endpoints(pool)
     for step in ("down", "recovering"):
         if step == "down":
             await failed(routing, ago=301)
         else:
             await routing.clear_failures([EP])
         async with asyncio.TaskGroup() as group:
-            both = [group.create_task(health(Routing(pool))) for _ in range(2)]
+            both = [group.create_task(health(Endpoints(pool))) for _ in range(2)]
         assert sum(len(one.result()) for one in both) == 1
         assert await sql.fetchval("SELECT health FROM dispatcher.endpoint_status") == step

@@ -13,13 +13,13 @@ import asyncpg
 import orjson
 import pytest
 
+from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.delivery_search import DeliverySearch
-from dispatcher.admin.operations.deployment import Actor
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.serialization import Place
-from dispatcher.config.profiles import load_profiles
+from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
-from dispatcher.store.pool import _BEGIN
+from dispatcher.store.pool import _BEGIN, Database
 from dispatcher.store.statements import statement
 from tests.support.cluster import run_apart
 from tests.support.long_history import OLD_TYPE, RARE_TYPE, USUAL_TYPE, Seeded, endpoint_id, seed
@@ -125,9 +125,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "rare_label": ({"label": ["order=ORD-0-6"]}, 'labels @> \'{"order": "ORD-0-6"}\''),
     "common_label": ({"label": ["warehouse=BKK"]}, 'labels @> \'{"warehouse": "BKK"}\''),
     "no_such_label": ({"label": ["no=such"]}, "false"),
-    "business_key": ({"search": "ORD-0-6"}, 'labels @> \'{"order": "ORD-0-6"}\''),
-    "common_value": ({"search": "CNX"}, 'labels @> \'{"warehouse": "CNX"}\''),
-    "no_such_value": ({"search": "nothing"}, "false"),
+    "business_key": ({"q": "ORD-0-6"}, 'labels @> \'{"order": "ORD-0-6"}\''),
+    "common_value": ({"q": "CNX"}, 'labels @> \'{"warehouse": "CNX"}\''),
+    "no_such_value": ({"q": "nothing"}, "false"),
     "rare_type_and_cancelled": (
         {"event_type": RARE_TYPE, "state": "cancelled"},
         f"event_type = '{RARE_TYPE}' AND state = 'cancelled'",
@@ -159,9 +159,8 @@ async def ask(
     url: str, wanted: dict[str, Any], place: Place | None = None
 ) -> tuple[list[str], Explaining, float]:
     """Returns the ids of a page, what it read, and the best of three times without the explaining."""
-    search = DeliverySearch(
-        load_profiles(load_settings(None, {}).directories_for("profiles")).profiles
-    )
+    settings = load_settings(None, {"DISPATCHER_DATABASE_URL": url})
+    search = DeliverySearch(deployment_of(settings, Database(url)))
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(_BEGIN)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.resources.event import EventsQuery

@@ -11,11 +11,11 @@ from dispatcher.core.errors import DataFaultError, SchemaError, StoreUnavailable
 from dispatcher.core.model import EndpointId
 from dispatcher.store.bodies import Bodies, LateBody
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import Routing
 from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
 from tests.support.words import wh
@@ -54,13 +54,13 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "deliveries.gauges": lambda d: Deliveries(d).gauges(),
     "bodies.missing": lambda d: Bodies(d).missing([(ONE[0], DAY)]),
     "bodies.keep": lambda d: Bodies(d).keep([BODY], []),
-    "routing.changes": lambda d: Routing(d).changes(None),
-    "routing.load": lambda d: Routing(d).load([EndpointId("ep")]),
-    "routing.failing": lambda d: Routing(d).failing(),
-    "routing.disable": lambda d: Routing(d).disable(EP, "gone", raises_event=True),
-    "routing.warn": lambda d: Routing(d).warn(EP, 50),
-    "routing.count_failures": lambda d: Routing(d).count_failures([(EP, AT, 1, True)]),
-    "routing.clear_failures": lambda d: Routing(d).clear_failures([EP]),
+    "routing.changes": lambda d: Endpoints(d).changes(None),
+    "routing.load": lambda d: Endpoints(d).load([EndpointId("ep")]),
+    "routing.failing": lambda d: Endpoints(d).failing(),
+    "routing.disable": lambda d: Endpoints(d).disable(EP, "gone", raises_event=True),
+    "routing.warn": lambda d: Endpoints(d).warn(EP, 50),
+    "routing.count_failures": lambda d: Endpoints(d).count_failures([(EP, AT, 1, True)]),
+    "routing.clear_failures": lambda d: Endpoints(d).clear_failures([EP]),
     "leases.join": lambda d: Leases(d).join("a", "a", "1", 10.0),
     "leases.namesakes": lambda d: Leases(d).namesakes("a", "b"),
     "leases.bury": lambda d: Leases(d).bury("a", AT),
@@ -71,12 +71,12 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "statistics.forget": lambda d: Statistics(d).forget(30, 10),
     "statistics.breakers": lambda d: Statistics(d).publish_breakers("a", []),
     "statistics.figures": lambda d: Statistics(d).publish_figures("a", {}),
-    "history.partitions": lambda d: History(d).partitions(),
-    "history.unfinished": lambda d: History(d).unfinished(DAY),
-    "history.drop": lambda d: History(d).drop("event", DAY),
-    "history.empty_attempts": lambda d: History(d).empty_attempts(DAY),
-    "history.forget_audit": lambda d: History(d).forget_audit(365, 10),
-    "history.old_audit_lines": lambda d: History(d).old_audit_lines(365),
+    "history.partitions": lambda d: Partitions(d).partitions(),
+    "history.unfinished": lambda d: Partitions(d).unfinished(DAY),
+    "history.drop": lambda d: Partitions(d).drop("event", DAY),
+    "history.empty_attempts": lambda d: Partitions(d).empty_attempts(DAY),
+    "history.forget_audit": lambda d: Partitions(d).forget_audit(365, 10),
+    "history.old_audit_lines": lambda d: Partitions(d).old_audit_lines(365),
     "schema.make_partitions": lambda d: Schema(d).make_partitions(7),
     "schema.sweep_replicas": lambda d: Schema(d).sweep_replicas(),
 }

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from dispatcher.admin.operations import rekey as module
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rekey import Rekey
 from dispatcher.admin.operations.rotation import Rotation
@@ -19,6 +19,7 @@ from dispatcher.core.errors import ConflictError, ForbiddenError, NotFoundError
 from dispatcher.store.leases import Leases
 from dispatcher.store.pool import Database
 from dispatcher.store.secrets import Secrets
+from tests.support.endpoints import create_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -51,7 +52,7 @@ async def make(deployment: Deployment, count: int) -> dict[str, str]:
     made = {}
     for number in range(count):
         fields = {"name": f"e{number}", "url": "https://example.com/", "event_types": ["*"]}
-        endpoint = await Endpoints(deployment).create(ALL, fields)
+        endpoint = await create_endpoint(Endpoints(deployment), ALL, fields)
         made[endpoint.id] = str(endpoint.secret)
     return made
 
@@ -63,8 +64,10 @@ async def keys_in_use(sql: asyncpg.Connection) -> dict[str, int]:
 
 async def test_every_secret_is_sealed_anew_and_opens_without_the_old_key(database, pool, sql):
     made = await make(with_keys(pool, database, OLD), 5)
-    wms = await Endpoints(with_keys(pool, database, OLD)).create(
-        ALL, {"name": "w", "url": "https://x.test/", "event_types": ["*"], "profile": "wms"}
+    wms = await create_endpoint(
+        Endpoints(with_keys(pool, database, OLD)),
+        ALL,
+        {"name": "w", "url": "https://x.test/", "event_types": ["*"], "profile": "wms"},
     )
     staged = await Rotation(with_keys(pool, database, OLD)).rotate(ALL, wms.id)
     heard: list[tuple[int, int]] = []

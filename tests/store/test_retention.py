@@ -14,7 +14,7 @@ from dispatcher.maintenance.retention import Action, Days, Retention, planned, s
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.partitions import History, Partition
+from dispatcher.store.partitions import Partition, Partitions
 from dispatcher.store.pool import Database
 from tests.support.clock import ManualClock
 from tests.support.history import TABLES, fill_day, leave_waiting, make_day, tables_of
@@ -48,7 +48,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def retention(pool: Database, days: Days = DAYS) -> Retention:
-    return Retention(History(pool), days, clock=SystemClock())
+    return Retention(Partitions(pool), days, clock=SystemClock())
 
 
 TODAY = date(2026, 11, 24)
@@ -132,9 +132,9 @@ async def test_a_delivery_that_starts_anew_while_its_day_is_dropped_is_seen(
             """
         )
         with pytest.raises(StoreUnavailableError):
-            await History(pool).drop("delivery_done", day)
+            await Partitions(pool).drop("delivery_done", day)
         await other.execute("COMMIT")
-        assert await History(pool).drop("delivery_done", day) == "unfinished"
+        assert await Partitions(pool).drop("delivery_done", day) == "unfinished"
     finally:
         await other.close()
     assert await tables_of(sql, day) == ALL
@@ -149,7 +149,7 @@ async def test_a_lock_that_is_held_is_waited_for_200_ms_and_tried_again(sql, poo
         clock = SystemClock()
         began = clock.monotonic()
         with pytest.raises(StoreUnavailableError, match="lock timeout"):
-            await History(pool).drop("delivery_done", day)
+            await Partitions(pool).drop("delivery_done", day)
         assert clock.monotonic() - began > 0.15
         assert in_time(clock.monotonic() - began, 1.0)
         # Tried again and again, it gets through once the reader is gone.
@@ -166,7 +166,7 @@ async def test_a_lock_that_is_held_is_waited_for_200_ms_and_tried_again(sql, poo
 
 async def test_tables_of_a_day_stay_while_its_deliveries_do(sql, pool):
     day = await make_day(sql, 40)
-    history = History(pool)
+    history = Partitions(pool)
     for table in ("event", "body", "attempt"):
         assert await history.drop(table, day) == "needed"
     assert await history.drop("delivery_done", day) == "dropped"
@@ -210,7 +210,7 @@ async def test_two_replicas_at_once_drop_each_day_once(sql, pool):
 
 async def test_a_dry_run_shows_and_touches_nothing(sql, pool):
     day = await make_day(sql, 40)
-    found = await planned(History(pool), DAYS)
+    found = await planned(Partitions(pool), DAYS)
     assert [(step.day, step.action) for step in found] == [(day, Action.DROP)] * 4
     assert await tables_of(sql, day) == ALL
 
@@ -220,7 +220,7 @@ async def test_old_lines_of_the_audit_log_are_forgotten(sql, pool):
         "INSERT INTO dispatcher.audit (at, actor, tenant, action, object)"
         " SELECT now() - g * interval '100 days', 'x', 'default', 'a', 'o' || g FROM generate_series(1, 5) AS g"
     )
-    assert await History(pool).old_audit_lines(365) == 2
+    assert await Partitions(pool).old_audit_lines(365) == 2
     await retention(pool).round()
     left = await sql.fetch("SELECT object FROM dispatcher.audit ORDER BY object")
     assert [row["object"] for row in left] == ["o1", "o2", "o3"]
@@ -231,7 +231,7 @@ async def test_a_round_is_made_once_in_a_while_and_tells_its_figures(sql, pool):
     clock = ManualClock()
     told: list[tuple[int, int]] = []
     made = Retention(
-        History(pool),
+        Partitions(pool),
         DAYS,
         clock=clock,
         figures=lambda partitions, _, kept: told.append((len(partitions), kept)),

@@ -21,8 +21,8 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.delivery import routing
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.outbound.pool import Target
+from dispatcher.store.endpoints import EndpointRow, Endpoints, RoutingChanges
 from dispatcher.store.pool import Database
-from dispatcher.store.routing import EndpointRow, Routing, RoutingChanges
 
 pytestmark = pytest.mark.postgres
 
@@ -32,7 +32,7 @@ PROFILES = load_profiles(SETTINGS.directories_for("profiles")).profiles
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
-class WatchedRouting(Routing):
+class WatchedRouting(Endpoints):
     """Keeps which endpoints each statement loads; can be refused, and can be another server."""
 
     def __init__(self, database: Database) -> None:

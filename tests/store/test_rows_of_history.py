@@ -13,8 +13,11 @@ import pytest
 from dispatcher.core import codes, ids
 from dispatcher.core.envelope import encode
 from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store import history
+from dispatcher.store.attempts import load_attempts
+from dispatcher.store.bodies import load_body
 from dispatcher.store.deliveries import Deliveries, MoveRow
+from dispatcher.store.delivery_details import deliveries_of_event, find_delivery
+from dispatcher.store.events import find_event
 from dispatcher.store.outbox import BodyRow, DeliveryRow, Outbox
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row
@@ -88,12 +91,12 @@ async def test_an_event_with_500_endpoints_of_five_profiles_keeps_each_body(pool
     assert len({row.id for row in rows}) == 500
     loaded = {row.id: row for row in await Deliveries(pool).load([row.id for row in rows])}
     async with pool.transaction() as connection:
-        event = await history.find_event(connection, rows[0].event_id, None)
+        event = await find_event(connection, rows[0].event_id, None)
         assert event is not None
-        deliveries = await history.deliveries_of_event(connection, event)
+        deliveries = await deliveries_of_event(connection, event)
         for row in rows[:5]:
             shown = next(one for one in deliveries if one.id == row.id)
-            assert await history.load_body(connection, shown) == loaded[row.id].body
+            assert await load_body(connection, shown) == loaded[row.id].body
     assert event.data == DATA, "digits, order and doubled keys as the producer wrote them"
     assert {one.id for one in deliveries} == set(loaded)
     assert Counter(one.profile for one in deliveries) == dict.fromkeys(profiles, 100)
@@ -119,22 +122,30 @@ async def test_a_first_attempt_that_fails_with_a_body_and_a_second_that_succeeds
     common = {"event_type": row.event_type, "endpoint_no": number}
     failed = attempt_row(
         row.day, row.id, row.event_id, outcome="http_error", response_code=500,
-        response_body=b"no", error="500", flags=("sloppy",), **common,
+        response_body=b"no", error="500", response_headers=b"A: \xff\0", flags=("sloppy",), **common,
     )  # fmt: skip
     await store.record([MoveRow(5, row.id, 1, "retrying", None, 1, 0.0)], [failed], {5: 7})
     succeeded = attempt_row(row.day, row.id, row.event_id, attempt_number=2, **common)
     await store.record([MoveRow(5, row.id, 2, "succeeded", None, 2, None)], [succeeded], {5: 7})
     async with pool.transaction() as connection:
-        shown = await history.find_delivery(connection, row.id, None)
+        shown = await find_delivery(connection, row.id, None)
         assert shown is not None
-        attempts = await history.load_attempts(connection, shown)
+        attempts = await load_attempts(connection, shown)
     assert (shown.state, shown.attempt_count, shown.schedule_position) == ("succeeded", 2, 2)
     assert [
-        (a.attempt_number, a.trigger, a.outcome, a.response_body, a.error, a.flags)
+        (
+            a.attempt_number,
+            a.trigger,
+            a.outcome,
+            a.response_body,
+            a.response_headers,
+            a.error,
+            a.flags,
+        )
         for a in attempts
     ] == [
-        (1, "scheduled", "http_error", b"no", "500", ["sloppy"]),
-        (2, "scheduled", "ok", None, None, None),
+        (1, "scheduled", "http_error", b"no", b"A: \xff\0", "500", ["sloppy"]),
+        (2, "scheduled", "ok", None, None, None, None),
     ]
     assert await sql.fetchval("SELECT attempted_at IS NULL FROM dispatcher.delivery_done")
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 2

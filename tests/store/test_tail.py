@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dispatcher.admin.operations import tail as module
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.tail import Tail
 from dispatcher.core.errors import NotFoundError, TooManyError
 from dispatcher.runtime import probe

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 from dispatcher.store.pool import Database
+from tests.support.endpoints import create_endpoint, update_endpoint
 
 pytestmark = pytest.mark.postgres
 
@@ -40,14 +41,14 @@ async def deployment(database: str) -> AsyncIterator[Deployment]:
 async def test_a_tenant_has_at_most_so_many_endpoints(deployment: Deployment):
     endpoints = Endpoints(deployment)
     made = [
-        await endpoints.create(ALL, {**GOOD, "name": f"e{number}", "tenant": "a"})
+        await create_endpoint(endpoints, ALL, {**GOOD, "name": f"e{number}", "tenant": "a"})
         for number in range(3)
     ]
     with pytest.raises(ConflictError, match=r"tenant a has 3 .*limits\.endpoints_per_tenant"):
-        await endpoints.create(ALL, {**GOOD, "name": "e3", "tenant": "a"})
-    await endpoints.create(ALL, {**GOOD, "name": "e3", "tenant": "b"})
+        await create_endpoint(endpoints, ALL, {**GOOD, "name": "e3", "tenant": "a"})
+    await create_endpoint(endpoints, ALL, {**GOOD, "name": "e3", "tenant": "b"})
     await endpoints.delete(ALL, made[0].id)
-    await endpoints.create(ALL, {**GOOD, "name": "e3", "tenant": "a"})
+    await create_endpoint(endpoints, ALL, {**GOOD, "name": "e3", "tenant": "a"})
 
 
 async def test_simultaneous_creations_do_not_pass_the_limit(deployment: Deployment):
@@ -55,7 +56,7 @@ async def test_simultaneous_creations_do_not_pass_the_limit(deployment: Deployme
 
     async def create(number: int) -> bool:
         try:
-            await endpoints.create(ALL, {**GOOD, "name": f"e{number}", "tenant": "a"})
+            await create_endpoint(endpoints, ALL, {**GOOD, "name": f"e{number}", "tenant": "a"})
         except ConflictError:
             return False
         return True
@@ -90,10 +91,10 @@ async def test_an_endpoint_beyond_a_limit_is_refused(
 ):
     endpoints = Endpoints(deployment)
     with pytest.raises(InvalidRequestError) as caught:
-        await endpoints.create(ALL, {**GOOD, "name": "e", field: given})
+        await create_endpoint(endpoints, ALL, {**GOOD, "name": "e", field: given})
     (one,) = caught.value.problems
     assert (one.field, one.code) == (field, "limit_exceeded")
     assert tuple(one.values[name] for name in ("count", "setting", "maximum")) == values
-    made = await endpoints.create(ALL, {**GOOD, "name": "e"})
+    made = await create_endpoint(endpoints, ALL, {**GOOD, "name": "e"})
     with pytest.raises(InvalidRequestError):
-        await endpoints.update(ALL, made.id, {field: given})
+        await update_endpoint(endpoints, ALL, made.id, {field: given})

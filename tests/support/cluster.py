@@ -4,7 +4,7 @@ The process that pytest was started in owns the cluster, also where xdist spread
 starts it before the workers and stops it after them, and if it is killed the kernel ends the server
 with it. Workers are told the socket's folder. fsync is off: nothing here is meant to last.
 
-A worker's database is emptied for each test: TRUNCATE costs a fifth of a new clone. What the
+A worker's database is emptied for each test, by a function in the template. What the
 migrations themselves insert is kept aside in the template (schema `seed`) and put back.
 """
 
@@ -26,6 +26,27 @@ Result = TypeVar("Result")
 
 TEMPLATE = "dispatcher_template"
 TEMPLATE_LOCK = 7_263_001
+EMPTY = """
+CREATE FUNCTION seed.empty() RETURNS void LANGUAGE plpgsql
+SET session_replication_role = replica SET lock_timeout = '10s' AS $$
+DECLARE
+    written text;
+BEGIN
+    PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+    -- A table without a page has held no row, also none that was rolled back.
+    SELECT string_agg(c.oid::regclass::text, ', ') INTO written FROM pg_class AS c
+    WHERE c.relnamespace = 'dispatcher'::regnamespace AND c.relkind = 'r' AND c.relname <> 'schema_migration'
+      AND pg_relation_size(c.oid) > 0;
+    IF written IS NOT NULL THEN
+        EXECUTE 'TRUNCATE ' || written || ' CASCADE';
+    END IF;
+    {restore}
+    PERFORM setval(s.seqrelid, s.seqstart, false) FROM pg_sequence AS s JOIN pg_class AS c ON c.oid = s.seqrelid
+    WHERE c.relnamespace = 'dispatcher'::regnamespace;
+END $$
+"""
+"""Only tables that were written are truncated: to truncate all of them takes 20 times as long."""
 SETTINGS = {"max_connections": "200", "max_wal_senders": "0", "wal_level": "minimal"}
 
 
@@ -118,12 +139,19 @@ async def _migrate(dsn: str) -> None:
         await migrate(connection)
         await connection.execute(_words())
         await connection.execute("CREATE SCHEMA seed")
+        restore = ""
         for table in await _tables(connection):
-            columns = await _stored_columns(connection, table)
             if await connection.fetchval(f'SELECT EXISTS (SELECT FROM dispatcher."{table}")'):
+                columns = await _stored_columns(connection, table)
                 await connection.execute(
                     f'CREATE TABLE seed."{table}" AS SELECT {columns} FROM dispatcher."{table}"'
                 )
+                if table != "schema_migration":
+                    restore += (
+                        f'INSERT INTO dispatcher."{table}" ({columns}) OVERRIDING SYSTEM VALUE '
+                        f'SELECT {columns} FROM seed."{table}";\n'
+                    )
+        await connection.execute(EMPTY.format(restore=restore))
     finally:
         await connection.close()
 
@@ -165,36 +193,7 @@ async def _stored_columns(connection: asyncpg.Connection, table: str) -> str:
 async def _empty(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(
-            """
-            SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()
-              AND backend_type = 'client backend'
-            """
-        )
-        await connection.execute("SET session_replication_role = replica")
-        tables = [table for table in await _tables(connection) if table != "schema_migration"]
-        async with connection.transaction():
-            await connection.execute("SET LOCAL lock_timeout = '10s'")
-            names = ", ".join(f'dispatcher."{table}"' for table in tables)
-            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
-            seeds = await connection.fetch(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'seed' ORDER BY tablename"
-            )
-            for seed in (row["tablename"] for row in seeds):
-                if seed in tables:
-                    columns = await _stored_columns(connection, seed)
-                    await connection.execute(
-                        f'INSERT INTO dispatcher."{seed}" ({columns}) OVERRIDING SYSTEM VALUE '
-                        f'SELECT {columns} FROM seed."{seed}"'
-                    )
-            sequences = await connection.fetch(
-                "SELECT sequencename FROM pg_sequences WHERE schemaname = 'dispatcher'"
-            )
-            for row in sequences:
-                await connection.execute(
-                    f'ALTER SEQUENCE dispatcher."{row["sequencename"]}" RESTART'
-                )
+        await connection.execute("SELECT seed.empty()")
     finally:
         await connection.close()
 

@@ -7,11 +7,11 @@ from typing import Any
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import (
-    Answer,
     DeliveryId,
     DeliveryState,
     EndpointId,
     EndpointState,
+    HttpResponse,
     Outcome,
     Trigger,
 )
@@ -125,6 +125,6 @@ def make_result(
         AT,
         0.1,
         finished_at_monotonic,
-        Answer(outcome, status=200 if outcome is Outcome.OK else 500),
+        HttpResponse(outcome, status=200 if outcome is Outcome.OK else 500),
         Decision(**{**fields, **decision}),
     )

@@ -20,7 +20,7 @@ def pytest_terminal_summary(
         for report in terminalreporter.stats.get(outcome, []):
             if not isinstance(report, pytest.TestReport):
                 continue
-            name = report.nodeid.partition("[")[0].partition("@")[0]  # xdist adds a group behind @
+            name = report.nodeid.partition("[")[0]
             outcomes[name].add(outcome)
             if report.when == "call":
                 lines[name] += [

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dispatcher.core import codes, ids
-from dispatcher.store.columns import uuid_of
+from dispatcher.store.delivery_ids import uuid_of
 
 if TYPE_CHECKING:
     import asyncpg

@@ -18,6 +18,7 @@ def make_attempt(**changes: Any) -> Attempt:
         "attempted_at": AT,
         "latency_seconds": 0.1,
         "response_code": 500,
+        "response_headers": [],
         "response_body": None,
         "error": None,
         "url": "https://example.com/hooks",

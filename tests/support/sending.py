@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from dispatcher.core.model import Answer
+from dispatcher.core.model import HttpResponse
 from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, Exchange, NotAttempted, Target
 
@@ -30,15 +30,17 @@ class Sender:
     def __init__(self, egress: Egress, pool: Connections) -> None:
         self.egress = egress
         self.pool = pool
-        self.results: list[Answer | NotAttempted] = []
+        self.results: list[HttpResponse | NotAttempted] = []
 
     def start(
         self, target: Target, *, body: bytes = BODY, timeout_seconds: float = 5.0
-    ) -> tuple[Exchange, asyncio.Future[Answer | NotAttempted]]:
+    ) -> tuple[Exchange, asyncio.Future[HttpResponse | NotAttempted]]:
         """Starts an attempt; a second `done` for it fails the test by InvalidStateError."""
-        future: asyncio.Future[Answer | NotAttempted] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[HttpResponse | NotAttempted] = (
+            asyncio.get_running_loop().create_future()
+        )
 
-        def done(result: Answer | NotAttempted) -> None:
+        def done(result: HttpResponse | NotAttempted) -> None:
             self.results.append(result)
             future.set_result(result)
 
@@ -48,15 +50,15 @@ class Sender:
 
     async def result(
         self, target: Target, *, body: bytes = BODY, timeout_seconds: float = 5.0
-    ) -> Answer | NotAttempted:
+    ) -> HttpResponse | NotAttempted:
         """Waits for whatever an attempt comes to."""
         _, future = self.start(target, body=body, timeout_seconds=timeout_seconds)
         return await future
 
     async def answer(
         self, target: Target, *, body: bytes = BODY, timeout_seconds: float = 5.0
-    ) -> Answer:
+    ) -> HttpResponse:
         """Waits for an attempt's answer."""
         result = await self.result(target, body=body, timeout_seconds=timeout_seconds)
-        assert isinstance(result, Answer), result
+        assert isinstance(result, HttpResponse), result
         return result

@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.core import ids
+from tests.support.endpoints import create_endpoint
 
 ALL = Actor(name="cli:tester")
 ACME = Actor(name="cli:acme", tenant="acme")
@@ -25,7 +26,7 @@ class Story:
 
     async def endpoint(self, name: str = "erp", **fields: Any) -> str:
         given = {"name": name, "url": "https://example.com/", "event_types": ["order.*"]} | fields
-        return str((await Endpoints(self._deployment).create(ALL, given)).id)
+        return str((await create_endpoint(Endpoints(self._deployment), ALL, given)).id)
 
     async def event(
         self, event_id: str, *, labels: str = "{}", event_type: str = "order.created"

@@ -6,7 +6,7 @@ from typing import Any
 from dispatcher.core import ids
 from dispatcher.core.model import DeliveryId
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.deliveries import AttemptRow
+from dispatcher.store.attempts import AttemptRow
 
 _NOW = SystemClock.now()
 _UNIX_MS = ids.delivery_unix_ms(_NOW, _NOW.date())
@@ -41,5 +41,6 @@ def attempt_row(day: date, delivery_id: str, event_id: str, **changes: Any) -> A
         response_code=200,
         response_body=None,
         error=None,
+        response_headers=None,
     )
     return row._replace(**changes)

@@ -12,11 +12,11 @@ import pytest
 
 from dispatcher.admin.console import assets, charts, times
 from dispatcher.admin.console.commands import as_curl, as_verify
+from dispatcher.admin.console.context import Context, local_path
+from dispatcher.admin.console.csrf import Forms, comes_from_us, same_token
 from dispatcher.admin.console.forms import problems_by_field, read_endpoint, shown_endpoint
-from dispatcher.admin.console.guard import Forms, comes_from_us, same_token
 from dispatcher.admin.console.languages import load
 from dispatcher.admin.console.pages.events import readable
-from dispatcher.admin.console.visit import Visit, local_path
 from dispatcher.admin.resources.delivery_report import SentRequest
 from dispatcher.core.problems import problem
 from tests.support.resources import make_endpoint
@@ -89,7 +89,7 @@ def test_the_top_of_a_chart_is_a_round_number(value: int, top: int):
     assert charts.round_up(value) == top
 
 
-def visit_with(**fields: Any) -> Visit:
+def context_with(**fields: Any) -> Context:
     lists = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
     language = load()["en"]
     made = SimpleNamespace(
@@ -99,11 +99,11 @@ def visit_with(**fields: Any) -> Visit:
         text=language.text,
         problem_text=lambda one: language.text(f"invalid.{one.code}", **one.values),
     )
-    return cast("Visit", made)
+    return cast("Context", made)
 
 
 def test_a_form_becomes_the_fields_of_an_endpoint():
-    visit = visit_with(
+    context = context_with(
         name=" erp ",
         url="https://x.test/",
         event_types=["order.created", "*"],
@@ -116,7 +116,7 @@ def test_a_form_becomes_the_fields_of_an_endpoint():
         secret_kind="none",  # noqa: S106 -- a kind
         profile="wms",
     )
-    fields, problems = read_endpoint(visit, creates=True)
+    fields, problems = read_endpoint(context, creates=True)
     assert problems == {}
     assert fields == fields | {
         "name": "erp",
@@ -147,7 +147,7 @@ def test_a_form_becomes_the_fields_of_an_endpoint():
     ],
 )
 def test_what_cannot_be_read_is_told_at_its_field(field: str, text: str):
-    fields, problems = read_endpoint(visit_with(**{field: text}), creates=False)
+    fields, problems = read_endpoint(context_with(**{field: text}), creates=False)
     assert list(problems) == [field]
     assert "name" in fields
 
@@ -170,7 +170,7 @@ def test_an_endpoint_fills_its_form_with_what_gives_the_same_endpoint():
     shown = shown_endpoint(given, ["order.created"])
     assert shown["other_types"] == "mine.*"
     assert shown["retry_schedule_seconds"] == "0.5s, 30s, 2h, 1d"
-    fields, problems = read_endpoint(visit_with(**shown), creates=False)
+    fields, problems = read_endpoint(context_with(**shown), creates=False)
     assert problems == {}
     assert fields == {name: getattr(given, name) for name in fields}
     assert fields.keys() >= endpoint.keys() - {"profile"}
@@ -184,7 +184,7 @@ def test_faults_of_parts_of_a_field_are_told_at_the_field():
         problem("headers", "headers_too_large", count=9000, maximum=8192),
     ]
     host, large, number, required = (problems[index].text for index in (0, 3, 1, 2))
-    assert problems_by_field(visit_with(), problems) == {
+    assert problems_by_field(context_with(), problems) == {
         "headers": f"Host: {host}; {large}",
         "retry_schedule_seconds": f"[3]: {number}",
         "name": required,
@@ -192,7 +192,7 @@ def test_faults_of_parts_of_a_field_are_told_at_the_field():
 
 
 def test_a_form_is_taken_once_and_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dispatcher.admin.console.guard.FORMS_REMEMBERED_MAX", 2)
+    monkeypatch.setattr("dispatcher.admin.console.csrf.FORMS_REMEMBERED_MAX", 2)
     forms = Forms()
     assert [forms.take(one) for one in "aabcd"] == [True, False, True, True, True]
     assert len(forms._answered) == 2

@@ -1,5 +1,6 @@
 """The console's words: both languages have the same keys, pages use no others and hold no text of their own."""
 
+import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ import jinja2
 import pytest
 
 from dispatcher.admin.console import languages
-from dispatcher.admin.console.words import ADVISED_CODES, TONES, advice
+from dispatcher.admin.console.labels import ADVISED_CODES, TONES, advice
 from dispatcher.admin.resources.endpoint import NewEndpoint
 from dispatcher.admin.resources.fields import Control, ControlKind, metadata_of
 from dispatcher.config.profiles import load_profiles
@@ -89,9 +90,10 @@ def test_the_hunt_for_texts_finds_each_kind():
     assert texts_of(source) == ["Say", "Hello", "x1"]
 
 
-def used_keys() -> set[str]:
+@functools.cache
+def used_keys() -> frozenset[str]:
     environment = jinja2.Environment(autoescape=True)
-    keys = set()
+    keys: set[str] = set()
     for path in TEMPLATES:
         tree = environment.parse(path.read_text(encoding="utf-8"))
         for call in tree.find_all(jinja2.nodes.Call):
@@ -100,7 +102,7 @@ def used_keys() -> set[str]:
                 keys.add(call.args[0].value)
     for path in CONSOLE.rglob("*.py"):
         keys |= set(re.findall(r'\btext\("([^"]+)"', path.read_text(encoding="utf-8")))
-    return keys
+    return frozenset(keys)
 
 
 def test_every_key_that_is_asked_for_is_there():

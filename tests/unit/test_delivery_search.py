@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.admin.operations.delivery_search import EVENTS_FIRST, _in_two_parts
-from dispatcher.store.history import EventKey
+from dispatcher.store.events import EventKey
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -13,27 +13,7 @@ from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.outbox import Poll
-
-
-class FakeAlarm:
-    """The LISTEN connection: notes who sleeps."""
-
-    def __init__(self) -> None:
-        self.woken = asyncio.Event()
-        self.is_asleep = False
-        self.wakes = 0
-        self.works = True
-
-    async def sleep(self) -> bool:
-        if self.is_asleep or not self.works:
-            return False
-        self.is_asleep = True
-        return True
-
-    async def wake(self) -> None:
-        if self.is_asleep:
-            self.is_asleep = False
-            self.wakes += 1
+from tests.support.stores import FakeSignal
 
 
 class FakeFanout:
@@ -72,7 +52,7 @@ class World:
         self.polls = 0
         self.outages = 0
         self.woken_by: list[str] = []
-        self.alarm = FakeAlarm()
+        self.alarm = FakeSignal()
         self.room = asyncio.Event()
         self.room.set()
         fake: Any = self  # stands for the other stages

@@ -177,7 +177,7 @@ def test_the_window_follows_the_pace_and_gives_back_from_the_end(finished, ready
     lane = _lane()
     lane.ready.extend(Wh(number) for number in range(ready))
     lane.finished_count = finished
-    given_back = list(lane.fit_window(1.0))
+    given_back = list(lane.fit_window(1.0, most_finished=10_000))
     assert WINDOW_MIN <= lane.window <= WINDOW_MAX
     assert lane.window == min(WINDOW_MAX, max(WINDOW_MIN, 2 * finished))
     assert list(lane.ready) == [str(number) for number in range(min(ready, lane.window))]
@@ -189,13 +189,26 @@ def test_the_window_follows_the_pace_and_gives_back_from_the_end(finished, ready
 def test_a_lane_that_ran_dry_gets_its_whole_window_back(starved):
     lane = _lane()
     lane.ready.extend(map(Wh, "abc"))
-    list(lane.fit_window(1.0))
+    list(lane.fit_window(1.0, most_finished=0))
     assert lane.window == WINDOW_MIN
     assert lane.slow
     lane.starved = starved
     lane.finished_count = 50
-    list(lane.fit_window(1.0))
+    list(lane.fit_window(1.0, most_finished=1_000))
     assert lane.window == (WINDOW_MAX if starved else 100)
+
+
+@pytest.mark.parametrize(
+    ("finished", "most_finished", "slow"),
+    [(50, 50, False), (50, 100, False), (50, 101, True), (19, 19, True), (999, 2_000, True)],
+)
+def test_a_lane_is_slow_compared_with_the_fastest_only(finished, most_finished, slow):
+    lane = _lane()
+    lane.ready.extend(map(Wh, "x" * 1_800))
+    lane.finished_count = finished
+    given_back = list(lane.fit_window(1.0, most_finished))
+    assert lane.slow is slow
+    assert bool(given_back) is (slow and lane.window < 1_800)
 
 
 def test_what_was_turned_away_is_wanted_once_it_is_due_and_there_is_room():

@@ -7,68 +7,13 @@ import pytest
 
 from dispatcher.core.model import DeliveryState, Outcome, Trigger
 from dispatcher.delivery.loader import ARRIVALS_APART_SECONDS, Loader
-from dispatcher.store.deliveries import LoadedRow, RequestRow, WindowRow
+from dispatcher.store.deliveries import LoadedRow
 from tests.support.clock import ManualClock
-from tests.support.deliveries import AT, DAY, NoLateBodies, make_endpoint
+from tests.support.deliveries import NoLateBodies, make_endpoint
 from tests.support.stages import Stages
+from tests.support.stores import FakeDeliveries
 
 HORIZON = 600.0
-
-
-class FakeStore:
-    """Open deliveries by id: when each is due by the clock, and at which attempt."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-        self.open: dict[str, tuple[float, int]] = {}
-        self.asked: list[Any] = []
-        self.wanted: list[tuple[str, str]] = []
-        self.forgotten: list[Any] = []
-        self.answered: set[str] = set()
-
-    def put(self, name: str, due_in: float = 0.0, attempt_count: int = 0) -> None:
-        self.open[name] = (self._clock.monotonic() + due_in, attempt_count)
-
-    def _due_in(self, name: str) -> float:
-        return self.open[name][0] - self._clock.monotonic()
-
-    async def window(
-        self, endpoint_ids: Any, rows_max: int, horizon_seconds: float
-    ) -> list[WindowRow]:
-        assert list(endpoint_ids) == ["ep"]
-        self.asked.append("window")
-        names = sorted(
-            (n for n in self.open if self._due_in(n) < horizon_seconds), key=self._due_in
-        )
-        return [WindowRow(n, "ep", self._due_in(n)) for n in names[:rows_max]]  # type: ignore[arg-type]  # NewTypes
-
-    async def arrivals(
-        self, endpoint_ids: Any, rows_max: int, back_seconds: float
-    ) -> list[WindowRow]:
-        self.asked.append(("arrivals", back_seconds))
-        names = [n for n in self.open if -back_seconds <= self._due_in(n) <= 0]
-        return [WindowRow(n, endpoint_ids[0], self._due_in(n)) for n in names[:rows_max]]  # type: ignore[arg-type]  # NewTypes
-
-    async def load(self, ids: Any) -> list[LoadedRow]:
-        self.asked.append(("load", list(ids)))
-        rows: list[Any] = [
-            LoadedRow(i, DAY, f"evt-{i}", "a.b", "ep", self.open[i][1], self.open[i][1],  # type: ignore[arg-type]  # NewTypes
-                      "retrying" if self.open[i][1] else "pending", b"{}", AT, None, self._due_in(i))
-            for i in reversed(list(ids)) if i in self.open
-        ]  # fmt: skip
-        return rows
-
-    async def requests(self, shards: Any, rows_max: int, in_flight: Any) -> list[RequestRow]:
-        del shards, rows_max
-        rows: list[Any] = [
-            RequestRow(kind, name, DAY, f"evt-{name}", "a.b", "ep", 1, 1,  # type: ignore[arg-type]  # NewTypes
-                       "retrying", None, b"{}", AT, None, name in self.answered)
-            for kind, name in self.wanted if name not in in_flight
-        ]  # fmt: skip
-        return rows
-
-    async def forget_requests(self, requests: Any) -> None:
-        self.forgotten += requests
 
 
 class Made(Stages):
@@ -76,13 +21,12 @@ class Made(Stages):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
-        store: Any = FakeStore(self.clock)
-        self.store: FakeStore = store
+        self.store = FakeDeliveries(self.clock)
         self.late: list[float] = []
         metrics: Any = SimpleNamespace(retry_lateness=SimpleNamespace(observe=self.late.append))
         shards: Any = SimpleNamespace(held=lambda: {1: 1})
         self.loader = Loader(
-            store,
+            self.store,
             self.inventory,
             self.queue,
             self.timer,
@@ -209,7 +153,7 @@ async def test_arrivals_of_other_replicas_are_sent_and_looked_for_without_a_gap(
     made.clock.advance(100.0)
     made.queue.add_arrivals()
     await made.work()
-    back = [asked[1] for asked in made.store.asked if asked[0] == "arrivals"]
+    back = [call[1] for call in made.store.calls if call[0] == "arrivals"]
     assert back[-1] >= 130.0
 
 
@@ -234,7 +178,7 @@ async def test_a_lane_with_plenty_comes_to_its_arrivals_later(made):
     made.store.put("theirs", -0.5)
     made.queue.add_arrivals()
     await made.work()
-    assert [asked[0] for asked in made.store.asked].count("arrivals") == 0
+    assert [call[0] for call in made.store.calls].count("arrivals") == 0
     assert made.lane().more_at == 0.0, "it is refilled when it runs low"
 
 
@@ -251,12 +195,12 @@ async def test_a_delivery_in_the_line_twice_is_offered_once():
 async def test_resend_is_sent_now_and_its_failure_keeps_the_retry(made):
     made.store.put("wh", 50.0, 1)
     await made.work()
-    made.store.wanted = [("resend", "wh")]
+    made.store.requested = [("resend", "wh")]
     made.queue.add_requests()
     assert await made.work() == ["wh"]
     assert made.started[-1].trigger is Trigger.MANUAL
     assert await made.work() == [], "one request, one attempt"
-    made.store.wanted = []
+    made.store.requested = []
     due = made.store.open["wh"][0]
     made.commit(made.running[-1], outcome=Outcome.HTTP_ERROR)
     assert await made.work() == []
@@ -266,7 +210,7 @@ async def test_resend_is_sent_now_and_its_failure_keeps_the_retry(made):
 
 async def test_a_request_that_an_attempt_in_flight_has_answered_is_forgotten(made):
     made.store.put("wh", 50.0, 1)
-    made.store.wanted = [("resend", "wh")]
+    made.store.requested = [("resend", "wh")]
     made.store.answered = {"wh"}
     made.queue.add_requests()
     assert await made.work() == []
@@ -276,7 +220,7 @@ async def test_a_request_that_an_attempt_in_flight_has_answered_is_forgotten(mad
 async def test_a_cancellation_takes_the_delivery_out_of_memory(made):
     made.store.put("wh", 50.0)
     await made.work()
-    made.store.wanted = [("cancel", "wh")]
+    made.store.requested = [("cancel", "wh")]
     made.queue.add_requests()
     await made.work()
     assert made.store.forgotten == [("wh", "cancel")]

@@ -19,7 +19,7 @@ from dispatcher.core.errors import ConfigurationError, InvalidRequestError, Secr
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.profile_parser import parse
 from dispatcher.core.sealing import Keyring
-from dispatcher.outbound.response_parser import AnswerReader
+from dispatcher.outbound.response_parser import ResponseReader
 
 TOKENS = st.sampled_from(
     [
@@ -35,7 +35,7 @@ ANSWER = st.lists(st.one_of(TOKENS, st.binary(max_size=40)), max_size=60).map(b"
 
 @given(ANSWER, st.integers(1, 400))
 def test_whatever_a_receiver_sends_is_read_within_bounds(answer: bytes, piece_bytes: int):
-    reader = AnswerReader()
+    reader = ResponseReader()
     for start in range(0, len(answer), piece_bytes):
         if reader.feed(answer[start : start + piece_bytes]):
             break

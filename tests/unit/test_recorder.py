@@ -5,79 +5,18 @@ from typing import Any
 
 import pytest
 
-from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.model import DeliveryState, Outcome, Reason, Trigger
+from dispatcher.core.model import DeliveryId, DeliveryState, Outcome, Reason, Trigger
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
-from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder
+from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder, rows_worth_a_commit
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import ABSENT, READY, Delivery, Entry
 from dispatcher.runtime import probe
-from dispatcher.store.deliveries import Recorded
-from dispatcher.store.routing import Health
+from dispatcher.store.endpoints import Health
 from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_endpoint, make_lane, make_result
-
-
-class FakeStore:
-    """Notes every batch; can be away, or refuse one delivery for its contents."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-        self.tokens: list[dict[int, int]] = []
-        self.outages = 0
-        self.poison = ""
-        self.fenced: frozenset[Any] = frozenset()
-        self.late: frozenset[Any] = frozenset()
-        self.settled_requests: list[Any] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.errors: list[Any] = []
-        self.refuse_all = False
-        self.disabled: list[Any] = []
-        self.failures: list[Any] = []
-        self.cleared: list[Any] = []
-        self.fails: set[Any] = set()
-        self.health: list[Health] = []
-        self.raised: list[str] = []
-
-    async def record(self, moves: Any, attempts: Any, tokens: dict[int, int]) -> Recorded:
-        await self.gate.wait()
-        names = [move.delivery_id for move in moves]
-        assert [attempt.delivery_id for attempt in attempts] == names
-        if self.outages:
-            self.outages -= 1
-            raise StoreUnavailableError("away")
-        if self.poison in names and (self.refuse_all or not attempts[-1].error):
-            raise ValueError("refused")
-        self.errors += [one.error for one in attempts if one.delivery_id == self.poison]
-        self.batches.append(names)
-        self.tokens.append(tokens)
-        return Recorded(self.fenced & set(names), self.late & set(names))
-
-    async def settle_requests(self, attempts: Any) -> None:
-        self.settled_requests += attempts
-
-    async def disable(self, endpoint_id: Any, reason: str, *, raises_event: bool) -> bool:
-        self.disabled.append((endpoint_id, reason))
-        self.raised += ["disabled"] if raises_event else []
-        return True
-
-    async def warn(self, endpoint_id: Any, percent: int) -> bool:
-        del endpoint_id
-        self.raised.append(f"failing {percent}")
-        return True
-
-    async def count_failures(self, failures: Any) -> list[Health]:
-        self.failures += failures
-        return self.health
-
-    async def clear_failures(self, endpoint_ids: Any) -> None:
-        self.cleared += endpoint_ids
-
-    async def failing(self) -> set[Any]:
-        return self.fails
+from tests.support.stores import FakeDeliveries, FakeEndpoints
 
 
 class Made:
@@ -90,8 +29,8 @@ class Made:
         unrecorded_max: int = 1_000,
         flush_seconds: float = 0.001,
     ) -> None:
-        store: Any = FakeStore()
-        self.store: FakeStore = store
+        self.store = FakeDeliveries(ManualClock())
+        self.endpoints = FakeEndpoints()
         self.told: list[str] = []
         self.fenced: list[str] = []
         self.lane = make_lane()
@@ -100,8 +39,8 @@ class Made:
         reporting: Any = self
         self.tokens: dict[int, int] = {}
         self.recorder = Recorder(
-            store,
-            EndpointHealth(store, self, failing_seconds_max=100.0, failed_attempts_min=3),
+            self.store,
+            EndpointHealth(self.endpoints, self, failing_seconds_max=100.0, failed_attempts_min=3),
             self.inventory,
             RetryTimer(
                 self.inventory, queue, clock=ManualClock(), horizon_seconds=60.0, timers_max=9
@@ -177,7 +116,7 @@ async def test_refused_row_is_found_and_recorded_without_the_response():
     made.add(*names)
     await made.run()
     assert [name for batch in made.store.batches for name in batch] == names
-    assert made.store.errors == ["the receiver's response cannot be stored: ValueError"]
+    assert made.store.poison_errors == ["the receiver's response cannot be stored: ValueError"]
     assert made.told == names
     assert made.fenced == []
 
@@ -229,21 +168,28 @@ async def test_recorder_full_counts_in_flight_and_permits_no_attempt():
     assert made.told == ["wh1", "wh2", "wh3", "wh4"]
 
 
-async def test_a_batch_is_half_of_the_bound_less_what_is_in_flight():
+async def test_the_first_batch_is_the_bound_less_what_is_in_flight():
     made = Made(unrecorded_max=40, flush_seconds=60.0)
     in_flight = [made.start(f"flying{number}") for number in range(12)]
     task = asyncio.get_running_loop().create_task(made.recorder.run())
-    made.add(*(f"wh{number}" for number in range(13)))
+    made.add(*(f"wh{number}" for number in range(27)))
     for _ in range(20):  # turns of the loop, in which a flush would begin
         await asyncio.sleep(0)
     assert made.store.batches == []
     with probe.listen() as heard:
-        made.add("wh13")
+        made.add("wh27")
         await heard.wait("recorder.flushed")
-    assert [len(batch) for batch in made.store.batches] == [(40 - len(in_flight)) // 2]
+    assert [len(batch) for batch in made.store.batches] == [40 - len(in_flight)]
     made.recorder.stop()
     async with asyncio.timeout(5):
         await task
+
+
+@pytest.mark.parametrize(
+    ("during_commit", "rows"), [(0.0, 236.0), (40.0, 176.0), (78.7, 118.0), (1_000.0, 118.0)]
+)
+def test_a_batch_leaves_room_for_what_is_sent_during_its_commit(during_commit, rows):
+    assert rows_worth_a_commit(236, during_commit) == pytest.approx(rows, abs=0.1)
 
 
 async def test_results_under_two_tokens_of_one_shard_are_recorded_apart():
@@ -258,7 +204,7 @@ async def test_results_under_two_tokens_of_one_shard_are_recorded_apart():
 
 async def test_fenced_results_are_passed_on_as_such_and_disable_nobody():
     made = Made()
-    made.store.fenced = frozenset({"wh1"})
+    made.store.fenced = frozenset({DeliveryId("wh1")})
     made.add(
         "wh1",
         outcome=Outcome.GONE,
@@ -268,7 +214,7 @@ async def test_fenced_results_are_passed_on_as_such_and_disable_nobody():
     )
     await made.run()
     assert made.fenced == ["wh1"]
-    assert made.store.disabled == []
+    assert made.endpoints.disabled == []
 
 
 async def test_gone_disables_the_endpoint():
@@ -281,7 +227,7 @@ async def test_gone_disables_the_endpoint():
         disables_endpoint=True,
     )
     await made.run()
-    assert made.store.disabled == [("ep", Reason.GONE)]
+    assert made.endpoints.disabled == [("ep", Reason.GONE)]
 
 
 @pytest.mark.parametrize(
@@ -289,10 +235,10 @@ async def test_gone_disables_the_endpoint():
 )
 async def test_failing_too_long_and_too_often_disables(seconds, count, is_disabled):
     made = Made()
-    made.store.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
+    made.endpoints.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
     made.add("wh1", outcome=Outcome.TIMEOUT)
     await made.run()
-    assert bool(made.store.disabled) is is_disabled
+    assert bool(made.endpoints.disabled) is is_disabled
 
 
 @pytest.mark.parametrize(
@@ -308,22 +254,22 @@ async def test_failing_too_long_and_too_often_disables(seconds, count, is_disabl
 )
 async def test_each_threshold_of_the_time_of_failing_is_told_once(seconds, count, warned, raised):
     made = Made()
-    made.store.health = [Health("ep", seconds, count, warned)]  # type: ignore[arg-type]  # a NewType
+    made.endpoints.health = [Health("ep", seconds, count, warned)]  # type: ignore[arg-type]  # a NewType
     made.add("wh1", outcome=Outcome.TIMEOUT)
     await made.run()
-    assert made.store.raised == raised
+    assert made.endpoints.raised == raised
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(95.0, 9), (500.0, 9)])
 async def test_deliveries_of_operational_events_count_and_raise_none(seconds, count):
     made = Made()
-    made.store.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
+    made.endpoints.health = [Health("ep", seconds, count, 0)]  # type: ignore[arg-type]  # a NewType
     delivery = make_delivery("wh1")._replace(event_type="dispatcher.endpoint.failing")
     made.add_result(delivery, outcome=Outcome.TIMEOUT)
     await made.run()
-    assert len(made.store.failures) == 1
-    assert bool(made.store.disabled) is (seconds >= 100.0)
-    assert made.store.raised == []
+    assert len(made.endpoints.failures) == 1
+    assert bool(made.endpoints.disabled) is (seconds >= 100.0)
+    assert made.endpoints.raised == []
 
 
 async def test_failures_are_counted_by_endpoint_and_a_success_clears_them():
@@ -332,11 +278,11 @@ async def test_failures_are_counted_by_endpoint_and_a_success_clears_them():
     made.add("wh1", "wh2", outcome=Outcome.TIMEOUT, endpoint=one)
     made.add("wh3", outcome=Outcome.TIMEOUT, endpoint=two)
     await made.run()
-    assert [(f[0], f[2]) for f in made.store.failures] == [("one", 2), ("two", 1)]
-    assert made.store.cleared == []
+    assert [(f[0], f[2]) for f in made.endpoints.failures] == [("one", 2), ("two", 1)]
+    assert made.endpoints.cleared == []
     made.add("wh4", endpoint=one)
     await made.run()
-    assert made.store.cleared == ["one"]
+    assert made.endpoints.cleared == ["one"]
 
 
 async def test_a_success_clears_failures_that_another_replica_counted():
@@ -344,15 +290,15 @@ async def test_a_success_clears_failures_that_another_replica_counted():
     made = Made()
     made.add("wh1")
     await made.run()
-    assert made.store.cleared == []
-    made.store.fails = {made.lane.endpoint.id}
+    assert made.endpoints.cleared == []
+    made.endpoints.fails = {made.lane.endpoint.id}
     made.tokens = {1: 2}
     made.add("wh2")
     await made.run()
-    assert made.store.cleared == [made.lane.endpoint.id]
+    assert made.endpoints.cleared == [made.lane.endpoint.id]
     made.add("wh3")
     await made.run()
-    assert made.store.cleared == [made.lane.endpoint.id], "once"
+    assert made.endpoints.cleared == [made.lane.endpoint.id], "once"
 
 
 async def test_only_resends_settle_requests():

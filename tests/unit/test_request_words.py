@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from dispatcher.admin.api.routes import inputs_of
-from dispatcher.admin.api.table import ROUTES
+from dispatcher.admin.api.route import inputs_of
+from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import NewEventFields
 from dispatcher.admin.resources.fields import NOW, problems_of

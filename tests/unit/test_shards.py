@@ -9,50 +9,8 @@ import pytest
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.delivery.shards import Replica, Shards
 from dispatcher.runtime import probe
-from dispatcher.store.leases import Renewal
 from tests.support.clock import ManualClock
-
-
-class FakeLeases:
-    """The replica's rows, in memory; the tests say how many others there are."""
-
-    def __init__(self) -> None:
-        self.others = 0
-        self.mine: dict[int, int] = {}
-        self.others_shards: set[int] = set()
-        self.buried = False
-
-    async def namesakes(self, name: str, incarnation: str) -> list[Any]:
-        del name, incarnation
-        return []
-
-    async def join(self, *given: Any) -> None:
-        """Makes nothing known."""
-
-    async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
-        del incarnation, lease_seconds
-        if self.buried:
-            return None
-        return Renewal(
-            self.others, dict(self.mine), SHARDS_COUNT - len(self.mine) - len(self.others_shards)
-        )
-
-    async def take(self, incarnation: str, shards_max: int) -> dict[int, int]:
-        del incarnation
-        free = [
-            s for s in range(SHARDS_COUNT) if s not in self.mine and s not in self.others_shards
-        ][:shards_max]
-        taken = dict.fromkeys(free, 1)
-        self.mine |= taken
-        return taken
-
-    async def release(self, incarnation: str, shards: list[int]) -> None:
-        del incarnation
-        for shard in shards:
-            self.mine.pop(shard, None)
-
-    async def leave(self, incarnation: str) -> None:
-        del incarnation
+from tests.support.stores import FakeLeases
 
 
 @pytest.fixture
@@ -79,11 +37,10 @@ class Told:
 @pytest.fixture
 def made(clock: ManualClock) -> tuple[Shards, FakeLeases, Told]:
     told, leases = Told(), FakeLeases()
-    fake: Any = leases
     inventory: Any = told
     metrics: Any = told
     shards: Shards = Shards(
-        fake,
+        leases,
         inventory,
         Replica("me", "me", "1"),
         metrics=metrics,
@@ -139,7 +96,7 @@ async def test_a_takeover_is_counted_and_followed(made):
 async def test_a_buried_incarnation_stops_sending_and_joins_again(made):
     shards, leases, told = made
     await shards._renew()
-    leases.buried = True
+    leases.expired = True
     assert not await shards._renew()
     assert shards.held() == {}
     assert told.lost == [SHARDS_COUNT]

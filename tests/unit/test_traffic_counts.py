@@ -1,13 +1,12 @@
 """Traffic counts: what they add up, what it keeps while Postgres is away, and what it publishes when."""
 
 import sys
-from collections.abc import Mapping, Sequence
 
 import pytest
 
 from dispatcher.core import histogram
 from dispatcher.core.breaker import BreakerState
-from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import SHARE_SECONDS
 from dispatcher.core.model import DeliveryState, EndpointId, Outcome
 from dispatcher.delivery.reporting import traffic_counts as module
@@ -17,48 +16,14 @@ from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_endpoint, make_result
-
-
-class Store:
-    """Remembers what it is told; `away` makes it fail."""
-
-    def __init__(self) -> None:
-        self.away = self.refuses = False
-        self.added: list[TrafficRow] = []
-        self.breakers: list[list[BreakerRow]] = []
-        self.figures: list[Mapping[str, object]] = []
-        self.tested: list[EndpointId] = []
-        self.recent: list[list[RecentRow]] = []
-
-    async def add(self, rows: Sequence[TrafficRow]) -> None:
-        if self.away:
-            raise StoreUnavailableError("away")
-        if self.refuses:
-            raise BatchRefusedError("no")
-        self.added += rows
-
-    async def add_recent(self, rows: Sequence[RecentRow]) -> None:
-        self.recent.append(list(rows))
-
-    async def publish_breakers(self, incarnation: str, rows: Sequence[BreakerRow]) -> None:
-        assert incarnation == "one"
-        self.breakers.append(list(rows))
-
-    async def take_tested(self, incarnation: str) -> list[EndpointId]:
-        assert incarnation == "one"
-        tested, self.tested = self.tested, []
-        return tested
-
-    async def publish_figures(self, incarnation: str, figures: Mapping[str, object]) -> None:
-        assert incarnation == "one"
-        self.figures.append(figures)
+from tests.support.stores import FakeStatistics
 
 
 class World:
     """A traffic with everything around it in the test's hand."""
 
     def __init__(self) -> None:
-        self.store, self.clock = Store(), ManualClock()
+        self.store, self.clock = FakeStatistics("one"), ManualClock()
         self.breakers: OpenBreakers = {}
         self.figures: dict[str, object] = {"lanes_count": 1}
         self.tested: list[EndpointId] = []
@@ -140,12 +105,12 @@ async def test_nothing_counted_is_nothing_asked(world: World) -> None:
 
 async def test_counts_are_kept_while_postgres_is_away(world: World) -> None:
     world.attempt("a")
-    world.store.away = True
+    world.store.is_away = True
     with pytest.raises(StoreUnavailableError):
         await world.traffic.flush()
     world.attempt("a")
     world.attempt("b")
-    world.store.away = False
+    world.store.is_away = False
     await world.traffic.flush()
     assert world.subject("a").ok_count == 2
     assert world.subject("b").ok_count == 1

@@ -1,26 +1,26 @@
 """Tokens and the audit log over HTTP, for admins."""
 
-from dispatcher.admin.api.routes import Answer, Call
+from dispatcher.admin.api.route import ApiResponse, Call
 from dispatcher.admin.resources.audit import AuditQuery
 from dispatcher.admin.resources.token import NewToken, TokensQuery
 
 
-async def list_tokens(call: Call, query: TokensQuery) -> Answer:
+async def list_tokens(call: Call, query: TokensQuery) -> ApiResponse:
     """List tokens, newest first, revoked and expired ones included."""
-    return Answer(await call.operations.tokens.page(call.actor, query))
+    return ApiResponse(await call.operations.tokens.page(call.actor, query))
 
 
-async def create_token(call: Call, fields: NewToken) -> Answer:
+async def create_token(call: Call, fields: NewToken) -> ApiResponse:
     """Create a token; only this response holds its text."""
-    return Answer(await call.operations.tokens.create(call.actor, fields))
+    return ApiResponse(await call.operations.tokens.create(call.actor, fields))
 
 
-async def revoke_token(call: Call) -> Answer:
+async def revoke_token(call: Call) -> ApiResponse:
     """Revoke a token; sessions that were opened with it end too."""
     await call.operations.tokens.revoke(call.actor, call.id)
-    return Answer(None)
+    return ApiResponse(None)
 
 
-async def list_audit(call: Call, query: AuditQuery) -> Answer:
+async def list_audit(call: Call, query: AuditQuery) -> ApiResponse:
     """List what people and programs did, newest first."""
-    return Answer(await call.operations.audit.page(call.actor, query))
+    return ApiResponse(await call.operations.audit.page(call.actor, query))

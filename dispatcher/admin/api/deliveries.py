@@ -1,34 +1,34 @@
 """Deliveries over HTTP: list, show with attempts, resend, cancel."""
 
-from dispatcher.admin.api.routes import Answer, Call
+from dispatcher.admin.api.route import ApiResponse, Call
 from dispatcher.admin.resources.delivery import DeliveriesQuery, Resend
 
 
-async def list_deliveries(call: Call, query: DeliveriesQuery) -> Answer:
+async def list_deliveries(call: Call, query: DeliveriesQuery) -> ApiResponse:
     """List deliveries, newest first, without their attempts."""
-    return Answer(await call.operations.deliveries.page(call.actor, query))
+    return ApiResponse(await call.operations.deliveries.page(call.actor, query))
 
 
-async def show_delivery(call: Call) -> Answer:
+async def show_delivery(call: Call) -> ApiResponse:
     """Show a delivery with its attempts."""
-    return Answer(await call.operations.deliveries.show(call.actor, call.id))
+    return ApiResponse(await call.operations.deliveries.show(call.actor, call.id))
 
 
-async def resend_delivery(call: Call) -> Answer:
+async def resend_delivery(call: Call) -> ApiResponse:
     """Ask for one more attempt of a delivery.
 
     A success makes it succeeded; a failure changes nothing and starts no schedule. One that waits is
     sent now and keeps its place in the schedule.
     """
-    return Answer(await call.operations.deliveries.resend(call.actor, call.id))
+    return ApiResponse(await call.operations.deliveries.resend(call.actor, call.id))
 
 
-async def cancel_delivery(call: Call) -> Answer:
+async def cancel_delivery(call: Call) -> ApiResponse:
     """End a delivery that waits; it can be resent later."""
-    return Answer(await call.operations.deliveries.cancel(call.actor, call.id))
+    return ApiResponse(await call.operations.deliveries.cancel(call.actor, call.id))
 
 
-async def resend_deliveries(call: Call, fields: Resend) -> Answer:
+async def resend_deliveries(call: Call, fields: Resend) -> ApiResponse:
     """Ask for one more attempt of each delivery of a filter.
 
     `dry_run` only counts. One call takes at most `limit` deliveries; if `capped` is true, continue with
@@ -37,4 +37,4 @@ async def resend_deliveries(call: Call, fields: Resend) -> Answer:
     resent = await call.operations.deliveries.resend_matching(
         call.actor, fields.query(), dry_run=fields.dry_run
     )
-    return Answer(resent, 200 if fields.dry_run else 202)
+    return ApiResponse(resent, 200 if fields.dry_run else 202)

@@ -22,7 +22,7 @@ CACHE: Final = "no-cache"
 
 
 def add_docs(app: web.Application) -> None:
-    """Adds the description's routes."""
+    """Add the routes of the description."""
     document = openapi()
     _add(app, "/openapi.json", write_json(document), "application/json")
     _add(app, "/docs", _page(document).encode(), "text/html")
@@ -58,7 +58,7 @@ def _page(document: dict[str, Any]) -> str:
 
 
 def _groups(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Returns the operations by tag, with their path and method."""
+    """Return the operations by tag, with their path and method."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -69,7 +69,7 @@ def _groups(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """Returns a schema in a few words: what it is, and its bounds."""
+    """Return a schema in a few words: what it is, and its bounds."""
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[1]
     if "anyOf" in schema:

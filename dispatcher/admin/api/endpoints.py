@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ValidationError
 
-from dispatcher.admin.api.routes import PREFIX, Answer, Call
+from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
 from dispatcher.admin.resources.endpoint import (
     Endpoint,
     EndpointChange,
@@ -23,49 +23,50 @@ from dispatcher.core.problems import Problem, problem
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-async def list_endpoints(call: Call, query: EndpointsQuery) -> Answer:
+async def list_endpoints(call: Call, query: EndpointsQuery) -> ApiResponse:
     """List endpoints, newest first."""
-    return Answer(await call.operations.endpoints.page(call.actor, query))
+    return ApiResponse(await call.operations.endpoints.page(call.actor, query))
 
 
-async def create_endpoint(call: Call, fields: Annotated[Mapping[str, Any], NewEndpoint]) -> Answer:
+async def create_endpoint(
+    call: Call, fields: Annotated[Mapping[str, Any], NewEndpoint]
+) -> ApiResponse:
     """Create an endpoint.
 
     Only this response holds its whole secret. A name is unique in its tenant, so creating an endpoint
     twice is safe: the second call is rejected with 409.
     """
-    made = await call.operations.endpoints.create(call.actor, fields)
+    endpoints = call.operations.endpoints
+    made = await endpoints.create(call.actor, endpoints.read_new(call.actor, fields))
     return _versioned(made, {"Location": f"{PREFIX}/endpoints/{made.id}"})
 
 
-async def show_endpoint(call: Call) -> Answer:
+async def show_endpoint(call: Call) -> ApiResponse:
     """Show an endpoint.
 
     The ETag is its version, for If-Match and If-None-Match.
     """
     found = await call.operations.endpoints.show(call.actor, call.id)
     if found.etag in _tags(call.request.headers.get("If-None-Match", ""), weak=True):
-        return Answer(None, 304, {"ETag": found.etag})
+        return ApiResponse(None, 304, {"ETag": found.etag})
     return _versioned(found)
 
 
 async def change_endpoint(
     call: Call, fields: Annotated[Mapping[str, Any], EndpointChange]
-) -> Answer:
+) -> ApiResponse:
     """Change an endpoint.
 
     An omitted field keeps its value. With If-Match the change is rejected (412) if the endpoint was
     changed meanwhile. The profile and the tenant never change (409); the secret is changed by
     rotating it.
     """
-    return _versioned(
-        await call.operations.endpoints.update(
-            call.actor, call.id, fields, if_match=await _wanted_version(call)
-        )
-    )
+    endpoints, version = call.operations.endpoints, await _wanted_version(call)
+    change = await endpoints.read_change(call.actor, call.id, fields)
+    return _versioned(await endpoints.update(call.actor, call.id, change, if_match=version))
 
 
-async def delete_endpoint(call: Call) -> Answer:
+async def delete_endpoint(call: Call) -> ApiResponse:
     """Delete an endpoint.
 
     Its waiting deliveries are cancelled, its secret is destroyed, its history is kept.
@@ -73,10 +74,10 @@ async def delete_endpoint(call: Call) -> Answer:
     await call.operations.endpoints.delete(
         call.actor, call.id, if_match=await _wanted_version(call)
     )
-    return Answer(None)
+    return ApiResponse(None)
 
 
-async def pause_endpoint(call: Call) -> Answer:
+async def pause_endpoint(call: Call) -> ApiResponse:
     """Pause an endpoint.
 
     Its deliveries wait until it is resumed, for `delivery.hold_days` at most.
@@ -84,7 +85,7 @@ async def pause_endpoint(call: Call) -> Answer:
     return _versioned(await call.operations.endpoints.pause(call.actor, call.id))
 
 
-async def resume_endpoint(call: Call) -> Answer:
+async def resume_endpoint(call: Call) -> ApiResponse:
     """Resume a paused or disabled endpoint.
 
     Its waiting deliveries are sent, oldest first.
@@ -94,7 +95,7 @@ async def resume_endpoint(call: Call) -> Answer:
 
 async def rotate_secret(
     call: Call, fields: Annotated[Mapping[str, Any], NewSecret] = _NOTHING
-) -> Answer:
+) -> ApiResponse:
     """Rotate an endpoint's secret.
 
     The response holds the new secret, whole. Under `standard` and `stripe` requests are signed with both
@@ -112,7 +113,7 @@ async def rotate_secret(
         if problems:
             raise InvalidRequestError(problems)
         return _versioned(await rotation.activate_staged(call.actor, call.id))
-    return Answer(
+    return ApiResponse(
         await rotation.rotate(
             call.actor,
             call.id,
@@ -134,19 +135,19 @@ def _read_new_secret(fields: Mapping[str, Any]) -> tuple[NewSecret, list[Problem
         return NewSecret.model_validate(right), problems_of(error)
 
 
-async def reveal_secret(call: Call) -> Answer:
+async def reveal_secret(call: Call) -> ApiResponse:
     """Show an endpoint's secret, whole; the audit log records it."""
-    return Answer(await call.operations.rotation.reveal(call.actor, call.id))
+    return ApiResponse(await call.operations.rotation.reveal(call.actor, call.id))
 
 
-async def send_test(call: Call, fields: NewTest = NewTest()) -> Answer:  # noqa: B008 -- frozen
+async def send_test(call: Call, fields: NewTest = NewTest()) -> ApiResponse:  # noqa: B008 -- frozen
     """Send a test event.
 
     One attempt, at once, whatever the endpoint subscribes to and whether it is paused or disabled.
     The response is 200 with the attempt, whatever its outcome.
     """
-    return Answer(
-        await call.operations.trial.send(
+    return ApiResponse(
+        await call.operations.test_events.send(
             call.actor,
             call.id,
             event_type=fields.event_type,
@@ -155,12 +156,12 @@ async def send_test(call: Call, fields: NewTest = NewTest()) -> Answer:  # noqa:
     )
 
 
-def _versioned(endpoint: Endpoint, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(endpoint, headers={"ETag": endpoint.etag, **(headers or {})})
+def _versioned(endpoint: Endpoint, headers: Mapping[str, str] | None = None) -> ApiResponse:
+    return ApiResponse(endpoint, headers={"ETag": endpoint.etag, **(headers or {})})
 
 
 async def _wanted_version(call: Call) -> str | None:
-    """Returns the version that a change is for, None where any will do (RFC 9110, 13.1.1).
+    """Return the version that a change is for, None where any will do (RFC 9110, 13.1.1).
 
     Of several tags one has to be the present one; weak tags never match.
     """
@@ -177,7 +178,7 @@ async def _wanted_version(call: Call) -> str | None:
 
 
 def _tags(header: str, *, weak: bool) -> list[str]:
-    """Returns the entity tags of a list; with `weak` their marks are left off."""
+    """Return the entity tags of a list; with `weak` their marks are left off."""
     tags = [tag.strip() for tag in header.split(",")]
     if weak:
         tags = [tag.removeprefix("W/") for tag in tags]

@@ -1,18 +1,18 @@
 """Events over HTTP: published by producers outside the database, listed, shown, explained; the catalogue."""
 
-from dispatcher.admin.api.routes import PREFIX, Answer, Call
+from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
 from dispatcher.admin.operations.events import NewEvent
 from dispatcher.admin.resources.event import (
     EventsQuery,
     EventType,
     EventTypePage,
+    LocalizedText,
     NewEventFields,
-    Words,
 )
 from dispatcher.admin.resources.serialization import JsonText
 
 
-async def list_event_types(call: Call) -> Answer:
+async def list_event_types(call: Call) -> ApiResponse:
     """List the event types of the catalogue.
 
     A type that is not in it is accepted and delivered all the same.
@@ -22,23 +22,23 @@ async def list_event_types(call: Call) -> Answer:
         EventType(
             name=one.name,
             group=one.group,
-            group_title=Words(**catalogue.groups[one.group].title._asdict()),
-            title=Words(**one.title._asdict()),
-            description=Words(**one.description._asdict()),
+            group_title=LocalizedText(**catalogue.groups[one.group].title._asdict()),
+            title=LocalizedText(**one.title._asdict()),
+            description=LocalizedText(**one.description._asdict()),
             operational=one.operational,
             sample=JsonText(one.sample),
         )
         for one in catalogue.types.values()
     ]
-    return Answer(EventTypePage(items=items, next_cursor=None))
+    return ApiResponse(EventTypePage(items=items, next_cursor=None))
 
 
-async def list_events(call: Call, query: EventsQuery) -> Answer:
+async def list_events(call: Call, query: EventsQuery) -> ApiResponse:
     """List events, newest first, those that wait in the outbox included."""
-    return Answer(await call.operations.events.page(call.actor, query))
+    return ApiResponse(await call.operations.events.page(call.actor, query))
 
 
-async def publish_event(call: Call, fields: NewEventFields) -> Answer:
+async def publish_event(call: Call, fields: NewEventFields) -> ApiResponse:
     """Publish an event.
 
     For producers outside the database; `data` keeps its bytes: digits, order of names, spaces. With
@@ -58,22 +58,22 @@ async def publish_event(call: Call, fields: NewEventFields) -> Answer:
             traceparent=fields.traceparent,
         ),
     )
-    return Answer(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event.id}"})
+    return ApiResponse(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event.id}"})
 
 
-async def show_event(call: Call) -> Answer:
+async def show_event(call: Call) -> ApiResponse:
     """Show the newest event of an id with its deliveries."""
-    return Answer(await call.operations.events.show(call.actor, call.id))
+    return ApiResponse(await call.operations.events.show(call.actor, call.id))
 
 
-async def release_event(call: Call) -> Answer:
+async def release_event(call: Call) -> ApiResponse:
     """Return a quarantined event to the queue.
 
     It gets a new id if an earlier event has its id: the response has the event with the id that is used from then on.
     """
-    return Answer(await call.operations.events.release(call.actor, call.id))
+    return ApiResponse(await call.operations.events.release(call.actor, call.id))
 
 
-async def explain_event(call: Call) -> Answer:
+async def explain_event(call: Call) -> ApiResponse:
     """Explain why each endpoint did or did not get an event, and what happens next."""
-    return Answer(await call.operations.explanation.explain(call.actor, call.id))
+    return ApiResponse(await call.operations.explanation.explain(call.actor, call.id))

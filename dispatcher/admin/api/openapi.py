@@ -8,8 +8,8 @@ from pydantic.json_schema import JsonSchemaMode
 
 from dispatcher import __version__
 from dispatcher.admin.api import problems
-from dispatcher.admin.api.routes import Inputs, Route, inputs_of, words_of
-from dispatcher.admin.api.table import ROUTES
+from dispatcher.admin.api.route import Inputs, Route, description_of, inputs_of
+from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.resources.problem import Problem
 
 ALWAYS: Final = (401, 403, 429, 500, 503)
@@ -48,8 +48,8 @@ def openapi() -> dict[str, Any]:
     for route, given in inputs:
         if given.fields is not None:
             models[given.fields, "validation"] = None
-        if route.answer is not None:
-            models[route.answer, "serialization"] = None
+        if route.response is not None:
+            models[route.response, "serialization"] = None
     _, definitions = TypeAdapter.json_schemas(
         [(model, mode, TypeAdapter(model)) for model, mode in models],
         ref_template="#/components/schemas/{model}",
@@ -72,7 +72,7 @@ def openapi() -> dict[str, Any]:
 
 
 def _operation(route: Route, given: Inputs) -> dict[str, Any]:
-    summary, rest = words_of(route.handler)
+    summary, rest = description_of(route.handler)
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "tags": [_tag(route)],
@@ -140,11 +140,11 @@ def _responses(route: Route, given: Inputs) -> dict[str, Any]:
 
 
 def _success(route: Route, meaning: str) -> dict[str, Any]:
-    if route.answer is None:
+    if route.response is None:
         return {"description": meaning}
     return {
         "description": meaning,
-        "content": {"application/json": {"schema": _ref(route.answer)}},
+        "content": {"application/json": {"schema": _ref(route.response)}},
     }
 
 

@@ -1,8 +1,8 @@
 """The Webhooks console: pages over the same operations as the API and the command line.
 
-    browser ── session ──▶ site ──▶ a page ──▶ operations ──▶ Postgres
-                            │          │
-                     guard (CSP,    templates (escaped), messages in Thai or English
+    browser ── session ──▶ app ──▶ a page ──▶ operations ──▶ Postgres
+                           │          │
+                     csrf (CSP,     templates (escaped), messages in Thai or English
                      origin, token)
 
 Invariants:
@@ -21,6 +21,7 @@ from aiohttp import web
 
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import assets
+from dispatcher.admin.console.app import ConsoleApp
 from dispatcher.admin.console.pages import (
     administration,
     deliveries,
@@ -30,9 +31,8 @@ from dispatcher.admin.console.pages import (
     secrets,
     session,
     tail,
-    trial,
+    test_events,
 )
-from dispatcher.admin.console.site import Site
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 
@@ -41,14 +41,15 @@ __all__ = ["add_console"]
 
 def add_console(
     application: web.Application, operations: Operations, auth: Auth, settings: Settings
-) -> Site:
+) -> ConsoleApp:
     """Add the console's pages to the application."""
-    site = Site(operations, auth, settings)
+    console = ConsoleApp(operations, auth, settings)
     # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
-    for module in (session, overview, endpoints, trial, secrets, tail, deliveries, events, administration):  # fmt: skip
+    modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, events)
+    for module in (*modules, administration):
         for route in module.ROUTES:
-            site.add(application, route)
+            console.add(application, route)
     for asset in assets.load().values():
         application.router.add_get(asset.path, session.static)
-    application.middlewares.append(site.lost)
-    return site
+    application.middlewares.append(console.error_pages)
+    return console

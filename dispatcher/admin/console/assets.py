@@ -30,7 +30,7 @@ class Asset(NamedTuple):
 
 @cache
 def load() -> Mapping[str, Asset]:
-    """Returns the files by their plain names."""
+    """Return the files by their plain names."""
     found = {}
     for file in sorted(_FOLDER.iterdir()):
         if file.suffix in _TYPES:

@@ -1,7 +1,7 @@
 """Filters in the address of a page, read into queries; all problems are reported together.
 
 Times are typed in the viewer's zone, as browsers give them (`2026-05-29T21:32`). One search box finds
-by id, by label and by business key.
+by id, by label, by name and by text in the payload.
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.times import Zone
-from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.core.errors import InvalidRequestError
@@ -25,72 +25,72 @@ _TESTS: Final[Mapping[str | None, bool | None]] = {None: None, "yes": True, "no"
 
 
 def delivery_query(
-    visit: Visit, endpoint_id: str | None = None
+    context: Context, endpoint_id: str | None = None
 ) -> tuple[DeliveriesQuery, dict[str, str]]:
     """Return the query of the address, and its problems by field; with problems the query has no filter."""
-    values, problems = _values(visit)
-    values["endpoint_id"] = endpoint_id or visit.query("endpoint_id")
-    values["state"] = visit.query("state")
-    return _read(visit, DeliveriesQuery, values, problems)
+    values, problems = _values(context)
+    values["endpoint_id"] = endpoint_id or context.query("endpoint_id")
+    values["state"] = context.query("state")
+    return _read(context, DeliveriesQuery, values, problems)
 
 
-def delivery_id(visit: Visit) -> str | None:
+def delivery_id(context: Context) -> str | None:
     """Return the delivery whose id was searched for, so that its page is shown."""
-    text = visit.query("q") or ""
+    text = context.query("q") or ""
     return text if _DELIVERY_ID.fullmatch(text) else None
 
 
-def event_query(visit: Visit) -> tuple[EventsQuery, dict[str, str]]:
+def event_query(context: Context) -> tuple[EventsQuery, dict[str, str]]:
     """Return the query of a page of events, and its problems by field."""
-    values, problems = _values(visit)
-    return _read(visit, EventsQuery, values, problems)
+    values, problems = _values(context)
+    return _read(context, EventsQuery, values, problems)
 
 
-def _values(visit: Visit) -> tuple[dict[str, object], dict[str, str]]:
+def _values(context: Context) -> tuple[dict[str, object], dict[str, str]]:
     problems: dict[str, str] = {}
     values: dict[str, object] = {
-        "event_type": visit.query("event_type"),
-        "search": visit.query("q"),
-        "test": _test(visit, problems),
-        "since": read_time(visit, "since", problems),
-        "until": read_time(visit, "until", problems),
-        "cursor": visit.query("cursor"),
+        "event_type": context.query("event_type"),
+        "q": context.query("q"),
+        "test": _test(context, problems),
+        "since": read_time(context, "since", problems),
+        "until": read_time(context, "until", problems),
+        "cursor": context.query("cursor"),
     }
     return values, problems
 
 
 def _read(
-    visit: Visit, query: type[_Query], values: Mapping[str, object], problems: dict[str, str]
+    context: Context, query: type[_Query], values: Mapping[str, object], problems: dict[str, str]
 ) -> tuple[_Query, dict[str, str]]:
     if not problems:
         try:
             return query.of(**{k: v for k, v in values.items() if v is not None}), {}
         except InvalidRequestError as error:
-            problems = problems_by_field(visit, error.problems)
+            problems = problems_by_field(context, error.problems)
     return query(), problems
 
 
-def _test(visit: Visit, problems: dict[str, str]) -> bool | None:
-    text = visit.query("test")
+def _test(context: Context, problems: dict[str, str]) -> bool | None:
+    text = context.query("test")
     if text not in _TESTS:
-        problems["test"] = visit.text("filter.test_form")
+        problems["test"] = context.text("filter.test_form")
         return None
     return _TESTS[text]
 
 
-def read_time(visit: Visit, name: str, problems: dict[str, str]) -> datetime | None:
-    """Returns an instant that was typed in the viewer's zone; None where none was."""
-    text = visit.query(name)
+def read_time(context: Context, name: str, problems: dict[str, str]) -> datetime | None:
+    """Return an instant that was typed in the viewer's zone; None where none was."""
+    text = context.query(name)
     if text is None:
         return None
-    found = parse_time(text, visit.zone)
+    found = parse_time(text, context.zone)
     if found is None:
-        problems[name] = visit.text("filter.time_form")
+        problems[name] = context.text("filter.time_form")
     return found
 
 
 def parse_time(text: str, zone: Zone) -> datetime | None:
-    """Returns an instant; one without a zone is in the viewer's."""
+    """Return an instant; one without a zone is in the viewer's."""
     try:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo is not None else at.replace(tzinfo=zone.info)).astimezone(UTC)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from dispatcher.admin.console.visit import Visit
+from dispatcher.admin.console.context import Context
 from dispatcher.admin.resources.endpoint import (
     PROFILE_DEFAULT,
     Endpoint,
@@ -44,9 +44,9 @@ def controls_in(section: str, *, creates: bool) -> list[tuple[str, Control]]:
     ]
 
 
-def read_endpoint(visit: Visit, *, creates: bool) -> tuple[dict[str, Any], dict[str, str]]:
+def read_endpoint(context: Context, *, creates: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the fields of a form that was sent, and its problems by field."""
-    form, problems = visit.form, {}
+    form, problems = context.form, {}
     fields: dict[str, Any] = {}
     for name in _CHANGEABLE:
         kind = _CONTROLS[name].kind
@@ -55,9 +55,9 @@ def read_endpoint(visit: Visit, *, creates: bool) -> tuple[dict[str, Any], dict[
         try:
             fields[name] = _READERS[kind](form.get(name, "").strip())
         except UnreadableError as error:
-            problems[name] = visit.text(error.key.format(name=name), **error.values)
+            problems[name] = context.text(error.key.format(name=name), **error.values)
     types = [
-        *visit.lists.get("event_types", []),
+        *context.lists.get("event_types", []),
         *form.get("other_types", "").replace(",", " ").split(),
     ]
     fields["event_types"] = list(dict.fromkeys(types))
@@ -203,7 +203,7 @@ _WRITERS: Final[Mapping[ControlKind, Callable[[Any], str]]] = {
 }
 
 
-def problems_by_field(visit: Visit, problems: Sequence[Problem]) -> dict[str, str]:
+def problems_by_field(context: Context, problems: Sequence[Problem]) -> dict[str, str]:
     """Return the operations' problems by the form's field; several of one field are joined."""
     texts: dict[str, str] = {}
     for problem in problems:
@@ -211,7 +211,7 @@ def problems_by_field(visit: Visit, problems: Sequence[Problem]) -> dict[str, st
         if not dot:
             field, bracket, index = problem.field.partition("[")
             rest = bracket + index
-        text = visit.problem_text(problem)
+        text = context.problem_text(problem)
         text = f"{rest}: {text}" if rest else text
         texts[field] = f"{texts[field]}; {text}" if field in texts else text
     return texts

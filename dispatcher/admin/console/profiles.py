@@ -29,13 +29,13 @@ class ProfileFacts(NamedTuple):
 
 
 def in_order(profiles: Mapping[str, Profile]) -> list[Profile]:
-    """Returns the profiles as they are offered: the usual ones first, the others by name."""
+    """Return the profiles as they are offered: the usual ones first, the others by name."""
     first = [profiles[name] for name in _FIRST if name in profiles]
     return first + [one for name, one in sorted(profiles.items()) if name not in _FIRST]
 
 
 def facts(profile: Profile) -> ProfileFacts:
-    """Returns what a profile means."""
+    """Return what a profile means."""
     return ProfileFacts(
         name=profile.name,
         body=tuple(field.name for field in profile.fields),

@@ -1,10 +1,11 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.delivery_search import DeliverySearch
-from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of, delivery_with_attempts
 from dispatcher.admin.resources.delivery import (
@@ -20,22 +21,30 @@ from dispatcher.admin.resources.serialization import (
     cursor_scope,
     page_of,
     read_cursor,
+    time_text,
     write_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import Reason
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import history
+from dispatcher.store.attempts import load_attempts, read_last_attempts
 from dispatcher.store.audit import write_audit
-from dispatcher.store.bodies import body_can_be_made
-from dispatcher.store.columns import DeliveryDetail
+from dispatcher.store.bodies import body_can_be_made, load_body
+from dispatcher.store.delivery_details import DeliveryDetail, find_delivery
+from dispatcher.store.delivery_requests import (
+    cancel_delivery,
+    count_resendable,
+    request_resend,
+    request_resends,
+)
 
 RESEND_MAX: Final = 10_000
 """Deliveries that one call asks for: some minutes of work; a replay is for more."""
 RESEND_BATCH: Final = 500
 COUNT_BATCH: Final = 5_000
+SEARCH_SECONDS_MAX: Final = 30.0
 ALL_ENDPOINTS: Final = "*"
-"""Whose allowance a bulk resend of no certain endpoint counts against."""
+"""The key that limits bulk resends of no certain endpoint."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
@@ -45,8 +54,8 @@ class DeliveryOperations:
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
         self._profiles = deployment.profiles
-        self._search = DeliverySearch(deployment.profiles)
-        self._allowance = deployment.allowance
+        self._search = DeliverySearch(deployment)
+        self._send_limits = deployment.send_limits
 
     async def page(
         self,
@@ -61,6 +70,13 @@ class DeliveryOperations:
         """
         scope = cursor_scope("deliveries", actor.tenant, query.given())
         place = read_cursor(query.cursor, scope)
+        if query.q and query.q.strip():
+            found = await self._search.find(actor, query, place)
+            return DeliveryPage(
+                items=[delivery_of(row) for row in found.rows],
+                next_cursor=found.next_place and write_cursor(found.next_place, scope),
+                searched_back_to=time_text(found.searched_back_to),
+            )
         async with self._database.reading() as connection:
             rows = await self._search.rows(connection, actor, query, place, query.limit + 1)
         items, next_cursor = page_of(
@@ -75,10 +91,8 @@ class DeliveryOperations:
             NotFoundError: there is none of that id.
         """
         async with self._database.reading() as connection:
-            row = _found(
-                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
-            )
-            attempts = await history.load_attempts(connection, row)
+            row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
+            attempts = await load_attempts(connection, row)
         return delivery_with_attempts(row, attempts, bodies=actor.may(Role.OPERATOR))
 
     async def last_attempts(
@@ -89,7 +103,7 @@ class DeliveryOperations:
         if not keys:
             return {}
         async with self._database.reading() as connection:
-            rows = await history.read_last_attempts(connection, keys)
+            rows = await read_last_attempts(connection, keys)
         bodies = actor.may(Role.OPERATOR)
         return {name: attempt_of(row, bodies=bodies) for name, row in rows.items()}
 
@@ -102,20 +116,18 @@ class DeliveryOperations:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = _found(
-                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
-            )
+            row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
             if row.test:
-                raise ConflictError("a test event has one attempt; send another test event")
+                raise ConflictError(problem("id", "test_not_resendable"))
             if row.reason in _WITHOUT_A_BODY:
-                raise ConflictError(f"it has no body ({row.reason}), so there is nothing to send")
-            if await history.load_body(connection, row) is None:
+                raise ConflictError(problem("id", "delivery_without_body", reason=row.reason))
+            if await load_body(connection, row) is None:
                 if not await body_can_be_made(connection, row.id, row.day):
-                    raise ConflictError("its event's data was erased, so there is nothing to send")
+                    raise ConflictError(problem("id", "event_erased"))
                 self._require_profile(row)
-            self._allowance.take_send(actor.name, row.endpoint_id)
-            if not await history.ask_for_resend(connection, row, actor.name):
-                raise ConflictError("its endpoint is deleted, so there is nowhere to send it")
+            self._send_limits.take_send(actor.name, row.endpoint_id)
+            if not await request_resend(connection, row, actor.name):
+                raise ConflictError(problem("id", "endpoint_deleted"))
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
             await write_audit(connection, actor.name, row.tenant, "delivery.resend", row.id, detail)
         return delivery_of(row)
@@ -123,10 +135,7 @@ class DeliveryOperations:
     def _require_profile(self, row: DeliveryDetail) -> None:
         """Require the profile that the missing body of a delivery is made under."""
         if row.profile not in self._profiles:
-            raise ConflictError(
-                f"it has no body yet, because profile {row.profile!r} is not configured."
-                " Restore the profile's file; a waiting delivery is sent then"
-            )
+            raise ConflictError(problem("id", "profile_not_configured", profile=row.profile))
 
     async def resend_matching(
         self,
@@ -139,7 +148,8 @@ class DeliveryOperations:
         """Request one more attempt of each delivery of a filter, newest first; `dry_run` only counts them.
 
         Test events and deliveries without a body or an endpoint are left out. One call examines at
-        most `RESEND_MAX` deliveries from the filter's cursor on, and ignores its limit. Requests are
+        most `RESEND_MAX` deliveries from the filter's cursor on, and ignores its limit; a search in
+        payloads ends after `SEARCH_SECONDS_MAX`. Requests are
         committed in batches, and `progress` is called with the count so far; an interrupted call has
         requested those. The filter is audited once.
 
@@ -158,18 +168,20 @@ class DeliveryOperations:
             raise InvalidRequestError(problems)
         wanted = wanted.model_copy(update={"test": False})
         if not dry_run:
-            self._allowance.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
+            self._send_limits.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
         scope = cursor_scope("resend", actor.tenant, wanted.given())
         place = read_cursor(wanted.cursor, scope)
         count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH
+        deadline = asyncio.get_running_loop().time() + SEARCH_SECONDS_MAX
+        is_first = True
         while rows < RESEND_MAX:
+            batch, place = await self._batch(actor, wanted, place, batch_max)
             async with self._database.reading() as connection:
-                batch = await self._search.rows(connection, actor, wanted, place, batch_max)
                 fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
                 if dry_run:
-                    count += await history.count_resendable(connection, fit)
+                    count += await count_resendable(connection, fit)
                 else:
-                    if not rows:
+                    if is_first:
                         await write_audit(
                             connection,
                             actor.name,
@@ -178,13 +190,11 @@ class DeliveryOperations:
                             "deliveries",
                             {"filter": wanted.given()},
                         )
-                    count += await history.ask_for_resends(connection, fit, actor.name)
-            rows += len(batch)
+                    count += await request_resends(connection, fit, actor.name)
+            rows, is_first = rows + len(batch), False
             progress(count)
-            if len(batch) < batch_max:
-                place = None
+            if place is None or asyncio.get_running_loop().time() >= deadline:
                 break
-            place = Place(batch[-1].created_at, batch[-1].id)
         return Resent(
             count=count,
             capped=place is not None,
@@ -192,6 +202,20 @@ class DeliveryOperations:
             dry_run=dry_run,
             next_cursor=None if place is None else write_cursor(place, scope),
         )
+
+    async def _batch(
+        self, actor: Actor, wanted: DeliveriesQuery, place: Place | None, rows_max: int
+    ) -> tuple[list[DeliveryDetail], Place | None]:
+        """Return the next deliveries of a filter, and the place to continue from; None: there are no more."""
+        if wanted.q and wanted.q.strip():
+            limited = wanted.model_copy(update={"limit": rows_max})
+            found = await self._search.find(actor, limited, place)
+            return found.rows, found.next_place
+        async with self._database.reading() as connection:
+            batch = await self._search.rows(connection, actor, wanted, place, rows_max)
+        if len(batch) < rows_max:
+            return batch, None
+        return batch, Place(batch[-1].created_at, batch[-1].id)
 
     async def cancel(self, actor: Actor, delivery_id: str) -> DeliveryWithAttempts:
         """Cancel a waiting delivery and return it; an attempt in flight is still recorded.
@@ -202,14 +226,12 @@ class DeliveryOperations:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = _found(
-                await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
-            )
-            if not await history.cancel_delivery(connection, row.id, actor.name):
+            row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
+            if not await cancel_delivery(connection, row.id, actor.name):
                 row = _found(
-                    await history.find_delivery(connection, delivery_id, actor.tenant), delivery_id
+                    await find_delivery(connection, delivery_id, actor.tenant), delivery_id
                 )
-                raise ConflictError(f"it has ended already: {row.state}")
+                raise ConflictError(problem("id", "delivery_ended", state=row.state))
             detail = {"state": row.state, "endpoint_id": row.endpoint_id}
             await write_audit(connection, actor.name, row.tenant, "delivery.cancel", row.id, detail)
         return await self.show(actor, delivery_id)
@@ -217,5 +239,5 @@ class DeliveryOperations:
 
 def _found(row: DeliveryDetail | None, delivery_id: str) -> DeliveryDetail:
     if row is None:
-        raise NotFoundError(f"there is no delivery {delivery_id!r}")
+        raise NotFoundError(problem("id", "delivery_not_found", value=delivery_id))
     return row

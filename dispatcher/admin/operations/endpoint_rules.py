@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.resources.endpoint import (
     PROFILE_DEFAULT,
     READ_ONLY,
     RULES,
+    SETTINGS,
     EndpointChange,
     EndpointSettings,
     NewEndpoint,
@@ -135,11 +136,8 @@ def _read(
 
 def settings_of(endpoint: EndpointSettings) -> dict[str, Any]:
     """Return the settings that were given, as they are stored."""
-    return {
-        name: getattr(endpoint, name)
-        for name in EndpointSettings.model_fields
-        if name in endpoint.model_fields_set
-    }
+    given = endpoint.given()
+    return {name: given[name] for name in SETTINGS if name in given}
 
 
 def secret_problems(given: object, profile: Profile | None) -> list[Problem]:

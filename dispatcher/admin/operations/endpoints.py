@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import (
     event_types_warnings,
     read_change,
@@ -25,9 +25,11 @@ from dispatcher.admin.resources.endpoint import (
     SETTINGS,
     ChangedEndpoint,
     Endpoint,
+    EndpointChange,
     EndpointPage,
     EndpointProblem,
     EndpointsQuery,
+    NewEndpoint,
     WaitingDeliveries,
     etag_of,
 )
@@ -57,10 +59,8 @@ from dispatcher.core.url import masked_url
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import EndpointDetail, EndpointName
-from dispatcher.store.pages import read_waiting
-from dispatcher.store.routing import SealedSecret
-from dispatcher.store.secrets import insert_secret, load_secrets
+from dispatcher.store.endpoints import EndpointDetail, EndpointName, read_waiting
+from dispatcher.store.secrets import SealedSecret, insert_secret, load_secrets
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
@@ -78,11 +78,21 @@ class Endpoints:
         self._deployment = deployment
         self._database = deployment.database
 
-    async def create(self, actor: Actor, fields: Mapping[str, object]) -> ChangedEndpoint:
+    def read_new(self, actor: Actor, fields: Mapping[str, object]) -> NewEndpoint:
+        """Return a new endpoint from the members of a body, a form or a command.
+
+        Raises:
+            InvalidRequestError: every problem, also of the rules of the profile and the settings.
+        """
+        new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
+        if new is None:
+            raise InvalidRequestError(problems)
+        return new
+
+    async def create(self, actor: Actor, endpoint: NewEndpoint) -> ChangedEndpoint:
         """Create an endpoint and return it with its whole secret.
 
-        `fields` are the unvalidated members of `NewEndpoint`: their rules depend on the profile. An
-        omitted `secret` is generated; null creates an unsigned endpoint.
+        An omitted `secret` is generated; null creates an unsigned endpoint.
 
         Raises:
             ForbiddenError: no admin. InvalidRequestError: every fault. ConflictError: the name is
@@ -90,9 +100,7 @@ class Endpoints:
         """
         actor.require(Role.ADMIN)
         keyring = self._deployment.keys()
-        new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
-        if new is None:
-            raise InvalidRequestError(problems)
+        new = self.read_new(actor, endpoint.given())
         tenant, profile = new.tenant, self._deployment.profiles[new.profile]
         allowed_tenant(actor, tenant)
         chosen = None if new.secret is None else Secret(new.secret)
@@ -207,23 +215,49 @@ class Endpoints:
             oldest_due_at=time_text(row.oldest_due_at),
         )
 
+    async def read_change(
+        self, actor: Actor, endpoint_id: str, fields: Mapping[str, object]
+    ) -> EndpointChange:
+        """Return a change of an endpoint from the members of a body, a form or a command.
+
+        Raises:
+            InvalidRequestError: every problem, also of the rules of the profile and the settings.
+            NotFoundError: no such endpoint. ConflictError: another profile or tenant was given, which
+            never change.
+        """
+        async with self._database.reading() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
+            )
+        change = self._change(row, fields)
+        for field, present in (("profile", row.profile), ("tenant", row.tenant)):
+            if fields.get(field, present) != present:
+                raise ConflictError(problem(field, "fixed_field", name=field))
+        return change
+
+    def _change(self, row: EndpointDetail, fields: Mapping[str, object]) -> EndpointChange:
+        profile = self._deployment.profiles.get(row.profile)
+        change, problems = read_change(fields, profile, self._deployment)
+        if change is None:
+            raise InvalidRequestError(problems)
+        return change
+
     async def update(
         self,
         actor: Actor,
         endpoint_id: str,
-        fields: Mapping[str, object],
+        change: EndpointChange,
         *,
         if_match: str | None = None,
     ) -> ChangedEndpoint:
         """Change the given fields and return the endpoint.
 
-        `fields` are the unvalidated members of `EndpointChange`. `if_match` is the `etag` of the
-        endpoint that the change was made from; None: any.
+        `if_match` is the `etag` of the endpoint that the change was made from; None: any.
 
         Raises:
-            ForbiddenError: no admin. InvalidRequestError: every fault. NotFoundError: no such
-            endpoint. ConflictError: the name is taken; or another profile or tenant was given,
-            which never change. PreconditionFailedError: it has changed since.
+            ForbiddenError: no admin. InvalidRequestError: every problem. NotFoundError: no such
+            endpoint. ConflictError: the name is in use. PreconditionFailedError: it has changed
+            since.
         """
         actor.require(Role.ADMIN)
         async with self._database.transaction() as connection:
@@ -232,13 +266,7 @@ class Endpoints:
                 endpoint_id,
             )
             _require_version(row, if_match)
-            profile = self._deployment.profiles.get(row.profile)
-            change, problems = read_change(fields, profile, self._deployment)
-            if change is None:
-                raise InvalidRequestError(problems)
-            for field, present in (("profile", row.profile), ("tenant", row.tenant)):
-                if fields.get(field, present) != present:
-                    raise ConflictError(problem(field, "fixed_field", name=field))
+            change = self._change(row, change.given())
             before = {field: getattr(row, field) for field in SETTINGS}
             after = before | settings_of(change)
             changed = [field for field in SETTINGS if after[field] != before[field]]
@@ -388,7 +416,7 @@ def endpoint_of(
 
 
 def previous_expiry(sealed: Sequence[SealedSecret]) -> str | None:
-    """Returns when the last of the old secrets stops signing; None where there is none."""
+    """Return when the last of the old secrets stops signing; None where there is none."""
     expiries = [one.expires_at for one in sealed if one.expires_at is not None]
     return time_text(max(expiries, default=None))
 
@@ -422,7 +450,7 @@ def _require_version(row: EndpointDetail, if_match: str | None) -> None:
 
 
 def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
-    """Returns the endpoint that was looked for.
+    """Return the endpoint that was looked for.
 
     Raises:
         NotFoundError: there is none.
@@ -433,7 +461,7 @@ def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
 
 
 def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
-    """Returns the tenant that a question is about, None for all.
+    """Return the tenant that a question is about, None for all.
 
     Raises:
         NotFoundError: it is not the actor's.
@@ -444,13 +472,13 @@ def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
 
 
 def new_endpoint_id(deployment: Deployment) -> str:
-    """Makes an endpoint's id."""
+    """Return a new endpoint id."""
     unix_ms = int(deployment.clock.now().timestamp() * 1000)
     return ids.new_id(ids.ENDPOINT_PREFIX, unix_ms, secrets.token_bytes(ids.RANDOMNESS_BYTES))
 
 
 def shard_of(endpoint_id: str) -> int:
-    """Returns the shard of an endpoint: the same in every process and version."""
+    """Return the shard of an endpoint: the same in every process and version."""
     return int.from_bytes(hashlib.sha256(endpoint_id.encode()).digest()[:8], "big") % SHARDS_COUNT
 
 

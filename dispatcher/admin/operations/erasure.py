@@ -12,14 +12,20 @@ transaction an event; cut off, it is run again. Erased twice is erased once.
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.event import ErasedEvents
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.problems import problem
-from dispatcher.store import erasure
 from dispatcher.store.audit import write_audit
-from dispatcher.store.erasure import Erased
+from dispatcher.store.events import (
+    Erased,
+    count_erasable,
+    days_of_event,
+    erase_event,
+    labelled_event_ids,
+)
+from dispatcher.store.outbox import erase_waiting_event
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
@@ -65,13 +71,13 @@ class Erasure:
             ids[found] = None
             async with self._database.transaction() as connection:
                 if dry_run:
-                    one = await erasure.count(connection, found, actor.tenant)
+                    one = await count_erasable(connection, found, actor.tenant)
                 else:
                     one = await _erase(connection, actor, found, by)
             total = _sum(total, one)
             progress(total.events)
         if event_id is not None and not total.events:
-            raise NotFoundError(f"there is no event {event_id!r}")
+            raise NotFoundError(problem("id", "event_not_found", value=event_id))
         return ErasedEvents(dry_run=dry_run, ids=list(ids)[:SHOWN_MAX], **total._asdict())
 
     async def _found(
@@ -80,7 +86,7 @@ class Erasure:
         if event_id is not None:
             yield event_id
         if labels:
-            async for found in erasure.labelled(self._database, labels, tenant):
+            async for found in labelled_event_ids(self._database, labels, tenant):
                 yield found
 
 
@@ -88,11 +94,11 @@ async def _erase(
     connection: "Reach", actor: Actor, event_id: str, by: Mapping[str, object]
 ) -> Erased:
     """Erase all events of an id; those in the outbox become history first."""
-    waited = await erasure.erase_waiting(connection, event_id, actor.tenant)
-    days = await erasure.days_of(connection, event_id, actor.tenant)
+    waited = await erase_waiting_event(connection, event_id, actor.tenant)
+    days = await days_of_event(connection, event_id, actor.tenant)
     total = Erased(0, 0, 0, 0)
     for day in days:
-        total = _sum(total, await erasure.erase(connection, event_id, day, actor.name))
+        total = _sum(total, await erase_event(connection, event_id, day, actor.name))
     if days:
         # The log outlives the event, so it names the labels that were asked for and never their values.
         detail = {**by, **total._asdict(), "waited_in_outbox": waited}

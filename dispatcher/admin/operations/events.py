@@ -7,8 +7,8 @@ from typing import Final
 
 import orjson
 
-from dispatcher.admin.operations.delivery_search import search_events
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.delivery_search import EventSearch, list_events
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
 from dispatcher.admin.resources.event import (
@@ -25,16 +25,20 @@ from dispatcher.admin.resources.serialization import (
     cursor_scope,
     page_of,
     read_cursor,
+    time_text,
+    write_cursor,
 )
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text, utf8_length
 from dispatcher.core.problems import Problem, problem
-from dispatcher.store import history
 from dispatcher.store.audit import write_audit
+from dispatcher.store.delivery_details import deliveries_of_event
 from dispatcher.store.event_numbers import EventNumbers
-from dispatcher.store.history import EventDetail
+from dispatcher.store.events import EventDetail, find_event
+from dispatcher.store.outbox import page_of_quarantined_events, publish_event, release_event
+from dispatcher.store.server import json_type
 
 TEXT_CHARACTERS_MAX: Final = 256
 
@@ -59,6 +63,7 @@ class Events:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._database = deployment.database
+        self._search = EventSearch(deployment)
 
     async def publish(self, actor: Actor, event: NewEvent) -> tuple[Event, bool]:
         """Commit an event and return it, and whether it is new.
@@ -77,7 +82,7 @@ class Events:
         tenant = allowed_tenant(actor, event.tenant) or TENANT_DEFAULT
         labels = orjson.dumps(dict(event.labels)).decode() if event.labels else None
         async with self._database.transaction() as connection:
-            published = await history.publish_event(
+            published = await publish_event(
                 connection,
                 [
                     event.type,
@@ -91,12 +96,14 @@ class Events:
                     event.traceparent,
                 ],
             )
-            known = await history.find_event(connection, published or event.id or "", tenant)
+            known = await find_event(connection, published or event.id or "", tenant)
             taken = None
             if known is None and actor.tenant is None:
-                taken = await history.find_event(connection, event.id or "", None)
+                taken = await find_event(connection, event.id or "", None)
         if known is None:
-            raise ConflictError(f"the id {event.id!r} is taken by an event {_owner(taken)}")
+            raise ConflictError(
+                problem("id", "event_id_in_use", value=event.id, owner=_owner(taken))
+            )
         return event_of(known), published is not None
 
     async def page(
@@ -106,19 +113,27 @@ class Events:
     ) -> EventPage:
         """Return a page of events without their deliveries, newest first, those in the outbox included.
 
-        With `quarantined` it has the events whose fan-out Postgres rejected, the latest first; of
-        the other filters only the tenant applies.
+        With `q` a page may be short or empty although there is a next one, because a search reads
+        within its time budget. With `quarantined` the page has the events whose fan-out Postgres
+        rejected, the latest first; of the other filters only the tenant applies.
 
         Raises:
             InvalidRequestError: the cursor is another filter's. NotFoundError: the tenant is not the
-            actor's.
+            actor's. TooManyError: too many searches wait.
         """
         if query.quarantined:
             return await self._quarantined(actor, query)
         scope = cursor_scope("events", actor.tenant, query.given())
         place = read_cursor(query.cursor, scope)
+        if query.q and query.q.strip():
+            found = await self._search.find(actor, query, place)
+            return EventPage(
+                items=[event_of(row) for row in found.rows],
+                next_cursor=found.next_place and write_cursor(found.next_place, scope),
+                searched_back_to=time_text(found.searched_back_to),
+            )
         async with self._database.reading() as connection:
-            rows = await search_events(connection, actor, query, place, query.limit + 1)
+            rows = await list_events(connection, actor, query, place, query.limit + 1)
         items, next_cursor = page_of(
             rows,
             query.limit,
@@ -133,7 +148,7 @@ class Events:
         place = read_cursor(query.cursor, scope) or (None, None)
         filters = [allowed_tenant(actor, query.tenant), *place, query.limit + 1]
         async with self._database.reading() as connection:
-            rows = await history.page_of_quarantined_events(connection, filters)
+            rows = await page_of_quarantined_events(connection, filters)
         items, next_cursor = page_of(
             rows,
             query.limit,
@@ -154,12 +169,12 @@ class Events:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            tenant = await history.release_event(connection, event_id, actor.tenant)
+            tenant = await release_event(connection, event_id, actor.tenant)
             if tenant is not None:
                 await write_audit(connection, actor.name, tenant, "event.release", event_id, {})
         if tenant is None:
             await self.show(actor, event_id)
-            raise ConflictError(f"the event {event_id} is not quarantined")
+            raise ConflictError(problem("id", "event_not_quarantined", value=event_id))
         renumbered = await EventNumbers(self._database).renumber([event_id])
         return await self.show(actor, renumbered.get(event_id, event_id))
 
@@ -170,10 +185,10 @@ class Events:
             NotFoundError: there is none of that id.
         """
         async with self._database.reading() as connection:
-            event = await history.find_event(connection, event_id, actor.tenant)
+            event = await find_event(connection, event_id, actor.tenant)
             if event is None:
-                raise NotFoundError(f"there is no event {event_id!r}")
-            deliveries = await history.deliveries_of_event(connection, event)
+                raise NotFoundError(problem("id", "event_not_found", value=event_id))
+            deliveries = await deliveries_of_event(connection, event)
         return EventWithDeliveries(
             **event_values(event), deliveries=[delivery_of(row) for row in deliveries]
         )
@@ -185,7 +200,7 @@ class Events:
             problems.append(problem("data", "invalid_text"))
         elif length > EVENT_DATA_BYTES_MAX:
             problems.append(problem("data", "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX))
-        elif (kind := await history.json_kind(self._database, event.data)) != "object":
+        elif (kind := await json_type(self._database, event.data)) != "object":
             found = "invalid JSON" if kind is None else kind
             problems.append(problem("data", "not_a_json_object", kind=found))
         if event.id is not None:

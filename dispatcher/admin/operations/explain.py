@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.objects import delivery_of, event_of
 from dispatcher.admin.operations.reasons import (
     NO_DISPATCHER,
@@ -16,13 +16,12 @@ from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
+from dispatcher.core.problems import problem
 from dispatcher.store import endpoints as store
-from dispatcher.store import history
-from dispatcher.store.columns import DeliveryDetail
-from dispatcher.store.endpoints import RoutedEndpoint
-from dispatcher.store.history import EventDetail
+from dispatcher.store.delivery_details import DeliveryDetail, deliveries_of_event
+from dispatcher.store.endpoints import RoutedEndpoint, saved_endpoints
+from dispatcher.store.events import EventDetail, find_event
 from dispatcher.store.leases import replicas_alive
-from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 
@@ -58,11 +57,11 @@ class Explainer:
             NotFoundError: there is no event of that id.
         """
         async with self._database.reading() as connection:
-            event = await history.find_event(connection, event_id, actor.tenant)
+            event = await find_event(connection, event_id, actor.tenant)
             if event is None:
-                raise NotFoundError(f"there is no event {event_id!r}")
+                raise NotFoundError(problem("id", "event_not_found", value=event_id))
             deliveries = {
-                row.endpoint_id: row for row in await history.deliveries_of_event(connection, event)
+                row.endpoint_id: row for row in await deliveries_of_event(connection, event)
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
             alive = await replicas_alive(connection)
@@ -73,10 +72,10 @@ class Explainer:
             }
             now = self._clock.now()
         problems = {
-            endpoint.id: problem.detail
+            endpoint.id: unusable.detail
             for endpoint in endpoints
             if endpoint.id in saved
-            and (problem := self._deployment.problem_of(saved[endpoint.id])) is not None
+            and (unusable := self._deployment.problem_of(saved[endpoint.id])) is not None
         }
         came_at = event.accepted_at or event.inserted_at
         verdicts = [

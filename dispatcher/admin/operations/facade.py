@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from typing import Self
 
 from dispatcher.admin.operations.audit import Audit
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.deployment import Deployment
+from dispatcher.admin.operations.delivery_report import DeliveryReports
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
-from dispatcher.admin.operations.inspection import Inspection
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.system import System
 from dispatcher.admin.operations.tail import Tail
+from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.operations.tokens import Tokens
-from dispatcher.admin.operations.trial import Trial
 from dispatcher.outbound.client import Gate
 
 
@@ -27,9 +27,9 @@ class Operations:
     deployment: Deployment
     endpoints: Endpoints
     rotation: Rotation
-    trial: Trial
+    test_events: EventTester
     deliveries: DeliveryOperations
-    inspection: Inspection
+    delivery_reports: DeliveryReports
     events: Events
     explanation: Explainer
     tokens: Tokens
@@ -48,9 +48,9 @@ class Operations:
             deployment=deployment,
             endpoints=Endpoints(deployment),
             rotation=Rotation(deployment),
-            trial=Trial(deployment, gate, tested),
+            test_events=EventTester(deployment, gate, tested),
             deliveries=DeliveryOperations(deployment),
-            inspection=Inspection(deployment),
+            delivery_reports=DeliveryReports(deployment),
             events=Events(deployment),
             explanation=Explainer(deployment),
             tokens=Tokens(deployment),

@@ -4,13 +4,20 @@ import codecs
 from collections.abc import Sequence
 from typing import Any
 
-from dispatcher.admin.resources.delivery import Attempt, Delivery, DeliveryWithAttempts
+from dispatcher.admin.resources.delivery import (
+    Attempt,
+    Delivery,
+    DeliveryWithAttempts,
+    ResponseHeader,
+)
 from dispatcher.admin.resources.event import Event
 from dispatcher.admin.resources.serialization import JsonText, time_text
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
+from dispatcher.core.printable import escape
 from dispatcher.core.url import masked_url
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail
-from dispatcher.store.history import EventDetail
+from dispatcher.store.attempts import AttemptDetail
+from dispatcher.store.delivery_details import DeliveryDetail
+from dispatcher.store.events import EventDetail
 
 
 def delivery_of(row: DeliveryDetail) -> Delivery:
@@ -59,10 +66,32 @@ def attempt_values(row: AttemptDetail, *, bodies: bool) -> dict[str, Any]:
         "attempted_at": time_text(row.attempted_at),
         "latency_seconds": round(row.latency_seconds, 6),
         "response_code": row.response_code,
+        "response_headers": response_headers(row.response_headers) if bodies else [],
         "response_body": None if body is None else body_text(body),
         "error": row.error,
         "url": row.url if bodies else masked_url(row.url),
     }
+
+
+def response_headers(lines: bytes | None) -> list[ResponseHeader]:
+    """Return the stored header lines of a response; a folded line continues the one before.
+
+    A receiver chooses these bytes. Those that are not UTF-8 are read as Latin-1, as HTTP once
+    defined, and characters that steer a terminal or a reader's eye are escaped.
+    """
+    headers: list[ResponseHeader] = []
+    for line in (lines or b"").split(b"\n"):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text = line.decode("latin-1")
+        if text[:1] in {" ", "\t"} and headers:
+            folded = f"{headers[-1].value} {escape(text.strip())}".strip()
+            headers[-1] = ResponseHeader(name=headers[-1].name, value=folded)
+        elif text.strip():
+            name, _, value = text.partition(":")
+            headers.append(ResponseHeader(name=escape(name.strip()), value=escape(value.strip())))
+    return headers
 
 
 def event_of(row: EventDetail) -> Event:

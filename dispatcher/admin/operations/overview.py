@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.overview import (
     AttemptTotals,
     Backlog,
@@ -26,9 +26,9 @@ from dispatcher.admin.resources.overview import (
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
 from dispatcher.core.url import masked_url
-from dispatcher.store import pages, statistics
-from dispatcher.store.pages import NowRow, TroubledRow, WaitingRow
-from dispatcher.store.statistics import HourRow, OpenBreaker
+from dispatcher.store import statistics
+from dispatcher.store.endpoints import TroubledRow, WaitingRow, read_in_trouble, read_waiting
+from dispatcher.store.statistics import BacklogRow, HourRow, OpenBreaker, read_backlog
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.fields import HealthName
@@ -55,11 +55,11 @@ class Overview:
         subject = statistics.tenant_subject(actor.tenant)
         async with self._database.reading() as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
-            now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
-            troubled = await pages.read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
+            now = await read_backlog(connection, actor.tenant, COUNT_MAX)
+            troubled = await read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
             ids = [one.id for one in troubled]
             traffic = await statistics.read_traffic(connection, ids, HOURS)
-            waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
         moment = self._clock.now()
         problems = _problems(now, sum(hour.failed_count for hour in hours))
         by_id = {row.endpoint_id: row for row in waiting}
@@ -104,7 +104,7 @@ class Overview:
     async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, EndpointFigures]:
         """Return the last day of each of the endpoints, those of other tenants left out."""
         async with self._database.reading() as connection:
-            waiting = await pages.read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
             mine = [row.endpoint_id for row in waiting]
             traffic = await statistics.read_traffic(connection, mine, HOURS)
             breakers = await statistics.read_breakers(connection, mine, actor.tenant, len(mine))
@@ -128,7 +128,9 @@ def _breaker(row: OpenBreaker | None) -> BreakerState | None:
     )
 
 
-def _totals(hours: Sequence[HourRow], now: NowRow) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
+def _totals(
+    hours: Sequence[HourRow], now: BacklogRow
+) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
     ok = sum(hour.ok_count for hour in hours)
     refused = sum(hour.refused_count for hour in hours)
     timed_out = sum(hour.timeout_count for hour in hours)
@@ -234,7 +236,7 @@ def _troubled(
     )
 
 
-def _problems(now: NowRow, failed_today: int) -> list[HealthProblem]:
+def _problems(now: BacklogRow, failed_today: int) -> list[HealthProblem]:
     """List the problems of this moment, the gravest first.
 
     Failed deliveries are a problem until they are resent, as long as some failed in the last day.

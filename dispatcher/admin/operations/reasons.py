@@ -11,7 +11,8 @@ from typing import Final, NamedTuple, assert_never
 from dispatcher.admin.resources.delivery import Advice, NextStep
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
-from dispatcher.store.columns import AttemptDetail, DeliveryDetail
+from dispatcher.store.attempts import AttemptDetail
+from dispatcher.store.delivery_details import DeliveryDetail
 
 NO_DISPATCHER: Final = "no dispatcher runs: nothing is sent until one does"
 
@@ -166,14 +167,14 @@ _SERVER_ERRORS: Final = range(500, 600)
 
 
 def reason_advice(reason: str | None) -> Advice:
-    """Returns the words for a delivery's or an endpoint's reason; an unknown one speaks for itself."""
+    """Return the words for a delivery's or an endpoint's reason; an unknown one speaks for itself."""
     return _REASONS.get(
         reason or "", _advice(reason or "unknown", reason or "no reason was recorded")
     )
 
 
 def attempt_advice(outcome: str, response_code: int | None) -> Advice:
-    """Returns what an attempt came to, by its status where there is one."""
+    """Return what an attempt came to, by its status where there is one."""
     if outcome != Outcome.HTTP_ERROR or response_code is None:
         return _OUTCOMES.get(outcome, _advice(outcome, outcome))
     if response_code in _STATUSES:
@@ -192,7 +193,7 @@ def attempt_advice(outcome: str, response_code: int | None) -> Advice:
 
 
 def why(delivery: DeliveryDetail, last: AttemptDetail | None) -> Advice:
-    """Returns why a delivery is where it is."""
+    """Return why a delivery is where it is."""
     state = DeliveryState(delivery.state)
     match state:
         case DeliveryState.SUCCEEDED:
@@ -216,7 +217,7 @@ def why(delivery: DeliveryDetail, last: AttemptDetail | None) -> Advice:
 
 
 def next_step(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
-    """Returns what happens next to a delivery."""
+    """Return what happens next to a delivery."""
     alive = around.dispatchers_alive > 0
     if around.endpoint_state == "deleted":
         open_still = delivery.state in {DeliveryState.PENDING, DeliveryState.RETRYING}

@@ -13,11 +13,13 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RekeyRun
 from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
+from dispatcher.core.problems import problem
 from dispatcher.core.sealing import NONCE_BYTES
 from dispatcher.store.audit import write_audit
+from dispatcher.store.leases import replicas_without_key
 from dispatcher.store.secrets import SealedRow, Secrets
 
 SLICE_ROWS: Final = 500
@@ -50,14 +52,13 @@ class Rekey:
         """
         actor.require(Role.ADMIN)
         if actor.tenant is not None:
-            raise NotFoundError("the keys are not to be seen from within a tenant")
+            raise NotFoundError(problem("tenant", "all_tenants_only"))
         keyring = self._deployment.keys()
         key_id = keyring.sealing_key_id
-        blind = [] if unchecked else await self._secrets.replicas_without(key_id)
+        blind = [] if unchecked else await replicas_without_key(self._deployment.database, key_id)
         if blind:
             raise ConflictError(
-                f"running replicas do not have the key {key_id!r}, or do not tell: {', '.join(blind)};"
-                " give it to them first (as a further one in DISPATCHER_SECRET_KEYS) and restart them"
+                problem("key", "replicas_without_key", key=key_id, replicas=", ".join(blind))
             )
         total, left = await self._secrets.count(key_id)
         done = after = 0

@@ -1,11 +1,12 @@
 """Retention asked for by a person: what would go now, or that it goes."""
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.job import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
-from dispatcher.maintenance.retention import Action, Retention, Step, days_of, planned
+from dispatcher.core.problems import problem
+from dispatcher.maintenance.retention import Action, PartitionStep, Retention, days_of, planned
 from dispatcher.store.audit import write_audit
-from dispatcher.store.partitions import History
+from dispatcher.store.partitions import Partitions
 
 
 class HistoryEnd:
@@ -13,7 +14,7 @@ class HistoryEnd:
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._history = History(deployment.database)
+        self._history = Partitions(deployment.database)
 
     async def run(self, actor: Actor, *, dry_run: bool) -> RetentionRun:
         """Drop the history past its retention, as the daemon does, or only plan it (`dry_run`).
@@ -22,12 +23,12 @@ class HistoryEnd:
             NotFoundError: the actor is bound to a tenant, and history is everybody's.
         """
         if actor.tenant is not None:
-            raise NotFoundError("retention is not to be seen from within a tenant")
+            raise NotFoundError(problem("tenant", "all_tenants_only"))
         actor.require(Role.ADMIN)
         days = days_of(self._deployment.settings.retention)
         audit_lines = await self._history.old_audit_lines(days.audit)
         if dry_run:
-            done: list[tuple[Step, str | None]] = [
+            done: list[tuple[PartitionStep, str | None]] = [
                 (step, None) for step in await planned(self._history, days)
             ]
         else:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import secret_problems
 from dispatcher.admin.operations.endpoints import endpoint_of, found, previous_expiry, seal
 from dispatcher.admin.resources.endpoint import (
@@ -29,8 +29,8 @@ from dispatcher.core.secret import Secret
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.endpoints import EndpointDetail
-from dispatcher.store.routing import SealedSecret
 from dispatcher.store.secrets import (
+    SealedSecret,
     activate_secret,
     forget_secret,
     insert_secret,

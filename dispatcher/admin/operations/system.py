@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from dispatcher.admin.operations.deployment import Actor, Deployment
+from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.admin.resources.system import (
     Breaker,
@@ -20,8 +20,11 @@ from dispatcher.admin.resources.system import (
     SystemStatus,
     Table,
 )
-from dispatcher.store import pages, statistics
-from dispatcher.store.pages import PostgresRow, ReplicaRow, TableRow
+from dispatcher.store import statistics
+from dispatcher.store.leases import ReplicaRow, read_replicas
+from dispatcher.store.partitions import TableRow, read_tables
+from dispatcher.store.server import ServerStatus, server_status
+from dispatcher.store.statistics import read_backlog
 
 BREAKERS_MAX: Final = 200
 COUNT_MAX: Final = 100_000
@@ -42,11 +45,11 @@ class System:
         """
         sees_all = actor.tenant is None
         async with self._database.reading() as connection:
-            replicas = await pages.read_replicas(connection)
+            replicas = await read_replicas(connection)
             breakers = await statistics.read_breakers(connection, None, actor.tenant, BREAKERS_MAX)
-            now = await pages.read_now(connection, actor.tenant, COUNT_MAX)
-            tables = await pages.read_tables(connection) if sees_all else []
-            postgres = await pages.read_postgres(connection)
+            now = await read_backlog(connection, actor.tenant, COUNT_MAX)
+            tables = await read_tables(connection) if sees_all else []
+            postgres = await server_status(connection)
         return SystemStatus(
             at=time_text(postgres.now),
             replicas=[_replica(row, has_figures=sees_all) for row in replicas],
@@ -114,7 +117,7 @@ def _partitions(tables: Sequence[TableRow]) -> list[PartitionDay]:
     ]
 
 
-def _postgres(row: PostgresRow) -> Postgres:
+def _postgres(row: ServerStatus) -> Postgres:
     return Postgres(
         version=row.version,
         bytes=row.bytes,

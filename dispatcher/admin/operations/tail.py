@@ -21,14 +21,16 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.deployment import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
 from dispatcher.admin.resources.delivery import RecordedAttempt
-from dispatcher.core.errors import StoreUnavailableError, TooManyError
+from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError
+from dispatcher.core.problems import problem
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
-from dispatcher.store.tail import DayRow, NewAttempt, read_attempts, read_days
+from dispatcher.store.delivery_details import NewAttempt, read_tail_attempts
+from dispatcher.store.partitions import TailDay, read_tail_days
 
 _log = structlog.get_logger("dispatcher.admin.tail")
 
@@ -78,7 +80,9 @@ class Viewer:
     def put(self, item: RecordedAttempt) -> None:
         """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item."""
         if not self._bodies:
-            item = replace(item, attempt=replace(item.attempt, response_body=None))
+            item = replace(
+                item, attempt=replace(item.attempt, response_body=None, response_headers=[])
+            )
         if len(self._items) >= QUEUE_MAX:
             self._items.popleft()
             self._dropped_count += 1
@@ -112,7 +116,7 @@ class Tail:
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()
         self._outage = Outage(_log, "tail.stalled", "tail.resumed")
-        self._days: dict[tuple[str, date], DayRow] = {}
+        self._days: dict[tuple[str, date], TailDay] = {}
         self._seen: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     @asynccontextmanager
@@ -126,9 +130,7 @@ class Tail:
         """
         viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id, bodies=actor.may(Role.OPERATOR))
         if len(self._viewers) >= VIEWERS_MAX:
-            raise TooManyError(
-                f"{VIEWERS_MAX} people watch already; reload the list instead, or try again later"
-            )
+            raise TooManyError(problem("tail", "too_many_viewers", maximum=VIEWERS_MAX))
         self._viewers.add(viewer)
         self._watched.set()
         try:
@@ -147,7 +149,7 @@ class Tail:
             try:
                 await self._poll()
                 self._outage.ended()
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, DataFaultError) as error:
                 self._outage.began(error)
             probe.hit("tail.polled")
             await asyncio.sleep(POLL_SECONDS)
@@ -156,14 +158,14 @@ class Tail:
         """Read the new attempts; the first poll after a pause only records the ends of the partitions."""
         since = self._clock.now() - timedelta(seconds=BACK_SECONDS)
         async with self._database.reading() as connection:
-            days = await read_days(connection)
+            days = await read_tail_days(connection)
             new: list[NewAttempt] = []
             always = self._clock.now().date() - timedelta(days=DAYS_ALWAYS - 1)
             for row in days:
                 before = self._days.get((row.table, row.day), row)
                 if row.day >= always or row.inserted_count != before.inserted_count:
                     page = max(0, before.pages - SLACK_PAGES)
-                    new += await read_attempts(
+                    new += await read_tail_attempts(
                         connection, row.table, row.day, page, since, POLL_ROWS_MAX
                     )
         is_first = not self._days

@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from typing import Any, Final
 
-from dispatcher.admin.operations.deployment import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.serialization import (
     Place,
@@ -41,12 +41,12 @@ SHOWN_CHARACTERS: Final = 12
 
 
 def digest_of(text: str) -> bytes:
-    """Returns what is stored in place of a token or a session's cookie."""
+    """Return what is stored in place of a token or a session's cookie."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def actor_name(name: str, tenant: str | None) -> str:
-    """Returns the name under which a token stands in the audit log."""
+    """Return the name under which a token stands in the audit log."""
     return f"token:{tenant or '*'}/{name}"
 
 

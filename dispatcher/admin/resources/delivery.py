@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dispatcher.admin.resources.fields import (
+    SEARCH_DESCRIPTION,
     Cursor,
     DeliveryId,
     DeliveryStateName,
@@ -63,16 +64,15 @@ class DeliveriesFilter(Request):
     until: Annotated[
         Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
     ] = None
-    search: Annotated[
+    q: Annotated[
         Text | None,
         Option(
+            name="search",
             metavar="TEXT",
-            help="An id of a delivery, event or request, NAME=VALUE, or the value of any label.",
+            help="An id, NAME=VALUE or the value of a label, or a part of an endpoint's name, a type, a label or the "
+            "payload.",
         ),
-    ] = Field(
-        default=None,
-        description="An id of a delivery, event or request; name=value; or the value of any label.",
-    )
+    ] = Field(default=None, description=SEARCH_DESCRIPTION)
 
 
 _Label = Annotated[
@@ -143,8 +143,20 @@ class Resend(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseHeader(Response):
+    """A header of a response, with control and bidirectional characters escaped."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt(Response):
-    """One HTTP request; `response_body` is kept of failures, and shown to operators and admins."""
+    """One HTTP request.
+
+    `response_headers` and `response_body`, the first 4 KiB each, are kept of failures, with
+    `attempts.keep_response = "all"` also of successes, and shown to operators and admins.
+    """
 
     attempt_number: int
     trigger: Literal["scheduled", "manual", "replay", "test"]
@@ -164,6 +176,7 @@ class Attempt(Response):
     attempted_at: TimeText
     latency_seconds: float
     response_code: int | None
+    response_headers: list[ResponseHeader]
     response_body: str | None
     error: str | None
     url: str
@@ -199,10 +212,11 @@ class DeliveryWithAttempts(Delivery):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPage(Response):
-    """A page of deliveries."""
+    """A page of deliveries; `searched_back_to` is set if payloads were searched."""
 
     items: list[Delivery]
     next_cursor: str | None
+    searched_back_to: TimeText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

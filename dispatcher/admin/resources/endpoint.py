@@ -367,6 +367,10 @@ class EndpointSettings(Request):
         "none"
     )
 
+    def given(self) -> dict[str, Any]:
+        """Return the fields that were given; an omitted field is not the same as null."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
 
 SETTINGS: Final = tuple(EndpointSettings.model_fields)
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -409,6 +413,10 @@ class NewEndpoint(EndpointSettings):
         default=None,
         description="Left out: one is made. null: requests are not signed (wms and humansoft).",
     )
+
+
+class DeclaredEndpoint(NewEndpoint):
+    """An endpoint in a file; its `secret` is a reference, or `unsigned`."""
 
 
 class EndpointChange(EndpointSettings):

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
 from dispatcher.admin.resources.delivery import Delivery
 from dispatcher.admin.resources.fields import (
+    SEARCH_DESCRIPTION,
     EndpointId,
     EventId,
     FilterLabels,
@@ -34,7 +35,7 @@ from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems
 from dispatcher.core.problems import Problem, problem
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
+RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,7 +43,7 @@ def id_problems(event_id: str) -> list[Problem]:
     """Lists what is wrong with the id that a producer gives an event."""
     if _ID.fullmatch(event_id) is None:
         return [problem("id", "invalid_id", value=event_id)]
-    if _RESERVED_ID.fullmatch(event_id):
+    if RESERVED_ID.fullmatch(event_id):
         return [problem("id", "reserved_id", value=event_id)]
     return []
 
@@ -124,10 +125,14 @@ class EventsQuery(PageQuery):
     until: Annotated[
         Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
     ] = None
-    search: Annotated[
+    q: Annotated[
         Text | None,
-        Option(metavar="TEXT", help="An event's id, NAME=VALUE, or the value of any label."),
-    ] = Field(default=None, description="An event's id; name=value; or the value of any label.")
+        Option(
+            name="search",
+            metavar="TEXT",
+            help="An id, NAME=VALUE or the value of a label, or a part of a type, a label or the payload.",
+        ),
+    ] = Field(default=None, description=SEARCH_DESCRIPTION)
 
     @field_validator("event_type")
     @classmethod
@@ -143,7 +148,7 @@ class EventsQuery(PageQuery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words(Response):
+class LocalizedText(Response):
     """A text in both languages."""
 
     th: str
@@ -156,9 +161,9 @@ class EventType(Response):
 
     name: str
     group: str
-    group_title: Words
-    title: Words
-    description: Words
+    group_title: LocalizedText
+    title: LocalizedText
+    description: LocalizedText
     operational: bool
     sample: JsonObject
 
@@ -191,10 +196,11 @@ class Event(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage(Response):
-    """A page of events."""
+    """A page of events; `searched_back_to` is set if payloads were searched."""
 
     items: list[Event]
     next_cursor: str | None
+    searched_back_to: TimeText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

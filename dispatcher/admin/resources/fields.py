@@ -51,6 +51,11 @@ _TENANT: Final = re.compile(r"[a-z0-9_-]{1,64}")  # also a CHECK of the outbox
 NAME_CHARACTERS_MAX: Final = 128
 TEXT_CHARACTERS_MAX: Final = 256
 TENANT_DEFAULT: Final = "default"
+SEARCH_DESCRIPTION: Final = (
+    "A text to find: an id, name=value or the value of a label, and any part of a type, a label, a payload and (for "
+    "deliveries) an endpoint's name, whatever its case. Exact ids and labels come first, then the newest. A page may "
+    "be short or empty although there is a next one: `searched_back_to` is how far back payloads were searched."
+)
 NOW: Final = "now"
 """The key of the present time in the context of validators."""
 _PROBLEMS: Final = "problems"
@@ -133,15 +138,16 @@ class Reading(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """The command-line option of a field; its name is the field's, with hyphens."""
+    """The command-line option of a field; its name is the field's, with hyphens, unless it has its own."""
 
     help: str
     metavar: str | None = None
     reads: Reading = Reading.TEXT
+    name: str | None = None
 
     def name_of(self, field: str) -> str:
         """Return the name of the option, as people type it."""
-        name = field.replace("_", "-")
+        name = self.name or field.replace("_", "-")
         return f"--{name}/--no-{name}" if self.reads is Reading.SWITCH else f"--{name}"
 
 

@@ -213,7 +213,7 @@ CREATE TABLE dispatcher.delivery_open (
 -- What a lane loads next, and an endpoint's waiting deliveries in order of due time.
 CREATE INDEX delivery_open_due ON dispatcher.delivery_open (endpoint_no, next_attempt_at, id);
 
--- Deliveries that ended, each written once, with its first attempt where that has neither a response body nor an
+-- Deliveries that ended, each written once, with its first attempt where that has neither a response nor an
 -- error text: 99 in 100 deliveries have one attempt, which succeeded. All other attempts are rows of `attempt`.
 -- Words are small integers: see the view `delivery`, and core/codes.py.
 CREATE TABLE dispatcher.delivery_done (
@@ -261,7 +261,7 @@ CREATE INDEX delivery_done_unsuccessful ON dispatcher.delivery_done (id, endpoin
 CREATE INDEX delivery_done_failed ON dispatcher.delivery_done (endpoint_no) WHERE state = 4 AND NOT test;
 CREATE INDEX delivery_done_tests ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state) WHERE test;
 
--- Attempts that delivery_done does not hold: from the second on, and first ones with a response body or an error.
+-- Attempts that delivery_done does not hold: from the second on, and first ones with a response or an error.
 CREATE TABLE dispatcher.attempt (
     attempted_at      timestamptz NOT NULL,
     day               date        NOT NULL,
@@ -283,6 +283,7 @@ CREATE TABLE dispatcher.attempt (
     flags             text[], -- NULL: none
     error             text,
     response_body     bytea,
+    response_headers  bytea, -- header lines as received, joined by line feeds
     PRIMARY KEY (day, event_id, endpoint_no, attempt_number),
     CONSTRAINT attempt_ok CHECK (outcome <> 1 OR response_code BETWEEN 200 AND 299)
 ) PARTITION BY RANGE (day);
@@ -509,11 +510,11 @@ CREATE VIEW dispatcher.delivery_row AS
 CREATE VIEW dispatcher.attempt_row AS
     SELECT day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,
            latency_seconds, response_code, response_body, error, revision, dns_seconds, connect_seconds, wait_seconds,
-           read_seconds, reused, peer
+           read_seconds, reused, peer, response_headers
     FROM dispatcher.attempt
     UNION ALL
     SELECT day, event_id, endpoint_no, id, 1, trigger, outcome, flags, attempted_at, latency_seconds, response_code,
-           NULL, NULL, revision, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer
+           NULL, NULL, revision, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer, NULL
     FROM dispatcher.delivery_done
     WHERE attempted_at IS NOT NULL;
 
@@ -551,7 +552,7 @@ CREATE VIEW dispatcher.attempt_all AS
                   'protocol_error', 'blocked_address'])[a.outcome] AS outcome,
            a.flags, a.attempted_at, a.latency_seconds, a.dns_seconds, a.connect_seconds, a.wait_seconds,
            a.read_seconds, a.reused, a.peer, r.url, a.response_code, a.response_body, a.error,
-           a.delivery_id AS delivery_uuid
+           a.delivery_id AS delivery_uuid, a.response_headers
     FROM dispatcher.attempt_row AS a
     LEFT JOIN dispatcher.endpoint AS p ON p.number = a.endpoint_no
     LEFT JOIN dispatcher.endpoint_revision AS r ON r.endpoint_no = a.endpoint_no AND r.revision = a.revision;

@@ -6,13 +6,13 @@
 -- delivery_done_by_endpoint without the id, and then reads all deliveries of a large endpoint.
 SELECT a.delivery_id, a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds,
        a.response_code, a.response_body, a.error, r.url, a.dns_seconds, a.connect_seconds, a.wait_seconds,
-       a.read_seconds, a.reused, a.peer
+       a.read_seconds, a.reused, a.peer, a.response_headers
 FROM unnest($1::uuid[], $2::date[], $3::text[], $4::text[]) AS g (delivery_id, day, event_id, endpoint_id)
 JOIN dispatcher.endpoint AS p ON p.id = g.endpoint_id
 CROSS JOIN LATERAL (
     (SELECT v.delivery_id, v.attempt_number, v.trigger, v.outcome, v.flags, v.attempted_at, v.latency_seconds,
             v.response_code, v.response_body, v.error, v.endpoint_no, v.revision, v.dns_seconds, v.connect_seconds,
-            v.wait_seconds, v.read_seconds, v.reused, v.peer
+            v.wait_seconds, v.read_seconds, v.reused, v.peer, v.response_headers
      FROM dispatcher.attempt AS v
      WHERE v.day = ANY ($2::date[]) AND v.day = g.day AND v.event_id = g.event_id AND v.endpoint_no = p.number
      ORDER BY v.attempt_number DESC
@@ -20,7 +20,7 @@ CROSS JOIN LATERAL (
     UNION ALL
     (SELECT f.id, 1, f.trigger, f.outcome, f.flags, f.attempted_at, f.latency_seconds, f.response_code, NULL, NULL,
             f.endpoint_no, f.revision, f.dns_seconds, f.connect_seconds, f.wait_seconds, f.read_seconds, f.reused,
-            f.peer
+            f.peer, NULL
      FROM dispatcher.delivery_done AS f
      WHERE f.day = ANY ($2::date[]) AND f.day = g.day AND f.id = g.delivery_id AND f.attempted_at IS NOT NULL
      LIMIT 1)

@@ -8,7 +8,7 @@ SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.ten
        d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
        a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds, a.response_code,
        NULL::bytea AS response_body, a.error, r.url, a.dns_seconds, a.connect_seconds, a.wait_seconds, a.read_seconds,
-       a.reused, a.peer
+       a.reused, a.peer, NULL::bytea AS response_headers
 FROM (SELECT * FROM dispatcher.attempt
       WHERE day = $1 AND ctid >= $2::text::tid AND attempted_at >= $3
       ORDER BY attempted_at DESC

@@ -6,7 +6,7 @@ SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.ten
        d.test, d.attempt_count, d.schedule_position, NULL::timestamptz AS next_attempt_at, d.finished_at, d.warnings,
        1 AS attempt_number, d.trigger, d.outcome, d.flags, d.attempted_at, d.latency_seconds, d.response_code,
        NULL::bytea AS response_body, NULL::text AS error, r.url, d.dns_seconds, d.connect_seconds, d.wait_seconds,
-       d.read_seconds, d.reused, d.peer
+       d.read_seconds, d.reused, d.peer, NULL::bytea AS response_headers
 FROM (SELECT * FROM dispatcher.delivery_done
       WHERE day = $1 AND ctid >= $2::text::tid AND attempted_at >= $3
       ORDER BY attempted_at DESC

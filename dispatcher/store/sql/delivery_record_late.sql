@@ -3,7 +3,7 @@
 -- Parameters: $1 shard, $2 token, then the attempt's columns: $3 day, $4 event id, $5 number of the endpoint,
 --   $6 delivery id, $7 attempt number, $8 trigger, $9 outcome (codes), $10 flags, $11 attempted at, $12 latency, $13 dns,
 --   $14 connect, $15 wait, $16 read (seconds), $17 reused, $18 peer, $19 revision, $20 response code, $21 response body,
---   $22 error.
+--   $22 error, $23 response headers.
 -- Returns whether the attempt was recorded (false: fenced, gone by retention, or recorded before).
 -- Index: delivery_done_pkey, attempt_pkey. Locks: FOR SHARE on the shard, the delivery's row.
 -- A number that the delivery has counted already was recorded before. The response about an event that was erased
@@ -24,9 +24,9 @@ WITH fence AS MATERIALIZED (
     INSERT INTO dispatcher.attempt
         (day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,
          latency_seconds, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer, revision,
-         response_code, response_body, error)
+         response_code, response_body, error, response_headers)
     SELECT $3, $4, $5, $6::uuid, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-           CASE WHEN e.erased_at IS NULL THEN $21::bytea END, $22
+           CASE WHEN e.erased_at IS NULL THEN $21::bytea END, $22, CASE WHEN e.erased_at IS NULL THEN $23::bytea END
     FROM changed LEFT JOIN dispatcher.event AS e ON e.day = $3 AND e.id = $4
     ON CONFLICT DO NOTHING
     RETURNING 1

@@ -34,8 +34,8 @@ WITH before AS MATERIALIZED (
     ON CONFLICT (delivery_id, kind) DO NOTHING
 ), answers AS (
     UPDATE dispatcher.attempt
-    SET response_body = NULL
-    WHERE day = $2 AND event_id = $1 AND response_body IS NOT NULL
+    SET response_body = NULL, response_headers = NULL
+    WHERE day = $2 AND event_id = $1 AND (response_body IS NOT NULL OR response_headers IS NOT NULL)
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM bodies) + (SELECT count(*) FROM before WHERE has_body) AS bodies,

@@ -17,7 +17,7 @@ SELECT (SELECT count(*) FROM found)
             ON b.day = ANY ($3::date[]) AND b.day = found.day AND b.event_id = $1) AS bodies,
        (SELECT count(*) FROM found
         JOIN dispatcher.attempt AS a ON a.day = ANY ($3::date[]) AND a.day = found.day AND a.event_id = $1
-        WHERE a.response_body IS NOT NULL) AS answers,
+        WHERE a.response_body IS NOT NULL OR a.response_headers IS NOT NULL) AS answers,
        (SELECT count(*) FROM found
         JOIN dispatcher.delivery_open AS o
           ON o.id BETWEEN found.low AND found.high AND o.day = found.day AND o.event_id = $1) AS cancelled

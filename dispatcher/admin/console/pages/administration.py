@@ -5,11 +5,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.filters import parse_time, read_time
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.console.site import Route
-from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.operations.deployment import Role
+from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.audit import AuditPage, AuditQuery
 from dispatcher.admin.resources.token import CreatedToken, NewToken, TokensQuery
 from dispatcher.core.errors import ConflictError, InvalidRequestError
@@ -18,48 +18,48 @@ DAYS: Final = ("7", "30", "90", "365")
 _UNSAFE: Final = ("egress.allow_http", "egress.allow_networks", "egress.allow_metadata")
 
 
-async def activity(visit: Visit) -> web.StreamResponse:
-    """Shows who did what, newest first."""
-    visit.who.require(Role.ADMIN)
+async def activity(context: Context) -> web.StreamResponse:
+    """Show the audit log, newest first."""
+    context.who.require(Role.ADMIN)
     problems: dict[str, str] = {}
-    since = read_time(visit, "since", problems)
-    until = read_time(visit, "until", problems)
+    since = read_time(context, "since", problems)
+    until = read_time(context, "until", problems)
     page = AuditPage(items=[], next_cursor=None)
     if not problems:
-        page = await visit.operations.audit.page(
-            visit.who,
+        page = await context.operations.audit.page(
+            context.who,
             AuditQuery.of(
-                actor=visit.query("by"),
-                action=visit.query("action"),
-                object=visit.query("subject"),
+                actor=context.query("by"),
+                action=context.query("action"),
+                object=context.query("subject"),
                 since=since,
                 until=until,
-                cursor=visit.query("cursor"),
+                cursor=context.query("cursor"),
             ),
         )
     fields = ("by", "action", "subject", "since", "until")
-    return visit.page(
+    return context.page(
         "activity.html",
         status=422 if problems else 200,
         page=page,
         problems=problems,
-        is_filtered=any(visit.query(name) for name in fields),
+        is_filtered=any(context.query(name) for name in fields),
     )
 
 
-async def tokens(visit: Visit) -> web.StreamResponse:
-    """Shows tokens, and the form of a new one."""
-    visit.who.require(Role.ADMIN)
-    return await _tokens_page(visit, {})
+async def list_tokens(context: Context) -> web.StreamResponse:
+    """Show tokens, and the form of a new one."""
+    context.who.require(Role.ADMIN)
+    return await _tokens_page(context, {})
 
 
 async def _tokens_page(
-    visit: Visit, problems: dict[str, str], made: CreatedToken | None = None, status: int = 200
+    context: Context, problems: dict[str, str], made: CreatedToken | None = None, status: int = 200
 ) -> web.Response:
-    page = await visit.operations.tokens.page(
-        visit.who, TokensQuery.of(cursor=visit.query("cursor"))
+    page = await context.operations.tokens.page(
+        context.who, TokensQuery.of(cursor=context.query("cursor"))
     )
-    return visit.page(
+    return context.page(
         "tokens.html",
         status=status,
         page=page,
@@ -70,62 +70,62 @@ async def _tokens_page(
     )
 
 
-async def token_made(visit: Visit) -> web.StreamResponse:
+async def create_token(context: Context) -> web.StreamResponse:
     """Create a token and show it once, in the response to this form."""
-    visit.who.require(Role.ADMIN)
-    form_id = visit.form.get("form_id", "")
-    if not visit.site.forms.take(form_id):
-        raise ConflictError(visit.text("error.sent_before"))
-    days = visit.form.get("expires_days", "")
+    context.who.require(Role.ADMIN)
+    form_id = context.form.get("form_id", "")
+    if not context.app.forms.take(form_id):
+        raise ConflictError(context.text("error.sent_before"))
+    days = context.form.get("expires_days", "")
     expires_at = None
     if days in DAYS:
-        expires_at = visit.site.now() + timedelta(days=int(days))
+        expires_at = context.app.now() + timedelta(days=int(days))
     elif days:
-        expires_at = parse_time(days, visit.zone)
+        expires_at = parse_time(days, context.zone)
     try:
-        made = await visit.operations.tokens.create(
-            visit.who,
+        made = await context.operations.tokens.create(
+            context.who,
             NewToken.of(
-                visit.site.now(),
-                name=visit.form.get("name", "").strip(),
-                role=visit.form.get("role", ""),
-                tenant=visit.form.get("tenant", "").strip() or None,
+                context.app.now(),
+                name=context.form.get("name", "").strip(),
+                role=context.form.get("role", ""),
+                tenant=context.form.get("tenant", "").strip() or None,
                 expires_at=expires_at,
             ),
         )
     except InvalidRequestError as error:
-        visit.site.forms.forget(form_id)
-        return await _tokens_page(visit, problems_by_field(visit, error.problems), status=422)
+        context.app.forms.forget(form_id)
+        return await _tokens_page(context, problems_by_field(context, error.problems), status=422)
     except ConflictError as error:
-        visit.site.forms.forget(form_id)
-        return await _tokens_page(visit, {"name": visit.problem(error)}, status=409)
-    return await _tokens_page(visit, {}, made)
+        context.app.forms.forget(form_id)
+        return await _tokens_page(context, {"name": context.problem(error)}, status=409)
+    return await _tokens_page(context, {}, made)
 
 
-async def token_asked(visit: Visit) -> web.StreamResponse:
-    """Asks before a token is revoked."""
-    visit.who.require(Role.ADMIN)
-    token = await visit.operations.tokens.show(visit.who, visit.part("id"))
-    return visit.page("token_revoke.html", token=token)
+async def confirm_revocation(context: Context) -> web.StreamResponse:
+    """Ask for confirmation before a token is revoked."""
+    context.who.require(Role.ADMIN)
+    token = await context.operations.tokens.show(context.who, context.part("id"))
+    return context.page("token_revoke.html", token=token)
 
 
-async def token_revoked(visit: Visit) -> web.StreamResponse:
+async def revoke_token(context: Context) -> web.StreamResponse:
     """Revokes a token."""
-    await visit.operations.tokens.revoke(visit.who, visit.part("id"))
-    return visit.go("/tokens", "note.revoked")
+    await context.operations.tokens.revoke(context.who, context.part("id"))
+    return context.go("/tokens", "note.revoked")
 
 
-async def system(visit: Visit) -> web.StreamResponse:
-    """Shows replicas and breakers; to who sees all tenants also the database and the settings in force."""
-    shown = await visit.operations.system.show(visit.who)
-    settings = _settings(visit) if visit.who.tenant is None else []
-    return visit.page("system.html", system=shown, settings=settings)
+async def system(context: Context) -> web.StreamResponse:
+    """Show replicas and breakers; to a viewer of all tenants also the database and the effective settings."""
+    shown = await context.operations.system.show(context.who)
+    settings = _settings(context) if context.who.tenant is None else []
+    return context.page("system.html", system=shown, settings=settings)
 
 
-def _settings(visit: Visit) -> list[tuple[str, str, bool]]:
-    """Returns key, value and whether it opens something, of every setting that is no secret."""
+def _settings(context: Context) -> list[tuple[str, str, bool]]:
+    """Return key, value and whether it opens something, of every setting that is no secret."""
     found: list[tuple[str, str, bool]] = []
-    sections: dict[str, Any] = visit.site.settings.model_dump(mode="json")
+    sections: dict[str, Any] = context.app.settings.model_dump(mode="json")
     for section, values in sections.items():
         if isinstance(values, dict) and section != "sources":
             for key, value in values.items():
@@ -143,10 +143,10 @@ def _written(value: object) -> str:
 
 
 ROUTES: Final = (
-    Route("GET", "/activity", activity),
-    Route("GET", "/tokens", tokens),
-    Route("POST", "/tokens", token_made),
-    Route("GET", "/tokens/{id}/revoke", token_asked),
-    Route("POST", "/tokens/{id}/revoke", token_revoked),
-    Route("GET", "/system", system),
+    PageRoute("GET", "/activity", activity),
+    PageRoute("GET", "/tokens", list_tokens),
+    PageRoute("POST", "/tokens", create_token),
+    PageRoute("GET", "/tokens/{id}/revoke", confirm_revocation),
+    PageRoute("POST", "/tokens/{id}/revoke", revoke_token),
+    PageRoute("GET", "/system", system),
 )

@@ -7,6 +7,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from dispatcher.admin.console import charts
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import (
     EMPTY,
     controls_in,
@@ -14,42 +16,40 @@ from dispatcher.admin.console.forms import (
     read_endpoint,
     shown_endpoint,
 )
-from dispatcher.admin.console.pages.trial import send_and_judge
+from dispatcher.admin.console.pages.test_events import send_test_event
 from dispatcher.admin.console.profiles import facts, in_order
-from dispatcher.admin.console.site import Route
-from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.operations.deployment import Role
+from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.endpoint import EndpointPage, EndpointsQuery
 from dispatcher.admin.resources.overview import EndpointFigures
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.model import EndpointState, HealthState
 
-TRIAL_SECONDS_MAX: Final = 90.0
+TEST_SECONDS_MAX: Final = 90.0
 """A form that also sends a test waits for the receiver: its time-out, and some more."""
 _ACTS: Final = ("pause", "resume", "delete")
 
 
-async def listed(visit: Visit) -> web.StreamResponse:
-    """Shows the endpoints with how each fared in the last day; none where the filter cannot be read."""
+async def list_endpoints(context: Context) -> web.StreamResponse:
+    """Show the endpoints with their figures of the last day; none if the filter is invalid."""
     problems: dict[str, str] = {}
     page = EndpointPage(items=[], next_cursor=None)
     try:
-        page = await visit.operations.endpoints.page(
-            visit.who,
+        page = await context.operations.endpoints.page(
+            context.who,
             EndpointsQuery.of(
-                state=visit.query("state"),
-                health=visit.query("health"),
-                profile=visit.query("profile"),
-                name=visit.query("name"),
-                cursor=visit.query("cursor"),
+                state=context.query("state"),
+                health=context.query("health"),
+                profile=context.query("profile"),
+                name=context.query("name"),
+                cursor=context.query("cursor"),
             ),
         )
     except InvalidRequestError as error:
-        problems = problems_by_field(visit, error.problems)
-    figures = await visit.operations.overview.of_endpoints(
-        visit.who, [one.id for one in page.items]
+        problems = problems_by_field(context, error.problems)
+    figures = await context.operations.overview.of_endpoints(
+        context.who, [one.id for one in page.items]
     )
-    return visit.page(
+    return context.page(
         "endpoints.html",
         status=422 if problems else 200,
         problems=problems,
@@ -58,7 +58,7 @@ async def listed(visit: Visit) -> web.StreamResponse:
         sparks={name: _spark(one) for name, one in figures.items()},
         states=tuple(EndpointState),
         healths=tuple(HealthState),
-        profiles=sorted(visit.operations.deployment.profiles),
+        profiles=sorted(context.operations.deployment.profiles),
     )
 
 
@@ -66,17 +66,19 @@ def _spark(figures: EndpointFigures) -> charts.Bars:
     return charts.spark([(one.ok_count, one.not_ok_count) for one in figures.buckets])
 
 
-async def shown(visit: Visit) -> web.StreamResponse:
-    """Shows one endpoint: settings in short, the last day."""
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    figures = (await visit.operations.overview.of_endpoints(visit.who, [endpoint.id]))[endpoint.id]
+async def show_endpoint(context: Context) -> web.StreamResponse:
+    """Show one endpoint: settings in short, the last day."""
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    figures = (await context.operations.overview.of_endpoints(context.who, [endpoint.id]))[
+        endpoint.id
+    ]
     buckets = figures.buckets
-    return visit.page(
+    return context.page(
         "endpoint.html",
         tab="overview",
         endpoint=endpoint,
         figures=figures,
-        profile=profile_facts(visit, endpoint.profile),
+        profile=profile_facts(context, endpoint.profile),
         traffic=charts.bars([(one.ok_count, one.not_ok_count) for one in buckets]),
         latency=charts.lines(
             [[one.p50_seconds for one in buckets], [one.p95_seconds for one in buckets]]
@@ -85,29 +87,29 @@ async def shown(visit: Visit) -> web.StreamResponse:
     )
 
 
-def profile_facts(visit: Visit, name: str) -> object:
-    """Returns what a profile means; None where it is not configured any more."""
-    profile = visit.operations.deployment.profiles.get(name)
+def profile_facts(context: Context, name: str) -> object:
+    """Return what a profile means; None where it is not configured any more."""
+    profile = context.operations.deployment.profiles.get(name)
     return None if profile is None else facts(profile)
 
 
-async def new(visit: Visit) -> web.StreamResponse:
-    """Shows the form of a new endpoint."""
-    visit.who.require(Role.ADMIN)
-    return _form_page(visit, {}, {})
+async def new_endpoint(context: Context) -> web.StreamResponse:
+    """Show the form of a new endpoint."""
+    context.who.require(Role.ADMIN)
+    return _form_page(context, {}, {})
 
 
 def _form_page(
-    visit: Visit, values: Mapping[str, Any], problems: Mapping[str, str], status: int = 200
+    context: Context, values: Mapping[str, Any], problems: Mapping[str, str], status: int = 200
 ) -> web.Response:
     values = {**EMPTY, **values}
-    deployment = visit.operations.deployment
+    deployment = context.operations.deployment
     catalogue = deployment.catalogue
     groups = [
         (group, [one for one in catalogue.types.values() if one.group == group.name])
         for group in catalogue.groups.values()
     ]
-    return visit.page(
+    return context.page(
         "endpoint_form.html",
         status=status,
         values=values,
@@ -120,123 +122,125 @@ def _form_page(
     )
 
 
-def typed(visit: Visit) -> dict[str, Any]:
-    """Returns what was typed, for the form that is shown again."""
-    return {**visit.form, "event_types": visit.lists.get("event_types", [])}
+def typed(context: Context) -> dict[str, Any]:
+    """Return what was typed, for the form that is shown again."""
+    return {**context.form, "event_types": context.lists.get("event_types", [])}
 
 
-async def made(visit: Visit) -> web.StreamResponse:
-    """Makes an endpoint, sends the test event if asked to, and shows the secret: once."""
-    visit.who.require(Role.ADMIN)
-    if not visit.site.forms.take(visit.form.get("form_id", "")):
-        raise ConflictError(visit.text("error.sent_before"))
-    fields, problems = read_endpoint(visit, creates=True)
+async def create_endpoint(context: Context) -> web.StreamResponse:
+    """Create an endpoint, send a test event on request, and show the secret once."""
+    context.who.require(Role.ADMIN)
+    if not context.app.forms.take(context.form.get("form_id", "")):
+        raise ConflictError(context.text("error.sent_before"))
+    fields, problems = read_endpoint(context, creates=True)
     if problems:
-        visit.site.forms.forget(visit.form.get("form_id", ""))
-        return _form_page(visit, typed(visit), problems, 422)
+        context.app.forms.forget(context.form.get("form_id", ""))
+        return _form_page(context, typed(context), problems, 422)
     try:
-        endpoint = await visit.operations.endpoints.create(visit.who, fields)
+        endpoints = context.operations.endpoints
+        endpoint = await endpoints.create(context.who, endpoints.read_new(context.who, fields))
     except InvalidRequestError as error:
-        visit.site.forms.forget(visit.form.get("form_id", ""))
-        return _form_page(visit, typed(visit), problems_by_field(visit, error.problems), 422)
+        context.app.forms.forget(context.form.get("form_id", ""))
+        return _form_page(context, typed(context), problems_by_field(context, error.problems), 422)
     except ConflictError as error:
-        visit.site.forms.forget(visit.form.get("form_id", ""))
-        return _form_page(visit, typed(visit), {"name": visit.problem(error)}, 409)
-    trial, trial_problem, was_paused = None, None, False
-    if visit.form.get("then") == "test":
+        context.app.forms.forget(context.form.get("form_id", ""))
+        return _form_page(context, typed(context), {"name": context.problem(error)}, 409)
+    test, test_problem, was_paused = None, None, False
+    if context.form.get("then") == "test":
         try:
-            trial = await send_and_judge(visit, endpoint.id, None, None)
+            test = await send_test_event(context, endpoint.id, None, None)
         except DispatcherError as error:
-            trial_problem = visit.problem(error)
-        failed = trial is None or trial.state != "succeeded"
-        if failed and visit.form.get("pause_if_failed"):
-            await visit.operations.endpoints.pause(visit.who, endpoint.id)
+            test_problem = context.problem(error)
+        failed = test is None or test.state != "succeeded"
+        if failed and context.form.get("pause_if_failed"):
+            await context.operations.endpoints.pause(context.who, endpoint.id)
             was_paused = True
-    return visit.page(
+    return context.page(
         "endpoint_made.html",
         endpoint=endpoint,
-        profile=profile_facts(visit, endpoint.profile),
-        trial=trial,
-        trial_problem=trial_problem,
+        profile=profile_facts(context, endpoint.profile),
+        test=test,
+        test_problem=test_problem,
         was_paused=was_paused,
     )
 
 
-async def settings(visit: Visit) -> web.StreamResponse:
-    """Shows the form of an endpoint that is there; who may not change it sees the values."""
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    known = tuple(visit.operations.deployment.catalogue.types)
+async def edit_endpoint(context: Context) -> web.StreamResponse:
+    """Show the form of an existing endpoint; a viewer who may not change it sees the values."""
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    known = tuple(context.operations.deployment.catalogue.types)
     values = {**shown_endpoint(endpoint, (*known, *_wildcards(known))), "endpoint": endpoint}
     values["version"] = endpoint.etag
-    return _form_page(visit, values, {})
+    return _form_page(context, values, {})
 
 
 def _wildcards(types: tuple[str, ...]) -> set[str]:
     return {"*", *(f"{name.partition('.')[0]}.*" for name in types)}
 
 
-async def changed(visit: Visit) -> web.StreamResponse:
+async def update_endpoint(context: Context) -> web.StreamResponse:
     """Update an endpoint, unless it was changed since the form was shown."""
-    visit.who.require(Role.ADMIN)
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
+    context.who.require(Role.ADMIN)
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     values = {
-        **typed(visit),
+        **typed(context),
         "profile": endpoint.profile,
         "endpoint": endpoint,
     }
-    fields, problems = read_endpoint(visit, creates=False)
+    fields, problems = read_endpoint(context, creates=False)
     if problems:
-        return _form_page(visit, values, problems, 422)
+        return _form_page(context, values, problems, 422)
     try:
-        await visit.operations.endpoints.update(
-            visit.who, endpoint.id, fields, if_match=visit.form.get("version") or None
-        )
+        endpoints = context.operations.endpoints
+        change = await endpoints.read_change(context.who, endpoint.id, fields)
+        version = context.form.get("version") or None
+        await endpoints.update(context.who, endpoint.id, change, if_match=version)
     except InvalidRequestError as error:
-        return _form_page(visit, values, problems_by_field(visit, error.problems), 422)
+        return _form_page(context, values, problems_by_field(context, error.problems), 422)
     except ConflictError as error:
-        return _form_page(visit, values, {"name": visit.problem(error)}, 409)
-    return visit.go(f"/webhooks/{endpoint.id}", "note.saved")
+        return _form_page(context, values, {"name": context.problem(error)}, 409)
+    return context.go(f"/webhooks/{endpoint.id}", "note.saved")
 
 
-async def asked(visit: Visit) -> web.StreamResponse:
+async def confirm(context: Context) -> web.StreamResponse:
     """Ask for confirmation to pause, resume or delete, with the effect on waiting deliveries."""
-    act = visit.part("act")
-    visit.who.require(Role.ADMIN if act == "delete" else Role.OPERATOR)
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    waiting = await visit.operations.endpoints.waiting(visit.who, endpoint.id)
-    return visit.page(
+    act = context.part("act")
+    context.who.require(Role.ADMIN if act == "delete" else Role.OPERATOR)
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    waiting = await context.operations.endpoints.waiting(context.who, endpoint.id)
+    return context.page(
         "endpoint_act.html",
         act=act,
         endpoint=endpoint,
         waiting=waiting,
-        hold_days=visit.site.settings.delivery.hold_days,
+        hold_days=context.app.settings.delivery.hold_days,
         version=endpoint.etag,
     )
 
 
-async def acted(visit: Visit) -> web.StreamResponse:
+async def act(context: Context) -> web.StreamResponse:
     """Pauses, resumes or deletes."""
-    endpoint_id = visit.part("id")
-    match visit.part("act"):
+    endpoint_id = context.part("id")
+    match context.part("act"):
         case "pause":
-            await visit.operations.endpoints.pause(visit.who, endpoint_id)
+            await context.operations.endpoints.pause(context.who, endpoint_id)
         case "resume":
-            await visit.operations.endpoints.resume(visit.who, endpoint_id)
+            await context.operations.endpoints.resume(context.who, endpoint_id)
         case _:
-            await visit.operations.endpoints.delete(
-                visit.who, endpoint_id, if_match=visit.form.get("version") or None
+            await context.operations.endpoints.delete(
+                context.who, endpoint_id, if_match=context.form.get("version") or None
             )
-            return visit.go("/webhooks", "note.deleted")
-    return visit.go(f"/webhooks/{endpoint_id}", f"note.{visit.part('act')}d")
+            return context.go("/webhooks", "note.deleted")
+    return context.go(f"/webhooks/{endpoint_id}", f"note.{context.part('act')}d")
 
 
 ROUTES: Final = (
-    Route("GET", "/webhooks", listed),
-    Route("GET", "/webhooks/new", new),
-    Route("POST", "/webhooks/new", made, seconds=TRIAL_SECONDS_MAX),
-    Route("GET", "/webhooks/{id}", shown),
-    Route("GET", "/webhooks/{id}/settings", settings),
-    Route("POST", "/webhooks/{id}/settings", changed),
-    Route("GET", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", asked),
-    Route("POST", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", acted),
+    PageRoute("GET", "/webhooks", list_endpoints),
+    PageRoute("GET", "/webhooks/new", new_endpoint),
+    PageRoute("POST", "/webhooks/new", create_endpoint, seconds=TEST_SECONDS_MAX),
+    PageRoute("GET", "/webhooks/{id}", show_endpoint),
+    PageRoute("GET", "/webhooks/{id}/settings", edit_endpoint),
+    PageRoute("POST", "/webhooks/{id}/settings", update_endpoint),
+    PageRoute("GET", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", confirm),
+    PageRoute("POST", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", act),
 )

@@ -5,42 +5,42 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.filters import EVENT_FIELDS, event_query
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.console.site import Route
-from dispatcher.admin.console.visit import Visit
 from dispatcher.admin.resources.event import EventPage
 from dispatcher.core.errors import InvalidRequestError
 
 DATA_CHARACTERS_SHOWN: Final = 65_536
 
 
-async def listed(visit: Visit) -> web.StreamResponse:
-    """Shows events, newest first."""
-    query, problems = event_query(visit)
+async def list_events(context: Context) -> web.StreamResponse:
+    """Show events, newest first."""
+    query, problems = event_query(context)
     page = EventPage(items=[], next_cursor=None)
     if not problems:
         try:
-            page = await visit.operations.events.page(visit.who, query)
+            page = await context.operations.events.page(context.who, query)
         except InvalidRequestError as error:
-            problems = problems_by_field(visit, error.problems)
-    return visit.page(
+            problems = problems_by_field(context, error.problems)
+    return context.page(
         "events.html",
         status=422 if problems else 200,
         page=page,
         problems=problems,
-        types=tuple(visit.operations.deployment.catalogue.types),
-        is_filtered=any(visit.query(name) for name in EVENT_FIELDS),
+        types=tuple(context.operations.deployment.catalogue.types),
+        is_filtered=any(context.query(name) for name in EVENT_FIELDS),
     )
 
 
-async def shown(visit: Visit) -> web.StreamResponse:
-    """Shows one event, and a verdict for each endpoint of its tenant."""
-    explained = await visit.operations.explanation.explain(visit.who, visit.part("id"))
+async def show_event(context: Context) -> web.StreamResponse:
+    """Show one event, and a verdict for each endpoint of its tenant."""
+    explained = await context.operations.explanation.explain(context.who, context.part("id"))
     event = explained.event
     text = event.data.text
-    known = visit.operations.deployment.catalogue.types.get(event.type)
-    return visit.page(
+    known = context.operations.deployment.catalogue.types.get(event.type)
+    return context.page(
         "event.html",
         event=event,
         explained=explained,
@@ -52,7 +52,7 @@ async def shown(visit: Visit) -> web.StreamResponse:
 
 
 def readable(text: str) -> str:
-    """Returns JSON on several lines where that changes no digit, else as it is written; cut at a bound."""
+    """Return JSON on several lines where that changes no digit, else as it is written; cut at a bound."""
     if len(text) <= DATA_CHARACTERS_SHOWN:
         try:
             value = orjson.loads(text)
@@ -80,4 +80,7 @@ def _without_spaces(text: str) -> list[str]:
     return kept
 
 
-ROUTES: Final = (Route("GET", "/events", listed), Route("GET", "/events/{id}", shown))
+ROUTES: Final = (
+    PageRoute("GET", "/events", list_events),
+    PageRoute("GET", "/events/{id}", show_event),
+)

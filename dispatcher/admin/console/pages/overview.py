@@ -5,15 +5,15 @@ from typing import Final
 from aiohttp import web
 
 from dispatcher.admin.console import charts
-from dispatcher.admin.console.site import Route
-from dispatcher.admin.console.visit import Visit
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
 
 
-async def overview(visit: Visit) -> web.StreamResponse:
-    """Shows the figures of the deployment, or of the viewer's tenant."""
-    summary = await visit.operations.overview.summary(visit.who)
+async def overview(context: Context) -> web.StreamResponse:
+    """Show the figures of the deployment, or of the viewer's tenant."""
+    summary = await context.operations.overview.summary(context.who)
     buckets = summary.buckets
-    return visit.page(
+    return context.page(
         "overview.html",
         summary=summary,
         traffic=charts.bars([(one.ok_count, one.not_ok_count) for one in buckets]),
@@ -23,4 +23,4 @@ async def overview(visit: Visit) -> web.StreamResponse:
     )
 
 
-ROUTES: Final = (Route("GET", "/", overview),)
+ROUTES: Final = (PageRoute("GET", "/", overview),)

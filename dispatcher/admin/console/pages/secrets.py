@@ -4,25 +4,25 @@ from typing import Final
 
 from aiohttp import web
 
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.pages.endpoints import profile_facts
-from dispatcher.admin.console.site import Route
-from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.operations.deployment import Role
+from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.endpoint import Endpoint, RevealedSecret, RotatedSecret
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 _HOUR_SECONDS: Final = 3600
 
 
-async def secret(visit: Visit) -> web.StreamResponse:
-    """Shows the mask, how receivers verify, and what can be done."""
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    return _page(visit, endpoint)
+async def show_secret(context: Context) -> web.StreamResponse:
+    """Show the mask, how receivers verify, and what can be done."""
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    return _page(context, endpoint)
 
 
 def _page(
-    visit: Visit,
+    context: Context,
     endpoint: Endpoint,
     *,
     revealed: RevealedSecret | None = None,
@@ -30,65 +30,65 @@ def _page(
     problems: dict[str, str] | None = None,
     status: int = 200,
 ) -> web.Response:
-    return visit.page(
+    return context.page(
         "endpoint_secret.html",
         status=status,
         tab="secret",
         endpoint=endpoint,
-        profile=profile_facts(visit, endpoint.profile),
+        profile=profile_facts(context, endpoint.profile),
         revealed=revealed,
         rotated=rotated,
         problems=problems or {},
     )
 
 
-async def revealed(visit: Visit) -> web.StreamResponse:
+async def reveal_secret(context: Context) -> web.StreamResponse:
     """Show the whole secret in the response to this form; the audit log records it."""
-    visit.who.require(Role.ADMIN)
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    found = await visit.operations.rotation.reveal(visit.who, endpoint.id)
-    return _page(visit, endpoint, revealed=found)
+    context.who.require(Role.ADMIN)
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    found = await context.operations.rotation.reveal(context.who, endpoint.id)
+    return _page(context, endpoint, revealed=found)
 
 
-async def rotated(visit: Visit) -> web.StreamResponse:
-    """Gives the endpoint a new secret, or stages it, and shows it once."""
-    visit.who.require(Role.ADMIN)
-    endpoint = await visit.operations.endpoints.show(visit.who, visit.part("id"))
-    if not visit.site.forms.take(visit.form.get("form_id", "")):
-        raise ConflictError(visit.text("error.sent_before"))
-    own = visit.form.get("secret", "").strip() or None
+async def rotate_secret(context: Context) -> web.StreamResponse:
+    """Rotate the endpoint's secret, or stage a new one, and show it once."""
+    context.who.require(Role.ADMIN)
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    if not context.app.forms.take(context.form.get("form_id", "")):
+        raise ConflictError(context.text("error.sent_before"))
+    own = context.form.get("secret", "").strip() or None
     try:
-        hours = visit.form.get("overlap_hours", "").strip()
+        hours = context.form.get("overlap_hours", "").strip()
         overlap = float(hours) * _HOUR_SECONDS if hours else None
     except ValueError:
-        wrong = {"overlap_seconds": visit.text("form.number")}
-        return _page(visit, endpoint, problems=wrong, status=422)
+        wrong = {"overlap_seconds": context.text("form.number")}
+        return _page(context, endpoint, problems=wrong, status=422)
     try:
-        found = await visit.operations.rotation.rotate(
-            visit.who,
+        found = await context.operations.rotation.rotate(
+            context.who,
             endpoint.id,
             new_secret=own,
             overlap_seconds=overlap,
-            activate=True if visit.form.get("activate") else None,
+            activate=True if context.form.get("activate") else None,
         )
     except InvalidRequestError as error:
-        problems = problems_by_field(visit, error.problems)
-        return _page(visit, endpoint, problems=problems, status=422)
-    endpoint = await visit.operations.endpoints.show(visit.who, endpoint.id)
-    return _page(visit, endpoint, rotated=found)
+        problems = problems_by_field(context, error.problems)
+        return _page(context, endpoint, problems=problems, status=422)
+    endpoint = await context.operations.endpoints.show(context.who, endpoint.id)
+    return _page(context, endpoint, rotated=found)
 
 
-async def activated(visit: Visit) -> web.StreamResponse:
+async def activate_secret(context: Context) -> web.StreamResponse:
     """Switches to the staged secret."""
-    visit.who.require(Role.ADMIN)
-    endpoint_id = visit.part("id")
-    await visit.operations.rotation.activate_staged(visit.who, endpoint_id)
-    return visit.go(f"/webhooks/{endpoint_id}/secret", "note.activated")
+    context.who.require(Role.ADMIN)
+    endpoint_id = context.part("id")
+    await context.operations.rotation.activate_staged(context.who, endpoint_id)
+    return context.go(f"/webhooks/{endpoint_id}/secret", "note.activated")
 
 
 ROUTES: Final = (
-    Route("GET", "/webhooks/{id}/secret", secret),
-    Route("POST", "/webhooks/{id}/secret/reveal", revealed),
-    Route("POST", "/webhooks/{id}/secret/rotate", rotated),
-    Route("POST", "/webhooks/{id}/secret/activate", activated),
+    PageRoute("GET", "/webhooks/{id}/secret", show_secret),
+    PageRoute("POST", "/webhooks/{id}/secret/reveal", reveal_secret),
+    PageRoute("POST", "/webhooks/{id}/secret/rotate", rotate_secret),
+    PageRoute("POST", "/webhooks/{id}/secret/activate", activate_secret),
 )

@@ -5,6 +5,8 @@ from typing import Final
 from aiohttp import web
 
 from dispatcher.admin.console import assets
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import THEMES, Context, local_path
 from dispatcher.admin.console.cookies import (
     LANGUAGE_COOKIE,
     THEME_COOKIE,
@@ -16,67 +18,65 @@ from dispatcher.admin.console.cookies import (
     set_session,
 )
 from dispatcher.admin.console.languages import NAMES
-from dispatcher.admin.console.site import Route
 from dispatcher.admin.console.times import available_names, zone_names
-from dispatcher.admin.console.visit import THEMES, Visit, local_path
 
 AUTOMATIC: Final = "auto"
 
 
-async def sign_in(visit: Visit) -> web.StreamResponse:
+async def sign_in_form(context: Context) -> web.StreamResponse:
     """Return the sign-in form, or a redirect if the user is already signed in."""
-    if visit.actor is not None:
-        return visit.go(local_path(visit.query("next")))
-    return _sign_in_page(visit, 200, None)
+    if context.actor is not None:
+        return context.go(local_path(context.query("next")))
+    return _sign_in_page(context, 200, None)
 
 
-async def signed_in(visit: Visit) -> web.StreamResponse:
+async def sign_in(context: Context) -> web.StreamResponse:
     """Authenticate the token and open a session."""
-    token = visit.form.get("token", "").strip()
-    peer = visit.site.peer(visit.request)
-    opened = await visit.site.auth.sign_in(token, peer.address) if token else None
+    token = context.form.get("token", "").strip()
+    peer = context.app.peer(context.request)
+    opened = await context.app.auth.sign_in(token, peer.address) if token else None
     if opened is None:
-        return _sign_in_page(visit, 401, visit.text("sign_in.wrong"))
-    answer = visit.go(local_path(visit.form.get("next")))
+        return _sign_in_page(context, 401, context.text("sign_in.wrong"))
+    answer = context.go(local_path(context.form.get("next")))
     set_session(answer, peer, opened.cookie, opened.seconds_max)
     return answer
 
 
-def _sign_in_page(visit: Visit, status: int, problem: str | None) -> web.Response:
-    peer = visit.site.peer(visit.request)
-    return visit.page(
+def _sign_in_page(context: Context, status: int, problem: str | None) -> web.Response:
+    peer = context.app.peer(context.request)
+    return context.page(
         "sign_in.html",
         status=status,
         problem=problem,
         needs_tls=not peer.is_encrypted and not is_bare(peer),
-        next=local_path(visit.form.get("next") or visit.query("next")),
+        next=local_path(context.form.get("next") or context.query("next")),
     )
 
 
-async def sign_out(visit: Visit) -> web.StreamResponse:
+async def sign_out(context: Context) -> web.StreamResponse:
     """End the session."""
-    peer = visit.site.peer(visit.request)
-    cookie = visit.request.cookies.get(session_cookie(peer))
+    peer = context.app.peer(context.request)
+    cookie = context.request.cookies.get(session_cookie(peer))
     if cookie is not None:
-        await visit.site.auth.sign_out(cookie, visit.who)
-    answer = visit.go("/sign-in")
+        await context.app.auth.sign_out(cookie, context.who)
+    answer = context.go("/sign-in")
     drop_session(answer, peer)
     return answer
 
 
-async def preferences(visit: Visit) -> web.StreamResponse:
+async def edit_preferences(context: Context) -> web.StreamResponse:
     """Return the form for language, theme and time zone."""
-    return visit.page("preferences.html", themes=THEMES, zones=zone_names())
+    return context.page("preferences.html", themes=THEMES, zones=zone_names())
 
 
-async def preferred(visit: Visit) -> web.StreamResponse:
+async def save_preferences(context: Context) -> web.StreamResponse:
     """Save the chosen language, theme and time zone, as far as they are present and valid."""
-    answer = visit.go(local_path(visit.form.get("back")))
-    if (language := visit.form.get("language")) in NAMES and language is not None:
+    answer = context.go(local_path(context.form.get("back")))
+    if (language := context.form.get("language")) in NAMES and language is not None:
         keep(answer, LANGUAGE_COOKIE, language)
-    if (theme := visit.form.get("theme")) in THEMES and theme is not None:
+    if (theme := context.form.get("theme")) in THEMES and theme is not None:
         keep(answer, THEME_COOKIE, theme)
-    zone = visit.form.get("zone")
+    zone = context.form.get("zone")
     if zone == AUTOMATIC:
         answer.del_cookie(ZONE_COOKIE, path="/", samesite="Lax")
     elif zone is not None and (zone == "UTC" or zone in available_names()):
@@ -103,9 +103,9 @@ async def static(request: web.Request) -> web.Response:
 
 
 ROUTES: Final = (
-    Route("GET", "/sign-in", sign_in, everybody=True),
-    Route("POST", "/sign-in", signed_in, everybody=True),
-    Route("POST", "/sign-out", sign_out),
-    Route("GET", "/preferences", preferences, everybody=True),
-    Route("POST", "/preferences", preferred, everybody=True),
+    PageRoute("GET", "/sign-in", sign_in_form, everybody=True),
+    PageRoute("POST", "/sign-in", sign_in, everybody=True),
+    PageRoute("POST", "/sign-out", sign_out),
+    PageRoute("GET", "/preferences", edit_preferences, everybody=True),
+    PageRoute("POST", "/preferences", save_preferences, everybody=True),
 )

@@ -17,11 +17,11 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from dispatcher.admin.console.guard import PAGE_HEADERS
-from dispatcher.admin.console.site import Route
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
+from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.labels import ICONS, TONES, retry_count
 from dispatcher.admin.console.times import NOTHING, moment
-from dispatcher.admin.console.visit import Visit
-from dispatcher.admin.console.words import ICONS, TONES, retry_count
 from dispatcher.admin.operations.tail import Batch
 from dispatcher.admin.resources.delivery import RecordedAttempt
 from dispatcher.core.printable import escape
@@ -40,34 +40,34 @@ RETRY_MILLISECONDS: Final = 3_000
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
-async def tail(visit: Visit) -> web.StreamResponse:
+async def tail(context: Context) -> web.StreamResponse:
     """Stream until the viewer disconnects, the session ends or the hour is over."""
-    watch = visit.operations.tail.watch(visit.who, endpoint_id=visit.query("endpoint_id"))
+    watch = context.operations.tail.watch(context.who, endpoint_id=context.query("endpoint_id"))
     async with watch as viewer:
         answer = web.StreamResponse(
             headers={**PAGE_HEADERS, "Content-Type": "text/event-stream; charset=utf-8",
                      "X-Accel-Buffering": "no"}
         )  # fmt: skip
-        await answer.prepare(visit.request)
+        await answer.prepare(context.request)
         loop = asyncio.get_running_loop()
         ends_at, asks_at = loop.time() + STREAM_SECONDS_MAX, loop.time() + SESSION_SECONDS_BETWEEN
-        number = _last_number(visit.request.headers.get("Last-Event-ID"))
+        number = _last_number(context.request.headers.get("Last-Event-ID"))
         first = f"retry: {RETRY_MILLISECONDS}\n\n"
         if number:
             first += "event: again\ndata: {}\n\n"
         with contextlib.suppress(ConnectionError, TimeoutError):
             await _write(answer, first.encode())
             beats_at = loop.time() + HEARTBEAT_SECONDS
-            while loop.time() < ends_at and not _has_gone(visit.request):
+            while loop.time() < ends_at and not _has_gone(context.request):
                 batch = await viewer.next(LOOK_SECONDS)
                 if loop.time() > asks_at:
-                    if not await visit.site.is_signed_in(visit.request):
+                    if not await context.app.is_signed_in(context.request):
                         break
                     asks_at = loop.time() + SESSION_SECONDS_BETWEEN
                 if batch.items:
                     number += 1
-                    names = await _names(visit, batch)
-                    data = orjson.dumps(_batch(visit, batch, names))
+                    names = await _names(context, batch)
+                    data = orjson.dumps(_batch(context, batch, names))
                     await _write(answer, b"id: %d\nevent: rows\ndata: %b\n\n" % (number, data))
                 elif loop.time() > beats_at:
                     await _write(answer, b": alive\n\n")
@@ -90,31 +90,31 @@ def _last_number(text: str | None) -> int:
     return int(text) if text is not None and _NUMBER.fullmatch(text) else 0
 
 
-async def _names(visit: Visit, batch: Batch) -> Mapping[str, str]:
+async def _names(context: Context, batch: Batch) -> Mapping[str, str]:
     """Return the endpoints' names; only those that are not cached are queried."""
     wanted = {one.delivery.endpoint_id for one in batch.items[-ROWS_MAX:]}
-    known = visit.site.names
+    known = context.app.names
     missing = [one for one in wanted if one not in known]
     if missing:
         if len(known) > NAMES_MAX:
             known.clear()
-        found = await visit.operations.endpoints.names(visit.who, missing)
+        found = await context.operations.endpoints.names(context.who, missing)
         known.update({one: name.name for one, name in found.items()})
     return known
 
 
-def _batch(visit: Visit, batch: Batch, names: Mapping[str, str]) -> dict[str, object]:
+def _batch(context: Context, batch: Batch, names: Mapping[str, str]) -> dict[str, object]:
     shown = batch.items[-ROWS_MAX:]
     left_out = batch.dropped_count + len(batch.items) - len(shown)
-    note = visit.text("tail.left_out", count=left_out) if left_out else None
+    note = context.text("tail.left_out", count=left_out) if left_out else None
     if batch.is_sample:
-        note = visit.text("tail.sample")
-    return {"rows": [_row(visit, one, names) for one in shown], "note": note}
+        note = context.text("tail.sample")
+    return {"rows": [_row(context, one, names) for one in shown], "note": note}
 
 
-def _row(visit: Visit, item: RecordedAttempt, names: Mapping[str, str]) -> dict[str, str]:
+def _row(context: Context, item: RecordedAttempt, names: Mapping[str, str]) -> dict[str, str]:
     delivery, attempt = item.delivery, item.attempt
-    at = moment(attempt.attempted_at, visit.zone)
+    at = moment(attempt.attempted_at, context.zone)
     tone = TONES[delivery.state]
     code = attempt.response_code
     return {
@@ -127,15 +127,17 @@ def _row(visit: Visit, item: RecordedAttempt, names: Mapping[str, str]) -> dict[
         "endpoint": names.get(delivery.endpoint_id, delivery.endpoint_id),
         "event_id": delivery.event_id,
         "type": delivery.event_type,
-        "test": visit.text("delivery.test_mark") if delivery.test else "",
+        "test": context.text("delivery.test_mark") if delivery.test else "",
         "tone": tone,
         "icon": ICONS[tone],
-        "state": visit.language.word("state", delivery.state),
-        "code": str(code) if code is not None else visit.language.word("outcome", attempt.outcome),
+        "state": context.language.word("state", delivery.state),
+        "code": str(code)
+        if code is not None
+        else context.language.word("outcome", attempt.outcome),
         "body": escape((attempt.response_body or attempt.error or NOTHING)[:BODY_CHARACTERS_MAX]),
-        "latency": f"{attempt.latency_seconds * 1000:.0f} {visit.text('unit.ms')}",
+        "latency": f"{attempt.latency_seconds * 1000:.0f} {context.text('unit.ms')}",
         "retries": str(retry_count(delivery)),
     }
 
 
-ROUTES: Final = (Route("GET", "/deliveries/tail", tail, seconds=STREAM_SECONDS_MAX + 60),)
+ROUTES: Final = (PageRoute("GET", "/deliveries/tail", tail, seconds=STREAM_SECONDS_MAX + 60),)

@@ -1,0 +1,97 @@
+"""Defines a route: path, role, input and output models; the request handler and OpenAPI read it.
+
+The input models are the handler's own annotations: `query` and `fields` name a model, and invalid
+input is rejected before the handler runs. With `Annotated[Mapping, Model]` for `fields` the handler
+gets the members as they are: the operation validates them and `Model` only documents them.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Final, NamedTuple, get_args, get_origin, get_type_hints
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from dispatcher.admin.api.body import BODY_BYTES_MAX
+from dispatcher.admin.operations.context import Actor, Role
+from dispatcher.admin.operations.facade import Operations
+
+PREFIX: Final = "/api/v1"
+SECONDS_MAX: Final = 20.0
+"""An operation waits 5 s for a connection and as long for each statement; this bounds all of it."""
+
+
+class Call(NamedTuple):
+    """One request: its actor, the operations, and the names in its path."""
+
+    actor: Actor
+    operations: Operations
+    names: Mapping[str, str]
+    request: web.Request
+
+    @property
+    def id(self) -> str:
+        """The id in the path."""
+        return self.names["id"]
+
+
+class ApiResponse(NamedTuple):
+    """A handler's result; without a body the response has no content."""
+
+    body: object | None
+    status: int | None = None
+    """None: the route's own."""
+    headers: Mapping[str, str] = {}
+
+
+Handler = Callable[..., Awaitable[ApiResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One route of the API; the handler's docstring is its description."""
+
+    method: str
+    path: str
+    handler: Handler
+    role: Role
+    response: type | None
+    status: int = 200
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further successful statuses, and what they mean."""
+    problems: tuple[int, ...] = ()
+    """Statuses of problems, in addition to those that every route may return."""
+    bytes_max: int = BODY_BYTES_MAX
+    seconds_max: float = SECONDS_MAX
+
+    @property
+    def full_path(self) -> str:
+        """Return the path as clients write it."""
+        return PREFIX + self.path
+
+
+class Inputs(NamedTuple):
+    """The models of a route's input."""
+
+    query: type[BaseModel] | None
+    fields: type[BaseModel] | None
+    validated_by_operation: bool
+    fields_required: bool
+
+
+def inputs_of(handler: Handler) -> Inputs:
+    """Return the models that a handler's annotations name."""
+    hints = get_type_hints(handler, include_extras=True)
+    query, fields = hints.get("query"), hints.get("fields")
+    judged = get_origin(fields) is Annotated
+    model = get_args(fields)[1] if judged else fields
+    parameters = inspect.signature(handler).parameters
+    required = "fields" in parameters and parameters["fields"].default is inspect.Parameter.empty
+    return Inputs(query, model, judged, required)
+
+
+def description_of(handler: Handler) -> tuple[str, str]:
+    """Return the first sentence of the handler's docstring, and the rest."""
+    summary, _, rest = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
+    return summary.replace("\n", " ").rstrip("."), rest

@@ -1,0 +1,121 @@
+"""The table of routes: every operation of the API."""
+
+from typing import Final
+
+from dispatcher.admin.api import access, deliveries, endpoints, events
+from dispatcher.admin.api.body import EVENT_BODY_BYTES_MAX
+from dispatcher.admin.api.route import Route
+from dispatcher.admin.operations.context import Role
+from dispatcher.admin.resources import audit, delivery, endpoint, event, token
+
+TEST_SECONDS_MAX: Final = 80.0
+"""An endpoint's time-out is 60 s at most; the rest is the database's."""
+RESEND_SECONDS_MAX: Final = 60.0
+
+ROUTES: Final = (
+    Route(
+        method="GET", path="/endpoints", handler=endpoints.list_endpoints,
+        role=Role.VIEWER, response=endpoint.EndpointPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/endpoints", handler=endpoints.create_endpoint,
+        role=Role.ADMIN, response=endpoint.ChangedEndpoint, status=201, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/endpoints/{id}", handler=endpoints.show_endpoint,
+        role=Role.VIEWER, response=endpoint.Endpoint, problems=(404,),
+        also={304: "It is the version in If-None-Match."},
+    ),
+    Route(
+        method="PATCH", path="/endpoints/{id}", handler=endpoints.change_endpoint,
+        role=Role.ADMIN, response=endpoint.ChangedEndpoint, problems=(404, 409, 412),
+    ),
+    Route(
+        method="DELETE", path="/endpoints/{id}", handler=endpoints.delete_endpoint,
+        role=Role.ADMIN, response=None, status=204, problems=(404, 412),
+    ),
+    Route(
+        method="POST", path="/endpoints/{id}/test", handler=endpoints.send_test,
+        role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
+        bytes_max=EVENT_BODY_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,
+    ),
+    Route(
+        method="POST", path="/endpoints/{id}/pause", handler=endpoints.pause_endpoint,
+        role=Role.OPERATOR, response=endpoint.Endpoint, problems=(404, 409),
+    ),
+    Route(
+        method="POST", path="/endpoints/{id}/resume", handler=endpoints.resume_endpoint,
+        role=Role.OPERATOR, response=endpoint.Endpoint, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/endpoints/{id}/rotate-secret", handler=endpoints.rotate_secret,
+        role=Role.ADMIN, response=endpoint.RotationAnswer, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/endpoints/{id}/secret", handler=endpoints.reveal_secret,
+        role=Role.ADMIN, response=endpoint.RevealedSecret, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/event-types", handler=events.list_event_types,
+        role=Role.VIEWER, response=event.EventTypePage,
+    ),
+    Route(
+        method="GET", path="/events", handler=events.list_events,
+        role=Role.VIEWER, response=event.EventPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/events", handler=events.publish_event,
+        role=Role.OPERATOR, response=event.Event, status=201, problems=(404, 409),
+        also={200: "The id is known: the first event of that id, and nothing new."},
+        bytes_max=EVENT_BODY_BYTES_MAX,
+    ),
+    Route(
+        method="GET", path="/events/{id}", handler=events.show_event,
+        role=Role.VIEWER, response=event.EventWithDeliveries, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/events/{id}/release", handler=events.release_event,
+        role=Role.OPERATOR, response=event.EventWithDeliveries, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/events/{id}/explain", handler=events.explain_event,
+        role=Role.VIEWER, response=event.Explanation, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/deliveries", handler=deliveries.list_deliveries,
+        role=Role.VIEWER, response=delivery.DeliveryPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/deliveries/resend", handler=deliveries.resend_deliveries,
+        role=Role.OPERATOR, response=delivery.Resent, status=202, problems=(404,),
+        also={200: "The count, where `dry_run` asked for no more."}, seconds_max=RESEND_SECONDS_MAX,
+    ),
+    Route(
+        method="GET", path="/deliveries/{id}", handler=deliveries.show_delivery,
+        role=Role.VIEWER, response=delivery.DeliveryWithAttempts, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/deliveries/{id}/resend", handler=deliveries.resend_delivery,
+        role=Role.OPERATOR, response=delivery.Delivery, status=202, problems=(404, 409),
+    ),
+    Route(
+        method="POST", path="/deliveries/{id}/cancel", handler=deliveries.cancel_delivery,
+        role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/tokens", handler=access.list_tokens,
+        role=Role.ADMIN, response=token.TokenPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/tokens", handler=access.create_token,
+        role=Role.ADMIN, response=token.CreatedToken, status=201, problems=(404, 409),
+    ),
+    Route(
+        method="DELETE", path="/tokens/{id}", handler=access.revoke_token,
+        role=Role.ADMIN, response=None, status=204, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/audit", handler=access.list_audit,
+        role=Role.ADMIN, response=audit.AuditPage, problems=(404,),
+    ),
+)  # fmt: skip

@@ -1,0 +1,127 @@
+"""What every operation needs: who asks, what they may, and what this deployment is like.
+
+A viewer reads: endpoints with their secrets and header values masked, events, deliveries and
+attempts without what receivers answered. An operator also acts on deliveries (test, resend, cancel,
+pause, resume, publish) and sees the responses. An admin also changes endpoints, secrets and tokens
+and reads the audit log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Self
+
+from dispatcher.admin.operations.text_search import SearchQueue
+from dispatcher.admin.rate_limits import SendLimits
+from dispatcher.config.catalogue import Catalogue
+from dispatcher.config.loading import Configuration as FileConfiguration
+from dispatcher.config.settings import Settings
+from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.errors import ConfigurationError, ForbiddenError
+from dispatcher.core.problems import problem
+from dispatcher.core.profile import Profile
+from dispatcher.core.sealing import Keyring
+from dispatcher.runtime.clock import Clock, SystemClock
+from dispatcher.store.endpoints import EndpointRow
+from dispatcher.store.pool import Database
+from dispatcher.usability import CompiledRequest, Configuration, find_problem
+
+ALL_TENANTS: Final = "*"
+"""The tenant of an audited act that is about all of them."""
+
+
+class Role(StrEnum):
+    """The permissions of an actor; each role has those of the one before it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+_RANKS: Final = {role: rank for rank, role in enumerate(Role)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who asks: a name for the audit log, the one tenant whose things there are (None: all), a role."""
+
+    name: str
+    tenant: str | None = None
+    role: Role = Role.ADMIN
+
+    def may(self, role: Role) -> bool:
+        """Return whether this role or a higher one is held."""
+        return _RANKS[self.role] >= _RANKS[role]
+
+    def require(self, role: Role) -> None:
+        """Return if this role or a higher one is held.
+
+        Raises:
+            ForbiddenError: it is not.
+        """
+        if not self.may(role):
+            raise ForbiddenError(
+                problem("role", "role_too_low", required=str(role), role=str(self.role))
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """The database, the rules, and the keys; `keyring` is None where none is configured."""
+
+    database: Database
+    settings: Settings
+    profiles: Mapping[str, Profile]
+    catalogue: Catalogue
+    keyring: Keyring | None
+    policy: AddressPolicy
+    clock: Clock
+    send_limits: SendLimits = field(default_factory=SendLimits)
+    """What people may set off in how short a time; of this process."""
+    searches: SearchQueue = field(default_factory=SearchQueue)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        database: Database,
+        files: FileConfiguration,
+        *,
+        policy: AddressPolicy,
+        profiles: Mapping[str, Profile] | None = None,
+    ) -> Self:
+        """Compose a deployment; `profiles` replace those of the files, for a daemon that reloads them."""
+        return cls(
+            database=database,
+            settings=settings,
+            profiles=files.profiles.profiles if profiles is None else profiles,
+            catalogue=files.catalogue,
+            keyring=files.keyring,
+            policy=policy,
+            clock=SystemClock(),
+        )
+
+    def problem_of(self, row: EndpointRow) -> CompiledRequest | None:
+        """Return why this configuration does not let an endpoint be sent to; None: it does."""
+        configuration = Configuration(
+            profiles=self.profiles,
+            keyring=self.keyring,
+            allow_http=self.settings.egress.allow_http,
+            allow_ports=self.policy.allow_ports,
+            user_agent=self.settings.egress.user_agent or "dispatcher",
+        )
+        return find_problem(row, configuration, self.clock.now())
+
+    def keys(self) -> Keyring:
+        """Return the keys that encrypt secrets.
+
+        Raises:
+            ConfigurationError: there are none.
+        """
+        if self.keyring is None:
+            raise ConfigurationError(
+                [
+                    'DISPATCHER_SECRET_KEYS: required; `echo "k1:$(openssl rand -base64 32)"` makes one'
+                ]
+            )
+        return self.keyring

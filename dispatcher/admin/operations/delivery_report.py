@@ -1,0 +1,262 @@
+"""One delivery, looked at closely: what was sent, why it is where it is, what happens next.
+
+The body is the bytes that go over the wire. Headers are not kept: they are made again from the
+endpoint as it is now, for the moment of the chosen attempt. With secret and headers unchanged since
+then they are what was sent. Who is no operator sees no signature, and who is no admin sees custom
+headers masked, as everywhere.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.objects import attempt_values, delivery_values, event_of
+from dispatcher.admin.operations.reasons import (
+    Circumstances,
+    attempt_advice,
+    next_step,
+    why,
+)
+from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
+from dispatcher.admin.resources.delivery import Advice
+from dispatcher.admin.resources.delivery_report import (
+    DeliveryEndpoint,
+    DeliveryReport,
+    ExplainedAttempt,
+    ExplainedDelivery,
+    SentRequest,
+)
+from dispatcher.core import secret
+from dispatcher.core.envelope import request_id
+from dispatcher.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    EncodingError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from dispatcher.core.model import DeliveryState, Reason
+from dispatcher.core.problems import problem
+from dispatcher.core.profile import Profile
+from dispatcher.core.request import RequestTemplate
+from dispatcher.core.signing import signed_content
+from dispatcher.core.url import canonical_url, masked_url
+from dispatcher.store import endpoints as store
+from dispatcher.store.attempts import AttemptDetail, load_attempts
+from dispatcher.store.bodies import load_body
+from dispatcher.store.delivery_details import (
+    ContextRow,
+    DeliveryDetail,
+    find_delivery,
+    load_context,
+)
+from dispatcher.store.endpoints import EndpointDetail, routed_row
+from dispatcher.store.events import load_event
+from dispatcher.store.secrets import SealedSecret, load_secrets
+
+_OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
+_WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
+
+
+class DeliveryReports:
+    """Looks at deliveries."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._database = deployment.database
+
+    async def delivery(
+        self, actor: Actor, delivery_id: str, *, attempt_number: int | None = None
+    ) -> DeliveryReport:
+        """Return a delivery with the request of the chosen attempt, by default the last one.
+
+        Raises:
+            NotFoundError: there is none of that id, or no attempt of that number.
+        """
+        async with self._database.reading() as connection:
+            row = await find_delivery(connection, delivery_id, actor.tenant)
+            if row is None:
+                raise NotFoundError(problem("id", "delivery_not_found", value=delivery_id))
+            attempts = await load_attempts(connection, row)
+            context = await load_context(connection, row)
+            event = await load_event(connection, row)
+            body = await load_body(connection, row)
+            endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
+            sealed = (await load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
+        chosen = _chosen(attempts, attempt_number)
+        profile = self._deployment.profiles.get(row.profile)
+        traceparent = None if event is None else event.traceparent
+        request, request_problem = self._request(
+            actor, row, chosen, body, endpoint, sealed, profile, traceparent
+        )
+        schedule = _schedule(context, profile)
+        unusable = None if endpoint is None else self._problem(endpoint, sealed)
+        return DeliveryReport(
+            delivery=ExplainedDelivery(
+                **delivery_values(row), attempts=[_attempt(attempt, actor) for attempt in attempts]
+            ),
+            event=None if event is None else event_of(event),
+            endpoint=None if context is None else _endpoint(context, actor),
+            body=None if body is None else body.decode("utf-8", "replace"),
+            body_bytes_count=None if body is None else len(body),
+            why=why(row, attempts[-1] if attempts else None),
+            next=next_step(row, _around(context, unusable)),
+            schedule_seconds=schedule,
+            attempts_max=None if schedule is None else len(schedule) + 1,
+            request_id=None
+            if profile is None
+            else request_id(profile, row.event_id, is_test=row.test),
+            resend=_resend(row, context, has_body=body is not None),
+            can_cancel=row.state in _OPEN,
+            request=request,
+            request_problem=request_problem,
+        )
+
+    def _problem(self, endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> str | None:
+        unusable = self._deployment.problem_of(routed_row(endpoint, sealed))
+        return None if unusable is None else unusable.detail
+
+    def _request(
+        self,
+        actor: Actor,
+        row: DeliveryDetail,
+        attempt: AttemptDetail | None,
+        body: bytes | None,
+        endpoint: EndpointDetail | None,
+        sealed: Sequence[SealedSecret],
+        profile: Profile | None,
+        traceparent: str | None,
+    ) -> tuple[SentRequest | None, str | None]:
+        """Return the request of an attempt, or why it cannot be shown."""
+        if body is None or profile is None or endpoint is None:
+            gone = (
+                "its body" if body is None else "its profile" if profile is None else "its endpoint"
+            )
+            return None, f"{gone} is not there any more"
+        if attempt is None:
+            return None, "no attempt was made so far"
+        timestamp = int(attempt.attempted_at.timestamp())
+        try:
+            url = canonical_url(attempt.url, https_only=False, allow_ports=ANY_PORT)
+            template = request_template(self._deployment, endpoint, profile, url, sealed)
+            head = _head(template, row, timestamp, body, traceparent)
+        except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
+            return None, str(error)
+        hidden = () if actor.may(Role.ADMIN) else [name.lower() for name in endpoint.headers]
+        signature = profile.signature.header.lower()
+        if not actor.may(Role.OPERATOR):
+            hidden = [*hidden, signature]
+        content = signed_content(
+            profile, event_id=row.event_id, delivery_id=row.id, timestamp=timestamp, body=body
+        )
+        request = SentRequest(
+            attempt_number=attempt.attempt_number,
+            method="POST",
+            url=attempt.url if actor.may(Role.OPERATOR) else masked_url(attempt.url),
+            headers=[
+                (name, secret.MASK if name.lower() in hidden else value) for name, value in head
+            ],
+            signature_header=profile.signature.header,
+            timestamp=timestamp,
+            signed_content=content.decode("utf-8", "replace"),
+        )
+        return request, None
+
+
+def _head(
+    template: RequestTemplate,
+    row: DeliveryDetail,
+    timestamp: int,
+    body: bytes,
+    traceparent: str | None,
+) -> list[tuple[str, str]]:
+    """Return the headers in the order of the wire."""
+    head = template.head(
+        event_id=row.event_id,
+        delivery_id=row.id,
+        event_type=row.event_type,
+        timestamp=timestamp,
+        body=body,
+        traceparent=traceparent,
+    )
+    lines = head.decode("latin-1").split("\r\n")[1:-2]
+    return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+
+
+def _chosen(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDetail | None:
+    if number is None:
+        return attempts[-1] if attempts else None
+    for attempt in attempts:
+        if attempt.attempt_number == number:
+            return attempt
+    raise NotFoundError(problem("attempt", "attempt_not_found", value=number))
+
+
+def _attempt(row: AttemptDetail, actor: Actor) -> ExplainedAttempt:
+    is_operator = actor.may(Role.OPERATOR)
+    return ExplainedAttempt(
+        **attempt_values(row, bodies=is_operator),
+        # The address that a name resolved to may be internal, so no tenant sees it.
+        peer=row.peer if actor.tenant is None and is_operator else None,
+        reused=row.reused,
+        dns_seconds=_rounded(row.dns_seconds),
+        connect_seconds=_rounded(row.connect_seconds),
+        wait_seconds=_rounded(row.wait_seconds),
+        read_seconds=_rounded(row.read_seconds),
+        why=attempt_advice(row.outcome, row.response_code),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _endpoint(context: ContextRow, actor: Actor) -> DeliveryEndpoint:
+    return DeliveryEndpoint(
+        id=context.endpoint_id,
+        name=context.name,
+        url=context.url if actor.may(Role.OPERATOR) else masked_url(context.url),
+        state=_endpoint_state(context),
+        reason=context.reason,
+    )
+
+
+def _endpoint_state(context: ContextRow) -> str:
+    return "deleted" if context.deleted_at is not None else context.state
+
+
+def _around(context: ContextRow | None, problem: str | None) -> Circumstances:
+    if context is None:
+        return Circumstances("deleted")
+    return Circumstances(
+        endpoint_state=_endpoint_state(context),
+        rate_limit=context.rate_limit,
+        breaker_state=context.breaker_state,
+        probe_at=context.probe_at,
+        is_resend_waiting=context.is_resend_waiting,
+        dispatchers_alive=context.dispatchers_alive,
+        problem=problem,
+        now=context.now,
+    )
+
+
+def _schedule(context: ContextRow | None, profile: Profile | None) -> list[float] | None:
+    """Return the delays between attempts as they are now."""
+    if context is not None and context.retry_schedule_seconds is not None:
+        return context.retry_schedule_seconds
+    return None if profile is None else list(profile.retry_schedule_seconds)
+
+
+def _resend(row: DeliveryDetail, context: ContextRow | None, *, has_body: bool) -> Advice:
+    """Return whether it may be sent once more: `allowed`, or the reason why not."""
+    if row.test:
+        return Advice(code="test", text="a test event has one attempt; send another test event")
+    if row.reason in _WITHOUT_A_BODY or not has_body:
+        return Advice(code="no_body", text="it has no body, so there is nothing to send")
+    if context is None or context.deleted_at is not None:
+        return Advice(
+            code="endpoint_deleted", text="its endpoint is deleted, so there is nowhere to send it"
+        )
+    if context.is_resend_waiting:
+        return Advice(code="waiting", text="one more attempt was asked for already")
+    return Advice(code="allowed", text="one more attempt can be asked for")

@@ -1,0 +1,114 @@
+"""Reads events in slices, newest first, for a text in them.
+
+Payloads have no index, because its cost would be paid for every event, and a text is searched for
+a few times a day. A search therefore reads the events themselves, from the newest, in slices of one
+day's partition in the order of acceptance. Each slice is one short transaction: it locks one partition
+(ADR 0035), keeps no snapshot and ends within its time limit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from dispatcher.core.text_pattern import TextPattern
+from dispatcher.store.events import EventDetail, event_detail
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+_LIMITS = statement("connection_search")
+_BOUND = statement("event_search_bound")
+_SEARCH = statement("event_search")
+_SEARCH_WAITING = statement("outbox_search")
+_NAMED = statement("endpoint_list_named")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextQuery:
+    """The text to find and the other conditions; None: any."""
+
+    pattern: TextPattern
+    tenant: str | None = None
+    type: str | None = None
+    labels: str | None = None
+    """JSON of the labels that an event must have."""
+    test: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Exclusive."""
+    known_id: str | None = None
+    """The id of an event that was found before, and is left out."""
+    known_label: str | None = None
+    """A JSON path; events with a label that fulfils it were found before, and are left out."""
+
+
+async def limit_statements(connection: "Reach", milliseconds: int) -> None:
+    """Bound each statement of the transaction, and the processes that run it to one."""
+    await connection.execute(_LIMITS, str(milliseconds))
+
+
+async def slice_bound(
+    connection: "Reach", day: date, before: tuple[datetime, str] | None, rows_max: int
+) -> tuple[int, datetime | None]:
+    """Return how many events the next slice of a day has, and when its oldest one was accepted."""
+    row = await connection.fetchrow(_BOUND, day, *(before or (None, None)), rows_max)
+    assert row is not None  # noqa: S101 -- an aggregate has a row
+    return row["rows_count"], row["floor"]
+
+
+async def search_slice(
+    connection: "Reach",
+    query: TextQuery,
+    day: date,
+    floor: datetime,
+    before: tuple[datetime, str] | None,
+    rows_max: int,
+) -> list[EventDetail]:
+    """Return the matching events of a slice, newest first."""
+    rows = await connection.fetch(
+        _SEARCH,
+        day,
+        floor,
+        *(before or (None, None)),
+        query.tenant,
+        query.type,
+        query.labels,
+        query.test,
+        *query.pattern,
+        query.known_id,
+        query.known_label,
+        rows_max,
+    )
+    return [event_detail(row) for row in rows]
+
+
+async def search_waiting(
+    connection: "Reach", query: TextQuery, before: tuple[datetime, str] | None, rows_max: int
+) -> list[EventDetail]:
+    """Return the matching events that wait in the outbox or are quarantined, newest first."""
+    rows = await connection.fetch(
+        _SEARCH_WAITING,
+        query.tenant,
+        query.type,
+        query.labels,
+        query.test,
+        query.since,
+        query.until,
+        *(before or (None, None)),
+        query.pattern.likes,
+        query.pattern.regex,
+        query.known_id,
+        query.known_label,
+        rows_max,
+    )
+    return [event_detail(row) for row in rows]
+
+
+async def endpoints_named(
+    connection: "Reach", tenant: str | None, text: str, pattern: TextPattern, rows_max: int
+) -> Sequence[tuple[int, str]]:
+    """Return number and id of the endpoints whose id is the text or whose name contains it."""
+    rows = await connection.fetch(_NAMED, tenant, text, pattern.regex, rows_max)
+    return [(row["number"], row["id"]) for row in rows]

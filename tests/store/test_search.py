@@ -1,0 +1,190 @@
+"""A search finds text in payloads, page by page, within its budget and its tenant."""
+
+import asyncio
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from dispatcher.admin.operations import text_search
+from dispatcher.admin.operations.context import Deployment
+from dispatcher.admin.operations.deliveries import DeliveryOperations
+from dispatcher.admin.operations.events import Events, NewEvent
+from dispatcher.admin.operations.text_search import WAITING_MAX, SearchQueue
+from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.core.errors import TooManyError
+from dispatcher.core.printable import escape_json
+from dispatcher.store import search as store_search
+from tests.support.story import ACME, ALL, Story
+
+pytestmark = pytest.mark.postgres
+
+_SECONDS = itertools.count()
+
+
+async def store(story: Story, event_id: str, data: str, **values: Any) -> None:
+    """Store an accepted event whose data are a part of its wire body; later calls are newer events."""
+    at = story.now - timedelta(minutes=10) + timedelta(seconds=next(_SECONDS))
+    head = '{"type":"order.created","timestamp":"2026-05-29T14:32:11Z","data":'
+    await story._connection.execute(
+        "INSERT INTO dispatcher.event (day, id, type, tenant, profile, data_offset, data_length, bytes,"
+        " occurred_at, labels, inserted_at, accepted_at)"
+        " VALUES ($1, $2, 'order.created', $3, 'wms', $4, $5, $6, $7, $8, $7, $7)",
+        at.date(),
+        event_id,
+        values.get("tenant", "default"),
+        len(head),
+        len(data.encode()),
+        f"{head}{data}}}".encode(),
+        at,
+        orjson.dumps(values.get("labels", {})).decode(),
+    )
+
+
+async def events_found(deployment: Deployment, text: str, actor: Any = ALL) -> list[str]:
+    page = await Events(deployment).page(actor, EventsQuery.of(q=text))
+    assert page.next_cursor is None
+    return [one.id for one in page.items]
+
+
+async def test_search_of_text_finds_payloads_of_the_tenant(
+    deployment: Deployment, story: Story
+) -> None:
+    await store(story, "a1", '{"order_id": "ORD-2026-1234", "discount": "50%_\\\\x"}')
+    await store(story, "a2", escape_json('{"name": "สมชาย ใจดี", "path": "a/b"}', ascii_only=True))
+    await store(story, "a3", '{"name": "สมชาย"}')
+    await store(story, "a4", '{"order_id": "ord-2026-1234"}', tenant="acme")
+    await store(story, "a5", "{}", labels={"customer": "Éclair GmbH"})
+    await Events(deployment).publish(
+        ALL, NewEvent(type="a.b", data='{"order_id": "ORD-2026-1234"}', id="w1")
+    )
+    for text, wanted in {
+        "ord-2026-1234": ["w1", "a4", "a1"],
+        "D-2026-12": ["w1", "a4", "a1"],
+        "ORDER_ID": ["w1", "a4", "a1"],
+        "สมชาย": ["a3", "a2"],
+        "éclair": ["a5"],
+        "CUSTOMER": ["a5"],
+        "a/b": ["a2"],
+        "50%": ["a1"],
+        "%_\\x": ["a1"],
+        "O%D": [],
+        "ORD_2026": [],
+        "timestamp": [],
+        "Éclair GmbH": ["a5"],
+        "customer=Éclair GmbH": ["a5"],
+        "' OR true --": [],
+        "A3": ["a3"],
+        "created": ["a5", "a4", "a3", "a2", "a1"],
+    }.items():
+        assert await events_found(deployment, text) == wanted, text
+    assert await events_found(deployment, "ord-2026", ACME) == ["a4"]
+    assert await events_found(deployment, "สมชาย", ACME) == []
+
+
+async def test_search_over_budget_continues_at_its_cursor(
+    deployment: Deployment, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        await store(
+            story, f"e{number:02}", "{" + ('"x": "needle"' if number % 5 == 0 else "") + "}"
+        )
+    monkeypatch.setattr(text_search, "SLICE_ROWS_FIRST", 3)
+    monkeypatch.setattr(text_search, "SLICE_ROWS_MAX", 3)
+    settings = deployment.settings.search.model_copy(update={"time_budget": 0.0})
+    object.__setattr__(deployment.settings, "search", settings)
+    pages, seen, cursor, back_to = 0, [], None, []
+    while True:
+        page = await Events(deployment).page(ALL, EventsQuery.of(q="needle", cursor=cursor))
+        assert page.searched_back_to is not None
+        seen += [one.id for one in page.items]
+        back_to.append(page.searched_back_to)
+        pages, cursor = pages + 1, page.next_cursor
+        if cursor is None:
+            break
+    assert seen == ["e10", "e05", "e00"]
+    assert pages >= 4, "each page reads one slice"
+    assert back_to == sorted(back_to, reverse=True)
+
+
+async def test_search_with_slow_statement_ends_after_last_slice(
+    deployment: Deployment, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        await store(story, f"e{number}", '{"x": "needle"}')
+    monkeypatch.setattr(text_search, "SLICE_ROWS_FIRST", 2)
+    monkeypatch.setattr(text_search, "SLICE_ROWS_MAX", 2)
+    settings = deployment.settings.search.model_copy(update={"time_budget": 0.3})
+    object.__setattr__(deployment.settings, "search", settings)
+    read, read_count = store_search.search_slice, 0
+
+    async def read_slowly(connection: Any, *arguments: Any) -> Any:
+        nonlocal read_count
+        read_count += 1
+        if read_count == 2:
+            await connection.fetch("SELECT pg_sleep(4)")
+        return await read(connection, *arguments)
+
+    monkeypatch.setattr(store_search, "search_slice", read_slowly)
+    page = await Events(deployment).page(ALL, EventsQuery.of(q="needle"))
+    assert [one.id for one in page.items] == ["e3", "e2"]
+    assert page.next_cursor is not None
+    rest = await Events(deployment).page(ALL, EventsQuery.of(q="needle", cursor=page.next_cursor))
+    assert [one.id for one in rest.items] == ["e1", "e0"]
+
+
+async def test_search_of_deliveries_pages_through_names_and_payloads(
+    deployment: Deployment, story: Story
+) -> None:
+    erp, crm = await story.endpoint("ERP needle"), await story.endpoint("crm")
+    await story.event("e1", labels='{"kind": "needle"}')
+    named = await story.delivery(erp, "e1", "failed")
+    exact = await story.delivery(crm, "e1")
+    for event_id, text in {"e2": "NEEDLE", "e3": "hay", "e4": "a needle too"}.items():
+        await store(story, event_id, f'{{"x": "{text}"}}')
+    payload = [await story.delivery(crm, "e2", "failed"), await story.delivery(crm, "e4")]
+    also_named = await story.delivery(erp, "e4", "failed")
+    await story.delivery(crm, "e3")
+    operations = DeliveryOperations(deployment)
+    for limit in (1, 2, 50):
+        seen: list[str] = []
+        cursor = None
+        while True:
+            query = DeliveriesQuery.of(q="needle", limit=limit, cursor=cursor)
+            page = await operations.page(ALL, query)
+            seen += [one.id for one in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert sorted(seen[:2]) == sorted([exact, named]), "the label is exact"
+        assert seen[2:] == [also_named, *reversed(payload)]
+    failed = await operations.page(ALL, DeliveriesQuery.of(q="needle", state="failed"))
+    assert {one.id for one in failed.items} == {named, also_named, payload[0]}
+    assert (await operations.page(ACME, DeliveriesQuery.of(q="needle"))).items == []
+    counted = await operations.resend_matching(
+        ALL, DeliveriesQuery.of(q="needle", state="failed"), dry_run=True
+    )
+    assert counted.count == 3
+
+
+async def test_search_queue_rejects_what_would_wait_too_long() -> None:
+    queue = SearchQueue()
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def search() -> None:
+        async with queue.place():
+            entered.set()
+            await leave.wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(WAITING_MAX + 1):
+            tasks.create_task(search())
+        await entered.wait()
+        with pytest.raises(TooManyError) as caught:
+            async with queue.place():
+                pass
+        assert caught.value.code == "too_many_searches"
+        leave.set()
