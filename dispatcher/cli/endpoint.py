@@ -178,6 +178,46 @@ def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
     run_step(context, step)
 
 
+@group.command()
+def retry(
+    context: typer.Context,
+    endpoint: Annotated[
+        str, typer.Argument(metavar="ID|NAME", help="The endpoint's id, ep_…, or its name.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Send a waiting delivery now; if the receiver accepts it, send everything that waits.
+
+    Use it when the receiver is repaired: deferred deliveries and scheduled retries are then sent at once, within the
+    endpoint's rate and concurrency. If the attempt fails, the schedule stays as it was, and the command exits with 1.
+
+    Examples:
+      dispatcher endpoint retry ep_01kat9zma1e4gbryhh3m9dq2yw
+
+      dispatcher endpoint retry ERP_Order_Sync
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+        from dispatcher.admin.operations.recovery import Recovery
+
+        endpoint_id = await Endpoints(session.deployment).id_of(session.actor, endpoint)
+        answer = await Recovery(session.deployment).retry(session.actor, endpoint_id)
+        if as_json:
+            say_json(answer)
+        else:
+            say_fields(answer, leave_out=("attempt", "capped"))
+            if answer.attempt is not None:
+                say_fields(answer.attempt, leave_out=("trigger", "flags"))
+        if answer.state == "failed":
+            fail("the attempt failed; the schedule is as it was")
+            raise typer.Exit(1)
+        if answer.state == "requested":
+            tell("requested; the attempt is made as soon as a dispatcher runs")
+
+    run_step(context, step)
+
+
 @group.command("rotate-secret")
 def rotate_secret(
     context: typer.Context,

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
-from dispatcher.cli import audit, configuration, delivery, endpoint, event, local, secrets, token
+from dispatcher.cli import (
+    audit,
+    configuration,
+    delivery,
+    endpoint,
+    event,
+    local,
+    schedule,
+    secrets,
+    token,
+)
 
 program = typer.Typer(
     name="dispatcher",
@@ -22,6 +32,7 @@ configuration.add_to(endpoint.group)
 program.add_typer(endpoint.group, name="endpoint")
 program.add_typer(event.group, name="event")
 program.add_typer(delivery.group, name="delivery")
+program.add_typer(schedule.group, name="schedule")
 program.add_typer(token.group, name="token")
 program.add_typer(audit.group, name="audit")
 program.add_typer(secrets.group, name="secrets")

@@ -140,6 +140,16 @@ def coming_moment(text: str | None, option: str) -> datetime | None:
     return _now() + span if span is not None else _time(text, option, "from now")
 
 
+def span_seconds(text: str, option: str) -> float:
+    """Return the seconds of a duration such as `15m`, `2h`, `7d`."""
+    span = _span(text)
+    if span is None:
+        raise typer.BadParameter(
+            f"give a duration such as 15m, 2h, 7d, not {text!r}", param_hint=option
+        )
+    return span.total_seconds()
+
+
 def _span(text: str) -> timedelta | None:
     found = _SPAN.fullmatch(text)
     return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -128,6 +128,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "Use an existing time in the years 1 to 9999.",
     ),
     "time_not_in_future": ("The time is not in the future.", "Use a later time."),
+    "postponed_too_far": (
+        "The time is too far in the future.",
+        "Use a time within the next {days} days.",
+    ),
     "time_too_late": ("The time is too late.", "Use a time before 9999-12-31."),
     # Lists
     "invalid_cursor": (
@@ -321,6 +325,14 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "name_in_use": ("The tenant already has an endpoint named {value}.", "Use another name."),
     "token_name_in_use": ("The tenant already has a token named {value}.", "Use another name."),
+    "ambiguous_name": (
+        "{value} is the name of an endpoint of several tenants.",
+        "Use the endpoint's id.",
+    ),
+    "endpoint_paused": (
+        "The endpoint is paused, so nothing is sent to it.",
+        "Resume the endpoint: its waiting deliveries are then sent.",
+    ),
     "endpoint_disabled": (
         "The endpoint is disabled and receives nothing.",
         "Resume the endpoint first.",
@@ -468,6 +480,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "invalid_id": (
         "{value} is not a valid id.",
         "Use 1 to 64 letters, digits, hyphens and underscores.",
+    ),
+    "too_many_matches": (
+        "More than {maximum} deliveries match.",
+        "Narrow the filter, for example to one endpoint or to a range of due times.",
     ),
     "empty_filter": (
         "The filter is empty, so it would select every delivery.",

@@ -334,6 +334,16 @@ class Lanes:
             self._enqueue(lane)
             self.pump()
 
+    def reload(self, endpoint_id: EndpointId) -> None:
+        """Read the schedule of an endpoint again: what is in memory and not sent is forgotten first."""
+        lane = self.lanes.get(endpoint_id)
+        if lane is None or not lane.is_open:
+            return  # nothing of it is in memory; it is read when the lane is made or opens
+        self._inventory.forget_waiting(lane)
+        self._relieve(lane)
+        lane.turn_away(0.0)
+        self._load_queue.add_windows((endpoint_id,))
+
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
         """Take an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
         lane = self.lanes.get(endpoint_id)

@@ -3,6 +3,7 @@
     window (boot, lanes that run low, the moving horizon) ──▶ retry timer, or read whole ──▶ offer to lanes
     due (the retry timer, failed resends) ──▶ read again from Postgres ─────────────────────▶ offer to lanes
     requests (resend now, cancel) ──────────────────────────────────────────────────────────▶ demand, cancel
+    requests about endpoints (retry now, the schedule was changed) ──────▶ release, window
 
 Memory holds a window of the waiting deliveries; `delivery_open` is authoritative. A due delivery is read again
 before it is sent, so a delivery that was cancelled, moved or finished in the meantime is not sent. Boot is "load
@@ -34,7 +35,7 @@ from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import LoadedRow, RequestRow
+from dispatcher.store.deliveries import EndpointRequestRow, LoadedRow, RequestRow
 from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.loader")
@@ -42,6 +43,8 @@ _log = structlog.get_logger("dispatcher.delivery.loader")
 ENDPOINTS_PER_WINDOW = 200
 LOAD_ROWS_MAX = 500
 WINDOW_ROWS_MIN = 100
+RELEASED_ROWS_MAX = 2000
+"""Scheduled deliveries that one statement makes due: some 30 ms."""
 TICK_SECONDS = 0.25
 ARRIVAL_SECONDS = 30.0
 """How much later than its due time a new delivery may come to light: its transaction, and clocks."""
@@ -132,6 +135,7 @@ class Loader:
             await self._load_due()
         if queue.has_requests:
             await self._load_requests()
+            await self._load_endpoint_requests()
         if queue.has_arrivals and now >= self._arrivals_next_at:
             await self._load_arrivals(now)
         while queue.windows and not self._stopping:
@@ -282,6 +286,34 @@ class Loader:
         self._lanes.pump()
         if acted_on:
             await self._store.forget_requests(acted_on)
+
+    async def _load_endpoint_requests(self) -> None:
+        """Release the deliveries of endpoints whose retry succeeded, and read changed schedules again.
+
+        A release is made in slices, with other work between them. Its request stays until all is
+        released and the lane knows, so that after a crash the next owner goes on.
+        """
+        tokens = self._shards.held()
+        if not tokens:
+            return
+        acted_on: list[EndpointRequestRow] = []
+        for row in await self._store.endpoint_requests(tokens, ENDPOINTS_PER_WINDOW):
+            if row.kind == "reload":
+                self._lanes.reload(row.endpoint_id)
+            elif row.succeeded is None:
+                continue  # the recorder has the requests read again once its attempt is recorded
+            elif row.succeeded:
+                released = await self._store.release(row.endpoint_no, RELEASED_ROWS_MAX)
+                _log.info("endpoint.released", endpoint_id=row.endpoint_id, deliveries=released)
+                if released == RELEASED_ROWS_MAX:
+                    self._queue.add_requests()  # there may be more
+                    continue
+                self._lanes.test_succeeded(row.endpoint_id)
+                self._lanes.reload(row.endpoint_id)
+            acted_on.append(row)
+        if acted_on:
+            await self._store.forget_endpoint_requests(acted_on)
+        probe.hit("loader.endpoint_requests", requests=len(acted_on))
 
 
 def _delivery(row: LoadedRow) -> Delivery:

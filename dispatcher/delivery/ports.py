@@ -14,7 +14,14 @@ from typing import Protocol
 from dispatcher.core.census import Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.deliveries import (
+    EndpointRequestRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
@@ -124,6 +131,20 @@ class DeliveryStore(Protocol):
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
         """Delete requests (id, kind) that were acted on."""
+        ...
+
+    async def endpoint_requests(
+        self, tokens: Mapping[int, int], rows_max: int
+    ) -> list[EndpointRequestRow]:
+        """Return requests about endpoints of the shards that are held under these tokens."""
+        ...
+
+    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
+        """Delete requests that were acted on; one that was made again meanwhile stays."""
+        ...
+
+    async def release(self, endpoint_no: int, rows_max: int) -> int:
+        """Make scheduled deliveries of an endpoint due now; return how many."""
         ...
 
     async def record(

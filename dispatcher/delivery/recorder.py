@@ -279,6 +279,10 @@ class Recorder:
         inventory, now, fenced = self._inventory, self._clock.monotonic(), recorded.fenced
         for result in results:
             entry, decision = result.entry, result.decision
+            manual = result.delivery.trigger is not Trigger.SCHEDULED
+            if manual:
+                # Another request may have been made meanwhile, or a retry of the endpoint waits for this one.
+                self._load_queue.add_requests()
             if decision.state not in _OPEN and entry.id not in fenced:
                 inventory.forget(entry)
                 if entry.id in recorded.late:
@@ -289,7 +293,6 @@ class Recorder:
             # The shard may have left, and come back, while the delivery was in flight. The present lane
             # does not send an entry of the former one.
             lane = inventory.lanes.get(result.endpoint.id)
-            manual = result.delivery.trigger is not Trigger.SCHEDULED
             if entry.id in fenced or lane is not entry.lane or not lane.is_open:
                 inventory.forget(entry)
                 if lane is not None:
@@ -302,8 +305,6 @@ class Recorder:
                 self._retry_timer.schedule(
                     entry, result.finished_at_monotonic + decision.next_delay_seconds - now
                 )
-            if manual:
-                self._load_queue.add_requests()  # another request may have been made meanwhile
         self._retry_timer.arm()
 
 

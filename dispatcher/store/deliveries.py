@@ -7,7 +7,7 @@ move is either fenced (another replica owns the shard) or late (it ended meanwhi
 recorded one by one for the ended delivery.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -27,6 +27,8 @@ from dispatcher.store.statements import statement
 if TYPE_CHECKING:
     from asyncpg import Record
 
+    from dispatcher.store.pool import Reach
+
 _log = structlog.get_logger("dispatcher.store.deliveries")
 
 _RECORD = statement("delivery_record")
@@ -41,6 +43,10 @@ _REQUESTS = statement("delivery_request_load")
 _REQUESTS_DAYS = statement("delivery_request_days")
 _REQUEST_IDS = statement("delivery_request_waiting")
 _FORGET = statement("delivery_request_forget")
+_ENDPOINT_REQUESTS = statement("endpoint_request_load")
+_ENDPOINT_OUTCOME = statement("endpoint_request_outcome")
+_ENDPOINT_FORGET = statement("endpoint_request_forget")
+_RELEASE = statement("delivery_open_release")
 _CANCEL_OF_ENDPOINTS = statement("delivery_open_cancel_of_endpoints")
 _CANCEL_HELD = statement("delivery_open_cancel_held")
 _NOTHING_TO_SEND = statement("endpoint_list_idle")
@@ -119,6 +125,44 @@ class RequestRow(NamedTuple):
     inserted_at: datetime | None
     traceparent: str | None
     answered: bool
+
+
+class EndpointRequestRow(NamedTuple):
+    """A person's request about an endpoint."""
+
+    endpoint_id: EndpointId
+    endpoint_no: int
+    kind: str
+    """`retry`: send all that waits once one attempt has succeeded. `reload`: the schedule was changed."""
+    requested_at: datetime
+    succeeded: bool | None
+    """Whether the attempt of a retry succeeded; None: it is still to be made or recorded."""
+
+
+class RetryRequest(NamedTuple):
+    """A request to retry an endpoint, with the delivery that is sent first."""
+
+    endpoint_no: int
+    requested_at: datetime
+    delivery_uuid: UUID
+    day: date
+    event_id: str
+
+    @property
+    def delivery_id(self) -> DeliveryId:
+        """The id of the delivery that is sent first."""
+        return delivery_ids_of([self.delivery_uuid])[0]
+
+
+class RetryOutcome(NamedTuple):
+    """What has become of the attempt that a retry of an endpoint began with."""
+
+    attempt_number: int | None
+    """The latest attempt that ended since the request; None: there is none."""
+    succeeded: bool
+    is_resend_waiting: bool
+    is_retry_waiting: bool
+    dispatchers_alive: int
 
 
 class Recorded(NamedTuple):
@@ -359,6 +403,44 @@ class Deliveries:
         ids, kinds = [request[0] for request in requests], [request[1] for request in requests]
         await self._database.execute(_FORGET, uuids_of(ids), kinds)
 
+    async def endpoint_requests(
+        self, tokens: Mapping[int, int], rows_max: int
+    ) -> list[EndpointRequestRow]:
+        """Return people's requests about endpoints of the shards that are held under these tokens."""
+        rows = await self._rows(_ENDPOINT_REQUESTS, list(tokens), list(tokens.values()), rows_max)
+        requests: list[EndpointRequestRow] = []
+        for row in rows:
+            succeeded = None
+            if row["kind"] == "retry":
+                request = RetryRequest(row["endpoint_no"], *row[3:])
+                async with self._database.transaction() as connection:
+                    outcome = await retry_outcome(connection, request)
+                if outcome.succeeded or not outcome.is_resend_waiting:
+                    succeeded = outcome.succeeded
+            requests.append(
+                EndpointRequestRow(
+                    row["endpoint_id"],
+                    row["endpoint_no"],
+                    row["kind"],
+                    row["requested_at"],
+                    succeeded,
+                )
+            )
+        return requests
+
+    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
+        """Delete requests that have been carried out; one that was made again meanwhile stays."""
+        await self._database.execute(
+            _ENDPOINT_FORGET,
+            [request.endpoint_no for request in requests],
+            [request.kind for request in requests],
+            [request.requested_at for request in requests],
+        )
+
+    async def release(self, endpoint_no: int, rows_max: int) -> int:
+        """Make up to `rows_max` scheduled deliveries of an endpoint due now; return how many there were."""
+        return await self._value(_RELEASE, endpoint_no, rows_max)
+
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
         """Return the endpoints whose waiting deliveries must be cancelled, with the reason."""
         return [(row["id"], row["reason"]) for row in await self._database.fetch(_NOTHING_TO_SEND)]
@@ -411,6 +493,21 @@ class Deliveries:
         with data_faults():
             async with self._database.transaction() as connection:
                 return int(await connection.fetchval(sql, *parameters))
+
+
+async def retry_outcome(connection: "Reach", request: RetryRequest) -> RetryOutcome:
+    """Return what has become of a retry so far."""
+    await connection.execute(PLAN_FOR_VALUES)
+    row = await connection.fetchrow(
+        _ENDPOINT_OUTCOME,
+        request.day,
+        request.event_id,
+        request.endpoint_no,
+        request.delivery_uuid,
+        request.requested_at,
+    )
+    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+    return RetryOutcome(*row)
 
 
 def _done(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
+from dispatcher.store.deliveries import RetryRequest
 from dispatcher.store.delivery_ids import uuid_of, uuids_of
 from dispatcher.store.statements import statement
 
@@ -19,6 +20,7 @@ _DELIVERY_RESEND = statement("delivery_resend")
 _DELIVERIES_RESENDABLE = statement("delivery_count_resendable")
 _DELIVERIES_RESEND = statement("delivery_resend_many")
 _DELIVERY_CANCEL = statement("delivery_cancel")
+_ENDPOINT_RETRY = statement("endpoint_request_retry")
 
 
 async def notify_dispatchers(connection: "Reach") -> None:
@@ -69,6 +71,13 @@ async def request_resends(
     )
     await notify_dispatchers(connection)
     return int(asked)
+
+
+async def request_retry(connection: "Reach", endpoint_id: str, actor: str) -> RetryRequest | None:
+    """Request a retry of an endpoint; return the request, None if no delivery waits."""
+    row = await connection.fetchrow(_ENDPOINT_RETRY, endpoint_id, actor)
+    await notify_dispatchers(connection)
+    return None if row is None else RetryRequest(*row)
 
 
 async def cancel_delivery(connection: "Reach", delivery_id: str, actor: str) -> bool:

@@ -24,6 +24,7 @@ NEEDS = {
     "PATCH /endpoints/{id}": Role.ADMIN,
     "DELETE /endpoints/{id}": Role.ADMIN,
     "POST /endpoints/{id}/test": Role.OPERATOR,
+    "POST /endpoints/{id}/retry": Role.OPERATOR,
     "POST /endpoints/{id}/pause": Role.OPERATOR,
     "POST /endpoints/{id}/resume": Role.OPERATOR,
     "POST /endpoints/{id}/rotate-secret": Role.ADMIN,
@@ -39,6 +40,10 @@ NEEDS = {
     "GET /deliveries/{id}": Role.VIEWER,
     "POST /deliveries/{id}/resend": Role.OPERATOR,
     "POST /deliveries/{id}/cancel": Role.OPERATOR,
+    "GET /schedule": Role.VIEWER,
+    "POST /schedule/retry": Role.OPERATOR,
+    "POST /schedule/postpone": Role.OPERATOR,
+    "POST /schedule/cancel": Role.OPERATOR,
     "GET /tokens": Role.ADMIN,
     "POST /tokens": Role.ADMIN,
     "DELETE /tokens/{id}": Role.ADMIN,
@@ -50,9 +55,20 @@ BODIES: dict[str, Any] = {
     "PATCH /endpoints/{id}": {"max_concurrency": 3},
     "POST /events": {"type": "order.created", "data": {}},
     "POST /deliveries/resend": {"filter": {"state": "pending"}},
+    "POST /schedule/retry": {"filter": {"event_type": "order.created"}},
+    "POST /schedule/postpone": {"filter": {"event_type": "order.created"}, "by_seconds": 60},
+    "POST /schedule/cancel": {"filter": {"event_type": "order.created"}},
     "POST /tokens": {"name": "new", "role": "viewer"},
 }
-TABLES = ("endpoint", "endpoint_secret", "token", "outbox", "delivery_request", "audit")
+TABLES = (
+    "endpoint",
+    "endpoint_secret",
+    "token",
+    "outbox",
+    "delivery_request",
+    "endpoint_request",
+    "audit",
+)
 
 
 class Things(NamedTuple):
@@ -181,7 +197,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 15
+    assert len(named) == 16
     unlike = {}
     for route in named:
         real = other.id_for(route)
@@ -234,6 +250,10 @@ async def test_nothing_is_made_for_another_tenant(api, connection):
             "POST", "/deliveries/resend", {"filter": filter_, "dry_run": True}, token=token
         )
         assert reply.status == 404 or reply.json["count"] == 0
+        for change in ("retry", "postpone", "cancel"):
+            body = BODIES[f"POST /schedule/{change}"] | {"filter": filter_, "dry_run": True}
+            reply = await api.ask("POST", f"/schedule/{change}", body, token=token)
+            assert reply.status == 404 or reply.json["count"] == 0
     assert await state_of(connection) == before
 
 

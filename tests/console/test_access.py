@@ -21,7 +21,8 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 STATIC_PAGES = (
     "/", "/webhooks", "/webhooks/new", "/deliveries", "/deliveries?state=failed", "/events",
     "/activity", "/tokens", "/system", "/preferences", "/deliveries/wh_none",
-    "/deliveries/resend?event_type=order.created",
+    "/deliveries/resend?event_type=order.created", "/schedule",
+    "/schedule/postpone?event_type=order.created",
 )  # fmt: skip
 
 

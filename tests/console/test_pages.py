@@ -25,7 +25,7 @@ GOOD = {
     "secret_kind": "make",
     "then": "save",
 }
-PAGES = ("/", "/webhooks", "/deliveries", "/events", "/system", "/preferences")
+PAGES = ("/", "/webhooks", "/deliveries", "/schedule", "/events", "/system", "/preferences")
 ADMIN_PAGES = ("/webhooks/new", "/activity", "/tokens")
 
 

@@ -257,10 +257,10 @@ def test_check_descriptor_limit_too_small_is_reported(database: str):
 
 
 def examples() -> list[str]:
-    from dispatcher.cli import audit, delivery, endpoint, event, secrets, token  # noqa: PLC0415 -- only for their texts
+    from dispatcher.cli import audit, delivery, endpoint, event, schedule, secrets, token  # noqa: PLC0415 -- only for their texts
 
     found = []
-    for module in (delivery, endpoint, event, token, audit, secrets):
+    for module in (delivery, endpoint, event, schedule, token, audit, secrets):
         for command in module.group.registered_commands:
             text = (
                 re.sub(r"\n\n\s*", "\n", str(command.callback.__doc__)) if command.callback else ""

@@ -12,6 +12,8 @@ ROWS = matrix.read()
 IDS = [
     *(f"F{number}" for number in range(1, 12)),
     *(f"P{number}" for number in (*range(1, 13), *range(14, 20), *range(21, 26), *range(31, 37))),
+    "P40",
+    "P41",
     *(f"R{number}" for number in range(1, 27)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),

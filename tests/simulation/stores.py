@@ -14,7 +14,14 @@ from dispatcher.core.census import Census, Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.delivery import ports
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.deliveries import (
+    EndpointRequestRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
@@ -199,6 +206,20 @@ class MemoryDeliveries(ports.DeliveryStore):
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
         await self._reach.ask(lambda: self._reach.tables.forget_requests(requests))
+
+    async def endpoint_requests(
+        self, tokens: Mapping[int, int], rows_max: int
+    ) -> list[EndpointRequestRow]:
+        """Requests about endpoints are not simulated."""
+        del tokens, rows_max
+        return []
+
+    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
+        await self._reach.ask(lambda: requests)
+
+    async def release(self, endpoint_no: int, rows_max: int) -> int:
+        del endpoint_no, rows_max
+        return 0
 
 
 class MemoryRouting(ports.EndpointStore):

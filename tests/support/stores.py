@@ -16,7 +16,14 @@ from dispatcher.core.model import DeliveryId, EndpointId, Event
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.deliveries import (
+    EndpointRequestRow,
+    LoadedRow,
+    MoveRow,
+    Recorded,
+    RequestRow,
+    WindowRow,
+)
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
@@ -152,6 +159,7 @@ class FakeDeliveries(ports.DeliveryStore):
         self.requested: list[tuple[str, str]] = []
         self.forgotten: list[tuple[DeliveryId, str]] = []
         self.answered: set[str] = set()
+        self.about_endpoints: list[EndpointRequestRow] = []
         self.batches: list[list[str]] = []
         self.tokens: list[dict[int, int]] = []
         self.outages = 0
@@ -240,6 +248,22 @@ class FakeDeliveries(ports.DeliveryStore):
 
     async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
         self.forgotten += requests
+
+    async def endpoint_requests(
+        self, tokens: Mapping[int, int], rows_max: int
+    ) -> list[EndpointRequestRow]:
+        assert tokens
+        return self.about_endpoints[:rows_max]
+
+    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
+        self.about_endpoints = [one for one in self.about_endpoints if one not in requests]
+
+    async def release(self, endpoint_no: int, rows_max: int) -> int:
+        del endpoint_no
+        later = [name for name in self.open if self._due_in(name) > 0][:rows_max]
+        for name in later:
+            self.put(name, 0.0, self.open[name][1])
+        return len(later)
 
     async def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]

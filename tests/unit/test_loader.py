@@ -7,9 +7,9 @@ import pytest
 
 from dispatcher.core.model import DeliveryState, Outcome, Trigger
 from dispatcher.delivery.loader import ARRIVALS_APART_SECONDS, Loader
-from dispatcher.store.deliveries import LoadedRow
+from dispatcher.store.deliveries import EndpointRequestRow, LoadedRow
 from tests.support.clock import ManualClock
-from tests.support.deliveries import NoLateBodies, make_endpoint
+from tests.support.deliveries import AT, NoLateBodies, make_endpoint
 from tests.support.stages import Stages
 from tests.support.stores import FakeDeliveries
 
@@ -287,3 +287,54 @@ async def test_p17_start_loads_its_window_and_the_control_everything(
         assert held == 1_440
     else:
         assert held <= HORIZON / 60.0
+
+
+def _request(kind: str, *, succeeded: bool | None = None) -> EndpointRequestRow:
+    return EndpointRequestRow("ep", 1, kind, AT, succeeded)  # type: ignore[arg-type]  # NewTypes
+
+
+async def test_reload_of_an_endpoint_follows_due_times_that_were_moved(made):
+    made.store.put("sooner", 60.0)
+    made.store.put("gone", 60.0)
+    assert await made.work() == []
+    made.store.put("sooner", 0.0)
+    del made.store.open["gone"]
+    made.store.about_endpoints = [_request("reload")]
+    made.queue.add_requests()
+    assert await made.work() == ["sooner"]
+    assert made.store.about_endpoints == []
+    assert len(made.inventory) == 1, "the cancelled one is not in memory"
+
+
+async def test_control_due_time_moved_without_a_request_goes_unseen(made):
+    made.store.put("sooner", 60.0)
+    assert await made.work() == []
+    made.store.put("sooner", 0.0)
+    made.queue.add_requests()
+    assert await made.work() == [], "memory has the due time of before"
+
+
+async def test_retry_of_an_endpoint_waits_for_its_attempt_then_releases(made, monkeypatch):
+    monkeypatch.setattr("dispatcher.delivery.loader.RELEASED_ROWS_MAX", 2)
+    for number in range(5):
+        made.store.put(f"wh{number}", HORIZON + number, 1)
+    made.store.about_endpoints = [_request("retry")]
+    made.queue.add_requests()
+    assert await made.work() == []
+    assert len(made.store.about_endpoints) == 1, "its attempt is not recorded yet"
+    made.store.about_endpoints = [_request("retry", succeeded=True)]
+    made.queue.add_requests()
+    assert await made.work() == []
+    assert len(made.store.about_endpoints) == 1, "a slice is released, and the request stays"
+    await made.work()
+    assert await made.work() == [f"wh{number}" for number in range(5)]
+    assert made.store.about_endpoints == []
+
+
+async def test_retry_of_an_endpoint_that_failed_releases_nothing(made):
+    made.store.put("wh", 60.0, 1)
+    made.store.about_endpoints = [_request("retry", succeeded=False)]
+    made.queue.add_requests()
+    assert await made.work() == []
+    assert made.store.about_endpoints == []
+    assert made.store.open["wh"][0] > made.clock.monotonic()

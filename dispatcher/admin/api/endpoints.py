@@ -93,6 +93,16 @@ async def resume_endpoint(call: Call) -> ApiResponse:
     return _versioned(await call.operations.endpoints.resume(call.actor, call.id))
 
 
+async def retry_endpoint(call: Call) -> ApiResponse:
+    """Retry an endpoint now.
+
+    One waiting delivery is sent at once, also if the endpoint is being deferred after failures. If the
+    receiver accepts it, every waiting delivery becomes due and is sent within the endpoint's rate and
+    concurrency. If not, the schedule stays as it was. The response is 200 with the attempt, whatever its outcome.
+    """
+    return ApiResponse(await call.operations.recovery.retry(call.actor, call.id))
+
+
 async def rotate_secret(
     call: Call, fields: Annotated[Mapping[str, Any], NewSecret] = _NOTHING
 ) -> ApiResponse:

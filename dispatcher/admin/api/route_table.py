@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from dispatcher.admin.api import access, deliveries, endpoints, events
+from dispatcher.admin.api import access, deliveries, endpoints, events, schedule
 from dispatcher.admin.api.body import EVENT_BODY_BYTES_MAX
 from dispatcher.admin.api.route import Route
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources import audit, delivery, endpoint, event, token
+from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
 """An endpoint's time-out is 60 s at most; the rest is the database's."""
@@ -38,6 +39,11 @@ ROUTES: Final = (
         method="POST", path="/endpoints/{id}/test", handler=endpoints.send_test,
         role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
         bytes_max=EVENT_BODY_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,
+    ),
+    Route(
+        method="POST", path="/endpoints/{id}/retry", handler=endpoints.retry_endpoint,
+        role=Role.OPERATOR, response=endpoint.EndpointRetry, problems=(404, 409),
+        seconds_max=TEST_SECONDS_MAX,
     ),
     Route(
         method="POST", path="/endpoints/{id}/pause", handler=endpoints.pause_endpoint,
@@ -101,6 +107,22 @@ ROUTES: Final = (
     Route(
         method="POST", path="/deliveries/{id}/cancel", handler=deliveries.cancel_delivery,
         role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/schedule", handler=schedule.list_schedule,
+        role=Role.VIEWER, response=SchedulePage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/schedule/retry", handler=schedule.retry_scheduled,
+        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
+    ),
+    Route(
+        method="POST", path="/schedule/postpone", handler=schedule.postpone_scheduled,
+        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
+    ),
+    Route(
+        method="POST", path="/schedule/cancel", handler=schedule.cancel_scheduled,
+        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
     ),
     Route(
         method="GET", path="/tokens", handler=access.list_tokens,

@@ -28,6 +28,7 @@ from dispatcher.admin.console.pages import (
     endpoints,
     events,
     overview,
+    schedule,
     secrets,
     session,
     tail,
@@ -45,8 +46,8 @@ def add_console(
     """Add the console's pages to the application."""
     console = ConsoleApp(operations, auth, settings)
     # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
-    modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, events)
-    for module in (*modules, administration):
+    modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, schedule)
+    for module in (*modules, events, administration):
         for route in module.ROUTES:
             console.add(application, route)
     for asset in assets.load().values():

@@ -12,7 +12,9 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.overview import Overview
+from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.admin.operations.rotation import Rotation
+from dispatcher.admin.operations.schedule import Schedule
 from dispatcher.admin.operations.system import System
 from dispatcher.admin.operations.tail import Tail
 from dispatcher.admin.operations.test_events import EventTester
@@ -28,6 +30,8 @@ class Operations:
     endpoints: Endpoints
     rotation: Rotation
     test_events: EventTester
+    recovery: Recovery
+    schedule: Schedule
     deliveries: DeliveryOperations
     delivery_reports: DeliveryReports
     events: Events
@@ -49,6 +53,8 @@ class Operations:
             endpoints=Endpoints(deployment),
             rotation=Rotation(deployment),
             test_events=EventTester(deployment, gate, tested),
+            recovery=Recovery(deployment),
+            schedule=Schedule(deployment),
             deliveries=DeliveryOperations(deployment),
             delivery_reports=DeliveryReports(deployment),
             events=Events(deployment),

@@ -28,7 +28,15 @@ from dispatcher.store.statistics import read_backlog
 
 BREAKERS_MAX: Final = 200
 COUNT_MAX: Final = 100_000
-HOT_TABLES: Final = ("outbox", "delivery_open", "delivery_request", "replica", "shard", "traffic")
+HOT_TABLES: Final = (
+    "outbox",
+    "delivery_open",
+    "delivery_request",
+    "endpoint_request",
+    "replica",
+    "shard",
+    "traffic",
+)
 
 
 class System:

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Final, Literal, Protocol, TypedDict
 
 from pydantic import ConfigDict, Field, PlainValidator, RootModel, ValidationInfo, WithJsonSchema
 
+from dispatcher.admin.resources.delivery import Attempt
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
     TENANT_DEFAULT,
     Bounds,
     Control,
     ControlKind,
+    DeliveryId,
     EndpointId,
     EndpointStateName,
     HealthName,
@@ -550,6 +552,23 @@ class WaitingDeliveries(Response):
     retrying_count: int
     capped: bool
     oldest_due_at: TimeText | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRetry(Response):
+    """The outcome of retrying an endpoint now.
+
+    `released`: the attempt succeeded, and everything that waits is due. `releasing`: this goes on. `failed`: the
+    attempt failed, or none could be made, and the schedule is as it was. `requested`: no dispatcher has made the
+    attempt yet. `nothing_waiting`: there was nothing to send. `waiting_count` is from before the attempt.
+    """
+
+    endpoint_id: EndpointId
+    state: Literal["released", "releasing", "failed", "requested", "nothing_waiting"]
+    waiting_count: int
+    capped: bool
+    delivery_id: DeliveryId | None
+    attempt: Attempt | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

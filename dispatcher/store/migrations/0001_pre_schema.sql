@@ -301,6 +301,22 @@ CREATE TABLE dispatcher.delivery_request (
     PRIMARY KEY (delivery_id, kind)
 );
 
+-- What a person asked of an endpoint and its dispatcher has not done yet. `retry`: one waiting delivery is sent at once
+-- (its delivery_request is of the same transaction), and once it has succeeded, everything that waits. `reload`: the due
+-- times of its deliveries were changed, or some were cancelled, so that memory has to be loaded again. One row an
+-- endpoint and kind.
+CREATE TABLE dispatcher.endpoint_request (
+    endpoint_no   integer     NOT NULL,
+    kind          text        NOT NULL CHECK (kind IN ('retry', 'reload')),
+    requested_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    requested_by  text        NOT NULL,
+    delivery_id   uuid,
+    day           date,
+    event_id      text        COLLATE "C",
+    PRIMARY KEY (endpoint_no, kind),
+    CONSTRAINT request_delivery CHECK (num_nonnulls(delivery_id, day, event_id) = CASE kind WHEN 'retry' THEN 3 ELSE 0 END)
+);
+
 -- ---------- Endpoints: who gets what --------------------------------------------------------------------------------
 
 CREATE TABLE dispatcher.routing (

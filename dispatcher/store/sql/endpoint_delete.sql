@@ -1,6 +1,6 @@
 -- Deletes an endpoint: the row stays for its history, whatever was secret in it goes, and what was asked of it.
 --
--- Parameters: $1 id. Index: endpoint_pkey, endpoint_secret_of; delivery_request is small. Locks: the rows.
+-- Parameters: $1 id. Index: endpoint_pkey, endpoint_secret_of; delivery_request and endpoint_request are small. Locks: the rows.
 -- Custom headers are emptied too: they often carry a token.
 WITH secrets AS (
     DELETE FROM dispatcher.endpoint_secret WHERE endpoint_id = $1
@@ -12,6 +12,9 @@ WITH secrets AS (
     DELETE FROM dispatcher.endpoint_recent WHERE endpoint_id = $1
 ), requests AS (
     DELETE FROM dispatcher.delivery_request
+    WHERE endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $1)
+), endpoint_requests AS (
+    DELETE FROM dispatcher.endpoint_request
     WHERE endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $1)
 )
 UPDATE dispatcher.endpoint

@@ -5,7 +5,8 @@
 -- a transaction that has not ended are in no statistics.
 SELECT (SELECT version FROM dispatcher.routing) AS routing_version,
        EXISTS (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL AND position >= $1) AS outbox_waiting,
-       EXISTS (SELECT FROM dispatcher.delivery_request) AS requests_waiting,
+       EXISTS (SELECT FROM dispatcher.delivery_request) OR EXISTS (SELECT FROM dispatcher.endpoint_request)
+           AS requests_waiting,
        extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS took_seconds,
        greatest(pg_stat_get_dead_tuples('dispatcher.outbox'::regclass),
                 pg_relation_size('dispatcher.outbox_waiting') / 8192 * 100) AS rows_in_the_way

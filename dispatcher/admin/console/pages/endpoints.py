@@ -234,6 +234,16 @@ async def act(context: Context) -> web.StreamResponse:
     return context.go(f"/webhooks/{endpoint_id}", f"note.{context.part('act')}d")
 
 
+async def retry(context: Context) -> web.StreamResponse:
+    """Retry a webhook now, and show the outcome."""
+    context.who.require(Role.OPERATOR)
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    if not context.app.forms.take(context.form.get("form_id", "")):
+        raise ConflictError(context.text("error.sent_before"))
+    outcome = await context.operations.recovery.retry(context.who, endpoint.id)
+    return context.page("endpoint_retried.html", endpoint=endpoint, retry=outcome)
+
+
 ROUTES: Final = (
     PageRoute("GET", "/webhooks", list_endpoints),
     PageRoute("GET", "/webhooks/new", new_endpoint),
@@ -241,6 +251,7 @@ ROUTES: Final = (
     PageRoute("GET", "/webhooks/{id}", show_endpoint),
     PageRoute("GET", "/webhooks/{id}/settings", edit_endpoint),
     PageRoute("POST", "/webhooks/{id}/settings", update_endpoint),
+    PageRoute("POST", "/webhooks/{id}/retry", retry, seconds=TEST_SECONDS_MAX),
     PageRoute("GET", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", confirm),
     PageRoute("POST", "/webhooks/{id}/{act:" + "|".join(_ACTS) + "}", act),
 )

@@ -1,0 +1,120 @@
+"""Retry an endpoint now: what waits for a repaired receiver is delivered within seconds."""
+
+import base64
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+
+from dispatcher.admin.operations.recovery import Recovery
+from dispatcher.cli.session import deployment_of
+from dispatcher.config.settings import load_settings
+from dispatcher.store.pool import Database
+from tests.support.daemon import KEY, STANDARD_SECRET, Daemon, add_endpoint, until
+from tests.support.ledger import Plan
+from tests.support.story import ALL
+
+pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
+
+TOKEN = "an-admin-token-for-the-recovery-0123456789"  # noqa: S105 -- of the test
+WAITING = 1_000
+SECONDS_MAX = 10.0
+"""Issue 14: 1,000 waiting deliveries of a repaired receiver are delivered within 10 s."""
+
+
+async def _retry(daemon: Daemon) -> Any:
+    url = f"http://127.0.0.1:{daemon.port}/api/v1/endpoints/ep_1/retry"
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession(headers=headers) as client, client.post(url) as answer:
+        assert answer.status == 200, await answer.text()
+        return await answer.json()
+
+
+async def _broken(bench: Any, sql: Any, events_count: int, daemons: int) -> list[Daemon]:
+    """Starts daemons and lets an endpoint fail until its breaker defers the rest."""
+    bench.receiver.behave(hook={"secret": STANDARD_SECRET, "statuses": [500]})
+    schedule = [300.0, 7200.0]
+    await add_endpoint(
+        sql, "ep_1", bench.receiver.url("/hook"), retry_schedule_seconds=schedule, shard=3
+    )
+    started = [bench.daemon(name=f"d{number}", ADMIN_TOKEN=TOKEN) for number in range(daemons)]
+    for daemon in started:
+        await daemon.started()
+    await bench.produced(Plan(url=bench.url, events_count=events_count))
+    await until(
+        lambda: sql.fetchval(
+            "SELECT count(*) = $1 AND EXISTS (SELECT FROM dispatcher.endpoint_breaker)"
+            " FROM dispatcher.delivery_open",
+            events_count,
+        ),
+        seconds=30,
+        what="everything to wait behind an open breaker",
+    )
+    return started
+
+
+@pytest.mark.slow
+async def test_retry_of_a_repaired_receiver_delivers_all_in_ten_seconds(bench, sql, say):
+    """Asked of either of two replicas; a retry before the repair changes no due time."""
+    daemons = await _broken(bench, sql, WAITING, 2)
+    failed = await _retry(daemons[0])
+    assert (failed["state"], failed["waiting_count"]) == ("failed", WAITING)
+    assert (failed["attempt"]["response_code"], failed["attempt"]["trigger"]) == (500, "manual")
+    assert await sql.fetchval("SELECT count(*) = $1 FROM dispatcher.delivery_open", WAITING)
+    assert await sql.fetchval("SELECT count(*) = 0 FROM dispatcher.endpoint_request")
+    row = await sql.fetchrow(
+        "SELECT attempt_count - schedule_position AS manual FROM dispatcher.delivery WHERE id = $1",
+        failed["delivery_id"],
+    )
+    assert row["manual"] == 1, "its place in the schedule stays"
+    bench.receiver.behave(hook={"secret": STANDARD_SECRET})
+    began = time.monotonic()
+    released = await _retry(daemons[1])
+    assert released["state"] in {"released", "releasing"}
+    assert released["attempt"]["outcome"] == "ok"
+    await until(
+        lambda: sql.fetchval(
+            "SELECT count(*) = $1 FROM dispatcher.delivery_done WHERE state = 3", WAITING
+        ),
+        seconds=SECONDS_MAX,
+        what="all of them delivered",
+    )
+    took_seconds = time.monotonic() - began
+    say(f"retry now: {WAITING} waiting deliveries in {took_seconds:.1f} s")
+    assert took_seconds <= SECONDS_MAX
+    entries = bench.receiver.entries("request")
+    assert len({entry["event_id"] for entry in entries}) == WAITING
+
+
+async def test_retry_requested_while_no_dispatcher_runs_is_carried_out(bench, sql, database):
+    """The request is a row: the one that starts next carries it out, as after a crash."""
+    (daemon,) = await _broken(bench, sql, 30, 1)
+    daemon.kill()
+    await until(
+        lambda: sql.fetchval(
+            "SELECT count(*) = 0 FROM dispatcher.replica WHERE expires_at > clock_timestamp()"
+        ),
+        seconds=60,
+        what="the lease to end",
+    )
+    bench.receiver.behave(hook={"secret": STANDARD_SECRET})
+    pool = Database(database, connections_max=2)
+    await pool.open()
+    environment = {
+        "DISPATCHER_DATABASE_URL": database,
+        "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
+        "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+    }
+    deployment = deployment_of(load_settings(None, environment), pool)
+    try:
+        answer = await Recovery(deployment).retry(ALL, "ep_1")
+    finally:
+        await pool.close()
+    assert (answer.state, answer.attempt) == ("requested", None)
+    await bench.daemon(name="next").started()
+    await until(
+        lambda: sql.fetchval("SELECT count(*) = 30 FROM dispatcher.delivery_done WHERE state = 3"),
+        seconds=SECONDS_MAX,
+        what="all of them delivered by the next dispatcher",
+    )
