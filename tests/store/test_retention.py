@@ -17,6 +17,7 @@ from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.partitions import Partition, Partitions
 from dispatcher.store.pool import Database
 from tests.support.clock import ManualClock
+from tests.support.daemon import until
 from tests.support.history import TABLES, fill_day, leave_waiting, make_day, tables_of
 from tests.support.pace import in_time
 
@@ -206,6 +207,27 @@ async def test_two_replicas_at_once_drop_each_day_once(sql, pool):
     assert sorted(dropped) == sorted(set(dropped))
     await retention(pool).round()
     assert await tables_of(sql, day) == set()
+
+
+async def test_partition_dropped_while_it_is_measured_has_no_bytes(sql, pool, fresh_database):
+    """Its size was NULL, and the sum of the sizes ended the daemon."""
+    today = await sql.fetchval("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
+    beside = await asyncpg.connect(fresh_database)
+    oid = await sql.fetchval(f"SELECT 'dispatcher.body_{today}'::regclass::oid")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1"
+    async with sql.transaction():
+        await sql.execute(f"DROP TABLE dispatcher.body_{today}")
+        found = asyncio.ensure_future(History(pool).partitions())
+
+        async def is_waiting() -> bool:
+            return bool(await beside.fetchval(waiting, oid))
+
+        await until(is_waiting, seconds=10, what="a reader behind the DROP")
+    _, partitions = await found
+    assert [
+        one.bytes for one in partitions if f"{one.table}_{one.day:%Y%m%d}" == f"body_{today}"
+    ] == [0]
+    await beside.close()
 
 
 async def test_a_dry_run_shows_and_touches_nothing(sql, pool):

@@ -1,8 +1,9 @@
 -- The partitions of history by day, oldest first, with their sizes; rows are the planner's estimate.
 --
--- Parameters: none. Index: none, catalogues only. Locks: ACCESS SHARE on each partition, for its size.
+-- Parameters: none. Index: none, catalogues only. Locks: ACCESS SHARE on each partition, for its size; one that is
+-- dropped meanwhile has no bytes.
 SELECT parent.relname::text AS "table", to_date(right(part.relname, 8), 'YYYYMMDD') AS day,
-       pg_total_relation_size(part.oid) AS bytes, greatest(part.reltuples, 0)::bigint AS rows,
+       coalesce(pg_total_relation_size(part.oid), 0) AS bytes, greatest(part.reltuples, 0)::bigint AS rows,
        coalesce(obj_description(part.oid, 'pg_class') = 'emptied', false) AS is_emptied,
        (clock_timestamp() AT TIME ZONE 'UTC')::date AS today
 FROM pg_inherits AS i
