@@ -33,9 +33,10 @@ LINGERING_SECONDS_MAX = 4.0
 _counter = itertools.count()
 _owned = pytest.StashKey[OwnedCluster]()
 
-# Examples are the same in every run: a red test must be red for the next reader as well.
+# Examples are the same in every run: a red test must be red for the next reader as well. Hypothesis is two thirds of
+# the unit tier's time, so the short form has few of them; `--long` plays 2,000 new ones.
 hypothesis.settings.register_profile(
-    "short", max_examples=50, deadline=None, derandomize=True, database=None
+    "short", max_examples=20, deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None, database=None)
 

