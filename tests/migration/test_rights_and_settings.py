@@ -167,13 +167,8 @@ async def test_the_sql_for_the_dba_runs_as_it_is_printed(admin, owner):
     user = await owner.fetchval("SELECT current_user::text")
     await admin.execute(f"CREATE SCHEMA dispatcher AUTHORIZATION {user}")
     await migrate.migrate(owner)
-    await admin.execute(
-        "ALTER ROLE dispatcher_producer RENAME TO dispatcher_producer_before"
-        if await admin.fetchval(
-            "SELECT count(*) FROM pg_roles WHERE rolname = 'dispatcher_producer'"
-        )
-        else ""
-    )
+    if await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = 'dispatcher_producer'"):
+        await admin.execute("ALTER ROLE dispatcher_producer RENAME TO dispatcher_producer_before")
     try:
         sql = await migrate.grant_producers(owner)
         assert sql is not None

@@ -217,7 +217,7 @@ async def test_partition_dropped_while_it_is_measured_has_no_bytes(sql, pool, fr
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1"
     async with sql.transaction():
         await sql.execute(f"DROP TABLE dispatcher.body_{today}")
-        found = asyncio.ensure_future(History(pool).partitions())
+        found = asyncio.ensure_future(Partitions(pool).partitions())
 
         async def is_waiting() -> bool:
             return bool(await beside.fetchval(waiting, oid))
