@@ -3,7 +3,8 @@
 `python -m benchmarks pages [--short] [--deliveries N] [--backlog N] [--rounds N] [--json PATH]`. A
 history of 30 days (`tests/support/long_history.py`) is copied into a durable Postgres, and a backlog of
 open deliveries if asked for; then each question is asked `--rounds` times through the operations, in
-turns, as API, console and command line ask them. Printed are the median and the 95th percentile of each
+turns, as API, console and command line ask them. Searches in payloads read for as long as their budget
+allows; `benchmarks search` measures them. Printed are the median and the 95th percentile of each
 in milliseconds; the aim is a 95th percentile of at most 200 on two cores. Further pages follow the
 cursor to the tenth page.
 
@@ -89,9 +90,7 @@ def filters(seeded: Seeded, now: datetime) -> dict[str, Mapping[str, Any]]:
         "label, common": {"label": ["warehouse=BKK"]},
         "label, common, old": {"label": ["warehouse=BKK"], "until": old},
         "label that nothing has": {"label": ["no=such"]},
-        "search: business key": {"q": seeded.rare_label[1]},
         "search: common value": {"q": "BKK"},
-        "search: nothing": {"q": "no such thing"},
         "search: event": {"q": seeded.old_event},
         "search: delivery": {"q": seeded.old_delivery},
         "rare type + cancelled": {"event_type": RARE_TYPE, "state": "cancelled"},

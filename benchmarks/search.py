@@ -28,6 +28,7 @@ from benchmarks.harness import Dispatcher, Goal, arguments, postgres, receiver, 
 PAGE_SECONDS_GOAL: Final = 3.2
 """The budget, and the time that it takes to end a slice."""
 RATE_GOAL: Final = 0.95
+COST_GOAL: Final = 1.05
 BATCH: Final = 250_000
 TEXTS: Final = {
     "in the newest events": "ord-2026-{newest}",
@@ -158,8 +159,19 @@ def main() -> None:
                 at_least=False,
             ),
             Goal(0, "drain rate with searches without a break", RATE_GOAL, ratio(searched, alone)),
+            Goal(
+                0,
+                "CPU a delivery with searches, over that without",
+                COST_GOAL,
+                [_cost(one) / _cost(two) for one, two in zip(searched, alone, strict=True)],
+                at_least=False,
+            ),
         ],
     )
+
+
+def _cost(figures: Figures) -> float:
+    return figures["cpu_us"] + figures["postgres_us"]
 
 
 if __name__ == "__main__":

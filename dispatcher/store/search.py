@@ -44,9 +44,13 @@ class TextQuery:
     """A JSON path; events with a label that fulfils it were found before, and are left out."""
 
 
-async def limit_statements(connection: "Reach", milliseconds: int) -> None:
-    """Bound each statement of the transaction, and the processes that run it to one."""
-    await connection.execute(_LIMITS, str(milliseconds))
+async def limit_statements(connection: "Reach", milliseconds: int) -> bool:
+    """Bound each statement of the transaction, and the processes that run it to one.
+
+    Returns whether other sessions of the dispatcher are in transactions.
+    """
+    row = await connection.fetchrow(_LIMITS, str(milliseconds))
+    return row is not None and bool(row["is_busy"])
 
 
 async def slice_bound(

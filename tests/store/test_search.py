@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,12 +17,16 @@ from dispatcher.admin.operations.text_search import WAITING_MAX, SearchQueue
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.core.errors import TooManyError
-from dispatcher.core.printable import escape_json
+from dispatcher.core.printable import escape_json, is_text
+from dispatcher.core.text_pattern import text_pattern
 from dispatcher.store import search as store_search
+from dispatcher.store.search import TextQuery
 from tests.support.story import ACME, ALL, Story
 
 pytestmark = pytest.mark.postgres
 
+HOSTILE = Path(__file__).parent.parent / "console" / "hostile.json"
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS = itertools.count()
 
 
@@ -83,6 +88,26 @@ async def test_search_of_text_finds_payloads_of_the_tenant(
         assert await events_found(deployment, text) == wanted, text
     assert await events_found(deployment, "ord-2026", ACME) == ["a4"]
     assert await events_found(deployment, "สมชาย", ACME) == []
+
+
+async def test_search_of_hostile_text_finds_what_contains_it(
+    deployment: Deployment, story: Story
+) -> None:
+    hostile = [
+        text for text in orjson.loads(HOSTILE.read_bytes()) if text.strip() and is_text(text)
+    ]
+    await store(story, "plain", "{}")
+    await store(story, "hostile", orjson.dumps({"texts": hostile}).decode().replace("\\u0000", ""))
+    unlike = []
+    async with deployment.database.reading() as connection:
+        for text in hostile:
+            query = TextQuery(pattern=text_pattern(text[:256]))
+            day = (story.now - timedelta(minutes=9)).date()
+            rows = await store_search.search_slice(connection, query, day, EARLIEST, None, 3)
+            if [row.id for row in rows] != ["hostile"]:
+                unlike.append((text, [row.id for row in rows]))
+    assert len(hostile) > 150
+    assert unlike == []
 
 
 async def test_search_over_budget_continues_at_its_cursor(

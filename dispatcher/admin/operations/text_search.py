@@ -2,11 +2,13 @@
 
 A search has phases, each newest first: exact matches (ids and labels, by index), deliveries of endpoints
 with that name, then the events' contents. The contents have no index. They are read from the newest
-event on, in slices of about 0.1 s, until the page is full or the budget is spent. The cursor then
+event on, in slices of about 0.05 s, until the page is full or the budget is spent. The cursor then
 continues where the search stopped.
 
-What is always true: a search uses one connection and one server process at a time, rests as long as it
-has worked (`REST_SHARE`), and keeps no lock and no snapshot between slices. At most `RUNNING_MAX` run in
+What is always true: a search uses one connection and one server process at a time, and keeps no lock and
+no snapshot between slices. After each slice it rests: briefly in an idle database, and 19 times as
+long as it worked while other sessions of the dispatcher are in transactions, so that deliveries keep
+the processor. At most `RUNNING_MAX` run in
 this process and `WAITING_MAX` wait; further ones are rejected. With a slow Postgres a statement is
 cancelled once the budget is spent, and the page ends after the last slice that was read.
 """
@@ -34,14 +36,18 @@ RUNNING_MAX: Final = 1
 """Searches of this process at a time: each reads as fast as the database lets one process."""
 WAITING_MAX: Final = 8
 WAITING_SECONDS_MAX: Final = 8.0
-SLICE_SECONDS: Final = 0.1
+SLICE_SECONDS: Final = 0.05
 """How long one slice is to take: the server's other work waits for a slice at most so long."""
 SLICE_ROWS_FIRST: Final = 200
 """Rows of the first slice: events of 1 MiB take 10 ms each."""
 SLICE_ROWS_MAX: Final = 50_000
 SLICE_GROWTH_MAX: Final = 8
-REST_SHARE: Final = 1.0
-"""Rest after a slice, in slices: on two busy cores deliveries lose at most an eighth of the processor."""
+REST_SHARE_IDLE: Final = 0.25
+"""Rest after a slice, in slices."""
+REST_SHARE_BUSY: Final = 19.0
+"""The same next to deliveries: a search uses at most a twentieth of one processor."""
+BUSY_SECONDS: Final = 1.0
+"""How long the database counts as busy after another session was seen in a transaction."""
 STATEMENT_MILLISECONDS_MIN: Final = 100
 STATEMENT_MILLISECONDS_MAX: Final = 5_000
 BUDGET_SECONDS_UNUSED: Final = 0.05
@@ -158,6 +164,7 @@ class TextSearch:
 
     def __init__(self, database: Database, seconds: float) -> None:
         self._database = database
+        self._busy_until = 0.0
         self._deadline = asyncio.get_running_loop().time() + seconds
         self.searched_back_to: datetime | None = None
         """All events that were accepted since then have been read."""
@@ -199,7 +206,8 @@ class TextSearch:
                 days.pop(0)
             growth = min(SLICE_SECONDS / max(seconds, 0.001), SLICE_GROWTH_MAX)
             rows_count = max(1, min(int(rows_count * growth), SLICE_ROWS_MAX))
-            rest = min(seconds * REST_SHARE, self._deadline - now())
+            share = REST_SHARE_BUSY if now() < self._busy_until else REST_SHARE_IDLE
+            rest = min(seconds * share, self._deadline - now())
             if rest > 0:
                 await asyncio.sleep(rest)
         self.is_complete, self.searched_back_to = True, oldest
@@ -236,7 +244,10 @@ class TextSearch:
         left = int((self._deadline - asyncio.get_running_loop().time()) * 1000)
         milliseconds = STATEMENT_MILLISECONDS_MAX if is_first else left
         async with self._database.transaction() as connection:
-            await search.limit_statements(connection, max(STATEMENT_MILLISECONDS_MIN, milliseconds))
+            if await search.limit_statements(
+                connection, max(STATEMENT_MILLISECONDS_MIN, milliseconds)
+            ):
+                self._busy_until = asyncio.get_running_loop().time() + BUSY_SECONDS
             count, floor = await search.slice_bound(connection, day, before, rows_count)
             if floor is None:
                 return None, 0
