@@ -35,11 +35,13 @@ from dispatcher.core.profile import Profile
 from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import Replica, new_incarnation
+from dispatcher.maintenance.notifications import NotificationLoop
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import Gate, trust_problems
 from dispatcher.outbound.dialer import self_test
+from dispatcher.outbound.mail import Mailer
 from dispatcher.outbound.own_addresses import OwnAddresses
 from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import SystemClock
@@ -48,6 +50,7 @@ from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.event_numbers import EventNumbers
+from dispatcher.store.notifications import Notifications
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
@@ -88,6 +91,18 @@ def start_problems(settings: Settings) -> list[str]:
         except ConfigurationError as error:
             problems += error.problems
     return problems
+
+
+def mailer_of(settings: Settings) -> Mailer | None:
+    """Return what sends e-mail; None if no server is set."""
+    if not settings.smtp.host:
+        return None
+    password = settings.smtp_password
+    return Mailer(
+        settings.smtp,
+        None if password is None else password.get_secret_value(),
+        ca_file=settings.egress.ca_file,
+    )
 
 
 class Daemon:
@@ -205,6 +220,9 @@ class Daemon:
                 Endpoints(database),
                 down_after_seconds=round(settings.health.down_after_minutes * 60),
             )
+            notifications = NotificationLoop(
+                Notifications(database), mailer_of(settings), clock=self._clock
+            )
             admin_database = Database(
                 self._source,
                 connections_max=ADMIN_CONNECTIONS_MAX,
@@ -244,12 +262,15 @@ class Daemon:
                     pipeline.start(tasks)
                     tasks.spawn("upkeep", upkeep.run())
                     tasks.spawn("outages", outages.run())
+                    tasks.spawn("notifications", notifications.run())
+                    tasks.spawn("mail", notifications.run_mail())
                     tasks.spawn("credentials", auth.run())
                     tasks.spawn("tail", operations.tail.run())
                     self._notifier.ready()
                     _log.info("daemon.started", replica=name, port=self.port, pid=os.getpid())
                     await self._wait_for_end(tasks)
                     outages.stop()
+                    notifications.stop()
                     await self._drain(pipeline, upkeep, tasks)
             finally:
                 await server.stop()

@@ -20,10 +20,9 @@ from dispatcher.core.errors import InvalidRequestError, ProfileError, SecretErro
 from dispatcher.core.model import Reason
 from dispatcher.core.profile import Profile
 from dispatcher.core.readable import faults
-from dispatcher.core.request import RequestTemplate, validate_headers
+from dispatcher.core.request import RequestTemplate, request_template, validate_headers
 from dispatcher.core.sealing import Keyring
 from dispatcher.core.secret import Secret
-from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.store.endpoints import EndpointRow
 from dispatcher.store.secrets import SealedSecret
@@ -127,13 +126,12 @@ def _template(
         raise SecretError(
             f"endpoint {row.id} has no secret, and profile {profile.name} always signs"
         )
-    return RequestTemplate(
+    return request_template(
         profile=profile,
-        target=url.target,
-        host_header=url.host_header,
+        url=url,
+        secrets=secrets,
         user_agent=configuration.user_agent,
         custom_headers=row.headers,
-        signer=Signer(profile, secrets) if secrets else None,
     )
 
 

@@ -15,6 +15,7 @@ from dispatcher.cli import (
     endpoint,
     event,
     local,
+    notification,
     schedule,
     secrets,
     token,
@@ -33,6 +34,7 @@ program.add_typer(endpoint.group, name="endpoint")
 program.add_typer(event.group, name="event")
 program.add_typer(delivery.group, name="delivery")
 program.add_typer(schedule.group, name="schedule")
+program.add_typer(notification.group, name="notification")
 program.add_typer(token.group, name="token")
 program.add_typer(audit.group, name="audit")
 program.add_typer(secrets.group, name="secrets")

@@ -54,11 +54,12 @@ def verify(
 
 
 def _load_profiles(config: Path | None) -> dict[str, Profile]:
-    """Return the shipped profiles and those next to the configuration file, which is not read."""
+    """Return the profiles that sign: shipped, and next to the configuration file, which is not read."""
     try:
-        return load_profiles(Settings(config_path=config).directories_for("profiles")).profiles
+        loaded = load_profiles(Settings(config_path=config).directories_for("profiles")).profiles
     except ConfigurationError as error:
         raise typer.BadParameter("; ".join(error.problems), param_hint="--config") from None
+    return {name: profile for name, profile in loaded.items() if profile.signs}
 
 
 def _parse_headers(texts: Sequence[str]) -> dict[str, list[str]]:

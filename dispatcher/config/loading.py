@@ -38,6 +38,12 @@ def load_configuration(settings: Settings, *, needs_keys: bool = False) -> Confi
     keyring = load(lambda: keyring_of(settings)) if settings.secret_keys or needs_keys else None
     profiles = load(lambda: load_profiles(settings.directories_for("profiles")))
     catalogue = load(lambda: load_catalogue(settings.directories_for("catalogue")))
+    default = settings.endpoints.default_profile
+    if profiles is not None and default not in profiles.profiles:
+        problems.append(
+            f"endpoints.default_profile: there is no profile {default!r}."
+            f" Use one of {', '.join(sorted(profiles.profiles))}."
+        )
     if problems or profiles is None or catalogue is None:
         raise ConfigurationError(problems)
     return Configuration(profiles, catalogue, keyring)

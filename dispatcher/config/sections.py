@@ -95,6 +95,15 @@ FilePath = Annotated[str, PlainValidator(_text(r"[^\x00]*", "the path of a file"
 HostName = Annotated[
     str, PlainValidator(_text(r"[A-Za-z0-9._:%-]{1,255}", "an address or a host name"))
 ]
+SmtpHost = Annotated[
+    str, PlainValidator(_text(r"|[A-Za-z0-9._:-]{1,255}", "an address or a host name"))
+]
+SmtpText = Annotated[
+    str, PlainValidator(_text(r"|[ -~]{1,254}", "up to 254 printable ASCII characters"))
+]
+ProfileName = Annotated[
+    str, PlainValidator(_text(r"[a-z][a-z0-9_-]{0,63}", 'the name of a profile, such as "wms"'))
+]
 ReplicaName = Annotated[
     str,
     PlainValidator(_text(r"[A-Za-z0-9._-]{0,64}", "up to 64 letters, digits, dots, - and _")),
@@ -182,6 +191,12 @@ class SearchSettings(Section):
     time_budget: float = Field(default=3.0, ge=0.1, le=10.0)
 
 
+class EndpointsSettings(Section):
+    """What a new endpoint has where its creator names nothing else."""
+
+    default_profile: ProfileName = "wms"
+
+
 class EgressSettings(Section):
     """Where requests may go, and how names are resolved."""
 
@@ -253,6 +268,29 @@ class HttpSettings(Section):
     def _ports_differ(self) -> Self:
         if self.probe_port and self.probe_port == self.port:
             raise ValueError("probe_port is the same as port. Choose another, or 0 for none.")
+        return self
+
+
+class SmtpSettings(Section):
+    """The server that sends the e-mail of notifications; the password is a variable."""
+
+    host: SmtpHost = ""
+    port: int = Field(default=587, ge=1, le=_PORT_MAX)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: SmtpText = ""
+    sender: SmtpText = ""
+
+    @model_validator(mode="after")
+    def _sender_is_known(self) -> Self:
+        if self.host and "@" not in self.sender:
+            raise ValueError(
+                'sender is required with host. Use an address such as "a@example.com".'
+            )
+        if self.username and self.security == "none":
+            raise ValueError(
+                "username needs security: the password would be sent unencrypted."
+                ' Use "starttls" or "tls".'
+            )
         return self
 
 

@@ -2,8 +2,8 @@
 
 The file is the one given, else `DISPATCHER_CONFIG`, else `./config/dispatcher.toml`, else
 `/etc/dispatcher/dispatcher.toml`, else none. Any key can be set by `DISPATCHER_<SECTION>__<KEY>`;
-what is not a text is written there as in JSON. Four values come from the environment alone and may
-lie in a file named by `<VARIABLE>_FILE`: two database URLs, the admin token and the secret keys.
+what is not a text is written there as in JSON. Five values come from the environment alone and may
+lie in a file named by `<VARIABLE>_FILE`: two database URLs, the admin token, the secret keys and the SMTP password.
 
 What is always true: all errors are reported together, each with its key path, where the value came from
 and what would be right; a secret never appears in such a text nor in a `repr`; an unknown key, in
@@ -28,6 +28,7 @@ from dispatcher.config.sections import (
     DeliverySettings,
     DisablingSettings,
     EgressSettings,
+    EndpointsSettings,
     FanoutSettings,
     HealthSettings,
     HttpSettings,
@@ -40,6 +41,7 @@ from dispatcher.config.sections import (
     RetentionSettings,
     SearchSettings,
     Section,
+    SmtpSettings,
     TracingSettings,
 )
 from dispatcher.config.shipped import shipped_config_directory
@@ -55,6 +57,7 @@ SPECIALS: Final = (
     "DISPATCHER_LISTEN_DATABASE_URL",
     "DISPATCHER_ADMIN_TOKEN",
     "DISPATCHER_SECRET_KEYS",
+    "DISPATCHER_SMTP_PASSWORD",
 )
 _OTHERS: Final = frozenset({"DISPATCHER_CONFIG", "DISPATCHER_HOME", "DISPATCHER_PG_BIN"})
 _KEY_ID: Final = re.compile(r"[a-z0-9]{1,16}")
@@ -81,6 +84,7 @@ class Sections(BaseModel):
     attempts: AttemptsSettings = AttemptsSettings()
     disabling: DisablingSettings = DisablingSettings()
     health: HealthSettings = HealthSettings()
+    endpoints: EndpointsSettings = EndpointsSettings()
     limits: LimitsSettings = LimitsSettings()
     search: SearchSettings = SearchSettings()
     egress: EgressSettings = EgressSettings()
@@ -88,6 +92,7 @@ class Sections(BaseModel):
     replica: ReplicaSettings = ReplicaSettings()
     retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
+    smtp: SmtpSettings = SmtpSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
@@ -103,6 +108,7 @@ class Settings(Sections):
     """The file of `database_url`, which is read again for each new connection."""
     listen_database_url_file: Path | None = None
     admin_token: SecretStr | None = None
+    smtp_password: SecretStr | None = None
     secret_keys: tuple[SecretKey, ...] = ()
     """The first one encrypts, all decrypt."""
     config_path: Path | None = None
@@ -307,6 +313,8 @@ def _read_specials(environ: Mapping[str, str], gathering: _Gathering) -> None:
         elif variable == "DISPATCHER_ADMIN_TOKEN":
             value = SecretStr(text)
             problem = _token_problem(text)
+        elif variable == "DISPATCHER_SMTP_PASSWORD":
+            value = SecretStr(text)
         else:
             value, problem = _secret_keys(text)
         if problem:

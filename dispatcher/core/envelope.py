@@ -13,13 +13,14 @@ cost more than all the rest.
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, assert_never
 
 import orjson
 
 from dispatcher.core import javascript
 from dispatcher.core.errors import EncodingError, InvalidRequestError
+from dispatcher.core.message_text import compose, data_members, value_text
 from dispatcher.core.model import Event, EventId
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import (
@@ -132,11 +133,7 @@ def _encoder(profile: Profile, is_test: bool) -> Callable[[Event], Encoded]:
     template = "%s"
     values: list[Callable[[Event], str]] = [_data]
     if profile.fields:
-        members = [
-            f"{javascript.quote(field.name)}:".replace("%", "%%") + "%s" for field in profile.fields
-        ]
-        template = "{" + ",".join(members) + "}"
-        values = [_value(field, profile.zone, is_test) for field in profile.fields]
+        template, values = _object(profile.fields, profile, is_test)
 
     def verbatim(event: Event) -> Encoded:
         try:
@@ -156,9 +153,39 @@ def _encoder(profile: Profile, is_test: bool) -> Callable[[Event], Encoded]:
     return as_javascript if profile.json is JsonMode.JAVASCRIPT else verbatim
 
 
-def _value(field: BodyField, zone: tzinfo | None, is_test: bool) -> Callable[[Event], str]:
-    quote = javascript.quote
-    match field.source:
+_Value = Callable[[Event], str]
+
+
+def _object(
+    fields: tuple[BodyField, ...], profile: Profile, is_test: bool
+) -> tuple[str, list[_Value]]:
+    """Return the format of an object, and the functions of its values."""
+    members: list[str] = []
+    values: list[_Value] = []
+    for field in fields:
+        text = "%s"
+        if field.items is not None:
+            entries = [_object(entry, profile, is_test) for entry in field.items]
+            text = "[" + ",".join(entry for entry, _ in entries) + "]"
+            values += [value for _, inner in entries for value in inner]
+        elif field.fields:
+            text, inner = _object(field.fields, profile, is_test)
+            values += inner
+        elif field.source is None:
+            text = _constant(field.constant).replace("%", "%%")
+        else:
+            values.append(_value(field, field.source, profile, is_test))
+        members.append(f"{javascript.quote(field.name)}:".replace("%", "%%") + text)
+    return "{" + ",".join(members) + "}", values
+
+
+def _constant(value: str | int | bool) -> str:
+    return javascript.quote(value) if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _value(field: BodyField, source: FieldSource, profile: Profile, is_test: bool) -> _Value:
+    quote, zone = javascript.quote, profile.zone
+    match source:
         case FieldSource.EVENT_ID:
             return lambda event: quote(event.id)
         case FieldSource.EVENT_TYPE:
@@ -171,8 +198,22 @@ def _value(field: BodyField, zone: tzinfo | None, is_test: bool) -> Callable[[Ev
         case FieldSource.OCCURRED_AT:
             time = _time(field.format or TimeFormat.UTC_SECONDS, zone)
             return lambda event: time(event.occurred_at)
+        case FieldSource.TEXT:
+            rules = profile.text
+            assert rules is not None  # noqa: S101 -- the parser requires it
+            return lambda event: quote(compose(rules, event))
+        case FieldSource.MEMBER:
+            return partial(_member, field.member)
         case _:
-            assert_never(field.source)
+            assert_never(source)
+
+
+def _member(name: str, event: Event) -> str:
+    value = data_members(event).get(name)
+    text = "" if value is None else value_text(value)
+    if not text:
+        raise EncodingError(f"the event's data have no {name!r}, which the profile sends")
+    return javascript.quote(text)
 
 
 def _data(event: Event) -> str:

@@ -265,6 +265,54 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "Paste the certificates, from BEGIN CERTIFICATE to END CERTIFICATE.",
     ),
     # Secrets
+    "no_target": (
+        "The notification has no target.",
+        "Provide either to_endpoint_id or email.",
+    ),
+    "target_not_found": (
+        "There is no endpoint {value} that this notification could send to.",
+        "Use the id of an endpoint of the notification's tenant.",
+    ),
+    "recipient_required": (
+        "The profile {profile} of the target sends to a recipient.",
+        "Provide recipient, for example a LINE user or group id.",
+    ),
+    "invalid_email": (
+        "{value} is not an e-mail address.",
+        "Use one address such as ops@example.com.",
+    ),
+    "smtp_not_configured": (
+        "This deployment sends no e-mail.",
+        "Set smtp.host and smtp.sender, or use an endpoint as the target.",
+    ),
+    "invalid_problem_type": (
+        "{value} is not a problem that can be reported.",
+        "Use one of: {allowed}.",
+    ),
+    "notification_not_found": (
+        "There is no notification {value}.",
+        "Check the id; `dispatcher notification list` shows all.",
+    ),
+    "too_many_notifications": (
+        "There are {maximum} notifications, the maximum.",
+        "Delete one that is not needed.",
+    ),
+    "secret_issued": (
+        "Under the profile {profile}, the receiving service issues the secret.",
+        "Provide the token or the webhook URL that the service shows.",
+    ),
+    "secret_issued_characters": (
+        "The secret has characters that a token or a path cannot have.",
+        "Use 8 to 2048 visible ASCII characters.",
+    ),
+    "secret_is_a_path": (
+        "Under the profile {profile}, the secret is the path of the webhook's URL.",
+        "Use the part of the URL from the slash after the host.",
+    ),
+    "url_holds_secret": (
+        "Under the profile {profile}, the path of the URL is the secret.",
+        "Use scheme and host only, and provide the path as the secret.",
+    ),
     "secret_required": (
         "The profile {profile} always signs its requests.",
         "Provide a secret, or leave the field out to have one generated.",

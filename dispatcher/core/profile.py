@@ -61,6 +61,10 @@ class FieldSource(StrEnum):
     EVENT_TYPE = "event_type"
     OCCURRED_AT = "occurred_at"
     DATA = "data"
+    TEXT = "text"
+    """The message that the profile composes; see `TextRules`."""
+    MEMBER = "member"
+    """A member of the event's data, which must have it."""
 
 
 class TimeFormat(StrEnum):
@@ -93,6 +97,8 @@ class SignatureEncoding(StrEnum):
 
     HEX = "hex"
     BASE64 = "base64"
+    SECRET = "secret"  # noqa: S105 -- a kind
+    """No signature: the secret itself, as a bearer token is sent."""
 
 
 class HeaderSource(StrEnum):
@@ -114,6 +120,26 @@ class KeyForm(StrEnum):
     """The decoded base64 after the prefix."""
 
 
+class SecretPlace(StrEnum):
+    """What the secret of an endpoint is used for."""
+
+    KEY = "key"
+    """It signs, or it is the token of the signature's header."""
+    URL = "url"
+    """It is the path and the query of the URL, as chat services give out webhooks."""
+
+
+class TextEscape(StrEnum):
+    """How values are made harmless in a message: they may come from a producer or a receiver."""
+
+    NONE = "none"
+    """The receiver shows plain text."""
+    SLACK = "slack"
+    """`&`, `<` and `>` become entities, so that nothing is a link or a mention."""
+    MARKDOWN = "markdown"
+    """A backslash precedes each character that formats, links or mentions."""
+
+
 class FixedSource(StrEnum):
     """What a field of a fixed test event is filled from."""
 
@@ -124,13 +150,42 @@ class FixedSource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyField:
-    """One member of the body's object; `format` is for instants, the prefixes for request ids."""
+    """One member of the body's object; `format` is for instants, the prefixes for request ids.
+
+    Without a source it is the object of `fields`, the list of `items`, or else `constant`.
+    """
 
     name: str
-    source: FieldSource
+    source: FieldSource | None
+    constant: str | int | bool = ""
+    fields: tuple["BodyField", ...] = ()
+    items: tuple[tuple["BodyField", ...], ...] | None = None
+    member: str = ""
     format: TimeFormat | None = None
     prefix: str = ""
     test_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """A piece of a message: `text`, or a value between `before` and `after` if the event has it."""
+
+    text: str = ""
+    member: str = ""
+    source: FieldSource | None = None
+    """The event's id, type or time; with a member, what is used if the data lack it."""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRules:
+    """How a message for people is composed: its parts follow each other, and it is cut at its length."""
+
+    parts: tuple[TextPart, ...]
+    escape: TextEscape
+    characters_max: int
+    """In UTF-16 units, which services count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +240,18 @@ class SecretRules:
     prefix: str
     generated_size: int
     nullable: bool
+    place: SecretPlace = SecretPlace.KEY
+
+
+NO_SIGNATURE = SignatureRules(
+    header="",
+    content=(SignedPart.BODY,),
+    encoding=SignatureEncoding.HEX,
+    lead=(),
+    prefix="",
+    separator=None,
+)
+"""Of a profile whose requests carry no signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +282,8 @@ class Profile:
     json: JsonMode
     fields: tuple[BodyField, ...]
     """In the order of the wire; empty where the body is the event's data and nothing else."""
+    text: TextRules | None
+    """The message; None: the body has none."""
     zone: tzinfo | None
     signature: SignatureRules
     ed25519: Ed25519Rules | None
@@ -232,6 +301,19 @@ class Profile:
     """410 ends the delivery and disables the endpoint; otherwise it is retried like any 4xx."""
     fixed_test: FixedTest | None
     """None: test events are the catalogue's samples."""
+
+    @property
+    def signs(self) -> bool:
+        """Whether requests carry a signature that a receiver can verify."""
+        return bool(self.signature.header) and not self.secret_is_given
+
+    @property
+    def secret_is_given(self) -> bool:
+        """Whether the receiver issues the secret, so that none can be generated here."""
+        return (
+            self.secret.place is SecretPlace.URL
+            or self.signature.encoding is SignatureEncoding.SECRET
+        )
 
     @property
     def several_signatures(self) -> bool:

@@ -10,6 +10,7 @@ from dispatcher.core.errors import ConfigurationError
 from dispatcher.core.profile import (
     HEADER_NAME,
     LOCAL_FORMATS,
+    NO_SIGNATURE,
     RESERVED_HEADERS,
     BodyField,
     Ed25519Rules,
@@ -23,10 +24,14 @@ from dispatcher.core.profile import (
     KeyForm,
     LeadPart,
     Profile,
+    SecretPlace,
     SecretRules,
     SignatureEncoding,
     SignatureRules,
     SignedPart,
+    TextEscape,
+    TextPart,
+    TextRules,
     TimeFormat,
 )
 
@@ -40,6 +45,11 @@ _DELAY_SECONDS_MAX = 30 * 86_400
 _TIMEOUT_SECONDS_MAX = 300
 _JITTER_MAX = 10
 _FIXED_DEPTH_MAX = 8
+_BODY_DEPTH_MAX = 8
+_TEXT_PARTS_MAX = 50
+_TEXT_CHARACTERS_MAX = 40_000
+_ANY = re.compile(".*", re.DOTALL)
+_TEXT_SOURCES = (FieldSource.EVENT_ID, FieldSource.EVENT_TYPE, FieldSource.OCCURRED_AT)
 _GENERATED_SIZES = {KeyForm.TEXT: (20, 200), KeyForm.BASE64: (24, 64)}
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -58,12 +68,14 @@ def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Pr
     body = root.table("body")
     json_mode = body.choice("json", JsonMode)
     fields = _body_fields(body, json_mode)
+    text = _text(root.table("text")) if root.has("text") else None
     headers = tuple(
         HeaderField(name=table.text("name"), source=table.choice("source", HeaderSource))
         for table in root.tables("headers", required=False)
     )
-    signature = _signature(root.table("signature"))
     secret = _secret(root.table("secret"))
+    is_unsigned = secret.place is SecretPlace.URL and not root.has("signature")
+    signature = NO_SIGNATURE if is_unsigned else _signature(root.table("signature"))
     ed25519 = _ed25519(root.table("ed25519")) if root.has("ed25519") else None
     delivery = root.table("delivery")
     test_event = root.table("test_event")
@@ -72,6 +84,7 @@ def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Pr
         description=root.text("description"),
         json=json_mode,
         fields=fields,
+        text=text,
         zone=_zone(body, find_zone),
         signature=signature,
         ed25519=ed25519,
@@ -87,6 +100,7 @@ def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Pr
         fixed_test=_fixed_test(test_event),
     )
     root.refuse_unknown_keys()
+    _check_text(profile, problems)
     _check_headers(profile, problems)
     _check_signed_content(profile, problems)
     _check_zone(profile, problems)
@@ -140,6 +154,14 @@ class _Table:
 
     def boolean(self, key: str) -> bool:
         return bool(self._read(key, bool, "must be true or false"))
+
+    def constant(self, key: str) -> str | int | bool:
+        self._known.add(key)
+        value = self._values.get(key)
+        if isinstance(value, str | int | bool):
+            return value
+        self.fault(key, "must be a text, a whole number, or true or false")
+        return ""
 
     def choice(self, key: str, choices: type[_Choice]) -> _Choice:
         return self._chosen(
@@ -219,27 +241,114 @@ def _body_fields(body: _Table, json_mode: JsonMode) -> tuple[BodyField, ...]:
         if body.has("fields"):
             body.fault("fields", "cannot stand beside `whole`")
         return ()
-    fields = []
-    for table in body.tables("fields"):
-        source = table.choice("source", FieldSource)
-        is_time = source is FieldSource.OCCURRED_AT
-        is_request_id = source is FieldSource.REQUEST_ID
-        field = BodyField(
-            name=table.text("name", re.compile(".+", re.DOTALL)),
-            source=source,
-            format=table.choice("format", TimeFormat) if is_time else None,
-            prefix=table.text("prefix") if is_request_id else "",
-            test_prefix=table.text("test_prefix") if is_request_id else "",
-        )
-        if json_mode is JsonMode.JAVASCRIPT and _INDEX.fullmatch(field.name):
-            table.fault("name", f"JavaScript would move the field {field.name!r}")
-        fields.append(field)
+    fields = _members(body, "fields", json_mode, depth=1)
+    sources = [field.source for field in flattened(fields)]
+    if FieldSource.TEXT not in sources and sources.count(FieldSource.DATA) != 1:
+        body.fault("fields", 'must have the event\'s data once, or a text. Add source = "data".')
+    return fields
+
+
+def _members(parent: _Table, key: str, json_mode: JsonMode, depth: int) -> tuple[BodyField, ...]:
+    """Return the members of an object of the body."""
+    if depth > _BODY_DEPTH_MAX:
+        parent.fault(key, f"is nested deeper than {_BODY_DEPTH_MAX} levels. Flatten it.")
+        return ()
+    fields = [_member(table, json_mode, depth) for table in parent.tables(key)]
     names = [field.name for field in fields]
     if len(set(names)) < len(names):
-        body.fault("fields", "a name occurs twice")
-    if [field.source for field in fields].count(FieldSource.DATA) != 1:
-        body.fault("fields", "the event's data must occur once")
+        parent.fault(key, "a name occurs twice")
     return tuple(fields)
+
+
+def _member(table: _Table, json_mode: JsonMode, depth: int) -> BodyField:
+    name = table.text("name", re.compile(".+", re.DOTALL))
+    if json_mode is JsonMode.JAVASCRIPT and _INDEX.fullmatch(name):
+        table.fault("name", f"JavaScript would move the field {name!r}")
+    kinds = [key for key in ("source", "constant", "fields", "items") if table.has(key)]
+    if len(kinds) != 1:
+        table.fault(
+            "source",
+            f"the field {name!r} has {' and '.join(kinds) or 'no value'}."
+            " Give it one of `source`, `constant`, `fields` and `items`.",
+        )
+    if kinds == ["constant"]:
+        return BodyField(name=name, source=None, constant=table.constant("constant"))
+    if kinds == ["fields"]:
+        inner = _members(table, "fields", json_mode, depth + 1)
+        return BodyField(name=name, source=None, fields=inner)
+    if kinds == ["items"]:
+        entries = tuple(
+            _members(entry, "fields", json_mode, depth + 1) for entry in table.tables("items")
+        )
+        return BodyField(name=name, source=None, items=entries)
+    source = table.choice("source", FieldSource) if kinds == ["source"] else FieldSource.EVENT_ID
+    is_request_id = source is FieldSource.REQUEST_ID
+    if is_request_id and depth > 1:
+        table.fault(
+            "source", "a request id is found in the body's outermost object. Move it there."
+        )
+    return BodyField(
+        name=name,
+        source=source,
+        member=table.text("member", re.compile(".+", re.DOTALL))
+        if source is FieldSource.MEMBER
+        else "",
+        format=table.choice("format", TimeFormat) if source is FieldSource.OCCURRED_AT else None,
+        prefix=table.text("prefix") if is_request_id else "",
+        test_prefix=table.text("test_prefix") if is_request_id else "",
+    )
+
+
+def flattened(fields: tuple[BodyField, ...]) -> list[BodyField]:
+    """Return the fields of a body at every depth."""
+    found: list[BodyField] = []
+    waiting = list(fields)
+    while waiting:
+        field = waiting.pop()
+        found.append(field)
+        waiting += [*field.fields, *(inner for entry in field.items or () for inner in entry)]
+    return found
+
+
+def _text(table: _Table) -> TextRules:
+    parts = []
+    for part in table.tables("parts"):
+        if part.has("text"):
+            parts.append(TextPart(text=part.text("text", _ANY)))
+            continue
+        key = "otherwise" if part.has("member") else "source"
+        source = None
+        if key == "source" or part.has(key):
+            source = part.choice(key, FieldSource)
+            if source not in _TEXT_SOURCES:
+                part.fault(
+                    key, f"{source} cannot be a part. Use one of {', '.join(_TEXT_SOURCES)}."
+                )
+        parts.append(
+            TextPart(
+                member=part.text("member", _ANY) if key == "otherwise" else "",
+                source=source,
+                before=part.text("before", _ANY, ""),
+                after=part.text("after", _ANY, ""),
+            )
+        )
+    if not 1 <= len(parts) <= _TEXT_PARTS_MAX:
+        table.fault("parts", f"has {len(parts)} entries. Give 1 to {_TEXT_PARTS_MAX}.")
+    elif not any(part.text.strip() or part.source for part in parts):
+        table.fault("parts", "may compose an empty text. Add a part with `text` or `otherwise`.")
+    return TextRules(
+        parts=tuple(parts),
+        escape=table.choice("escape", TextEscape),
+        characters_max=table.whole_number("characters_max", 100, _TEXT_CHARACTERS_MAX),
+    )
+
+
+def _check_text(profile: Profile, problems: list[str]) -> None:
+    is_used = any(one.source is FieldSource.TEXT for one in flattened(profile.fields))
+    if is_used and profile.text is None:
+        problems.append("text: is missing, a field of the body needs it. Add [text] with `parts`.")
+    elif profile.text is not None and not is_used:
+        problems.append('text: is not used. Add a field with source = "text", or remove it.')
 
 
 def _zone(body: _Table, find_zone: Callable[[str], tzinfo]) -> tzinfo | None:
@@ -260,13 +369,25 @@ def _signature(table: _Table) -> SignatureRules:
             lead.append(LeadPart(source=part.choice("source", HeaderSource)))
         else:
             lead.append(LeadPart(text=part.text("text")))
+    encoding = table.choice("encoding", SignatureEncoding)
+    if encoding is SignatureEncoding.SECRET:
+        if table.has("content"):
+            table.fault("content", 'nothing is signed with encoding = "secret". Remove it.')
+        return SignatureRules(
+            header=table.text("header"),
+            content=NO_SIGNATURE.content,
+            encoding=encoding,
+            lead=(),
+            prefix=table.text("prefix"),
+            separator=None,
+        )
     content = table.choices("content", SignedPart)
     if SignedPart.BODY not in content or len(set(content)) < len(content):
         table.fault("content", "must hold the body, and nothing twice")
     return SignatureRules(
         header=table.text("header"),
         content=content,
-        encoding=table.choice("encoding", SignatureEncoding),
+        encoding=encoding,
         lead=tuple(lead),
         prefix=table.text("prefix"),
         separator=table.text("separator") if table.has("separator") else None,
@@ -288,6 +409,7 @@ def _secret(table: _Table) -> SecretRules:
         prefix=table.text("prefix"),
         generated_size=table.whole_number("generated_size", *_GENERATED_SIZES[key]),
         nullable=table.boolean("nullable"),
+        place=table.choice("place", SecretPlace) if table.has("place") else SecretPlace.KEY,
     )
 
 
@@ -339,7 +461,9 @@ def _fixed_fields(table: _Table, depth: int) -> tuple[FixedField, ...]:
 def _check_headers(profile: Profile, problems: list[str]) -> None:
     seen: set[str] = set()
     named = [(f"headers[{index}].name", field.name) for index, field in enumerate(profile.headers)]
-    for path, name in [*named, ("signature.header", profile.signature.header)]:
+    if profile.signature is not NO_SIGNATURE:
+        named.append(("signature.header", profile.signature.header))
+    for path, name in named:
         if HEADER_NAME.fullmatch(name) is None:
             problems.append(f"{path}: {name!r} is no header name")
         if name.lower() in RESERVED_HEADERS:
@@ -353,7 +477,7 @@ def _check_signed_content(profile: Profile, problems: list[str]) -> None:
     """A receiver can only verify what it is sent."""
     sent: set[str | None] = {field.source.value for field in profile.headers}
     sent |= {part.source.value for part in profile.signature.lead if part.source is not None}
-    sent |= {field.source.value for field in profile.fields}
+    sent |= {field.source for field in profile.fields}
     problems.extend(
         f"signature.content: {part} is signed but not sent"
         for part in profile.signature.content
@@ -362,7 +486,7 @@ def _check_signed_content(profile: Profile, problems: list[str]) -> None:
 
 
 def _check_zone(profile: Profile, problems: list[str]) -> None:
-    formats = {field.format for field in profile.fields}
+    formats = {field.format for field in flattened(profile.fields)}
     waiting = list(profile.fixed_test.fields) if profile.fixed_test is not None else []
     while waiting:
         field = waiting.pop()

@@ -10,7 +10,7 @@ The exchange trusts this module and checks nothing again.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
@@ -18,8 +18,16 @@ from operator import itemgetter
 from dispatcher.core.errors import EncodingError, ProfileError
 from dispatcher.core.limits import CUSTOM_HEADERS_BYTES_MAX, CUSTOM_HEADERS_COUNT_MAX
 from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
-from dispatcher.core.profile import HEADER_NAME, RESERVED_HEADERS, HeaderSource, Profile
+from dispatcher.core.profile import (
+    HEADER_NAME,
+    RESERVED_HEADERS,
+    HeaderSource,
+    Profile,
+    SecretPlace,
+)
+from dispatcher.core.secret import Secret, check
 from dispatcher.core.signing import Signer
+from dispatcher.core.url import CanonicalUrl
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -202,3 +210,32 @@ class RequestTemplate:
                 raise EncodingError(f"the traceparent {traceparent!r} is not fit for a header")
             fields += f"\r\ntraceparent: {traceparent}"
         return f"{self._before}{len(body)}{fields}{self._after}\r\n\r\n".encode("latin-1")
+
+
+def request_template(
+    *,
+    profile: Profile,
+    url: CanonicalUrl,
+    secrets: Sequence[Secret],
+    user_agent: str,
+    custom_headers: Mapping[str, str],
+) -> RequestTemplate:
+    """Compile the requests of an endpoint; its secrets sign them, or are the path of its URL.
+
+    Raises:
+        SecretError: a secret has the wrong form. ProfileError: as `RequestTemplate` raises it.
+    """
+    in_url = profile.secret.place is SecretPlace.URL
+    target = url.target
+    if in_url:
+        for secret in secrets:
+            check(profile, secret)
+            target = target.rstrip("/") + secret.reveal()
+    return RequestTemplate(
+        profile=profile,
+        target=target,
+        host_header=url.host_header,
+        user_agent=user_agent,
+        custom_headers=custom_headers,
+        signer=Signer(profile, secrets) if secrets and not in_url else None,
+    )

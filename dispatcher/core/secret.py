@@ -15,13 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dispatcher.core.errors import SecretError
 from dispatcher.core.problems import problem
-from dispatcher.core.profile import KeyForm, Profile
+from dispatcher.core.profile import KeyForm, Profile, SecretPlace
 
 MASK = "********"
 """Eight stars, however long the secret is."""
 
 _MASKED_LENGTH_MIN = 24
 _PRINTABLE = re.compile(r"[\x20-\x7e]{8,256}")
+_ISSUED = re.compile(r"[!-\"$-~]{8,2048}")
+"""Tokens and paths that a service issues: visible ASCII, without a fragment."""
 _ALPHABET = ascii_letters + digits
 _KEY_BYTES_MIN, _KEY_BYTES_MAX = 24, 64
 _SEED_BYTES, _PAIR_BYTES = 32, 64
@@ -99,6 +101,12 @@ def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
         SecretError: the secret has not the form that the profile asks for.
     """
     text = secret.reveal()
+    if profile.secret_is_given:
+        if _ISSUED.fullmatch(text) is None:
+            raise SecretError(problem("secret", "secret_issued_characters"))
+        if profile.secret.place is SecretPlace.URL and not text.startswith("/"):
+            raise SecretError(problem("secret", "secret_is_a_path", profile=profile.name))
+        return text.encode()
     if _PRINTABLE.fullmatch(text) is None:
         raise SecretError(problem("secret", "secret_characters"))
     if profile.ed25519 is not None and text.startswith(profile.ed25519.secret_prefix):

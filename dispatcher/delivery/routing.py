@@ -28,6 +28,7 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
+from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.profile import Profile
 from dispatcher.core.readable import faults
@@ -144,7 +145,13 @@ class RoutingTable:
         probe.hit("routing.refreshed", endpoints=len(endpoint_ids), version=changes.version)
 
     def route(self, event: Event) -> Sequence[Endpoint]:
-        """Return the endpoints that get this event: its tenant's, subscribed, with matching labels."""
+        """Return the endpoints that get this event: its tenant's, subscribed, with matching labels.
+
+        A notification goes to the endpoint that its label names, and to no other.
+        """
+        if event.type == NOTIFICATION:
+            target = self.endpoints.get(EndpointId(event.labels.get(TARGET_LABEL, "")))
+            return [] if target is None or target.tenant != event.tenant else [target]
         return self._router.route(event.tenant, event.type, event.labels)
 
     async def _changes(self) -> RoutingChanges:

@@ -48,6 +48,10 @@ def profile_of_headers(
 ) -> str | None:
     """Return the name of the profile whose signature header is there; `headers` by lower-case name."""
     return next(
-        (name for name, profile in profiles.items() if profile.signature.header.lower() in headers),
+        (
+            name
+            for name, profile in profiles.items()
+            if profile.signs and profile.signature.header.lower() in headers
+        ),
         None,
     )

@@ -22,6 +22,8 @@ def environment(url: str) -> dict[str, str]:
         "DISPATCHER_DATABASE_URL": url,
         "DISPATCHER_SECRET_KEYS": KEY,
         "DISPATCHER_ADMIN_TOKEN": ADMIN_TOKEN,
+        "DISPATCHER_SMTP__HOST": "127.0.0.1",
+        "DISPATCHER_SMTP__SENDER": "dispatcher@example.com",
         "DISPATCHER_HTTP__REQUESTS_PER_SECOND": "100000",
         "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
         "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.1/32"]',

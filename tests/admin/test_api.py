@@ -7,7 +7,12 @@ from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 
 pytestmark = pytest.mark.postgres
 
-GOOD = {"name": "ERP", "url": "https://example.com/hooks", "event_types": ["order.*"]}
+GOOD = {
+    "name": "ERP",
+    "url": "https://example.com/hooks",
+    "event_types": ["order.*"],
+    "profile": "standard",
+}
 THAI = '{"z": 1.50, "a":12345678901234567890123, "ชื่อ":"น้ำดื่ม", "a": 1e400 }'
 
 

@@ -47,6 +47,12 @@ WRITTEN: Mapping[str, tuple[Any, str]] = {
     "POST /schedule/cancel": ({"filter": {"event_type": "order.created"}}, "schedule.cancel"),
     "POST /tokens": ({"name": "n", "role": "viewer"}, "token.create"),
     "DELETE /tokens/{id}": (None, "token.revoke"),
+    "POST /notifications": (
+        {"name": "n", "email": "ops@example.com"},
+        "notification.create",
+    ),
+    "POST /notifications/{id}/test": (None, "notification.test"),
+    "DELETE /notifications/{id}": (None, "notification.delete"),
     "DELETE /endpoints/{id}": (None, "endpoint.delete"),
 }
 """In an order in which each finds what it needs."""

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from dispatcher.admin.api.handler import add_api
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.resources.notification import NewNotification
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
 from tests.admin.serving import Api, Reply
@@ -44,6 +45,11 @@ NEEDS = {
     "POST /schedule/retry": Role.OPERATOR,
     "POST /schedule/postpone": Role.OPERATOR,
     "POST /schedule/cancel": Role.OPERATOR,
+    "GET /notifications": Role.ADMIN,
+    "POST /notifications": Role.ADMIN,
+    "GET /notifications/{id}": Role.ADMIN,
+    "POST /notifications/{id}/test": Role.ADMIN,
+    "DELETE /notifications/{id}": Role.ADMIN,
     "GET /tokens": Role.ADMIN,
     "POST /tokens": Role.ADMIN,
     "DELETE /tokens/{id}": Role.ADMIN,
@@ -58,9 +64,11 @@ BODIES: dict[str, Any] = {
     "POST /schedule/retry": {"filter": {"event_type": "order.created"}},
     "POST /schedule/postpone": {"filter": {"event_type": "order.created"}, "by_seconds": 60},
     "POST /schedule/cancel": {"filter": {"event_type": "order.created"}},
+    "POST /notifications": {"name": "new", "email": "ops@example.com"},
     "POST /tokens": {"name": "new", "role": "viewer"},
 }
 TABLES = (
+    "notification",
     "endpoint",
     "endpoint_secret",
     "token",
@@ -79,6 +87,7 @@ class Things(NamedTuple):
     event: str
     delivery: str
     token: str
+    notification: str
 
     def id_for(self, route: str) -> str:
         """Returns the id of this tenant that the route's path is about."""
@@ -91,9 +100,17 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     endpoint = await create_endpoint(
         api.operations.endpoints,
         actor,
-        {"name": "erp", "url": "https://example.com/a", "event_types": ["*"]},
+        {
+            "name": "erp",
+            "url": "https://example.com/a",
+            "event_types": ["*"],
+            "profile": "standard",
+        },
     )
     token = await api.operations.tokens.create(actor, NewToken.of(name="theirs", role="viewer"))
+    notification = await api.operations.notifications.create(
+        actor, NewNotification.of(name="theirs", to_endpoint_id=endpoint.id)
+    )
     now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
     event = f"evt-{tenant}"
     delivery = ids.delivery_id(ids.delivery_unix_ms(now, now.date()), event, endpoint.id)
@@ -119,7 +136,7 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
         now.date(),
         event,
     )
-    return Things(tenant, endpoint.id, event, delivery, token.id)
+    return Things(tenant, endpoint.id, event, delivery, token.id, notification.id)
 
 
 @pytest.fixture
@@ -197,7 +214,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 16
+    assert len(named) == 19
     unlike = {}
     for route in named:
         real = other.id_for(route)
@@ -241,7 +258,7 @@ async def test_nothing_is_made_for_another_tenant(api, connection):
     await make_things(api, connection, "other")
     token = await api.token_of("admin", "acme")
     before = await state_of(connection)
-    for route in ("POST /endpoints", "POST /events", "POST /tokens"):
+    for route in ("POST /endpoints", "POST /events", "POST /notifications", "POST /tokens"):
         path = route.removeprefix("POST ")
         reply = await api.ask("POST", path, BODIES[route] | {"tenant": "other"}, token=token)
         assert (route, reply.status) == (route, 404)

@@ -22,11 +22,10 @@ GOOD = {
     "url": "https://example.com/hooks",
     "profile": "standard",
     "event_types": "order.created",
-    "secret_kind": "make",
     "then": "save",
 }
 PAGES = ("/", "/webhooks", "/deliveries", "/schedule", "/events", "/system", "/preferences")
-ADMIN_PAGES = ("/webhooks/new", "/activity", "/tokens")
+ADMIN_PAGES = ("/webhooks/new", "/activity", "/notifications", "/tokens")
 
 
 async def made(served: Served, **fields: Any) -> ChangedEndpoint:

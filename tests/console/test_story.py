@@ -1,9 +1,13 @@
 """The sources' whole story in a browser, against a daemon: create, test, insert, watch, break, mend, resend."""
 
+import base64
+import hashlib
+import hmac
 import re
 import time
 from collections.abc import Callable
 
+import orjson
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -68,7 +72,6 @@ def test_the_whole_story(
     page.get_by_label(said["name"], exact=False).first.fill(f"ERP_{language}")
     page.get_by_label(said["url"]).fill(living.receiver.url(f"/{path}"))
     page.get_by_label("order.created").check()
-    page.get_by_text("wms", exact=True).click()
     page.get_by_role("button", name=said["save"], exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(said["made"])
     assert page.locator("#made-secret").input_value().startswith("whsec_")
@@ -108,6 +111,50 @@ def test_the_whole_story(
     assert tab.complaints == []
 
 
+def test_new_webhook_form_follows_the_page_of_the_wms_word_for_word(
+    living: Living, open_tab: Callable[..., Watched]
+) -> None:
+    """Admin → Webhooks → + New Webhook: Name, Target URL, Events, Secret, Headers, Save; nothing else."""
+    secret = "the-secret-that-we-agreed-on"  # noqa: S105 -- of the test
+    living.receiver.behave(wms={"keep_request": True})
+    tab = open_tab(locale="en-GB").sign_in()
+    page = tab.page
+    page.get_by_role("link", name="Webhooks").first.click()
+    page.get_by_role("link", name="+ New Webhook").first.click()
+    legends = page.locator("main form label:visible, main form legend:visible").all_inner_texts()
+    asked = [text.split("\n")[0].removesuffix(" (required)").strip() for text in legends]
+    first = [
+        text for text in asked if text in {"Name", "Target URL", "Events", "Secret", "Headers"}
+    ]
+    assert first == ["Name", "Target URL", "Events", "Secret", "Headers"]
+    assert page.get_by_role("radio").count() == 0, "everything else is folded"
+
+    page.get_by_label("Name", exact=False).first.fill("ERP_Order_Sync")
+    page.get_by_label("Target URL").fill(living.receiver.url("/wms"))
+    for event_type in ("order.created", "inventory.low_stock", "grn.confirmed"):
+        page.get_by_label(event_type).check()
+    page.get_by_label("order.shipped").check()
+    page.get_by_label("Secret", exact=True).fill(secret)
+    page.get_by_label("Headers", exact=True).fill("X-Api-Key: k-123")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("is saved")
+    assert page.locator("#made-secret").input_value() == secret
+
+    living.sql(
+        "INSERT INTO dispatcher.outbox (type, data) VALUES ('order.shipped', $1::text::json)",
+        '{"order_id": "ORD-2026-1234", "customer": "ลูกค้า"}',
+    )
+    again_until(lambda: time.sleep(0.1), lambda: living.receiver.count("request", "/wms") > 0)
+    (request,) = living.receiver.entries("request", "/wms")
+    body = base64.b64decode(request["body"])
+    # The rule of the page: hmac('sha256', secret).update(body).digest('hex').
+    expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    assert request["headers"]["x-wms-signature"] == f"sha256={expected}"
+    assert request["headers"]["x-api-key"] == "k-123"
+    assert list(orjson.loads(body)) == ["id", "type", "timestamp", "data"]
+    assert tab.complaints == []
+
+
 def test_live_page_stays_in_an_outage_and_leaves_with_the_session(
     living: Living, open_tab: Callable[..., Watched]
 ) -> None:
@@ -137,7 +184,6 @@ def make_endpoint(page: Page, living: Living, name: str) -> None:
     page.get_by_label("Name", exact=False).first.fill(name)
     page.get_by_label("Target URL").fill(living.receiver.url(f"/{name}"))
     page.get_by_label("stock.changed").check()
-    page.get_by_text("wms", exact=True).click()
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_role("link", name="Open the Webhook").click()
     page.wait_for_url("**/webhooks/ep_*")

@@ -27,6 +27,8 @@ def environ(url: str) -> dict[str, str]:
         "DISPATCHER_DATABASE_URL": url,
         "DISPATCHER_SECRET_KEYS": KEY,
         "DISPATCHER_HOME": "/nonexistent",
+        "DISPATCHER_SMTP__HOST": "127.0.0.1",
+        "DISPATCHER_SMTP__SENDER": "dispatcher@example.com",
     }
     return {**os.environ, **own}
 
@@ -257,10 +259,19 @@ def test_check_descriptor_limit_too_small_is_reported(database: str):
 
 
 def examples() -> list[str]:
-    from dispatcher.cli import audit, delivery, endpoint, event, schedule, secrets, token  # noqa: PLC0415 -- only for their texts
+    from dispatcher.cli import (  # noqa: PLC0415 -- only for their texts
+        audit,
+        delivery,
+        endpoint,
+        event,
+        notification,
+        schedule,
+        secrets,
+        token,
+    )
 
     found = []
-    for module in (delivery, endpoint, event, schedule, token, audit, secrets):
+    for module in (delivery, endpoint, event, notification, schedule, token, audit, secrets):
         for command in module.group.registered_commands:
             text = (
                 re.sub(r"\n\n\s*", "\n", str(command.callback.__doc__)) if command.callback else ""
@@ -292,6 +303,9 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
     )["id"]  # fmt: skip -- as one types it
     answer(run("endpoint", "rotate-secret", endpoint_id, "--json"))
     event_id = answer(run("event", "publish", "order.created", "--json"))["id"]
+    notification_id = answer(
+        run("notification", "create", "--name", "x", "--to-endpoint-id", endpoint_id, "--json")
+    )["id"]
     token_id = answer(run("token", "create", "--name", "x", "--role", "viewer", "--json"))["id"]
     file = tmp_path / "endpoints.toml"
     file.write_text(run("endpoint", "export").stdout)
@@ -305,6 +319,7 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
         line = re.sub(r"ep_[0-9a-z]{26}", endpoint_id, text)
         line = re.sub(r"evt_2026_\d+", event_id, line)
         line = line.replace("endpoints.toml", str(file))
+        line = re.sub(r"ntf_[0-9a-z]{26}", notification_id, line)
         line = re.sub(r"tok_[0-9a-z]{26}", token_id, line)
         finished = run_line(run, line)
         if finished.returncode != 0:

@@ -23,6 +23,7 @@ IDS = [
     *(f"M{number}" for number in range(1, 4)),
     *(f"S{number}" for number in range(1, 11)),
     *(f"B{number}" for number in range(1, 3)),
+    *(f"N{number}" for number in range(1, 4)),
 ]
 
 

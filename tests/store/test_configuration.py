@@ -23,7 +23,12 @@ pytestmark = pytest.mark.postgres
 KEY = "k1:" + "QUJD" * 10 + "QUI="
 ALL = Actor(name="cli:tester")
 SECRETS = {"env:ERP": "whsec_" + "A" * 44, "env:NEW": "whsec_" + "B" * 44, "env:WMS": "w" * 40}
-ERP = {"name": "erp", "url": "https://example.com/erp", "event_types": ["order.*"]}
+ERP = {
+    "name": "erp",
+    "url": "https://example.com/erp",
+    "event_types": ["order.*"],
+    "profile": "standard",
+}
 WMS = {
     "tenant": "acme",
     "name": "wms",
@@ -140,7 +145,7 @@ async def test_every_fault_of_every_endpoint_is_told_and_nothing_is_changed(depl
     faulty = [
         ERP | {"profile": "wms"},
         {"name": "x", "url": "ftp://x", "event_types": [], "colour": "red"},
-        {"name": "y", "url": "https://example.com/", "event_types": ["*"], "secret": "whsec_plain"},
+        {"name": "y", "url": "https://example.com/", "event_types": ["*"], "secret": "short"},
         {"name": "z", "url": "https://example.com/", "event_types": ["*"], "secret": "env:NOWHERE"},
         {"name": "z", "url": "https://example.com/", "event_types": ["*"]},
         "no table",
@@ -159,7 +164,7 @@ async def test_every_fault_of_every_endpoint_is_told_and_nothing_is_changed(depl
         "endpoint 5 ('z')",
         "endpoint 6",
     ]
-    assert "whsec_plain" not in str(caught.value)
+    assert "short" not in str(caught.value)
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.endpoint") == 1
 
 

@@ -1,5 +1,6 @@
 """Endpoints through the operations, on the real database: made, changed, paused, rotated, tried, deleted."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, opened_gate
+from dispatcher.config.sections import EndpointsSettings
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import (
     ConfigurationError,
@@ -30,7 +32,12 @@ KEY = "k1:" + "QUJD" * 10 + "QUI="
 SHORT = "short"
 ALL = Actor(name="cli:tester")
 ACME = Actor(name="cli:acme", tenant="acme")
-GOOD = {"name": "erp", "url": "https://example.com/hooks", "event_types": ["order.*"]}
+GOOD = {
+    "name": "erp",
+    "url": "https://example.com/hooks",
+    "event_types": ["order.*"],
+    "profile": "standard",
+}
 
 
 def environment(url: str) -> dict[str, str]:
@@ -292,6 +299,19 @@ async def roles(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
             "SELECT role FROM dispatcher.endpoint_secret ORDER BY role"
         )
     ]
+
+
+async def test_endpoint_without_a_profile_gets_the_default_of_the_settings(
+    deployment: Deployment,
+) -> None:
+    plain = {name: value for name, value in GOOD.items() if name != "profile"}
+    made = await create_endpoint(Endpoints(deployment), ALL, plain)
+    assert made.profile == "wms", "the shipped default"
+    changed = EndpointsSettings(default_profile="stripe")
+    settings = deployment.settings.model_copy(update={"endpoints": changed})
+    other = dataclasses.replace(deployment, settings=settings)
+    made = await create_endpoint(Endpoints(other), ALL, plain | {"name": "other"})
+    assert made.profile == "stripe"
 
 
 async def test_standard_signs_with_new_and_old_until_the_overlap_ends(

@@ -52,6 +52,12 @@ def verifying(headers: dict[bytes, bytes], body: bytes, secrets: list[str]) -> l
     return None
 
 
+def _kept(headers: dict[bytes, bytes], body: bytes) -> dict[str, Any]:
+    """Return a request whole, for a test that checks it against another rule."""
+    texts = {name.decode(): value.decode("latin-1") for name, value in headers.items()}
+    return {"headers": texts, "body": base64.b64encode(body).decode()}
+
+
 def _wms(_: dict[bytes, bytes], body: bytes, secret: str) -> bytes:
     return b"sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode()
 
@@ -158,6 +164,7 @@ class Connection(asyncio.Protocol):
                 headers.get(b"webhook-timestamp") or headers.get(b"x-webhook-timestamp") or b""
             ).decode(),
             attempt=attempt,
+            **(_kept(headers, body) if behaviour.get("keep_request") else {}),
         )
         low, high = behaviour.get("delay_seconds", (0.0, 0.0))
         if high:

@@ -25,7 +25,12 @@ class Story:
         """In whole milliseconds, as ids and `created_at` have them."""
 
     async def endpoint(self, name: str = "erp", **fields: Any) -> str:
-        given = {"name": name, "url": "https://example.com/", "event_types": ["order.*"]} | fields
+        given = {
+            "name": name,
+            "url": "https://example.com/",
+            "event_types": ["order.*"],
+            "profile": "standard",
+        } | fields
         return str((await create_endpoint(Endpoints(self._deployment), ALL, given)).id)
 
     async def event(

@@ -113,7 +113,7 @@ def test_a_form_becomes_the_fields_of_an_endpoint():
         retry_schedule_seconds="30s, 2m,1h",
         rate_limit="2.5",
         max_concurrency="4",
-        secret_kind="none",  # noqa: S106 -- a kind
+        unsigned="yes",
         profile="wms",
     )
     fields, problems = read_endpoint(context, creates=True)

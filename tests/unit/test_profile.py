@@ -92,7 +92,8 @@ def changed(document: dict[str, Any], path: str, value: object) -> dict[str, Any
 
 def test_the_shipped_profiles_load() -> None:
     loaded = load_profiles([SHIPPED])
-    assert set(loaded.profiles) == {"wms", "humansoft", "standard", "github", "stripe"}
+    for_people = {"slack", "teams", "discord", "line"}
+    assert set(loaded.profiles) == {"wms", "humansoft", "standard", "github", "stripe"} | for_people
     assert loaded.replaced == []
 
 
@@ -149,7 +150,7 @@ def test_the_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
         ("body.fields.0.prefix", None, "body.fields[0].prefix: is missing"),
         ("body.fields.1.prefix", "x", "body.fields[1].prefix: is not a key"),
         ("body.fields.2.format", None, "body.fields[2].format: is missing"),
-        ("body.fields.3.source", "event_id", "body.fields: the event's data must occur once"),
+        ("body.fields.3.source", "event_id", "body.fields: must have the event's data once"),
         ("headers.0.name", "X Y", "headers[0].name: 'X Y' is no header name"),
         ("headers.0.name", "Content-Length", "headers[0].name: Content-Length is set by"),
         ("headers.0.name", "x-webhook-event", "headers[1].name: X-Webhook-Event occurs twice"),

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from dispatcher.admin.api import access, deliveries, endpoints, events, schedule
+from dispatcher.admin.api import access, deliveries, endpoints, events, notifications, schedule
 from dispatcher.admin.api.body import EVENT_BODY_BYTES_MAX
 from dispatcher.admin.api.route import Route
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.resources import audit, delivery, endpoint, event, token
+from dispatcher.admin.resources import audit, delivery, endpoint, event, notification, token
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
@@ -123,6 +123,26 @@ ROUTES: Final = (
     Route(
         method="POST", path="/schedule/cancel", handler=schedule.cancel_scheduled,
         role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
+    ),
+    Route(
+        method="GET", path="/notifications", handler=notifications.list_notifications,
+        role=Role.ADMIN, response=notification.NotificationPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/notifications", handler=notifications.create_notification,
+        role=Role.ADMIN, response=notification.Notification, status=201, problems=(404, 409),
+    ),
+    Route(
+        method="GET", path="/notifications/{id}", handler=notifications.show_notification,
+        role=Role.ADMIN, response=notification.Notification, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/notifications/{id}/test", handler=notifications.test_notification,
+        role=Role.ADMIN, response=notification.Notification, problems=(404,),
+    ),
+    Route(
+        method="DELETE", path="/notifications/{id}", handler=notifications.delete_notification,
+        role=Role.ADMIN, response=None, status=204, problems=(404,),
     ),
     Route(
         method="GET", path="/tokens", handler=access.list_tokens,

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.resources.endpoint import (
-    PROFILE_DEFAULT,
     Endpoint,
     EndpointSettings,
     NewEndpoint,
@@ -24,10 +23,8 @@ _DELAY: Final = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)\s*([smhd]?)")
 _CONTROLS: Final = metadata_of(NewEndpoint, Control)
 _CHANGEABLE: Final = tuple(metadata_of(EndpointSettings, Control))
 EMPTY: Final[Mapping[str, Any]] = {
-    **dict.fromkeys((*_CONTROLS, "other_types", "version", "pause_if_failed"), ""),
+    **dict.fromkeys((*_CONTROLS, "other_types", "version", "pause_if_failed", "unsigned"), ""),
     "event_types": [],
-    "profile": PROFILE_DEFAULT,
-    "secret_kind": "make",
     "endpoint": None,
 }
 """An empty form."""
@@ -62,7 +59,10 @@ def read_endpoint(context: Context, *, creates: bool) -> tuple[dict[str, Any], d
     ]
     fields["event_types"] = list(dict.fromkeys(types))
     if creates:
-        fields |= _given_once(form)
+        try:
+            fields |= _given_once(form)
+        except UnreadableError as error:
+            problems["secret"] = context.text(error.key)
     return fields, problems
 
 
@@ -78,13 +78,13 @@ def _given_once(form: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {"profile": form.get("profile", "")}
     if form.get("tenant", "").strip():
         fields["tenant"] = form["tenant"].strip()
-    match form.get("secret_kind"):
-        case "own":
-            fields["secret"] = form.get("secret", "").strip()
-        case "none":
-            fields["secret"] = None
-        case _:
-            pass
+    secret = form.get("secret", "").strip()
+    if secret and form.get("unsigned"):
+        raise UnreadableError("form.secret_and_unsigned")
+    if secret:
+        fields["secret"] = secret
+    elif form.get("unsigned"):
+        fields["secret"] = None
     return fields
 
 

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from dispatcher.core.profile import Profile
 
-_FIRST: Final = ("standard", "wms", "humansoft")
+_FIRST: Final = ("wms", "humansoft", "standard")
 
 
 class ProfileFacts(NamedTuple):
@@ -39,7 +39,11 @@ def facts(profile: Profile) -> ProfileFacts:
     return ProfileFacts(
         name=profile.name,
         body=tuple(field.name for field in profile.fields),
-        headers=(*(field.name for field in profile.headers), profile.signature.header),
+        headers=tuple(
+            name
+            for name in (*(field.name for field in profile.headers), profile.signature.header)
+            if name
+        ),
         signed=tuple(str(part) for part in profile.signature.content),
         encoding=str(profile.signature.encoding),
         attempts=len(profile.retry_schedule_seconds) + 1,

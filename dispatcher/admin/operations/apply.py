@@ -25,7 +25,6 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint import (
     DEFAULTS,
-    PROFILE_DEFAULT,
     SETTINGS,
     AppliedDeclaration,
     AppliedEndpoint,
@@ -149,7 +148,8 @@ class Configuration:
             if not isinstance(one, dict):
                 problems.append(problem(where, "not_an_object"))
                 continue
-            fields = {"tenant": actor.tenant or TENANT_DEFAULT, "profile": PROFILE_DEFAULT, **one}
+            default = self._deployment.settings.endpoints.default_profile
+            fields = {"tenant": actor.tenant or TENANT_DEFAULT, "profile": default, **one}
             where = f"endpoint {number} ({fields.get('name')!r})"
             key = (str(fields["tenant"]), str(fields.get("name")))
             if key in named:

@@ -37,7 +37,7 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.model import DeliveryState, Reason
 from dispatcher.core.problems import problem
-from dispatcher.core.profile import Profile
+from dispatcher.core.profile import Profile, SignatureEncoding
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.signing import signed_content
 from dispatcher.core.url import canonical_url, masked_url
@@ -144,7 +144,8 @@ class DeliveryReports:
             return None, str(error)
         hidden = () if actor.may(Role.ADMIN) else [name.lower() for name in endpoint.headers]
         signature = profile.signature.header.lower()
-        if not actor.may(Role.OPERATOR):
+        is_token = profile.signature.encoding is SignatureEncoding.SECRET
+        if not actor.may(Role.ADMIN if is_token else Role.OPERATOR):
             hidden = [*hidden, signature]
         content = signed_content(
             profile, event_id=row.event_id, delivery_id=row.id, timestamp=timestamp, body=body

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.resources.endpoint import (
-    PROFILE_DEFAULT,
     READ_ONLY,
     RULES,
     SETTINGS,
@@ -29,7 +28,7 @@ from dispatcher.core.limits import (
     SUBSCRIPTION_TYPES_COUNT_MAX,
 )
 from dispatcher.core.problems import Problem, problem
-from dispatcher.core.profile import Profile
+from dispatcher.core.profile import Profile, SecretPlace
 from dispatcher.core.request import headers_bytes_count, validate_headers
 from dispatcher.core.secret import Secret, check
 from dispatcher.core.url import canonical_url
@@ -59,6 +58,12 @@ class Rules:
         rule = self._deployment.policy.judge(url.host, url.port) if url.is_literal else None
         if rule is not None:
             raise InvalidRequestError([problem("url", "url_address_denied", rule=rule)])
+        is_secret = self._profile is not None and self._profile.secret.place is SecretPlace.URL
+        if is_secret and url.target != "/":
+            assert self._profile is not None  # noqa: S101 -- of the line above
+            raise InvalidRequestError(
+                [problem("url", "url_holds_secret", profile=self._profile.name)]
+            )
         return url.url
 
     def headers(self, headers: dict[str, str]) -> list[Problem]:
@@ -89,13 +94,39 @@ class Rules:
         return [problem(field, "limit_exceeded", count=count, setting=setting, maximum=limit)]
 
 
+def with_secret_of_url(
+    fields: Mapping[str, object], deployment: Deployment
+) -> Mapping[str, object]:
+    """Return the fields of a new endpoint with the path of its URL as the secret, if its profile has it there.
+
+    Chat services give out one URL, whose path is the credential: people paste it as it is.
+    """
+    name = fields.get("profile", deployment.settings.endpoints.default_profile)
+    profile = deployment.profiles.get(name) if isinstance(name, str) else None
+    url = fields.get("url")
+    if (
+        profile is None
+        or profile.secret.place is not SecretPlace.URL
+        or "secret" in fields
+        or not isinstance(url, str)
+    ):
+        return fields
+    scheme, separator, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    if not path:
+        return fields
+    return {**fields, "url": f"{scheme}{separator}{host}/", "secret": slash + path}
+
+
 def read_new_endpoint(
     fields: Mapping[str, object], tenant: str, deployment: Deployment
 ) -> tuple[NewEndpoint | None, list[Problem]]:
     """Return a new endpoint, `tenant` where the fields name none; None with every problem."""
-    name = fields.get("profile", PROFILE_DEFAULT)
+    name = fields.get("profile", deployment.settings.endpoints.default_profile)
     profile = deployment.profiles.get(name) if isinstance(name, str) else None
-    endpoint, problems = _read(NewEndpoint, {"tenant": tenant, **fields}, profile, deployment)
+    endpoint, problems = _read(
+        NewEndpoint, {"tenant": tenant, "profile": name, **fields}, profile, deployment
+    )
     if profile is None:
         allowed = ", ".join(sorted(deployment.profiles))
         problems = [one for one in problems if one.field != "profile"]

@@ -19,6 +19,7 @@ from dispatcher.admin.operations.endpoint_rules import (
     read_change,
     read_new_endpoint,
     settings_of,
+    with_secret_of_url,
 )
 from dispatcher.admin.resources.endpoint import (
     DEFAULTS,
@@ -84,6 +85,7 @@ class Endpoints:
         Raises:
             InvalidRequestError: every problem, also of the rules of the profile and the settings.
         """
+        fields = with_secret_of_url(fields, self._deployment)
         new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
         if new is None:
             raise InvalidRequestError(problems)
@@ -105,6 +107,10 @@ class Endpoints:
         allowed_tenant(actor, tenant)
         chosen = None if new.secret is None else Secret(new.secret)
         if "secret" not in new.model_fields_set:
+            if profile.secret_is_given:
+                raise InvalidRequestError(
+                    [problem("secret", "secret_issued", profile=profile.name)]
+                )
             chosen = secret.generate(profile, secrets.token_bytes)
         endpoint_id = new_endpoint_id(self._deployment)
         row = {**DEFAULTS, **settings_of(new)}

@@ -16,6 +16,7 @@ from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
+from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
 from dispatcher.core.problems import problem
 from dispatcher.store import endpoints as store
 from dispatcher.store.delivery_details import DeliveryDetail, deliveries_of_event
@@ -190,6 +191,10 @@ def _around(
 
 def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str]:
     listed = ", ".join(endpoint.event_types)
+    if event.type == NOTIFICATION:
+        names_it = event.labels.get(TARGET_LABEL) == endpoint.id
+        explanation = "a notification goes to the one endpoint that its rule names"
+        return names_it, "subscribed" if names_it else "not_subscribed", explanation
     try:
         subscribed = parse_event_types(endpoint.event_types).matches(event.type)
     except InvalidRequestError:

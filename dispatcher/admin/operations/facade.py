@@ -11,6 +11,7 @@ from dispatcher.admin.operations.delivery_report import DeliveryReports
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.admin.operations.rotation import Rotation
@@ -36,6 +37,7 @@ class Operations:
     delivery_reports: DeliveryReports
     events: Events
     explanation: Explainer
+    notifications: NotificationOperations
     tokens: Tokens
     audit: Audit
     overview: Overview
@@ -59,6 +61,7 @@ class Operations:
             delivery_reports=DeliveryReports(deployment),
             events=Events(deployment),
             explanation=Explainer(deployment),
+            notifications=NotificationOperations(deployment),
             tokens=Tokens(deployment),
             audit=Audit(deployment),
             overview=Overview(deployment),

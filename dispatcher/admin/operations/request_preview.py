@@ -10,8 +10,8 @@ from dispatcher.core.errors import ConflictError, ProfileError, SecretError
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
+from dispatcher.core.request import request_template as compile_template
 from dispatcher.core.secret import Secret
-from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.secrets import SealedSecret
@@ -46,13 +46,12 @@ def request_template(
             Secret(deployment.keys().open(one.sealed, owner=row.id, key_id=one.key_id))
             for one in signing
         ]
-        return RequestTemplate(
+        return compile_template(
             profile=profile,
-            target=url.target,
-            host_header=url.host_header,
+            url=url,
+            secrets=opened,
             user_agent=deployment.settings.egress.user_agent or f"dispatcher/{__version__}",
             custom_headers=row.headers,
-            signer=Signer(profile, opened) if opened else None,
         )
     except (SecretError, ProfileError) as error:
         raise ConflictError(problem("id", "endpoint_unusable", detail=str(error))) from error

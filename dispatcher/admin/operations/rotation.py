@@ -200,6 +200,8 @@ def _problems(
     profile: Profile, new_secret: str | None, overlap_seconds: float | None, activate: bool | None
 ) -> list[Problem]:
     problems = [] if new_secret is None else secret_problems(new_secret, profile)
+    if new_secret is None and profile.secret_is_given:
+        problems.append(problem("secret", "secret_issued", profile=profile.name))
     if profile.several_signatures:
         if activate is False:
             problems.append(problem("activate", "activate_not_possible", profile=profile.name))

@@ -47,7 +47,6 @@ from dispatcher.core.limits import (
 from dispatcher.core.matching import event_types_problems, label_filter_problems
 from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
 
-PROFILE_DEFAULT: Final = "standard"
 RULES: Final = "rules"
 """The key of the rules in the context of validation."""
 CA_PEM_CHARACTERS_MAX: Final = 65_536
@@ -380,6 +379,11 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Remove the default of a field's schema: the settings of the deployment decide it."""
+    schema.pop("default", None)
+
+
 class NewEndpoint(EndpointSettings):
     """A new endpoint."""
 
@@ -389,10 +393,15 @@ class NewEndpoint(EndpointSettings):
     profile: Annotated[
         str,
         Option(
-            help="The wire format, which never changes: wms, humansoft, standard, github, stripe. Default: standard."
+            help="The wire format, which never changes, such as wms, humansoft, standard or slack."
+            " Default: the setting endpoints.default_profile."
         ),
         Control(kind=ControlKind.OWN),
-    ] = Field(default=PROFILE_DEFAULT, examples=["wms", "humansoft", "standard"])
+    ] = Field(
+        default="",  # read_new_endpoint fills in the setting
+        examples=["wms", "humansoft", "standard"],
+        json_schema_extra=_without_default,
+    )
     tenant: Annotated[
         Tenant,
         Option(help="The tenant whose events the endpoint receives; it never changes."),

@@ -16,6 +16,8 @@ from dispatcher.admin.resources.fields import Option, metadata_of
 from dispatcher.core.problems import SENTENCES, number_text
 
 DOCUMENTS: Final = Path(__file__).resolve().parents[3] / "docs"
+_OTHER_DEFAULTS: Final = {"secret": "generated", "profile": "`endpoints.default_profile`"}
+"""Defaults that are not a constant."""
 
 
 def endpoint_table() -> str:
@@ -27,7 +29,7 @@ def endpoint_table() -> str:
         described = schema[name]
         default = "required"
         if not NewEndpoint.model_fields[name].is_required():
-            default = f"`{_default(name)}`" if name != "secret" else "generated"
+            default = _OTHER_DEFAULTS.get(name, f"`{_default(name)}`")
         text = described.get("description", option.help)
         value = _value(described)
         lines.append(

@@ -39,7 +39,7 @@ def read_request(
     values = request.headers.get(rules.header.lower(), ())
     if not values:
         for other in others:
-            if other.signature.header.lower() in request.headers:
+            if other.signs and other.signature.header.lower() in request.headers:
                 raise failure(
                     "wrong_profile_header",
                     header=rules.header,

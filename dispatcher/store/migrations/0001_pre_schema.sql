@@ -14,6 +14,8 @@
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
 --   endpoint_breaker, replica_figures   hot: open breakers and figures in memory, for pages; they decide nothing
 --   token, session, audit     who may use the API and the console, and what they did
+--   notification, notification_problem, notification_inbox, notification_mail, notification_turn
+--                     rules of messages to people, what they follow, and what is not sent yet
 --   traffic           statistics: one row per hour and subject
 --
 -- CHECKs hold the state machine: an open delivery has a due time and no end, an ended one the reverse.
@@ -180,7 +182,7 @@ CREATE INDEX event_labels ON dispatcher.event USING gin (labels) WITH (gin_pendi
     WHERE labels <> '{}';
 -- By the digits of a request id, for profiles that may have one: the shipped ones that have none are not in it.
 CREATE INDEX event_request ON dispatcher.event ((substring(sha256(id::bytea) FOR 8)))
-    WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe');
+    WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe', 'slack', 'teams', 'discord', 'line');
 
 -- The wire bodies of further profiles of an event.
 CREATE TABLE dispatcher.body (
@@ -191,7 +193,7 @@ CREATE TABLE dispatcher.body (
     PRIMARY KEY (day, event_id, profile)
 ) PARTITION BY RANGE (day);
 CREATE INDEX body_request ON dispatcher.body ((substring(sha256(event_id::bytea) FOR 8)))
-    WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe');
+    WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe', 'slack', 'teams', 'discord', 'line');
 
 -- Deliveries that are pending (schedule_position = 0) or retrying. An id is derived from event and endpoint, so a
 -- fan-out that is repeated makes the same rows, and the deliveries of one event are a range of the primary key.
@@ -652,6 +654,83 @@ CREATE INDEX audit_newest ON dispatcher.audit (at, id);
 -- What an admin of one tenant may read. What concerns all tenants stands under `*`.
 CREATE INDEX audit_of_tenant ON dispatcher.audit (tenant, at, id);
 
+-- ---------- Notifications to people --------------------------------------------------------------------------------
+
+-- A rule: which problems of which endpoints are reported, where to, and how often.
+CREATE TABLE dispatcher.notification (
+    id             text        COLLATE "C" NOT NULL PRIMARY KEY,
+    name           text        NOT NULL,
+    tenant         text        COLLATE "C", -- NULL: all tenants
+    event_types    text[]      NOT NULL,
+    endpoint_ids   text[]      NOT NULL, -- {}: every endpoint
+    to_endpoint_id text        COLLATE "C",
+    email          text,
+    recipient      text, -- the member `recipient` of the message's data, for profiles that send it
+    quiet_seconds  integer     NOT NULL,
+    digest_seconds integer, -- NULL: no digest
+    digested_at    timestamptz,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by     text        NOT NULL,
+    updated_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT notification_goes_to_one_place CHECK (num_nonnulls(to_endpoint_id, email) = 1)
+);
+CREATE UNIQUE INDEX notification_name ON dispatcher.notification (coalesce(tenant, ''), name);
+
+-- Operational events that no turn has read yet. The trigger writes them in the transaction that raises the event.
+CREATE TABLE dispatcher.notification_inbox (
+    position       bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    type           text        NOT NULL,
+    tenant         text        NOT NULL,
+    data           json        NOT NULL
+);
+
+-- The problems that a rule follows. A row stays after the end of its problem until its quiet time is over.
+CREATE TABLE dispatcher.notification_problem (
+    notification_id text       COLLATE "C" NOT NULL REFERENCES dispatcher.notification ON DELETE CASCADE,
+    endpoint_id    text        COLLATE "C" NOT NULL,
+    event_type     text        COLLATE "C" NOT NULL,
+    endpoint_name  text        NOT NULL,
+    tenant         text        NOT NULL,
+    reason         text        NOT NULL,
+    started_at     timestamptz NOT NULL,
+    seen_at        timestamptz NOT NULL, -- the last event of it
+    events_count   integer     NOT NULL,
+    announced_at   timestamptz, -- NULL: not announced
+    ended_at       timestamptz, -- NULL: it goes on
+    quiet_until    timestamptz,
+    PRIMARY KEY (notification_id, endpoint_id, event_type)
+) WITH (fillfactor = 50);
+
+-- Its lock is the turn: one replica at a time reads the inbox.
+CREATE TABLE dispatcher.notification_turn (
+    singleton      boolean     NOT NULL PRIMARY KEY DEFAULT true CHECK (singleton)
+);
+INSERT INTO dispatcher.notification_turn DEFAULT VALUES;
+
+CREATE TABLE dispatcher.notification_mail (
+    id             bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    notification_id text       COLLATE "C" NOT NULL REFERENCES dispatcher.notification ON DELETE CASCADE,
+    address        text        NOT NULL,
+    subject        text        NOT NULL,
+    body           text        NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    due_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempt_count  integer     NOT NULL DEFAULT 0
+);
+CREATE INDEX notification_mail_due ON dispatcher.notification_mail (due_at);
+
+-- Messages themselves are never read: a target that is down causes no further messages.
+CREATE FUNCTION dispatcher.notification_collect() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO dispatcher.notification_inbox (type, tenant, data)
+    SELECT NEW.type, NEW.tenant, NEW.data WHERE EXISTS (SELECT FROM dispatcher.notification);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER outbox_3_collect_notifications AFTER INSERT ON dispatcher.outbox FOR EACH ROW
+    WHEN (NEW.operational AND NEW.type <> 'dispatcher.notification')
+    EXECUTE FUNCTION dispatcher.notification_collect();
+
 -- ---------- Statistics ----------------------------------------------------------------------------------------------
 
 -- Attempts by outcome and latency, and deliveries that ended; each replica adds to it every few seconds. A crash loses
@@ -794,5 +873,5 @@ SELECT dispatcher.make_partitions(7);
 -- their argument alone.
 REVOKE ALL ON FUNCTION dispatcher.outbox_make_id(), dispatcher.outbox_refuse_reserved_id(), dispatcher.outbox_notify(),
     dispatcher.endpoint_count_revision(), dispatcher.endpoint_keep_revision(), dispatcher.routing_changed(),
-    dispatcher.lock_upkeep(), dispatcher.drop_day(text, date), dispatcher.empty_attempts(date),
+    dispatcher.notification_collect(), dispatcher.lock_upkeep(), dispatcher.drop_day(text, date), dispatcher.empty_attempts(date),
     dispatcher.make_partitions(integer) FROM PUBLIC;

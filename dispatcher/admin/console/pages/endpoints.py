@@ -102,8 +102,8 @@ async def new_endpoint(context: Context) -> web.StreamResponse:
 def _form_page(
     context: Context, values: Mapping[str, Any], problems: Mapping[str, str], status: int = 200
 ) -> web.Response:
-    values = {**EMPTY, **values}
     deployment = context.operations.deployment
+    values = {**EMPTY, "profile": deployment.settings.endpoints.default_profile, **values}
     catalogue = deployment.catalogue
     groups = [
         (group, [one for one in catalogue.types.values() if one.group == group.name])

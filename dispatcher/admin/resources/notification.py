@@ -1,0 +1,207 @@
+"""Notifications: rules by which people get messages about problems of endpoints."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from dispatcher.admin.resources.fields import (
+    NAME_CHARACTERS_MAX,
+    Bounds,
+    EndpointId,
+    Option,
+    PageQuery,
+    Reading,
+    Request,
+    Response,
+    Tenant,
+    Text,
+    TimeText,
+    checked_by,
+    name_problems,
+    refuse,
+)
+from dispatcher.core.notifying import PROBLEM_TYPES
+from dispatcher.core.problems import Problem, problem
+
+ENDPOINTS_MAX: Final = 100
+EMAIL_CHARACTERS_MAX: Final = 254
+RECIPIENT_CHARACTERS_MAX: Final = 256
+QUIET_SECONDS_DEFAULT: Final = 900
+QUIET_SECONDS_MAX: Final = 604_800
+DIGEST_SECONDS_MIN: Final = 300
+
+# One mailbox, without display name, comments, quotes or white space.
+_EMAIL: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
+_ENDPOINT_ID: Final = re.compile(r"ep_[0-9a-z]{26}")
+
+
+def _email(value: object) -> object:
+    if value is None:
+        return value
+    if not isinstance(value, str):
+        refuse([problem("email", "not_a_string")])
+        return value
+    if len(value) > EMAIL_CHARACTERS_MAX or _EMAIL.fullmatch(value) is None:
+        refuse([problem("email", "invalid_email", value=value)])
+    return value
+
+
+def _event_types(value: object) -> object:
+    if not isinstance(value, list):
+        refuse([problem("event_types", "not_a_list")])
+        return value
+    if not value:
+        refuse([problem("event_types", "too_few_items", minimum=1)])
+    allowed = ", ".join(PROBLEM_TYPES)
+    refuse(
+        [
+            problem(f"event_types[{index}]", "invalid_problem_type", value=one, allowed=allowed)
+            for index, one in enumerate(value[:ENDPOINTS_MAX])
+            if one not in PROBLEM_TYPES
+        ]
+    )
+    if len(value) > len(PROBLEM_TYPES):
+        refuse([problem("event_types", "too_many_items", maximum=len(PROBLEM_TYPES))])
+    return list(dict.fromkeys(value))
+
+
+def _endpoint_ids(value: object) -> object:
+    if not isinstance(value, list):
+        refuse([problem("endpoint_ids", "not_a_list")])
+        return value
+    if len(value) > ENDPOINTS_MAX:
+        refuse([problem("endpoint_ids", "too_many_items", maximum=ENDPOINTS_MAX)])
+    refuse(
+        [
+            problem(f"endpoint_ids[{index}]", "target_not_found", value=one)
+            for index, one in enumerate(value)
+            if not isinstance(one, str) or _ENDPOINT_ID.fullmatch(one) is None
+        ]
+    )
+    return value
+
+
+def _recipient_problems(value: str) -> list[Problem]:
+    if len(value) > RECIPIENT_CHARACTERS_MAX:
+        return [problem("recipient", "too_long", maximum=RECIPIENT_CHARACTERS_MAX)]
+    if not value or not value.isprintable() or value != value.strip():
+        return [problem("recipient", "unprintable")]
+    return []
+
+
+class NewNotification(Request):
+    """A new notification rule."""
+
+    name: Annotated[
+        str,
+        checked_by(name_problems),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
+        Option(help="Unique in its tenant."),
+    ] = Field(examples=["on-call"])
+    tenant: Annotated[
+        Tenant | None,
+        Option(help="The tenant whose endpoints it reports. Default: all tenants."),
+    ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
+    event_types: Annotated[
+        list[str],
+        PlainValidator(_event_types),
+        WithJsonSchema(
+            {
+                "type": "array",
+                "items": {"type": "string", "enum": list(PROBLEM_TYPES)},
+                "minItems": 1,
+                "maxItems": len(PROBLEM_TYPES),
+            }
+        ),
+        Option(
+            metavar="TYPE",
+            help=f"A problem to report: {', '.join(PROBLEM_TYPES)}. May be repeated. Default: all.",
+            reads=Reading.TEXTS,
+        ),
+    ] = Field(default=list(PROBLEM_TYPES), description="The problems that it reports.")
+    endpoint_ids: Annotated[
+        list[str],
+        PlainValidator(_endpoint_ids),
+        WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": ENDPOINTS_MAX}),
+        Option(
+            metavar="ID",
+            help="Only problems of this endpoint. May be repeated. Default: every endpoint.",
+            reads=Reading.TEXTS,
+        ),
+    ] = Field(default=[], description="The endpoints that it reports; [] means all.")
+    to_endpoint_id: Annotated[
+        Text | None,
+        Option(
+            metavar="ID",
+            help="Send messages to this endpoint, whose profile is slack, teams, discord, line or your own.",
+        ),
+    ] = Field(default=None, description="The endpoint that gets the messages; or else `email`.")
+    email: Annotated[
+        str | None,
+        PlainValidator(_email),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "maxLength": EMAIL_CHARACTERS_MAX}, {"type": "null"}]}
+        ),
+        Option(metavar="ADDRESS", help="Send messages by e-mail to this address."),
+    ] = Field(default=None, description="The address that gets the messages.")
+    recipient: Annotated[
+        Text | None,
+        checked_by(_recipient_problems),
+        Option(metavar="ID", help="The LINE user, group or room that gets the messages."),
+    ] = Field(
+        default=None,
+        description="The member `recipient` of messages, which the profile line sends.",
+    )
+    quiet_seconds: Annotated[
+        int,
+        Bounds(0, QUIET_SECONDS_MAX, whole=True),
+        Option(
+            metavar="SECONDS",
+            help="After a message about a problem, wait this long before the problem is reported again.",
+            reads=Reading.NUMBER,
+        ),
+    ] = QUIET_SECONDS_DEFAULT
+    digest_seconds: Annotated[
+        Annotated[int, Bounds(DIGEST_SECONDS_MIN, QUIET_SECONDS_MAX, whole=True)] | None,
+        Option(
+            metavar="SECONDS",
+            help="Send a digest of the problems that go on this often. Default: none.",
+            reads=Reading.NUMBER,
+        ),
+    ] = Field(default=None, description="How often a digest is sent; null means never.")
+
+
+class NotificationsQuery(PageQuery):
+    """Which notification rules."""
+
+    tenant: Annotated[Text | None, Option(help="Only notifications of this tenant.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification(Response):
+    """A notification rule; `open_count` is the number of problems that it follows now."""
+
+    id: str
+    name: str
+    tenant: str | None
+    event_types: list[str]
+    endpoint_ids: list[EndpointId]
+    to_endpoint_id: str | None
+    email: str | None
+    recipient: str | None
+    quiet_seconds: int
+    digest_seconds: int | None
+    open_count: int
+    created_at: TimeText
+    created_by: str
+    updated_at: TimeText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationPage(Response):
+    """A page of notification rules."""
+
+    items: list[Notification]
+    next_cursor: str | None
