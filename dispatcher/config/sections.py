@@ -158,7 +158,7 @@ class DeliverySettings(Section):
 
 
 class AttemptsSettings(Section):
-    """What is kept of attempts."""
+    """The parts of attempts that are stored."""
 
     keep_response: Literal["failures", "all"] = "failures"
 

@@ -312,7 +312,7 @@ def rows_worth_a_commit(bound: int, during_commit: float) -> float:
     """Return how many results a batch has when it begins to commit.
 
     A transaction costs as much as fifty of its rows, so batches are as large as the bound allows without a
-    pause in sending: the rest of the bound just suffices for what is sent during the commit. The rest is
+    pause in sending: the rest of the bound just suffices for the requests that are sent during the commit. The rest is
     half of the bound at most. If that does not suffice, two flushes take turns.
 
     Args:

@@ -64,5 +64,13 @@ def make_endpoint(**changes: Any) -> Endpoint:
         "staged_secret": None,
         "previous_secret_expires_at": None,
         "problem": None,
+        "health": "healthy",
+        "health_since": None,
+        "health_cause": None,
+        "health_response_code": None,
+        "waiting_count": 0,
+        "waiting_capped": False,
+        "failed_unresolved_count": 0,
+        "failed_unresolved_capped": False,
     }
     return Endpoint(**values | changes)

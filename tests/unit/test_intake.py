@@ -42,6 +42,9 @@ class FakeFanout:
     def is_unsure(self) -> bool:
         return False
 
+    def expected_deliveries(self, events_max: int) -> float:
+        return float(events_max)
+
 
 class World:
     """An outbox of so many events, and an intake on it."""
