@@ -37,10 +37,12 @@ from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import NotFoundError
@@ -147,8 +149,10 @@ def questions(deployment: Deployment, seeded: Seeded) -> dict[str, Question]:
         "deliveries: tenth page": partial(_tenth, deliveries, {}),
         "deliveries: tenth page, until, old": partial(_tenth, deliveries, {"until": old}),
         "deliveries: tenth page, failed": partial(_tenth, deliveries, {"state": "failed"}),
-        "deliveries: count before a resend of failed": partial(
-            deliveries.resend_matching, ALL, DeliveriesQuery.of(state="failed"), dry_run=True
+        "jobs: count before a resend of failed": partial(
+            JobOperations(deployment).count,
+            ALL,
+            NewJob.of(kind="resend", filter=JobFilter.of(state="failed")),
         ),
         "delivery: show": partial(deliveries.show, ALL, seeded.old_delivery),
         "events: newest": partial(events.page, ALL),

@@ -35,6 +35,7 @@ from dispatcher.core.profile import Profile
 from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import Replica, new_incarnation
+from dispatcher.maintenance.jobs import JobRunner
 from dispatcher.maintenance.notifications import NotificationLoop
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.maintenance.retention import Retention, days_of
@@ -50,6 +51,7 @@ from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.event_numbers import EventNumbers
+from dispatcher.store.jobs import Jobs
 from dispatcher.store.notifications import Notifications
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
@@ -184,6 +186,7 @@ class Daemon:
             ):
                 _log.warning("configuration.warned", warning=warning)
             await self_test()
+            replica = Replica(name, new_incarnation(name), __version__)
             pipeline = self._pipeline = Pipeline(
                 settings,
                 database,
@@ -194,7 +197,7 @@ class Daemon:
                 keyring=keyring_of(settings),
                 metrics=metrics,
                 clock=self._clock,
-                replica=Replica(name, new_incarnation(name), __version__),
+                replica=replica,
                 tracing=tracing,
             )
             gauges = Gauges(metrics, pipeline, Deliveries(database), self._log)
@@ -210,9 +213,10 @@ class Daemon:
                     unknown=gauges.forget_history,
                 ),
                 Statistics(database),
+                Jobs(database),
                 hold_seconds=settings.delivery.hold_days * 86400.0,
                 idempotency_days=settings.retention.idempotency_days,
-                traffic_days=settings.retention.deliveries_days,
+                history_days=settings.retention.deliveries_days,
                 partitions_ahead_days=settings.retention.partitions_ahead_days,
             )
             pipeline.routing.refreshed = upkeep.soon
@@ -222,6 +226,9 @@ class Daemon:
             )
             notifications = NotificationLoop(
                 Notifications(database), mailer_of(settings), clock=self._clock
+            )
+            jobs = JobRunner(
+                database, replica.incarnation, clock=self._clock, started=pipeline.job_started
             )
             admin_database = Database(
                 self._source,
@@ -264,6 +271,7 @@ class Daemon:
                     tasks.spawn("outages", outages.run())
                     tasks.spawn("notifications", notifications.run())
                     tasks.spawn("mail", notifications.run_mail())
+                    tasks.spawn("jobs", jobs.run())
                     tasks.spawn("credentials", auth.run())
                     tasks.spawn("tail", operations.tail.run())
                     self._notifier.ready()
@@ -271,6 +279,7 @@ class Daemon:
                     await self._wait_for_end(tasks)
                     outages.stop()
                     notifications.stop()
+                    jobs.stop()
                     await self._drain(pipeline, upkeep, tasks)
             finally:
                 await server.stop()

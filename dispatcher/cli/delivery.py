@@ -2,14 +2,14 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.admin.resources.delivery import DeliveriesQuery, ResendOptions
+from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.job import RATE_DEFAULT, JobOptions
 from dispatcher.cli.common import Json, Yes, run_step
+from dispatcher.cli.job import DryRun, Rate, create_job
 from dispatcher.cli.output import (
     fields_of,
     say,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
-    no_args_is_help=True, help="Deliveries: list, show with attempts, resend, cancel."
+    no_args_is_help=True, help="Deliveries: list, show with attempts, resend, replay, cancel."
 )
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
@@ -108,7 +108,7 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
 
 
 @group.command()
-@takes(ResendOptions)
+@takes(JobOptions)
 def resend(
     context: typer.Context,
     fields: Fields,
@@ -116,51 +116,63 @@ def resend(
         str | None,
         typer.Argument(metavar="[ID]", help="The delivery's id. Without it, use a filter."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the matching deliveries.")
-    ] = False,
+    rate: Rate = RATE_DEFAULT,
+    dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Resend a delivery, or all that match a filter: the running dispatcher makes one more attempt each.
 
     If the attempt succeeds, the delivery is succeeded; a failure changes nothing and starts no schedule. A waiting
-    delivery is sent now and keeps its place in the schedule. With a filter, the command shows the number and asks
-    for confirmation.
+    delivery is sent now and keeps its place in the schedule. With a filter, the command shows the number, asks for
+    confirmation and creates a job.
 
     Examples:
       dispatcher delivery resend wh_01kat9zma1gk18t0mvx8z4q6re
 
       dispatcher delivery resend --state failed --since 2h --dry-run
     """
-    if (delivery_id is None) != bool(fields.keys() - {"cursor"}):
+    if (delivery_id is None) != bool(fields):
         raise typer.BadParameter("give either an ID or a filter such as --state failed")
     if delivery_id is not None:
         _resend_one(context, delivery_id, as_json=as_json)
         return
+    job = {"kind": "resend", "filter": dict(fields), "rate_per_second": rate}
+    create_job(context, job, dry_run=dry_run, yes=yes, as_json=as_json)
 
-    async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.deliveries import DeliveryOperations
 
-        wanted, operations = DeliveriesQuery.of(**fields), DeliveryOperations(session.deployment)
-        counted = await operations.resend_matching(session.actor, wanted, dry_run=True)
-        count = f"{counted.count}{' or more' if counted.capped else ''}"
-        if dry_run:
-            say_object(counted, as_json=as_json, human=lambda _: say(count))
-            return
-        if not counted.count:
-            tell("no deliveries")
-        elif not yes:
-            limit = f", the newest {counted.limit} of them now" if counted.capped else ""
-            typer.confirm(f"{count} found; resend{limit}?", abort=True, err=True)
-        answer = await operations.resend_matching(
-            session.actor, wanted, dry_run=False, progress=_progress(counted.count)
-        )
-        say_object(answer, as_json=as_json, human=lambda one: say(str(one.count)))
-        if answer.next_cursor is not None:
-            tell(f"there are more: repeat the command with --cursor {answer.next_cursor}")
+@group.command()
+@takes(JobOptions)
+def replay(
+    context: typer.Context,
+    fields: Fields,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="ENDPOINT",
+            help="Id or name of the endpoint that gets the events. Default: each delivery's own.",
+        ),
+    ] = None,
+    rate: Rate = RATE_DEFAULT,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Replay the deliveries of a filter: each runs through the whole retry schedule again.
 
-    run_step(context, step)
+    This includes deliveries that were cancelled. With --to, another endpoint gets the events that it subscribes to,
+    even if it did not exist at the time. The command shows the number, asks for confirmation and creates a job.
+
+    Examples:
+      dispatcher delivery replay --state failed --since 2h --dry-run
+
+      dispatcher delivery replay --event-type order.created --since 7d --to erp --yes
+    """
+    if not fields:
+        raise typer.BadParameter("give a filter such as --state failed")
+    job = {"kind": "replay", "filter": dict(fields), "to": to, "rate_per_second": rate}
+    create_job(context, job, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> None:
@@ -172,13 +184,6 @@ def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> N
         tell(f"requested; to see the result: dispatcher delivery show {delivery_id}")
 
     run_step(context, step)
-
-
-def _progress(total: int) -> Callable[[int], None]:
-    """Return a function that prints the progress on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda _: None
-    return lambda count: tell(f"requested {count} of {total}")
 
 
 @group.command()

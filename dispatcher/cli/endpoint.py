@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, NewEndpoint
+from dispatcher.admin.resources.job import RATE_DEFAULT
 from dispatcher.cli.common import Json, Yes, run_step
+from dispatcher.cli.job import DryRun, Rate, create_job
 from dispatcher.cli.output import fail, say, say_fields, say_json, say_object, say_page, tell
 from dispatcher.cli.resource_options import Fields, takes
-from dispatcher.cli.values import secret_text, text_or_file
+from dispatcher.cli.values import moment, secret_text, text_or_file
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.endpoint import ChangedEndpoint
@@ -216,6 +218,36 @@ def retry(
             tell("requested; the attempt is made as soon as a dispatcher runs")
 
     run_step(context, step)
+
+
+@group.command()
+def recover(
+    context: typer.Context,
+    endpoint: Annotated[
+        str, typer.Argument(metavar="ENDPOINT", help="The endpoint's id or its name.")
+    ],
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
+    ],
+    rate: Rate = RATE_DEFAULT,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Replay the deliveries that failed since a time, and those that a pause or a disabled endpoint cancelled.
+
+    Examples:
+      dispatcher endpoint recover erp --since 2h --dry-run
+
+      dispatcher endpoint recover ep_01kat9zma1e4gbryhh3m9dq2yw --since 7d --rate 50 --yes
+    """
+    filter_ = {
+        "endpoint_id": endpoint,
+        "recoverable": True,
+        "finished_since": moment(since, "--since"),
+    }
+    job = {"kind": "replay", "filter": filter_, "rate_per_second": rate}
+    create_job(context, job, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @group.command("rotate-secret")

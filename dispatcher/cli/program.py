@@ -14,6 +14,7 @@ from dispatcher.cli import (
     delivery,
     endpoint,
     event,
+    job,
     local,
     notification,
     schedule,
@@ -35,6 +36,7 @@ program.add_typer(event.group, name="event")
 program.add_typer(delivery.group, name="delivery")
 program.add_typer(schedule.group, name="schedule")
 program.add_typer(notification.group, name="notification")
+program.add_typer(job.group, name="job")
 program.add_typer(token.group, name="token")
 program.add_typer(audit.group, name="audit")
 program.add_typer(secrets.group, name="secrets")

@@ -3,7 +3,7 @@
 import typer
 
 from dispatcher.admin.operations.retention import HistoryEnd
-from dispatcher.admin.resources.job import RetentionRun
+from dispatcher.admin.resources.maintenance import RetentionRun
 from dispatcher.cli.output import say_json, say_table, tell
 from dispatcher.cli.session import Session, work
 

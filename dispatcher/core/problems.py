@@ -389,6 +389,22 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "The tenant {tenant} has {maximum} endpoints, the most that limits.endpoints_per_tenant allows.",
         "Delete an endpoint, or raise the setting.",
     ),
+    "job_endpoint_deleted": (
+        "The endpoint is deleted, so there is nowhere to send to.",
+        "Replay to another endpoint.",
+    ),
+    "endpoint_ambiguous": (
+        "Several tenants have an endpoint named {value}.",
+        "Use the id of the endpoint, or name the tenant.",
+    ),
+    "job_not_found": ("There is no job {value}.", "Check the id."),
+    "job_ended": ("The job has ended: {state}.", "Create another job."),
+    "job_not_running": ("The job is {state}, not running.", "Only pause a job that is running."),
+    "job_not_paused": ("The job is {state}, not paused.", "Only resume a job that is paused."),
+    "too_many_jobs": (
+        "{maximum} jobs are going on, which is the most.",
+        "Wait until one has ended, or cancel one.",
+    ),
     "version_changed": (
         "The endpoint has changed; its version is {version}.",
         "Read it again, and repeat the change.",
@@ -465,6 +481,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "test_not_resendable": (
         "A test event has one attempt.",
         "Send another test event.",
+    ),
+    "replay_only": (
+        "A resend goes to the endpoint of each delivery.",
+        "Remove this field, or use the kind replay.",
     ),
     "one_of_two": ("The request names an id and labels, or neither.", "Provide one of the two."),
     "delivery_without_body": (

@@ -425,7 +425,7 @@ class Lanes:
                 self._loop.call_later(lane.wakes_at - now, self._ask_again, lane)
             return False
         delivery = self._inventory.start(entry)
-        if delivery.trigger is Trigger.SCHEDULED:
+        if delivery.trigger is not Trigger.MANUAL:
             if not lane.ready:
                 lane.starved = True
             if lane.crowded and len(lane.ready) <= RELIEVED:
@@ -473,7 +473,7 @@ class Lanes:
             self._inventory.forget(entry)
             # Another lane may have been made meanwhile, if its shard was lost and taken again.
             self.lanes.get(lane.endpoint.id, lane).turn_away(0.0)
-        elif delivery.trigger is Trigger.SCHEDULED:
+        elif delivery.trigger is not Trigger.MANUAL:
             lane.breaker.record(now, delivery.event_type, entry.id, succeeded=succeeded)
         elif succeeded:
             lane.breaker.resend_succeeded(now, delivery.event_type, entry.id)

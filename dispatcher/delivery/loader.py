@@ -329,7 +329,7 @@ def _delivery(row: LoadedRow) -> Delivery:
         None,
         row.attempt_count,
         row.schedule_position,
-        Trigger.SCHEDULED,
+        Trigger.REPLAY if row.is_replay else Trigger.SCHEDULED,
     )
 
 

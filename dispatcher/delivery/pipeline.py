@@ -62,6 +62,7 @@ class Pipeline:
         deliveries, endpoints = Deliveries(database), Endpoints(database)
         outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
         self.connections, queue = gate.connections, LoadQueue()
+        self._load_queue = queue
         self.inventory = inventory = Inventory(clock)
         self.routing = RoutingTable(endpoints, settings, gate, keyring, profiles=profiles,
             version=version, now=clock.now)  # fmt: skip
@@ -107,6 +108,13 @@ class Pipeline:
         elif subject == TESTED_SUBJECT:
             self.traffic.look_now()
         self.intake.look_now()
+
+    def job_started(self, kind: str) -> None:
+        """Load the deliveries that a job of this replica has just started."""
+        if kind == "resend":
+            self._load_queue.add_requests()
+        else:
+            self._load_queue.add_arrivals()
 
     def _figures(self) -> dict[str, object]:
         """Return what this replica has in memory, for the console."""

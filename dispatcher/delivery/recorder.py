@@ -279,7 +279,7 @@ class Recorder:
         inventory, now, fenced = self._inventory, self._clock.monotonic(), recorded.fenced
         for result in results:
             entry, decision = result.entry, result.decision
-            manual = result.delivery.trigger is not Trigger.SCHEDULED
+            manual = result.delivery.trigger is Trigger.MANUAL
             if manual:
                 # Another request may have been made meanwhile, or a retry of the endpoint waits for this one.
                 self._load_queue.add_requests()

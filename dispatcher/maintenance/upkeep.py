@@ -66,6 +66,14 @@ class ForgetsTraffic(Protocol):
         ...
 
 
+class DeletesJobs(Protocol):
+    """The jobs, as upkeep uses them."""
+
+    async def forget(self, days: int, rows_max: int) -> int:
+        """Delete a slice of the jobs that ended long ago."""
+        ...
+
+
 class EndsHistory(Protocol):
     """Retention, as upkeep sees it."""
 
@@ -88,10 +96,11 @@ class Upkeep:
         schema: MakesPartitions,
         retention: EndsHistory,
         statistics: ForgetsTraffic,
+        jobs: DeletesJobs,
         *,
         hold_seconds: float,
         idempotency_days: int,
-        traffic_days: int,
+        history_days: int,
         partitions_ahead_days: int,
     ) -> None:
         self._deliveries = deliveries
@@ -99,9 +108,10 @@ class Upkeep:
         self._schema = schema
         self._retention = retention
         self._statistics = statistics
+        self._jobs = jobs
         self._hold_seconds = hold_seconds
         self._idempotency_days = idempotency_days
-        self._traffic_days = traffic_days
+        self._history_days = history_days
         self._partitions_ahead_days = partitions_ahead_days
         self._woken = asyncio.Event()
         self._stopping = False
@@ -152,7 +162,10 @@ class Upkeep:
             lambda: self._outbox.forget_tombstones(self._idempotency_days, SLICE_ROWS_MAX),
         )
         await self._repeat(
-            "traffic.deleted", lambda: self._statistics.forget(self._traffic_days, SLICE_ROWS_MAX)
+            "traffic.deleted", lambda: self._statistics.forget(self._history_days, SLICE_ROWS_MAX)
+        )
+        await self._repeat(
+            "jobs.deleted", lambda: self._jobs.forget(self._history_days, SLICE_ROWS_MAX)
         )
         await self._retention.round_if_due()
 

@@ -48,6 +48,12 @@ async def days_of_events(database: "Database") -> list[date]:
     return [row["day"] for row in await database.fetch(_DAYS_OF_EVENTS)]
 
 
+async def oldest_day(connection: "Reach") -> date | None:
+    """Return the oldest day of history; None: there is none."""
+    day: date | None = await connection.fetchval(_OLDEST)
+    return day
+
+
 async def newest_first(
     connection: "Reach",
     sql: str,
@@ -67,7 +73,7 @@ async def newest_first(
         if enough(rows):
             break
         if oldest is None:
-            oldest = await connection.fetchval(_OLDEST)
+            oldest = await oldest_day(connection)
         if oldest is None or first <= oldest:
             break
         await connection.execute(_AGAIN)

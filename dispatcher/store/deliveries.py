@@ -106,6 +106,8 @@ class LoadedRow(NamedTuple):
     inserted_at: datetime
     traceparent: str | None
     due_in_seconds: float
+    is_replay: bool = False
+    """A job started its schedule again."""
 
 
 class RequestRow(NamedTuple):
@@ -329,6 +331,7 @@ class Deliveries:
                         event["inserted_at"],
                         event["traceparent"],
                         row["due_in_seconds"],
+                        row["is_replay"],
                     )
                 )
         return loaded

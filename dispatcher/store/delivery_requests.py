@@ -3,12 +3,10 @@
 Each takes the connection of the caller's transaction, at whose commit the dispatchers are notified.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.deliveries import RetryRequest
-from dispatcher.store.delivery_ids import uuid_of, uuids_of
+from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
 
 _CONTROL_NOTIFY = statement("delivery_request_notify")
 _DELIVERY_RESEND = statement("delivery_resend")
-_DELIVERIES_RESENDABLE = statement("delivery_count_resendable")
-_DELIVERIES_RESEND = statement("delivery_resend_many")
 _DELIVERY_CANCEL = statement("delivery_cancel")
 _ENDPOINT_RETRY = statement("endpoint_request_retry")
 
@@ -40,37 +36,6 @@ async def request_resend(connection: "Reach", delivery: "DeliveryDetail", actor:
     )
     await notify_dispatchers(connection)
     return asked is not None
-
-
-async def count_resendable(connection: "Reach", deliveries: "Sequence[DeliveryDetail]") -> int:
-    """Return how many of the deliveries still have their endpoint and body."""
-    await connection.execute(PLAN_FOR_VALUES)
-    count = await connection.fetchval(
-        _DELIVERIES_RESENDABLE,
-        [row.day for row in deliveries],
-        [row.endpoint_id for row in deliveries],
-        [row.event_id for row in deliveries],
-        [row.profile for row in deliveries],
-    )
-    return int(count)
-
-
-async def request_resends(
-    connection: "Reach", deliveries: "Sequence[DeliveryDetail]", actor: str
-) -> int:
-    """Request one more attempt of each that still has its endpoint and body; return the count."""
-    await connection.execute(PLAN_FOR_VALUES)
-    asked = await connection.fetchval(
-        _DELIVERIES_RESEND,
-        uuids_of([row.id for row in deliveries]),
-        [row.day for row in deliveries],
-        [row.endpoint_id for row in deliveries],
-        actor,
-        [row.event_id for row in deliveries],
-        [row.profile for row in deliveries],
-    )
-    await notify_dispatchers(connection)
-    return int(asked)
 
 
 async def request_retry(connection: "Reach", endpoint_id: str, actor: str) -> RetryRequest | None:

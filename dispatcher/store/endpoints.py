@@ -23,6 +23,7 @@ from dispatcher.core.problems import problem
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import PLAN_FOR_VALUES, failed_since
 from dispatcher.store.delivery_ids import first_uuid
+from dispatcher.store.job_walk import Target, target_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.secrets import SealedSecret
 from dispatcher.store.statements import statement
@@ -43,6 +44,7 @@ _ENDPOINT_RESUME = statement("endpoint_resume")
 _ENDPOINT_DELETE = statement("endpoint_delete")
 _ENDPOINTS_OF_TENANT = statement("endpoint_list")
 _ENDPOINT_NAMES = statement("endpoint_names")
+_ENDPOINT_TARGET = statement("endpoint_find_target")
 _LOAD = statement("routing_load")
 _CHANGES = statement("routing_changes")
 _FAILING = statement("endpoint_health_failing")
@@ -98,6 +100,15 @@ class EndpointName(NamedTuple):
     id: str
     name: str
     is_deleted: bool
+
+
+class TargetRow(NamedTuple):
+    """An endpoint as a job sends to it."""
+
+    target: Target
+    name: str
+    state: str
+    """`deleted` where it is."""
 
 
 class RoutedEndpoint(NamedTuple):
@@ -421,3 +432,30 @@ async def read_progress(
             _ENDPOINT_PROGRESS, list(endpoint_ids), first_uuid(since), day
         )
     return [Progress(*row) for row in rows]
+
+
+async def find_targets(
+    connection: "Reach", id_or_name: str, tenant: str | None, rows_max: int
+) -> list[TargetRow]:
+    """Return the endpoints of an id, deleted ones included, or of a name; the one of the id first."""
+    rows = await connection.fetch(_ENDPOINT_TARGET, id_or_name, tenant, rows_max)
+    return [
+        TargetRow(
+            target_of(
+                row["id"],
+                row["number"],
+                row["tenant"],
+                row["event_types"],
+                orjson.loads(row["labels"]),
+            ),
+            row["name"],
+            "deleted" if row["is_deleted"] else row["state"],
+        )
+        for row in rows
+    ]
+
+
+async def find_target(connection: "Reach", endpoint_id: str) -> TargetRow | None:
+    """Return the endpoint of an id, deleted or not."""
+    rows = await find_targets(connection, endpoint_id, None, 1)
+    return rows[0] if rows else None

@@ -231,7 +231,12 @@ class Claim:
 
     async def announce(self, incarnation: str) -> None:
         """Notify the other replicas, at commit, that there are deliveries for them."""
-        await self._connection.execute(_ANNOUNCE, incarnation)
+        await announce_arrivals(self._connection, incarnation)
+
+
+async def announce_arrivals(connection: "Reach", incarnation: str) -> None:
+    """Notify the replicas except this one, at commit, that there are deliveries for them; empty: notify all."""
+    await connection.execute(_ANNOUNCE, incarnation)
 
 
 class Poll(NamedTuple):

@@ -135,15 +135,23 @@ OFTEN_WRONG = [
     ),
     (
         "POST",
-        "/deliveries/resend",
+        "/jobs",
         {
+            "kind": "replay",
             "filter": {"labels": {"A": "1"}, "label": ["a=1"], "state": 1},
             "dry_run": "x",
+            "rate_per_second": 0,
             "cursor": "z",
         },
-        ["cursor", "dry_run", "filter.labels", "filter.state"],
+        ["cursor", "dry_run", "filter.labels", "filter.state", "rate_per_second"],
     ),
-    ("POST", "/deliveries/resend", {"filter": {}, "dry_run": "x"}, ["dry_run", "filter"]),
+    (
+        "POST",
+        "/jobs",
+        {"kind": "resend", "to": "erp", "filter": {}, "dry_run": "x"},
+        ["dry_run", "filter", "to"],
+    ),
+    ("POST", "/endpoints/ID/recover", {"since": "2h", "x": 1}, ["since", "x"]),
 ]
 
 
@@ -307,23 +315,32 @@ async def test_a_test_event_answers_with_its_attempt_and_can_be_found(api):
     assert (await api.ask("POST", f"{path}/cancel")).status == 409
 
 
-async def test_a_bulk_resend_counts_first(api):
-    path, filter_ = "/deliveries/resend", {"state": "failed", "since": "2026-01-01T00:00:00Z"}
-    counted = await api.ask("POST", path, {"filter": filter_, "dry_run": True})
-    assert (counted.status, counted.json["count"], counted.json["dry_run"]) == (200, 0, True)
-    assert (await api.ask("POST", path, {"filter": filter_})).status == 202
-    assert (await api.ask("POST", path, {"filter": {}})).status == 422
-    wrong = await api.ask("POST", path, {"filter": {"state": "bad", "x": 1}})
+async def test_a_job_is_counted_created_and_ended(api):
+    fields = {"kind": "resend", "filter": {"state": "failed", "since": "2026-01-01T00:00:00Z"}}
+    counted = await api.ask("POST", "/jobs", fields | {"dry_run": True})
+    assert counted.status == 200
+    assert counted.json == {"count": 0, "skipped": {}, "is_complete": True}
+    made = await api.ask("POST", "/jobs", fields)
+    assert (made.status, made.json["state"], made.json["total_count"]) == (201, "pending", None)
+    path = f"/jobs/{made.json['id']}"
+    assert (await api.ask("GET", "/jobs")).json["items"] == [made.json]
+    assert (await api.ask("POST", f"{path}/resume")).json["code"] == "job_not_paused"
+    assert (await api.ask("POST", f"{path}/pause")).json["state"] == "paused"
+    assert (await api.ask("POST", f"{path}/pause")).status == 409
+    assert (await api.ask("POST", f"{path}/resume")).json["state"] == "pending"
+    assert (await api.ask("POST", f"{path}/cancel")).json["state"] == "cancelled"
+    assert (await api.ask("POST", f"{path}/cancel")).status == 409
+    wrong = await api.ask("POST", "/jobs", fields | {"filter": {"state": "bad", "x": 1}})
     assert sorted(wrong.faults) == ["filter.state", "filter.x"]
 
 
 async def test_a_filter_names_labels_in_either_form_and_not_in_both(api):
-    path = "/deliveries/resend"
+    path, job = "/jobs", {"kind": "resend", "dry_run": True}
     for form in ({"label": ["order_id=1"]}, {"label": "order_id=1"}, {"labels": {"order_id": "1"}}):
-        assert (await api.ask("POST", path, {"filter": form, "dry_run": True})).status == 200
+        assert (await api.ask("POST", path, job | {"filter": form})).status == 200
     both = {"label": ["order_id=1"], "labels": {"order_id": "1"}}
-    assert (await api.ask("POST", path, {"filter": both})).faults == ["filter.labels"]
-    wrong = await api.ask("POST", path, {"filter": {"label": ["order_id"]}})
+    assert (await api.ask("POST", path, job | {"filter": both})).faults == ["filter.labels"]
+    wrong = await api.ask("POST", path, job | {"filter": {"label": ["order_id"]}})
     assert wrong.faults == ["filter.label"]
 
 

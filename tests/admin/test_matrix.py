@@ -10,6 +10,7 @@ from aiohttp import web
 
 from dispatcher.admin.api.handler import add_api
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.admin.resources.notification import NewNotification
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
@@ -28,6 +29,7 @@ NEEDS = {
     "POST /endpoints/{id}/retry": Role.OPERATOR,
     "POST /endpoints/{id}/pause": Role.OPERATOR,
     "POST /endpoints/{id}/resume": Role.OPERATOR,
+    "POST /endpoints/{id}/recover": Role.OPERATOR,
     "POST /endpoints/{id}/rotate-secret": Role.ADMIN,
     "GET /endpoints/{id}/secret": Role.ADMIN,
     "GET /event-types": Role.VIEWER,
@@ -37,7 +39,6 @@ NEEDS = {
     "GET /events/{id}/explain": Role.VIEWER,
     "POST /events/{id}/release": Role.OPERATOR,
     "GET /deliveries": Role.VIEWER,
-    "POST /deliveries/resend": Role.OPERATOR,
     "GET /deliveries/{id}": Role.VIEWER,
     "POST /deliveries/{id}/resend": Role.OPERATOR,
     "POST /deliveries/{id}/cancel": Role.OPERATOR,
@@ -50,6 +51,12 @@ NEEDS = {
     "GET /notifications/{id}": Role.ADMIN,
     "POST /notifications/{id}/test": Role.ADMIN,
     "DELETE /notifications/{id}": Role.ADMIN,
+    "GET /jobs": Role.VIEWER,
+    "POST /jobs": Role.OPERATOR,
+    "GET /jobs/{id}": Role.VIEWER,
+    "POST /jobs/{id}/pause": Role.OPERATOR,
+    "POST /jobs/{id}/resume": Role.OPERATOR,
+    "POST /jobs/{id}/cancel": Role.OPERATOR,
     "GET /tokens": Role.ADMIN,
     "POST /tokens": Role.ADMIN,
     "DELETE /tokens/{id}": Role.ADMIN,
@@ -60,7 +67,8 @@ BODIES: dict[str, Any] = {
     "POST /endpoints": {"name": "new", "url": "https://example.com/a", "event_types": ["*"]},
     "PATCH /endpoints/{id}": {"max_concurrency": 3},
     "POST /events": {"type": "order.created", "data": {}},
-    "POST /deliveries/resend": {"filter": {"state": "pending"}},
+    "POST /endpoints/{id}/recover": {"since": "2026-01-01T00:00:00Z"},
+    "POST /jobs": {"kind": "resend", "filter": {"state": "pending"}},
     "POST /schedule/retry": {"filter": {"event_type": "order.created"}},
     "POST /schedule/postpone": {"filter": {"event_type": "order.created"}, "by_seconds": 60},
     "POST /schedule/cancel": {"filter": {"event_type": "order.created"}},
@@ -75,6 +83,7 @@ TABLES = (
     "outbox",
     "delivery_request",
     "endpoint_request",
+    "job",
     "audit",
 )
 
@@ -88,6 +97,7 @@ class Things(NamedTuple):
     delivery: str
     token: str
     notification: str
+    job: str
 
     def id_for(self, route: str) -> str:
         """Returns the id of this tenant that the route's path is about."""
@@ -136,7 +146,10 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
         now.date(),
         event,
     )
-    return Things(tenant, endpoint.id, event, delivery, token.id, notification.id)
+    job = await api.operations.jobs.create(
+        actor, NewJob.of(kind="replay", filter=JobFilter.of(state="failed"))
+    )
+    return Things(tenant, endpoint.id, event, delivery, token.id, notification.id, job.id)
 
 
 @pytest.fixture
@@ -214,7 +227,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 19
+    assert len(named) == 24
     unlike = {}
     for route in named:
         real = other.id_for(route)
@@ -255,22 +268,27 @@ async def test_lists_hold_ones_own_alone(api, routes, connection):
 
 
 async def test_nothing_is_made_for_another_tenant(api, connection):
-    await make_things(api, connection, "other")
+    other = await make_things(api, connection, "other")
     token = await api.token_of("admin", "acme")
     before = await state_of(connection)
     for route in ("POST /endpoints", "POST /events", "POST /notifications", "POST /tokens"):
         path = route.removeprefix("POST ")
         reply = await api.ask("POST", path, BODIES[route] | {"tenant": "other"}, token=token)
         assert (route, reply.status) == (route, 404)
-    for filter_ in ({"tenant": "other", "state": "pending"}, {"event_id": "evt-other"}):
-        reply = await api.ask(
-            "POST", "/deliveries/resend", {"filter": filter_, "dry_run": True}, token=token
-        )
+    for filter_ in (
+        {"tenant": "other", "state": "pending"},
+        {"event_id": "evt-other"},
+        {"endpoint_id": other.endpoint},
+    ):
+        fields = {"kind": "resend", "filter": filter_, "dry_run": True}
+        reply = await api.ask("POST", "/jobs", fields, token=token)
         assert reply.status == 404 or reply.json["count"] == 0
         for change in ("retry", "postpone", "cancel"):
             body = BODIES[f"POST /schedule/{change}"] | {"filter": filter_, "dry_run": True}
             reply = await api.ask("POST", f"/schedule/{change}", body, token=token)
             assert reply.status == 404 or reply.json["count"] == 0
+    fields = {"kind": "replay", "filter": {"state": "pending"}, "to": other.endpoint}
+    assert (await api.ask("POST", "/jobs", fields, token=token)).status == 404
     assert await state_of(connection) == before
 
 

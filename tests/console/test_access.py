@@ -21,7 +21,7 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 STATIC_PAGES = (
     "/", "/webhooks", "/webhooks/new", "/deliveries", "/deliveries?state=failed", "/events",
     "/activity", "/notifications", "/tokens", "/system", "/preferences", "/deliveries/wh_none",
-    "/deliveries/resend?event_type=order.created", "/schedule",
+    "/jobs", "/jobs/new?event_type=order.created&kind=replay", "/schedule",
     "/schedule/postpone?event_type=order.created",
 )  # fmt: skip
 

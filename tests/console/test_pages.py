@@ -499,3 +499,40 @@ async def test_a_delivery_of_a_large_body_is_a_small_page(
     assert page.status == 200
     assert "--data-binary @body.json" in page.text
     assert len(page.text) < 600_000
+
+
+async def test_a_job_is_counted_created_and_paused_by_forms(
+    served: Served, admin: Client, story: Story
+) -> None:
+    endpoint = await story.endpoint("erp")
+    await story.delivery(endpoint, "e1", "failed")
+    await story.delivery(endpoint, "e2", "succeeded")
+    path = f"/jobs/new?kind=replay&recoverable=yes&endpoint_id={endpoint}"
+    assert path.replace("&", "&amp;") in (await admin.get(f"/webhooks/{endpoint}")).text
+    shown = await admin.get(path)
+    assert "1 deliveries found" in shown.text
+    assert "Replay 1 deliveries" in shown.text
+    created = await admin.submit(path, {}, page=path)
+    assert (created.status, created.headers["Location"].startswith("/jobs/job_")) == (303, True)
+    page = created.headers["Location"]
+    first = await admin.get(page)
+    assert "The deliveries are being counted." in first.text
+    assert (await admin.submit(f"{page}/pause", {}, page=page)).status == 303
+    assert "Paused" in (await admin.get(page)).text
+    assert (await admin.submit(f"{page}/resume", {}, page=page)).status == 303
+    assert (await admin.submit(f"{page}/cancel", {}, page=page)).status == 303
+    listed = await admin.get("/jobs?state=cancelled")
+    assert page in listed.text
+    for wrong, problem in (
+        ("state=lost", 422),
+        ("state=failed&rate=0", 422),
+        ("state=failed&rate=x", 422),
+        ("state=failed&to=x", 422),
+        ("state=failed&to=x&kind=replay", 404),
+        ("endpoint_id=unknown", 404),
+        ("finished_since=x", 422),
+    ):
+        assert (await admin.get(f"/jobs/new?{wrong}")).status == problem, wrong
+    viewer = await served.as_role("viewer")
+    assert (await viewer.get(path)).status == 403
+    assert (await viewer.get(page)).status == 200

@@ -24,6 +24,7 @@ IDS = [
     *(f"S{number}" for number in range(1, 11)),
     *(f"B{number}" for number in range(1, 3)),
     *(f"N{number}" for number in range(1, 4)),
+    *(f"J{number}" for number in range(1, 4)),
 ]
 
 

@@ -11,7 +11,9 @@ from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.erasure import Erasure
 from dispatcher.admin.operations.events import Events
+from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import (
@@ -204,17 +206,14 @@ async def test_an_erased_delivery_cannot_be_resent(deployment, sql):
             await DeliveryOperations(deployment).resend(ALL, name)
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
-async def test_a_bulk_resend_counts_and_asks_for_nothing_that_was_erased(deployment, sql, dry_run):
+async def test_a_job_counts_nothing_that_was_erased(deployment, sql):
     await deliver(sql, "evt_2026_000001")
     await Erasure(deployment).erase(ALL, event_id="evt_2026_000001")
-    operations = DeliveryOperations(deployment)
     wanted = DeliveriesQuery.of(event_id="evt_2026_000001")
-    assert len((await operations.page(ALL, wanted)).items) == 2
-    answer = await operations.resend_matching(ALL, wanted, dry_run=dry_run)
-    assert (answer.count, answer.capped) == (0, False)
-    asked = "SELECT count(*) FROM words.delivery_request WHERE kind = 'resend'"
-    assert await sql.fetchval(asked) == 0
+    assert len((await DeliveryOperations(deployment).page(ALL, wanted)).items) == 2
+    job = NewJob.of(kind="resend", filter=JobFilter.of(event_id="evt_2026_000001"))
+    counted = await JobOperations(deployment).count(ALL, job)
+    assert (counted.count, counted.skipped) == (0, {"event_erased": 2})
 
 
 async def test_what_is_answered_to_an_attempt_in_flight_is_not_kept(deployment, sql, pool):

@@ -12,7 +12,7 @@ from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rekey import Rekey
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.resources.job import RekeyRun
+from dispatcher.admin.resources.maintenance import RekeyRun
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import ConflictError, ForbiddenError, NotFoundError

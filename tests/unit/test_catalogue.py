@@ -25,7 +25,8 @@ TYPES = {
     "employee": "employee.create employee.purge employee.structure.change employee.terminate",
     "test": "test.ping",
     "operational": "dispatcher.endpoint.failing dispatcher.endpoint.disabled "
-    "dispatcher.endpoint.recovered dispatcher.delivery.failed dispatcher.notification",
+    "dispatcher.endpoint.recovered dispatcher.delivery.failed dispatcher.notification "
+    "dispatcher.job.finished",
 }
 
 

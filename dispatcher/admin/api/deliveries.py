@@ -1,7 +1,7 @@
 """Deliveries over HTTP: list, show with attempts, resend, cancel."""
 
 from dispatcher.admin.api.route import ApiResponse, Call
-from dispatcher.admin.resources.delivery import DeliveriesQuery, Resend
+from dispatcher.admin.resources.delivery import DeliveriesQuery
 
 
 async def list_deliveries(call: Call, query: DeliveriesQuery) -> ApiResponse:
@@ -26,15 +26,3 @@ async def resend_delivery(call: Call) -> ApiResponse:
 async def cancel_delivery(call: Call) -> ApiResponse:
     """End a delivery that waits; it can be resent later."""
     return ApiResponse(await call.operations.deliveries.cancel(call.actor, call.id))
-
-
-async def resend_deliveries(call: Call, fields: Resend) -> ApiResponse:
-    """Ask for one more attempt of each delivery of a filter.
-
-    `dry_run` only counts. One call takes at most `limit` deliveries; if `capped` is true, continue with
-    `cursor` set to `next_cursor`.
-    """
-    resent = await call.operations.deliveries.resend_matching(
-        call.actor, fields.query(), dry_run=fields.dry_run
-    )
-    return ApiResponse(resent, 200 if fields.dry_run else 202)

@@ -48,8 +48,9 @@ def openapi() -> dict[str, Any]:
     for route, given in inputs:
         if given.fields is not None:
             models[given.fields, "validation"] = None
-        if route.response is not None:
-            models[route.response, "serialization"] = None
+        for response in (route.response, *route.also_responses.values()):
+            if response is not None:
+                models[response, "serialization"] = None
     _, definitions = TypeAdapter.json_schemas(
         [(model, mode, TypeAdapter(model)) for model, mode in models],
         ref_template="#/components/schemas/{model}",
@@ -124,10 +125,11 @@ def _without_null(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, given: Inputs) -> dict[str, Any]:
-    responses: dict[str, Any] = {str(route.status): _success(route, "Done.")}
+    responses: dict[str, Any] = {str(route.status): _success(route.response, "Done.")}
     for status, meaning in route.also.items():
         has_body = status != 304  # noqa: PLR2004 -- the status
-        responses[str(status)] = _success(route, meaning) if has_body else {"description": meaning}
+        response = route.also_responses.get(status, route.response)
+        responses[str(status)] = _success(response if has_body else None, meaning)
     statuses = {*ALWAYS, *route.problems, 422}
     if given.fields is not None or route.method != "GET":
         statuses |= {400, 408, 413, 415}
@@ -139,12 +141,12 @@ def _responses(route: Route, given: Inputs) -> dict[str, Any]:
     return dict(sorted(responses.items()))
 
 
-def _success(route: Route, meaning: str) -> dict[str, Any]:
-    if route.response is None:
+def _success(response: type | None, meaning: str) -> dict[str, Any]:
+    if response is None:
         return {"description": meaning}
     return {
         "description": meaning,
-        "content": {"application/json": {"schema": _ref(route.response)}},
+        "content": {"application/json": {"schema": _ref(response)}},
     }
 
 

@@ -60,6 +60,8 @@ class Route:
     status: int = 200
     also: Mapping[int, str] = field(default_factory=dict)
     """Further successful statuses, and what they mean."""
+    also_responses: Mapping[int, type] = field(default_factory=dict)
+    """Output models of further statuses; without one it is `response`."""
     problems: tuple[int, ...] = ()
     """Statuses of problems, in addition to those that every route may return."""
     bytes_max: int = BODY_BYTES_MAX

@@ -2,16 +2,25 @@
 
 from typing import Final
 
-from dispatcher.admin.api import access, deliveries, endpoints, events, notifications, schedule
+from dispatcher.admin.api import (
+    access,
+    deliveries,
+    endpoints,
+    events,
+    jobs,
+    notifications,
+    schedule,
+)
 from dispatcher.admin.api.body import EVENT_BODY_BYTES_MAX
 from dispatcher.admin.api.route import Route
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.resources import audit, delivery, endpoint, event, notification, token
+from dispatcher.admin.resources import audit, delivery, endpoint, event, job, notification, token
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
 """An endpoint's time-out is 60 s at most; the rest is the database's."""
-RESEND_SECONDS_MAX: Final = 60.0
+COUNT_SECONDS_MAX: Final = 60.0
+"""A dry run counts for 45 s at most."""
 
 ROUTES: Final = (
     Route(
@@ -54,6 +63,12 @@ ROUTES: Final = (
         role=Role.OPERATOR, response=endpoint.Endpoint, problems=(404,),
     ),
     Route(
+        method="POST", path="/endpoints/{id}/recover", handler=jobs.recover_endpoint,
+        role=Role.OPERATOR, response=job.Job, status=201, problems=(404, 409),
+        also={200: "The count of a dry run."}, also_responses={200: job.JobCount},
+        seconds_max=COUNT_SECONDS_MAX,
+    ),
+    Route(
         method="POST", path="/endpoints/{id}/rotate-secret", handler=endpoints.rotate_secret,
         role=Role.ADMIN, response=endpoint.RotationAnswer, problems=(404, 409),
     ),
@@ -92,11 +107,6 @@ ROUTES: Final = (
         role=Role.VIEWER, response=delivery.DeliveryPage, problems=(404,),
     ),
     Route(
-        method="POST", path="/deliveries/resend", handler=deliveries.resend_deliveries,
-        role=Role.OPERATOR, response=delivery.Resent, status=202, problems=(404,),
-        also={200: "The count, where `dry_run` asked for no more."}, seconds_max=RESEND_SECONDS_MAX,
-    ),
-    Route(
         method="GET", path="/deliveries/{id}", handler=deliveries.show_delivery,
         role=Role.VIEWER, response=delivery.DeliveryWithAttempts, problems=(404,),
     ),
@@ -114,15 +124,15 @@ ROUTES: Final = (
     ),
     Route(
         method="POST", path="/schedule/retry", handler=schedule.retry_scheduled,
-        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
+        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=COUNT_SECONDS_MAX,
     ),
     Route(
         method="POST", path="/schedule/postpone", handler=schedule.postpone_scheduled,
-        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
+        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=COUNT_SECONDS_MAX,
     ),
     Route(
         method="POST", path="/schedule/cancel", handler=schedule.cancel_scheduled,
-        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=RESEND_SECONDS_MAX,
+        role=Role.OPERATOR, response=Rescheduled, problems=(404,), seconds_max=COUNT_SECONDS_MAX,
     ),
     Route(
         method="GET", path="/notifications", handler=notifications.list_notifications,
@@ -143,6 +153,32 @@ ROUTES: Final = (
     Route(
         method="DELETE", path="/notifications/{id}", handler=notifications.delete_notification,
         role=Role.ADMIN, response=None, status=204, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/jobs", handler=jobs.list_jobs,
+        role=Role.VIEWER, response=job.JobPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/jobs", handler=jobs.create_job,
+        role=Role.OPERATOR, response=job.Job, status=201, problems=(404, 409),
+        also={200: "The count of a dry run."}, also_responses={200: job.JobCount},
+        seconds_max=COUNT_SECONDS_MAX,
+    ),
+    Route(
+        method="GET", path="/jobs/{id}", handler=jobs.show_job,
+        role=Role.VIEWER, response=job.Job, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/jobs/{id}/pause", handler=jobs.pause_job,
+        role=Role.OPERATOR, response=job.Job, problems=(404, 409),
+    ),
+    Route(
+        method="POST", path="/jobs/{id}/resume", handler=jobs.resume_job,
+        role=Role.OPERATOR, response=job.Job, problems=(404, 409),
+    ),
+    Route(
+        method="POST", path="/jobs/{id}/cancel", handler=jobs.cancel_job,
+        role=Role.OPERATOR, response=job.Job, problems=(404, 409),
     ),
     Route(
         method="GET", path="/tokens", handler=access.list_tokens,

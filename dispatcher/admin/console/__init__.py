@@ -27,6 +27,7 @@ from dispatcher.admin.console.pages import (
     deliveries,
     endpoints,
     events,
+    jobs,
     notifications,
     overview,
     schedule,
@@ -48,7 +49,7 @@ def add_console(
     console = ConsoleApp(operations, auth, settings)
     # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
     modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, schedule)
-    for module in (*modules, events, administration, notifications):
+    for module in (*modules, events, jobs, administration, notifications):
         for route in module.ROUTES:
             console.add(application, route)
     for asset in assets.load().values():

@@ -1,12 +1,10 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.delivery_search import DeliverySearch
-from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of, delivery_with_attempts
 from dispatcher.admin.resources.delivery import (
     Attempt,
@@ -14,7 +12,6 @@ from dispatcher.admin.resources.delivery import (
     Delivery,
     DeliveryPage,
     DeliveryWithAttempts,
-    Resent,
 )
 from dispatcher.admin.resources.serialization import (
     Place,
@@ -24,18 +21,16 @@ from dispatcher.admin.resources.serialization import (
     time_text,
     write_cursor,
 )
-from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from dispatcher.core.errors import ConflictError, NotFoundError
 from dispatcher.core.model import Reason
-from dispatcher.core.problems import Problem, problem
+from dispatcher.core.problems import problem
 from dispatcher.store.attempts import load_attempts, read_last_attempts
 from dispatcher.store.audit import write_audit
 from dispatcher.store.bodies import body_can_be_made, load_body
 from dispatcher.store.delivery_details import DeliveryDetail, find_delivery
 from dispatcher.store.delivery_requests import (
     cancel_delivery,
-    count_resendable,
     request_resend,
-    request_resends,
 )
 
 RESEND_MAX: Final = 10_000
@@ -136,86 +131,6 @@ class DeliveryOperations:
         """Require the profile that the missing body of a delivery is made under."""
         if row.profile not in self._profiles:
             raise ConflictError(problem("id", "profile_not_configured", profile=row.profile))
-
-    async def resend_matching(
-        self,
-        actor: Actor,
-        wanted: DeliveriesQuery,
-        *,
-        dry_run: bool,
-        progress: Callable[[int], None] = lambda _: None,
-    ) -> Resent:
-        """Request one more attempt of each delivery of a filter, newest first; `dry_run` only counts them.
-
-        Test events and deliveries without a body or an endpoint are left out. One call examines at
-        most `RESEND_MAX` deliveries from the filter's cursor on, and ignores its limit; a search in
-        payloads ends after `SEARCH_SECONDS_MAX`. Requests are
-        committed in batches, and `progress` is called with the count so far; an interrupted call has
-        requested those. The filter is audited once.
-
-        Raises:
-            ForbiddenError: no operator. InvalidRequestError: the filter is empty or of test events,
-            or the cursor is another filter's. TooManyError: too many resends for this endpoint, or
-            of this kind.
-        """
-        actor.require(Role.OPERATOR)
-        problems: list[Problem] = []
-        if not wanted.given():
-            problems.append(problem("filter", "empty_filter"))
-        if wanted.test:
-            problems.append(problem("test", "test_not_resendable"))
-        if problems:
-            raise InvalidRequestError(problems)
-        wanted = wanted.model_copy(update={"test": False})
-        if not dry_run:
-            self._send_limits.take_send(actor.name, wanted.endpoint_id or ALL_ENDPOINTS)
-        scope = cursor_scope("resend", actor.tenant, wanted.given())
-        place = read_cursor(wanted.cursor, scope)
-        count, rows, batch_max = 0, 0, COUNT_BATCH if dry_run else RESEND_BATCH
-        deadline = asyncio.get_running_loop().time() + SEARCH_SECONDS_MAX
-        is_first = True
-        while rows < RESEND_MAX:
-            batch, place = await self._batch(actor, wanted, place, batch_max)
-            async with self._database.reading() as connection:
-                fit = [row for row in batch if row.reason not in _WITHOUT_A_BODY]
-                if dry_run:
-                    count += await count_resendable(connection, fit)
-                else:
-                    if is_first:
-                        await write_audit(
-                            connection,
-                            actor.name,
-                            allowed_tenant(actor, wanted.tenant) or ALL_TENANTS,
-                            "delivery.resend_matching",
-                            "deliveries",
-                            {"filter": wanted.given()},
-                        )
-                    count += await request_resends(connection, fit, actor.name)
-            rows, is_first = rows + len(batch), False
-            progress(count)
-            if place is None or asyncio.get_running_loop().time() >= deadline:
-                break
-        return Resent(
-            count=count,
-            capped=place is not None,
-            limit=RESEND_MAX,
-            dry_run=dry_run,
-            next_cursor=None if place is None else write_cursor(place, scope),
-        )
-
-    async def _batch(
-        self, actor: Actor, wanted: DeliveriesQuery, place: Place | None, rows_max: int
-    ) -> tuple[list[DeliveryDetail], Place | None]:
-        """Return the next deliveries of a filter, and the place to continue from; None: there are no more."""
-        if wanted.q and wanted.q.strip():
-            limited = wanted.model_copy(update={"limit": rows_max})
-            found = await self._search.find(actor, limited, place)
-            return found.rows, found.next_place
-        async with self._database.reading() as connection:
-            batch = await self._search.rows(connection, actor, wanted, place, rows_max)
-        if len(batch) < rows_max:
-            return batch, None
-        return batch, Place(batch[-1].created_at, batch[-1].id)
 
     async def cancel(self, actor: Actor, delivery_id: str) -> DeliveryWithAttempts:
         """Cancel a waiting delivery and return it; an attempt in flight is still recorded.

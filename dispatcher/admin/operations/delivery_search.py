@@ -49,6 +49,7 @@ from dispatcher.store.events import (
     page_of_events,
     requested_events,
 )
+from dispatcher.store.job_walk import Criteria
 from dispatcher.store.search import TextQuery, endpoints_named, search_waiting
 
 if TYPE_CHECKING:
@@ -291,6 +292,54 @@ class DeliverySearch:
             wanted = _changed(wanted, until=min(newest, wanted.until or newest))
         filters = _filters(tenant, wanted, place, rows_max, labels=labels, value_path=value_path)
         return await page_of_deliveries(connection, filters)
+
+    async def criteria(
+        self, connection: "Reach", actor: Actor, wanted: DeliveriesQuery, now: datetime
+    ) -> Criteria:
+        """Return what a job's filter comes to now.
+
+        A text (`q`) selects only what it names exactly: an id, a label, or the value of a label.
+
+        Raises:
+            NotFoundError: the tenant is not the actor's.
+        """
+        tenant = allowed_tenant(actor, wanted.tenant)
+        value_path, event_ids, profiles = None, None, None
+        events: list[EventKey] | None = None
+        if wanted.q:
+            exact = await self._resolve(connection, tenant, wanted)
+            wanted, events = exact.wanted, exact.named or None
+            value_path = None if exact.named else exact.value_path
+        if wanted.request_id is not None:
+            requested = self._requested(wanted.request_id)
+            profiles = [] if requested is None else requested.profiles
+            events = (
+                await requested_events(connection, requested.digits, requested.profiles)
+                if requested is not None
+                else []
+            )
+        if wanted.event_id is not None:
+            named = await events_of_id(connection, wanted.event_id)
+            events = [one for one in named if events is None or one in events]
+        since, until = wanted.since, min(now, wanted.until or now)
+        if events is not None:
+            event_ids = sorted({event.id for event in events})
+            days = [event.day for event in events] or [until.astimezone(UTC).date()]
+            first = datetime.combine(min(days), time(), UTC)
+            last = datetime.combine(max(days), time(), UTC) + timedelta(days=1)
+            since, until = max(since or first, first), min(until, last)
+        return Criteria(
+            since=since,
+            until=until,
+            tenant=tenant,
+            endpoint_id=wanted.endpoint_id,
+            state=_state_code(wanted),
+            event_type=wanted.event_type,
+            labels=dict(wanted.label) if wanted.label else None,
+            value_path=value_path,
+            event_ids=event_ids,
+            profiles=profiles,
+        )
 
     async def _resolve(
         self, connection: "Reach", tenant: str | None, wanted: DeliveriesQuery

@@ -11,6 +11,7 @@ from dispatcher.admin.operations.delivery_report import DeliveryReports
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.recovery import Recovery
@@ -34,6 +35,7 @@ class Operations:
     recovery: Recovery
     schedule: Schedule
     deliveries: DeliveryOperations
+    jobs: JobOperations
     delivery_reports: DeliveryReports
     events: Events
     explanation: Explainer
@@ -58,6 +60,7 @@ class Operations:
             recovery=Recovery(deployment),
             schedule=Schedule(deployment),
             deliveries=DeliveryOperations(deployment),
+            jobs=JobOperations(deployment),
             delivery_reports=DeliveryReports(deployment),
             events=Events(deployment),
             explanation=Explainer(deployment),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.resources.job import RekeyRun
+from dispatcher.admin.resources.maintenance import RekeyRun
 from dispatcher.core.errors import ConflictError, NotFoundError, SecretError
 from dispatcher.core.problems import problem
 from dispatcher.core.sealing import NONCE_BYTES

@@ -1,7 +1,7 @@
 """Retention asked for by a person: what would go now, or that it goes."""
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.resources.job import RetentionRun, RetentionStep
+from dispatcher.admin.resources.maintenance import RetentionRun, RetentionStep
 from dispatcher.core.errors import NotFoundError
 from dispatcher.core.problems import problem
 from dispatcher.maintenance.retention import Action, PartitionStep, Retention, days_of, planned

@@ -4,17 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
-    Cursor,
     DeliveryId,
     DeliveryStateName,
     EndpointId,
     EventId,
     FilterLabels,
-    Labels,
     Option,
     PageQuery,
     QueryTruth,
@@ -25,7 +23,6 @@ from dispatcher.admin.resources.fields import (
     Time,
     TimeText,
     checked_by,
-    refuse,
 )
 from dispatcher.core.problems import Problem, problem
 
@@ -75,7 +72,7 @@ class DeliveriesFilter(Request):
     ] = Field(default=None, description=SEARCH_DESCRIPTION)
 
 
-_Label = Annotated[
+Label = Annotated[
     FilterLabels | None,
     Option(
         metavar="NAME=VALUE",
@@ -88,58 +85,11 @@ _Label = Annotated[
 class DeliveriesQuery(DeliveriesFilter, PageQuery):
     """A page of them."""
 
-    label: _Label = Field(default=None, description="name=value; may be repeated.")
+    label: Label = Field(default=None, description="name=value; may be repeated.")
     test: Annotated[
         QueryTruth | None,
         Option(help="Only deliveries of test events, or none of them.", reads=Reading.SWITCH),
     ] = None
-
-
-class ResendOptions(DeliveriesFilter):
-    """The options of `dispatcher delivery resend`: a filter, and where to continue."""
-
-    label: _Label = None
-    cursor: Annotated[
-        Cursor | None, Option(help="The next_cursor of a call that reached its limit.")
-    ] = None
-
-
-class ResendFilter(DeliveriesFilter):
-    """Which deliveries; at least one of these."""
-
-    label: FilterLabels | None = Field(default=None, description="Each name=value, as in a list.")
-    labels: Labels | None = Field(
-        default=None, description="The same as an object; give one of the two."
-    )
-
-    @field_validator("labels")
-    @classmethod
-    def _one_form(cls, value: Labels | None, info: ValidationInfo) -> Labels | None:
-        if value and info.data.get("label"):
-            refuse([problem("labels", "conflicting", other="filter.label")])
-        return value
-
-
-class Resend(Request):
-    """One extra attempt for each delivery of a filter."""
-
-    filter: ResendFilter
-    dry_run: bool = Field(default=False, description="Only count.")
-    cursor: Cursor | None = Field(default=None, description="The next_cursor of the call before.")
-
-    @field_validator("filter")
-    @classmethod
-    def _says_something(cls, value: ResendFilter) -> ResendFilter:
-        if not any(value.model_dump().values()):
-            refuse([problem("filter", "empty_filter")])
-        return value
-
-    def query(self) -> DeliveriesQuery:
-        """Return the filter and the cursor, as a list has them."""
-        values = self.filter.model_dump(exclude={"labels"}, exclude_none=True)
-        if self.filter.labels:
-            values["label"] = self.filter.labels
-        return DeliveriesQuery.model_construct(**values, cursor=self.cursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,17 +167,6 @@ class DeliveryPage(Response):
     items: list[Delivery]
     next_cursor: str | None
     searched_back_to: TimeText | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resent(Response):
-    """How many there are, or were asked for; one call takes `limit` at most."""
-
-    count: int
-    capped: bool
-    limit: int
-    dry_run: bool
-    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

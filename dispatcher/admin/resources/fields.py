@@ -99,6 +99,15 @@ class Request(BaseModel):
         except ValidationError as error:
             raise InvalidRequestError(problems_of(error)) from None
 
+    def given(self) -> dict[str, object]:
+        """Return the filters that are set, ready for the audit log; a cursor is bound to them."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: time_text(value) if isinstance(value, datetime) else value
+            for name, value in values.items()
+            if name not in {"limit", "cursor"} and value is not None and value not in ({}, "")
+        }
+
 
 class Response:
     """The base of a resource as operations return it and the API writes it.
@@ -441,12 +450,3 @@ class PageQuery(Request):
 
     limit: Annotated[QueryLimit, Option(help="Items per page, 1 to 500.")] = 50
     cursor: Annotated[Cursor | None, Option(help="The next_cursor of the previous page.")] = None
-
-    def given(self) -> dict[str, object]:
-        """Return the filters that are set, ready for the audit log; a cursor is bound to them."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            name: time_text(value) if isinstance(value, datetime) else value
-            for name, value in values.items()
-            if name not in {"limit", "cursor"} and value is not None and value not in ({}, "")
-        }

@@ -9,6 +9,7 @@
 --   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reporting.md)
 --   delivery_request  hot: what people asked (resend, cancel) and has not been carried out yet
 --   endpoint_recent, endpoint_status   hot: rows of endpoints that are not healthy; nothing that delivers reads them
+--   job, job_delivery bulk resends and replays, and the deliveries that they have started and that have not ended
 --   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing, endpoint_change     which endpoint gets which
 --                     events; routing's version grows with each change, endpoint_change has the last one of each endpoint
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
@@ -209,6 +210,7 @@ CREATE TABLE dispatcher.delivery_open (
     id                uuid        NOT NULL PRIMARY KEY,
     event_id          text        COLLATE "C" NOT NULL,
     warnings          text[], -- NULL: none, as nearly always; an empty array costs 1 µs to encode
+    is_replay         boolean, -- true: a job started its schedule again; NULL: none did, which takes no space
     CONSTRAINT open_counts CHECK (schedule_position >= 0 AND attempt_count >= schedule_position)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_cost_delay = 0);
@@ -318,6 +320,53 @@ CREATE TABLE dispatcher.endpoint_request (
     PRIMARY KEY (endpoint_no, kind),
     CONSTRAINT request_delivery CHECK (num_nonnulls(delivery_id, day, event_id) = CASE kind WHEN 'retry' THEN 3 ELSE 0 END)
 );
+
+-- ---------- Jobs: bulk resends and replays --------------------------------------------------------------------------
+
+-- One replica runs a job under a lease. Each step locks the row, starts some deliveries and moves `cursor` past them in
+-- one transaction. A crash therefore leaves no gap and repeats nothing, and the lease only avoids useless contention.
+CREATE TABLE dispatcher.job (
+    id              text        COLLATE "C" NOT NULL PRIMARY KEY,
+    kind            text        NOT NULL CHECK (kind IN ('resend', 'replay')),
+    tenant          text        COLLATE "C", -- whose deliveries; NULL: all tenants
+    filter          jsonb       NOT NULL, -- as a person gave it
+    criteria        jsonb       NOT NULL, -- what the filter came to when the job was created (store/job_walk.py)
+    target_id       text        COLLATE "C", -- the endpoint that is sent to; NULL: each delivery's own
+    rate_per_second double precision NOT NULL CHECK (rate_per_second > 0),
+    requested_by    text        NOT NULL,
+    state           text        NOT NULL DEFAULT 'pending'
+                    CHECK (state IN ('pending', 'running', 'paused', 'completed', 'cancelled', 'failed')),
+    reason          text,
+    created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at     timestamptz,
+    cursor          text        COLLATE "C", -- behind the last delivery that was examined; NULL: none was
+    is_walked       boolean     NOT NULL DEFAULT false, -- the filter finds nothing behind the cursor
+    is_settled      boolean     NOT NULL DEFAULT false, -- it has ended, and so have the deliveries that it started
+    total_count     bigint, -- deliveries to start, counted before the first step; NULL: not counted yet
+    started_count   bigint      NOT NULL DEFAULT 0,
+    skipped         jsonb       NOT NULL DEFAULT '{}', -- deliveries that cannot be sent, by the reason
+    succeeded_count bigint      NOT NULL DEFAULT 0,
+    failed_count    bigint      NOT NULL DEFAULT 0,
+    cancelled_count bigint      NOT NULL DEFAULT 0,
+    owner           text        COLLATE "C", -- the incarnation that runs it, until lease_until
+    lease_until     timestamptz,
+    CONSTRAINT job_finished CHECK ((finished_at IS NOT NULL) = (state IN ('completed', 'cancelled', 'failed'))),
+    CONSTRAINT job_settled CHECK (NOT is_settled OR finished_at IS NOT NULL)
+) WITH (fillfactor = 50);
+CREATE INDEX job_newest ON dispatcher.job (created_at, id);
+CREATE INDEX job_unsettled ON dispatcher.job (created_at) WHERE NOT is_settled;
+
+-- The deliveries that jobs have started and that have not ended. A delivery is in one job at a time.
+CREATE TABLE dispatcher.job_delivery (
+    delivery_id     uuid        NOT NULL PRIMARY KEY,
+    day             date        NOT NULL,
+    endpoint_no     integer     NOT NULL,
+    attempt_count   integer     NOT NULL, -- when the job started it
+    event_id        text        COLLATE "C" NOT NULL,
+    job_id          text        COLLATE "C" NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX job_delivery_of ON dispatcher.job_delivery (job_id, delivery_id);
 
 -- ---------- Endpoints: who gets what --------------------------------------------------------------------------------
 

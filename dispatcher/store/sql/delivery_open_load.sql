@@ -4,6 +4,7 @@
 -- Parameters: $1 delivery ids. Index: delivery_open_pkey, endpoint_number_key. Locks: none.
 -- Returns also how long until each is due by the database's clock: one that was moved meanwhile waits on.
 SELECT o.id, o.day, o.event_id, p.id AS endpoint_id, p.profile, o.attempt_count, o.schedule_position,
+       coalesce(o.is_replay, false) AS is_replay,
        extract(epoch FROM greatest(o.next_attempt_at, '1970-01-01') - clock_timestamp())::float8 AS due_in_seconds
 FROM unnest($1::uuid[]) AS w (id)
 JOIN dispatcher.delivery_open AS o ON o.id = w.id

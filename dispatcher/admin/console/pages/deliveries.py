@@ -12,17 +12,14 @@ from dispatcher.admin.console.filters import (
     DELIVERY_FIELDS,
     delivery_id,
     delivery_query,
-    unreadable,
 )
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.labels import advice, afterwards
-from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import DeliveryPage
-from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.problems import problem
 
-RESEND_SECONDS_MAX: Final = 120.0
 BODY_CHARACTERS_SHOWN: Final = 65_536
 ATTEMPT_DIGITS_MAX: Final = 6
 _NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
@@ -84,7 +81,7 @@ def _tail_path(context: Context, endpoint_id: str | None) -> str | None:
 
 
 def _carried(context: Context, endpoint_id: str | None) -> str:
-    """Return the filter as a query, for the page that resends what it finds."""
+    """Return the filter as a query, for the page that creates a job."""
     given = {name: context.query(name) for name in DELIVERY_FIELDS}
     given["endpoint_id"] = endpoint_id or given["endpoint_id"]
     return urlencode({name: value for name, value in given.items() if value is not None})
@@ -134,36 +131,8 @@ async def act(context: Context) -> web.StreamResponse:
     return context.go(f"/deliveries/{found}", "note.resent")
 
 
-async def confirm_resend(context: Context) -> web.StreamResponse:
-    """Count the deliveries of a filter, and ask for confirmation before they are resent."""
-    context.who.require(Role.OPERATOR)
-    wanted, problems = delivery_query(context)
-    if problems:
-        raise InvalidRequestError(unreadable(problems))
-    counted = await context.operations.deliveries.resend_matching(context.who, wanted, dry_run=True)
-    return context.page(
-        "resend.html", counted=counted, given=wanted.given(), filter=_carried(context, None)
-    )
-
-
-async def resend(context: Context) -> web.StreamResponse:
-    """Request one more attempt of each delivery that matches the filter of the address."""
-    context.who.require(Role.OPERATOR)
-    wanted, problems = delivery_query(context)
-    if problems:
-        raise InvalidRequestError(unreadable(problems))
-    if not context.app.forms.take(context.form.get("form_id", "")):
-        raise ConflictError(context.text("error.sent_before"))
-    counted = await context.operations.deliveries.resend_matching(
-        context.who, wanted, dry_run=False
-    )
-    return context.page("resent.html", counted=counted, filter=_carried(context, None))
-
-
 ROUTES: Final = (
     PageRoute("GET", "/deliveries", list_deliveries),
-    PageRoute("GET", "/deliveries/resend", confirm_resend, seconds=RESEND_SECONDS_MAX),
-    PageRoute("POST", "/deliveries/resend", resend, seconds=RESEND_SECONDS_MAX),
     PageRoute("GET", "/deliveries/{id}", show_delivery),
     PageRoute("POST", "/deliveries/{id}/{act:resend|cancel}", act),
     PageRoute("GET", "/webhooks/{id}/deliveries", list_deliveries_of_endpoint),

@@ -1,0 +1,48 @@
+-- Starts the replay of some deliveries that have ended: they are open again, at the start of the schedule and due now, with
+-- the attempts that they had. Returns how many.
+--
+-- Parameters, one element each: $1 delivery ids, $2 days, a few, $3 event ids, $4 numbers of the endpoints, $5 states;
+--   $6 id of the job.
+-- Left out: deliveries in another state than was seen, those in a job, those with a resend that waits (its result would end
+-- the new run), those of endpoints that are deleted or disabled.
+-- The first attempt of a delivery may be in its row; it becomes a row of `attempt`.
+-- Index: endpoint_number_key, delivery_done_pkey, job_delivery_pkey, delivery_request_pkey. Locks: FOR SHARE on the
+-- endpoints; the rows moved.
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::date[], $3::text[], $4::integer[], $5::smallint[])
+        AS g (delivery_id, day, event_id, endpoint_no, state)
+), alive AS MATERIALIZED (
+    SELECT number FROM dispatcher.endpoint
+    WHERE number = ANY ($4::integer[]) AND deleted_at IS NULL AND state <> 'disabled'
+    ORDER BY number
+    FOR SHARE
+), ended AS (
+    DELETE FROM dispatcher.delivery_done AS d
+    USING given AS g, alive AS a
+    WHERE d.day = ANY ($2::date[]) AND d.day = g.day AND d.event_id = g.event_id AND d.endpoint_no = g.endpoint_no
+      AND d.state = g.state AND NOT d.test AND a.number = g.endpoint_no
+      AND NOT EXISTS (SELECT FROM dispatcher.job_delivery AS j WHERE j.delivery_id = g.delivery_id)
+      AND NOT EXISTS (SELECT FROM dispatcher.delivery_request AS r
+                      WHERE r.delivery_id = g.delivery_id AND r.kind = 'resend')
+    RETURNING d.*
+), attempted AS (
+    INSERT INTO dispatcher.attempt
+        (day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, flags, attempted_at,
+         latency_seconds, dns_seconds, connect_seconds, wait_seconds, read_seconds, reused, peer, revision,
+         response_code)
+    SELECT day, event_id, endpoint_no, id, 1, trigger, outcome, flags, attempted_at, latency_seconds, dns_seconds,
+           connect_seconds, wait_seconds, read_seconds, reused, peer, revision, response_code
+    FROM ended
+    WHERE attempted_at IS NOT NULL
+), opened AS (
+    INSERT INTO dispatcher.delivery_open
+        (next_attempt_at, day, endpoint_no, event_type_code, attempt_count, schedule_position, id, event_id, warnings,
+         is_replay)
+    SELECT clock_timestamp(), day, endpoint_no, event_type_code, attempt_count, 0, id, event_id, warnings, true
+    FROM ended
+), kept AS (
+    INSERT INTO dispatcher.job_delivery (delivery_id, day, endpoint_no, attempt_count, event_id, job_id)
+    SELECT id, day, endpoint_no, attempt_count, event_id, $6 FROM ended
+    ON CONFLICT (delivery_id) DO NOTHING
+)
+SELECT count(*) FROM ended
