@@ -40,7 +40,7 @@ from dispatcher.maintenance.notifications import NotificationLoop
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.upkeep import Upkeep
-from dispatcher.outbound.client import Gate, trust_problems
+from dispatcher.outbound.client import HttpClient, trust_problems
 from dispatcher.outbound.dialer import self_test
 from dispatcher.outbound.mail import Mailer
 from dispatcher.outbound.own_addresses import OwnAddresses
@@ -177,11 +177,11 @@ class Daemon:
         tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
         async with TaskSet("dispatcher") as tasks:
             own = OwnAddresses(settings)
-            gate = Gate(settings, tasks, self._clock, protected=own.resolve())
-            narrow = gate.descriptors.warning
+            http_client = HttpClient(settings, tasks, self._clock, protected=own.resolve())
+            narrow = http_client.descriptors.warning
             for warning in (
                 *settings.warnings,
-                *gate.policy.warnings,
+                *http_client.policy.warnings,
                 *([narrow] if narrow else []),
             ):
                 _log.warning("configuration.warned", warning=warning)
@@ -190,7 +190,7 @@ class Daemon:
             pipeline = self._pipeline = Pipeline(
                 settings,
                 database,
-                gate,
+                http_client,
                 listen_url=self._listen_source,
                 profiles=loaded.profiles,
                 event_types=frozenset(configuration.catalogue.types),
@@ -240,13 +240,13 @@ class Daemon:
                 settings,
                 admin_database,
                 configuration,
-                policy=gate.policy,
+                policy=http_client.policy,
                 profiles=MappingProxyType(self._profiles),
             )
             auth = Auth(deployment)
             operations = Operations.of(
                 deployment,
-                gate,
+                http_client,
                 tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
             )
             server = Server(
@@ -263,7 +263,9 @@ class Daemon:
                 serving(self.port)
                 tasks.spawn("beat", self._beat(metrics))
                 # A connection to an address that has become denied must not be used again.
-                tasks.spawn("own_addresses", own.follow(gate.policy, gate.connections.drop))
+                tasks.spawn(
+                    "own_addresses", own.follow(http_client.policy, http_client.connections.drop)
+                )
                 if await self._wait_for_schema(schema):
                     await self._prepare(schema, EventNumbers(database), database)
                     pipeline.start(tasks)
@@ -283,7 +285,7 @@ class Daemon:
                     await self._drain(pipeline, upkeep, tasks)
             finally:
                 await server.stop()
-                await gate.close()
+                await http_client.close()
                 await admin_database.close()
                 await database.close()
                 if tracing is not None:

@@ -365,10 +365,10 @@ def send_test(
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.test_events import EventTester
-        from dispatcher.cli.session import opened_gate
+        from dispatcher.cli.session import open_http_client
 
-        async with opened_gate(session.deployment.settings) as gate:
-            answer = await EventTester(session.deployment, gate).send(
+        async with open_http_client(session.deployment.settings) as http_client:
+            answer = await EventTester(session.deployment, http_client).send(
                 session.actor, endpoint_id, event_type=event_type, data=text
             )
         if as_json:

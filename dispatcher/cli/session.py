@@ -34,7 +34,7 @@ from dispatcher.core.errors import (
 )
 from dispatcher.core.printable import escape_json
 from dispatcher.dev.home import running_environment
-from dispatcher.outbound.client import Gate, address_policy
+from dispatcher.outbound.client import HttpClient, address_policy
 from dispatcher.outbound.own_addresses import protected_addresses
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.tasks import TaskSet
@@ -131,14 +131,16 @@ async def opened(settings: Settings) -> AsyncIterator[Session]:
 
 
 @asynccontextmanager
-async def opened_gate(settings: Settings) -> AsyncIterator[Gate]:
+async def open_http_client(settings: Settings) -> AsyncIterator[HttpClient]:
     """Yield the HTTP client, with the same egress guard as the daemon."""
-    async with TaskSet("gate") as tasks:
-        gate = Gate(settings, tasks, SystemClock(), protected=protected_addresses(settings))
+    async with TaskSet("http_client") as tasks:
+        http_client = HttpClient(
+            settings, tasks, SystemClock(), protected=protected_addresses(settings)
+        )
         try:
-            yield gate
+            yield http_client
         finally:
-            await gate.close()
+            await http_client.close()
 
 
 def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> None:

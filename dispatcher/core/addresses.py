@@ -277,7 +277,7 @@ class AddressPolicy:
             )
         return tuple(told)
 
-    def judge(self, ip: str, port: int) -> str | None:
+    def denying_rule(self, ip: str, port: int) -> str | None:
         """Return None when a connection may be opened, else the name of the rule that denies it.
 
         `ip` is numeric, IPv6 without brackets. What cannot be read as an address is denied
@@ -365,4 +365,4 @@ RULES: Final = frozenset(
         "unreadable",
     }
 )
-"""Every verdict that `judge` can return: the values of a metric's label."""
+"""Every rule that `denying_rule` can return: the values of a metric's label."""

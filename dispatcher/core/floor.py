@@ -44,11 +44,11 @@ class Floor:
         self._highest = 0
         self._moved_at = float("-inf")
 
-    def for_look(self, now: float) -> int:
+    def for_poll(self, now: float) -> int:
         """Return the position where a poll begins; 0 for a whole poll, which must be reported to `looked`."""
         return 0 if now >= self._whole_at else self._floor
 
-    def looked(self, now: float, *, seconds: float, dead_rows: int, found: bool) -> None:
+    def polled(self, now: float, *, seconds: float, dead_rows: int, found: bool) -> None:
         """Record the duration of a whole poll, the dead rows that it may have skipped, and whether an event waited."""
         if not found and seconds <= DEAR_SECONDS:
             self._claim_is_dear = False  # the poll has read the whole outbox

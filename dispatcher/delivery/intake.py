@@ -136,7 +136,7 @@ class Intake:
         """Return whether the outbox could be read recently; a restart would not help if not."""
         return self._clock.monotonic() - self.looked_at < within_seconds
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Make intake poll at once, because a change other than an event was announced."""
         self._polled_at = 0.0
         self._signal.woken.set()

@@ -26,7 +26,7 @@ from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.shards import Replica, Shards
-from dispatcher.outbound.client import Gate
+from dispatcher.outbound.client import HttpClient
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.bodies import Bodies
@@ -53,7 +53,7 @@ class Pipeline:
     """All stages of one replica, each made from those that it hands its work to."""
 
     def __init__(
-        self, settings: Settings, database: Database, gate: Gate, *, listen_url: str | UrlSource,
+        self, settings: Settings, database: Database, http_client: HttpClient, *, listen_url: str | UrlSource,
         profiles: Mapping[str, Profile], event_types: frozenset[str], keyring: Keyring,
         metrics: Metrics, clock: Clock, replica: Replica, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
@@ -61,10 +61,10 @@ class Pipeline:
         delivery, recording, disabling = settings.delivery, settings.recorder, settings.disabling
         deliveries, endpoints = Deliveries(database), Endpoints(database)
         outbox = Outbox(database, synchronous_commit=settings.fanout.synchronous_commit)
-        self.connections, queue = gate.connections, LoadQueue()
+        self.connections, queue = http_client.connections, LoadQueue()
         self._load_queue = queue
         self.inventory = inventory = Inventory(clock)
-        self.routing = RoutingTable(endpoints, settings, gate, keyring, profiles=profiles,
+        self.routing = RoutingTable(endpoints, settings, http_client, keyring, profiles=profiles,
             version=version, now=clock.now)  # fmt: skip
         self.shards = Shards(Leases(database, keyring.key_ids), inventory, replica, metrics=metrics,
             clock=clock, lease_seconds=settings.replica.lease_seconds,
@@ -81,9 +81,9 @@ class Pipeline:
         self.recorder = Recorder(deliveries, health, inventory, timer, queue, reporting, clock=clock,
             batch_rows_max=recording.batch_rows, unrecorded_max=recording.unrecorded_max,
             flush_seconds=recording.flush_milliseconds / 1000)  # fmt: skip
-        self.sender = Sender(gate.connections, self.recorder, clock=clock)
+        self.sender = Sender(http_client.connections, self.recorder, clock=clock)
         self.lanes = Lanes(inventory, queue, timer, self.sender, self.routing, self.shards, clock=clock,
-            total=min(delivery.concurrency_total, gate.descriptors.sockets_max),
+            total=min(delivery.concurrency_total, http_client.descriptors.sockets_max),
             per_host=delivery.concurrency_per_host, bodies_bytes_max=delivery.bodies_bytes_max)  # fmt: skip
         bodies = LateBodies(Bodies(database), self.routing.profile)
         self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, self.shards,
@@ -104,10 +104,10 @@ class Pipeline:
     def _on_control(self, subject: str = "") -> None:
         """Read again what a notification is about. Any role can notify, so it is a prompt and decides nothing."""
         if subject == SHARDS_SUBJECT:
-            self.shards.look_now()
+            self.shards.poll_now()
         elif subject == TESTED_SUBJECT:
-            self.traffic.look_now()
-        self.intake.look_now()
+            self.traffic.poll_now()
+        self.intake.poll_now()
 
     def job_started(self, kind: str) -> None:
         """Load the deliveries that a job of this replica has just started."""
@@ -157,7 +157,7 @@ class Pipeline:
     def reload(self, settings: Settings, profiles: Mapping[str, Profile]) -> None:
         """Use the settings that need no restart, and the profiles; endpoints are compiled again."""
         self.routing.reconfigure(profiles, settings.delivery.concurrency_per_endpoint)
-        self.intake.look_now()
+        self.intake.poll_now()
 
     def refused(self, now: float, for_seconds: float) -> list[str]:
         """Return the log events of the stages that Postgres has refused for that long."""

@@ -203,7 +203,7 @@ class LeaseStore(Protocol):
         """Return other living incarnations of this name, and when each last renewed its lease."""
         ...
 
-    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+    async def expire(self, incarnation: str, renewed_at: datetime) -> bool:
         """Expire an incarnation that has not renewed since; return whether that was so."""
         ...
 

@@ -109,7 +109,7 @@ class Shards:
         self._stopping.set()
         self._woken.set()
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Renew at once, because another replica released shards. A hint; the next renewal sees them anyway."""
         self._woken.set()
 
@@ -147,7 +147,7 @@ class Shards:
             except TimeoutError:
                 pass
         for incarnation, renewed_at in seen:
-            if await self._leases.bury(incarnation, renewed_at):
+            if await self._leases.expire(incarnation, renewed_at):
                 # Its last transaction may still commit, and create deliveries of ours without a notification.
                 self._others_seen_at = self._clock.monotonic()
                 _log.info("lease.taken_over", name=self._name, incarnation=incarnation)

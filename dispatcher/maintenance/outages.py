@@ -9,7 +9,6 @@ Slow or absent Postgres: the watch retries at its next turn. A crash loses nothi
 """
 
 import asyncio
-from typing import Protocol
 
 import structlog
 
@@ -17,23 +16,11 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import down_thresholds
 from dispatcher.core.model import HealthState
 from dispatcher.runtime import probe
-from dispatcher.store.endpoints import DownEndpoint, HealthChange
+from dispatcher.store.endpoints import DownEndpoint, Endpoints, HealthChange
 
 _log = structlog.get_logger("dispatcher.maintenance.outages")
 
 SECONDS_BETWEEN = 5.0
-
-
-class HealthStore(Protocol):
-    """The health of endpoints, as the watch uses it."""
-
-    async def evaluate_health(self, down_after_seconds: int) -> list[HealthChange]:
-        """Record the health of endpoints; return the changes."""
-        ...
-
-    async def report_down(self, thresholds_seconds: list[int]) -> list[DownEndpoint]:
-        """Raise an event for each endpoint that has newly been down for a threshold; return them."""
-        ...
 
 
 class OutageWatch:
@@ -41,7 +28,7 @@ class OutageWatch:
 
     def __init__(
         self,
-        health: HealthStore,
+        health: Endpoints,
         *,
         down_after_seconds: int,
         seconds_between: float = SECONDS_BETWEEN,

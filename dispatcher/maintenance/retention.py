@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
@@ -26,7 +26,7 @@ from dispatcher.config.sections import RetentionSettings
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.partitions import Partition
+from dispatcher.store.partitions import Partition, Partitions
 
 _log = structlog.get_logger("dispatcher.maintenance.retention")
 
@@ -75,38 +75,8 @@ class PartitionStep(NamedTuple):
     """Deliveries of that day that still wait."""
 
 
-class KeepsHistory(Protocol):
-    """The history's store, as retention sees it."""
-
-    async def partitions(self) -> tuple[date | None, list[Partition]]:
-        """Return the database's day and every partition."""
-        ...
-
-    async def unfinished(self, before: date) -> dict[date, int]:
-        """Return how many deliveries of earlier days still wait."""
-        ...
-
-    async def drop(self, table: str, day: date) -> str:
-        """Drop a day of a table; return the outcome."""
-        ...
-
-    async def empty_attempts(self, day: date) -> str:
-        """Empty a day of attempts; return the outcome."""
-        ...
-
-    async def forget_audit(self, days: int, rows_max: int) -> int:
-        """Delete a slice of the audit log."""
-        ...
-
-
-class Figures(Protocol):
-    """Receives the size of history: the partitions, the day, and the days kept for waiting deliveries."""
-
-    def __call__(self, partitions: Sequence[Partition], today: date, kept: int, /) -> None:
-        """Record the figures."""
-        ...
-
-
+Figures = Callable[[Sequence[Partition], date, int], None]
+"""Receives the partitions, the day, and the number of days that waiting deliveries keep."""
 _ORDER = ("delivery_done", "attempt", "body", "event")
 """Within a day: deliveries first, since they are what the others are kept for."""
 
@@ -135,18 +105,18 @@ def steps(
     return found
 
 
-async def planned(history: KeepsHistory, days: Days) -> list[PartitionStep]:
+async def planned(history: Partitions, days: Days) -> list[PartitionStep]:
     """Return what a round would do now.
 
     Raises:
         StoreUnavailableError: not known just now.
     """
     today, partitions = await history.partitions()
-    return [] if today is None else await _judged(history, partitions, today, days)
+    return [] if today is None else await _evaluated(history, partitions, today, days)
 
 
-async def _judged(
-    history: KeepsHistory, partitions: Sequence[Partition], today: date, days: Days
+async def _evaluated(
+    history: Partitions, partitions: Sequence[Partition], today: date, days: Days
 ) -> list[PartitionStep]:
     """Reads the waiting deliveries only where a day has come of age: it reads every open delivery."""
     aged = steps(partitions, {}, today, days)
@@ -161,7 +131,7 @@ class Retention:
 
     def __init__(
         self,
-        history: KeepsHistory,
+        history: Partitions,
         days: Days,
         *,
         clock: Clock,
@@ -206,13 +176,13 @@ class Retention:
         today, partitions = await self._history.partitions()
         done: list[tuple[PartitionStep, str]] = []
         if today is not None:
-            judged = await _judged(self._history, partitions, today, self._days)
-            for step in judged:
+            steps = await _evaluated(self._history, partitions, today, self._days)
+            for step in steps:
                 if self._stopping:
                     break
                 done.append((step, await self._take(step)))
-            kept = {step.day for step in judged if step.action is Action.KEEP}
-            self._tell_kept(judged, kept)
+            kept = {step.day for step in steps if step.action is Action.KEEP}
+            self._report_kept(steps, kept)
             if self._figures is not None:
                 ended = {(step.table, step.day) for step, became in done if became == "dropped"}
                 left = [one for one in partitions if (one.table, one.day) not in ended]
@@ -254,9 +224,9 @@ class Retention:
                 "partition.referenced", table=step.table, day=str(step.day), bytes=step.bytes
             )
 
-    def _tell_kept(self, judged: Sequence[PartitionStep], kept: set[date]) -> None:
+    def _report_kept(self, steps: Sequence[PartitionStep], kept: set[date]) -> None:
         """Logs once for each day that it is kept for waiting deliveries."""
-        for step in judged:
+        for step in steps:
             if step.day in kept - self._told:
                 self._told.add(step.day)
                 _log.warning("history.kept", day=str(step.day), unfinished=step.unfinished)

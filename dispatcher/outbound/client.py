@@ -19,7 +19,7 @@ from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 
 
-class Gate:
+class HttpClient:
     """The client that sends every outgoing request; needs a running loop."""
 
     def __init__(

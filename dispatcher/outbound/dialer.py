@@ -232,7 +232,7 @@ class Egress:
         opened = Opened(transport, release)
         # The policy may have changed while this connection was being opened.
         peer = transport.get_extra_info("peername")[0]
-        rule = self.policy.judge(peer, address.port)
+        rule = self.policy.denying_rule(peer, address.port)
         if rule is not None:
             transport.abort()
             held.close()
@@ -250,7 +250,7 @@ class Egress:
         """Create the socket for one connect, unless the policy denies the address."""
         family, kind, protocol, _, (host, port, *_rest) = info
         dial = _dial.get()
-        rule = self.policy.judge(host, port)
+        rule = self.policy.denying_rule(host, port)
         if rule is not None:
             if dial is not None:
                 dial.address, dial.rule = host, rule
@@ -299,7 +299,7 @@ class _JudgingResolver(AbstractResolver):
         if dial is not None:
             dial.dns_seconds = self._monotonic() - began_at
         for address in addresses:
-            rule = self._egress.policy.judge(address, port)
+            rule = self._egress.policy.denying_rule(address, port)
             if rule is not None:
                 if dial is not None:
                     dial.address, dial.rule = address, rule

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _JOIN = statement("replica_join")
 _NAMESAKES = statement("replica_namesakes")
-_BURY = statement("replica_expire")
+_EXPIRE = statement("replica_expire")
 _RENEW = statement("replica_renew")
 _LEAVE = statement("replica_leave")
 _TAKE = statement("shard_claim")
@@ -69,9 +69,9 @@ class Leases:
             (row[0], row[1]) for row in await self._database.fetch(_NAMESAKES, name, incarnation)
         ]
 
-    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+    async def expire(self, incarnation: str, renewed_at: datetime) -> bool:
         """Expire an incarnation that has not renewed its lease since; return whether that was so."""
-        return await self._database.fetch_value(_BURY, incarnation, renewed_at) is not None
+        return await self._database.fetch_value(_EXPIRE, incarnation, renewed_at) is not None
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
         """Renew the lease; None if the incarnation has expired and has to join again."""

@@ -262,20 +262,20 @@ class Outbox:
         """Poll for waiting events, waiting requests and changes of endpoints."""
         await self._numbers.verify_if_due()
         began = time.monotonic()
-        floor = self._floor.for_look(began)
+        floor = self._floor.for_poll(began)
         try:
             row = await self._database.fetch_row(_POLL, floor)
         except StoreUnavailableError:
             seconds = time.monotonic() - began
             if floor == 0 and seconds > HOPELESS_SECONDS:
-                self._floor.looked(
+                self._floor.polled(
                     began + seconds, seconds=seconds, dead_rows=DEAD_ROWS_MIN, found=False
                 )
             raise
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
         poll = Poll(row[0], row[1], row[2])
         if floor == 0:
-            self._floor.looked(
+            self._floor.polled(
                 time.monotonic(), seconds=row[3], dead_rows=row[4], found=poll.outbox_waiting
             )
         return poll

@@ -14,7 +14,7 @@ from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.admin.server import Server
-from dispatcher.cli.session import opened_gate
+from dispatcher.cli.session import open_http_client
 
 LARGE_BYTES = 2**20
 """aiohttp warns of larger bytes, which it would send in one go."""
@@ -91,8 +91,8 @@ async def served(deployment: Deployment) -> AsyncIterator[Api]:
 
     settings = deployment.settings
     assert settings.admin_token is not None
-    async with opened_gate(settings) as gate:
-        operations = Operations.of(deployment, gate)
+    async with open_http_client(settings) as http_client:
+        operations = Operations.of(deployment, http_client)
         auth = Auth(deployment)
         server = Server(
             problems=no_problems,

@@ -102,7 +102,7 @@ def test_a_forged_notification_prompts_a_look_and_nothing_else(payload: str) -> 
     calls: list[str] = []
 
     def prompt(name: str) -> Any:
-        return SimpleNamespace(look_now=lambda: calls.append(name))
+        return SimpleNamespace(poll_now=lambda: calls.append(name))
 
     pipeline: Any = SimpleNamespace(
         shards=prompt("shards"), traffic=prompt("traffic"), intake=prompt("intake")
@@ -126,7 +126,7 @@ async def test_a_flood_of_prompts_flushes_a_few_times_a_second(
     monkeypatch.setattr(world.traffic, "flush", counted)
     running = asyncio.get_running_loop().create_task(world.traffic.run())
     for _ in range(200):
-        world.traffic.look_now()
+        world.traffic.poll_now()
         await asyncio.sleep(0.001)
     world.traffic.stop()
     await running

@@ -48,7 +48,7 @@ async def test_rows_of_an_open_transaction_are_passed_over_once(
     assert row[4] >= DEAD_ROWS_MIN, "the rows in the way are not known"
     floor = Floor()
     for _ in range(2):
-        floor.looked(1.0, seconds=row[3], dead_rows=row[4], found=False)
+        floor.polled(1.0, seconds=row[3], dead_rows=row[4], found=False)
     floor.claimed(2.0, OPEN_ROWS + 1)
     floor.claimed(3.0, OPEN_ROWS + 2)
     assert floor.for_claim() > OPEN_ROWS
@@ -128,12 +128,12 @@ def test_claims_that_pass_over_many_rows_raise_the_floor() -> None:
     for now in (1.0, 2.0):
         floor.claimed_whole(seconds=0.2, events_count=1)
         floor.claimed(now, int(now) * 10)
-        floor.looked(now, seconds=0.001, dead_rows=DEAD_ROWS_MIN, found=True)
+        floor.polled(now, seconds=0.001, dead_rows=DEAD_ROWS_MIN, found=True)
     assert floor.for_claim() == 0, (
         "a look that found something is followed by a claim of everything"
     )
     assert floor.for_claim() == 10
-    floor.looked(20.0, seconds=0.001, dead_rows=DEAD_ROWS_MIN, found=False)
+    floor.polled(20.0, seconds=0.001, dead_rows=DEAD_ROWS_MIN, found=False)
     assert floor.for_claim() == 0, "nothing is in the way any more"
 
 
@@ -142,9 +142,9 @@ def test_a_look_that_is_cut_off_leaves_the_floor_to_claims() -> None:
     floor.claimed(1.0, 10)
     floor.claimed(2.0, 20)
     for now in (10.0, 20.0):
-        floor.looked(now, seconds=5.5, dead_rows=DEAD_ROWS_MIN, found=True)
+        floor.polled(now, seconds=5.5, dead_rows=DEAD_ROWS_MIN, found=True)
     assert floor.for_claim() == 10, "a claim of everything would be cut off as well"
-    assert floor.for_look(21.0) == 10
+    assert floor.for_poll(21.0) == 10
 
 
 async def _publish(database: Database, event_id: str) -> str | None:

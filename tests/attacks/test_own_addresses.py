@@ -63,22 +63,22 @@ def policy_of(settings: Settings) -> AddressPolicy:
 def test_a7_every_form_of_a_database_url_is_protected(variable: str, form: str):
     url, protected = URLS[form]
     policy = policy_of(settings_of(**{variable: url}))
-    assert {policy.judge(*place) for place in protected} == {"own_endpoint"}
-    assert policy.judge("127.0.0.7", 6001) is None or "socket" in form or form == "no host"
-    assert policy.judge("127.0.0.5", 6002) is None
+    assert {policy.denying_rule(*place) for place in protected} == {"own_endpoint"}
+    assert policy.denying_rule("127.0.0.7", 6001) is None or "socket" in form or form == "no host"
+    assert policy.denying_rule("127.0.0.5", 6002) is None
 
 
 def test_a7_the_variables_of_libpq_are_protected(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PGHOST", "127.0.0.5")
     monkeypatch.setenv("PGPORT", "6001")
     policy = policy_of(settings_of(DATABASE_URL="postgresql:///db"))
-    assert policy.judge("127.0.0.5", 6001) == "own_endpoint"
+    assert policy.denying_rule("127.0.0.5", 6001) == "own_endpoint"
 
 
 def test_a7_both_ports_of_the_listener_are_protected():
     policy = policy_of(settings_of(HTTP__PORT="8081", HTTP__PROBE_PORT="8082"))
-    assert policy.judge("127.0.0.1", 8081) == "own_endpoint"
-    assert policy.judge("127.0.0.1", 8082) == "own_endpoint"
+    assert policy.denying_rule("127.0.0.1", 8081) == "own_endpoint"
+    assert policy.denying_rule("127.0.0.1", 8082) == "own_endpoint"
 
 
 @pytest.mark.parametrize("form", ["host=", "two hosts", "hostaddr", "socket"])
@@ -121,8 +121,8 @@ async def test_a7_addresses_follow_the_name_of_the_database(monkeypatch: pytest.
         go_on.release()
         await round_over.wait()
 
-    assert policy.judge("10.0.0.1", 6001) == "own_endpoint"
-    assert policy.judge("10.0.0.2", 6001) is None
+    assert policy.denying_rule("10.0.0.1", 6001) == "own_endpoint"
+    assert policy.denying_rule("10.0.0.2", 6001) is None
     following = asyncio.ensure_future(
         own.follow(policy, lambda: drops.append("dropped"), pause=pause)
     )
@@ -132,13 +132,13 @@ async def test_a7_addresses_follow_the_name_of_the_database(monkeypatch: pytest.
     records |= {"db.internal": ["10.0.0.2"], "late": ["10.0.0.3"], "127.0.0.1": ["127.0.0.1"]}
     await one_round()
     assert drops == ["dropped"]
-    assert policy.judge("10.0.0.1", 6001) is None
-    assert policy.judge("10.0.0.2", 6001) == "own_endpoint"
-    assert policy.judge("10.0.0.3", 6001) == "own_endpoint"
+    assert policy.denying_rule("10.0.0.1", 6001) is None
+    assert policy.denying_rule("10.0.0.2", 6001) == "own_endpoint"
+    assert policy.denying_rule("10.0.0.3", 6001) == "own_endpoint"
     assert own.unresolved == []
     # A name server that is away changes nothing.
     records.clear()
     await one_round()
-    assert policy.judge("10.0.0.2", 6001) == "own_endpoint"
+    assert policy.denying_rule("10.0.0.2", 6001) == "own_endpoint"
     assert pauses == [2.0, 4.0, 15.0, 15.0]
     following.cancel()

@@ -18,7 +18,7 @@ from dispatcher.admin.console import add_console
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.resources.token import NewToken
-from dispatcher.cli.session import deployment_of, opened_gate
+from dispatcher.cli.session import deployment_of, open_http_client
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
 from tests.support.cluster import Cluster, run_apart
@@ -125,8 +125,8 @@ async def deployment(database: str) -> AsyncIterator[Deployment]:
 
 @pytest.fixture
 async def served(deployment: Deployment) -> AsyncIterator[Served]:
-    async with opened_gate(deployment.settings) as gate:
-        operations, auth = Operations.of(deployment, gate), Auth(deployment)
+    async with open_http_client(deployment.settings) as http_client:
+        operations, auth = Operations.of(deployment, http_client), Auth(deployment)
         application = web.Application(client_max_size=1 << 20)
         add_console(application, operations, auth, deployment.settings)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)

@@ -496,7 +496,7 @@ class MemoryDatabase:
             if replica.name == name and i != incarnation and replica.expires_at > self._clock()
         ]
 
-    def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+    def expire(self, incarnation: str, renewed_at: datetime) -> bool:
         self.flush()
         replica = self.replicas.get(incarnation)
         if replica is None or datetime.fromtimestamp(replica.renewed_at, UTC) != renewed_at:

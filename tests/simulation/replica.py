@@ -69,7 +69,7 @@ class SimulatedReplica:
 
     def _boot(self) -> None:
         self.tasks = TaskSet("dispatcher")
-        gate = SimpleNamespace(
+        http_client = SimpleNamespace(
             connections=SimulatedConnections(self),
             make_target=self._target,
             drop_target=lambda _: None,
@@ -79,7 +79,7 @@ class SimulatedReplica:
         self.pipeline = Pipeline(
             SETTINGS,
             cast("Any", self),
-            cast("Any", gate),
+            cast("Any", http_client),
             listen_url=cast("Any", self),
             profiles=PROFILES,
             event_types=frozenset(),
@@ -102,7 +102,7 @@ class SimulatedReplica:
         assert self.pipeline is not None
         self.is_suspect = True
         task = self.tasks.spawn("drain", self.pipeline.drain(DRAIN_SECONDS))
-        task.add_done_callback(lambda _: self.world.after(0.0, partial(self.world.bury, self)))
+        task.add_done_callback(lambda _: self.world.after(0.0, partial(self.world.expire, self)))
 
     @staticmethod
     def _target(url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:

@@ -268,8 +268,8 @@ class MemoryLeases(ports.LeaseStore):
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         return await self._reach.ask(lambda: self._reach.tables.namesakes(name, incarnation))
 
-    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
-        return await self._reach.ask(lambda: self._reach.tables.bury(incarnation, renewed_at))
+    async def expire(self, incarnation: str, renewed_at: datetime) -> bool:
+        return await self._reach.ask(lambda: self._reach.tables.expire(incarnation, renewed_at))
 
     async def renew(self, incarnation: str, lease_seconds: float) -> Renewal | None:
         return await self._reach.ask(lambda: self._reach.tables.renew(incarnation, lease_seconds))

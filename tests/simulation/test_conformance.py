@@ -364,9 +364,9 @@ async def test_leases_are_joined_renewed_taken_released_and_buried(store):
     ((namesake, renewed_at),) = await store.leases.namesakes("name", "b")
     assert namesake == "a"
     await store.leases.renew("a", 60.0)
-    assert not await store.leases.bury("a", renewed_at)
+    assert not await store.leases.expire("a", renewed_at)
     ((_, renewed_at),) = await store.leases.namesakes("name", "b")
-    assert await store.leases.bury("a", renewed_at)
+    assert await store.leases.expire("a", renewed_at)
     assert await store.leases.renew("a", 60.0) is None
     await store.leases.leave("b")
     assert await store.leases.renew("b", 60.0) is None

@@ -166,9 +166,9 @@ class World:
         if replica.is_dead:
             return
         self.note(f"kill {replica.incarnation}")
-        self.bury(replica)
+        self.expire(replica)
 
-    def bury(self, replica: SimulatedReplica) -> None:
+    def expire(self, replica: SimulatedReplica) -> None:
         """Takes a process that has ended off the stage, and its sessions off the database."""
         if replica.is_dead:
             return

@@ -74,7 +74,7 @@ class Fixed(AbstractResolver):
                 flags=socket.AI_NUMERICHOST,
             )
             for address in self._addresses
-            if self._keeps is None or self._keeps.judge(address, port) is None
+            if self._keeps is None or self._keeps.denying_rule(address, port) is None
         ]
 
     async def close(self) -> None:
@@ -131,10 +131,10 @@ async def test_a7_control_allow_list_asked_first_reaches_our_own_listener(
     sender: Sender,
 ):
     class AllowedFirst(AddressPolicy):
-        def judge(self, ip: str, port: int) -> str | None:
+        def denying_rule(self, ip: str, port: int) -> str | None:
             if any(ip_address(ip) in network for network in self.allow_networks):
                 return None
-            return AddressPolicy.judge(self, ip, port)
+            return AddressPolicy.denying_rule(self, ip, port)
 
     async with RawReceiver(answering(OK)) as receiver:
         target = Target("http", "127.0.0.1", receiver.port)
@@ -169,7 +169,7 @@ def test_a9_control_unvalidated_list_opens_metadata_silently():
     metadata = ["169.254.169.254", "169.254.170.2", "168.63.129.16"]
     opened = [one for one in metadata if any(ip_address(one) in ip_network(n) for n in everything)]
     assert opened == metadata
-    assert [one for one in metadata if ours.judge(one, 80) is None] == []
+    assert [one for one in metadata if ours.denying_rule(one, 80) is None] == []
     assert ours.warnings
 
 

@@ -66,7 +66,7 @@ async def test_f4_control_host_name_as_incarnation_gives_two_owners_per_shard(
         seen = await leases.namesakes("host", second)
         await leases.join(second, "host", "1", 10.0)
         for leftover in seen:
-            await leases.bury(*leftover)
+            await leases.expire(*leftover)
         await leases.take(second, 64)
         before, now = await leases.renew(first, 10.0), await leases.renew(second, 10.0)
         assert now is not None

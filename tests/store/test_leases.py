@@ -104,9 +104,9 @@ async def test_a_leftover_of_our_name_is_buried_and_a_living_namesake_is_not(lea
     seen = await leases.namesakes("one", "new")
     assert [name for name, _ in seen] == ["old"]
     await leases.renew("old", 10.0)
-    assert not await leases.bury(*seen[0])
+    assert not await leases.expire(*seen[0])
     seen = await leases.namesakes("one", "new")
-    assert await leases.bury(*seen[0])
+    assert await leases.expire(*seen[0])
     assert await leases.renew("old", 10.0) is None
     assert await leases.namesakes("one", "new") == []
 

@@ -13,7 +13,7 @@ from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
-from dispatcher.cli.session import deployment_of, opened_gate
+from dispatcher.cli.session import deployment_of, open_http_client
 from dispatcher.config.sections import EndpointsSettings
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import (
@@ -362,8 +362,8 @@ async def test_a_test_event_is_signed_sent_and_recorded(
         made = await create_endpoint(Endpoints(deployment), ALL, fields)
         receiver.routes = {"/hook": ReceiverRoute(profile=profile, secrets=[str(made.secret)])}
         await Endpoints(deployment).pause(ALL, made.id)
-        async with opened_gate(deployment.settings) as gate:
-            answer = await EventTester(deployment, gate).send(ALL, made.id)
+        async with open_http_client(deployment.settings) as http_client:
+            answer = await EventTester(deployment, http_client).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert [one.verdict for one in receiver.received] == ["valid"]
@@ -390,8 +390,8 @@ async def test_a_test_event_goes_nowhere_that_a_delivery_may_not_and_is_audited(
         )
         url = f"http://127.0.0.2:{port}/"
         await connection.execute("UPDATE dispatcher.endpoint SET url = $1", url)
-        async with opened_gate(deployment.settings) as gate:
-            answer = await EventTester(deployment, gate).send(ALL, made.id)
+        async with open_http_client(deployment.settings) as http_client:
+            answer = await EventTester(deployment, http_client).send(ALL, made.id)
     finally:
         await receiver.stop()
     assert answer.attempts[0].outcome == "blocked_address"
@@ -406,11 +406,13 @@ async def test_a_failed_test_event_is_an_answer_too(deployment: Deployment) -> N
         made = await create_endpoint(
             Endpoints(deployment), ALL, GOOD | {"url": f"http://127.0.0.1:{port}/"}
         )
-        async with opened_gate(deployment.settings) as gate:
-            answer = await EventTester(deployment, gate).send(
+        async with open_http_client(deployment.settings) as http_client:
+            answer = await EventTester(deployment, http_client).send(
                 ALL, made.id, event_type="order.created", data='{"a": 1}'
             )
-            wrong = await problems_of(EventTester(deployment, gate).send(ALL, made.id, data="[1]"))
+            wrong = await problems_of(
+                EventTester(deployment, http_client).send(ALL, made.id, data="[1]")
+            )
     finally:
         await receiver.stop()
     assert (answer.state, answer.reason) == ("failed", "test_failed")

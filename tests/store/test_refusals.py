@@ -63,7 +63,7 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "routing.clear_failures": lambda d: Endpoints(d).clear_failures([EP]),
     "leases.join": lambda d: Leases(d).join("a", "a", "1", 10.0),
     "leases.namesakes": lambda d: Leases(d).namesakes("a", "b"),
-    "leases.bury": lambda d: Leases(d).bury("a", AT),
+    "leases.expire": lambda d: Leases(d).expire("a", AT),
     "leases.renew": lambda d: Leases(d).renew("a", 10.0),
     "leases.take": lambda d: Leases(d).take("a", 64),
     "leases.release": lambda d: Leases(d).release("a", [1]),

@@ -343,7 +343,7 @@ class FakeLeases(ports.LeaseStore):
         del name, incarnation
         return []
 
-    async def bury(self, incarnation: str, renewed_at: datetime) -> bool:
+    async def expire(self, incarnation: str, renewed_at: datetime) -> bool:
         del incarnation, renewed_at
         return False
 

@@ -80,17 +80,17 @@ public_v4 = st.ip_addresses(v=4).filter(lambda one: addresses.denied_range(one) 
 
 @pytest.mark.parametrize(("address", "rule"), DENIED.items())
 def test_special_addresses_are_denied_by_name(address: str, rule: str):
-    assert STRICT.judge(address, 443) == rule
+    assert STRICT.denying_rule(address, 443) == rule
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.15.255.255", "172.32.0.1"])
 def test_public_addresses_are_allowed(address: str):
-    assert STRICT.judge(address, 443) is None
+    assert STRICT.denying_rule(address, 443) is None
 
 
 @pytest.mark.parametrize("address", ["2606:4700::1111", "2a00:1450::1", "2001:4860:4860::8888"])
 def test_public_ipv6_addresses_are_allowed(address: str):
-    assert STRICT.judge(address, 443) is None
+    assert STRICT.denying_rule(address, 443) is None
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_public_ipv6_addresses_are_allowed(address: str):
     ["", "localhost", "127.1", "0x7f.0.0.1", "2130706433", "0177.0.0.1", "[::1]", "１.1.1.1"],
 )
 def test_what_is_not_a_canonical_address_is_denied(text: str):
-    assert STRICT.judge(text, 443) == "unreadable"
+    assert STRICT.denying_rule(text, 443) == "unreadable"
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "8.8.8.8"])
 def test_a2_an_ipv4_address_inside_an_ipv6_one_is_denied(disguise: str, address: str):
     dressed = DISGUISES[disguise](address)
-    assert STRICT.judge(dressed, 443) in {"embedded_ipv4", "metadata", "unspecified"}
+    assert STRICT.denying_rule(dressed, 443) in {"embedded_ipv4", "metadata", "unspecified"}
     assert ipaddress.IPv4Address(address) in embedded_ipv4(ipaddress.ip_address(dressed))
 
 
@@ -115,32 +115,32 @@ def test_a2_every_embedded_address_is_found_and_denied(four: ipaddress.IPv4Addre
     assume(disguise != "compatible" or int(four) > 1)
     dressed = DISGUISES[disguise](str(four))
     assert four in embedded_ipv4(ipaddress.ip_address(dressed))
-    assert STRICT.judge(dressed, 443) is not None
+    assert STRICT.denying_rule(dressed, 443) is not None
 
 
 def test_a2_nat64_prefix_allowed_still_validates_the_inner_address():
     policy = AddressPolicy.parse(allow_networks=["64:ff9b::/96"])
-    assert policy.judge("64:ff9b::8.8.8.8", 443) is None
-    assert policy.judge("64:ff9b::10.0.0.1", 443) == "private"
-    assert policy.judge("64:ff9b::169.254.169.254", 443) == "metadata"
-    assert policy.judge("64:ff9b::0.0.0.0", 443) == "unspecified"
+    assert policy.denying_rule("64:ff9b::8.8.8.8", 443) is None
+    assert policy.denying_rule("64:ff9b::10.0.0.1", 443) == "private"
+    assert policy.denying_rule("64:ff9b::169.254.169.254", 443) == "metadata"
+    assert policy.denying_rule("64:ff9b::0.0.0.0", 443) == "unspecified"
 
 
 def test_networks_are_allowed_by_cidr_and_no_further():
     policy = AddressPolicy.parse(allow_networks=["10.1.0.0/16", "fd00:1::/32"])
-    assert policy.judge("10.1.2.3", 443) is None
-    assert policy.judge("10.2.0.1", 443) == "private"
-    assert policy.judge("fd00:1::5", 443) is None
-    assert policy.judge("fd00:2::5", 443) == "private"
+    assert policy.denying_rule("10.1.2.3", 443) is None
+    assert policy.denying_rule("10.2.0.1", 443) == "private"
+    assert policy.denying_rule("fd00:1::5", 443) is None
+    assert policy.denying_rule("fd00:2::5", 443) == "private"
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "168.63.129.16"])
 def test_a9_metadata_needs_its_flag_and_the_network(address: str):
     networks = ["0.0.0.0/0", "::/0"]
-    assert AddressPolicy.parse(allow_networks=networks).judge(address, 80) == "metadata"
-    assert AddressPolicy.parse(allow_metadata=True).judge(address, 80) == "metadata"
+    assert AddressPolicy.parse(allow_networks=networks).denying_rule(address, 80) == "metadata"
+    assert AddressPolicy.parse(allow_metadata=True).denying_rule(address, 80) == "metadata"
     both = AddressPolicy.parse(allow_networks=networks, allow_metadata=True)
-    assert both.judge(address, 80) is None
+    assert both.denying_rule(address, 80) is None
 
 
 def test_a9_an_allow_list_of_everything_is_warned_of():
@@ -157,25 +157,25 @@ def test_a7_our_own_endpoints_are_denied_even_when_allow_listed():
         allow_networks=["0.0.0.0/0", "::/0"],
         deny_endpoints=[("127.0.0.1", 8080), ("10.0.0.5", 5433), ("0.0.0.0", 9090)],
     )
-    assert policy.judge("127.0.0.1", 8080) == "own_endpoint"
-    assert policy.judge("::ffff:127.0.0.1", 8080) == "own_endpoint"
-    assert policy.judge("127.0.0.1", 8081) is None
-    assert policy.judge("10.0.0.5", 5433) == "own_endpoint"
-    assert policy.judge("10.0.0.6", 5433) is None
+    assert policy.denying_rule("127.0.0.1", 8080) == "own_endpoint"
+    assert policy.denying_rule("::ffff:127.0.0.1", 8080) == "own_endpoint"
+    assert policy.denying_rule("127.0.0.1", 8081) is None
+    assert policy.denying_rule("10.0.0.5", 5433) == "own_endpoint"
+    assert policy.denying_rule("10.0.0.6", 5433) is None
     for loopback in ("127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"):
-        assert policy.judge(loopback, 9090) == "own_endpoint"
-    assert policy.judge("0.0.0.0", 8081) == "unspecified"
-    assert policy.judge("::", 8081) == "unspecified"
+        assert policy.denying_rule(loopback, 9090) == "own_endpoint"
+    assert policy.denying_rule("0.0.0.0", 8081) == "unspecified"
+    assert policy.denying_rule("::", 8081) == "unspecified"
 
 
 @pytest.mark.parametrize("port", [0, 1, 22, 25, 79, 81, 442, 1023, 3306, 5432, 6379, 65536])
 def test_default_ports_leave_out_the_low_ones_and_the_databases(port: int):
-    assert STRICT.judge("8.8.8.8", port) == "port"
+    assert STRICT.denying_rule("8.8.8.8", port) == "port"
 
 
 @pytest.mark.parametrize("port", [80, 443, 1024, 8080, 8443, 65535])
 def test_default_ports_contain_what_web_servers_use(port: int):
-    assert STRICT.judge("8.8.8.8", port) is None
+    assert STRICT.denying_rule("8.8.8.8", port) is None
 
 
 def test_a_database_port_counts_only_where_it_is_named_singly():
@@ -203,8 +203,8 @@ def test_remembered_verdicts_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(addresses, "_VERDICTS_KEPT_MAX", 10)
     policy = AddressPolicy()
     for number in range(100):
-        assert policy.judge(f"8.8.8.{number}", 443) is None
-        assert policy.judge(f"10.8.8.{number}", 443) == "private"
+        assert policy.denying_rule(f"8.8.8.{number}", 443) is None
+        assert policy.denying_rule(f"10.8.8.{number}", 443) == "private"
     assert len(policy._verdicts) <= 10
 
 
@@ -217,9 +217,9 @@ def test_every_verdict_is_of_the_closed_set_and_never_changes(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, allow_metadata: bool
 ):
     policy = AddressPolicy.parse(allow_metadata=allow_metadata)
-    verdict = policy.judge(str(address), port)
+    verdict = policy.denying_rule(str(address), port)
     assert verdict is None or verdict in RULES
-    assert policy.judge(str(address), port) == verdict
+    assert policy.denying_rule(str(address), port) == verdict
 
 
 @given(address=st.ip_addresses(), port=st.sampled_from([80, 443, 8080]))
@@ -227,9 +227,9 @@ def test_what_python_calls_private_is_never_allowed(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
 ):
     if not address.is_global or address.is_multicast:
-        assert STRICT.judge(str(address), port) is not None
+        assert STRICT.denying_rule(str(address), port) is not None
 
 
 @given(address=public_v4)
 def test_public_ipv4_is_allowed_unless_it_is_metadata(address: ipaddress.IPv4Address):
-    assert STRICT.judge(str(address), 443) in {None, "metadata"}
+    assert STRICT.denying_rule(str(address), 443) in {None, "metadata"}

@@ -223,7 +223,7 @@ async def test_look_now_polls_at_once(start):
         world = await start(World())
         await heard.wait("intake.asleep")
         polls = world.polls
-        world.intake.look_now()
+        world.intake.poll_now()
         await heard.wait("intake.asleep", count=2)
     assert world.polls == polls + 1
 

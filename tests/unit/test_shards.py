@@ -76,7 +76,7 @@ async def test_a_call_makes_it_renew_at_once(made):
             await heard.wait("shards.changed", count=1)
             assert len(shards.held()) == 32
             leases.others, leases.others_shards = 0, set()
-            shards.look_now()
+            shards.poll_now()
             await heard.wait("shards.changed", count=2, timeout_seconds=1.0)
             shards.stop()
     assert told.changes == [32, SHARDS_COUNT]

@@ -86,11 +86,11 @@ def inputs_of(handler: Handler) -> Inputs:
     """Return the models that a handler's annotations name."""
     hints = get_type_hints(handler, include_extras=True)
     query, fields = hints.get("query"), hints.get("fields")
-    judged = get_origin(fields) is Annotated
-    model = get_args(fields)[1] if judged else fields
+    is_annotated = get_origin(fields) is Annotated
+    model = get_args(fields)[1] if is_annotated else fields
     parameters = inspect.signature(handler).parameters
     required = "fields" in parameters and parameters["fields"].default is inspect.Parameter.empty
-    return Inputs(query, model, judged, required)
+    return Inputs(query, model, is_annotated, required)
 
 
 def description_of(handler: Handler) -> tuple[str, str]:

@@ -55,7 +55,7 @@ class Rules:
         )
         if url.scheme == "http" and not egress.allow_http:
             raise InvalidRequestError([problem("url", "url_http_off")])
-        rule = self._deployment.policy.judge(url.host, url.port) if url.is_literal else None
+        rule = self._deployment.policy.denying_rule(url.host, url.port) if url.is_literal else None
         if rule is not None:
             raise InvalidRequestError([problem("url", "url_address_denied", rule=rule)])
         is_secret = self._profile is not None and self._profile.secret.place is SecretPlace.URL

@@ -21,7 +21,7 @@ from dispatcher.admin.operations.system import System
 from dispatcher.admin.operations.tail import Tail
 from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.operations.tokens import Tokens
-from dispatcher.outbound.client import Gate
+from dispatcher.outbound.client import HttpClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +49,17 @@ class Operations:
 
     @classmethod
     def of(
-        cls, deployment: Deployment, gate: Gate, tested: Callable[[str], None] = lambda _: None
+        cls,
+        deployment: Deployment,
+        http_client: HttpClient,
+        tested: Callable[[str], None] = lambda _: None,
     ) -> Self:
-        """Return the operations of a deployment; test events use `gate`, and `tested` is called for each."""
+        """Return the operations of a deployment; `tested` is called for each."""
         return cls(
             deployment=deployment,
             endpoints=Endpoints(deployment),
             rotation=Rotation(deployment),
-            test_events=EventTester(deployment, gate, tested),
+            test_events=EventTester(deployment, http_client, tested),
             recovery=Recovery(deployment),
             schedule=Schedule(deployment),
             deliveries=DeliveryOperations(deployment),

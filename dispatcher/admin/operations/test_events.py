@@ -1,4 +1,4 @@
-"""The test event: sent at once, one attempt, through the same gate as everything that leaves.
+"""The test event: sent at once, one attempt, through the same client as every request.
 
 It asks neither for subscriptions nor for paused or disabled, and has no part in disabling or
 alerts. One that succeeds closes the endpoint's breaker, in whichever process that is. What came of
@@ -33,7 +33,7 @@ from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.url import CanonicalUrl, canonical_url
-from dispatcher.outbound.client import Gate
+from dispatcher.outbound.client import HttpClient
 from dispatcher.outbound.pool import NotAttempted
 from dispatcher.store import endpoints as store
 from dispatcher.store.attempts import AttemptDetail
@@ -59,18 +59,18 @@ class _Sent(NamedTuple):
 
 
 class EventTester:
-    """Sends test events; needs the gate, and so a running loop."""
+    """Sends test events; needs the HTTP client, and so a running loop."""
 
     def __init__(
         self,
         deployment: Deployment,
-        gate: Gate,
+        http_client: HttpClient,
         tested: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`tested` is called with the profile of each attempt that was made."""
         self._deployment = deployment
         self._database = deployment.database
-        self._gate = gate
+        self._http_client = http_client
         self._tested = tested
 
     async def send(
@@ -210,7 +210,7 @@ class EventTester:
             raise InvalidRequestError(
                 [problem("event_type", "not_encodable", detail=str(fault))]
             ) from fault
-        target = self._gate.make_target(url, row.ca_pem, row.id)
+        target = self._http_client.make_target(url, row.ca_pem, row.id)
         done: asyncio.Future[HttpResponse | NotAttempted] = (
             asyncio.get_running_loop().create_future()
         )
@@ -220,14 +220,14 @@ class EventTester:
                 done.set_result(answer)
 
         seconds = row.timeout_seconds or profile.timeout_seconds
-        exchange = self._gate.connections.send(target, head, made.body, seconds, take)
+        exchange = self._http_client.connections.send(target, head, made.body, seconds, take)
         try:
             answer = await done
         except asyncio.CancelledError:
             exchange.cancel()
             raise
         finally:
-            self._gate.connections.drop(target)
+            self._http_client.connections.drop(target)
         if isinstance(answer, NotAttempted):
             raise DispatcherError(f"nothing was sent: {answer.reason}")
         return _Sent(answer, attempted_at, clock.monotonic() - started)

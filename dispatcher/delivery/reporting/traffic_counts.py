@@ -142,7 +142,7 @@ class TrafficCounts:
         self._is_stopping = True
         self._woken.set()
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Flush soon, because a test event may have succeeded. A hint; the next flush reads it anyway."""
         self._woken.set()
 
