@@ -15,18 +15,17 @@ that e-mail, under the same Message-ID.
 """
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
-from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.notifying import Happening, Message, Problem, QueuedMail, Rule, decide
+from dispatcher.core.notifying import Message, decide
 from dispatcher.outbound.mail import SECONDS_MAX, Mailer, MailError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
 from dispatcher.runtime.clock import Clock
+from dispatcher.store.notifications import Notifications
 
 _log = structlog.get_logger("dispatcher.maintenance.notifications")
 
@@ -37,53 +36,12 @@ MAIL_RETRY_SECONDS: Final = (30.0, 120.0, 600.0, 3600.0, 21_600.0)
 """Delays after failed attempts; then the e-mail is given up."""
 
 
-class NotificationTurn(Protocol):
-    """A turn, as the notifier uses it."""
-
-    async def rules(self) -> list[Rule]:
-        """Return all rules."""
-
-    async def problems(self) -> list[Problem]:
-        """Return all problems that rules follow."""
-
-    async def happenings(self) -> list[Happening]:
-        """Take the next events out of the inbox."""
-
-    async def save(self, one: Problem) -> None:
-        """Save a problem."""
-
-    async def forget(self, one: Problem) -> None:
-        """Delete a problem that is over."""
-
-    async def digested(self, rule: Rule, at: datetime) -> None:
-        """Record a digest."""
-
-    async def send(self, message: Message) -> None:
-        """Write a message."""
-
-
-class NotificationStore(Protocol):
-    """The tables of notifications, as the notifier uses them."""
-
-    def turn(self) -> AbstractAsyncContextManager[NotificationTurn | None]:
-        """Yield the turn, or None."""
-
-    async def claim_mail(self, postponed_seconds: float) -> QueuedMail | None:
-        """Claim the next e-mail that is due."""
-
-    async def postpone_mail(self, mail: QueuedMail, seconds: float) -> None:
-        """Try an e-mail again later."""
-
-    async def delete_mail(self, mail: QueuedMail) -> None:
-        """Delete an e-mail that was sent or given up."""
-
-
 class NotificationLoop:
     """Two loops: turns, and e-mail; neither waits for the other."""
 
     def __init__(
         self,
-        store: NotificationStore,
+        store: Notifications,
         mailer: Mailer | None,
         *,
         clock: Clock,

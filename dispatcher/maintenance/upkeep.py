@@ -5,14 +5,19 @@ skipped, so that two of them do no harm to each other and none holds a lock that
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from dispatcher.core.errors import SchemaError, StoreUnavailableError
-from dispatcher.core.model import EndpointId
+from dispatcher.maintenance.retention import Retention
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.jobs import Jobs
+from dispatcher.store.outbox import Outbox
+from dispatcher.store.schema import Schema
+from dispatcher.store.statistics import Statistics
 
 _log = structlog.get_logger("dispatcher.maintenance.upkeep")
 
@@ -20,83 +25,17 @@ SECONDS_BETWEEN = 30.0
 SLICE_ROWS_MAX = 1000
 
 
-class EndsDeliveries(Protocol):
-    """The deliveries' store, as upkeep sees it."""
-
-    async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
-        """Return endpoints whose waiting deliveries are to be cancelled."""
-        ...
-
-    async def cancel_of_endpoints(
-        self, endpoints: list[tuple[EndpointId, str]], rows_max: int
-    ) -> int:
-        """Cancels a slice of them."""
-        ...
-
-    async def cancel_held(self, hold_seconds: float, rows_max: int) -> int:
-        """Cancels a slice of what was held too long."""
-        ...
-
-
-class ForgetsIds(Protocol):
-    """The outbox, as upkeep sees it."""
-
-    async def forget_tombstones(self, days: int, rows_max: int) -> int:
-        """Delete a slice of old ids."""
-        ...
-
-
-class MakesPartitions(Protocol):
-    """The schema, as upkeep sees it."""
-
-    async def make_partitions(self, days_ahead: int) -> int:
-        """Create the missing partitions."""
-        ...
-
-    async def sweep_replicas(self) -> None:
-        """Delete replicas whose lease ended long ago."""
-        ...
-
-
-class ForgetsTraffic(Protocol):
-    """The statistics, as upkeep sees them."""
-
-    async def forget(self, days: int, rows_max: int) -> int:
-        """Delete a slice of old counts."""
-        ...
-
-
-class DeletesJobs(Protocol):
-    """The jobs, as upkeep uses them."""
-
-    async def forget(self, days: int, rows_max: int) -> int:
-        """Delete a slice of the jobs that ended long ago."""
-        ...
-
-
-class EndsHistory(Protocol):
-    """Retention, as upkeep sees it."""
-
-    async def round_if_due(self) -> None:
-        """Run a round if one is due."""
-        ...
-
-    def stop(self) -> None:
-        """Stop the round after its present step."""
-        ...
-
-
 class Upkeep:
     """One loop; `soon` makes it go round at once."""
 
     def __init__(
         self,
-        deliveries: EndsDeliveries,
-        outbox: ForgetsIds,
-        schema: MakesPartitions,
-        retention: EndsHistory,
-        statistics: ForgetsTraffic,
-        jobs: DeletesJobs,
+        deliveries: Deliveries,
+        outbox: Outbox,
+        schema: Schema,
+        retention: Retention,
+        statistics: Statistics,
+        jobs: Jobs,
         *,
         hold_seconds: float,
         idempotency_days: int,
@@ -180,8 +119,8 @@ class Upkeep:
         if made:
             _log.info("partitions.created", count=made)
 
-    async def _repeat(self, event_name: str, step: "UpkeepStep") -> None:
-        """Repeat a step until its slice is not full."""
+    async def _repeat(self, event_name: str, step: Callable[[], Awaitable[int]]) -> None:
+        """Repeat a step, which processes a slice and returns its rows, until a slice is not full."""
         total = 0
         while not self._stopping:
             count = await step()
@@ -190,11 +129,3 @@ class Upkeep:
                 break
         if total:
             _log.info(event_name, count=total)
-
-
-class UpkeepStep(Protocol):
-    """One slice; return how many rows it took."""
-
-    async def __call__(self) -> int:
-        """Process one slice."""
-        ...
