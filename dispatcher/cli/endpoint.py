@@ -196,7 +196,7 @@ def retry(
     Examples:
       dispatcher endpoint retry ep_01kat9zma1e4gbryhh3m9dq2yw
 
-      dispatcher endpoint retry ERP_Order_Sync
+      dispatcher endpoint retry erp
     """
 
     async def step(session: "Session") -> None:

@@ -86,8 +86,7 @@ async def test_retry_now_is_on_the_webhook_and_beside_it_on_overview(
 ) -> None:
     endpoint_id, made, connection = waiting
     await connection.execute(
-        "INSERT INTO dispatcher.endpoint_health (endpoint_id, first_failure_at, failed_attempts)"
-        " VALUES ($1, now(), 5)",
+        "INSERT INTO dispatcher.endpoint_status (endpoint_id, health, since) VALUES ($1, 'down', now())",
         endpoint_id,
     )
     path = f"/webhooks/{endpoint_id}/retry"

@@ -323,7 +323,7 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
             continue
         line = re.sub(r"ep_[0-9a-z]{26}", endpoint_id, text)
         line = re.sub(r"evt_2026_\d+", event_id, line)
-        line = re.sub(r"(recover|--to) erp", rf"\1 {endpoint_id}", line)
+        line = re.sub(r"(recover|retry|--to) erp", rf"\1 {endpoint_id}", line)
         line = line.replace("endpoints.toml", str(file))
         line = re.sub(r"ntf_[0-9a-z]{26}", notification_id, line)
         line = re.sub(r"tok_[0-9a-z]{26}", token_id, line)
