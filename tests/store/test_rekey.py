@@ -51,7 +51,12 @@ async def make(deployment: Deployment, count: int) -> dict[str, str]:
     """Makes endpoints under the old key; returns their whole secrets by id."""
     made = {}
     for number in range(count):
-        fields = {"name": f"e{number}", "url": "https://example.com/", "event_types": ["*"]}
+        fields: dict[str, object] = {
+            "name": f"e{number}",
+            "url": "https://example.com/",
+            "event_types": ["*"],
+        }
+        fields["profile"] = "standard"
         endpoint = await create_endpoint(Endpoints(deployment), ALL, fields)
         made[endpoint.id] = str(endpoint.secret)
     return made
