@@ -346,7 +346,7 @@ class JobRunner:
         state = states[endpoint_state]
         if (state, reason) != (job.state, job.reason):
             await advance_job(connection, job, unchanged(job)._replace(state=state, reason=reason))
-            _log.warning("job.held", job_id=job.id, state=state, reason=reason)
+            _log.warning("job.suspended", job_id=job.id, state=state, reason=reason)
         self._reset(run, job._replace(state=state, reason=reason))
         run.walk_at = self._clock.monotonic() + CLAIM_SECONDS
 
