@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.admin.resources.notification import NewNotification, NotificationsQuery
+from dispatcher.admin.resources.notification import (
+    NewNotification,
+    NotificationChange,
+    NotificationsQuery,
+)
 from dispatcher.cli.common import Json, Yes, run_step
 from dispatcher.cli.output import say_fields, say_object, say_page, tell
 from dispatcher.cli.resource_options import Fields, takes
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     no_args_is_help=True,
-    help="Messages to people about problems of endpoints: create, list, show, test, delete.",
+    help="Messages to people about problems of endpoints: create, list, show, update, test, delete.",
 )
 
 _COLUMNS = ("id", "name", "tenant", "to_endpoint_id", "email", "quiet_seconds", "open_count")
@@ -76,6 +80,27 @@ def show(context: typer.Context, notification_id: _Id, as_json: Json = False) ->
 
         answer = await NotificationOperations(session.deployment).show(
             session.actor, notification_id
+        )
+        say_object(answer, as_json=as_json, human=say_fields)
+
+    run_step(context, step)
+
+
+@group.command()
+@takes(NotificationChange)
+def update(
+    context: typer.Context, notification_id: _Id, fields: Fields, as_json: Json = False
+) -> None:
+    """Change a notification; an omitted option keeps its value.
+
+    Example:  dispatcher notification update ntf_01kat9zma1e4gbryhh3m9dq2yw --quiet-seconds 3600
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.notifications import NotificationOperations
+
+        answer = await NotificationOperations(session.deployment).update(
+            session.actor, notification_id, NotificationChange.of(**fields)
         )
         say_object(answer, as_json=as_json, human=say_fields)
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import asyncpg
 import orjson
 
 from dispatcher.core.errors import ConflictError
@@ -25,6 +26,7 @@ _INSERT = statement("notification_insert")
 _PAGE = statement("notification_page")
 _COUNT = statement("notification_count")
 _LOCK = statement("notification_lock")
+_UPDATE = statement("notification_update")
 _DELETE = statement("notification_delete")
 _TURN = statement("notification_turn")
 _RULES = statement("notification_rules")
@@ -95,6 +97,18 @@ async def load_notification(
 async def count_notifications(connection: "Reach", count_max: int) -> int:
     """Count the rules, up to `count_max`."""
     return int(await connection.fetchval(_COUNT, count_max))
+
+
+async def update_notification(connection: "Reach", values: Sequence[object], name: str) -> None:
+    """Update a rule; the values are in the order of the statement.
+
+    Raises:
+        ConflictError: its tenant has another one of that name.
+    """
+    try:
+        await connection.execute(_UPDATE, *values)
+    except asyncpg.UniqueViolationError as error:
+        raise ConflictError(problem("name", "name_in_use", value=name)) from error
 
 
 async def delete_notification(connection: "Reach", notification_id: str) -> None:

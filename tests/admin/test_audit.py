@@ -52,6 +52,7 @@ WRITTEN: Mapping[str, tuple[Any, str]] = {
         {"name": "n", "email": "ops@example.com"},
         "notification.create",
     ),
+    "PATCH /notifications/{id}": ({"quiet_seconds": 60}, "notification.update"),
     "POST /notifications/{id}/test": (None, "notification.test"),
     "DELETE /notifications/{id}": (None, "notification.delete"),
     "DELETE /endpoints/{id}": (None, "endpoint.delete"),

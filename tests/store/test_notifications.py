@@ -18,7 +18,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.notifications import NotificationOperations
-from dispatcher.admin.resources.notification import NewNotification
+from dispatcher.admin.resources.notification import NewNotification, NotificationChange
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.sections import SmtpSettings
 from dispatcher.config.settings import load_settings
@@ -381,3 +381,29 @@ async def test_rule_that_could_not_send_is_refused_with_every_fault(deployment, 
     await create(ALL, NewNotification.of(name="n", to_endpoint_id=EP))
     with pytest.raises(ConflictError):
         await create(ALL, NewNotification.of(name="n", to_endpoint_id=EP))
+
+
+async def test_changed_rule_reports_to_its_new_target_and_keeps_what_it_follows(
+    pool, sql, deployment
+):
+    await add_endpoint(sql, EP)
+    await add_endpoint(sql, CHAT, "slack")
+    operations = NotificationOperations(deployment)
+    rule = await operations.create(ALL, NewNotification.of(name="n", to_endpoint_id=CHAT))
+    await happens(sql, "endpoint.failing", EP)
+    await loop_of(pool).turn()
+    with pytest.raises(InvalidRequestError) as caught:
+        await operations.update(ALL, rule.id, NotificationChange.of(email="a@b.test"))
+    assert [one.code for one in caught.value.problems] == ["conflicting"]
+    other = EP[:-1] + "3"
+    await add_endpoint(sql, other, "teams")
+    changed = await operations.update(
+        ALL, rule.id, NotificationChange.of(to_endpoint_id=other, quiet_seconds=60)
+    )
+    assert (changed.name, changed.quiet_seconds, changed.open_count) == ("n", 60, 1)
+    await happens(sql, "endpoint.recovered", EP)
+    await loop_of(pool).turn()
+    assert await messages(sql) == [("started", CHAT), ("ended", other)]
+    await operations.create(ALL, NewNotification.of(name="m", to_endpoint_id=CHAT))
+    with pytest.raises(ConflictError):
+        await operations.update(ALL, rule.id, NotificationChange.of(name="m"))

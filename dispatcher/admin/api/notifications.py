@@ -1,7 +1,11 @@
 """Notification rules over HTTP, for admins."""
 
 from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
-from dispatcher.admin.resources.notification import NewNotification, NotificationsQuery
+from dispatcher.admin.resources.notification import (
+    NewNotification,
+    NotificationChange,
+    NotificationsQuery,
+)
 
 
 async def list_notifications(call: Call, query: NotificationsQuery) -> ApiResponse:
@@ -22,6 +26,14 @@ async def create_notification(call: Call, fields: NewNotification) -> ApiRespons
 async def show_notification(call: Call) -> ApiResponse:
     """Show a notification rule."""
     return ApiResponse(await call.operations.notifications.show(call.actor, call.id))
+
+
+async def change_notification(call: Call, fields: NotificationChange) -> ApiResponse:
+    """Change a notification rule.
+
+    An omitted field keeps its value. The tenant never changes.
+    """
+    return ApiResponse(await call.operations.notifications.update(call.actor, call.id, fields))
 
 
 async def test_notification(call: Call) -> ApiResponse:

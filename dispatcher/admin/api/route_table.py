@@ -147,6 +147,10 @@ ROUTES: Final = (
         role=Role.ADMIN, response=notification.Notification, problems=(404,),
     ),
     Route(
+        method="PATCH", path="/notifications/{id}", handler=notifications.change_notification,
+        role=Role.ADMIN, response=notification.Notification, problems=(404, 409),
+    ),
+    Route(
         method="POST", path="/notifications/{id}/test", handler=notifications.test_notification,
         role=Role.ADMIN, response=notification.Notification, problems=(404,),
     ),

@@ -9,7 +9,9 @@ from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.notification import (
     NewNotification,
     Notification,
+    NotificationChange,
     NotificationPage,
+    NotificationSettings,
     NotificationsQuery,
 )
 from dispatcher.admin.resources.serialization import (
@@ -63,21 +65,7 @@ class NotificationOperations:
             secrets.token_bytes(ids.RANDOMNESS_BYTES),
         )
         async with self._database.transaction() as connection:
-            problems = self._target_problems(new)
-            found = {}
-            for endpoint_id in dict.fromkeys([*new.endpoint_ids, new.to_endpoint_id or ""]):
-                if endpoint_id:
-                    row = await endpoint_store.load_endpoint(connection, endpoint_id, tenant)
-                    found[endpoint_id] = row
-            problems += [
-                problem(f"endpoint_ids[{index}]", "target_not_found", value=one)
-                for index, one in enumerate(new.endpoint_ids)
-                if found[one] is None
-            ]
-            if new.to_endpoint_id:
-                problems += self._endpoint_problems(new, found[new.to_endpoint_id])
-            if problems:
-                raise InvalidRequestError(problems)
+            await self._require_target(connection, new, tenant)
             count = await store.count_notifications(connection, NOTIFICATIONS_MAX)
             if count >= NOTIFICATIONS_MAX:
                 raise ConflictError(
@@ -108,7 +96,65 @@ class NotificationOperations:
             )
         )  # fmt: skip
 
-    def _target_problems(self, new: NewNotification) -> list[Problem]:
+    async def update(
+        self, actor: Actor, notification_id: str, change: NotificationChange
+    ) -> Notification:
+        """Change a rule; an omitted field keeps its value. The problems that it follows stay.
+
+        Raises:
+            ForbiddenError: no admin. InvalidRequestError: every fault. NotFoundError: there is none of that
+            id. ConflictError: the name is in use.
+        """
+        actor.require(Role.ADMIN)
+        async with self._database.transaction() as connection:
+            row = _found(
+                await store.load_notification(connection, notification_id, actor.tenant, lock=True),
+                notification_id,
+            )
+            before = {name: getattr(row, name) for name in NotificationSettings.model_fields}
+            after = NotificationSettings.of(**(before | change.given()))
+            await self._require_target(connection, after, row.tenant)
+            values = [getattr(after, name) for name in NotificationSettings.model_fields]
+            await store.update_notification(connection, [notification_id, *values], after.name)
+            changed = [name for name in before if getattr(after, name) != before[name]]
+            await write_audit(
+                connection,
+                actor.name,
+                row.tenant or ALL_TENANTS,
+                "notification.update",
+                notification_id,
+                {"changed": changed},
+            )
+            row = _found(
+                await store.load_notification(connection, notification_id, None), notification_id
+            )
+        return _notification(row)
+
+    async def _require_target(
+        self, connection: "Reach", rule: NotificationSettings, tenant: str | None
+    ) -> None:
+        """Return if the rule's endpoints exist in its tenant and its target can be sent to.
+
+        Raises:
+            InvalidRequestError: has every fault.
+        """
+        problems = self._target_problems(rule)
+        found = {}
+        for endpoint_id in dict.fromkeys([*rule.endpoint_ids, rule.to_endpoint_id or ""]):
+            if endpoint_id:
+                row = await endpoint_store.load_endpoint(connection, endpoint_id, tenant)
+                found[endpoint_id] = row
+        problems += [
+            problem(f"endpoint_ids[{index}]", "target_not_found", value=one)
+            for index, one in enumerate(rule.endpoint_ids)
+            if found[one] is None
+        ]
+        if rule.to_endpoint_id:
+            problems += self._endpoint_problems(rule, found[rule.to_endpoint_id])
+        if problems:
+            raise InvalidRequestError(problems)
+
+    def _target_problems(self, new: NotificationSettings) -> list[Problem]:
         if new.to_endpoint_id and new.email:
             return [problem("email", "conflicting", other="to_endpoint_id")]
         if not new.to_endpoint_id and not new.email:
@@ -118,7 +164,7 @@ class NotificationOperations:
         return []
 
     def _endpoint_problems(
-        self, new: NewNotification, target: EndpointDetail | None
+        self, new: NotificationSettings, target: EndpointDetail | None
     ) -> list[Problem]:
         if target is None:
             return [problem("to_endpoint_id", "target_not_found", value=new.to_endpoint_id)]

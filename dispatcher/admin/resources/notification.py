@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
@@ -21,6 +21,7 @@ from dispatcher.admin.resources.fields import (
     checked_by,
     name_problems,
     refuse,
+    without_defaults,
 )
 from dispatcher.core.notifying import PROBLEM_TYPES
 from dispatcher.core.problems import Problem, problem
@@ -91,19 +92,18 @@ def _recipient_problems(value: str) -> list[Problem]:
     return []
 
 
-class NewNotification(Request):
-    """A new notification rule."""
+Name = Annotated[
+    str,
+    checked_by(name_problems),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
+    Option(help="Unique in its tenant."),
+]
 
-    name: Annotated[
-        str,
-        checked_by(name_problems),
-        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
-        Option(help="Unique in its tenant."),
-    ] = Field(examples=["on-call"])
-    tenant: Annotated[
-        Tenant | None,
-        Option(help="The tenant whose endpoints it reports. Default: all tenants."),
-    ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
+
+class NotificationSettings(Request):
+    """What people choose for a notification rule and can change."""
+
+    name: Name = ""
     event_types: Annotated[
         list[str],
         PlainValidator(_event_types),
@@ -171,6 +171,26 @@ class NewNotification(Request):
             reads=Reading.NUMBER,
         ),
     ] = Field(default=None, description="How often a digest is sent; null means never.")
+
+    def given(self) -> dict[str, Any]:
+        """Return the fields that were given; an omitted field is not the same as null."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class NewNotification(NotificationSettings):
+    """A new notification rule."""
+
+    name: Name = Field(examples=["on-call"])
+    tenant: Annotated[
+        Tenant | None,
+        Option(help="The tenant whose endpoints it reports. Default: all tenants."),
+    ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
+
+
+class NotificationChange(NotificationSettings):
+    """A change of a notification rule: a field that is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra=without_defaults)
 
 
 class NotificationsQuery(PageQuery):
