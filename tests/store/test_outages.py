@@ -20,6 +20,7 @@ from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.endpoints import Endpoints, resume_endpoint
 from dispatcher.store.pool import Database
 from dispatcher.store.statistics import BreakerRow, RecentRow, Statistics
+from tests.support.daemon import until
 
 pytestmark = pytest.mark.postgres
 
@@ -283,12 +284,17 @@ async def test_health_of_a_paused_endpoint_stays_until_resumed(sql, pool):
 
 async def test_two_replicas_record_a_change_of_health_once(sql, pool):
     routing = Endpoints(pool)
-    for step in ("down", "recovering"):
-        if step == "down":
-            await failed(routing, ago=301)
-        else:
-            await routing.clear_failures([EP])
-        async with asyncio.TaskGroup() as group:
-            both = [group.create_task(health(Endpoints(pool))) for _ in range(2)]
-        assert sum(len(one.result()) for one in both) == 1
-        assert await sql.fetchval("SELECT health FROM dispatcher.endpoint_status") == step
+    await failed(routing, ago=301)
+    await routing.evaluate_health(DOWN_AFTER)
+    await routing.clear_failures([EP])
+
+    async def both_wait() -> bool:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        return bool(await sql.fetchval(waiting) == 2)
+
+    async with asyncio.TaskGroup() as group, sql.transaction():
+        await sql.execute("SELECT FROM dispatcher.endpoint_status FOR UPDATE")
+        both = [group.create_task(health(Endpoints(pool))) for _ in range(2)]
+        await until(both_wait, seconds=4, what="both have evaluated, and neither has written")
+    assert sorted(one.result() for one in both) == [[], [("down", "recovering")]]
+    assert await sql.fetchval("SELECT health FROM dispatcher.endpoint_status") == "recovering"
