@@ -246,8 +246,9 @@ class Bench:
         """Stands for the lease; nothing is sent while fan-out is measured."""
         return self.may_send
 
-    def fanned_out(self, _: list[Event]) -> None:
+    def fanned_out(self, events: list[Event], unmatched: list[str]) -> None:
         """Stands for reporting, which is a stage of its own."""
+        del events, unmatched
 
     def flushed(self, *_: object) -> None:
         """Stands for reporting."""
