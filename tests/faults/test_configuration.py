@@ -116,7 +116,7 @@ async def test_what_a_missing_profile_file_holds_goes_out_when_it_is_back(bench,
     assert shown["problem"]["reason"] == "unknown_profile"
     refused = _cli(daemon, "delivery", "resend", held["id"])
     assert refused.returncode == 1
-    assert "profile 'mine' is not configured" in refused.stderr
+    assert "The profile mine of this endpoint is no longer configured" in refused.stderr
     has_body = await sql.fetchval(
         "SELECT id FROM dispatcher.delivery WHERE endpoint_id = 'ep_mine' AND state = 'retrying'"
     )

@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 ENDPOINTS_COUNT = 1_200
 START_SECONDS_MAX = 2.0
+EXTRA_CPU_SECONDS_MAX = 0.5
+"""What 1,200 private authorities may add to the start; it was 20 s with a TLS context for each."""
 RESIDENT_MIB_MAX = 143
 """150 MB; 90 MiB were measured, 82 with one endpoint."""
 AFTER_MIB_MAX = 200
@@ -89,9 +91,11 @@ async def test_a29_1200_private_authorities_start_fast_and_stay_small(
         await until(all_delivered, seconds=120, what="a delivery to each endpoint")
         after_mib = _resident_mib(daemon.child.pid, "VmHWM")
     say(f"after a delivery to each of them {after_mib} MiB")
-    # The long form runs alone; beside other tests the clock measures those as well.
-    took = seconds if long_run else min(seconds, cpu_seconds)
-    assert in_time(took, START_SECONDS_MAX)
+    # Most of a start are imports, whose time differs twofold between moments of one machine. The long form runs
+    # alone, and has the absolute bound.
+    assert in_time(cpu_seconds - bare_cpu_seconds, EXTRA_CPU_SECONDS_MAX)
+    if long_run:
+        assert in_time(seconds, START_SECONDS_MAX)
     assert resident_mib <= RESIDENT_MIB_MAX
     assert after_mib <= AFTER_MIB_MAX
 
