@@ -7,6 +7,8 @@
 --   $8 seconds from now to the next attempt (NULL: the due time stays).
 -- Returns the ids that it did not move, and whether they were fenced; the others are recorded already, or their
 -- delivery ended otherwise meanwhile (delivery_record_late.sql). Also those that it ended and that carry warnings.
+-- `o.id = ANY ($4)` repeats the join's condition: a plan that was cached while the table was nearly empty would
+-- otherwise read the whole table, and compare each of its rows with each result, until the next ANALYZE.
 -- Index: delivery_open_pkey. Locks: FOR SHARE on the shards, against a takeover in the same moment; the open rows.
 -- Due times are made here, by the database's clock. Sent again after an unknown commit it changes nothing: a row
 -- moves only from the attempt before.
@@ -23,14 +25,14 @@ WITH fence AS MATERIALIZED (
 ), ended AS (
     DELETE FROM dispatcher.delivery_open AS o
     USING given AS g
-    WHERE o.id = g.delivery_id AND o.attempt_count = g.attempt_number - 1 AND g.ends AND NOT g.fenced
+    WHERE o.id = ANY ($4) AND o.id = g.delivery_id AND o.attempt_count = g.attempt_number - 1 AND g.ends AND NOT g.fenced
     RETURNING o.id, o.warnings
 ), waiting AS (
     UPDATE dispatcher.delivery_open AS o
     SET attempt_count = g.attempt_number, schedule_position = g.schedule_position,
         next_attempt_at = coalesce(clock_timestamp() + make_interval(secs => g.due_in_seconds), o.next_attempt_at)
     FROM given AS g
-    WHERE o.id = g.delivery_id AND o.attempt_count = g.attempt_number - 1 AND NOT g.ends AND NOT g.fenced
+    WHERE o.id = ANY ($4) AND o.id = g.delivery_id AND o.attempt_count = g.attempt_number - 1 AND NOT g.ends AND NOT g.fenced
     RETURNING o.id, NULL::text[] AS warnings
 ), moved AS (
     SELECT * FROM ended UNION ALL SELECT * FROM waiting

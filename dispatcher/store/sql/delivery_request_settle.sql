@@ -5,4 +5,4 @@
 -- Index: delivery_request_pkey. Locks: the rows deleted.
 DELETE FROM dispatcher.delivery_request AS r
 USING unnest($1::uuid[], $2::timestamptz[], $3::boolean[]) AS a (delivery_id, attempted_at, succeeded)
-WHERE r.delivery_id = a.delivery_id AND r.kind = 'resend' AND (a.succeeded OR r.requested_at <= a.attempted_at)
+WHERE r.delivery_id = ANY ($1) AND r.delivery_id = a.delivery_id AND r.kind = 'resend' AND (a.succeeded OR r.requested_at <= a.attempted_at)

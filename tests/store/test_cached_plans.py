@@ -1,0 +1,53 @@
+"""Plans that are cached while a hot table is nearly empty, and used when it is full.
+
+A prepared statement keeps its generic plan until the table's statistics change. A plan that joined by reading the
+whole table cost nothing at first, and compared 128 results with each of 20,000 rows in the next drain.
+"""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from dispatcher.store.statements import statement
+
+pytestmark = pytest.mark.postgres
+
+
+def _scans(node: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    """Return the nodes of a plan that read a table."""
+    found = (
+        [node] if node.get("Relation Name") == table and node["Node Type"] != "ModifyTable" else []
+    )
+    return found + [one for child in node.get("Plans", ()) for one in _scans(child, table)]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "parameters"),
+    [
+        (
+            "delivery_record",
+            "delivery_open",
+            "smallint[], bigint[], smallint[], uuid[], integer[], boolean[], integer[], float8[]",
+        ),
+        ("delivery_open_load", "delivery_open", "uuid[]"),
+        ("delivery_request_settle", "delivery_request", "uuid[], timestamptz[], boolean[]"),
+        ("delivery_request_forget", "delivery_request", "uuid[], text[]"),
+    ],
+)
+async def test_a_plan_from_an_empty_table_reads_by_key(connection, name, table, parameters):
+    await connection.execute(f"VACUUM ANALYZE dispatcher.{table}")
+    count = parameters.count(",") + 1
+    async with connection.transaction():
+        await connection.execute(
+            "SET LOCAL plan_cache_mode = force_generic_plan;"
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+        )
+        await connection.execute(f"PREPARE cached ({parameters}) AS {statement(name)}")
+        explained = await connection.fetchval(
+            f"EXPLAIN (FORMAT JSON) EXECUTE cached ({', '.join(['NULL'] * count)})"
+        )
+        await connection.execute("DEALLOCATE cached")
+    scans = _scans(orjson.loads(explained)[0]["Plan"], table)
+    assert scans
+    assert [scan for scan in scans if "Index Cond" not in scan] == []
