@@ -22,6 +22,7 @@ from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.endpoint import EndpointPage, EndpointsQuery
 from dispatcher.admin.resources.overview import EndpointFigures
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
+from dispatcher.core.matching import is_operational
 from dispatcher.core.model import EndpointState, HealthState
 
 TEST_SECONDS_MAX: Final = 90.0
@@ -114,7 +115,10 @@ def _form_page(
         status=status,
         values=values,
         problems=problems,
-        groups=[(group, types) for group, types in groups if types],
+        groups=sorted(
+            ((group, types) for group, types in groups if types),
+            key=lambda one: all(is_operational(each.name) for each in one[1]),  # they come last
+        ),
         controls_in=partial(controls_in, creates=values["endpoint"] is None),
         chosen=values["event_types"],
         profiles=[facts(one) for one in in_order(deployment.profiles)],
