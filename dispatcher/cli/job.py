@@ -3,7 +3,7 @@
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -111,14 +111,7 @@ def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
 
     Example:  dispatcher job show job_01kat9zma1e4gbryhh3m9dq2yw
     """
-
-    async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.jobs import JobOperations
-
-        answer = await JobOperations(session.deployment).show(session.actor, job_id)
-        say_object(answer, as_json=as_json)
-
-    run_step(context, step)
+    _act(context, "show", job_id, as_json=as_json)
 
 
 @group.command()
@@ -127,14 +120,7 @@ def pause(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
 
     Example:  dispatcher job pause job_01kat9zma1e4gbryhh3m9dq2yw
     """
-
-    async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.jobs import JobOperations
-
-        answer = await JobOperations(session.deployment).pause(session.actor, job_id)
-        say_object(answer, as_json=as_json)
-
-    run_step(context, step)
+    _act(context, "pause", job_id, as_json=as_json)
 
 
 @group.command()
@@ -143,14 +129,7 @@ def resume(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
 
     Example:  dispatcher job resume job_01kat9zma1e4gbryhh3m9dq2yw
     """
-
-    async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.jobs import JobOperations
-
-        answer = await JobOperations(session.deployment).resume(session.actor, job_id)
-        say_object(answer, as_json=as_json)
-
-    run_step(context, step)
+    _act(context, "resume", job_id, as_json=as_json)
 
 
 @group.command()
@@ -162,10 +141,28 @@ def cancel(context: typer.Context, job_id: Id, yes: Yes = False, as_json: Json =
     if not yes:
         typer.confirm(f"Cancel {job_id}?", abort=True, err=True)
 
+    _act(context, "cancel", job_id, as_json=as_json)
+
+
+def _act(
+    context: typer.Context,
+    act: Literal["show", "pause", "resume", "cancel"],
+    job_id: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Show a job, after pausing, resuming or cancelling it."""
+
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.jobs import JobOperations
 
-        answer = await JobOperations(session.deployment).cancel(session.actor, job_id)
-        say_object(answer, as_json=as_json)
+        operations = JobOperations(session.deployment)
+        acts = {
+            "show": operations.show,
+            "pause": operations.pause,
+            "resume": operations.resume,
+            "cancel": operations.cancel,
+        }
+        say_object(await acts[act](session.actor, job_id), as_json=as_json)
 
     run_step(context, step)

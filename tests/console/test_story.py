@@ -144,7 +144,8 @@ def test_new_webhook_form_follows_the_page_of_the_wms_word_for_word(
         "INSERT INTO dispatcher.outbox (type, data) VALUES ('order.shipped', $1::text::json)",
         '{"order_id": "ORD-2026-1234", "customer": "ลูกค้า"}',
     )
-    again_until(lambda: time.sleep(0.1), lambda: living.receiver.count("request", "/wms") > 0)
+    deliveries = page.get_by_role("link", name="Deliveries", exact=True).first
+    again_until(deliveries.click, lambda: living.receiver.count("request", "/wms") > 0)
     (request,) = living.receiver.entries("request", "/wms")
     body = base64.b64decode(request["body"])
     # The rule of the page: hmac('sha256', secret).update(body).digest('hex').

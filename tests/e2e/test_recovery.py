@@ -1,4 +1,4 @@
-"""Retry an endpoint now: what waits for a repaired receiver is delivered within seconds."""
+"""Retry an endpoint now: the waiting deliveries of a repaired receiver arrive within seconds."""
 
 import base64
 import time

@@ -278,7 +278,7 @@ async def test_a_paused_job_starts_nothing_until_it_is_resumed(
     await operations.resume(ALL, made.id)
     await runners.rounds(runner, 30)
     limit = (await shown(deployment, made)).started_count
-    assert limit == runner_module.DUE_MIN, "requests that nobody carries out hold it up"
+    assert limit == runner_module.DUE_MIN, "requests that are not carried out hold it up"
     await connection.execute("DELETE FROM dispatcher.delivery_request")
     await runners.rounds(runner, 10)
     assert (await shown(deployment, made)).started_count == 40

@@ -71,7 +71,7 @@ def test_problem_that_returns_in_its_quiet_time_is_reported_after_it():
     people.turn(0, FAILING)
     assert people.kinds(60, RECOVERED) == ["ended"]
     assert people.kinds(70, FAILING) == []
-    assert people.kinds(80, RECOVERED) == [], "nobody was told of its start"
+    assert people.kinds(80, RECOVERED) == [], "its start was not announced"
     assert people.kinds(90, FAILING) == []
     assert people.kinds(959) == []
     assert people.kinds(961) == ["started"]
