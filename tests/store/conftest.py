@@ -22,6 +22,21 @@ async def deployment(database: str) -> AsyncIterator[Deployment]:
 
 
 @pytest.fixture
+async def pool(database: str) -> AsyncIterator[Database]:
+    pool = Database(database, connections_max=4)
+    await pool.open()
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 async def connection(database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     connection = await asyncpg.connect(database)
     yield connection

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from dispatcher.admin.operations.apply import UNSIGNED, Configuration
@@ -50,13 +49,6 @@ async def deployment(database: str) -> AsyncIterator[Deployment]:
     environ = {"DISPATCHER_DATABASE_URL": database, "DISPATCHER_SECRET_KEYS": KEY}
     yield deployment_of(load_settings(None, environ), pool)
     await pool.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 def resolve(reference: str) -> str:

@@ -1,7 +1,6 @@
 """The sequence of event numbers that fell behind, and quarantined events."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -14,21 +13,6 @@ from dispatcher.store.pool import Database
 pytestmark = pytest.mark.postgres
 
 INSERT = "INSERT INTO dispatcher.outbox (type, data) VALUES ('a.b', '{}') RETURNING id"
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Database]:
-    pool = Database(database, connections_max=4)
-    await pool.open()
-    yield pool
-    await pool.close()
 
 
 async def claim_all(outbox: Outbox) -> list[str]:

@@ -14,13 +14,6 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def leases(database: str) -> AsyncIterator[Leases]:
     pool = Database(database, connections_max=4)
     await pool.open()

@@ -41,21 +41,6 @@ KEY = "k1:" + "QUJD" * 10 + "QUI="
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[Database]:
-    pool = Database(database, connections_max=4)
-    await pool.open()
-    yield pool
-    await pool.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def deployment(database: str, pool: Database) -> Deployment:
     environ = {
         "DISPATCHER_DATABASE_URL": database,

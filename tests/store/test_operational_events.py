@@ -41,14 +41,6 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Database]:
-    pool = Database(database, connections_max=4)
-    await pool.open()
-    yield pool
-    await pool.close()
-
-
 async def raised(sql: asyncpg.Connection) -> list[tuple[str, dict[str, Any]]]:
     rows = await sql.fetch("SELECT type, tenant, data FROM dispatcher.outbox ORDER BY position")
     assert all(row["tenant"] == "acme" for row in rows)

@@ -40,14 +40,6 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Database]:
-    pool = Database(database, connections_max=4)
-    await pool.open()
-    yield pool
-    await pool.close()
-
-
 async def failed(
     routing: Endpoints, *, ago: float, count: int = 3, by_producers: bool = True
 ) -> None:

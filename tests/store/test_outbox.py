@@ -18,13 +18,6 @@ MEBIBYTE = 1_048_576
 
 
 @pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def outbox(database: str) -> AsyncIterator[Outbox]:
     pool = Database(database, connections_max=4)
     await pool.open()

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -25,21 +24,6 @@ pytestmark = pytest.mark.postgres
 
 ALL = Actor(name="cli:tester")
 OLD, NEW = (f"{name}:" + base64.b64encode(name.encode() * 16).decode() for name in ("k1", "k2"))
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Database]:
-    pool = Database(database, connections_max=4)
-    await pool.open()
-    yield pool
-    await pool.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
 
 
 def with_keys(pool: Database, database: str, *keys: str) -> Deployment:

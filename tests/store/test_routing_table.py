@@ -105,21 +105,6 @@ class Table:
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[Database]:
-    pool = Database(database, connections_max=4)
-    await pool.open()
-    yield pool
-    await pool.close()
-
-
-@pytest.fixture
-async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 def table(pool: Database) -> Table:
     return Table(WatchedRouting(pool))
 
