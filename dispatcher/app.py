@@ -225,7 +225,10 @@ class Daemon:
                 down_after_seconds=round(settings.health.down_after_minutes * 60),
             )
             notifications = NotificationLoop(
-                Notifications(database), mailer_of(settings), clock=self._clock
+                Notifications(database),
+                mailer_of(settings),
+                clock=self._clock,
+                public_url=settings.http.public_url,
             )
             jobs = JobRunner(
                 database, replica.incarnation, clock=self._clock, started=pipeline.job_started

@@ -91,6 +91,15 @@ OtlpUrl = Annotated[
         _text(r"|https?://[!-~]{1,2000}", 'a URL such as "http://127.0.0.1:4318/v1/traces"')
     ),
 ]
+PublicUrl = Annotated[
+    str,
+    PlainValidator(
+        _text(
+            r"|https?://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?",
+            'a URL without path and final slash, such as "https://webhooks.example.com"',
+        )
+    ),
+]
 FilePath = Annotated[str, PlainValidator(_text(r"[^\x00]*", "the path of a file"))]
 HostName = Annotated[
     str, PlainValidator(_text(r"[A-Za-z0-9._:%-]{1,255}", "an address or a host name"))
@@ -262,6 +271,7 @@ class HttpSettings(Section):
     probe_port: PortNumber = 0
     connections_max: int = Field(default=256, ge=16, le=100_000)
     trusted_proxies: Networks = ()
+    public_url: PublicUrl = ""
     requests_per_second: float = Field(default=100.0, ge=1, le=100_000, allow_inf_nan=False)
 
     @model_validator(mode="after")

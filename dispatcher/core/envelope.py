@@ -204,6 +204,8 @@ def _value(field: BodyField, source: FieldSource, profile: Profile, is_test: boo
             return lambda event: quote(compose(rules, event))
         case FieldSource.MEMBER:
             return partial(_member, field.member)
+        case FieldSource.CONSOLE_LINK:
+            raise AssertionError("the parser refuses it in a body")
         case _:
             assert_never(source)
 

@@ -5,12 +5,14 @@ channel nor become a link; control characters other than line breaks are removed
 longer than the service accepts, and is never cut within an escaped character.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
 from dispatcher.core.model import Event
+from dispatcher.core.notifying import NOTIFICATION
 from dispatcher.core.profile import FieldSource, TextEscape, TextPart, TextRules
 
 ELLIPSIS: Final = "…"
@@ -19,6 +21,7 @@ VALUE_CHARACTERS_MAX: Final = 2_000
 
 _MARKDOWN: Final = frozenset("\\*_~`|[]()<>#@")
 _SLACK: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_LINK: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,260}/[A-Za-z0-9/_?=.-]{0,500}")
 _LAST_OF_THE_BASIC_PLANE: Final = 0xFFFF
 
 
@@ -63,9 +66,24 @@ def _texts(part: TextPart, event: Event, data: Mapping[str, Any]) -> list[tuple[
     if part.text:
         return [(part.text, True)]
     value = value_text(data.get(part.member)) if part.member else ""
+    if not value and part.source is FieldSource.CONSOLE_LINK:
+        link = console_link(event, data)
+        return [(part.before + link + part.after, True)] if link else []
     if not value and part.source is not None:
         value = _source_text(part.source, event)
     return [(part.before, True), (value, False), (part.after, True)] if value else []
+
+
+def console_link(event: Event, data: Mapping[str, Any]) -> str:
+    """Return the link of a notification, which needs no escape; empty if the event has none of that form.
+
+    Only the dispatcher raises notifications, and no character of the form formats, mentions or ends a
+    link in a chat. Escaped, the underscore of an id would break the link.
+    """
+    link = data.get("link")
+    if event.type != NOTIFICATION or not isinstance(link, str):
+        return ""
+    return link if _LINK.fullmatch(link) else ""
 
 
 def _source_text(source: FieldSource, event: Event) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from dispatcher.core.printable import escape
 
@@ -121,6 +122,22 @@ class Message(NamedTuple):
     """`started`, `ended`, `digest` or `test`."""
     problems: Sequence[Problem]
     at: datetime
+    public_url: str = ""
+    """The URL under which people open the console; empty: the message has no link."""
+
+    @property
+    def link(self) -> str:
+        """The console's page about the problem, or about all of them; empty if its URL is unknown."""
+        if not self.public_url:
+            return ""
+        if self.kind == "test":
+            return f"{self.public_url}/notifications"
+        if len(self.problems) != 1:
+            return f"{self.public_url}/"
+        first = self.problems[0]
+        page = f"{self.public_url}/webhooks/{quote(first.endpoint_id, safe='')}"
+        is_about_deliveries = first.event_type == FAILED and self.kind != "ended"
+        return f"{page}/deliveries?state=failed" if is_about_deliveries else page
 
     @property
     def summary(self) -> str:
@@ -164,6 +181,8 @@ class Message(NamedTuple):
             "notification_name": self.rule.name,
             "at": self.at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         }
+        if self.link:
+            values["link"] = self.link
         if self.rule.recipient is not None:
             values["recipient"] = self.rule.recipient
         if one is not None:
@@ -189,7 +208,8 @@ class Message(NamedTuple):
             ]
         )
         footer = f"Notification: {escape(self.rule.name)} ({self.rule.id})"
-        return "\n".join([f"{self.summary}.", *facts, self.details, "", footer, ""])
+        links = [f"Console: {self.link}"] if self.link else []
+        return "\n".join([f"{self.summary}.", *facts, self.details, *links, "", footer, ""])
 
 
 class QueuedMail(NamedTuple):

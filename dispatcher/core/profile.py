@@ -65,6 +65,8 @@ class FieldSource(StrEnum):
     """The message that the profile composes; see `TextRules`."""
     MEMBER = "member"
     """A member of the event's data, which must have it."""
+    CONSOLE_LINK = "console_link"
+    """The console's page about the problem of a notification; only a part of a message."""
 
 
 class TimeFormat(StrEnum):
@@ -173,7 +175,7 @@ class TextPart:
     text: str = ""
     member: str = ""
     source: FieldSource | None = None
-    """The event's id, type or time; with a member, what is used if the data lack it."""
+    """The event's id, type or time, or the console's page; with a member, what is used if the data lack it."""
     before: str = ""
     after: str = ""
 

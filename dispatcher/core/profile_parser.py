@@ -50,6 +50,7 @@ _TEXT_PARTS_MAX = 50
 _TEXT_CHARACTERS_MAX = 40_000
 _ANY = re.compile(".*", re.DOTALL)
 _TEXT_SOURCES = (FieldSource.EVENT_ID, FieldSource.EVENT_TYPE, FieldSource.OCCURRED_AT)
+_OPTIONAL_SOURCES = (FieldSource.CONSOLE_LINK,)
 _GENERATED_SIZES = {KeyForm.TEXT: (20, 200), KeyForm.BASE64: (24, 64)}
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -282,6 +283,8 @@ def _member(table: _Table, json_mode: JsonMode, depth: int) -> BodyField:
         )
         return BodyField(name=name, source=None, items=entries)
     source = table.choice("source", FieldSource) if kinds == ["source"] else FieldSource.EVENT_ID
+    if source in _OPTIONAL_SOURCES:
+        table.fault("source", f"{source} is a part of a message only. Move it to [text].")
     is_request_id = source is FieldSource.REQUEST_ID
     if is_request_id and depth > 1:
         table.fault(
@@ -320,10 +323,9 @@ def _text(table: _Table) -> TextRules:
         source = None
         if key == "source" or part.has(key):
             source = part.choice(key, FieldSource)
-            if source not in _TEXT_SOURCES:
-                part.fault(
-                    key, f"{source} cannot be a part. Use one of {', '.join(_TEXT_SOURCES)}."
-                )
+            allowed = _TEXT_SOURCES + (_OPTIONAL_SOURCES if key == "source" else ())
+            if source not in allowed:
+                part.fault(key, f"{source} cannot be a part. Use one of {', '.join(allowed)}.")
         parts.append(
             TextPart(
                 member=part.text("member", _ANY) if key == "otherwise" else "",
@@ -334,7 +336,7 @@ def _text(table: _Table) -> TextRules:
         )
     if not 1 <= len(parts) <= _TEXT_PARTS_MAX:
         table.fault("parts", f"has {len(parts)} entries. Give 1 to {_TEXT_PARTS_MAX}.")
-    elif not any(part.text.strip() or part.source for part in parts):
+    elif not any(part.text.strip() or part.source in _TEXT_SOURCES for part in parts):
         table.fault("parts", "may compose an empty text. Add a part with `text` or `otherwise`.")
     return TextRules(
         parts=tuple(parts),

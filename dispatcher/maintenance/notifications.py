@@ -45,12 +45,14 @@ class NotificationLoop:
         mailer: Mailer | None,
         *,
         clock: Clock,
+        public_url: str = "",
         seconds_between: float = SECONDS_BETWEEN,
     ) -> None:
-        """Without a mailer e-mail waits in the queue."""
+        """Without a mailer e-mail waits in the queue; without a public URL messages have no link."""
         self._store = store
         self._mailer = mailer
         self._clock = clock
+        self._public_url = public_url
         self._seconds_between = seconds_between
         self._stop = asyncio.Event()
 
@@ -99,7 +101,7 @@ class NotificationLoop:
                 for rule in outcome.digested:
                     await turn.digested(rule, now)
                 for message in outcome.messages:
-                    await turn.send(message)
+                    await turn.send(message._replace(public_url=self._public_url))
                 messages = outcome.messages
         for message in messages:
             _log.info(

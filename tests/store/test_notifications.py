@@ -152,8 +152,11 @@ async def messages(sql: asyncpg.Connection) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in rows]
 
 
+PUBLIC_URL = "https://hooks.example.com"
+
+
 def loop_of(pool: Database, mail: Mailer | None = None) -> NotificationLoop:
-    return NotificationLoop(Notifications(pool), mail, clock=SystemClock())
+    return NotificationLoop(Notifications(pool), mail, clock=SystemClock(), public_url=PUBLIC_URL)
 
 
 EP = "ep_" + "0" * 25 + "1"
@@ -174,6 +177,10 @@ async def test_problem_gives_its_target_two_messages_across_replicas(pool, sql, 
             group.create_task(first.turn())
             group.create_task(second.turn())
     assert await messages(sql) == [("started", CHAT)]
+    link = await sql.fetchval(
+        "SELECT data->>'link' FROM dispatcher.outbox WHERE type = 'dispatcher.notification'"
+    )
+    assert link == f"{PUBLIC_URL}/webhooks/{EP}"
     assert (await operations.show(ALL, made.id)).open_count == 1
     await happens(sql, "endpoint.recovered", EP)
     await second.turn()
@@ -244,6 +251,7 @@ async def test_mail_arrives_encrypted_once_and_again_after_a_refusal(
     assert subjects == [f"Webhook {name} is failing", f"Webhook {name} has recovered"]
     assert inbox.mails[0]["To"] == "ops@example.com"
     assert f"Webhook: {name} ({EP})" in inbox.mails[0].get_payload()
+    assert f"Console: {PUBLIC_URL}/webhooks/{EP}" in inbox.mails[0].get_payload()
     assert inbox.encrypted == [True, True]
     assert set(inbox.logins) == {(b"dispatcher", PASSWORD.encode())}
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.notification_mail") == 0

@@ -94,6 +94,29 @@ def test_message_of_an_event_without_a_summary_names_its_type() -> None:
     assert encode(SHIPPED["slack"], event('{"n": 1e400}', "a.b")).body == b'{"text":"a.b"}'
 
 
+LINK = "https://hooks.example.com:8443/webhooks/ep_01h4_5/deliveries?state=failed"
+
+
+@pytest.mark.parametrize("profile", PEOPLE)
+def test_message_ends_with_the_link_of_a_notification(profile: str) -> None:
+    assert text_of(profile, {**DATA, "link": LINK}).endswith(f"\n{LINK}"), "as it is"
+
+
+@pytest.mark.parametrize(
+    ("link", "event_type"),
+    [
+        (LINK, "order.created"),
+        ("https://evil.test/<@U1>", "dispatcher.notification"),
+        ("https://x.test/) [y](https://evil.test/", "dispatcher.notification"),
+        ("javascript:alert(1)", "dispatcher.notification"),
+        ({"a": 1}, "dispatcher.notification"),
+    ],
+)
+def test_message_has_no_link_of_a_producer_or_of_another_form(link: Any, event_type: str) -> None:
+    body = encode(SHIPPED["slack"], event({"summary": "s", "link": link}, event_type)).body
+    assert body == b'{"text":"s"}'
+
+
 def test_member_that_the_data_lack_is_an_encoding_error() -> None:
     with pytest.raises(EncodingError, match="no 'recipient'"):
         encode(SHIPPED["line"], event({"summary": "x"}))

@@ -141,3 +141,24 @@ def test_message_escapes_a_hostile_name():
     assert "\n" not in message.summary
     assert "\r" not in message.text()
     assert "\u202e" not in message.text()
+
+
+def test_message_links_to_the_page_of_its_problem():
+    people = People(digest_seconds=300)
+    (failing,) = people.turn(0, FAILING)
+    assert failing.link == ""
+    assert "link" not in failing.data()
+
+    def link(message: Message) -> str:
+        return message._replace(public_url="https://h.test").link
+
+    assert link(failing) == "https://h.test/webhooks/ep_erp"
+    (failed,) = people.turn(10, FAILED)
+    assert link(failed) == "https://h.test/webhooks/ep_erp/deliveries?state=failed"
+    (digest,) = people.turn(400)
+    assert (digest.kind, link(digest)) == ("digest", "https://h.test/")
+    ended = [one for one in people.turn(2000, RECOVERED) if one.kind == "ended"]
+    assert {link(one) for one in ended} == {"https://h.test/webhooks/ep_erp"}
+    sent = failed._replace(public_url="https://h.test")
+    assert sent.data()["link"] == link(failed)
+    assert f"\nConsole: {link(failed)}\n" in sent.text()

@@ -277,6 +277,21 @@ def test_malformed_secret_keys_are_refused_without_being_shown(text: str):
     assert KEY not in problem
 
 
+@pytest.mark.parametrize("url", ["https://hooks.example.com", "http://[fd00::2]:8080"])
+def test_public_url_of_scheme_and_host_is_accepted(url: str):
+    assert load({"DISPATCHER_HTTP__PUBLIC_URL": url}).http.public_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hooks.example.com", "https://h/", "https://h/x", "https://u:p@h", "ftp://h", "https://h?q", "https://h h"],
+)  # fmt: skip
+def test_public_url_with_more_is_refused_with_an_example(url: str):
+    [problem] = problems({"DISPATCHER_HTTP__PUBLIC_URL": url})
+    assert problem.startswith("http.public_url: ")
+    assert "https://webhooks.example.com" in problem
+
+
 @pytest.mark.parametrize("variable", SPECIALS)
 def test_variable_and_file_exclude_each_other(variable: str):
     [problem] = problems({variable: "x", f"{variable}_FILE": "/x"})
