@@ -72,7 +72,7 @@ async def test_schedule_page_gives_a_viewer_no_buttons(
     viewer = await served.as_role("viewer")
     page = await viewer.get(f"/schedule?endpoint_id={endpoint_id}")
     assert made[0] in page.text
-    assert "checkbox" not in page.text
+    assert 'name="ids"' not in page.text
     assert f"/schedule/cancel?endpoint_id={endpoint_id}" not in page.text
     assert (await viewer.get(f"/schedule/cancel?endpoint_id={endpoint_id}")).status == 403
     assert "Retry now" not in (await viewer.get(f"/webhooks/{endpoint_id}")).text

@@ -106,6 +106,7 @@ def test_the_whole_story(
     # Mend it, send it now, see it succeed without a reload.
     living.receiver.behave(**{path: {"statuses": [200]}})
     page.get_by_role("button", name=said["resend"]).click()
+    page.locator("#ask-yes").click()
     expect(page.locator("#delivery h1")).to_contain_text(said["succeeded"], timeout=15_000)
     assert page.locator(".timeline > li").count() == 2
     assert tab.complaints == []
@@ -165,7 +166,7 @@ def test_live_page_stays_in_an_outage_and_leaves_with_the_session(
     page.evaluate("htmx.trigger('#overview > span', 'every')")
     with page.expect_response("**/"):
         page.evaluate("htmx.trigger('#overview > span', 'every')")
-    expect(page.locator("#overview h1")).to_have_text("Overview")
+    expect(page.locator("#overview h1")).to_have_text("Home")
     page.unroute("**/")
     living.sql("DELETE FROM dispatcher.session")
     page.evaluate("htmx.trigger('#overview > span', 'every')")
@@ -236,6 +237,8 @@ def test_the_story_with_the_keyboard_alone(
     page.wait_for_url("**/deliveries/wh_*")
     living.receiver.behave(keyboard={"statuses": [200]})
     keys.press("r")
+    keys.press("Tab")
+    keys.press("Enter")
     expect(page.locator("#delivery h1")).to_contain_text("Succeeded")
     assert tab.complaints == []
 

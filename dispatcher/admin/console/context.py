@@ -17,6 +17,7 @@ from dispatcher.admin.console import assets, times
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.labels import ICONS, TONES, advice, retry_count
 from dispatcher.admin.console.languages import Language
+from dispatcher.admin.console.navigation import GROUPS, Group, is_current
 from dispatcher.admin.console.times import Zone
 from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.facade import Operations
@@ -147,6 +148,23 @@ class Context:
         """Return whether the viewer has a role or a higher one."""
         return self.actor is not None and self.actor.may(Role(role))
 
+    def _navigation(self) -> list[Group]:
+        """Return the groups with the entries that the viewer may open."""
+        allowed = [
+            Group(group.key, tuple(entry for entry in group.entries if self.may(entry.role)))
+            for group in GROUPS
+        ]
+        return [group for group in allowed if group.entries]
+
+    def _ago(self, seconds: float | None, units: Mapping[str, str]) -> str:
+        """Return an instant relative to now, as in `3 min ago`; `seconds` is positive in the future."""
+        if seconds is None:
+            return times.NOTHING
+        if abs(seconds) < 1:
+            return self.text("time.now")
+        key = "time.ago" if seconds < 0 else "time.in"
+        return self.text(key, span=times.rough_span(abs(seconds), units))
+
     def _options(self, group: str, values: Iterable[object]) -> list[tuple[str, str]]:
         """Return the values of a choice with their labels."""
         return [(str(value), self.language.word(group, value)) for value in values]
@@ -180,6 +198,7 @@ class Context:
             "moment": lambda text: times.moment(text, self.zone),
             "span": span,
             "until": until,
+            "ago_text": lambda text: self._ago(until(text), units),
             "size": times.size,
             "share": times.share,
             "count": times.count,
@@ -190,6 +209,8 @@ class Context:
             "here": self.request.path_qs,
             "query": self.request.query,
             "actor": self.actor,
+            "navigation": self._navigation(),
+            "is_current": is_current,
             "may": self.may,
             "csrf": self.csrf,
             "form_id": self.app.forms.new_id(),

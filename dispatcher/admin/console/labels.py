@@ -25,6 +25,7 @@ TONES: Final[Mapping[str, str]] = {
     HealthState.DEGRADED: "warn",
     HealthState.DOWN: "bad",
     HealthState.RECOVERING: "plain",
+    **{outcome: "good" if outcome is Outcome.OK else "bad" for outcome in Outcome},
 }
 ICONS: Final = {
     "good": "✓", "bad": "✕", "muted": "\N{EN DASH}", "plain": "…", "warn": "↻", "on": "●",

@@ -96,6 +96,15 @@ def span(seconds: float | None, units: Mapping[str, str]) -> str:
     return f"{whole} {units['s']}"
 
 
+def rough_span(seconds: float, units: Mapping[str, str]) -> str:
+    """Return a duration of at least a second with its largest unit alone, as in `5 min`."""
+    whole = int(seconds)
+    for unit_seconds, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+        if whole >= unit_seconds:
+            return f"{whole // unit_seconds} {units[name]}"
+    return f"{whole} {units['s']}"
+
+
 def size(count: float | None) -> str:
     """Return a number of bytes with a binary unit."""
     if count is None:

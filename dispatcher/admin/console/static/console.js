@@ -1,4 +1,4 @@
-// The console's own script: keys, copying, the live tail, and the browser's time zone.
+// The console's own script: keys, copying, the pane, JSON, the live tail, and the browser's time zone.
 // Every page works without it. It evaluates nothing, and writes what comes from outside as text alone.
 "use strict";
 
@@ -21,28 +21,208 @@
     document.cookie = `${wanted}; path=/; max-age=31536000; SameSite=Lax${secure}`;
   };
 
+  const copy = (field) => {
+    const done = () => say(document.getElementById("said").dataset.copied);
+    const text = field.value ?? field.textContent;
+    const select = () => {
+      if (field.select) field.select();
+      else getSelection().selectAllChildren(field);
+      if (document.execCommand("copy")) done();
+    };
+    if (field.select) field.select();
+    if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, select);
+    else select();
+  };
+
+  // One behaviour for each data attribute; the pages name them, and no page has a script of its own.
+  const clicks = {
+    copy: (button) => copy(document.getElementById(button.dataset.copy)),
+    raw: (button) => showRaw(button),
+    open: (button) => document.getElementById(button.dataset.open).showModal(),
+    tail: (button) => toggleTail(button),
+    paneClose: () => closePane(),
+  };
   document.addEventListener("click", (event) => {
-    const copies = event.target.closest("[data-copy]");
-    if (copies) {
-      const field = document.getElementById(copies.dataset.copy);
-      field.select();
-      const done = () => say(document.getElementById("said").dataset.copied);
-      if (navigator.clipboard) navigator.clipboard.writeText(field.value).then(done, () => document.execCommand("copy") && done());
-      else if (document.execCommand("copy")) done();
-    }
-    const opens = event.target.closest("[data-open]");
-    if (opens) document.getElementById(opens.dataset.open).showModal();
-    const tail = event.target.closest("[data-tail]");
-    if (tail) toggleTail(tail);
+    const pane = event.target.closest("a[data-pane]");
+    if (pane && !event.ctrlKey && !event.metaKey && !event.shiftKey && openPane(pane.getAttribute("href"))) event.preventDefault();
+    const button = event.target.closest("[data-copy], [data-raw], [data-open], [data-tail], [data-pane-close]");
+    if (button) for (const name of Object.keys(clicks)) if (name in button.dataset) clicks[name](button);
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   });
   document.addEventListener("change", (event) => {
     if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
+    if (event.target.id === "drawer" && event.target.checked) document.querySelector("#side a").focus();
   });
 
+  // The question before an action, in the page's own dialog.
+  const ask = (form, submitter) => {
+    const dialog = document.getElementById("ask");
+    document.getElementById("ask-text").textContent = form.dataset.asks;
+    document.getElementById("ask-yes").textContent = (submitter ?? form.querySelector("button")).textContent.trim();
+    dialog.returnValue = "no";
+    dialog.addEventListener("close", () => {
+      if (dialog.returnValue !== "yes") return;
+      form.dataset.sure = "yes";
+      form.requestSubmit(submitter);
+    }, { once: true });
+    dialog.showModal();
+  };
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.dataset.asks) return;
+    if (form.dataset.sure === "yes") delete form.dataset.sure;
+    else {
+      event.preventDefault();
+      event.stopPropagation();
+      ask(form, event.submitter);
+    }
+  }, true);
+
+  // The pane: on a wide screen a link with `data-pane` opens its page next to the list. The fragment of the
+  // address names the page (`#/deliveries/wh_...`), so that the address can be shared.
+  const wide = matchMedia("(min-width: 1100px)");
+  const PLACE = /^\/[a-z-]+\/[A-Za-z0-9_.~%-]{1,128}(?:\?[A-Za-z0-9_=&.%+-]{0,256})?$/;
+  const pane = () => document.getElementById("pane");
+  const closePane = () => {
+    const place = pane();
+    if (!place?.classList.contains("shown")) return false;
+    place.classList.remove("shown");
+    place.replaceChildren();
+    history.replaceState(history.state, "", location.pathname + location.search);
+    const row = document.querySelector("tr.open");
+    row?.classList.remove("open");
+    row?.querySelector("a[data-pane]")?.focus();
+    return true;
+  };
+  const openPane = (href) => {
+    const place = pane();
+    if (!place || !wide.matches || !PLACE.test(href)) return false;
+    fetch(href, { credentials: "same-origin", headers: { "HX-Request": "true" } }).then(async (answer) => {
+      if (answer.status !== 200 || answer.redirected) return location.assign(href);
+      const content = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("content");
+      const tools = document.createElement("p");
+      tools.className = "pane-tools";
+      const page = document.createElement("a");
+      page.className = "button quiet";
+      page.href = href;
+      const words = document.getElementById("said").dataset;
+      page.textContent = words.page;
+      const close = document.createElement("button");
+      close.type = "button";
+      close.className = "quiet";
+      close.dataset.paneClose = "";
+      close.textContent = words.close;
+      tools.append(page, close);
+      place.replaceChildren(tools, ...content.childNodes);
+      place.classList.add("shown");
+      place.scrollTop = 0;
+      document.querySelector("tr.open")?.classList.remove("open");
+      document.querySelector(`a[data-pane][href="${CSS.escape(href)}"]`)?.closest("tr")?.classList.add("open");
+      history.replaceState(history.state, "", `${location.pathname}${location.search}#${href}`);
+      htmx.process(place);
+      fold(place);
+      place.focus({ preventScroll: true });
+    }).catch(() => say(document.getElementById("said").dataset.failed));
+    return true;
+  };
+  const openNamed = () => {
+    const href = location.hash.slice(1);
+    if (pane() && PLACE.test(href) && !openPane(href)) location.replace(href);
+  };
+
+  // JSON: folded and coloured. The text is cut into tokens and never evaluated, so that numbers keep
+  // their digits and members their order.
+  const FOLDED_CHARACTERS_MAX = 262144;
+  const FOLDED_DEPTH_MAX = 64;
+  const TOKEN = /\s*(?:([{}[\],:])|("(?:[^"\\]|\\.)*")|([-+0-9.eE]+)|(true|false|null))/y;
+  const span = (kind, text) => {
+    const made = document.createElement("span");
+    made.className = `json-${kind}`;
+    made.textContent = text;
+    return made;
+  };
+  const jsonTree = (text) => {
+    TOKEN.lastIndex = 0;
+    let token;
+    const next = () => {
+      const found = TOKEN.exec(text);
+      if (!found) throw new SyntaxError("not JSON");
+      token = found;
+    };
+    const line = (before, node, after) => {
+      const made = document.createElement("div");
+      made.className = "line-of";
+      made.append(...before, node, after);
+      return made;
+    };
+    const value = (before, depth) => {
+      if (depth > FOLDED_DEPTH_MAX) throw new RangeError("too deep");
+      const [, mark, string, number, word] = token;
+      if (string !== undefined) return line(before, span("string", string), "");
+      if (number !== undefined) return line(before, span("number", number), "");
+      if (word !== undefined) return line(before, span("word", word), "");
+      if (mark !== "{" && mark !== "[") throw new SyntaxError("not JSON");
+      const end = mark === "{" ? "}" : "]";
+      const details = document.createElement("details");
+      details.open = depth < 3;
+      const summary = document.createElement("summary");
+      let count = 0;
+      next();
+      while (token[1] !== end) {
+        let name = [];
+        if (mark === "{") {
+          if (token[2] === undefined) throw new SyntaxError("not JSON");
+          name = [span("key", token[2]), ": "];
+          next();
+          if (token[1] !== ":") throw new SyntaxError("not JSON");
+          next();
+        }
+        details.append(value(name, depth + 1));
+        count += 1;
+        next();
+        if (token[1] === ",") next();
+        else if (token[1] !== end) throw new SyntaxError("not JSON");
+      }
+      if (!count) return line(before, document.createTextNode(mark + end), "");
+      summary.append(...before, `${mark} ${count} ${end}`);
+      details.prepend(summary);
+      return details;
+    };
+    next();
+    const tree = value([], 0);
+    if (text.slice(TOKEN.lastIndex).trim()) throw new SyntaxError("not JSON");
+    return tree;
+  };
+  const fold = (within) => {
+    for (const place of within.querySelectorAll("[data-json]:not(.folded)")) {
+      place.classList.add("folded");
+      const raw = document.getElementById(place.dataset.json);
+      if (!raw || raw.textContent.length > FOLDED_CHARACTERS_MAX) continue;
+      try {
+        const tree = document.createElement("div");
+        tree.className = "json-tree";
+        tree.tabIndex = 0;
+        tree.append(jsonTree(raw.textContent));
+        raw.before(tree);
+        raw.hidden = true;
+        place.querySelector("[data-raw]").hidden = false;
+      } catch {
+        // The text is no JSON, or deeper than this view shows: it stays as it is.
+      }
+    }
+  };
+  const showRaw = (button) => {
+    const raw = document.getElementById(button.dataset.raw);
+    raw.hidden = !raw.hidden;
+    raw.previousElementSibling.hidden = !raw.hidden;
+    button.setAttribute("aria-pressed", String(!raw.hidden));
+  };
+  document.addEventListener("htmx:after:swap", () => fold(document));
+
   // Keys. `g` waits a second for the letter after it; in a field only Escape means something.
-  const places = { o: "/", w: "/webhooks", d: "/deliveries", e: "/events" };
+  const places = { h: "/", w: "/webhooks", d: "/deliveries", e: "/events" };
   let goes = 0;
-  const rows = () => [...document.querySelectorAll("table.rows tbody tr")];
+  const rows = () => [...document.querySelectorAll("table.rows tbody tr")].filter((row) => !row.closest("#pane"));
   const step = (by) => {
     const all = rows();
     if (!all.length) return;
@@ -50,44 +230,58 @@
     const next = all[Math.max(0, Math.min(all.length - 1, now + by))];
     all[now]?.classList.remove("at");
     next.classList.add("at");
-    const link = next.querySelector("a");
+    const link = next.querySelector("th a") ?? next.querySelector("a");
     (link ?? next).focus();
     next.scrollIntoView({ block: "nearest" });
+    if (pane()?.classList.contains("shown") && link?.matches("[data-pane]")) {
+      openPane(link.getAttribute("href"));
+    }
+  };
+  const toggleRow = () => {
+    const box = document.querySelector("tr.at input[type=checkbox]");
+    box?.click();
+    return Boolean(box);
   };
   const act = (key) => {
     const found = [...document.querySelectorAll(`[data-key="${key}"]`)].at(-1);
     if (!found) return false;
-    if (found.matches("form")) {
-      if (!found.dataset.asks || confirm(found.dataset.asks)) {
-        found.dataset.sure = "yes";
-        found.requestSubmit();
-      }
-    } else found.click();
+    if (found.matches("form")) found.requestSubmit();
+    else found.click();
     return true;
   };
-  document.addEventListener("submit", (event) => {
-    const form = event.target;
-    if (form.dataset.asks && form.dataset.sure !== "yes" && !confirm(form.dataset.asks)) event.preventDefault();
-  });
+  const leave = (typing) => {
+    const menu = document.querySelector("details.menu[open]");
+    const drawer = document.getElementById("drawer");
+    if (menu) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    } else if (typing) typing.blur();
+    else if (drawer?.checked) drawer.click();
+    else closePane();
+  };
+  const focusSearch = () => {
+    const field = document.querySelector("[data-search]");
+    field?.focus();
+    field?.select();
+    return Boolean(field);
+  };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]");
-    if (event.key === "Escape") {
-      if (typing) event.target.blur();
+    if (event.isComposing || document.querySelector("dialog[open]")) return;
+    if ((event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key === "k") {
+      if (focusSearch()) event.preventDefault();
       return;
     }
-    if (typing || document.querySelector("dialog[open]")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]");
+    if (event.key === "Escape") return leave(typing && event.target);
+    if (typing) return;
     let used = true;
     if (goes > Date.now() && places[event.key]) location.href = places[event.key];
     else if (event.key === "g") goes = Date.now() + 1000;
-    else if (event.key === "/") {
-      const field = document.querySelector("[data-search]");
-      if (field) {
-        field.focus();
-        field.select();
-      } else used = false;
-    } else if (event.key === "j") step(1);
+    else if (event.key === "/") used = focusSearch();
+    else if (event.key === "j") step(1);
     else if (event.key === "k") step(-1);
+    else if (event.key === "x") used = toggleRow();
     else if (event.key === "?") document.getElementById("keys")?.showModal();
     else if (event.key === "r" || event.key === "t") used = act(event.key);
     else used = false;
@@ -159,5 +353,8 @@
   addEventListener("pagehide", () => source?.close());
 
   rememberZone();
+  fold(document);
+  addEventListener("hashchange", openNamed);
+  openNamed();
   (document.getElementById("faults") ?? document.getElementById("result"))?.focus();
 })();
