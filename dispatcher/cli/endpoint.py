@@ -10,7 +10,16 @@ from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, 
 from dispatcher.admin.resources.job import RATE_DEFAULT
 from dispatcher.cli.common import Json, Yes, run_step
 from dispatcher.cli.job import DryRun, Rate, create_job
-from dispatcher.cli.output import fail, say, say_fields, say_json, say_object, say_page, tell
+from dispatcher.cli.output import (
+    fail,
+    say,
+    say_fields,
+    say_json,
+    say_object,
+    say_page,
+    say_table,
+    tell,
+)
 from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import moment, secret_text, text_or_file
 
@@ -27,6 +36,9 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…
 _COLUMNS = (
     "id", "name", "state", "health", "waiting_count", "profile", "url", "event_types", "tenant",
 )  # fmt: skip
+
+
+_FAILURE_COLUMNS = ("outcome", "response_code", "failed_count", "retrying_count")
 
 
 def _warn(endpoint: "ChangedEndpoint") -> None:
@@ -176,6 +188,38 @@ def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
         say_object(
             await Endpoints(session.deployment).resume(session.actor, endpoint_id), as_json=as_json
         )
+
+    run_step(context, step)
+
+
+@group.command()
+def failures(
+    context: typer.Context,
+    endpoint: Annotated[
+        str, typer.Argument(metavar="ID|NAME", help="The endpoint's id, ep_…, or its name.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Count the failed and the retrying deliveries of an endpoint by their last response.
+
+    Examples:
+      dispatcher endpoint failures ep_01kat9zma1e4gbryhh3m9dq2yw
+
+      dispatcher endpoint failures erp
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.endpoints import Endpoints
+
+        endpoints = Endpoints(session.deployment)
+        endpoint_id = await endpoints.id_of(session.actor, endpoint)
+        answer = await endpoints.failures(session.actor, endpoint_id)
+        if as_json:
+            say_json(answer)
+            return
+        say_table(answer.responses, _FAILURE_COLUMNS, "no failures")
+        if answer.capped:
+            tell("there are more; at most 1,000 failed and 1,000 waiting deliveries are counted")
 
     run_step(context, step)
 

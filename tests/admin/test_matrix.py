@@ -26,6 +26,7 @@ NEEDS = {
     "PATCH /endpoints/{id}": Role.ADMIN,
     "DELETE /endpoints/{id}": Role.ADMIN,
     "POST /endpoints/{id}/test": Role.OPERATOR,
+    "GET /endpoints/{id}/failures": Role.VIEWER,
     "POST /endpoints/{id}/retry": Role.OPERATOR,
     "POST /endpoints/{id}/pause": Role.OPERATOR,
     "POST /endpoints/{id}/resume": Role.OPERATOR,
@@ -229,7 +230,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 25
+    assert len(named) == 26
     unlike = {}
     for route in named:
         real = other.id_for(route)

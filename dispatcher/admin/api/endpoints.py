@@ -93,6 +93,15 @@ async def resume_endpoint(call: Call) -> ApiResponse:
     return _versioned(await call.operations.endpoints.resume(call.actor, call.id))
 
 
+async def list_failures(call: Call) -> ApiResponse:
+    """List an endpoint's failures by response.
+
+    Failed deliveries and deliveries that wait for a retry are counted by the outcome and the response code of their
+    last attempt.
+    """
+    return ApiResponse(await call.operations.endpoints.failures(call.actor, call.id))
+
+
 async def retry_endpoint(call: Call) -> ApiResponse:
     """Retry an endpoint now.
 

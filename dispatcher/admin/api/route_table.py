@@ -50,6 +50,10 @@ ROUTES: Final = (
         bytes_max=EVENT_BODY_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,
     ),
     Route(
+        method="GET", path="/endpoints/{id}/failures", handler=endpoints.list_failures,
+        role=Role.VIEWER, response=endpoint.EndpointFailures, problems=(404,),
+    ),
+    Route(
         method="POST", path="/endpoints/{id}/retry", handler=endpoints.retry_endpoint,
         role=Role.OPERATOR, response=endpoint.EndpointRetry, problems=(404, 409),
         seconds_max=TEST_SECONDS_MAX,

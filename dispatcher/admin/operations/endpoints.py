@@ -7,9 +7,10 @@ trigger does), by which every dispatcher learns of it before its next fan-out.
 import contextlib
 import dataclasses
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
@@ -27,9 +28,11 @@ from dispatcher.admin.resources.endpoint import (
     ChangedEndpoint,
     Endpoint,
     EndpointChange,
+    EndpointFailures,
     EndpointPage,
     EndpointProblem,
     EndpointsQuery,
+    FailedResponse,
     NewEndpoint,
     WaitingDeliveries,
     etag_of,
@@ -41,6 +44,7 @@ from dispatcher.admin.resources.serialization import (
     page_of,
     read_cursor,
     time_text,
+    write_cursor,
 )
 from dispatcher.core import ids, secret
 from dispatcher.core.errors import (
@@ -64,6 +68,7 @@ from dispatcher.store.endpoints import EndpointDetail, EndpointName, read_waitin
 from dispatcher.store.secrets import SealedSecret, insert_secret, load_secrets
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.delivery import AttemptOutcomeName
     from dispatcher.store.pool import Reach
 
 CANCELLED_AT_ONCE_MAX: Final = 1000
@@ -157,16 +162,22 @@ class Endpoints:
         actor: Actor,
         query: EndpointsQuery = EndpointsQuery(),  # noqa: B008 -- frozen
     ) -> EndpointPage:
-        """Return a page of endpoints, newest first.
+        """Return a page of endpoints, newest first or by trouble.
+
+        By trouble, a cursor is a number of rows: a page after it may repeat or miss an endpoint whose trouble has
+        changed in between.
 
         Raises:
             InvalidRequestError: the cursor is another filter's.
         """
         tenant = allowed_tenant(actor, query.tenant)
         scope = cursor_scope("endpoints", actor.tenant, query.given())
-        place = read_cursor(query.cursor, scope) or (None, None)
+        place = read_cursor(query.cursor, scope)
+        if query.sort == "trouble":
+            return await self._page_by_trouble(actor, tenant, query, place, scope)
         filters = [
-            tenant, query.name, query.profile, query.state, *place, query.limit + 1, None, query.health,
+            tenant, query.name, query.profile, query.state, *(place or (None, None)), query.limit + 1, None,
+            query.health, query.q,
         ]  # fmt: skip
         async with self._database.reading() as connection:
             rows = await store.page_of_endpoints(connection, filters)
@@ -179,6 +190,55 @@ class Endpoints:
             scope=scope,
         )
         return EndpointPage(items=items, next_cursor=next_cursor)
+
+    async def _page_by_trouble(
+        self,
+        actor: Actor,
+        tenant: str | None,
+        query: EndpointsQuery,
+        place: Place | None,
+        scope: str,
+    ) -> EndpointPage:
+        offset = 0 if place is None else _offset(place)
+        filters = [tenant, query.name, query.q, query.profile, query.state, query.health]
+        async with self._database.reading() as connection:
+            ids_found = await store.endpoints_by_trouble(
+                connection, filters, rows_max=query.limit + 1, offset=offset
+            )
+            shown = ids_found[: query.limit]
+            any_filter = [tenant, *(None,) * 5, len(shown), shown, None, None]
+            rows = {row.id: row for row in await store.page_of_endpoints(connection, any_filter)}
+            sealed = await load_secrets(connection, list(rows))
+        end = Place(self._deployment.clock.now(), str(offset + query.limit))
+        return EndpointPage(
+            items=[self._shown(rows[one], sealed[one], actor) for one in shown if one in rows],
+            next_cursor=write_cursor(end, scope) if len(ids_found) > query.limit else None,
+        )
+
+    async def failures(self, actor: Actor, endpoint_id: str) -> EndpointFailures:
+        """Return the failed and the retrying deliveries of an endpoint by their last response.
+
+        Raises:
+            NotFoundError: there is none of that id, or it is deleted.
+        """
+        async with self._database.reading() as connection:
+            row = found(
+                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
+            )
+            counts = await store.count_failures(connection, endpoint_id, actor.tenant)
+        return EndpointFailures(
+            endpoint_id=EndpointId(endpoint_id),
+            responses=[
+                FailedResponse(
+                    outcome=cast("AttemptOutcomeName | None", one.outcome),
+                    response_code=one.response_code,
+                    failed_count=one.failed_count,
+                    retrying_count=one.retrying_count,
+                )
+                for one in counts
+            ],
+            capped=max(row.failed_count, row.waiting_count) > store.COUNTED_MAX,
+        )
 
     async def show(self, actor: Actor, endpoint_id: str) -> Endpoint:
         """Return an endpoint; its secret is masked.
@@ -479,6 +539,17 @@ def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
     if row is None:
         raise NotFoundError(problem("id", "endpoint_not_found", value=endpoint_id))
     return row
+
+
+def _offset(place: Place) -> int:
+    """Return the rows before a page by trouble.
+
+    Raises:
+        InvalidRequestError: the cursor is none of ours.
+    """
+    if not re.fullmatch(r"[0-9]{1,7}", place.id):
+        raise InvalidRequestError([problem("cursor", "invalid_cursor")])
+    return int(place.id)
 
 
 def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:

@@ -100,6 +100,20 @@ class ResponseHeader(Response):
     value: str
 
 
+AttemptOutcomeName = Literal[
+    "ok",
+    "http_error",
+    "gone",
+    "throttled",
+    "timeout",
+    "connect_error",
+    "dns_error",
+    "tls_error",
+    "protocol_error",
+    "blocked_address",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt(Response):
     """One HTTP request.
@@ -110,18 +124,7 @@ class Attempt(Response):
 
     attempt_number: int
     trigger: Literal["scheduled", "manual", "replay", "test"]
-    outcome: Literal[
-        "ok",
-        "http_error",
-        "gone",
-        "throttled",
-        "timeout",
-        "connect_error",
-        "dns_error",
-        "tls_error",
-        "protocol_error",
-        "blocked_address",
-    ]
+    outcome: AttemptOutcomeName
     flags: list[Literal["sloppy", "body_truncated", "body_incomplete"]]
     attempted_at: TimeText
     latency_seconds: float

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Protocol, TypedDict
 
 from pydantic import ConfigDict, Field, PlainValidator, RootModel, ValidationInfo, WithJsonSchema
 
-from dispatcher.admin.resources.delivery import Attempt
+from dispatcher.admin.resources.delivery import Attempt, AttemptOutcomeName
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
     TENANT_DEFAULT,
@@ -20,6 +20,7 @@ from dispatcher.admin.resources.fields import (
     ControlKind,
     DeliveryId,
     EndpointId,
+    EndpointSortName,
     EndpointStateName,
     HealthName,
     LabelFilter,
@@ -450,6 +451,18 @@ class EndpointsQuery(PageQuery):
         HealthName | None,
         Option(metavar="healthy|degraded|down|recovering", help="Only endpoints of this health."),
     ] = None
+    q: Annotated[
+        Text | None,
+        Option(name="search", metavar="TEXT", help="Only endpoints with this text in their name."),
+    ] = Field(default=None, description="A part of the name, in upper or lower case.")
+    sort: Annotated[
+        EndpointSortName | None,
+        Option(metavar="created|trouble", help="Order. Default: created, the newest first."),
+    ] = Field(
+        default=None,
+        description="`created` (default): newest first. `trouble`: disabled and down endpoints first, then"
+        " degraded and recovering ones, then by failed deliveries and by name.",
+    )
 
 
 class NewSecret(Request):
@@ -578,6 +591,32 @@ class EndpointRetry(Response):
     capped: bool
     delivery_id: DeliveryId | None
     attempt: Attempt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedResponse(Response):
+    """The failed and the retrying deliveries whose last attempt had this outcome and response code.
+
+    `outcome` is null where no attempt was made.
+    """
+
+    outcome: AttemptOutcomeName | None
+    response_code: int | None
+    failed_count: int
+    retrying_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFailures(Response):
+    """The failures of an endpoint by response, the most frequent first.
+
+    At most 1,000 failed deliveries, of the last 31 days, and the 1,000 waiting deliveries that are due first are
+    read; `capped`: there are more.
+    """
+
+    endpoint_id: EndpointId
+    responses: list[FailedResponse]
+    capped: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

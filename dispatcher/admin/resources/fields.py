@@ -439,6 +439,7 @@ JsonObject = Annotated[
 ]
 """The same in a response."""
 DeliveryStateName = Literal["pending", "retrying", "succeeded", "failed", "cancelled"]
+EndpointSortName = Literal["created", "trouble"]
 EndpointStateName = Literal["active", "paused", "disabled"]
 HealthName = Literal["healthy", "degraded", "down", "recovering"]
 RoleName = Literal["viewer", "operator", "admin"]

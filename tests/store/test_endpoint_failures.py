@@ -1,0 +1,157 @@
+"""Failures of an endpoint by response, and endpoints by trouble: what they count, and how few rows they read."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from dispatcher.admin.operations.context import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.core.errors import InvalidRequestError, NotFoundError
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.day_walk import failed_since
+from dispatcher.store.endpoints import _BOUNDED_PLAN
+from dispatcher.store.statements import statement
+from tests.support.story import ALL, Story
+
+pytestmark = pytest.mark.postgres
+
+FAILED = 3_000
+"""Of each failing endpoint."""
+FILL = """
+INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_no, event_type_code, state, reason, attempt_count,
+                                      schedule_position)
+SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date, 'e' || g, p.number, 0, 4, 1, 2, 2
+FROM generate_series(1, $1) AS g, dispatcher.endpoint AS p WHERE p.id = ANY ($2::text[]);
+"""
+ATTEMPTS = """
+INSERT INTO dispatcher.attempt (day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, attempted_at,
+                                latency_seconds, revision, reused, response_code)
+SELECT d.day, d.event_id, d.endpoint_no, d.id, n, 1, 2, now(), 0.1, 1, false, 500 + n
+FROM dispatcher.delivery_done AS d, generate_series(1, 2) AS n
+"""
+
+
+@pytest.fixture
+async def story(deployment: Deployment, sql: Any) -> Story:
+    return Story(deployment, sql)
+
+
+async def attempt(sql: Any, delivery_id: str, number: int, outcome: str, code: int | None) -> None:
+    await sql.execute(
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at, latency_seconds,"
+        " url, response_code, reused) VALUES"
+        " ((now() AT TIME ZONE 'UTC')::date, $1, $2, 'scheduled', $3, now(), 0.1, 'https://x.test/', $4, false)",
+        delivery_id,
+        number,
+        outcome,
+        code,
+    )
+
+
+async def test_failures_are_counted_by_the_last_response(
+    deployment: Deployment, story: Story, sql: Any
+) -> None:
+    erp, other = await story.endpoint(), await story.endpoint("other")
+    responses = [("http_error", 503), ("http_error", 503), ("timeout", None), ("http_error", 401)]
+    for number, (outcome, code) in enumerate(responses):
+        delivery = await story.delivery(erp, f"f{number}", "failed")
+        await attempt(sql, delivery, 1, "http_error", 500)
+        await attempt(sql, delivery, 2, outcome, code)
+    waiting = await story.delivery(erp, "w1", "retrying")
+    await attempt(sql, waiting, 1, "http_error", 503)
+    await story.delivery(erp, "w2")
+    await story.delivery(erp, "none", "failed")
+    await story.delivery(erp, "ok", "succeeded")
+    await attempt(sql, await story.delivery(other, "o1", "failed"), 1, "timeout", None)
+
+    found = await Endpoints(deployment).failures(ALL, erp)
+    rows = [
+        (one.outcome, one.response_code, one.failed_count, one.retrying_count)
+        for one in found.responses
+    ]
+    assert rows == [
+        ("http_error", 503, 2, 1),
+        ("http_error", 401, 1, 0),
+        ("timeout", None, 1, 0),
+        (None, None, 1, 0),
+    ]
+    assert not found.capped
+    with pytest.raises(NotFoundError):
+        await Endpoints(deployment).failures(Actor(name="a", tenant="acme"), erp)
+
+
+async def test_endpoints_by_trouble_are_the_worst_first(
+    deployment: Deployment, story: Story, sql: Any
+) -> None:
+    made = {name: await story.endpoint(name) for name in "abcdefgh"}
+    for name, health in {"c": "recovering", "d": "degraded", "e": "down"}.items():
+        await sql.execute(
+            "INSERT INTO dispatcher.endpoint_status (endpoint_id, health, since) VALUES ($1, $2, now())",
+            made[name],
+            health,
+        )
+    await sql.execute(
+        "UPDATE dispatcher.endpoint SET state = 'disabled', reason = 'gone' WHERE name = 'f'"
+    )
+    for name, count in {"b": 1, "g": 3}.items():
+        for number in range(count):
+            await story.delivery(made[name], f"{name}{number}", "failed")
+
+    async def names(**query: str) -> tuple[list[str], str | None]:
+        page = await Endpoints(deployment).page(ALL, EndpointsQuery.of(sort="trouble", **query))
+        return [one.name for one in page.items], page.next_cursor
+
+    assert await names() == (["e", "f", "d", "c", "g", "b", "a", "h"], None)
+    assert (await names(q="G"))[0] == ["g"]
+    assert (await names(q="%"))[0] == [], "wildcards are literal"
+    assert (await names(health="degraded"))[0] == ["d"]
+    first, cursor = await names(limit="3")
+    assert first == ["e", "f", "d"]
+    assert cursor is not None
+    second, cursor = await names(limit="3", cursor=cursor)
+    assert second == ["c", "g", "b"]
+    assert cursor is not None
+    assert await names(limit="3", cursor=cursor) == (["a", "h"], None)
+    with pytest.raises(InvalidRequestError):
+        await names(limit="3", cursor=cursor, q="a")
+    newest = await Endpoints(deployment).page(ALL, EndpointsQuery.of(q="A"))
+    assert [one.name for one in newest.items] == ["a"]
+
+
+async def test_counts_read_no_more_rows_than_their_bounds(
+    deployment: Deployment, story: Story, sql: Any
+) -> None:
+    """An endpoint may have a million failed deliveries: neither statement may read them."""
+    made = [await story.endpoint(f"e{number}") for number in range(30)]
+    await sql.execute(FILL, FAILED, made[:5])
+    await sql.execute(ATTEMPTS)
+    await sql.execute("ANALYZE dispatcher.delivery_done, dispatcher.attempt")
+    since = failed_since(SystemClock.now())
+
+    async def rows_read(name: str, *parameters: object) -> tuple[int, set[str]]:
+        async with deployment.database.reading() as connection:
+            await connection.execute(_BOUNDED_PLAN)
+            text = await connection.fetchval(
+                "EXPLAIN (ANALYZE, FORMAT JSON) " + statement(name), *parameters
+            )
+        nodes, waiting = [], [orjson.loads(text)[0]["Plan"]]
+        while waiting:
+            nodes.append(waiting.pop())
+            waiting += nodes[-1].get("Plans", [])
+        rows = max(
+            (one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"]
+            for one in nodes
+        )
+        scanned = {one["Relation Name"] for one in nodes if one["Node Type"] == "Seq Scan"}
+        return rows, {one for one in scanned if one.startswith(("delivery", "attempt"))}
+
+    rows, scanned = await rows_read("endpoint_count_failures", made[0], None, since, 1_000, 20)
+    assert rows <= 2_000
+    assert not scanned
+    rows, scanned = await rows_read(
+        "endpoint_list_by_trouble", *(None,) * 6, since, 1_000, 3, 20, 0
+    )
+    assert rows <= 3 * 1_001
+    assert not scanned
