@@ -89,3 +89,8 @@ def event_type_code(event_type: str) -> int:
     """
     code = crc32(event_type.encode())
     return code - (1 << 32) if code >> 31 else code
+
+
+def type_filter_code(pattern: str | None) -> int | None:
+    """Return the code of a filter's type; None: there is none, or it is a pattern such as `order.*`."""
+    return None if pattern is None or pattern.endswith("*") else event_type_code(pattern)

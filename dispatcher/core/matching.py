@@ -142,6 +142,13 @@ def labels_match(label_filter: LabelFilter, labels: Mapping[str, str]) -> bool:
     return True
 
 
+def type_fits(pattern: str, event_type: str) -> bool:
+    """Return whether a type is the one of a filter, or begins as its pattern does, as in `order.*`."""
+    if pattern.endswith(EVERYTHING):
+        return event_type.startswith(pattern.removesuffix(EVERYTHING))
+    return event_type == pattern
+
+
 def is_operational(event_type: str) -> bool:
     """Return whether the type is one of the dispatcher's own."""
     return event_type.startswith(OPERATIONAL_PREFIX)

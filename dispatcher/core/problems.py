@@ -544,6 +544,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "The live view already has {maximum} viewers.",
         "Reload the list instead, or try again later.",
     ),
+    "too_many_exports": (
+        "{maximum} exports are running already.",
+        "Wait until one has ended, or narrow the filter.",
+    ),
     "body_not_allowed": ("This route accepts no body.", "Send the request without a body."),
     "invalid_id": (
         "{value} is not a valid id.",

@@ -4,10 +4,11 @@ Reads are to run in `Database.reading`, planned for their own filters, because a
 filters fits none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+import orjson
 from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
-DELIVERY_COLUMNS = 15
+DELIVERY_COLUMNS = 16
 """How many columns the statements return that end in `delivery_details`."""
 _DELIVERIES_PAGE = statement("delivery_page")
 _DELIVERIES_PAGE_OF_ENDPOINTS = statement("delivery_page_of_endpoints")
@@ -61,6 +62,8 @@ class DeliveryDetail(NamedTuple):
     created_at: datetime
     finished_at: datetime | None
     warnings: list[str] | None
+    labels: Mapping[str, str] = {}
+    """Those of its event; empty if the event is not there."""
 
 
 class ContextRow(NamedTuple):
@@ -100,11 +103,17 @@ def delivery_details(rows: "Sequence[Record]") -> list[DeliveryDetail]:
                 codes.reason_of(row[8]),
                 *row[9:13],
                 ids.moment_of(delivery_id),
-                *row[13:DELIVERY_COLUMNS],
+                *row[13:15],
+                _labels(row[15]),
             )
         )
         for row, delivery_id in zip(rows, found, strict=True)
     ]
+
+
+def _labels(text: str | None) -> Mapping[str, str]:
+    labels: Mapping[str, str] = {} if text in {None, "{}"} else orjson.loads(str(text))
+    return labels
 
 
 async def page_of_deliveries(

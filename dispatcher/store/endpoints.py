@@ -46,6 +46,7 @@ _ENDPOINT_RESUME = statement("endpoint_resume")
 _ENDPOINT_DELETE = statement("endpoint_delete")
 _ENDPOINTS_OF_TENANT = statement("endpoint_list")
 _ENDPOINT_NAMES = statement("endpoint_names")
+_SUBSCRIPTIONS = statement("endpoint_subscriptions")
 _ENDPOINT_TARGET = statement("endpoint_find_target")
 _LOAD = statement("routing_load")
 _CHANGES = statement("routing_changes")
@@ -476,6 +477,14 @@ async def read_progress(
             _ENDPOINT_PROGRESS, list(endpoint_ids), first_uuid(since), day
         )
     return [Progress(*row) for row in rows]
+
+
+async def read_subscriptions(
+    connection: "Reach", tenant: str | None, rows_max: int
+) -> list[tuple[list[str], int]]:
+    """Return what endpoints subscribe to, each with how many do; those of most endpoints first."""
+    rows = await connection.fetch(_SUBSCRIPTIONS, tenant, rows_max)
+    return [(row["event_types"], row["endpoints_count"]) for row in rows]
 
 
 async def find_targets(

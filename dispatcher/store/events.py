@@ -5,7 +5,7 @@ filters fits none. Changes take the connection of the caller's transaction.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -28,6 +28,8 @@ _EVENTS_REQUESTED = statement("event_list_requested")
 _EVENTS_OF_ID = statement("event_list_of_id")
 _EVENT_OF_DELIVERY = statement("event_load_of_delivery")
 _EVENT_FIND = statement("event_find")
+_EVENT_OUTCOMES = statement("event_outcomes")
+_TYPES_RECENT = statement("event_type_recent")
 _EVENTS_PAGE = statement("event_page")
 _EVENTS_PAGE_OF_KEYS = statement("event_page_of_keys")
 _RECORD_TEST = statement("event_record_test")
@@ -82,6 +84,23 @@ class Erased(NamedTuple):
     answers: int
     cancelled: int
     """Deliveries that waited."""
+
+
+class OutcomeCounts(NamedTuple):
+    """The deliveries of one event, by what became of them."""
+
+    succeeded_count: int
+    failed_count: int
+    cancelled_count: int
+    waiting_count: int
+
+
+class TypeRow(NamedTuple):
+    """An event type among the newest events."""
+
+    type: str
+    events_count: int
+    last_at: datetime
 
 
 class EventDay(NamedTuple):
@@ -143,6 +162,32 @@ async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list
     """Return a page; `filters` in the order of the statement."""
     rows = await newest_page(connection, _EVENTS_PAGE, *filters, limit=filters[8])
     return [event_detail(row) for row in rows]
+
+
+async def read_outcomes(
+    connection: "Reach", events: Sequence[EventKey], deliveries_max: int
+) -> dict[tuple[date, str], OutcomeCounts]:
+    """Return the deliveries of some events, counted, by the day and the id of each event."""
+    spans = [span_of_event(event.inserted_at, event.day, event.id) for event in events]
+    rows = await connection.fetch(
+        _EVENT_OUTCOMES,
+        [event.day for event in events],
+        [event.id for event in events],
+        [low for low, _ in spans],
+        [high for _, high in spans],
+        deliveries_max,
+    )
+    return {(row[0], row[1]): OutcomeCounts(*tuple(row)[2:]) for row in rows}
+
+
+async def read_recent_types(
+    connection: "Reach", since: datetime, tenant: str | None, events_max: int, types_max: int
+) -> tuple[list[TypeRow], int, datetime | None]:
+    """Return the types of the newest events, how many events were read, and when the oldest was accepted."""
+    day = since.astimezone(UTC).date()
+    rows = await connection.fetch(_TYPES_RECENT, since, day, events_max, tenant, types_max)
+    types = [TypeRow(*tuple(row)[2:]) for row in rows if row["type"] is not None]
+    return types, rows[0]["read_count"], rows[0]["oldest_at"]
 
 
 async def page_of_certain_events(

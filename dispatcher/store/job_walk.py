@@ -52,8 +52,11 @@ class Criteria:
     tenant: str | None = None
     endpoint_id: str | None = None
     endpoint_no: int | None = None
-    state: int | None = None
-    """The code of a state."""
+    states: list[int] | None = None
+    """The codes of states."""
+    responses: list[int] | None = None
+    """Classes of the last response (core/response_classes.py)."""
+    ids: list[str] | None = None
     recoverable: bool = False
     """Only deliveries that failed, or that a pause or a disabled endpoint cancelled."""
     event_type: str | None = None
@@ -81,7 +84,9 @@ class Criteria:
         """Return whether the filter is about deliveries, rather than about events alone."""
         return (
             self.endpoint_id is not None
-            or self.state is not None
+            or self.states is not None
+            or self.responses is not None
+            or self.ids is not None
             or self.recoverable
             or self.finished_since is not None
             or self.profiles is not None
@@ -197,17 +202,19 @@ class JobWalk:
             PICKED_MAX,
             examine,
             wanted.endpoint_no,
-            wanted.state,
+            wanted.states,
             wanted.recoverable,
             wanted.tenant,
             wanted.event_type,
-            None if wanted.event_type is None else codes.event_type_code(wanted.event_type),
+            codes.type_filter_code(wanted.event_type),
             _json(wanted.labels),
             wanted.value_path,
             wanted.event_ids,
             wanted.finished_since,
             "resend" if self._target is not None else self._kind,
             wanted.profiles,
+            wanted.responses,
+            None if wanted.ids is None else [uuid_of(one) for one in wanted.ids],
         )
         examined, last_id = rows[0]["examined_count"], rows[0]["last_id"]
         found = [row for row in rows if row["id"] is not None]

@@ -32,12 +32,15 @@ class TextQuery:
     pattern: TextPattern
     tenant: str | None = None
     type: str | None = None
+    """A type, or its beginning and `*`."""
     labels: str | None = None
     """JSON of the labels that an event must have."""
     test: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
     """Exclusive."""
+    system: bool | None = None
+    """Whether the type is one of the dispatcher's own."""
     known_id: str | None = None
     """The id of an event that was found before, and is left out."""
     known_label: str | None = None
@@ -84,6 +87,7 @@ async def search_slice(
         query.known_id,
         query.known_label,
         rows_max,
+        query.system,
     )
     return [event_detail(row) for row in rows]
 
@@ -106,6 +110,7 @@ async def search_waiting(
         query.known_id,
         query.known_label,
         rows_max,
+        query.system,
     )
     return [event_detail(row) for row in rows]
 

@@ -34,6 +34,7 @@ NEEDS = {
     "POST /endpoints/{id}/rotate-secret": Role.ADMIN,
     "GET /endpoints/{id}/secret": Role.ADMIN,
     "GET /event-types": Role.VIEWER,
+    "GET /event-types/usage": Role.VIEWER,
     "GET /events": Role.VIEWER,
     "POST /events": Role.OPERATOR,
     "GET /events/{id}": Role.VIEWER,
@@ -252,7 +253,7 @@ async def test_lists_hold_ones_own_alone(api, routes, connection):
     token = await api.token_of("admin", "acme")
     lists = [route for route in routes if route.startswith("GET ") and "{id}" not in route]
     for route in lists:
-        if route == "GET /event-types":
+        if route.startswith("GET /event-types"):
             continue
         path = route.removeprefix("GET ")
         page = await api.ask("GET", path, token=token)

@@ -6,15 +6,25 @@ from typing import Any
 
 import pytest
 
+from dispatcher.admin.operations import deliveries, event_types
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.event_types import EventTypes
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
-from dispatcher.admin.resources.serialization import write_json
-from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from dispatcher.admin.resources.job import JobFilter, NewJob
+from dispatcher.admin.resources.serialization import time_text, write_json
+from dispatcher.core import codes
+from dispatcher.core.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    TooManyError,
+)
 from tests.support.story import ACME, ALL, Story
 
 pytestmark = pytest.mark.postgres
@@ -313,3 +323,171 @@ async def test_explain_foretells_what_becomes_of_a_waiting_event(
     assert (verdict.gets_it, verdict.why) == (True, "waiting_in_outbox")
     with pytest.raises(NotFoundError):
         await Explainer(deployment).explain(ACME, event.id)
+
+
+async def attempted(connection: Any, delivery_id: str, code: int | None, outcome: str) -> None:
+    """Record an attempt of a delivery, as the recorder does of one with a response or an error."""
+    await connection.execute(
+        "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+        " latency_seconds, reused, url, response_code, error)"
+        " SELECT day, id, 1, 'scheduled', $2, now(), 0.1, false, 'https://x.test', $3, 'error'"
+        " FROM dispatcher.delivery WHERE id = $1",
+        delivery_id,
+        outcome,
+        code,
+    )
+
+
+async def test_filter_of_several_states_and_types_finds_each(
+    deployment: Deployment, story: Story, connection: Any
+) -> None:
+    endpoint = await story.endpoint()
+    failed = await story.delivery(endpoint, "e1", "failed")
+    waiting = await story.delivery(endpoint, "e2", "retrying")
+    done = await story.delivery(endpoint, "e3", "succeeded")
+    cancelled = await story.delivery(endpoint, "e4", "cancelled")
+    await story.event("e3", event_type="order_item.created")
+    await connection.execute(
+        "UPDATE dispatcher.delivery_done SET event_type_code = $1 WHERE event_id = 'e3'",
+        codes.event_type_code("order_item.created"),
+    )
+    assert await found(deployment, state="failed,retrying") == [waiting, failed]
+    assert await found(deployment, state="retrying, cancelled") == [cancelled, waiting]
+    assert await found(deployment, event_type="order.*") == [cancelled, waiting, failed]
+    assert await found(deployment, event_type="order_item.*") == [done]
+    assert await found(deployment, event_type="*", state="succeeded,failed") == [done, failed]
+    assert await found(deployment, event_type="order.*", q="e2") == [waiting]
+    assert await found(deployment, event_type="other.*", q="e2") == []
+    assert await found(deployment, endpoint_id="erp", state="failed") == [failed]
+    with pytest.raises(NotFoundError):
+        await found(deployment, endpoint_id="epr")
+
+
+async def test_filter_of_response_classes_compares_the_last_attempt(
+    deployment: Deployment, story: Story, connection: Any
+) -> None:
+    endpoint = await story.endpoint()
+    names = ("refused", "broken", "slow", "down", "waiting", "fresh", "done")
+    states = ("failed", "failed", "failed", "cancelled", "retrying", "pending", "succeeded")
+    ids = {
+        name: await story.delivery(endpoint, f"e-{name}", state)
+        for name, state in zip(names, states, strict=True)
+    }
+    await attempted(connection, ids["refused"], 404, "http_error")
+    await attempted(connection, ids["slow"], None, "timeout")
+    await attempted(connection, ids["down"], None, "dns_error")
+    await attempted(connection, ids["waiting"], 503, "http_error")
+    # The first attempt of a delivery that ended, with neither a body nor an error, is in the delivery's own row.
+    await connection.execute(
+        "UPDATE dispatcher.delivery_done SET attempted_at = now(), latency_seconds = 1, trigger = 1, outcome = 2,"
+        " response_code = 500, reused = false, revision = 1 WHERE event_id = 'e-broken'"
+    )
+
+    async def classes(response: str, **more: Any) -> set[str]:
+        return {
+            name
+            for name, one in ids.items()
+            if one in await found(deployment, response=response, **more)
+        }
+
+    assert await classes("4xx") == {"refused"}
+    assert await classes("5xx") == {"broken", "waiting"}
+    assert await classes("timeout,connection") == {"slow", "down"}
+    assert await classes("2xx") == {"done"}
+    assert await classes("2xx,4xx", state="failed,succeeded") == {"refused", "done"}
+    assert await classes("5xx", q="e-waiting") == {"waiting"}
+    assert await classes("5xx", endpoint_id="erp", event_type="order.*") == {"broken", "waiting"}
+    counted = await JobOperations(deployment).count(
+        ALL, NewJob.of(kind="resend", filter=JobFilter.of(response="5xx,timeout"))
+    )
+    assert (counted.count, counted.skipped) == (3, {})
+
+
+async def test_job_of_named_deliveries_walks_these_alone(
+    deployment: Deployment, story: Story
+) -> None:
+    endpoint = await story.endpoint()
+    made = [await story.delivery(endpoint, f"e{n}", "failed") for n in range(4)]
+    jobs = JobOperations(deployment)
+    chosen = {"ids": [made[1], made[3], "wh_nothing"]}
+    counted = await jobs.count(ALL, NewJob.of(kind="replay", filter=JobFilter.of(**chosen)))
+    assert (counted.count, counted.is_complete) == (2, True)
+    none = {"ids": ["wh_nothing"]}
+    assert (await jobs.count(ALL, NewJob.of(kind="replay", filter=JobFilter.of(**none)))).count == 0
+
+
+async def test_outcomes_count_the_deliveries_of_each_event(
+    deployment: Deployment, story: Story
+) -> None:
+    first, second = await story.endpoint(), await story.endpoint("other")
+    await story.delivery(first, "e1", "succeeded")
+    await story.delivery(second, "e1", "failed")
+    await story.delivery(first, "e2", "retrying")
+    await story.event("e3")
+    events = Events(deployment)
+    page = await events.page(ALL)
+    outcomes = await events.outcomes(page.items)
+    counts = {
+        name: (one.succeeded_count, one.failed_count, one.cancelled_count, one.waiting_count)
+        for name, one in outcomes.items()
+    }
+    assert counts == {"e1": (1, 1, 0, 0), "e2": (0, 0, 0, 1), "e3": (0, 0, 0, 0)}
+    assert not outcomes["e1"].capped
+
+
+async def test_usage_lists_known_types_and_those_of_recent_events(
+    deployment: Deployment, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await story.endpoint(event_types=["order.*"])
+    await story.endpoint("other", event_types=["*"])
+    await story.event("e1", event_type="order.created")
+    await story.event("e2", event_type="parcel.lost")
+    await story.event("e3", event_type="parcel.lost")
+    usage = {one.name: one for one in (await EventTypes(deployment).usage(ALL)).items}
+    created, lost = usage["order.created"], usage["parcel.lost"]
+    assert (created.in_catalogue, created.subscriber_count, created.event_count) == (True, 2, 1)
+    assert (lost.in_catalogue, lost.subscriber_count, lost.event_count) == (False, 1, 2)
+    assert lost.last_event_at is not None
+    theirs = await EventTypes(deployment).usage(ACME)
+    assert all(one.event_count == one.subscriber_count == 0 for one in theirs.items)
+    monkeypatch.setattr(event_types, "EVENTS_READ_MAX", 1)
+    capped = await EventTypes(deployment).usage(ALL)
+    assert capped.counted_since == time_text(story.now), (
+        "counted from the oldest event that was read"
+    )
+
+
+async def test_system_events_are_left_out_of_a_page_where_asked(
+    deployment: Deployment, story: Story
+) -> None:
+    await story.event("e1")
+    await story.event("e2", event_type="dispatcher.endpoint.down")
+    events = Events(deployment)
+
+    async def listed(**wanted: Any) -> list[str]:
+        return sorted(one.id for one in (await events.page(ALL, EventsQuery.of(**wanted))).items)
+
+    assert await listed() == ["e1", "e2"]
+    assert await listed(system=False) == ["e1"]
+    assert await listed(system=True, type="dispatcher.*") == ["e2"]
+    assert await listed(system=False, q="e2") == []
+
+
+async def test_export_reads_page_after_page_up_to_its_bound(
+    deployment: Deployment, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = await story.endpoint()
+    made = [await story.delivery(endpoint, f"e{n}", "failed") for n in range(5)]
+    monkeypatch.setattr(deliveries, "EXPORT_BATCH", 2)
+    operations = DeliveryOperations(deployment)
+
+    async def exported() -> list[str]:
+        query = DeliveriesQuery(state="failed")
+        return [one.id async for page in operations.export(ALL, query) for one, _ in page]
+
+    assert await exported() == made[::-1]
+    monkeypatch.setattr(deliveries, "EXPORT_ROWS_MAX", 3)
+    assert await exported() == made[:1:-1]
+    monkeypatch.setattr(deliveries, "EXPORTS_MAX", 0)
+    with pytest.raises(TooManyError):
+        await exported()

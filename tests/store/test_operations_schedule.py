@@ -9,8 +9,8 @@ from dispatcher.admin.operations import schedule as operations
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.admin.operations.schedule import Change, Schedule
+from dispatcher.admin.resources.delivery import IDS_MAX
 from dispatcher.admin.resources.schedule import (
-    IDS_MAX,
     Postponement,
     ScheduleQuery,
     SelectionFilter,

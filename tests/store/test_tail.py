@@ -8,6 +8,7 @@ import pytest
 from dispatcher.admin.operations import tail as module
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.tail import Tail
+from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.core.errors import NotFoundError, TooManyError
 from dispatcher.runtime import probe
 from dispatcher.runtime.tasks import TaskSet
@@ -72,7 +73,7 @@ async def test_a_viewer_sees_its_own_tenant_and_the_endpoint_it_asked_for(
     one, two = await story.delivery(first, "e1"), await story.delivery(second, "e1")
     with probe.listen() as heard:
         async with (
-            tail.watch(ALL, endpoint_id=first) as mine,
+            tail.watch(ALL, DeliveriesQuery(endpoint_id=first)) as mine,
             tail.watch(ALL) as everything,
             tail.watch(ACME) as theirs,
         ):
@@ -88,7 +89,7 @@ async def test_a_viewer_sees_its_own_tenant_and_the_endpoint_it_asked_for(
             ]
     assert seen == [{one}, {one, two}, set()]
     with pytest.raises(NotFoundError):
-        async with tail.watch(ACME, tenant="default"):
+        async with tail.watch(ACME, DeliveriesQuery(tenant="default")):
             pass
 
 
@@ -147,3 +148,36 @@ async def test_the_end_of_a_partition_is_read_by_place(connection: Any) -> None:
         plan = "\n".join(row[0] for row in rows)
         assert f"Tid Range Scan on {table}_" in plan, plan
         assert f"Seq Scan on {table}_" not in plan, plan
+
+
+async def test_viewer_of_a_filter_gets_what_fits_and_what_leaves_it(
+    tail: Tail, story: Story, connection: Any
+) -> None:
+    endpoint = await story.endpoint()
+    await story.event("e1", labels='{"order_id": "7"}')
+    one, other = (
+        await story.delivery(endpoint, "e1", "retrying"),
+        await story.delivery(endpoint, "e2"),
+    )
+    wanted = {
+        "state": "retrying",
+        "event_type": "order.*",
+        "label": ["order_id=7"],
+        "response": "5xx",
+    }
+    left = {"state": "failed", "label": ["order_id=7"]}
+    with probe.listen() as heard:
+        async with (
+            tail.watch(ALL, DeliveriesQuery.of(**wanted)) as fits,
+            tail.watch(ALL, DeliveriesQuery.of(**left)) as leaves,
+            tail.watch(ALL, DeliveriesQuery.of(event_type="stock.*")) as nothing,
+        ):
+            await polled(heard)
+            await record(connection, one)
+            await record(connection, other)
+            await polled(heard)
+            seen = [
+                [(item.delivery.id, item.fits) for item in (await viewer.next(0.1)).items]
+                for viewer in (fits, leaves, nothing)
+            ]
+    assert seen == [[(one, True)], [(one, False)], []]

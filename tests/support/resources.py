@@ -44,6 +44,7 @@ def make_delivery(**changes: Any) -> Delivery:
         "created_at": AT,
         "finished_at": None,
         "warnings": [],
+        "labels": {},
     }
     return Delivery(**values | changes)
 

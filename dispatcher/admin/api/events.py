@@ -33,6 +33,14 @@ async def list_event_types(call: Call) -> ApiResponse:
     return ApiResponse(EventTypePage(items=items, next_cursor=None))
 
 
+async def list_event_type_usage(call: Call) -> ApiResponse:
+    """List event types with their subscribers and recent events.
+
+    The types of the catalogue come first, then those of recent events that are not in it.
+    """
+    return ApiResponse(await call.operations.event_types.usage(call.actor))
+
+
 async def list_events(call: Call, query: EventsQuery) -> ApiResponse:
     """List events, newest first, those that wait in the outbox included."""
     return ApiResponse(await call.operations.events.page(call.actor, query))

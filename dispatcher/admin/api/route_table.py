@@ -85,6 +85,10 @@ ROUTES: Final = (
         role=Role.VIEWER, response=event.EventTypePage,
     ),
     Route(
+        method="GET", path="/event-types/usage", handler=events.list_event_type_usage,
+        role=Role.VIEWER, response=event.EventTypeUsagePage,
+    ),
+    Route(
         method="GET", path="/events", handler=events.list_events,
         role=Role.VIEWER, response=event.EventPage, problems=(404,),
     ),

@@ -5,9 +5,11 @@ by id, by label, by name and by text in the payload.
 """
 
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Generic, TypeVar
+from urllib.parse import urlencode
 
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
@@ -19,19 +21,52 @@ from dispatcher.core.problems import Problem, problem
 
 _Query = TypeVar("_Query", DeliveriesQuery, EventsQuery)
 _DELIVERY_ID: Final = re.compile(r"wh_[a-z0-9]{26}")
-DELIVERY_FIELDS: Final = ("q", "endpoint_id", "event_type", "state", "test", "since", "until")
-EVENT_FIELDS: Final = ("q", "event_type", "test", "since", "until")
+PERIODS: Final[Mapping[str, timedelta]] = {
+    "15m": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+}
+ROWS: Final = ("20", "50", "100")
+"""Rows of a page that people can choose; the first is the default."""
+_COMMON_FIELDS: Final = ("q", "event_type", "label", "test", "period", "since", "until")
+DELIVERY_FIELDS: Final = (*_COMMON_FIELDS, "endpoint_id", "state", "response")
+EVENT_FIELDS: Final = (*_COMMON_FIELDS, "system")
 _TESTS: Final[Mapping[str | None, bool | None]] = {None: None, "yes": True, "no": False}
 
 
-def delivery_query(
-    context: Context, endpoint_id: str | None = None
-) -> tuple[DeliveriesQuery, dict[str, str]]:
-    """Return the query of the address, and its problems by field; with problems the query has no filter."""
-    values, problems = _values(context)
+@dataclass(frozen=True, slots=True)
+class Filter(Generic[_Query]):
+    """A filter of the address, as people see it and as a query."""
+
+    query: _Query
+    """Without a condition if there are problems."""
+    problems: dict[str, str]
+    """By field."""
+    given: list[tuple[str, str]]
+    """The conditions of the address, for chips and for links to other pages."""
+    now: datetime
+    """The moment that a period ends with; a page after the first one keeps that of the first."""
+
+    def carried(self) -> str:
+        """Return the conditions for another page, with a period as a time."""
+        rest = [(name, text) for name, text in self.given if name != "period"]
+        if any(name == "period" for name, _ in self.given) and self.query.since is not None:
+            rest.append(("since", self.query.since.isoformat()))
+        return urlencode(rest)
+
+
+def delivery_filter(context: Context, endpoint_id: str | None = None) -> Filter[DeliveriesQuery]:
+    """Return the filter of a page of deliveries; `endpoint_id` is the page's own."""
+    values, problems, now = _values(context)
     values["endpoint_id"] = endpoint_id or context.query("endpoint_id")
-    values["state"] = context.query("state")
-    return _read(context, DeliveriesQuery, values, problems)
+    values["state"] = _joined(context, "state")
+    values["response"] = _joined(context, "response")
+    given = _given(context, DELIVERY_FIELDS)
+    if endpoint_id is not None:
+        given = [one for one in given if one[0] != "endpoint_id"] + [("endpoint_id", endpoint_id)]
+    query, problems = _read(context, DeliveriesQuery, values, problems)
+    return Filter(query, problems, given, now)
 
 
 def delivery_id(context: Context) -> str | None:
@@ -40,23 +75,63 @@ def delivery_id(context: Context) -> str | None:
     return text if _DELIVERY_ID.fullmatch(text) else None
 
 
-def event_query(context: Context) -> tuple[EventsQuery, dict[str, str]]:
-    """Return the query of a page of events, and its problems by field."""
-    values, problems = _values(context)
-    return _read(context, EventsQuery, values, problems)
+def event_filter(context: Context) -> Filter[EventsQuery]:
+    """Return the filter of a page of events; without another choice it leaves out the dispatcher's own."""
+    values, problems, now = _values(context)
+    system = context.query("system")
+    if system not in {None, "yes", "only"}:
+        problems["system"] = context.text("filter.system_form")
+    values["system"] = {"yes": None, "only": True}.get(system or "", False)
+    query, problems = _read(context, EventsQuery, values, problems)
+    return Filter(query, problems, _given(context, EVENT_FIELDS), now)
 
 
-def _values(context: Context) -> tuple[dict[str, object], dict[str, str]]:
+def _given(context: Context, fields: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the conditions of the address; several states or classes are one."""
+    given: list[tuple[str, str]] = []
+    for name in fields:
+        texts = [text.strip() for text in context.request.query.getall(name, [])]
+        if name in {"state", "response"}:
+            texts = [",".join(filter(None, texts))]
+        given += [(name, text) for text in texts if text]
+    return given
+
+
+def _joined(context: Context, name: str) -> str | None:
+    """Return the values of a parameter that a form repeats, separated by commas."""
+    return ",".join(filter(None, context.request.query.getall(name, []))) or None
+
+
+def _values(context: Context) -> tuple[dict[str, object], dict[str, str], datetime]:
     problems: dict[str, str] = {}
+    until = read_time(context, "until", problems)
+    since = read_time(context, "since", problems)
+    now = read_time(context, "at", problems) or context.app.now()
+    period = context.query("period")
+    if period is not None:
+        if period not in PERIODS:
+            problems["period"] = context.text("filter.period_form", allowed=", ".join(PERIODS))
+        else:
+            since = now - PERIODS[period]
+    labels = [text.strip() for text in context.request.query.getall("label", []) if text.strip()]
     values: dict[str, object] = {
         "event_type": context.query("event_type"),
         "q": context.query("q"),
+        "label": labels or None,
         "test": _test(context, problems),
-        "since": read_time(context, "since", problems),
-        "until": read_time(context, "until", problems),
+        "since": since,
+        "until": until,
         "cursor": context.query("cursor"),
+        "limit": _limit(context, problems),
     }
-    return values, problems
+    return values, problems, now
+
+
+def _limit(context: Context, problems: dict[str, str]) -> str:
+    text = context.query("rows") or ROWS[0]
+    if text not in ROWS:
+        problems["rows"] = context.text("filter.rows_form", allowed=", ".join(ROWS))
+    return text
 
 
 def _read(

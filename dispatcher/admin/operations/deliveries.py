@@ -1,6 +1,6 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
@@ -21,7 +21,7 @@ from dispatcher.admin.resources.serialization import (
     time_text,
     write_cursor,
 )
-from dispatcher.core.errors import ConflictError, NotFoundError
+from dispatcher.core.errors import ConflictError, NotFoundError, TooManyError
 from dispatcher.core.model import Reason
 from dispatcher.core.problems import problem
 from dispatcher.store.attempts import load_attempts, read_last_attempts
@@ -33,11 +33,11 @@ from dispatcher.store.delivery_requests import (
     request_resend,
 )
 
-RESEND_MAX: Final = 10_000
-"""Deliveries that one call asks for: some minutes of work; a replay is for more."""
-RESEND_BATCH: Final = 500
-COUNT_BATCH: Final = 5_000
-SEARCH_SECONDS_MAX: Final = 30.0
+EXPORTS_MAX: Final = 2
+"""Exports of this process at a time: each reads page after page."""
+EXPORT_ROWS_MAX: Final = 10_000
+EXPORT_BATCH: Final = 500
+EXPORT_SECONDS_MAX: Final = 60.0
 ALL_ENDPOINTS: Final = "*"
 """The key that limits bulk resends of no certain endpoint."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
@@ -51,6 +51,8 @@ class DeliveryOperations:
         self._profiles = deployment.profiles
         self._search = DeliverySearch(deployment)
         self._send_limits = deployment.send_limits
+        self._clock = deployment.clock
+        self._exports_count = 0
 
     async def page(
         self,
@@ -101,6 +103,36 @@ class DeliveryOperations:
             rows = await read_last_attempts(connection, keys)
         bodies = actor.may(Role.OPERATOR)
         return {name: attempt_of(row, bodies=bodies) for name, row in rows.items()}
+
+    async def export(
+        self, actor: Actor, query: DeliveriesQuery
+    ) -> AsyncIterator[list[tuple[Delivery, Attempt | None]]]:
+        """Yield the deliveries of a filter with their last attempts, page by page, newest first.
+
+        The export ends after `EXPORT_ROWS_MAX` deliveries or `EXPORT_SECONDS_MAX`; no page means the end.
+
+        Raises:
+            As `page`. TooManyError: too many exports are running.
+        """
+        if self._exports_count >= EXPORTS_MAX:
+            raise TooManyError(
+                problem("export", "too_many_exports", maximum=EXPORTS_MAX), EXPORT_SECONDS_MAX / 2
+            )
+        self._exports_count += 1
+        try:
+            end_at = self._clock.monotonic() + EXPORT_SECONDS_MAX
+            cursor, left = None, EXPORT_ROWS_MAX
+            while left > 0 and self._clock.monotonic() < end_at:
+                limited = {"limit": min(EXPORT_BATCH, left), "cursor": cursor}
+                page = await self.page(actor, query.model_copy(update=limited))
+                last = await self.last_attempts(actor, page.items)
+                yield [(one, last.get(one.id)) for one in page.items]
+                left -= len(page.items)
+                cursor = page.next_cursor
+                if cursor is None:
+                    return
+        finally:
+            self._exports_count -= 1
 
     async def resend(self, actor: Actor, delivery_id: str) -> Delivery:
         """Request one more attempt, which a dispatcher makes, and return the delivery as it is now.

@@ -9,10 +9,10 @@ what it names exactly, the endpoints with that name, and the contents of events.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import orjson
 
@@ -25,11 +25,15 @@ from dispatcher.admin.operations.text_search import (
     TextSearch,
     run_phases,
 )
-from dispatcher.admin.resources.delivery import REQUEST_ID, DeliveriesQuery
+from dispatcher.admin.resources.delivery import REQUEST_ID, DeliveriesFilter, DeliveriesQuery
 from dispatcher.admin.resources.event import RESERVED_ID, EventsQuery
 from dispatcher.admin.resources.serialization import Place
 from dispatcher.core import codes, ids
+from dispatcher.core.errors import InvalidRequestError, NotFoundError
+from dispatcher.core.matching import EVERYTHING, is_operational, type_fits
+from dispatcher.core.problems import problem
 from dispatcher.core.profile import FieldSource
+from dispatcher.core.response_classes import class_codes
 from dispatcher.core.text_pattern import text_pattern
 from dispatcher.store.delivery_details import (
     DeliveryDetail,
@@ -39,6 +43,7 @@ from dispatcher.store.delivery_details import (
     page_of_events_deliveries,
 )
 from dispatcher.store.delivery_ids import day_of_uuid, first_uuid, uuid_of
+from dispatcher.store.endpoints import find_targets
 from dispatcher.store.events import (
     EventDetail,
     EventKey,
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
+_Filter = TypeVar("_Filter", bound=DeliveriesFilter)
 _LABEL: Final = re.compile(r"([a-z0-9_.-]{1,64})=(.+)", re.DOTALL)
 EVENTS_MAX: Final = 1_000
 """Events that a label may have for their deliveries to be read one by one: some 5 µs each."""
@@ -102,6 +108,7 @@ class DeliverySearch:
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
         self._profiles = deployment.profiles
+        self._types = tuple(deployment.catalogue.types)
         self._budget_seconds = deployment.settings.search.time_budget
         self._queue = deployment.searches
 
@@ -119,6 +126,7 @@ class DeliverySearch:
         async with self._queue.place():
             search = TextSearch(self._database, self._budget_seconds)
             async with self._database.reading() as connection:
+                wanted = await with_endpoint_id(connection, tenant, wanted)
                 exact = await self._resolve(connection, tenant, wanted)
                 named = await endpoints_named(connection, tenant, text, pattern, NAMED_MAX)
             content = TextQuery(
@@ -150,7 +158,7 @@ class DeliverySearch:
                 async with self._database.reading() as connection:
                     known = await self._known_events(connection, tenant, exact)
                     while len(rows) < rows_max:
-                        filters = _filters(tenant, wanted, before, rows_max)
+                        filters = _filters(tenant, wanted, before, rows_max, types=self._types)
                         batch = await page_of_endpoints_deliveries(connection, numbers, filters)
                         rows += [row for row in batch if row.event_id not in known]
                         if len(batch) < rows_max:
@@ -245,6 +253,7 @@ class DeliverySearch:
             NotFoundError: the tenant is not the actor's.
         """
         tenant = allowed_tenant(actor, wanted.tenant)
+        wanted = await with_endpoint_id(connection, tenant, wanted)
         exact = _Exact(wanted, [])
         if wanted.q:
             exact = await self._resolve(connection, tenant, wanted)
@@ -290,7 +299,9 @@ class DeliverySearch:
                 return rows
             newest = found[0][1] + timedelta(milliseconds=1)
             wanted = _changed(wanted, until=min(newest, wanted.until or newest))
-        filters = _filters(tenant, wanted, place, rows_max, labels=labels, value_path=value_path)
+        filters = _filters(
+            tenant, wanted, place, rows_max, types=self._types, labels=labels, value_path=value_path
+        )
         return await page_of_deliveries(connection, filters)
 
     async def criteria(
@@ -333,7 +344,8 @@ class DeliverySearch:
             until=until,
             tenant=tenant,
             endpoint_id=wanted.endpoint_id,
-            state=_state_code(wanted),
+            states=_state_codes(wanted),
+            responses=_response_codes(wanted),
             event_type=wanted.event_type,
             labels=dict(wanted.label) if wanted.label else None,
             value_path=value_path,
@@ -414,6 +426,7 @@ class EventSearch:
                 test=wanted.test,
                 since=wanted.since,
                 until=wanted.until,
+                system=wanted.system,
                 known_id=None if known is None else known.id,
                 known_label=None if known is not None else _label_path(text),
             )
@@ -492,11 +505,11 @@ async def labelled_events(
             [labels_text, value_path, tenant, wanted.since, until, day_max, EVENTS_MAX + 1],
         )
         if len(labelled) <= EVENTS_MAX:
-            filters = [*rest, until, *(place or (None, None)), rows_max, value_path]
+            filters = [*rest, until, *(place or (None, None)), rows_max, value_path, wanted.system]
             keys = [key for key, _ in labelled]
             return await page_of_certain_events(connection, keys, filters)
     return await page_of_events(
-        connection, [*rest, until, *(place or (None, None)), rows_max, value_path]
+        connection, [*rest, until, *(place or (None, None)), rows_max, value_path, wanted.system]
     )
 
 
@@ -504,13 +517,31 @@ def _is_within(event: EventDetail, wanted: EventsQuery, place: Place | None) -> 
     """Return whether an event that was found by its id matches the rest of a filter."""
     at = event.accepted_at or event.inserted_at
     return (
-        (wanted.wanted_type or event.type) == event.type
+        type_fits(wanted.wanted_type or event.type, event.type)
+        and wanted.system in {None, is_operational(event.type)}
         and wanted.test in {None, event.test}
         and set((wanted.label or {}).items()) <= set(event.labels.items())
         and (wanted.since is None or at >= wanted.since)
         and (wanted.until is None or at < wanted.until)
         and (place is None or (at, event.id) < place)
     )
+
+
+async def with_endpoint_id(connection: "Reach", tenant: str | None, wanted: _Filter) -> _Filter:
+    """Return a filter whose endpoint is named by its id; people also give its name.
+
+    Raises:
+        NotFoundError: no endpoint has this name. InvalidRequestError: those of several tenants have it.
+    """
+    name = wanted.endpoint_id
+    if name is None or ids.is_id(name, ids.ENDPOINT_PREFIX):
+        return wanted
+    rows = await find_targets(connection, name, tenant, 2)
+    if not rows:
+        raise NotFoundError(problem("endpoint_id", "endpoint_not_found", value=name))
+    if len(rows) > 1 and rows[0].target.id != name:
+        raise InvalidRequestError([problem("endpoint_id", "endpoint_ambiguous", value=name)])
+    return wanted.model_copy(update={"endpoint_id": rows[0].target.id})
 
 
 def _changed(wanted: DeliveriesQuery, **changes: object) -> DeliveriesQuery:
@@ -542,17 +573,19 @@ def _filters(
     place: Place | None,
     rows_max: int,
     *,
+    types: Iterable[str],
     labels: str | None = None,
     value_path: str | None = None,
 ) -> list[object]:
-    """Return the parameters of a page of deliveries, in the order of the statement."""
+    """Return the parameters of a page of deliveries, in the order of the statement; `types` is the catalogue."""
     below = _below(wanted, place)
     return [
         tenant,
         wanted.endpoint_id,
         wanted.event_id,
-        *_type_and_code(wanted),
-        _state_code(wanted),
+        wanted.event_type,
+        codes.type_filter_code(wanted.event_type),
+        _state_codes(wanted),
         wanted.test,
         labels,
         first_uuid(wanted.since),
@@ -561,7 +594,19 @@ def _filters(
         None if below is None else day_of_uuid(below),
         rows_max,
         value_path,
+        _response_codes(wanted),
+        _other_codes(wanted.event_type, types),
     ]
+
+
+def _other_codes(pattern: str | None, types: Iterable[str]) -> list[int] | None:
+    """Return the codes of known types that a pattern of several leaves out; None: it is not one.
+
+    A delivery of such a type is left out by its row alone, without a look at its event.
+    """
+    if pattern is None or not pattern.endswith(EVERYTHING):
+        return None
+    return [codes.event_type_code(one) for one in types if not type_fits(pattern, one)]
 
 
 def _in_two_parts(found: Sequence[EventKey]) -> Iterator[list[EventKey]]:
@@ -579,13 +624,14 @@ def _in_two_parts(found: Sequence[EventKey]) -> Iterator[list[EventKey]]:
             yield part
 
 
-def _type_and_code(wanted: DeliveriesQuery) -> tuple[str | None, int | None]:
-    event_type = wanted.event_type
-    return event_type, None if event_type is None else codes.event_type_code(event_type)
+def _state_codes(wanted: DeliveriesQuery) -> list[int] | None:
+    if wanted.state is None:
+        return None
+    return [codes.STATE_CODES[state] for state in wanted.state.split(",")]
 
 
-def _state_code(wanted: DeliveriesQuery) -> int | None:
-    return None if wanted.state is None else codes.STATE_CODES[wanted.state]
+def _response_codes(wanted: DeliveriesQuery) -> list[int] | None:
+    return None if wanted.response is None else class_codes(wanted.response.split(","))
 
 
 def _below(wanted: DeliveriesQuery, place: Place | None) -> "UUID | None":
@@ -618,11 +664,12 @@ async def _of_events(
             tenant,
             wanted.endpoint_id,
             wanted.event_type,
-            _state_code(wanted),
+            _state_codes(wanted),
             wanted.test,
             first_uuid(wanted.since),
             _below(wanted, place),
             rows_max,
             orjson.dumps(dict(wanted.label)).decode() if wanted.label else None,
+            _response_codes(wanted),
         ],
     )

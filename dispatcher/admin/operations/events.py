@@ -1,6 +1,6 @@
 """Events: published for producers outside the database, listed, shown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,6 +13,7 @@ from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
 from dispatcher.admin.resources.event import (
     Event,
+    EventOutcome,
     EventPage,
     EventsQuery,
     EventWithDeliveries,
@@ -36,11 +37,13 @@ from dispatcher.core.problems import Problem, problem
 from dispatcher.store.audit import write_audit
 from dispatcher.store.delivery_details import deliveries_of_event
 from dispatcher.store.event_numbers import EventNumbers
-from dispatcher.store.events import EventDetail, find_event
+from dispatcher.store.events import EventDetail, EventKey, find_event, read_outcomes
 from dispatcher.store.outbox import page_of_quarantined_events, publish_event, release_event
 from dispatcher.store.server import json_type
 
 TEXT_CHARACTERS_MAX: Final = 256
+OUTCOME_DELIVERIES_MAX: Final = 1_000
+"""Deliveries of one event that its outcome counts, waiting and ended ones each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,28 @@ class Events:
             scope=scope,
         )
         return EventPage(items=items, next_cursor=next_cursor)
+
+    async def outcomes(self, events: Sequence[Event]) -> dict[str, EventOutcome]:
+        """Return what became of the deliveries of a page of events, by the event's id; none of waiting events."""
+        keys = [
+            EventKey(
+                datetime.fromisoformat(one.accepted_at).date(),
+                one.id,
+                datetime.fromisoformat(one.inserted_at),
+            )
+            for one in events
+            if one.accepted_at is not None
+        ]
+        if not keys:
+            return {}
+        async with self._database.reading() as connection:
+            counts = await read_outcomes(connection, keys, OUTCOME_DELIVERIES_MAX)
+        return {
+            event_id: EventOutcome(
+                **row._asdict(), capped=max(row, default=0) >= OUTCOME_DELIVERIES_MAX
+            )
+            for (_, event_id), row in counts.items()
+        }
 
     async def _quarantined(self, actor: Actor, query: EventsQuery) -> EventPage:
         scope = cursor_scope("quarantined", actor.tenant, {"tenant": query.tenant})

@@ -9,6 +9,7 @@ from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.delivery_report import DeliveryReports
 from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.event_types import EventTypes
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.jobs import JobOperations
@@ -38,6 +39,7 @@ class Operations:
     jobs: JobOperations
     delivery_reports: DeliveryReports
     events: Events
+    event_types: EventTypes
     explanation: Explainer
     notifications: NotificationOperations
     tokens: Tokens
@@ -66,6 +68,7 @@ class Operations:
             jobs=JobOperations(deployment),
             delivery_reports=DeliveryReports(deployment),
             events=Events(deployment),
+            event_types=EventTypes(deployment),
             explanation=Explainer(deployment),
             notifications=NotificationOperations(deployment),
             tokens=Tokens(deployment),

@@ -6,7 +6,9 @@ created, and covers only deliveries that were created before, so that every job 
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import orjson
@@ -244,6 +246,8 @@ class JobOperations:
             recoverable=bool(new.filter.recoverable),
             finished_since=new.filter.finished_since,
         )
+        if new.filter.ids is not None:
+            criteria = _of_ids(criteria, new.filter.ids)
         target = None
         if new.to is not None:
             found = await self._endpoint(connection, "to", new.to, criteria.tenant)
@@ -275,6 +279,19 @@ class JobOperations:
         if len(rows) > 1 and rows[0].target.id != id_or_name:
             raise ConflictError(problem(field, "endpoint_ambiguous", value=id_or_name))
         return rows[0]
+
+
+def _of_ids(criteria: Criteria, given: Sequence[str]) -> Criteria:
+    """Return the criteria for certain deliveries: the walk reads the days of these alone."""
+    known = [one for one in given if ids.is_id(one, ids.DELIVERY_PREFIX)]
+    moments = [ids.moment_of(one) for one in known] or [criteria.until]
+    first, last = min(moments), max(moments) + timedelta(milliseconds=1)
+    return replace(
+        criteria,
+        ids=known,
+        since=max(first, criteria.since or first),
+        until=min(last, criteria.until),
+    )
 
 
 def recovery_of(endpoint_id: str, recovery: EndpointRecovery) -> NewJob:

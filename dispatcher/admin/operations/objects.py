@@ -43,6 +43,7 @@ def delivery_values(row: DeliveryDetail) -> dict[str, Any]:
     values["created_at"] = time_text(row.created_at)
     values["finished_at"] = time_text(row.finished_at)
     values["warnings"] = row.warnings or []
+    values["labels"] = dict(row.labels)
     return values
 
 

@@ -16,7 +16,7 @@ import orjson
 
 from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.deliveries import ALL_ENDPOINTS
-from dispatcher.admin.operations.delivery_search import DeliverySearch
+from dispatcher.admin.operations.delivery_search import DeliverySearch, with_endpoint_id
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.reasons import Circumstances, next_step
 from dispatcher.admin.resources.schedule import (
@@ -227,14 +227,15 @@ class Schedule:
     ) -> tuple[list[_Match], Place | None]:
         """Return waiting deliveries of a filter after a place, and where to go on; None: nowhere."""
         tenant = allowed_tenant(actor, wanted.tenant)
-        if wanted.state is not None and wanted.state not in _OPEN:
+        wanted = await with_endpoint_id(connection, tenant, wanted)
+        states = _open_states(wanted)
+        if not states:
             return [], None
-        event_type = wanted.event_type
         filters = [
             tenant,
             wanted.endpoint_id,
-            None if event_type is None else codes.event_type_code(event_type),
-            None if wanted.state is None else wanted.state == "retrying",
+            codes.type_filter_code(wanted.event_type),
+            None if len(states) > 1 else states[0] is DeliveryState.RETRYING,
             wanted.due_since,
             wanted.due_until,
             first_uuid(wanted.since),
@@ -270,7 +271,7 @@ class Schedule:
     async def _listed(self, connection: "Reach", actor: Actor, wanted: ScheduleFilter) -> list[str]:
         """Return the waiting deliveries that a list of deliveries finds by event, request id or search."""
         found: list[str] = []
-        for state in _OPEN if wanted.state is None else (wanted.state,):
+        for state in _open_states(wanted):
             listing = wanted.listing().model_copy(update={"state": state})
             if wanted.q and wanted.q.strip():
                 limited = listing.model_copy(update={"limit": SEARCHED_MAX})
@@ -296,6 +297,11 @@ class Schedule:
             elif event is not None and event.matches:
                 found.append(_Match(row, event.type))
         return found
+
+
+def _open_states(wanted: ScheduleFilter) -> list[DeliveryState]:
+    """Return the states of waiting deliveries that a filter has."""
+    return [one for one in _OPEN if wanted.state is None or one in wanted.state.split(",")]
 
 
 def _place_of(row: ScheduledRow) -> Place:

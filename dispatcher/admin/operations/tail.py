@@ -22,11 +22,14 @@ from typing import Final, NamedTuple
 import structlog
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.delivery_search import with_endpoint_id
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
-from dispatcher.admin.resources.delivery import RecordedAttempt
+from dispatcher.admin.resources.delivery import DeliveriesQuery, RecordedAttempt
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError
+from dispatcher.core.matching import EVERYTHING, type_fits
 from dispatcher.core.problems import problem
+from dispatcher.core.response_classes import class_code, class_codes
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
 from dispatcher.store.delivery_details import NewAttempt, read_tail_attempts
@@ -61,9 +64,12 @@ class Batch(NamedTuple):
 class Viewer:
     """One viewer of the tail; `next` waits for new attempts."""
 
-    def __init__(self, tenant: str | None, endpoint_id: str | None, *, bodies: bool) -> None:
+    def __init__(self, tenant: str | None, wanted: DeliveriesQuery, *, bodies: bool) -> None:
         self._tenant = tenant
-        self._endpoint_id = endpoint_id
+        self._wanted = wanted
+        self._states = None if wanted.state is None else wanted.state.split(",")
+        classes = None if wanted.response is None else wanted.response.split(",")
+        self._responses = None if classes is None else class_codes(classes)
         self._bodies = bodies
         self._items: deque[RecordedAttempt] = deque()
         self._dropped_count = 0
@@ -71,14 +77,34 @@ class Viewer:
         self._filled = asyncio.Event()
 
     def wants(self, new: NewAttempt) -> bool:
-        """Return whether this attempt is for this viewer."""
-        delivery = new.delivery
-        return (self._tenant is None or delivery.tenant == self._tenant) and (
-            self._endpoint_id is None or delivery.endpoint_id == self._endpoint_id
+        """Return whether the delivery of this attempt is for this viewer, whatever the attempt came to."""
+        delivery, wanted = new.delivery, self._wanted
+        return (
+            (self._tenant is None or delivery.tenant == self._tenant)
+            and wanted.endpoint_id in {None, delivery.endpoint_id}
+            and wanted.event_id in {None, delivery.event_id}
+            and wanted.test in {None, delivery.test}
+            and type_fits(wanted.event_type or EVERYTHING, delivery.event_type)
+            and set((wanted.label or {}).items()) <= set(delivery.labels.items())
+            and (wanted.since is None or delivery.created_at >= wanted.since)
+            and (wanted.until is None or delivery.created_at < wanted.until)
         )
 
+    def fits(self, item: RecordedAttempt) -> bool:
+        """Return whether the delivery has a state and a last response of the filter after this attempt."""
+        delivery, attempt = item.delivery, item.attempt
+        if self._states is not None and delivery.state not in self._states:
+            return False
+        code = class_code(delivery.state, attempt.outcome, attempt.response_code)
+        return self._responses is None or code in self._responses
+
     def put(self, item: RecordedAttempt) -> None:
-        """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item."""
+        """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item.
+
+        An item that does not fit is kept as well, because a list may show its delivery from before.
+        """
+        if not self.fits(item):
+            item = replace(item, fits=False)
         if not self._bodies:
             item = replace(
                 item, attempt=replace(item.attempt, response_body=None, response_headers=[])
@@ -121,14 +147,23 @@ class Tail:
 
     @asynccontextmanager
     async def watch(
-        self, actor: Actor, *, tenant: str | None = None, endpoint_id: str | None = None
+        self,
+        actor: Actor,
+        wanted: DeliveriesQuery = DeliveriesQuery(),  # noqa: B008 -- frozen
     ) -> AsyncIterator[Viewer]:
-        """Yield a viewer of the attempts that are recorded from now on.
+        """Yield a viewer of the attempts of a filter that are recorded from now on.
+
+        A text (`q`) and a request id are not compared: they need a look at the event.
 
         Raises:
-            NotFoundError: the tenant is not the actor's. TooManyError: too many watch already.
+            NotFoundError: the tenant is not the actor's, or no endpoint has the name. TooManyError: too many
+            watch already.
         """
-        viewer = Viewer(allowed_tenant(actor, tenant), endpoint_id, bodies=actor.may(Role.OPERATOR))
+        tenant = allowed_tenant(actor, wanted.tenant)
+        if wanted.endpoint_id is not None:
+            async with self._database.reading() as connection:
+                wanted = await with_endpoint_id(connection, tenant, wanted)
+        viewer = Viewer(tenant, wanted, bodies=actor.may(Role.OPERATOR))
         if len(self._viewers) >= VIEWERS_MAX:
             raise TooManyError(problem("tail", "too_many_viewers", maximum=VIEWERS_MAX))
         self._viewers.add(viewer)

@@ -10,6 +10,7 @@ from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
     DeliveryId,
     DeliveryStateName,
+    DeliveryStateNames,
     EndpointId,
     EventId,
     FilterLabels,
@@ -19,6 +20,7 @@ from dispatcher.admin.resources.fields import (
     Reading,
     Request,
     Response,
+    ResponseClassNames,
     Text,
     Time,
     TimeText,
@@ -26,6 +28,8 @@ from dispatcher.admin.resources.fields import (
 )
 from dispatcher.core.problems import Problem, problem
 
+IDS_MAX: Final = 1_000
+"""Deliveries that a filter can name one by one."""
 REQUEST_ID: Final = re.compile(r"([a-z0-9]+_)?([0-9a-f]{16})")
 
 
@@ -42,17 +46,28 @@ RequestId = Annotated[str, checked_by(request_id_problems)]
 class DeliveriesFilter(Request):
     """Which deliveries; `since` <= created_at < `until`."""
 
-    endpoint_id: Annotated[Text | None, Option(help="Only deliveries to this endpoint.")] = None
+    endpoint_id: Annotated[
+        Text | None, Option(help="Only deliveries to this endpoint, by its id or its name.")
+    ] = Field(default=None, description="The id or the name of an endpoint.")
     event_id: Annotated[Text | None, Option(help="Only deliveries of this event.")] = None
     request_id: Annotated[
         RequestId | None,
         Option(help="Only deliveries with this request_id in the body (humansoft)."),
     ] = Field(default=None, description="The id in a humansoft body.")
-    event_type: Annotated[Text | None, Option(help="Only deliveries of this event type.")] = None
+    event_type: Annotated[
+        Text | None, Option(help="Only deliveries of this event type, or of order.* and the like.")
+    ] = Field(
+        default=None,
+        description="A type, or its beginning and `*`, as in `order.*`.",
+        examples=["order.*"],
+    )
     state: Annotated[
-        DeliveryStateName | None,
-        Option(metavar="STATE", help="pending, retrying, succeeded, failed or cancelled."),
-    ] = None
+        DeliveryStateNames | None,
+        Option(
+            metavar="STATE",
+            help="pending, retrying, succeeded, failed or cancelled; several with commas.",
+        ),
+    ] = Field(default=None, description="One state, or several separated by commas.")
     tenant: Annotated[Text | None, Option(help="Only deliveries of this tenant.")] = None
     since: Annotated[
         Time | None,
@@ -72,6 +87,22 @@ class DeliveriesFilter(Request):
     ] = Field(default=None, description=SEARCH_DESCRIPTION)
 
 
+class HistoryFilter(DeliveriesFilter):
+    """Which deliveries, also by their last response."""
+
+    response: Annotated[
+        ResponseClassNames | None,
+        Option(
+            metavar="CLASS",
+            help="Last response: 2xx, 3xx, 4xx, 5xx, timeout or connection; several with commas.",
+        ),
+    ] = Field(
+        default=None,
+        description="The class of the last response, or several separated by commas. `timeout` and `connection` are"
+        " attempts without a status code.",
+    )
+
+
 Label = Annotated[
     FilterLabels | None,
     Option(
@@ -82,7 +113,7 @@ Label = Annotated[
 ]
 
 
-class DeliveriesQuery(DeliveriesFilter, PageQuery):
+class DeliveriesQuery(HistoryFilter, PageQuery):
     """A page of them."""
 
     label: Label = Field(default=None, description="name=value; may be repeated.")
@@ -154,6 +185,7 @@ class Delivery(Response):
     created_at: TimeText
     finished_at: TimeText | None
     warnings: list[str]
+    labels: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +206,14 @@ class DeliveryPage(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAttempt(Response):
-    """An attempt and its delivery, as the live tail shows them."""
+    """An attempt and its delivery, as the live tail shows them.
+
+    If `fits` is false, the delivery has left the viewer's filter by this attempt.
+    """
 
     delivery: Delivery
     attempt: Attempt
+    fits: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,8 +99,18 @@ class EventsQuery(PageQuery):
         default=None,
         description="true: only events whose fan-out Postgres rejected; of the other filters only `tenant` applies.",
     )
-    type: Annotated[Text | None, Option(help="Only events of this type.")] = Field(
-        default=None, examples=["order.created"]
+    type: Annotated[
+        Text | None, Option(help="Only events of this type, or of order.* and the like.")
+    ] = Field(
+        default=None,
+        description="A type, or its beginning and `*`, as in `order.*`.",
+        examples=["order.created"],
+    )
+    system: Annotated[
+        QueryTruth | None,
+        Option(help="Only the dispatcher's own events, or none of them.", reads=Reading.SWITCH),
+    ] = Field(
+        default=None, description="true: only the dispatcher's own events; false: none of them."
     )
     event_type: Text | None = Field(
         default=None, description="The same as type; give one of the two."
@@ -174,6 +184,52 @@ class EventTypePage(Response):
 
     items: list[EventType]
     next_cursor: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventTypeUsage(Response):
+    """An event type that is in the catalogue, or that recent events have.
+
+    `subscriber_count` is the number of endpoints whose event types include it. `event_count` is the number
+    of recent events.
+    """
+
+    name: str
+    in_catalogue: bool
+    title: LocalizedText | None
+    subscriber_count: int
+    event_count: int
+    last_event_at: TimeText | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventTypeUsagePage(Response):
+    """The types of the catalogue, and then those of recent events that are not in it.
+
+    Events since `counted_since` are counted: those of the last 24 hours, or the newest 20,000 of the
+    deployment if there are more.
+    """
+
+    items: list[EventTypeUsage]
+    counted_since: TimeText
+    next_cursor: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventOutcome(Response):
+    """How many deliveries of an event succeeded, failed, were cancelled or still wait; `capped`: there are more."""
+
+    succeeded_count: int
+    failed_count: int
+    cancelled_count: int
+    waiting_count: int
+    capped: bool
+
+    @property
+    def total_count(self) -> int:
+        """All of them."""
+        counts = (self.succeeded_count, self.failed_count, self.cancelled_count, self.waiting_count)
+        return sum(counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

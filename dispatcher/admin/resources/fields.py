@@ -33,11 +33,13 @@ from dispatcher.admin.resources.serialization import (
     limit_problems,
     time_text,
 )
+from dispatcher.core import codes
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem, number_text, problem
+from dispatcher.core.response_classes import CLASSES
 
 _Value = TypeVar("_Value")
 
@@ -377,6 +379,35 @@ def _read_labels(value: object, info: ValidationInfo) -> dict[str, str]:
     return labels
 
 
+def _one_or_several(allowed: Sequence[str]) -> Any:  # noqa: ANN401 -- an annotation
+    """Return the type of a text of one or several of these words, separated by commas.
+
+    The words are validated, and each is kept once, in the order of `allowed`.
+    """
+
+    def read(value: object, info: ValidationInfo) -> str:
+        field = str(info.field_name)
+        if not isinstance(value, str):
+            raise _refuse(info, "not_a_string")
+        words = [word.strip() for word in value.split(",")][: len(allowed) + 1]
+        refuse(
+            [
+                problem(field, "not_one_of", allowed=", ".join(allowed), value=word)
+                for word in words
+                if word not in allowed
+            ][:1]
+        )
+        return ",".join(word for word in allowed if word in words)
+
+    word = "|".join(allowed)
+    schema = {
+        "type": "string",
+        "pattern": f"^({word})(,({word}))*$",
+        "examples": [",".join(allowed[-2:])],
+    }
+    return Annotated[str, PlainValidator(read), WithJsonSchema(schema)]
+
+
 def _read_object(value: object, info: ValidationInfo) -> JsonText:
     if not isinstance(value, JsonText) or value.text[:1] != "{":
         raise _refuse(info, "not_an_object")
@@ -440,6 +471,8 @@ JsonObject = Annotated[
 """The same in a response."""
 DeliveryStateName = Literal["pending", "retrying", "succeeded", "failed", "cancelled"]
 EndpointSortName = Literal["created", "trouble"]
+DeliveryStateNames = _one_or_several(codes.STATES)
+ResponseClassNames = _one_or_several(tuple(CLASSES))
 EndpointStateName = Literal["active", "paused", "disabled"]
 HealthName = Literal["healthy", "degraded", "down", "recovering"]
 RoleName = Literal["viewer", "operator", "admin"]

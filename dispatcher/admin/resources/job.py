@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dispatcher.admin.resources.delivery import DeliveriesFilter, DeliveriesQuery, Label
+from dispatcher.admin.resources.delivery import IDS_MAX, DeliveriesQuery, HistoryFilter, Label
 from dispatcher.admin.resources.fields import (
     Bounds,
     EndpointId,
@@ -33,7 +33,7 @@ JobId = Annotated[str, Field(examples=["job_01kat9zma1e4gbryhh3m9dq2yw"])]
 Rate = Annotated[float, Bounds(RATE_MIN, RATE_MAX)]
 
 
-class _Conditions(DeliveriesFilter):
+class _Conditions(HistoryFilter):
     """The conditions that only jobs have."""
 
     recoverable: Annotated[
@@ -61,6 +61,9 @@ class JobOptions(_Conditions):
 class JobFilter(_Conditions):
     """Which deliveries; at least one condition."""
 
+    ids: Annotated[list[Text] | None, Field(max_length=IDS_MAX, min_length=1)] = Field(
+        default=None, description="Only these deliveries."
+    )
     label: FilterLabels | None = Field(default=None, description="Each name=value, as in a list.")
     labels: Labels | None = Field(
         default=None, description="The same as an object; give one of the two."
@@ -75,7 +78,7 @@ class JobFilter(_Conditions):
 
     def query(self) -> DeliveriesQuery:
         """Return the conditions that a list of deliveries has as well."""
-        names = DeliveriesFilter.model_fields
+        names = HistoryFilter.model_fields
         values = {name: getattr(self, name) for name in names}
         return DeliveriesQuery.model_construct(**values, label=self.label or self.labels)
 

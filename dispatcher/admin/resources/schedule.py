@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from dispatcher.admin.resources.delivery import DeliveriesFilter, DeliveriesQuery, NextStep
+from dispatcher.admin.resources.delivery import IDS_MAX, DeliveriesFilter, DeliveriesQuery, NextStep
 from dispatcher.admin.resources.fields import (
     NOW,
     Bounds,
@@ -26,7 +26,6 @@ from dispatcher.admin.resources.fields import (
 )
 from dispatcher.core.problems import problem
 
-IDS_MAX: Final = 1_000
 POSTPONE_SECONDS_MAX: Final = 30 * 86_400
 
 _Due = Annotated[

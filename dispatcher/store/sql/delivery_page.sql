@@ -1,9 +1,11 @@
 -- A page of deliveries, newest first: open and ended ones, merged.
 --
--- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, $5 its code, $6 code of the state,
---   $7 test, $8 labels that the event must have (JSON text), $9 the lowest id (since), $10 the id that all are below
+-- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, or its beginning and `*`; $5 the code of
+--   the type (NULL with `*`), $6 codes of the states, $7 test, $8 labels that the event must have (JSON text), $9 the lowest id (since), $10 the id that all are below
 --   (until, or the last one of the page before), $11 and $12 the days of these, $13 rows at most, $14 a JSON path that
---   one of the event's labels must fulfil, $15 and $16 the first and the last day (store/day_walk.py).
+--   one of the event's labels must fulfil, $15 classes of the last response (core/response_classes.py), $16 codes of types
+--   that do not begin as $4, which need no look at their events; $17 and $18 the first and the last day (store/day_walk.py).
+-- A succeeded delivery has the class 2xx, whatever a later resend came to. The others' last attempt is one read each.
 -- The ids of the page are picked first, where the filters allow it from the index alone; then its rows are read.
 -- Index: delivery_done_id, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
 --   delivery_done_pkey of the days asked for, and delivery_open_pkey, read backwards until the page is full; type,
@@ -13,46 +15,61 @@
 WITH page AS MATERIALIZED (
     (SELECT id, day
      FROM dispatcher.delivery_open AS d
-     WHERE day BETWEEN $15::date AND $16::date
+     WHERE day BETWEEN $17::date AND $18::date
        AND ($1::text IS NULL OR endpoint_no IN (SELECT number FROM dispatcher.endpoint WHERE tenant = $1))
        AND ($2::text IS NULL OR endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $2))
        AND ($3::text IS NULL OR event_id = $3)
-       AND ($4::text IS NULL OR event_type_code = $5::integer AND (
-            SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
-            AND e.day = d.day AND e.id = d.event_id) = $4)
-       AND ($6::smallint IS NULL OR $6 = 1 AND schedule_position = 0 OR $6 = 2 AND schedule_position > 0)
+       AND ($5::integer IS NULL OR event_type_code = $5)
+       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($4::text IS NULL OR (
+            SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
+            FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
+       AND ($6::smallint[] IS NULL OR 1 = ANY ($6) AND schedule_position = 0 OR 2 = ANY ($6) AND schedule_position > 0)
+       AND ($15::smallint[] IS NULL OR attempt_count > 0 AND (
+            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
+              AND a.endpoint_no = d.endpoint_no
+            ORDER BY a.attempt_number DESC LIMIT 1) = ANY ($15))
        AND ($7::boolean IS NULL OR NOT $7)
        AND ($9::uuid IS NULL OR id >= $9)
        AND ($10::uuid IS NULL OR id < $10)
        AND ($8::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
        AND ($14::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
      ORDER BY id DESC
      LIMIT $13)
     UNION ALL
     (SELECT id, day
      FROM dispatcher.delivery_done AS d
-     WHERE day BETWEEN $15::date AND $16::date
+     WHERE day BETWEEN $17::date AND $18::date
        AND ($1::text IS NULL OR endpoint_no IN (SELECT number FROM dispatcher.endpoint WHERE tenant = $1))
        AND ($1::text IS NULL OR (SELECT count(*) > 0 FROM (
             SELECT FROM dispatcher.endpoint WHERE tenant = $1 LIMIT 1) AS known))
        AND ($2::text IS NULL OR endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $2))
        AND ($3::text IS NULL OR event_id = $3)
-       AND ($4::text IS NULL OR event_type_code = $5::integer AND (
-            SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
-            AND e.day = d.day AND e.id = d.event_id) = $4)
-       AND ($6::smallint IS NULL OR state = $6)
+       AND ($5::integer IS NULL OR event_type_code = $5)
+       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($4::text IS NULL OR (
+            SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
+            FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
+       AND ($6::smallint[] IS NULL OR state = ANY ($6))
+       AND ($15::smallint[] IS NULL OR 2 = ANY ($15) OR state <> 3)
+       AND ($15::smallint[] IS NULL OR state = 3 OR coalesce((
+            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
+              AND a.endpoint_no = d.endpoint_no
+            ORDER BY a.attempt_number DESC LIMIT 1), d.response_code / 100, 100 + d.outcome) = ANY ($15))
        AND ($7::boolean IS NULL OR test = $7)
        AND ($9::uuid IS NULL OR id >= $9 AND day >= $11::date)
        AND ($10::uuid IS NULL OR id < $10 AND day <= $12::date)
        AND ($8::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
        AND ($14::text IS NULL OR (
-            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+            SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
      ORDER BY id DESC
      LIMIT $13)
@@ -60,10 +77,11 @@ WITH page AS MATERIALIZED (
     SELECT id, day FROM page ORDER BY id DESC LIMIT $13
 )
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
-       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
+       e.labels::text AS labels
 FROM newest AS n
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
-                    WHERE v.day BETWEEN $15 AND $16 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
+                    WHERE v.day BETWEEN $17 AND $18 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
 LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
-LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $15 AND $16 AND e.day = d.day AND e.id = d.event_id
+LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id
 ORDER BY n.id DESC

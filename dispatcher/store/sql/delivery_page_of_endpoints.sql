@@ -9,40 +9,55 @@ WITH page AS MATERIALIZED (
     CROSS JOIN LATERAL (
         (SELECT id, day
          FROM dispatcher.delivery_open AS d
-         WHERE day BETWEEN $15::date AND $16::date AND endpoint_no = g.number AND $2::text IS NULL
+         WHERE day BETWEEN $17::date AND $18::date AND endpoint_no = g.number AND $2::text IS NULL
            AND ($3::text IS NULL OR event_id = $3)
-           AND ($4::text IS NULL OR event_type_code = $5::integer AND (
-                SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
-            AND e.day = d.day AND e.id = d.event_id) = $4)
-           AND ($6::smallint IS NULL OR $6 = 1 AND schedule_position = 0 OR $6 = 2 AND schedule_position > 0)
+           AND ($5::integer IS NULL OR event_type_code = $5)
+       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($4::text IS NULL OR (
+            SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
+            FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
+           AND ($6::smallint[] IS NULL OR 1 = ANY ($6) AND schedule_position = 0 OR 2 = ANY ($6) AND schedule_position > 0)
+       AND ($15::smallint[] IS NULL OR attempt_count > 0 AND (
+            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
+              AND a.endpoint_no = d.endpoint_no
+            ORDER BY a.attempt_number DESC LIMIT 1) = ANY ($15))
            AND ($7::boolean IS NULL OR NOT $7)
            AND ($9::uuid IS NULL OR id >= $9)
            AND ($10::uuid IS NULL OR id < $10)
            AND ($8::text IS NULL OR (
-                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
            AND ($14::text IS NULL OR (
-                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
          ORDER BY id DESC
          LIMIT $13)
         UNION ALL
         (SELECT id, day
          FROM dispatcher.delivery_done AS d
-         WHERE day BETWEEN $15::date AND $16::date AND endpoint_no = g.number
+         WHERE day BETWEEN $17::date AND $18::date AND endpoint_no = g.number
            AND ($3::text IS NULL OR event_id = $3)
-           AND ($4::text IS NULL OR event_type_code = $5::integer AND (
-                SELECT e.type FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
-            AND e.day = d.day AND e.id = d.event_id) = $4)
-           AND ($6::smallint IS NULL OR state = $6)
+           AND ($5::integer IS NULL OR event_type_code = $5)
+       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($4::text IS NULL OR (
+            SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
+            FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
+           AND ($6::smallint[] IS NULL OR state = ANY ($6))
+       AND ($15::smallint[] IS NULL OR 2 = ANY ($15) OR state <> 3)
+       AND ($15::smallint[] IS NULL OR state = 3 OR coalesce((
+            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
+              AND a.endpoint_no = d.endpoint_no
+            ORDER BY a.attempt_number DESC LIMIT 1), d.response_code / 100, 100 + d.outcome) = ANY ($15))
            AND ($7::boolean IS NULL OR test = $7)
            AND ($9::uuid IS NULL OR id >= $9 AND day >= $11::date)
            AND ($10::uuid IS NULL OR id < $10 AND day <= $12::date)
            AND ($8::text IS NULL OR (
-                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @> $8::jsonb)
            AND ($14::text IS NULL OR (
-                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $15 AND $16
+                SELECT e.labels FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18
             AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
          ORDER BY id DESC
          LIMIT $13)
@@ -51,10 +66,11 @@ WITH page AS MATERIALIZED (
     SELECT id, day FROM page ORDER BY id DESC LIMIT $13
 )
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
-       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
+       e.labels::text AS labels
 FROM newest AS n
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
-                    WHERE v.day BETWEEN $15 AND $16 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
+                    WHERE v.day BETWEEN $17 AND $18 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
 LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
-LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $15 AND $16 AND e.day = d.day AND e.id = d.event_id
+LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id
 ORDER BY n.id DESC

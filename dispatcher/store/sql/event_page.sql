@@ -1,8 +1,8 @@
 -- A page of events, newest first: those that wait or are quarantined in the outbox and those that were accepted.
 --
--- Parameters (NULL: any): $1 tenant, $2 type, $3 labels that it must have (JSON text), $4 test, $5 since,
+-- Parameters (NULL: any): $1 tenant, $2 type, or its beginning and `*`; $3 labels that it must have (JSON text), $4 test, $5 since,
 --   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most, $10 a JSON
---   path that a label must fulfil, $11 and $12 the first and the last day (store/day_walk.py; waiting events are with the
+--   path that a label must fulfil, $11 whether of the dispatcher's own types, $12 and $13 the first and the last day (store/day_walk.py; waiting events are with the
 --   last days, which have no end).
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
@@ -18,9 +18,10 @@ WITH waiting AS MATERIALIZED (
             inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day,
             consumed_at AS quarantined_at, inserted_at AS at
      FROM waiting
-     WHERE $12::date = 'infinity'
+     WHERE $13::date = 'infinity'
        AND ($1::text IS NULL OR tenant = $1)
-       AND ($2::text IS NULL OR type = $2)
+       AND ($2::text IS NULL OR CASE WHEN right($2, 1) = '*' THEN starts_with(type, left($2, -1)) ELSE type = $2 END)
+       AND ($11::boolean IS NULL OR $11 = starts_with(type, 'dispatcher.'))
        AND ($3::text IS NULL OR labels @> $3::jsonb)
        AND ($10::text IS NULL OR labels @? $10::jsonpath)
        AND ($4::boolean IS NULL OR NOT $4)
@@ -35,10 +36,12 @@ WITH waiting AS MATERIALIZED (
             occurred_at, ordering_key, labels::text, traceparent,
             inserted_at, accepted_at, test, day, NULL, accepted_at
      FROM dispatcher.event
-     WHERE day BETWEEN $11::date AND $12::date
+     WHERE day BETWEEN $12::date AND $13::date
        AND ($1::text IS NULL OR tenant = $1)
        AND ($1::text IS NULL OR hashtext(tenant) = hashtext($1))
-       AND ($2::text IS NULL OR type = $2 AND hashtext(type) = hashtext($2))
+       AND ($2::text IS NULL OR CASE WHEN right($2, 1) = '*' THEN starts_with(type, left($2, -1))
+                                     ELSE type = $2 AND hashtext(type) = hashtext($2) END)
+       AND ($11::boolean IS NULL OR $11 = starts_with(type, 'dispatcher.'))
        AND ($3::text IS NULL OR labels @> $3::jsonb)
        AND ($10::text IS NULL OR labels @? $10::jsonpath)
        AND ($4::boolean IS NULL OR test = $4)

@@ -1,8 +1,8 @@
 -- A page of certain accepted events and of those that wait in the outbox with the same labels, newest first.
 --
--- Parameters: $1 the accepted events' days, $2 their ids; NULL for any: $3 tenant, $4 type, $5 labels that it must have
+-- Parameters: $1 the accepted events' days, $2 their ids; NULL for any: $3 tenant, $4 type, or its beginning and `*`; $5 labels that it must have
 --   (JSON text), $6 test, $7 since, $8 until (not included), $9 and $10 time and id of the last one of the page before,
---   $11 rows at most, $12 a JSON path that a label must fulfil.
+--   $11 rows at most, $12 a JSON path that a label must fulfil, $13 whether of the dispatcher's own types.
 -- Index: event_pkey of each event's day, outbox_waiting for the newest thousand that wait. Locks: none.
 WITH waiting AS MATERIALIZED (
     SELECT * FROM dispatcher.outbox WHERE consumed_at IS NULL ORDER BY position DESC LIMIT 1000
@@ -22,7 +22,8 @@ WITH waiting AS MATERIALIZED (
 SELECT *
 FROM page
 WHERE ($3::text IS NULL OR tenant = $3)
-  AND ($4::text IS NULL OR type = $4)
+  AND ($4::text IS NULL OR CASE WHEN right($4, 1) = '*' THEN starts_with(type, left($4, -1)) ELSE type = $4 END)
+  AND ($13::boolean IS NULL OR $13 = starts_with(type, 'dispatcher.'))
   AND ($6::boolean IS NULL OR test = $6)
   AND ($7::timestamptz IS NULL OR at >= $7)
   AND ($8::timestamptz IS NULL OR at < $8)

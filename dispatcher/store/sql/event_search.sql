@@ -1,9 +1,10 @@
 -- The accepted events of one slice of a day that contain a text, newest first.
 --
 -- Parameters: $1 day, $2 accepted at or after this, $3 and $4 time and id that all are before (NULL: any); NULL for any:
---   $5 tenant, $6 type, $7 labels that it must have (JSON text), $8 test; the text's patterns (core/text_pattern.py): $9 run
+--   $5 tenant, $6 type, or its beginning and `*`; $7 labels that it must have (JSON text), $8 test; the text's patterns (core/text_pattern.py): $9 run
 --   (NULL: none), $10 whether escapes may hide it, $11 patterns for LIKE on lower case, $12 regular expression; events that
---   are left out, because they were found before: $13 an id, $14 a JSON path that a label fulfils; $15 rows at most.
+--   are left out, because they were found before: $13 an id, $14 a JSON path that a label fulfils; $15 rows at most;
+--   $16 whether of the dispatcher's own types (NULL: any).
 -- Index: event_newest of that day; every row of the slice is read. Locks: none.
 -- Each pattern costs more than the one before, and CASE keeps their order: 1 µs for the run in 500 bytes, 4 µs for LIKE,
 -- 12 µs for the regular expression. COLLATE "C" makes lower() five times as fast; it changes ASCII alone.
@@ -18,7 +19,9 @@ WHERE day = $1
   AND accepted_at >= $2
   AND ($3::timestamptz IS NULL OR accepted_at <= $3 AND (accepted_at, id) < ($3, $4::text))
   AND ($5::text IS NULL OR tenant = $5 AND hashtext(tenant) = hashtext($5))
-  AND ($6::text IS NULL OR type = $6 AND hashtext(type) = hashtext($6))
+  AND ($6::text IS NULL OR CASE WHEN right($6, 1) = '*' THEN starts_with(type, left($6, -1))
+                                ELSE type = $6 AND hashtext(type) = hashtext($6) END)
+  AND ($16::boolean IS NULL OR $16 = starts_with(type, 'dispatcher.'))
   AND ($7::text IS NULL OR labels @> $7::jsonb)
   AND ($8::boolean IS NULL OR test = $8)
   AND ($13::text IS NULL OR id <> $13)

@@ -2,9 +2,10 @@
 -- those that fit, at most $5 of them.
 --
 -- Parameters: $1 the id that all are above, $2 the id that all are below, $3 and $4 the first and the last day, $5 rows at
---   most, $6 rows to examine; (NULL: any) $7 number of the endpoint, $8 code of the state, $9 whether only deliveries that
---   failed or that the system cancelled, $10 tenant, $11 event type and $12 its code, $13 labels (JSON text), $14 a JSON
---   path that a label must fulfil, $15 event ids, $16 the earliest end, $17 kind of the job, $18 profiles.
+--   most, $6 rows to examine; (NULL: any) $7 number of the endpoint, $8 codes of the states, $9 whether only deliveries that
+--   failed or that the system cancelled, $10 tenant, $11 event type, or its beginning and `*`, and $12 its code, $13 labels (JSON text), $14 a JSON
+--   path that a label must fulfil, $15 event ids, $16 the earliest end, $17 kind of the job, $18 profiles,
+--   $19 classes of the last response as in delivery_page, $20 delivery ids.
 -- Returns in each row how many rows were examined and the id of the last one; one row without a delivery if none fits.
 -- `obstacle` is why a delivery cannot be sent.
 -- Index: delivery_open_pkey; delivery_done_id, delivery_done_by_endpoint or delivery_done_unsuccessful of the days;
@@ -13,7 +14,8 @@ WITH near AS MATERIALIZED (
     (SELECT id, day, endpoint_no, event_type_code
      FROM dispatcher.delivery_open
      WHERE id > $1::uuid AND id < $2::uuid AND day BETWEEN $3::date AND $4::date
-       AND ($8::smallint IS NULL OR $8 <= 2) AND NOT $9::boolean
+       AND ($8::smallint[] IS NULL OR 1 = ANY ($8) OR 2 = ANY ($8)) AND NOT $9::boolean
+       AND ($20::uuid[] IS NULL OR id = ANY ($20))
      ORDER BY id
      LIMIT $6)
     UNION ALL
@@ -21,7 +23,9 @@ WITH near AS MATERIALIZED (
      FROM dispatcher.delivery_done
      WHERE id > $1::uuid AND id < $2::uuid AND day BETWEEN $3::date AND $4::date
        AND ($7::integer IS NULL OR endpoint_no = $7)
-       AND ($8::smallint IS NULL OR state = $8)
+       AND ($8::smallint[] IS NULL OR state = ANY ($8))
+       AND ($19::smallint[] IS NULL OR 2 = ANY ($19) OR state <> 3)
+       AND ($20::uuid[] IS NULL OR id = ANY ($20))
        AND (NOT $9::boolean OR state <> 3)
      ORDER BY id
      LIMIT $6)
@@ -49,11 +53,16 @@ LEFT JOIN LATERAL (
     LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $3 AND $4 AND e.day = d.day AND e.id = d.event_id
     WHERE NOT d.test
       AND ($7::integer IS NULL OR d.endpoint_no = $7)
-      AND ($8::smallint IS NULL OR d.state = $8)
+      AND ($8::smallint[] IS NULL OR d.state = ANY ($8))
       AND (NOT $9::boolean OR d.state = 4 OR d.state = 5 AND d.reason IN (5, 7))
       AND ($10::text IS NULL OR p.tenant = $10)
       AND ($18::text[] IS NULL OR p.profile = ANY ($18))
-      AND ($11::text IS NULL OR d.event_type_code = $12::integer AND e.type = $11)
+      AND ($12::integer IS NULL OR d.event_type_code = $12)
+      AND ($11::text IS NULL OR CASE WHEN right($11, 1) = '*' THEN starts_with(e.type, left($11, -1)) ELSE e.type = $11 END)
+      AND ($19::smallint[] IS NULL OR d.state = 3 OR d.attempt_count > 0 AND (
+           SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt_row AS a
+           WHERE a.day BETWEEN $3 AND $4 AND a.day = d.day AND a.event_id = d.event_id AND a.endpoint_no = d.endpoint_no
+           ORDER BY a.attempt_number DESC LIMIT 1) = ANY ($19))
       AND ($13::text IS NULL OR e.labels @> $13::jsonb)
       AND ($14::text IS NULL OR e.labels @? $14::jsonpath)
       AND ($15::text[] IS NULL OR d.event_id = ANY ($15))

@@ -2,7 +2,7 @@
 -- and returns those that fit, at most $6 of them.
 --
 -- Parameters: $1 and $2 time of acceptance and id that all are behind, $3 the time that all are before, $4 and $5 the
---   first and the last day, $6 rows at most, $7 rows to examine, $8 tenant; (NULL: any) $9 event type, $10 labels (JSON
+--   first and the last day, $6 rows at most, $7 rows to examine, $8 tenant; (NULL: any) $9 event type, or its beginning and `*`, $10 labels (JSON
 --   text), $11 a JSON path that a label must fulfil, $12 event ids.
 -- Returns in each row how many rows were examined and the place of the last one; one row without an event if none fits.
 -- Index: event_newest of the days. Locks: none.
@@ -25,7 +25,7 @@ LEFT JOIN LATERAL (
     FROM examined AS x
     JOIN dispatcher.event AS e ON e.day BETWEEN $4 AND $5 AND e.day = x.day AND e.id = x.id
     WHERE NOT e.test AND e.tenant = $8
-      AND ($9::text IS NULL OR e.type = $9)
+      AND ($9::text IS NULL OR CASE WHEN right($9, 1) = '*' THEN starts_with(e.type, left($9, -1)) ELSE e.type = $9 END)
       AND ($10::text IS NULL OR e.labels @> $10::jsonb)
       AND ($11::text IS NULL OR e.labels @? $11::jsonpath)
       AND ($12::text[] IS NULL OR e.id = ANY ($12))

@@ -8,14 +8,10 @@ from aiohttp import web
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.filters import (
-    DELIVERY_FIELDS,
-    delivery_id,
-    delivery_query,
-)
+from dispatcher.admin.console.filters import Filter, delivery_filter, delivery_id
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.labels import advice, afterwards
-from dispatcher.admin.resources.delivery import DeliveryPage
+from dispatcher.admin.resources.delivery import DeliveriesQuery, DeliveryPage
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.problems import problem
@@ -44,13 +40,15 @@ async def list_deliveries_of_endpoint(context: Context) -> web.StreamResponse:
 async def _list_page(
     context: Context, template: str, endpoint_id: str | None, values: dict[str, Any]
 ) -> web.Response:
-    query, problems = delivery_query(context, endpoint_id)
-    page = _NOTHING
+    asked = delivery_filter(context, endpoint_id)
+    page, problems = _NOTHING, asked.problems
     if not problems:
         try:
-            page = await context.operations.deliveries.page(context.who, query)
+            page = await context.operations.deliveries.page(context.who, asked.query)
         except InvalidRequestError as error:
             problems = problems_by_field(context, error.problems)
+        except NotFoundError as error:
+            problems = {"endpoint_id": context.problem(error)}
     names = await context.operations.endpoints.names(
         context.who, [one.endpoint_id for one in page.items]
     )
@@ -65,26 +63,24 @@ async def _list_page(
         problems=problems,
         states=tuple(DeliveryState),
         types=tuple(context.operations.deployment.catalogue.types),
-        is_filtered=any(context.query(name) for name in DELIVERY_FIELDS),
-        filter=_carried(context, endpoint_id),
-        tail_path=_tail_path(context, endpoint_id),
+        is_filtered=bool(asked.given),
+        filter=asked.carried(),
+        tail_path=_tail_path(context, asked, endpoint_id),
         **values,
     )
 
 
-def _tail_path(context: Context, endpoint_id: str | None) -> str | None:
-    """Return the path of the live tail of this list; None if the filter has more than the tail supports."""
-    if any(context.query(name) for name in DELIVERY_FIELDS if name != "endpoint_id"):
+def _tail_path(
+    context: Context, asked: Filter[DeliveriesQuery], endpoint_id: str | None
+) -> str | None:
+    """Return the path of the live tail of this list; None if it has a text, an end, or is not the first page."""
+    query = asked.query
+    if asked.problems or query.q or query.until or context.query("cursor"):
         return None
-    whose = endpoint_id or context.query("endpoint_id")
-    return "/deliveries/tail" + (f"?{urlencode({'endpoint_id': whose})}" if whose else "")
-
-
-def _carried(context: Context, endpoint_id: str | None) -> str:
-    """Return the filter as a query, for the page that creates a job."""
-    given = {name: context.query(name) for name in DELIVERY_FIELDS}
-    given["endpoint_id"] = endpoint_id or given["endpoint_id"]
-    return urlencode({name: value for name, value in given.items() if value is not None})
+    given = [(name, text) for name, text in asked.given if name != "period"]
+    if endpoint_id is not None and ("endpoint_id", endpoint_id) not in given:
+        given.append(("endpoint_id", endpoint_id))
+    return "/deliveries/tail" + (f"?{urlencode(given)}" if given else "")
 
 
 async def show_delivery(context: Context) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.filters import EVENT_FIELDS, event_query
+from dispatcher.admin.console.filters import event_filter
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.resources.event import EventPage
 from dispatcher.core.errors import InvalidRequestError
@@ -17,11 +17,11 @@ DATA_CHARACTERS_SHOWN: Final = 65_536
 
 async def list_events(context: Context) -> web.StreamResponse:
     """Show events, newest first."""
-    query, problems = event_query(context)
-    page = EventPage(items=[], next_cursor=None)
+    asked = event_filter(context)
+    page, problems = EventPage(items=[], next_cursor=None), asked.problems
     if not problems:
         try:
-            page = await context.operations.events.page(context.who, query)
+            page = await context.operations.events.page(context.who, asked.query)
         except InvalidRequestError as error:
             problems = problems_by_field(context, error.problems)
     return context.page(
@@ -30,7 +30,8 @@ async def list_events(context: Context) -> web.StreamResponse:
         page=page,
         problems=problems,
         types=tuple(context.operations.deployment.catalogue.types),
-        is_filtered=any(context.query(name) for name in EVENT_FIELDS),
+        is_filtered=bool(asked.given),
+        outcomes=await context.operations.events.outcomes(page.items),
     )
 
 

@@ -7,20 +7,25 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.filters import delivery_query, read_time, unreadable
+from dispatcher.admin.console.filters import (
+    DELIVERY_FIELDS,
+    delivery_filter,
+    read_time,
+    unreadable,
+)
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.resources.delivery import DeliveriesFilter
+from dispatcher.admin.resources.delivery import HistoryFilter
 from dispatcher.admin.resources.job import RATE_DEFAULT, JobFilter, JobsQuery, NewJob
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.problems import problem
 
 COUNT_SECONDS_MAX: Final = 60.0
-CONDITIONS: Final = (
-    "q", "endpoint_id", "event_type", "state", "since", "until", "recoverable", "finished_since",
-)  # fmt: skip
-FIELDS: Final = (*CONDITIONS, "kind", "to", "rate")
+OWN_CONDITIONS: Final = ("ids", "event_id", "recoverable", "finished_since")
+"""Conditions that a list of deliveries does not have."""
+CONDITIONS: Final = (*DELIVERY_FIELDS, *OWN_CONDITIONS)
+FIELDS: Final = (*OWN_CONDITIONS, "kind", "to", "rate")
 STATES: Final = ("pending", "running", "paused", "completed", "cancelled", "failed")
 
 
@@ -114,7 +119,8 @@ def _read(context: Context) -> NewJob:
     Raises:
         InvalidRequestError: has all problems.
     """
-    query, texts = delivery_query(context)
+    asked = delivery_filter(context)
+    query, texts = asked.query, asked.problems
     finished_since = read_time(context, "finished_since", texts)
     problems = unreadable(texts)
     if query.test:
@@ -126,7 +132,10 @@ def _read(context: Context) -> NewJob:
         problems.append(problem("rate", "not_a_number"))
     if problems:
         raise InvalidRequestError(problems)
-    values = {name: getattr(query, name) for name in DeliveriesFilter.model_fields}
+    values = {name: getattr(query, name) for name in HistoryFilter.model_fields}
+    values["event_id"] = context.query("event_id")
+    values["ids"] = context.request.query.getall("ids", []) or None
+    values["label"] = [f"{name}={text}" for name, text in (query.label or {}).items()] or None
     recoverable = True if context.query("recoverable") else None
     try:
         return NewJob.of(
@@ -146,8 +155,13 @@ def _read(context: Context) -> NewJob:
 
 def _given(context: Context) -> str:
     """Return the job of the address as a query, for the form that creates it."""
-    given = {name: context.query(name) for name in FIELDS}
-    return urlencode({name: value for name, value in given.items() if value is not None})
+    own = [
+        (name, text)
+        for name in FIELDS
+        for text in context.request.query.getall(name, [])
+        if text.strip()
+    ]
+    return "&".join(filter(None, (delivery_filter(context).carried(), urlencode(own))))
 
 
 ROUTES: Final = (

@@ -20,10 +20,12 @@ from aiohttp import web
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.filters import delivery_filter, unreadable
 from dispatcher.admin.console.labels import ICONS, TONES, retry_count
 from dispatcher.admin.console.times import NOTHING, moment
 from dispatcher.admin.operations.tail import Batch
 from dispatcher.admin.resources.delivery import RecordedAttempt
+from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.printable import escape
 
 HEARTBEAT_SECONDS: Final = 10.0
@@ -42,8 +44,10 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 async def tail(context: Context) -> web.StreamResponse:
     """Stream until the viewer disconnects, the session ends or the hour is over."""
-    watch = context.operations.tail.watch(context.who, endpoint_id=context.query("endpoint_id"))
-    async with watch as viewer:
+    asked = delivery_filter(context)
+    if asked.problems:
+        raise InvalidRequestError(unreadable(asked.problems))
+    async with context.operations.tail.watch(context.who, asked.query) as viewer:
         answer = web.StreamResponse(
             headers={**PAGE_HEADERS, "Content-Type": "text/event-stream; charset=utf-8",
                      "X-Accel-Buffering": "no"}
@@ -112,12 +116,15 @@ def _batch(context: Context, batch: Batch, names: Mapping[str, str]) -> dict[str
     return {"rows": [_row(context, one, names) for one in shown], "note": note}
 
 
-def _row(context: Context, item: RecordedAttempt, names: Mapping[str, str]) -> dict[str, str]:
+def _row(
+    context: Context, item: RecordedAttempt, names: Mapping[str, str]
+) -> dict[str, str | bool]:
     delivery, attempt = item.delivery, item.attempt
     at = moment(attempt.attempted_at, context.zone)
     tone = TONES[delivery.state]
     code = attempt.response_code
     return {
+        "fits": item.fits,
         "href": f"/deliveries/{delivery.id}",
         "id": delivery.id,
         "at": "" if at is None else at.local,

@@ -1,0 +1,45 @@
+"""Classes of responses, as people filter by them: the hundreds of a status code, or why there was none.
+
+The class of a delivery is that of its last attempt. A succeeded delivery has the class `2xx`, even if a
+later resend of it failed. Statements compare codes: the hundreds of a status code, or 100 and the code
+of the outcome where no status code was received.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dispatcher.core import codes
+
+_NO_STATUS: Final = 100
+CLASSES: Final[dict[str, tuple[int, ...]]] = {
+    "2xx": (2,),
+    "3xx": (3,),
+    "4xx": (4,),
+    "5xx": (5,),
+    "timeout": (_NO_STATUS + codes.OUTCOME_CODES["timeout"],),
+    "connection": tuple(
+        _NO_STATUS + codes.OUTCOME_CODES[outcome]
+        for outcome in (
+            "connect_error",
+            "dns_error",
+            "tls_error",
+            "protocol_error",
+            "blocked_address",
+        )
+    ),
+}
+"""The classes that can be filtered by, and the codes of each."""
+
+
+def class_codes(classes: Sequence[str]) -> list[int]:
+    """Return the codes of several classes."""
+    return sorted(code for name in classes for code in CLASSES[name])
+
+
+def class_code(state: str, outcome: str, response_code: int | None) -> int:
+    """Return the code of a delivery's last attempt, by the state of the delivery."""
+    if state == "succeeded":
+        return CLASSES["2xx"][0]
+    if response_code is not None:
+        return response_code // 100
+    return _NO_STATUS + codes.OUTCOME_CODES[outcome]
