@@ -179,8 +179,8 @@ class JobWalk:
     def _days(self, first: date) -> tuple[date, date, bool]:
         """Return the days of a step that begins with this one, and whether they are the last."""
         assert self._oldest is not None  # noqa: S101 -- read before the first step
-        first = max(first, self._oldest)
         end = self._criteria.until.astimezone(UTC).date()
+        first = min(max(first, self._oldest), end)  # a filter may begin in the year 9999
         last = first + timedelta(days=DAYS_AT_ONCE - 1)
         return first, last, last >= end
 
