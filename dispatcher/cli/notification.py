@@ -12,10 +12,11 @@ from dispatcher.admin.resources.notification import (
     NotificationsQuery,
 )
 from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.output import say_fields, say_object, say_page, tell
+from dispatcher.cli.output import say_fields, say_object, say_page, say_table, tell
 from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.notification import NotificationWithProblems
     from dispatcher.cli.session import Session
 
 group = typer.Typer(
@@ -24,6 +25,7 @@ group = typer.Typer(
 )
 
 _COLUMNS = ("id", "name", "tenant", "to_endpoint_id", "email", "quiet_seconds", "open_count")
+_PROBLEM_COLUMNS = ("event_type", "endpoint_name", "started_at", "announced_at", "reason")
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The notification's id, ntf_…")]
 
 
@@ -47,6 +49,12 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
         say_object(answer, as_json=as_json, human=say_fields)
 
     run_step(context, step)
+
+
+def _say_rule(rule: "NotificationWithProblems") -> None:
+    say_fields(rule, leave_out=("problems",))
+    if rule.problems:
+        say_table(rule.problems, _PROBLEM_COLUMNS, "")
 
 
 @group.command("list")
@@ -81,7 +89,7 @@ def show(context: typer.Context, notification_id: _Id, as_json: Json = False) ->
         answer = await NotificationOperations(session.deployment).show(
             session.actor, notification_id
         )
-        say_object(answer, as_json=as_json, human=say_fields)
+        say_object(answer, as_json=as_json, human=_say_rule)
 
     run_step(context, step)
 

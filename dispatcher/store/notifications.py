@@ -31,6 +31,7 @@ _DELETE = statement("notification_delete")
 _TURN = statement("notification_turn")
 _RULES = statement("notification_rules")
 _PROBLEMS = statement("notification_problems")
+_OPEN = statement("notification_problem_list")
 _TAKE = statement("notification_inbox_take")
 _SAVE = statement("notification_problem_save")
 _END = statement("notification_problem_delete")
@@ -65,6 +66,20 @@ class NotificationDetail(NamedTuple):
     """Problems that it follows now."""
 
 
+class OpenProblem(NamedTuple):
+    """A problem that a rule follows now."""
+
+    event_type: str
+    endpoint_id: str
+    endpoint_name: str
+    tenant: str
+    reason: str
+    started_at: datetime
+    announced_at: datetime | None
+    """None: no message about it is sent yet, because the quiet time of the last one goes on."""
+    events_count: int
+
+
 async def insert_notification(connection: "Reach", values: Sequence[object], name: str) -> datetime:
     """Insert a rule; the values are in the order of the statement.
 
@@ -92,6 +107,14 @@ async def load_notification(
         return None
     rows = await page_of_notifications(connection, [tenant, None, None, 1, notification_id])
     return rows[0] if rows else None
+
+
+async def open_problems(
+    connection: "Reach", notification_id: str, rows_max: int
+) -> list[OpenProblem]:
+    """Return the problems that a rule follows now, the newest first."""
+    rows = await connection.fetch(_OPEN, notification_id, rows_max)
+    return [OpenProblem(*row) for row in rows]
 
 
 async def count_notifications(connection: "Reach", count_max: int) -> int:

@@ -20,7 +20,7 @@ AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text(encodin
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 STATIC_PAGES = (
     "/", "/webhooks", "/webhooks/new", "/deliveries", "/deliveries?state=failed", "/events",
-    "/activity", "/notifications", "/tokens", "/system", "/preferences", "/deliveries/wh_none",
+    "/activity", "/notifications", "/notifications/new", "/tokens", "/system", "/preferences", "/deliveries/wh_none",
     "/jobs", "/jobs/new?event_type=order.created&kind=replay", "/schedule",
     "/schedule/postpone?event_type=order.created",
 )  # fmt: skip

@@ -24,7 +24,7 @@ async def create_notification(call: Call, fields: NewNotification) -> ApiRespons
 
 
 async def show_notification(call: Call) -> ApiResponse:
-    """Show a notification rule."""
+    """Show a notification rule with the problems that it follows now."""
     return ApiResponse(await call.operations.notifications.show(call.actor, call.id))
 
 

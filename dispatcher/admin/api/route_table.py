@@ -152,7 +152,7 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path="/notifications/{id}", handler=notifications.show_notification,
-        role=Role.ADMIN, response=notification.Notification, problems=(404,),
+        role=Role.ADMIN, response=notification.NotificationWithProblems, problems=(404,),
     ),
     Route(
         method="PATCH", path="/notifications/{id}", handler=notifications.change_notification,

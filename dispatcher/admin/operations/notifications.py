@@ -1,5 +1,6 @@
 """Notification rules: created, listed, tried, deleted. All of it needs an admin: rules hold addresses of people."""
 
+import dataclasses
 import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -11,8 +12,10 @@ from dispatcher.admin.resources.notification import (
     Notification,
     NotificationChange,
     NotificationPage,
+    NotificationProblem,
     NotificationSettings,
     NotificationsQuery,
+    NotificationWithProblems,
 )
 from dispatcher.admin.resources.serialization import (
     Place,
@@ -23,6 +26,7 @@ from dispatcher.admin.resources.serialization import (
 )
 from dispatcher.core import ids
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from dispatcher.core.model import EndpointId
 from dispatcher.core.notifying import Message, Rule
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import FieldSource
@@ -31,13 +35,15 @@ from dispatcher.store import endpoints as endpoint_store
 from dispatcher.store import notifications as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.endpoints import EndpointDetail
-from dispatcher.store.notifications import NotificationDetail
+from dispatcher.store.notifications import NotificationDetail, OpenProblem
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 NOTIFICATIONS_MAX: Final = 500
 """A turn reads all rules."""
+PROBLEMS_MAX: Final = 100
+"""Problems that a rule is shown with."""
 
 
 class NotificationOperations:
@@ -201,16 +207,22 @@ class NotificationOperations:
         )
         return NotificationPage(items=items, next_cursor=next_cursor)
 
-    async def show(self, actor: Actor, notification_id: str) -> Notification:
-        """Return a rule.
+    async def show(self, actor: Actor, notification_id: str) -> NotificationWithProblems:
+        """Return a rule with the problems that it follows now.
 
         Raises:
             ForbiddenError: no admin. NotFoundError: there is none of that id in the actor's sight.
         """
         actor.require(Role.ADMIN)
         async with self._database.reading() as connection:
-            row = await store.load_notification(connection, notification_id, actor.tenant)
-        return _notification(_found(row, notification_id))
+            row = _found(
+                await store.load_notification(connection, notification_id, actor.tenant),
+                notification_id,
+            )
+            problems = await store.open_problems(connection, notification_id, PROBLEMS_MAX)
+        shown = _notification(row)
+        values = {one.name: getattr(shown, one.name) for one in dataclasses.fields(shown)}
+        return NotificationWithProblems(**values, problems=[_problem(one) for one in problems])
 
     async def test(self, actor: Actor, notification_id: str) -> Notification:
         """Send a test message by a rule, whatever its quiet time.
@@ -267,6 +279,19 @@ def _notification(row: NotificationDetail) -> Notification:
         if isinstance(value, datetime):
             values[name] = time_text(value)
     return Notification(**values)
+
+
+def _problem(row: OpenProblem) -> NotificationProblem:
+    return NotificationProblem(
+        event_type=row.event_type,
+        endpoint_id=EndpointId(row.endpoint_id),
+        endpoint_name=row.endpoint_name,
+        tenant=row.tenant,
+        reason=row.reason,
+        started_at=time_text(row.started_at),
+        announced_at=time_text(row.announced_at),
+        events_count=row.events_count,
+    )
 
 
 def _found(row: NotificationDetail | None, notification_id: str) -> NotificationDetail:

@@ -220,6 +220,31 @@ class Notification(Response):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationProblem(Response):
+    """A problem that a notification rule follows now.
+
+    `announced_at` is null if no message about it is sent yet, because the quiet time of the last one goes on.
+    `events_count` is the number of its operational events.
+    """
+
+    event_type: str
+    endpoint_id: EndpointId
+    endpoint_name: str
+    tenant: str
+    reason: str
+    started_at: TimeText
+    announced_at: TimeText | None
+    events_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationWithProblems(Notification):
+    """A notification rule with the problems that it follows now, the newest 100 first."""
+
+    problems: list[NotificationProblem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationPage(Response):
     """A page of notification rules."""
 
