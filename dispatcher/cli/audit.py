@@ -7,37 +7,43 @@ from typing import TYPE_CHECKING
 import typer
 
 from dispatcher.admin.resources.audit import AuditQuery
-from dispatcher.cli.common import Json, run_step
-from dispatcher.cli.output import say_page
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import run_step
+from dispatcher.cli.output import Column, Output, age_column, say_page
 from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = typer.Typer(no_args_is_help=True, help="The audit log: actions of people and programs.")
+group = CommandGroup("List the actions of people and programs.")
 
-_COLUMNS = ("at", "actor", "tenant", "action", "object", "detail")
+
+def _columns() -> tuple[Column, ...]:
+    return (
+        age_column("at"),
+        Column("AT", "at", is_wide=True),
+        Column("ACTOR", "actor", can_be_cut=True),
+        Column("TENANT", "tenant", if_different=True),
+        Column("ACTION", "action"),
+        Column("OBJECT", "object"),
+        Column("DETAIL", "detail", can_be_cut=True),
+    )
 
 
 @group.command("list")
 @takes(AuditQuery)
-def page(
-    context: typer.Context,
-    fields: Fields,
-    as_json: Json = False,
-) -> None:
+def page(context: typer.Context, fields: Fields, output: Output) -> None:
     """List the audit log, newest first.
 
     Examples:
       dispatcher audit list --since 1d
-
-      dispatcher audit list --action endpoint.reveal_secret --json
+      dispatcher audit list --action endpoint.reveal_secret -o wide
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.audit import Audit
 
         answer = await Audit(session.deployment).page(session.actor, AuditQuery.of(**fields))
-        say_page(answer, _COLUMNS, as_json=as_json, empty="no entries")
+        say_page(answer, _columns(), output=output, empty="no entries")
 
     run_step(context, step)

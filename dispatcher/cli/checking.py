@@ -1,7 +1,9 @@
-"""`dispatcher check`: what is in force and where it came from, and every problem at once."""
+"""`dispatcher check`: every problem at once, and the effective settings with their sources."""
 
 import os
-from collections.abc import Mapping
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +14,7 @@ import uvloop
 from pydantic import SecretStr
 
 from dispatcher.cli.migration import connect
-from dispatcher.cli.output import cell, say, say_json
+from dispatcher.cli.output import Output, cell, painted, say, say_data, table_width
 from dispatcher.cli.session import (
     FAILED,
     USAGE,
@@ -25,6 +27,7 @@ from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.core.printable import escape
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.outbound.client import address_policy, descriptors_for, trust_problems
@@ -59,11 +62,11 @@ class Findings:
     policy: AddressPolicy | None = None
 
 
-def check(config: Path | None, *, as_json: bool) -> None:
+def check(config: Path | None, output: Output) -> None:
     """Check everything, print the findings, and exit with the worst code."""
     findings = Findings()
     guarded(lambda: uvloop.run(_check(config, findings)))
-    _print(findings, as_json=as_json)
+    _print(findings, output)
     if findings.configuration_problems:
         raise typer.Exit(USAGE)
     if findings.problems:
@@ -307,26 +310,46 @@ async def _check_producers(
         findings.problems.append(f"producers cannot insert events: {problem}")
 
 
-def _print(findings: Findings, *, as_json: bool) -> None:
-    if as_json:
-        say_json(
-            {
-                "settings": findings.settings,
-                **findings.facts,
-                "configuration_problems": findings.configuration_problems,
-                "problems": findings.problems,
-                "warnings": findings.warnings,
-            }
-        )
+def _print(findings: Findings, output: Output) -> None:
+    """Print the problems first, then warnings, facts and settings."""
+    if output.is_data:
+        everything = {
+            "settings": findings.settings,
+            **findings.facts,
+            "configuration_problems": findings.configuration_problems,
+            "problems": findings.problems,
+            "warnings": findings.warnings,
+        }
+        say_data(everything, output)
         return
-    size = max((len(line["key"]) for line in findings.settings), default=0)
-    for line in findings.settings:
-        say(f"{line['key'].ljust(size)}  {cell(line['value'])}  ({line['source']})")
-    for name, value in findings.facts.items():
-        say(f"{name}: {cell(value)}")
-    for warning in findings.warnings:
-        say(f"warning: {warning}")
-    for problem in [*findings.configuration_problems, *findings.problems]:
-        say(f"PROBLEM: {problem}")
-    count = len(findings.configuration_problems) + len(findings.problems)
-    say(f"{count} {'problem' if count == 1 else 'problems'}" if count else "all is well")
+    problems = [*findings.configuration_problems, *findings.problems]
+    say_list("PROBLEM", problems, colour="31")
+    say_list("warning", findings.warnings, colour="33")
+    count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+    say(count if problems else "no problems")
+    say()
+    facts = {name: cell(value) for name, value in findings.facts.items()}
+    settings = {
+        line["key"]: cell(line["value"])
+        + ("" if line["source"] == "default" else f"  ({line['source']})")
+        for line in findings.settings
+    }
+    size = max(map(len, [*facts, *settings]), default=0)
+    for name, text in facts.items():
+        say(f"{name.ljust(size)}  {text}")
+    if settings:
+        say()
+        say("The settings; those without a source are defaults:")
+    for name, text in settings.items():
+        say(f"{name.ljust(size)}  {text}")
+
+
+def say_list(label: str, texts: Sequence[str], *, colour: str) -> None:
+    """Print texts behind a label, wrapped to the terminal."""
+    width = table_width()
+    for text in texts:
+        lines = [text] if width is None else textwrap.wrap(text, max(width - len(label) - 2, 20))
+        first, *rest = [escape(line) for line in lines]
+        sys.stdout.write(f"{painted(label, colour)}: {first}\n")
+        for line in rest:
+            sys.stdout.write(f"{'':{len(label) + 2}}{line}\n")

@@ -1,15 +1,37 @@
-"""Options and steps that commands share."""
+"""Options, arguments and steps that commands share."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.completion import complete_event_types, complete_names
+
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-Json = Annotated[bool, typer.Option("--json", help="Print the API's object as JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")]
+Endpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENDPOINT",
+        help="Its name or id.",
+        autocompletion=complete_names("endpoint"),
+    ),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(metavar="TENANT", help="The tenant, if several use the name."),
+]
+EventType = Annotated[
+    str,
+    typer.Argument(
+        metavar="TYPE",
+        help="The event type, such as order.created.",
+        autocompletion=complete_event_types,
+    ),
+]
 
 
 def run_step(context: typer.Context, step: "Callable[[Session], Awaitable[None]]") -> None:
@@ -17,3 +39,11 @@ def run_step(context: typer.Context, step: "Callable[[Session], Awaitable[None]]
     from dispatcher.cli.session import work  # noqa: PLC0415 -- --help loads neither aiohttp nor asyncpg
 
     work(context, step)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask a question on standard error, and abort unless it is confirmed; `yes` confirms without asking."""
+    from dispatcher.core.printable import escape  # noqa: PLC0415 -- only questions need it
+
+    if not yes:
+        typer.confirm(escape(question), abort=True, err=True)

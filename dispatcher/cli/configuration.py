@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.common import Yes, run_step
-from dispatcher.cli.output import cell, say, say_json, tell
-from dispatcher.core.printable import escape
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import Yes, confirm, run_step
+from dispatcher.cli.output import Output, cell, say, say_data, tell, warn
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.endpoint import AppliedDeclaration
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SIGNS = {"create": "+", "update": "~", "delete": "-", "unchanged": "=", "left": " "}
 
 
-def add_to(group: typer.Typer) -> None:
+def add_to(group: CommandGroup) -> None:
     """Add these commands to `dispatcher endpoint`."""
     group.command()(export)
     group.command()(apply)
@@ -26,14 +26,18 @@ def add_to(group: typer.Typer) -> None:
 
 def export(
     context: typer.Context,
+    output: Output,
     tenant: Annotated[
-        str | None, typer.Option(help="Only endpoints of this tenant. Default: all tenants.")
+        str | None,
+        typer.Option(metavar="TENANT", help="Only endpoints of this tenant. Default: all."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
 ) -> None:
-    """Print the endpoints as a file for `apply`. It contains no secrets, but headers in full.
+    """Print the endpoints as a file for `apply`.
 
-    Example:  dispatcher endpoint export --tenant default
+    It is TOML, or JSON with --json. It contains no secrets, but headers in full.
+
+    Examples:
+      dispatcher endpoint export --tenant default
     """
 
     async def step(session: "Session") -> None:
@@ -42,8 +46,8 @@ def export(
 
         declared = await Configuration(session.deployment).export(session.actor, tenant=tenant)
         endpoints = [one.model_dump(exclude_unset=True) for one in declared]
-        if as_json:
-            say_json({"endpoints": endpoints})
+        if output.is_data:
+            say_data({"endpoints": endpoints}, output)
         else:
             say(write_toml(endpoints).removesuffix("\n"))
 
@@ -55,6 +59,7 @@ def apply(
     file: Annotated[
         Path, typer.Option("--file", "-f", metavar="FILE", help="The declaration, .toml or .json.")
     ],
+    output: Output,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes.")] = False,
     prune: Annotated[
         bool,
@@ -64,16 +69,15 @@ def apply(
         ),
     ] = False,
     yes: Yes = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Apply a file of endpoints, matched by tenant and name; applying it again changes nothing.
+    """Create, change and delete endpoints as a file declares.
 
-    An omitted field has its default. A secret is a reference: env:NAME, file:PATH (relative to the file), or
-    unsigned. An omitted secret is kept, or generated for a new endpoint.
+    They are matched by tenant and name; applying a file again changes nothing. An omitted field has its default. A
+    secret is a reference: env:NAME, file:PATH (relative to the file), or unsigned. An omitted secret is kept, or
+    generated for a new endpoint.
 
     Examples:
       dispatcher endpoint apply -f endpoints.toml --dry-run
-
       dispatcher endpoint apply -f endpoints.toml --prune --yes
     """
 
@@ -96,8 +100,8 @@ def apply(
             )
             names = [f"{one.tenant}/{one.name}" for one in plan if one.action == "delete"]
             if names:
-                question = f"Delete {', '.join(names)}? Their waiting deliveries are cancelled"
-                typer.confirm(escape(question), abort=True, err=True)
+                question = f"Delete {', '.join(names)}? Their waiting deliveries are cancelled."
+                confirm(question, yes=False)
         answer = await configuration.apply(
             session.actor,
             declared.endpoints,
@@ -106,8 +110,8 @@ def apply(
             dry_run=dry_run,
             problems=declared.problems,
         )
-        if as_json:
-            say_json(answer)
+        if output.is_data:
+            say_data(answer, output)
         else:
             _say(answer)
 
@@ -125,7 +129,7 @@ def _say(answer: "AppliedDeclaration") -> None:
             before = "" if one.action == "create" else f"{cell(change['from'])} -> "
             say(f"    {field}: {before}{cell(change['to'])}")
     for warning in answer.warnings:
-        tell(f"warning: {warning}")
+        warn(warning)
     tell(
         ", ".join(f"{count} {action}" for action, count in counts.items()) or "nothing is declared"
     )

@@ -2,15 +2,21 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.job import RATE_DEFAULT, JobOptions
-from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.job import DryRun, Rate, create_job
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import DryRun, Yes, confirm, run_step
+from dispatcher.cli.completion import complete_names
+from dispatcher.cli.job import Rate, create_job
 from dispatcher.cli.output import (
+    Column,
+    Output,
+    age_column,
     fields_of,
     say,
     say_fields,
@@ -19,66 +25,76 @@ from dispatcher.cli.output import (
     say_table,
     tell,
 )
-from dispatcher.cli.resource_options import Fields, takes
+from dispatcher.cli.resource_options import EndpointName, Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.delivery_report import DeliveryReport
     from dispatcher.cli.session import Session
 
-group = typer.Typer(
-    no_args_is_help=True, help="Deliveries: list, show with attempts, resend, replay, cancel."
-)
+group = CommandGroup("List, show, resend, replay and cancel deliveries.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
 
-_COLUMNS = (
-    "id",
-    "event_type",
-    "event_id",
-    "endpoint_id",
-    "state",
-    "reason",
-    "attempt_count",
-    "next_attempt_at",
-)
+
+def columns(endpoint_names: Mapping[str, str]) -> tuple[Column, ...]:
+    """Return the columns of deliveries, with the names of their endpoints."""
+    return (
+        Column("ID", "id"),
+        Column("TENANT", "tenant", is_wide=True),
+        Column("STATE", "state", is_state=True),
+        Column("REASON", "reason", is_wide=True),
+        Column("EVENT TYPE", "event_type", can_be_cut=True),
+        Column("EVENT ID", "event_id", is_wide=True),
+        Column(
+            "ENDPOINT",
+            lambda row: endpoint_names.get(row.endpoint_id, row.endpoint_id),
+            can_be_cut=True,
+        ),
+        Column("ENDPOINT ID", "endpoint_id", is_wide=True),
+        Column("ATTEMPTS", "attempt_count", is_wide=True),
+        age_column("next_attempt_at", "NEXT")._replace(is_wide=True),
+        age_column(),
+    )
+
+
 _ATTEMPT_COLUMNS = (
-    "attempt_number",
-    "trigger",
-    "outcome",
-    "response_code",
-    "attempted_at",
-    "latency_seconds",
-    "error",
-    "response_body",
+    Column("NUMBER", "attempt_number"),
+    Column("TRIGGER", "trigger"),
+    Column("OUTCOME", "outcome", is_state=True),
+    Column("CODE", "response_code"),
+    Column("SECONDS", "latency_seconds"),
+    Column("ERROR OR RESPONSE", lambda row: row.error or row.response_body, can_be_cut=True),
 )
 
 
 @group.command("list")
 @takes(DeliveriesQuery)
-def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
+def page(context: typer.Context, fields: Fields, output: Output) -> None:
     """List deliveries, newest first.
 
     Examples:
       dispatcher delivery list --state failed --since 1d
-
-      dispatcher delivery list --search ORD-2026-1234 --json
+      dispatcher delivery list --endpoint ERP -o wide
+      dispatcher delivery list --search ORD-2026-1234
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
 
-        query = DeliveriesQuery.of(**fields)
+        query = DeliveriesQuery.of(**await session.resolved(fields))
         answer = await DeliveryOperations(session.deployment).page(session.actor, query)
-        say_page(answer, _COLUMNS, as_json=as_json, empty="no deliveries")
+        names = await session.endpoint_names(one.endpoint_id for one in answer.items)
+        say_page(answer, columns(names), output=output, empty="no deliveries")
 
     run_step(context, step)
 
 
 @group.command()
-def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
-    """Show a delivery with its attempts, the reason for its state, and the next step.
+def show(context: typer.Context, delivery_id: Id, output: Output) -> None:
+    """Show a delivery with its attempts and the next step.
 
-    Example:  dispatcher delivery show wh_01kat9zma1gk18t0mvx8z4q6re
+    Examples:
+      dispatcher delivery show wh_01kat9zma1gk18t0mvx8z4q6re
     """
 
     def human(report: "DeliveryReport") -> None:
@@ -86,7 +102,10 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
         words = {"why": report.why.text, "next": report.next.text, **advice}
         say_fields({**fields_of(report.delivery), **words}, leave_out=("attempts",))
         say()
-        say_table(report.delivery.attempts, _ATTEMPT_COLUMNS, "no attempts so far")
+        attempt_columns = (
+            *_ATTEMPT_COLUMNS[:-1], age_column("attempted_at"), _ATTEMPT_COLUMNS[-1],
+        )  # fmt: skip
+        say_table(report.delivery.attempts, attempt_columns, "no attempts so far", output)
         for attempt in report.delivery.attempts:
             if attempt.response_headers:
                 say()
@@ -98,9 +117,9 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
         from dispatcher.admin.operations.deliveries import DeliveryOperations
         from dispatcher.admin.operations.delivery_report import DeliveryReports
 
-        if as_json:
+        if output.is_data:
             operations = DeliveryOperations(session.deployment)
-            say_object(await operations.show(session.actor, delivery_id), as_json=True)
+            say_object(await operations.show(session.actor, delivery_id), output=output)
         else:
             human(await DeliveryReports(session.deployment).delivery(session.actor, delivery_id))
 
@@ -112,33 +131,34 @@ def show(context: typer.Context, delivery_id: Id, as_json: Json = False) -> None
 def resend(
     context: typer.Context,
     fields: Fields,
+    output: Output,
     delivery_id: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="The delivery's id. Without it, use a filter."),
+        typer.Argument(metavar="ID", help="The delivery's id. Without it, give a filter."),
     ] = None,
     rate: Rate = RATE_DEFAULT,
     dry_run: DryRun = False,
     yes: Yes = False,
-    as_json: Json = False,
 ) -> None:
-    """Resend a delivery, or all that match a filter: the running dispatcher makes one more attempt each.
+    """Resend a delivery, or all deliveries of a filter.
 
-    If the attempt succeeds, the delivery is succeeded; a failure changes nothing and starts no schedule. A waiting
-    delivery is sent now and keeps its place in the schedule. With a filter, the command shows the number, asks for
-    confirmation and creates a job.
+    The running dispatcher makes one more attempt each. If it succeeds, the delivery is succeeded; a failure changes
+    nothing and starts no schedule. A waiting delivery is sent now and keeps its place in the schedule. With a filter,
+    the command shows the number, asks for confirmation and creates a job.
 
     Examples:
       dispatcher delivery resend wh_01kat9zma1gk18t0mvx8z4q6re
-
       dispatcher delivery resend --state failed --since 2h --dry-run
     """
     if (delivery_id is None) != bool(fields):
-        raise typer.BadParameter("give either an ID or a filter such as --state failed")
+        raise typer.BadParameter(
+            "give either an id or a filter such as --state failed.", param_hint="ID"
+        )
     if delivery_id is not None:
-        _resend_one(context, delivery_id, as_json=as_json)
+        _resend_one(context, delivery_id, output)
         return
     job = {"kind": "resend", "filter": dict(fields), "rate_per_second": rate}
-    create_job(context, job, dry_run=dry_run, yes=yes, as_json=as_json)
+    create_job(context, job, dry_run=dry_run, yes=yes, output=output)
 
 
 @group.command()
@@ -146,64 +166,61 @@ def resend(
 def replay(
     context: typer.Context,
     fields: Fields,
+    output: Output,
     to: Annotated[
         str | None,
         typer.Option(
             "--to",
-            metavar="ENDPOINT",
-            help="Id or name of the endpoint that gets the events. Default: each delivery's own.",
+            metavar="NAME|ID",
+            help="The endpoint that gets the events. Default: each delivery's own.",
+            autocompletion=complete_names("endpoint"),
         ),
     ] = None,
     rate: Rate = RATE_DEFAULT,
     dry_run: DryRun = False,
     yes: Yes = False,
-    as_json: Json = False,
 ) -> None:
-    """Replay the deliveries of a filter: each runs through the whole retry schedule again.
+    r"""Replay the deliveries of a filter with the whole schedule.
 
     This includes deliveries that were cancelled. With --to, another endpoint gets the events that it subscribes to,
     even if it did not exist at the time. The command shows the number, asks for confirmation and creates a job.
 
     Examples:
       dispatcher delivery replay --state failed --since 2h --dry-run
-
-      dispatcher delivery replay --event-type order.created --since 7d --to erp --yes
+      dispatcher delivery replay --event-type order.created --since 7d \
+        --to ERP --yes
     """
     if not fields:
-        raise typer.BadParameter("give a filter such as --state failed")
-    job = {"kind": "replay", "filter": dict(fields), "to": to, "rate_per_second": rate}
-    create_job(context, job, dry_run=dry_run, yes=yes, as_json=as_json)
+        raise typer.BadParameter("give a filter such as --state failed.", param_hint="replay")
+    target = None if to is None else EndpointName(to)
+    job = {"kind": "replay", "filter": dict(fields), "to": target, "rate_per_second": rate}
+    create_job(context, job, dry_run=dry_run, yes=yes, output=output)
 
 
-def _resend_one(context: typer.Context, delivery_id: str, *, as_json: bool) -> None:
+def _resend_one(context: typer.Context, delivery_id: str, output: Output) -> None:
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
 
         answer = await DeliveryOperations(session.deployment).resend(session.actor, delivery_id)
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
         tell(f"requested; to see the result: dispatcher delivery show {delivery_id}")
 
     run_step(context, step)
 
 
 @group.command()
-def cancel(
-    context: typer.Context,
-    delivery_id: Id,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
+def cancel(context: typer.Context, delivery_id: Id, output: Output, yes: Yes = False) -> None:
     """Cancel a waiting delivery; you can resend it later.
 
-    Example:  dispatcher delivery cancel wh_01kat9zma1gk18t0mvx8z4q6re --yes
+    Examples:
+      dispatcher delivery cancel wh_01kat9zma1gk18t0mvx8z4q6re --yes
     """
-    if not yes:
-        typer.confirm(f"Cancel {delivery_id}?", abort=True, err=True)
+    confirm(f"Cancel {delivery_id}?", yes=yes)
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
 
         answer = await DeliveryOperations(session.deployment).cancel(session.actor, delivery_id)
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
 
     run_step(context, step)

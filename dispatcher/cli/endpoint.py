@@ -8,54 +8,72 @@ import typer
 
 from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, NewEndpoint
 from dispatcher.admin.resources.job import RATE_DEFAULT
-from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.job import DryRun, Rate, create_job
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import DryRun, Endpoint, Tenant, Yes, confirm, run_step
+from dispatcher.cli.completion import complete_event_types
+from dispatcher.cli.job import Rate, create_job
 from dispatcher.cli.output import (
+    Column,
+    Output,
+    age_column,
     fail,
     say,
+    say_data,
     say_fields,
-    say_json,
     say_object,
     say_page,
     say_table,
     tell,
+    warn,
 )
-from dispatcher.cli.resource_options import Fields, takes
-from dispatcher.cli.values import moment, secret_text, text_or_file
+from dispatcher.cli.resource_options import EndpointName, Fields, takes
+from dispatcher.cli.values import NONE, moment, secret_text, text_or_file
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.endpoint import ChangedEndpoint
     from dispatcher.cli.session import Session
 
-group = typer.Typer(
-    no_args_is_help=True, help="Endpoints: create, list, change, pause, test; manage their secrets."
+group = CommandGroup("Create, list, change, pause and test endpoints.")
+
+
+def _columns() -> tuple[Column, ...]:
+    return (
+        Column("NAME", "name", can_be_cut=True),
+        Column("ID", "id", is_wide=True),
+        Column("TENANT", "tenant", if_different=True),
+        Column("STATE", "state", is_state=True),
+        Column("HEALTH", "health", is_state=True),
+        Column("WAITING", "waiting_count"),
+        Column("PROFILE", "profile", is_wide=True),
+        Column("EVENT TYPES", "event_types", can_be_cut=True),
+        Column("URL", "url", is_wide=True),
+        age_column(),
+    )
+
+
+_FAILURE_COLUMNS = (
+    Column("OUTCOME", "outcome"),
+    Column("CODE", "response_code"),
+    Column("FAILED", "failed_count"),
+    Column("RETRYING", "retrying_count"),
 )
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id, ep_…")]
-
-_COLUMNS = (
-    "id", "name", "state", "health", "waiting_count", "profile", "url", "event_types", "tenant",
-)  # fmt: skip
-
-
-_FAILURE_COLUMNS = ("outcome", "response_code", "failed_count", "retrying_count")
 
 
 def _warn(endpoint: "ChangedEndpoint") -> None:
     for warning in endpoint.warnings:
-        tell(f"warning: {warning}")
+        warn(warning)
 
 
 @group.command()
 @takes(NewEndpoint)
-def create(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
-    """Create an endpoint and show its secret.
+def create(context: typer.Context, fields: Fields, output: Output) -> None:
+    r"""Create an endpoint and show its secret.
 
     Examples:
-      dispatcher endpoint create --name erp --url https://example.com/hooks --event-types 'order.*'
-
-      dispatcher endpoint create --name hr --profile humansoft --url https://example.com/hr
-      --event-types employee.create --event-types employee.terminate --headers X-Team=hr
+      dispatcher endpoint create --name ERP --url https://example.com/hooks \
+        --event-types 'order.*'
+      dispatcher endpoint create --name HR --url https://example.com/hr \
+        --profile humansoft --event-types employee.create --headers X-Team=hr
     """
 
     async def step(session: "Session") -> None:
@@ -64,20 +82,21 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
         endpoints = Endpoints(session.deployment)
         answer = await endpoints.create(session.actor, endpoints.read_new(session.actor, fields))
         _warn(answer)
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
 
 @group.command("list")
 @takes(EndpointsQuery)
-def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
-    """List endpoints, newest first; secrets are masked.
+def page(context: typer.Context, fields: Fields, output: Output) -> None:
+    """List endpoints, newest first.
+
+    WAITING is the number of deliveries that are not sent yet. Secrets are masked.
 
     Examples:
       dispatcher endpoint list
-
-      dispatcher endpoint list --state disabled --json
+      dispatcher endpoint list --health down -o wide
     """
 
     async def step(session: "Session") -> None:
@@ -88,8 +107,8 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
         )
         say_page(
             answer,
-            _COLUMNS,
-            as_json=as_json,
+            _columns(),
+            output=output,
             empty="no endpoints; create one with `dispatcher endpoint create`",
         )
 
@@ -97,127 +116,147 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
 
 
 @group.command()
-def show(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
+def show(context: typer.Context, endpoint: Endpoint, output: Output, tenant: Tenant = None) -> None:
     """Show an endpoint; its secret is masked.
 
-    Example:  dispatcher endpoint show ep_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher endpoint show ERP
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        say_object(
-            await Endpoints(session.deployment).show(session.actor, endpoint_id), as_json=as_json
-        )
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
+        answer = await Endpoints(session.deployment).show(session.actor, endpoint_id)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
 
 @group.command()
 @takes(EndpointChange)
-def update(context: typer.Context, endpoint_id: Id, fields: Fields, as_json: Json = False) -> None:
-    """Change the given fields; lists and maps are replaced as a whole, `none` resets a limit to its default.
+def update(
+    context: typer.Context,
+    endpoint: Endpoint,
+    fields: Fields,
+    output: Output,
+    tenant: Tenant = None,
+) -> None:
+    """Change an endpoint.
+
+    An omitted option keeps its value. Lists and maps are replaced as a whole. `none` resets a value to its default.
 
     Examples:
-      dispatcher endpoint update ep_01kat9zma1e4gbryhh3m9dq2yw --url https://example.com/new
-
-      dispatcher endpoint update ep_01kat9zma1e4gbryhh3m9dq2yw --rate-limit 5 --timeout-seconds none
+      dispatcher endpoint update ERP --url https://example.com/new
+      dispatcher endpoint update ERP --rate-limit 5 --timeout-seconds none
     """
     if not fields:
-        raise typer.BadParameter("name at least one option to change", param_hint="update")
+        raise typer.BadParameter("nothing to change. Give an option.", param_hint="update")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
         endpoints = Endpoints(session.deployment)
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
         change = await endpoints.read_change(session.actor, endpoint_id, fields)
         answer = await endpoints.update(session.actor, endpoint_id, change)
         _warn(answer)
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
 
 @group.command()
-def delete(context: typer.Context, endpoint_id: Id, yes: Yes = False) -> None:
-    """Delete an endpoint: cancel its waiting deliveries and destroy its secret; its history is kept.
+def delete(
+    context: typer.Context, endpoint: Endpoint, tenant: Tenant = None, yes: Yes = False
+) -> None:
+    """Delete an endpoint and cancel its waiting deliveries.
 
-    Example:  dispatcher endpoint delete ep_01kat9zma1e4gbryhh3m9dq2yw --yes
+    Its secret is destroyed. Its history stays readable.
+
+    Examples:
+      dispatcher endpoint delete ERP --yes
     """
-    if not yes:
-        typer.confirm(
-            f"Delete {endpoint_id}? Its waiting deliveries are cancelled", abort=True, err=True
-        )
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        await Endpoints(session.deployment).delete(session.actor, endpoint_id)
-        tell(f"deleted {endpoint_id}")
+        endpoints = Endpoints(session.deployment)
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
+        shown = await endpoints.show(session.actor, endpoint_id)
+        waiting = await endpoints.waiting(session.actor, endpoint_id)
+        count = f"{waiting.waiting_count}{' or more' if waiting.capped else ''}"
+        confirm(
+            f"Delete {shown.name} ({endpoint_id})? {count} waiting deliveries are cancelled.",
+            yes=yes,
+        )
+        await endpoints.delete(session.actor, endpoint_id)
+        tell(f"deleted {shown.name} ({endpoint_id})")
 
     run_step(context, step)
 
 
 @group.command()
-def pause(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
-    """Pause an endpoint: its deliveries wait until it is resumed.
+def pause(
+    context: typer.Context, endpoint: Endpoint, output: Output, tenant: Tenant = None
+) -> None:
+    """Pause an endpoint; its deliveries wait.
 
-    Example:  dispatcher endpoint pause ep_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher endpoint pause ERP
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        say_object(
-            await Endpoints(session.deployment).pause(session.actor, endpoint_id), as_json=as_json
-        )
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
+        answer = await Endpoints(session.deployment).pause(session.actor, endpoint_id)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
 
 @group.command()
-def resume(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
-    """Resume a paused or disabled endpoint; its waiting deliveries are sent, oldest first.
+def resume(
+    context: typer.Context, endpoint: Endpoint, output: Output, tenant: Tenant = None
+) -> None:
+    """Resume a paused or disabled endpoint.
 
-    Example:  dispatcher endpoint resume ep_01kat9zma1e4gbryhh3m9dq2yw
+    Its waiting deliveries are sent, oldest first.
+
+    Examples:
+      dispatcher endpoint resume ERP
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        say_object(
-            await Endpoints(session.deployment).resume(session.actor, endpoint_id), as_json=as_json
-        )
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
+        answer = await Endpoints(session.deployment).resume(session.actor, endpoint_id)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
 
 @group.command()
 def failures(
-    context: typer.Context,
-    endpoint: Annotated[
-        str, typer.Argument(metavar="ID|NAME", help="The endpoint's id, ep_…, or its name.")
-    ],
-    as_json: Json = False,
+    context: typer.Context, endpoint: Endpoint, output: Output, tenant: Tenant = None
 ) -> None:
-    """Count the failed and the retrying deliveries of an endpoint by their last response.
+    """Count an endpoint's failed and retrying deliveries by response.
 
     Examples:
-      dispatcher endpoint failures ep_01kat9zma1e4gbryhh3m9dq2yw
-
-      dispatcher endpoint failures erp
+      dispatcher endpoint failures ERP
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.endpoints import Endpoints
 
-        endpoints = Endpoints(session.deployment)
-        endpoint_id = await endpoints.id_of(session.actor, endpoint)
-        answer = await endpoints.failures(session.actor, endpoint_id)
-        if as_json:
-            say_json(answer)
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
+        answer = await Endpoints(session.deployment).failures(session.actor, endpoint_id)
+        if output.is_data:
+            say_data(answer, output)
             return
-        say_table(answer.responses, _FAILURE_COLUMNS, "no failures")
+        say_table(answer.responses, _FAILURE_COLUMNS, "no failures", output)
         if answer.capped:
             tell("there are more; at most 1,000 failed and 1,000 waiting deliveries are counted")
 
@@ -226,31 +265,24 @@ def failures(
 
 @group.command()
 def retry(
-    context: typer.Context,
-    endpoint: Annotated[
-        str, typer.Argument(metavar="ID|NAME", help="The endpoint's id, ep_…, or its name.")
-    ],
-    as_json: Json = False,
+    context: typer.Context, endpoint: Endpoint, output: Output, tenant: Tenant = None
 ) -> None:
-    """Send a waiting delivery now; if the receiver accepts it, send everything that waits.
+    """Send a waiting delivery now, and the others if it succeeds.
 
     Use it when the receiver is repaired: deferred deliveries and scheduled retries are then sent at once, within the
     endpoint's rate and concurrency. If the attempt fails, the schedule stays as it was, and the command exits with 1.
 
     Examples:
-      dispatcher endpoint retry ep_01kat9zma1e4gbryhh3m9dq2yw
-
-      dispatcher endpoint retry erp
+      dispatcher endpoint retry ERP
     """
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.endpoints import Endpoints
         from dispatcher.admin.operations.recovery import Recovery
 
-        endpoint_id = await Endpoints(session.deployment).id_of(session.actor, endpoint)
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
         answer = await Recovery(session.deployment).retry(session.actor, endpoint_id)
-        if as_json:
-            say_json(answer)
+        if output.is_data:
+            say_data(answer, output)
         else:
             say_fields(answer, leave_out=("attempt", "capped"))
             if answer.attempt is not None:
@@ -267,44 +299,50 @@ def retry(
 @group.command()
 def recover(
     context: typer.Context,
-    endpoint: Annotated[
-        str, typer.Argument(metavar="ENDPOINT", help="The endpoint's id or its name.")
-    ],
+    endpoint: Endpoint,
     since: Annotated[
         str, typer.Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.")
     ],
+    output: Output,
+    tenant: Tenant = None,
     rate: Rate = RATE_DEFAULT,
     dry_run: DryRun = False,
     yes: Yes = False,
-    as_json: Json = False,
 ) -> None:
-    """Replay the deliveries that failed since a time, and those that a pause or a disabled endpoint cancelled.
+    """Replay the deliveries that an endpoint missed since a time.
+
+    These are the deliveries that failed, and those that a pause or a disabled endpoint cancelled. The command shows
+    their number, asks for confirmation and creates a job.
 
     Examples:
-      dispatcher endpoint recover erp --since 2h --dry-run
-
-      dispatcher endpoint recover ep_01kat9zma1e4gbryhh3m9dq2yw --since 7d --rate 50 --yes
+      dispatcher endpoint recover ERP --since 2h --dry-run
+      dispatcher endpoint recover ERP --since 7d --rate 50 --yes
     """
     filter_ = {
-        "endpoint_id": endpoint,
+        "endpoint_id": EndpointName(endpoint),
+        "tenant": tenant,
         "recoverable": True,
         "finished_since": moment(since, "--since"),
     }
     job = {"kind": "replay", "filter": filter_, "rate_per_second": rate}
-    create_job(context, job, dry_run=dry_run, yes=yes, as_json=as_json)
+    create_job(context, job, dry_run=dry_run, yes=yes, output=output)
 
 
 @group.command("rotate-secret")
 def rotate_secret(
     context: typer.Context,
-    endpoint_id: Id,
+    endpoint: Endpoint,
+    output: Output,
+    tenant: Tenant = None,
     secret: Annotated[
-        str | None, typer.Option(metavar="-|@FILE|env:NAME", help="Default: generated.")
+        str | None,
+        typer.Option(metavar="SECRET", help="-, @FILE or env:NAME. Default: generated."),
     ] = None,
     overlap_seconds: Annotated[
         float | None,
         typer.Option(
-            help="How long the old secret also signs, 0 to 604800 (standard; default 86400)."
+            metavar="SECONDS",
+            help="How long the old secret also signs, 0 to 604800 (standard; default 86400).",
         ),
     ] = None,
     activate: Annotated[
@@ -316,7 +354,6 @@ def rotate_secret(
     activate_staged: Annotated[
         bool, typer.Option("--activate-staged", help="Switch to the staged secret.")
     ] = False,
-    as_json: Json = False,
 ) -> None:
     """Rotate an endpoint's secret; the new one is shown once.
 
@@ -324,22 +361,28 @@ def rotate_secret(
     humansoft there is room for one signature: stage the new secret, give it to the receiver, then activate it.
 
     Examples:
-      dispatcher endpoint rotate-secret ep_01kat9zma1e4gbryhh3m9dq2yw
-
-      dispatcher endpoint rotate-secret ep_01kat9zma1e4gbryhh3m9dq2yw --activate-staged
+      dispatcher endpoint rotate-secret ERP
+      dispatcher endpoint rotate-secret ERP --activate-staged
     """
     if activate_staged and (
         secret is not None or overlap_seconds is not None or activate is not None
     ):
-        raise typer.BadParameter("goes without other options", param_hint="--activate-staged")
+        raise typer.BadParameter(
+            "conflicts with the other options. Give it alone.", param_hint="--activate-staged"
+        )
+    if secret == NONE:
+        raise typer.BadParameter(
+            "a rotation needs a secret. Omit the option to generate one.", param_hint="--secret"
+        )
     new_secret = None if secret is None else secret_text(secret, "--secret")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.rotation import Rotation
 
         rotation = Rotation(session.deployment)
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
         if activate_staged:
-            say_object(await rotation.activate_staged(session.actor, endpoint_id), as_json=as_json)
+            say_object(await rotation.activate_staged(session.actor, endpoint_id), output=output)
             return
         answer = await rotation.rotate(
             session.actor,
@@ -348,7 +391,7 @@ def rotate_secret(
             overlap_seconds=overlap_seconds,
             activate=activate,
         )
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
         if answer.state == "staged":
             tell(
                 f"staged; once the receiver has it: dispatcher endpoint rotate-secret {endpoint_id} --activate-staged"
@@ -358,18 +401,22 @@ def rotate_secret(
 
 
 @group.command("secret")
-def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> None:
+def reveal(
+    context: typer.Context, endpoint: Endpoint, output: Output, tenant: Tenant = None
+) -> None:
     """Show an endpoint's secret in full; the audit log records it.
 
-    Example:  dispatcher endpoint secret ep_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher endpoint secret ERP
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.rotation import Rotation
 
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
         answer = await Rotation(session.deployment).reveal(session.actor, endpoint_id)
-        if as_json:
-            say_json(answer)
+        if output.is_data:
+            say_data(answer, output)
         elif answer.secret is None:
             tell("this endpoint is unsigned: it has no secret")
         else:
@@ -383,27 +430,32 @@ def reveal(context: typer.Context, endpoint_id: Id, as_json: Json = False) -> No
 @group.command("test")
 def send_test(
     context: typer.Context,
-    endpoint_id: Id,
+    endpoint: Endpoint,
+    output: Output,
+    tenant: Tenant = None,
     event_type: Annotated[
         str | None,
         typer.Option(
-            metavar="TYPE", help="Default: the first type that the endpoint subscribes to."
+            metavar="TYPE",
+            help="Default: the first type that the endpoint subscribes to.",
+            autocompletion=complete_event_types,
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE|-", help="Default: the sample of the catalogue."),
+        typer.Option(
+            metavar="JSON", help="An object, @FILE or -. Default: the sample of the catalogue."
+        ),
     ] = None,
-    as_json: Json = False,
 ) -> None:
-    """Send a test event now, with one attempt, and show the receiver's response.
+    r"""Send a test event now and show the receiver's response.
 
-    Exits with 1 unless the receiver responds with success.
+    It makes one attempt. The command exits with 1 unless the receiver responds with success.
 
     Examples:
-      dispatcher endpoint test ep_01kat9zma1e4gbryhh3m9dq2yw
-
-      dispatcher endpoint test ep_01kat9zma1e4gbryhh3m9dq2yw --event-type order.created --data '{"order_id": "1"}'
+      dispatcher endpoint test ERP
+      dispatcher endpoint test ERP --event-type order.created \
+        --data '{"order_id": "1"}'
     """
     text = None if data is None else text_or_file(data, "--data")
 
@@ -411,12 +463,13 @@ def send_test(
         from dispatcher.admin.operations.test_events import EventTester
         from dispatcher.cli.session import open_http_client
 
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
         async with open_http_client(session.deployment.settings) as http_client:
             answer = await EventTester(session.deployment, http_client).send(
                 session.actor, endpoint_id, event_type=event_type, data=text
             )
-        if as_json:
-            say_json(answer)
+        if output.is_data:
+            say_data(answer, output)
         else:
             say_fields(answer, leave_out=("attempts", "schedule_position", "next_attempt_at"))
             say_fields(answer.attempts[0], leave_out=("attempt_number", "trigger"))

@@ -2,72 +2,93 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.admin.resources.event import EventsQuery
-from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.output import say, say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import EventType, Yes, confirm, run_step
+from dispatcher.cli.delivery import columns as delivery_columns
+from dispatcher.cli.output import (
+    Column,
+    Output,
+    age_column,
+    say,
+    say_fields,
+    say_object,
+    say_page,
+    say_table,
+    tell,
+)
 from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import moment, single_pairs, text_or_file
-from dispatcher.core.printable import escape
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.event import EventWithDeliveries, Explanation
     from dispatcher.cli.session import Session
 
-group = typer.Typer(
-    no_args_is_help=True, help="Events: publish, list, show, erase; explain their deliveries."
-)
+group = CommandGroup("Publish, list, show and erase events; explain their deliveries.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, evt_…")]
-Tenant = Annotated[str | None, typer.Option(help="Default: `default`; for lists: all tenants.")]
 
-_COLUMNS = ("id", "type", "tenant", "accepted_at", "labels", "data")
-_QUARANTINED_COLUMNS = ("id", "type", "tenant", "quarantined_at", "data")
-_DELIVERY_COLUMNS = ("id", "endpoint_id", "state", "reason", "attempt_count", "next_attempt_at")
+
+def _columns(*, quarantined: bool) -> tuple[Column, ...]:
+    return (
+        Column("ID", "id"),
+        Column("TENANT", "tenant", if_different=True),
+        Column("TYPE", "type", can_be_cut=True),
+        Column("LABELS", "labels", can_be_cut=True),
+        Column("DATA", "data", is_wide=True, can_be_cut=True),
+        Column("ACCEPTED AT", "accepted_at", is_wide=True),
+        age_column("quarantined_at" if quarantined else "inserted_at"),
+    )
 
 
 @group.command()
 def publish(
     context: typer.Context,
-    event_type: Annotated[
-        str, typer.Argument(metavar="TYPE", help="The event type, such as order.created.")
-    ],
+    event_type: EventType,
+    output: Output,
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON|@FILE|-", help="A JSON object. Default: the sample of the catalogue."
+            metavar="JSON", help="An object, @FILE or -. Default: the sample of the catalogue."
         ),
     ] = None,
     event_id: Annotated[
         str | None,
         typer.Option(
-            "--id", help="Makes the command idempotent: a known id returns the first event."
+            "--id",
+            metavar="ID",
+            help="Makes the command idempotent: a known id returns the first event.",
         ),
     ] = None,
-    tenant: Tenant = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="TENANT", help="The event's tenant. Default: default.")
+    ] = None,
     occurred_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="RFC 3339. Default: now.")
     ] = None,
-    ordering_key: Annotated[str | None, typer.Option(help="Up to 256 characters.")] = None,
+    ordering_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Up to 256 characters.")
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="For filters and search. May be repeated."),
     ] = None,
     traceparent: Annotated[
-        str | None, typer.Option(help="W3C trace context, passed on to receivers.")
+        str | None,
+        typer.Option(metavar="TRACEPARENT", help="W3C trace context, passed on to receivers."),
     ] = None,
-    as_json: Json = False,
 ) -> None:
-    """Commit an event, as a producer's INSERT would.
+    r"""Commit an event, as a producer's INSERT would.
 
     Examples:
       dispatcher event publish order.created
-
-      dispatcher event publish order.created --data '{"order_id": "ORD-2026-1234"}' --id ord-1234
-
+      dispatcher event publish order.created --id ord-1234 \
+        --data '{"order_id": "ORD-2026-1234"}'
       echo '{"order_id": "1"}' | dispatcher event publish order.created --data -
     """
     text = None if data is None else text_or_file(data, "--data")
@@ -100,7 +121,7 @@ def publish(
         answer, is_new = await Events(session.deployment).publish(session.actor, event)
         if not is_new:
             tell("this id is already known; nothing was published. The first event is:")
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
@@ -110,17 +131,18 @@ def publish(
 def page(
     context: typer.Context,
     fields: Fields,
+    output: Output,
     quarantined: Annotated[
         bool,
         typer.Option("--quarantined", help="Only events whose fan-out Postgres rejected."),
     ] = False,
-    as_json: Json = False,
 ) -> None:
-    """List events, newest first; an event without accepted_at is waiting in the outbox.
+    """List events, newest first.
+
+    An event without accepted_at is waiting in the outbox.
 
     Examples:
       dispatcher event list --type order.created --since 2h
-
       dispatcher event list --label customer=acme --json
     """
 
@@ -129,30 +151,33 @@ def page(
 
         query = EventsQuery.of(**fields, quarantined=quarantined)
         answer = await Events(session.deployment).page(session.actor, query)
-        columns = _QUARANTINED_COLUMNS if quarantined else _COLUMNS
         empty = "no quarantined events" if quarantined else "no events"
-        say_page(answer, columns, as_json=as_json, empty=empty)
+        say_page(answer, _columns(quarantined=quarantined), output=output, empty=empty)
 
     run_step(context, step)
 
 
 @group.command()
-def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
-    """Show an event with its deliveries; the newest event if an id was used twice.
+def show(context: typer.Context, event_id: Id, output: Output) -> None:
+    """Show an event with its deliveries.
 
-    Example:  dispatcher event show evt_2026_000001
+    If an id was used twice, this is the newest event.
+
+    Examples:
+      dispatcher event show evt_2026_000001
     """
 
-    def human(event: "EventWithDeliveries") -> None:
+    def human(event: "EventWithDeliveries", names: Mapping[str, str]) -> None:
         say_fields(event, leave_out=("deliveries",))
         say()
-        say_table(event.deliveries, _DELIVERY_COLUMNS, "no deliveries")
+        say_table(event.deliveries, delivery_columns(names), "no deliveries", output)
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.events import Events
 
         answer = await Events(session.deployment).show(session.actor, event_id)
-        say_object(answer, as_json=as_json, human=human)
+        names = await session.endpoint_names(one.endpoint_id for one in answer.deliveries)
+        say_object(answer, output=output, human=lambda event: human(event, names))
 
     run_step(context, step)
 
@@ -160,14 +185,15 @@ def show(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
 @group.command()
 def release(
     context: typer.Context,
-    event_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of events.")],
-    as_json: Json = False,
+    event_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The events' ids.")],
+    output: Output,
 ) -> None:
-    """Return quarantined events to the queue, after the cause was fixed.
+    """Return quarantined events to the queue.
 
-    An event gets a new id if an earlier event has its id.
+    Run it after the cause was fixed. An event gets a new id if an earlier event has its id.
 
-    Example:  dispatcher event release evt_2026_000013
+    Examples:
+      dispatcher event release evt_2026_000013
     """
 
     async def step(session: "Session") -> None:
@@ -177,19 +203,19 @@ def release(
             answer = await Events(session.deployment).release(session.actor, event_id)
             if answer.id != event_id:
                 tell(f"{event_id} is the id of an earlier event; the new id is {answer.id}")
-            if as_json:
-                say_object(answer, as_json=True)
-            else:
-                say(f"{answer.id} is released")
+            say_object(answer, output=output, human=lambda one: say(f"released {one.id}"))
 
     run_step(context, step)
 
 
 @group.command()
-def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None:
-    """Explain why each endpoint did or did not get an event, and show the next step.
+def explain(context: typer.Context, event_id: Id, output: Output) -> None:
+    """Explain which endpoints get an event, and why.
 
-    Example:  dispatcher event explain evt_2026_000001
+    For each endpoint of the tenant, it shows the reason and the next step.
+
+    Examples:
+      dispatcher event explain evt_2026_000001
     """
 
     def human(explained: "Explanation") -> None:
@@ -208,7 +234,7 @@ def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None
         from dispatcher.admin.operations.explain import Explainer
 
         answer = await Explainer(session.deployment).explain(session.actor, event_id)
-        say_object(answer, as_json=as_json, human=human)
+        say_object(answer, output=output, human=human)
 
     run_step(context, step)
 
@@ -216,7 +242,10 @@ def explain(context: typer.Context, event_id: Id, as_json: Json = False) -> None
 @group.command()
 def erase(
     context: typer.Context,
-    event_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The event's id.")] = None,
+    output: Output,
+    event_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="The event's id. Without it, give labels.")
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -228,24 +257,21 @@ def erase(
         bool, typer.Option("--dry-run", help="Only count the matching events.")
     ] = False,
     yes: Yes = False,
-    as_json: Json = False,
 ) -> None:
-    """Erase the contents of events: data, labels, bodies and stored responses. This cannot be undone.
+    """Erase the contents of events. This cannot be undone.
 
-    Ids and states are kept. Waiting deliveries are cancelled. Receivers, backups and your own tables keep their
-    copies.
+    Data, labels, bodies and stored responses are erased. Ids and states are kept. Waiting deliveries are cancelled.
+    Receivers, backups and your own tables keep their copies.
 
     Examples:
       dispatcher event erase evt_2026_000001 --dry-run
-
       dispatcher event erase --label employee=E1234 --yes
     """
     labels = single_pairs(label or [], "--label")
     if (event_id is None) == (not labels):
-        raise typer.BadParameter("give either the event's id or labels", param_hint="ID or --label")
-    if not (dry_run or yes):
-        what = event_id or "every event with " + ", ".join(label or ())
-        typer.confirm(escape(f"Erase {what} permanently?"), abort=True, err=True)
+        raise typer.BadParameter("give either an id or labels.", param_hint="ID or --label")
+    what = event_id or "every event with " + ", ".join(label or ())
+    confirm(f"Erase {what} permanently?", yes=dry_run or yes)
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.erasure import Erasure
@@ -253,6 +279,6 @@ def erase(
         answer = await Erasure(session.deployment).erase(
             session.actor, event_id=event_id, labels=labels or None, dry_run=dry_run
         )
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
 
     run_step(context, step)

@@ -8,41 +8,50 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dispatcher.admin.resources.job import JobsQuery
-from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.output import say, say_object, say_page, tell
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import Yes, confirm, run_step
+from dispatcher.cli.output import (
+    Column,
+    Output,
+    age_column,
+    say,
+    say_object,
+    say_page,
+    tell,
+)
 from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.job import JobCount
     from dispatcher.cli.session import Session
 
-group = typer.Typer(
-    no_args_is_help=True, help="Jobs (bulk resends and replays): list, show, pause, resume, cancel."
-)
+group = CommandGroup("List, show, pause, resume and cancel bulk resends and replays.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_…")]
 Rate = Annotated[
     float,
-    typer.Option("--rate", help="At most so many deliveries per second, 0.1 to 1000."),
+    typer.Option("--rate", metavar="N", help="Deliveries per second, 0.1 to 1000."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")]
 
-_COLUMNS = (
-    "id",
-    "kind",
-    "state",
-    "total_count",
-    "started_count",
-    "waiting_count",
-    "succeeded_count",
-    "failed_count",
-    "requested_by",
-    "created_at",
-)
+
+def _columns() -> tuple[Column, ...]:
+    return (
+        Column("ID", "id"),
+        Column("TENANT", "tenant", is_wide=True),
+        Column("KIND", "kind"),
+        Column("STATE", "state", is_state=True),
+        Column("TOTAL", "total_count"),
+        Column("STARTED", "started_count", is_wide=True),
+        Column("WAITING", "waiting_count", is_wide=True),
+        Column("OK", "succeeded_count"),
+        Column("FAILED", "failed_count"),
+        Column("REQUESTED BY", "requested_by", is_wide=True),
+        age_column(),
+    )
 
 
 def create_job(
-    context: typer.Context, job: Mapping[str, Any], *, dry_run: bool, yes: bool, as_json: bool
+    context: typer.Context, job: Mapping[str, Any], *, dry_run: bool, yes: bool, output: Output
 ) -> None:
     """Count the deliveries of a job, ask for confirmation, and create it."""
 
@@ -51,15 +60,17 @@ def create_job(
         from dispatcher.admin.resources.job import JobFilter, NewJob
 
         operations = JobOperations(session.deployment)
-        new = NewJob.of(**{**job, "filter": JobFilter.of(**job["filter"])})
+        filter_ = await session.resolved(job["filter"])
+        target = await session.resolved({"to": job.get("to"), "tenant": filter_.get("tenant")})
+        new = NewJob.of(**{**job, "to": target["to"], "filter": JobFilter.of(**filter_)})
         if dry_run or not yes:
             counted = await operations.count(session.actor, new)
             if dry_run:
-                say_object(counted, as_json=as_json, human=_say_count)
+                say_object(counted, output=output, human=_say_count)
                 return
             _confirm(new.kind, counted)
         answer = await operations.create(session.actor, new)
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
         tell(f"created; to see the progress: dispatcher job show {answer.id}")
 
     run_step(context, step)
@@ -82,74 +93,76 @@ def _confirm(kind: str, counted: "JobCount") -> None:
     if not counted.count:
         tell("no deliveries")
         raise typer.Exit
-    typer.confirm(f"{_text(counted)} found; {kind}?", abort=True, err=True)
+    confirm(f"{kind.capitalize()} {_text(counted)} deliveries?", yes=False)
 
 
 @group.command("list")
 @takes(JobsQuery)
-def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
+def page(context: typer.Context, fields: Fields, output: Output) -> None:
     """List jobs, newest first.
 
     Examples:
       dispatcher job list
-
-      dispatcher job list --state running --json
+      dispatcher job list --state running -o wide
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.jobs import JobOperations
 
         answer = await JobOperations(session.deployment).page(session.actor, JobsQuery.of(**fields))
-        say_page(answer, _COLUMNS, as_json=as_json, empty="no jobs")
+        say_page(answer, _columns(), output=output, empty="no jobs")
 
     run_step(context, step)
 
 
 @group.command()
-def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
+def show(context: typer.Context, job_id: Id, output: Output) -> None:
     """Show a job with its progress.
 
-    Example:  dispatcher job show job_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher job show job_01kat9zma1e4gbryhh3m9dq2yw
     """
-    _act(context, "show", job_id, as_json=as_json)
+    _act(context, "show", job_id, output)
 
 
 @group.command()
-def pause(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
-    """Pause a job: it starts no more deliveries until it is resumed.
+def pause(context: typer.Context, job_id: Id, output: Output) -> None:
+    """Pause a job; it starts no more deliveries until it is resumed.
 
-    Example:  dispatcher job pause job_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher job pause job_01kat9zma1e4gbryhh3m9dq2yw
     """
-    _act(context, "pause", job_id, as_json=as_json)
+    _act(context, "pause", job_id, output)
 
 
 @group.command()
-def resume(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
-    """Resume a paused job, behind its last delivery.
+def resume(context: typer.Context, job_id: Id, output: Output) -> None:
+    """Resume a paused job behind its last delivery.
 
-    Example:  dispatcher job resume job_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher job resume job_01kat9zma1e4gbryhh3m9dq2yw
     """
-    _act(context, "resume", job_id, as_json=as_json)
+    _act(context, "resume", job_id, output)
 
 
 @group.command()
-def cancel(context: typer.Context, job_id: Id, yes: Yes = False, as_json: Json = False) -> None:
-    """Cancel a job: it starts no more deliveries, and those that it has started go on.
+def cancel(context: typer.Context, job_id: Id, output: Output, yes: Yes = False) -> None:
+    """Cancel a job; it starts no more deliveries.
 
-    Example:  dispatcher job cancel job_01kat9zma1e4gbryhh3m9dq2yw --yes
+    Those that it has started go on.
+
+    Examples:
+      dispatcher job cancel job_01kat9zma1e4gbryhh3m9dq2yw --yes
     """
-    if not yes:
-        typer.confirm(f"Cancel {job_id}?", abort=True, err=True)
-
-    _act(context, "cancel", job_id, as_json=as_json)
+    confirm(f"Cancel {job_id}?", yes=yes)
+    _act(context, "cancel", job_id, output)
 
 
 def _act(
     context: typer.Context,
     act: Literal["show", "pause", "resume", "cancel"],
     job_id: str,
-    *,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Show a job, after pausing, resuming or cancelling it."""
 
@@ -163,6 +176,6 @@ def _act(
             "resume": operations.resume,
             "cancel": operations.cancel,
         }
-        say_object(await acts[act](session.actor, job_id), as_json=as_json)
+        say_object(await acts[act](session.actor, job_id), output=output)
 
     run_step(context, step)

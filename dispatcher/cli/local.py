@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.completion import complete_profiles
+
 STATUS_MIN, STATUS_MAX = 200, 599
 
 
-def add_to(program: typer.Typer) -> None:
+def add_to(program: CommandGroup) -> None:
     """Add these commands to the program."""
     program.command()(dev)
     program.command()(listen)
@@ -19,21 +22,20 @@ def add_to(program: typer.Typer) -> None:
 def dev(
     context: typer.Context,
     seconds: Annotated[
-        float | None, typer.Option(help="Stop after this time. Default: at Ctrl-C.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop after this time. Default: at Ctrl-C."),
     ] = None,
     samples: Annotated[
         bool, typer.Option("--samples/--no-samples", help="Create sample endpoints and events.")
     ] = True,
 ) -> None:
-    """Run database, daemon, receivers and samples on this machine, without any installation.
+    """Run database, daemon, receivers and samples on this machine.
 
-    The state is stored in DISPATCHER_HOME, or else in .dispatcher; other commands use it while it is running. Ctrl-C
-    drains and exits with 0.
+    Nothing has to be installed. The state is stored in DISPATCHER_HOME, or else in .dispatcher; other commands use
+    it while it is running. Ctrl-C drains and exits with 0.
 
-    For example:
-
+    Examples:
       dispatcher dev
-
       dispatcher dev --seconds 20 --no-samples
     """
     from dispatcher.cli import dev_command
@@ -43,69 +45,84 @@ def dev(
 
 def listen(
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="The port; 0: any free port.")
+        int,
+        typer.Option(min=0, max=65_535, metavar="PORT", help="The port. 0: any free port."),
     ] = 9000,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on.")
+    ] = "127.0.0.1",
     profile: Annotated[
         str | None,
         typer.Option(
-            help="wms, humansoft, standard, github or stripe. Default: detected from the headers."
+            metavar="PROFILE",
+            help="wms, humansoft, standard, github or stripe. Default: detected from the headers.",
+            autocompletion=complete_profiles,
         ),
     ] = None,
     secret: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="-|@FILE|env:NAME",
-            help="Verify with this secret, or whpk_ public key. May be repeated.",
+            metavar="SECRET",
+            help="Verify with this secret or whpk_ public key: -, @FILE or env:NAME. May be repeated.",
         ),
     ] = None,
     tls: Annotated[
         bool, typer.Option("--tls", help="Serve https with a development certificate authority.")
     ] = False,
     status: Annotated[
-        int, typer.Option(help="Respond with this status, such as 410 or 429.")
+        int, typer.Option(metavar="CODE", help="Respond with this status, such as 410 or 429.")
     ] = 200,
     fail_first: Annotated[int, typer.Option(help="Respond to the first N requests with 503.")] = 0,
     fail_rate: Annotated[
-        float, typer.Option(help="Respond to this share (0 to 1) of requests with 503.")
+        float, typer.Option(help="Respond to this share of requests, 0 to 1, with 503.")
     ] = 0.0,
-    delay: Annotated[float, typer.Option(help="Seconds before each response.")] = 0.0,
+    delay: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Wait before each response.")
+    ] = 0.0,
     stall: Annotated[
         float,
-        typer.Option(help="Seconds without a response, after which the connection is closed."),
+        typer.Option(metavar="SECONDS", help="Close each connection after this, unanswered."),
     ] = 0.0,
     drip: Annotated[
-        float, typer.Option(help="Seconds over which the response body is sent byte by byte.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Send each response body byte by byte over this time."
+        ),
     ] = 0.0,
     retry_after: Annotated[
-        str | None, typer.Option(help="A Retry-After header on every response except 2xx.")
+        str | None,
+        typer.Option(metavar="VALUE", help="A Retry-After header on every response except 2xx."),
     ] = None,
     forward_to: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Forward requests to this server, and return its response."
+            metavar="URL", help="Forward requests to this server and return its responses."
         ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each request.")
     ] = False,
 ) -> None:
-    """Run a receiver on this machine that prints each request, its signature check, and repeats.
+    """Run a receiver on this machine that prints each request.
 
-    For example:
+    It verifies signatures and marks repeats, and can fail on purpose.
 
+    Examples:
       dispatcher listen --secret env:SECRET
-
       dispatcher listen --port 9001 --tls --fail-first 3 --retry-after 2
     """
     from dispatcher.cli import listen_command
     from dispatcher.cli.values import secret_text
     from dispatcher.dev.receiver import Behaviour
 
-    is_status = STATUS_MIN <= status <= STATUS_MAX
-    if not is_status or not 0 <= fail_rate <= 1 or min(delay, stall, drip, fail_first) < 0:
+    if not STATUS_MIN <= status <= STATUS_MAX:
+        raise typer.BadParameter(f"{status} is not 200 to 599.", param_hint="--status")
+    if not 0 <= fail_rate <= 1:
+        raise typer.BadParameter(f"{fail_rate:g} is not 0 to 1.", param_hint="--fail-rate")
+    if min(delay, stall, drip, fail_first) < 0:
         raise typer.BadParameter(
-            "--status must be 200 to 599, --fail-rate 0 to 1, and no value may be negative"
+            "a negative number is not possible.",
+            param_hint="--fail-first, --delay, --stall, --drip",
         )
     behaviour = Behaviour(
         status=status,
@@ -131,39 +148,46 @@ def listen(
 def verify(
     context: typer.Context,
     profile: Annotated[
-        str, typer.Option(help="The endpoint's profile, such as wms, humansoft or standard.")
+        str,
+        typer.Option(
+            metavar="PROFILE",
+            help="The endpoint's profile, such as wms, humansoft or standard.",
+            autocompletion=complete_profiles,
+        ),
     ],
     secret: Annotated[
         list[str],
         typer.Option(
-            metavar="-|@FILE|env:NAME", help="A secret or whpk_ public key. May be repeated."
+            metavar="SECRET",
+            help="A secret or whpk_ public key: -, @FILE or env:NAME. May be repeated.",
         ),
     ],
     header: Annotated[
         list[str],
-        typer.Option(metavar="'NAME: VALUE'", help="A header as received. May be repeated."),
+        typer.Option(
+            metavar="HEADER", help="A header as received, 'Name: value'. May be repeated."
+        ),
     ],
-    body: Annotated[str, typer.Option(metavar="FILE|-", help="The body's bytes as received.")],
+    body: Annotated[str, typer.Option(metavar="FILE", help="The body's bytes as received, or -.")],
     computed: Annotated[
         str | None,
         typer.Option(metavar="SIGNATURE", help="The signature that the receiver's code computed."),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Reject a signed timestamp further away than this."),
+        typer.Option(
+            metavar="SECONDS", help="Reject a signed timestamp that is further away than this."
+        ),
     ] = None,
 ) -> None:
-    """Verify a captured request offline and name the mistake if the signature is not valid.
+    r"""Verify a captured request offline, and name the mistake.
 
-    Exits with 0 if the signature is valid and with 1 if it is not. The age of the request is checked only with
-    --tolerance. With --computed, the mistake in the receiver's own calculation is named too.
+    The command exits with 0 if the signature is valid and with 1 if it is not. The age of the request is checked
+    only with --tolerance. With --computed, the mistake in the receiver's own calculation is named too.
 
-    For example:
-
-      export SECRET=whsec_an_example
-
-      printf '{"id":"evt_1"}' | dispatcher verify --profile wms --secret env:SECRET --body -
-      --header 'X-WMS-Signature: sha256=ef1a51ff8bc54e8fdcb7a9e314ffeeb15a493b8372092dcb34babad34ecd7376'
+    Examples:
+      dispatcher verify --profile wms --secret env:SECRET --body body.json \
+        --header "X-WMS-Signature: $SIGNATURE"
     """
     from dispatcher.cli import verify_command
     from dispatcher.cli.values import secret_text

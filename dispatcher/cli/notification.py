@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,42 +12,84 @@ from dispatcher.admin.resources.notification import (
     NotificationChange,
     NotificationsQuery,
 )
-from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.output import say_fields, say_object, say_page, say_table, tell
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import Tenant, Yes, confirm, run_step
+from dispatcher.cli.completion import complete_names
+from dispatcher.cli.output import (
+    Column,
+    Output,
+    age_column,
+    say,
+    say_fields,
+    say_object,
+    say_page,
+    say_table,
+    tell,
+)
 from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
-    from dispatcher.admin.resources.notification import NotificationWithProblems
+    from dispatcher.admin.resources.notification import Notification, NotificationWithProblems
     from dispatcher.cli.session import Session
 
-group = typer.Typer(
-    no_args_is_help=True,
-    help="Messages to people about problems of endpoints: create, list, show, update, test, delete.",
-)
+group = CommandGroup("Send messages to people about problems of endpoints.")
 
-_COLUMNS = ("id", "name", "tenant", "to_endpoint_id", "email", "quiet_seconds", "open_count")
-_PROBLEM_COLUMNS = ("event_type", "endpoint_name", "started_at", "announced_at", "reason")
-_Id = Annotated[str, typer.Argument(metavar="ID", help="The notification's id, ntf_…")]
+_Notification = Annotated[
+    str,
+    typer.Argument(
+        metavar="NOTIFICATION",
+        help="Its name or id.",
+        autocompletion=complete_names("notification"),
+    ),
+]
+
+
+def _columns(endpoint_names: Mapping[str, str]) -> tuple[Column, ...]:
+    def target(row: "Notification") -> str | None:
+        if row.to_endpoint_id is None:
+            return row.email
+        return endpoint_names.get(row.to_endpoint_id, row.to_endpoint_id)
+
+    return (
+        Column("NAME", "name", can_be_cut=True),
+        Column("ID", "id", is_wide=True),
+        Column("TENANT", "tenant", if_different=True),
+        Column("TO", target, can_be_cut=True),
+        Column("QUIET SECONDS", "quiet_seconds", is_wide=True),
+        Column("DIGEST SECONDS", "digest_seconds", is_wide=True),
+        Column("OPEN", "open_count"),
+        age_column(),
+    )
+
+
+def _problem_columns() -> tuple[Column, ...]:
+    return (
+        Column("PROBLEM", "event_type"),
+        Column("ENDPOINT", "endpoint_name", can_be_cut=True),
+        Column("REASON", "reason", can_be_cut=True),
+        Column("ANNOUNCED AT", "announced_at", is_wide=True),
+        age_column("started_at"),
+    )
 
 
 @group.command()
 @takes(NewNotification)
-def create(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
-    """Create a notification: a message when a problem starts, and one when it ends.
+def create(context: typer.Context, fields: Fields, output: Output) -> None:
+    """Create a notification.
+
+    It sends a message when a problem of an endpoint starts, and one when it ends.
 
     Examples:
-      dispatcher notification create --name on-call --to-endpoint-id ep_01kat9zma1e4gbryhh3m9dq2yw
-
-      dispatcher notification create --name mail --email ops@example.com --digest-seconds 3600
+      dispatcher notification create --name on-call --to-endpoint-id ops-chat
+      dispatcher notification create --name mail --email ops@example.com
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.notifications import NotificationOperations
 
-        answer = await NotificationOperations(session.deployment).create(
-            session.actor, NewNotification.of(**fields)
-        )
-        say_object(answer, as_json=as_json, human=say_fields)
+        new = NewNotification.of(**await session.resolved(fields))
+        answer = await NotificationOperations(session.deployment).create(session.actor, new)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
@@ -54,15 +97,19 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
 def _say_rule(rule: "NotificationWithProblems") -> None:
     say_fields(rule, leave_out=("problems",))
     if rule.problems:
-        say_table(rule.problems, _PROBLEM_COLUMNS, "")
+        say()
+        say_table(rule.problems, _problem_columns(), "")
 
 
 @group.command("list")
 @takes(NotificationsQuery)
-def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
+def page(context: typer.Context, fields: Fields, output: Output) -> None:
     """List notifications, newest first.
 
-    Example:  dispatcher notification list
+    OPEN is the number of problems that the notification follows now.
+
+    Examples:
+      dispatcher notification list
     """
 
     async def step(session: "Session") -> None:
@@ -71,25 +118,30 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
         answer = await NotificationOperations(session.deployment).page(
             session.actor, NotificationsQuery.of(**fields)
         )
-        say_page(answer, _COLUMNS, as_json=as_json, empty="no notifications")
+        names = await session.endpoint_names(one.to_endpoint_id for one in answer.items)
+        say_page(answer, _columns(names), output=output, empty="no notifications")
 
     run_step(context, step)
 
 
 @group.command()
-def show(context: typer.Context, notification_id: _Id, as_json: Json = False) -> None:
+def show(
+    context: typer.Context, notification: _Notification, output: Output, tenant: Tenant = None
+) -> None:
     """Show a notification.
 
-    Example:  dispatcher notification show ntf_01kat9zma1e4gbryhh3m9dq2yw
+    Examples:
+      dispatcher notification show on-call
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.notifications import NotificationOperations
 
+        notification_id = await session.id_of("notification", notification, tenant)
         answer = await NotificationOperations(session.deployment).show(
             session.actor, notification_id
         )
-        say_object(answer, as_json=as_json, human=_say_rule)
+        say_object(answer, output=output, human=_say_rule)
 
     run_step(context, step)
 
@@ -97,55 +149,75 @@ def show(context: typer.Context, notification_id: _Id, as_json: Json = False) ->
 @group.command()
 @takes(NotificationChange)
 def update(
-    context: typer.Context, notification_id: _Id, fields: Fields, as_json: Json = False
+    context: typer.Context,
+    notification: _Notification,
+    fields: Fields,
+    output: Output,
+    tenant: Tenant = None,
 ) -> None:
-    """Change a notification; an omitted option keeps its value.
+    """Change a notification.
 
-    Example:  dispatcher notification update ntf_01kat9zma1e4gbryhh3m9dq2yw --quiet-seconds 3600
+    An omitted option keeps its value. `none` resets a value to its default.
+
+    Examples:
+      dispatcher notification update on-call --quiet-seconds 3600
     """
+    if not fields:
+        raise typer.BadParameter("nothing to change. Give an option.", param_hint="update")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.notifications import NotificationOperations
 
+        notification_id = await session.id_of("notification", notification, tenant)
+        change = NotificationChange.of(**await session.resolved(fields, tenant))
         answer = await NotificationOperations(session.deployment).update(
-            session.actor, notification_id, NotificationChange.of(**fields)
+            session.actor, notification_id, change
         )
-        say_object(answer, as_json=as_json, human=say_fields)
+        say_object(answer, output=output)
 
     run_step(context, step)
 
 
 @group.command("test")
-def send_test(context: typer.Context, notification_id: _Id, as_json: Json = False) -> None:
-    """Send a test message; a running daemon sends it within some seconds.
+def send_test(
+    context: typer.Context, notification: _Notification, output: Output, tenant: Tenant = None
+) -> None:
+    """Send a test message.
 
-    Example:  dispatcher notification test ntf_01kat9zma1e4gbryhh3m9dq2yw
+    A running daemon sends it within some seconds.
+
+    Examples:
+      dispatcher notification test on-call
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.notifications import NotificationOperations
 
+        notification_id = await session.id_of("notification", notification, tenant)
         answer = await NotificationOperations(session.deployment).test(
             session.actor, notification_id
         )
-        say_object(answer, as_json=as_json, human=lambda _: tell("the test message is queued"))
+        say_object(answer, output=output, human=lambda _: tell("the test message is queued"))
 
     run_step(context, step)
 
 
 @group.command()
-def delete(context: typer.Context, notification_id: _Id, yes: Yes = False) -> None:
+def delete(
+    context: typer.Context, notification: _Notification, tenant: Tenant = None, yes: Yes = False
+) -> None:
     """Delete a notification.
 
-    Example:  dispatcher notification delete ntf_01kat9zma1e4gbryhh3m9dq2yw --yes
+    Examples:
+      dispatcher notification delete on-call --yes
     """
-    if not yes:
-        typer.confirm(f"Delete {notification_id}?", abort=True, err=True)
+    confirm(f"Delete {notification}?", yes=yes)
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.notifications import NotificationOperations
 
+        notification_id = await session.id_of("notification", notification, tenant)
         await NotificationOperations(session.deployment).delete(session.actor, notification_id)
-        tell(f"{notification_id} is deleted")
+        tell(f"deleted {notification_id}")
 
     run_step(context, step)

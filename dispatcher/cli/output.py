@@ -1,21 +1,77 @@
-"""The output of commands: data on standard output, as a table or JSON; everything else on stderr.
+"""The output of commands: data on standard output, as a table, JSON or YAML; everything else on stderr.
 
 External text (names, URLs, responses of receivers) may contain control characters that would control
 a terminal; it is printed escaped. A stream that cannot encode a character gets its escape as well
 (`tolerate_encodings`): an output in Latin-1 is no reason to fail.
+
+A table fits the terminal: if it is too wide, long cells end in an ellipsis, ids and times never. An output that is
+not a terminal, and `-o wide`, have the whole values. Colours are only used on a terminal, without NO_COLOR.
 """
 
 import dataclasses
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Protocol, TextIO, TypeVar
 
 from dispatcher.core.printable import escape, escape_json
 
 CELL_CHARACTERS_MAX: Final = 60
+CELL_CHARACTERS_MIN: Final = 8
+"""A cell is not cut further than this, however narrow the terminal is."""
+_GAP: Final = "  "
+_GREEN, _YELLOW, _RED, _GREY = "32", "33", "31", "90"
+_COLOURS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("active", "healthy", "succeeded", "completed", "ok"), _GREEN),
+    **dict.fromkeys(("paused", "degraded", "recovering", "retrying", "running"), _YELLOW),
+    **dict.fromkeys(("disabled", "down", "failed"), _RED),
+    **dict.fromkeys(("cancelled", "pending"), _GREY),
+}
+"""The colours of states, health and outcomes."""
+_UNITS: Final = ((365 * 86_400, "y"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_UNITS_MIN: Final = 2
+"""From here on hours and years are shown as such: `119m`, `2h`, and `700d`, `2y`."""
 _Resource = TypeVar("_Resource")
+
+
+class Output(StrEnum):
+    """How a command prints its objects."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    """A table with all of its columns and whole values."""
+    JSON = "json"
+    """The API's object or page."""
+    YAML = "yaml"
+
+    @property
+    def is_data(self) -> bool:
+        """Return whether programs read it."""
+        return self in {Output.JSON, Output.YAML}
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    head: str
+    read: str | Callable[[Any], object]
+    """The attribute of a row, or a function of the row."""
+    is_wide: bool = False
+    """Shown by `-o wide` only."""
+    can_be_cut: bool = False
+    """Whether its cells end in an ellipsis if the table is too wide."""
+    is_state: bool = False
+    """Whether its words have colours."""
+    if_different: bool = False
+    """Shown only if the rows differ in it, or by `-o wide`."""
+
+    def value(self, row: object) -> object:
+        """Return the value of a row."""
+        return getattr(row, self.read) if isinstance(self.read, str) else self.read(row)
 
 
 class Page(Protocol):
@@ -50,21 +106,46 @@ def tell(text: str) -> None:
 
 def fail(text: str) -> None:
     """Print an error on standard error."""
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    tell_raw = "\x1b[31mdispatcher:\x1b[0m " if colour else "dispatcher: "
-    sys.stderr.write(tell_raw)
+    sys.stderr.write(painted("dispatcher:", _RED, sys.stderr) + " ")
     tell(text)
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error."""
+    sys.stderr.write(painted("warning:", _YELLOW, sys.stderr) + " ")
+    tell(text)
+
+
+def painted(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """Return the text in a colour if the stream is a terminal that has colours; standard output by default."""
+    stream = stream or sys.stdout
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if is_plain or not stream.isatty() else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def say_data(value: object, output: Output) -> None:
+    """Print an object as JSON or YAML; an event's data keep their digits."""
+    if output is Output.YAML:
+        from dispatcher.cli.yaml import write_yaml  # noqa: PLC0415 -- --help does not need it
+
+        sys.stdout.write(write_yaml(_json_of(value)))
+    else:
+        say_json(value)
 
 
 def say_json(value: object, *, indent: bool = True) -> None:
     """Print an object as JSON; an event's data keep their bytes."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    text = escape_json(_json_of(value, indent=indent), ascii_only=encoding != "utf8")
+    sys.stdout.write(text + "\n")
+
+
+def _json_of(value: object, *, indent: bool = True) -> str:
     from dispatcher.admin.resources.serialization import (  # noqa: PLC0415 -- --help does not need it
         write_json,
     )
 
-    text = write_json(value, indent=indent).decode()
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    sys.stdout.write(escape_json(text, ascii_only=encoding != "utf8") + "\n")
+    return write_json(value, indent=indent).decode()
 
 
 def cell(value: object) -> str:
@@ -85,7 +166,7 @@ def cell(value: object) -> str:
         case _:
             text = str(getattr(value, "text", value))  # An event's data is a `JsonText`.
     if text.startswith("-----BEGIN "):
-        return f"PEM, {len(text)} characters (whole with --json)"
+        return f"PEM, {len(text)} characters (whole with -o json)"
     return escape(text)
 
 
@@ -96,29 +177,122 @@ def fields_of(value: object) -> Mapping[str, Any]:
     return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}  # type: ignore[arg-type]  # a resource
 
 
-def say_table(rows: Sequence[object], columns: Sequence[str], empty: str) -> None:
-    """Print rows under headings; long cells are cut, except ids and times."""
+def age(at: str | datetime | None, now: datetime) -> str:
+    """Return how long ago a time was, as `3m`, or in how long it comes, as `in 2h`; `-` if there is none."""
+    if at is None:
+        return "-"
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    seconds = (now - moment).total_seconds()
+    return duration(seconds) if seconds >= 0 else f"in {duration(-seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in one unit: `45s`, `3m`, `2h`, `5d`."""
+    for size, unit in _UNITS:
+        minimum = _UNITS_MIN if unit in {"h", "y"} else 1
+        if seconds >= minimum * size:
+            return f"{int(seconds // size)}{unit}"
+    return "0s"
+
+
+def age_column(field: str = "created_at", head: str = "AGE") -> Column:
+    """Return the column of the age of a time of each row."""
+    from dispatcher.runtime.clock import SystemClock  # noqa: PLC0415 -- --help needs no clock
+
+    now = SystemClock.now()
+    return Column(head, lambda row: age(getattr(row, field), now))
+
+
+def say_table(
+    rows: Sequence[object],
+    columns: Sequence[Column],
+    empty: str,
+    output: Output = Output.TABLE,
+    *,
+    with_head: bool = True,
+) -> None:
+    """Print rows under headings; see the module for the width."""
     if not rows:
         tell(empty)
         return
     from rich.cells import cell_len  # noqa: PLC0415 -- --help prints no table
 
-    cells = [[_cut(cell(getattr(row, column)), column) for column in columns] for row in rows]
-    heads = [column.upper().replace("_", " ") for column in columns]
-    widths = [
-        max(cell_len(line[place]) for line in [heads, *cells]) for place in range(len(columns))
-    ]
-    for line in [heads, *cells]:
-        padded = [
-            one + " " * (size - cell_len(one)) for one, size in zip(line, widths, strict=True)
+    is_wide = output is Output.WIDE
+    shown = [one for one in columns if is_wide or _is_shown(one, rows)]
+    cells = [[cell(column.value(row)) for column in shown] for row in rows]
+    if not is_wide:
+        cells = [
+            [
+                cut(text, CELL_CHARACTERS_MAX) if column.can_be_cut else text
+                for text, column in zip(line, shown, strict=True)
+            ]
+            for line in cells
         ]
-        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+    heads = [column.head for column in shown]
+    widths = [max(cell_len(line[at]) for line in [heads, *cells]) for at in range(len(shown))]
+    width = None if is_wide else table_width()
+    if width is not None:
+        _shrink(widths, shown, width)
+    lines = [heads, *cells] if with_head else cells
+    for line in lines:
+        texts = []
+        for text, column, size in zip(line, shown, widths, strict=True):
+            fitting = cut(text, size) if column.can_be_cut else text
+            colour = _COLOURS.get(fitting) if column.is_state else None
+            padding = " " * (size - cell_len(fitting))
+            texts.append((painted(fitting, colour) if colour else fitting) + padding)
+        sys.stdout.write(_GAP.join(texts).rstrip() + "\n")
 
 
-def _cut(text: str, column: str) -> str:
-    if column == "id" or column.endswith(("_id", "_at")) or len(text) <= CELL_CHARACTERS_MAX:
+def table_width() -> int | None:
+    """Return the columns of the terminal, or of COLUMNS; None if standard output is not a terminal."""
+    if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def _is_shown(column: Column, rows: Sequence[object]) -> bool:
+    if column.is_wide:
+        return False
+    return not column.if_different or len({cell(column.value(row)) for row in rows}) > 1
+
+
+def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
+    """Make the widest columns that can be cut narrower, until the table fits."""
+    minima = {
+        at: max(CELL_CHARACTERS_MIN, len(column.head))
+        for at, column in enumerate(columns)
+        if column.can_be_cut
+    }
+    # The first column, which has the name, is cut last.
+    order = [[at for at in minima if at != 0], [at for at in minima if at == 0]]
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+        candidates = next(
+            (
+                found
+                for group in order
+                if (found := [at for at in group if widths[at] > minima[at]])
+            ),
+            None,
+        )
+        if candidates is None:
+            return
+        widths[max(candidates, key=widths.__getitem__)] -= 1
+
+
+def cut(text: str, cells: int) -> str:
+    """Return the text in at most so many cells of a terminal, with an ellipsis if it is longer."""
+    from rich.cells import cell_len  # noqa: PLC0415 -- --help prints no table
+
+    if cell_len(text) <= cells:
         return text
-    return text[: CELL_CHARACTERS_MAX - 1] + "…"
+    room, kept = cells - 1, []
+    for character in text:
+        room -= cell_len(character)
+        if room < 0:
+            break
+        kept.append(character)
+    return "".join(kept).rstrip() + "…"
 
 
 def say_fields(value: object, *, leave_out: Sequence[str] = ()) -> None:
@@ -126,15 +300,17 @@ def say_fields(value: object, *, leave_out: Sequence[str] = ()) -> None:
     shown = {name: one for name, one in fields_of(value).items() if name not in leave_out}
     size = max((len(name) for name in shown), default=0)
     for name, one in shown.items():
-        sys.stdout.write(f"{name.ljust(size)}  {cell(one)}\n")
+        text = cell(one)
+        colour = _COLOURS.get(text) if name in {"state", "health", "outcome"} else None
+        sys.stdout.write(f"{name.ljust(size)}  {painted(text, colour) if colour else text}\n")
 
 
-def say_page(page: "Page", columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """Print a page: its JSON, or a table with the cursor of the next page on stderr."""
-    if as_json:
-        say_json(page)
+def say_page(page: "Page", columns: Sequence[Column], *, output: Output, empty: str) -> None:
+    """Print a page as data, or as a table with the cursor of the next page on stderr."""
+    if output.is_data:
+        say_data(page, output)
         return
-    say_table(page.items, columns, empty)
+    say_table(page.items, columns, empty, output)
     searched_back_to = getattr(page, "searched_back_to", None)
     if searched_back_to is not None:
         tell(f"ids, names, types, labels and payloads were searched back to {searched_back_to}")
@@ -143,10 +319,10 @@ def say_page(page: "Page", columns: Sequence[str], *, as_json: bool, empty: str)
 
 
 def say_object(
-    value: _Resource, *, as_json: bool, human: Callable[[_Resource], None] = say_fields
+    value: _Resource, *, output: Output, human: Callable[[_Resource], None] = say_fields
 ) -> None:
-    """Print one resource, as JSON or human-readable."""
-    if as_json:
-        say_json(value)
+    """Print one resource, as data or human-readable."""
+    if output.is_data:
+        say_data(value, output)
     else:
         human(value)

@@ -21,13 +21,13 @@ from dispatcher.cli import (
     secrets,
     token,
 )
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.completion import complete_words
+from dispatcher.cli.output import Output
 
-program = typer.Typer(
+program = CommandGroup(
     name="dispatcher",
-    no_args_is_help=True,
     add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 configuration.add_to(endpoint.group)
@@ -59,25 +59,25 @@ def options(
         typer.Option(
             "--config",
             metavar="FILE",
-            help="The settings file (TOML). Default: DISPATCHER_CONFIG, ./config/dispatcher.toml, "
-            "/etc/dispatcher/dispatcher.toml, or the shipped defaults.",
+            help="The settings file (TOML). Default: DISPATCHER_CONFIG, or else ./config/dispatcher.toml, "
+            "or else /etc/dispatcher/dispatcher.toml.",
         ),
     ] = None,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
     """Deliver events from a PostgreSQL database to webhooks.
 
-    To try it:  dispatcher dev
+    Data goes to standard output, everything else to standard error. The exit code is 0 after success, 1 after a
+    failure, and 2 after wrong usage or configuration.
 
-    In production:  dispatcher migrate && dispatcher check && dispatcher run
-
-    Exit codes: 0 success, 1 failure, 2 wrong usage or configuration. Data goes to standard output, everything else
-    to standard error.
+    Examples:
+      dispatcher dev                                            # on your machine
+      dispatcher migrate && dispatcher check && dispatcher run  # in production
     """
     del version
     context.obj = config
@@ -85,12 +85,13 @@ def options(
 
 @program.command()
 def run(context: typer.Context) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C; it then drains and exits with 0.
+    """Run the daemon until SIGTERM or Ctrl-C.
 
-    Needs DISPATCHER_DATABASE_URL, DISPATCHER_SECRET_KEYS and the schema of `dispatcher migrate`. If the database is
-    unreachable, the daemon waits for it.
+    It then drains and exits with 0. It needs DISPATCHER_DATABASE_URL, DISPATCHER_SECRET_KEYS and the schema of
+    `dispatcher migrate`. If the database is unreachable, the daemon waits for it.
 
-    Example:  dispatcher --config /etc/dispatcher/dispatcher.toml run
+    Examples:
+      dispatcher --config /etc/dispatcher/dispatcher.toml run
     """
     from dispatcher.cli import daemon
 
@@ -107,64 +108,62 @@ def migrate(
     phase: Annotated[
         str,
         typer.Option(
-            metavar="pre|post|all",
-            help="pre: does not affect the previous version, run it first; post: run it once every replica is new.",
+            metavar="PHASE",
+            help="pre: before the new version starts; post: after the last replica of the previous one has stopped;"
+            " all: both.",
+            autocompletion=complete_words("pre", "post", "all"),
         ),
     ] = "all",
 ) -> None:
-    """Migrate the database's schema, and set up the producers' role and the wake-up trigger.
+    """Create or upgrade the schema of the database.
+
+    It also sets up the role of producers and the wake-up trigger.
 
     Examples:
       dispatcher migrate
-
       dispatcher migrate --check
-
       dispatcher migrate --phase pre
     """
     if phase not in {"pre", "post", "all"}:
-        raise typer.BadParameter("must be pre, post or all", param_hint="--phase")
+        raise typer.BadParameter(
+            f"{phase!r} is not a phase. Use pre, post or all.", param_hint="--phase"
+        )
     from dispatcher.cli import migration
 
     migration.migrate(context.obj, check=check, phase=phase)
 
 
 @program.command()
-def check(
-    context: typer.Context,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything as one JSON object.")
-    ] = False,
-) -> None:
-    """Check configuration, profiles, database and privileges; show the effective settings and their sources.
+def check(context: typer.Context, output: Output) -> None:
+    """Check configuration, profiles, database and privileges.
 
-    Exits with 2 if the configuration is invalid, and with 1 for any other problem.
+    Problems come first, then warnings, then the effective settings and their sources. The command exits with 2 if
+    the configuration is invalid, and with 1 for any other problem.
 
-    Example:  dispatcher check
+    Examples:
+      dispatcher check
     """
     from dispatcher.cli import checking
 
-    checking.check(context.obj, as_json=as_json)
+    checking.check(context.obj, output)
 
 
 @program.command()
 def retention(
     context: typer.Context,
+    output: Output,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show the days past their retention.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything as one JSON object.")
-    ] = False,
 ) -> None:
-    """Drop the days of history past retention.*_days; a running daemon does this automatically.
+    """Drop the days of history past their retention.
 
-    A day with waiting deliveries is kept in every table.
+    A running daemon does this automatically. A day with waiting deliveries is kept in every table.
 
     Examples:
       dispatcher retention --dry-run
-
       dispatcher retention
     """
     from dispatcher.cli import retention as command
 
-    command.retention(context, dry_run=dry_run, as_json=as_json)
+    command.retention(context, dry_run=dry_run, output=output)

@@ -6,38 +6,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.cli.commands import CommandGroup
 from dispatcher.cli.common import run_step
-from dispatcher.cli.output import say, say_json, tell
+from dispatcher.cli.output import Output, say, say_data, tell
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = typer.Typer(no_args_is_help=True, help="Stored secrets: re-encrypt them with a new key.")
+group = CommandGroup("Encrypt stored secrets with a new key.")
 
 
 @group.callback()
 def secrets() -> None:
-    """Stored secrets: re-encrypt them with a new key."""
+    """Encrypt stored secrets with a new key."""
 
 
 @group.command()
 def rekey(
     context: typer.Context,
+    output: Output,
     unchecked: Annotated[
         bool,
         typer.Option(
             "--unchecked", help="Continue although a running replica may not have the new key."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Re-encrypt every secret with the first key of DISPATCHER_SECRET_KEYS, while replicas run.
+    """Encrypt every secret with the first of the secret keys.
 
-    Follow this order: add the new key behind the old one and restart every replica; move it to the front and restart;
-    run this command; remove the old key and restart. If the command is interrupted, run it again. It exits with 1 if
-    no configured key decrypts a secret.
+    The keys are in DISPATCHER_SECRET_KEYS. Replicas keep running. Follow this order: add the new key behind the old
+    one and restart every replica; move it to the front and restart; run this command; remove the old key and restart.
+    If the command is interrupted, run it again. It exits with 1 if no configured key decrypts a secret.
 
-    Example:  dispatcher secrets rekey
+    Examples:
+      dispatcher secrets rekey
     """
 
     async def step(session: "Session") -> None:
@@ -56,8 +58,8 @@ def rekey(
                 unchecked=unchecked,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-        if as_json:
-            say_json(answer)
+        if output.is_data:
+            say_data(answer, output)
         else:
             say(
                 f"{answer.resealed} re-encrypted with key {answer.key_id}, of {answer.secrets} secrets"

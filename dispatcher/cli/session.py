@@ -8,7 +8,7 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,12 @@ import uvloop
 
 from dispatcher import __version__
 from dispatcher.admin.operations.context import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.names import Names
 from dispatcher.admin.resources.problem import count_text, field_problems
 from dispatcher.admin.resources.serialization import write_json
-from dispatcher.cli.output import fail, tell
+from dispatcher.cli.output import Output, fail, tell, warn
+from dispatcher.cli.resource_options import EndpointName, Fields
 from dispatcher.config.database_url import UrlSource
 from dispatcher.config.loading import load_configuration
 from dispatcher.config.settings import Settings, load_settings
@@ -38,6 +41,7 @@ from dispatcher.outbound.client import HttpClient, address_policy
 from dispatcher.outbound.own_addresses import protected_addresses
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.names import NamedKind
 from dispatcher.store.pool import Database
 from dispatcher.store.schema import Schema
 from dispatcher.telemetry import logs
@@ -51,6 +55,35 @@ class Session:
 
     deployment: Deployment
     actor: Actor
+
+    async def id_of(self, kind: NamedKind, name_or_id: str, tenant: str | None = None) -> str:
+        """Return the id of an object that was named by its name or its id.
+
+        Raises:
+            NotFoundError: there is none; the message names similar names. ConflictError: several tenants have one.
+        """
+        names = Names(self.deployment)
+        return await names.id_of(self.actor, kind, name_or_id, tenant)
+
+    async def resolved(self, fields: Fields, tenant: str | None = None) -> dict[str, Any]:
+        """Return the fields of a command with the ids of the endpoints that it names.
+
+        Raises:
+            As `id_of`.
+        """
+        tenant = tenant or fields.get("tenant")
+        resolved = dict(fields)
+        for name, value in fields.items():
+            if isinstance(value, EndpointName):
+                resolved[name] = await self.id_of("endpoint", value, tenant)
+            elif isinstance(value, list) and any(isinstance(one, EndpointName) for one in value):
+                resolved[name] = [await self.id_of("endpoint", one, tenant) for one in value]
+        return resolved
+
+    async def endpoint_names(self, endpoint_ids: Iterable[str | None]) -> dict[str, str]:
+        """Return the names of endpoints by id, deleted ones included."""
+        rows = await Endpoints(self.deployment).names(self.actor, filter(None, endpoint_ids))
+        return {row.id: row.name for row in rows.values()}
 
 
 def settings_of(config: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -149,11 +182,13 @@ def work(context: typer.Context, step: Callable[[Session], Awaitable[None]]) -> 
     async def run() -> None:
         settings = settings_of(context.obj)
         for warning in settings.warnings:
-            tell(f"warning: {warning}")
+            warn(warning)
         async with opened(settings) as session:
             await step(session)
 
-    guarded(lambda: uvloop.run(run()), as_json=bool(context.params.get("as_json")))
+    given = context.params
+    as_json = bool(given.get("as_json")) or given.get("output") == Output.JSON
+    guarded(lambda: uvloop.run(run()), as_json=as_json)
 
 
 def guarded(run: Callable[[], None], *, as_json: bool = False) -> None:
@@ -171,16 +206,15 @@ def _code_of(run: Callable[[], None], *, as_json: bool) -> int:
     try:
         run()
     except ConfigurationError as error:
-        fail("the configuration is invalid:" if len(error.problems) > 1 else error.problems[0])
-        if len(error.problems) > 1:
-            tell("\n".join(f"  {problem}" for problem in error.problems))
+        _fail_list("the configuration is invalid", error.problems)
         return USAGE
     except InvalidRequestError as error:
         if as_json:
             _fail_json(error)
         else:
-            fail("the request is invalid:")
-            tell("\n".join(f"  {one.field}: {one.text}" for one in error.problems))
+            _fail_list(
+                "the request is invalid", [f"{one.field}: {one.text}" for one in error.problems]
+            )
         return USAGE
     except SchemaError as error:
         fail(str(error))
@@ -199,6 +233,15 @@ def _code_of(run: Callable[[], None], *, as_json: bool) -> int:
     else:
         return 0
     return FAILED
+
+
+def _fail_list(head: str, problems: Sequence[str]) -> None:
+    """Print one problem on the line of the error, or several below it."""
+    if len(problems) == 1:
+        fail(problems[0])
+    else:
+        fail(f"{head}:")
+        tell("\n".join(f"  {one}" for one in problems))
 
 
 def _fail_json(error: DispatcherError) -> None:

@@ -7,30 +7,49 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.admin.resources.token import CreatedToken, NewToken, TokensQuery
-from dispatcher.cli.common import Json, Yes, run_step
-from dispatcher.cli.output import say_fields, say_object, say_page, tell
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import Tenant, Yes, confirm, run_step
+from dispatcher.cli.completion import complete_names
+from dispatcher.cli.output import (
+    Column,
+    Output,
+    age_column,
+    say_fields,
+    say_object,
+    say_page,
+    tell,
+)
 from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = typer.Typer(
-    no_args_is_help=True, help="Tokens for the API and the console: create, list, revoke."
-)
+group = CommandGroup("Create, list and revoke tokens for the API and the console.")
 
 
-_COLUMNS = ("id", "name", "prefix", "role", "tenant", "expires_at", "last_used_at", "revoked_at")
+def _columns() -> tuple[Column, ...]:
+    return (
+        Column("NAME", "name", can_be_cut=True),
+        Column("ID", "id", is_wide=True),
+        Column("PREFIX", "prefix"),
+        Column("ROLE", "role"),
+        Column("TENANT", "tenant", if_different=True),
+        age_column("expires_at", "EXPIRES"),
+        age_column("last_used_at", "USED"),
+        age_column("revoked_at", "REVOKED"),
+        age_column(),
+    )
 
 
 @group.command()
 @takes(NewToken)
-def create(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
-    """Create a token and show it once.
+def create(context: typer.Context, fields: Fields, output: Output) -> None:
+    r"""Create a token and show it once.
 
     Examples:
       dispatcher token create --name grafana --role viewer
-
-      dispatcher token create --name erp --role operator --tenant acme --expires-at 90d --json
+      dispatcher token create --name erp --role operator --tenant acme \
+        --expires-at 90d
     """
 
     def human(token: CreatedToken) -> None:
@@ -42,24 +61,25 @@ def create(context: typer.Context, fields: Fields, as_json: Json = False) -> Non
 
         new = NewToken.of(session.deployment.clock.now(), **fields)
         answer = await Tokens(session.deployment).create(session.actor, new)
-        say_object(answer, as_json=as_json, human=human)
+        say_object(answer, output=output, human=human)
 
     run_step(context, step)
 
 
 @group.command("list")
 @takes(TokensQuery)
-def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
-    """List tokens, newest first, including revoked and expired ones.
+def page(context: typer.Context, fields: Fields, output: Output) -> None:
+    """List tokens, newest first, revoked and expired ones included.
 
-    Example:  dispatcher token list
+    Examples:
+      dispatcher token list
     """
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
         answer = await Tokens(session.deployment).page(session.actor, TokensQuery.of(**fields))
-        say_page(answer, _COLUMNS, as_json=as_json, empty="no tokens")
+        say_page(answer, _columns(), output=output, empty="no tokens")
 
     run_step(context, step)
 
@@ -67,21 +87,28 @@ def page(context: typer.Context, fields: Fields, as_json: Json = False) -> None:
 @group.command()
 def revoke(
     context: typer.Context,
-    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, tok_…")],
+    name_or_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOKEN", help="Its name or id.", autocompletion=complete_names("token")
+        ),
+    ],
+    output: Output,
+    tenant: Tenant = None,
     yes: Yes = False,
-    as_json: Json = False,
 ) -> None:
     """Revoke a token and its console sessions, permanently and at once.
 
-    Example:  dispatcher token revoke tok_abgvk5rwyd7yxoflpnizx7eoxe --yes
+    Examples:
+      dispatcher token revoke grafana --yes
     """
-    if not yes:
-        typer.confirm(f"Revoke {token_id}?", abort=True, err=True)
+    confirm(f"Revoke {name_or_id}?", yes=yes)
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
+        token_id = await session.id_of("token", name_or_id, tenant)
         answer = await Tokens(session.deployment).revoke(session.actor, token_id)
-        say_object(answer, as_json=as_json)
+        say_object(answer, output=output)
 
     run_step(context, step)

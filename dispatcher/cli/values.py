@@ -11,9 +11,10 @@ from typing import Final
 
 import typer
 
-from dispatcher.cli.output import tell
+from dispatcher.cli.output import warn
 
 NONE: Final = "none"
+"""Clears a value."""
 _SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -24,7 +25,9 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str | list[str]]:
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
-            raise typer.BadParameter(f"give name=value, not {text!r}", param_hint=option)
+            raise typer.BadParameter(
+                f"{text!r} has no name and value. Give NAME=VALUE.", param_hint=option
+            )
         known = found.get(name)
         if known is None:
             found[name] = value
@@ -45,14 +48,14 @@ def single_pairs(given: Sequence[str], option: str) -> dict[str, str]:
     single = {name: value for name, value in found.items() if isinstance(value, str)}
     if len(single) != len(found):
         twice = next(name for name in found if name not in single)
-        raise typer.BadParameter(f"{twice} is given twice", param_hint=option)
+        raise typer.BadParameter(
+            f"{twice!r} is given more than once. Give it once.", param_hint=option
+        )
     return single
 
 
-def number(text: str, option: str) -> float | int | None:
-    """Return a number, or None for `none`."""
-    if text == NONE:
-        return None
+def number(text: str, option: str) -> float | int:
+    """Return a number."""
     try:
         return int(text)
     except ValueError:
@@ -61,7 +64,7 @@ def number(text: str, option: str) -> float | int | None:
         return float(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is neither a number nor none", param_hint=option
+            f"{text!r} is not a number. Give a number, or none.", param_hint=option
         ) from None
 
 
@@ -74,10 +77,10 @@ def text_or_file(text: str, option: str) -> str:
             return Path(text[1:]).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise typer.BadParameter(
-            f"{text[1:]} cannot be read: {error.strerror}", param_hint=option
+            f"{text[1:]} cannot be read: {error.strerror}.", param_hint=option
         ) from None
     except UnicodeDecodeError:
-        raise typer.BadParameter(f"{text} is not UTF-8 text", param_hint=option) from None
+        raise typer.BadParameter(f"{text} is not UTF-8 text.", param_hint=option) from None
     return text
 
 
@@ -94,9 +97,7 @@ def secret_text(text: str, option: str) -> str:
         return getpass.getpass(f"{option}: ")
     found = referenced(text, option)
     if found is None:
-        tell(
-            f"warning: {option}: the value is visible in the process list. Use -, @FILE or env:NAME."
-        )
+        warn(f"{option}: the value is visible in the process list. Use -, @FILE or env:NAME.")
         return text
     return found.removesuffix("\n").removesuffix("\r")
 
@@ -113,7 +114,7 @@ def referenced(text: str, option: str) -> str | None:
         name = text.removeprefix("env:")
         value = os.environ.get(name)
         if not value:
-            raise typer.BadParameter(f"the variable {name} is not set", param_hint=option)
+            raise typer.BadParameter(f"the variable {name} is not set.", param_hint=option)
         return value
     return None
 
@@ -145,7 +146,7 @@ def span_seconds(text: str, option: str) -> float:
     span = _span(text)
     if span is None:
         raise typer.BadParameter(
-            f"give a duration such as 15m, 2h, 7d, not {text!r}", param_hint=option
+            f"{text!r} is not a duration. Use 15m, 2h or 7d.", param_hint=option
         )
     return span.total_seconds()
 
@@ -160,12 +161,12 @@ def _time(text: str, option: str, meaning: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"give a time such as 2026-05-29T14:32:11Z, or 15m, 2h, 7d {meaning}, not {text!r}",
+            f"{text!r} is not a time. Use 2026-05-29T14:32:11Z, or 15m, 2h, 7d {meaning}.",
             param_hint=option,
         ) from None
     if at.tzinfo is None:
         raise typer.BadParameter(
-            f"include the zone, as in 2026-05-29T14:32:11Z or +07:00, not {text!r}",
+            f"{text!r} has no zone. Add one, as in 2026-05-29T14:32:11Z or +07:00.",
             param_hint=option,
         )
     return at

@@ -374,9 +374,11 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "name_in_use": ("The tenant already has an endpoint named {value}.", "Use another name."),
     "token_name_in_use": ("The tenant already has a token named {value}.", "Use another name."),
     "ambiguous_name": (
-        "{value} is the name of an endpoint of several tenants.",
-        "Use the endpoint's id.",
+        "Several tenants use the name {value}: {candidates}.",
+        "Use an id, or name the tenant.",
     ),
+    "name_not_found": ("There is no {kind} {value}.", "Check the name or the id."),
+    "similar_name": ("There is no {kind} {value}.", "Did you mean {similar}?"),
     "endpoint_paused": (
         "The endpoint is paused, so nothing is sent to it.",
         "Resume the endpoint: its waiting deliveries are then sent.",

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dispatcher.cli import values
-from dispatcher.cli.output import say_table
+from dispatcher.cli.output import Column, say_table
 from dispatcher.cli.program import program
 from dispatcher.core.printable import escape
 
@@ -136,7 +136,7 @@ def test_nothing_that_is_shown_steers_a_terminal(text: str):
 
 def test_columns_are_those_of_a_terminal(capsys: pytest.CaptureFixture[str]):
     rows = [SimpleNamespace(name=text, state="ok") for text in ("abcd", "น้ำ", "倉庫")]
-    say_table(rows, ["name", "state"], "")
+    say_table(rows, [Column("NAME", "name"), Column("STATE", "state")], "")
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["NAME  STATE", "abcd  ok", "น้ำ    ok", "倉庫  ok"]
 

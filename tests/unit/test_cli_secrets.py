@@ -15,7 +15,7 @@ from dispatcher.cli.values import or_referenced, secret_text
 
 BODY = b'{"id":"evt_1"}'
 SECRET = "a-secret-of-wms"  # noqa: S105 -- made up
-REFERENCES = "-|@FILE|env:NAME"
+REFERENCES = "-, @FILE or env:NAME"
 
 
 def options() -> Iterator[tuple[str, Any]]:
@@ -31,7 +31,7 @@ def options() -> Iterator[tuple[str, Any]]:
 
 def test_every_option_for_a_secret_accepts_references():
     found = {
-        path: parameter.metavar
+        path: parameter.help
         for path, parameter in options()
         if parameter.name in {"secret", "secrets", "password", "token", "key"}
     }
@@ -41,13 +41,13 @@ def test_every_option_for_a_secret_accepts_references():
         "dispatcher endpoint create",
         "dispatcher endpoint rotate-secret",
     }
-    assert set(found.values()) == {REFERENCES}
+    assert all(REFERENCES in text for text in found.values())
 
 
 def test_every_url_of_an_endpoint_accepts_references():
-    found = {path: parameter.metavar for path, parameter in options() if parameter.name == "url"}
+    found = {path: parameter.help for path, parameter in options() if parameter.name == "url"}
     assert set(found) == {"dispatcher endpoint create", "dispatcher endpoint update"}
-    assert set(found.values()) == {f"URL|{REFERENCES}"}
+    assert all(REFERENCES in text for text in found.values())
 
 
 def test_a_reference_is_read_and_no_value_is_warned_of(tmp_path: Path, monkeypatch, capsys):

@@ -54,7 +54,7 @@ def test_a_code_is_snake_case_and_has_two_sentences(code: str):
     assert code == code.lower()
     assert code.replace("_", "").isalnum()
     for text in SENTENCES[code]:
-        assert text.endswith(".")
+        assert text.endswith((".", "?"))
 
 
 def test_a_value_of_a_problem_is_shortened_and_never_steers_a_format():

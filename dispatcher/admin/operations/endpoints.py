@@ -253,21 +253,6 @@ class Endpoints:
             sealed = await load_secrets(connection, [endpoint_id])
         return self._shown(row, sealed[endpoint_id], actor)
 
-    async def id_of(self, actor: Actor, name_or_id: str) -> str:
-        """Return the id of the endpoint that a person named, by its id or its name.
-
-        Raises:
-            NotFoundError: there is none. ConflictError: several tenants have one of that name.
-        """
-        if ids.is_id(name_or_id, ids.ENDPOINT_PREFIX):
-            return name_or_id
-        page = await self.page(actor, EndpointsQuery(name=name_or_id))
-        if not page.items:
-            raise NotFoundError(problem("id", "endpoint_not_found", value=name_or_id))
-        if len(page.items) > 1:
-            raise ConflictError(problem("id", "ambiguous_name", value=name_or_id))
-        return page.items[0].id
-
     async def names(self, actor: Actor, endpoint_ids: Iterable[str]) -> dict[str, EndpointName]:
         """Return the names of the actor's endpoints by id, deleted ones included."""
         wanted = sorted(set(endpoint_ids))

@@ -13,6 +13,7 @@ from dispatcher.admin.operations.event_types import EventTypes
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.jobs import JobOperations
+from dispatcher.admin.operations.names import Names
 from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.recovery import Recovery
@@ -41,6 +42,7 @@ class Operations:
     events: Events
     event_types: EventTypes
     explanation: Explainer
+    names: Names
     notifications: NotificationOperations
     tokens: Tokens
     audit: Audit
@@ -70,6 +72,7 @@ class Operations:
             events=Events(deployment),
             event_types=EventTypes(deployment),
             explanation=Explainer(deployment),
+            names=Names(deployment),
             notifications=NotificationOperations(deployment),
             tokens=Tokens(deployment),
             audit=Audit(deployment),

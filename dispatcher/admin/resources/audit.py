@@ -17,12 +17,15 @@ from dispatcher.admin.resources.fields import (
 class AuditQuery(PageQuery):
     """Which entries; `since` <= at < `until`."""
 
-    tenant: Annotated[Text | None, Option(help="Only entries of this tenant.")] = None
+    tenant: Annotated[
+        Text | None, Option(metavar="TENANT", help="Only entries of this tenant.")
+    ] = None
     actor: Annotated[
-        Text | None, Option(help="Only entries of this actor, such as cli:root or admin-token.")
+        Text | None, Option(metavar="ACTOR", help="Only entries of this actor, such as cli:root.")
     ] = None
     action: Annotated[
-        Text | None, Option(help="Only entries of this action, such as endpoint.create.")
+        Text | None,
+        Option(metavar="ACTION", help="Only entries of this action, such as endpoint.create."),
     ] = None
     object: Annotated[Text | None, Option(metavar="ID", help="Only entries about this object.")] = (
         None

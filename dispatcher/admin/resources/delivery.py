@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -46,16 +46,22 @@ RequestId = Annotated[str, checked_by(request_id_problems)]
 class DeliveriesFilter(Request):
     """Which deliveries; `since` <= created_at < `until`."""
 
+    IS_FILTER: ClassVar[bool] = True
+
     endpoint_id: Annotated[
-        Text | None, Option(help="Only deliveries to this endpoint, by its id or its name.")
+        Text | None,
+        Option(name="endpoint", help="Only deliveries to this endpoint.", reads=Reading.ENDPOINT),
     ] = Field(default=None, description="The id or the name of an endpoint.")
-    event_id: Annotated[Text | None, Option(help="Only deliveries of this event.")] = None
+    event_id: Annotated[
+        Text | None, Option(metavar="ID", help="Only deliveries of this event.")
+    ] = None
     request_id: Annotated[
         RequestId | None,
-        Option(help="Only deliveries with this request_id in the body (humansoft)."),
+        Option(metavar="ID", help="Only deliveries with this request_id (humansoft)."),
     ] = Field(default=None, description="The id in a humansoft body.")
     event_type: Annotated[
-        Text | None, Option(help="Only deliveries of this event type, or of order.* and the like.")
+        Text | None,
+        Option(help="Only this event type, or order.* and the like.", reads=Reading.EVENT_TYPE),
     ] = Field(
         default=None,
         description="A type, or its beginning and `*`, as in `order.*`.",
@@ -65,10 +71,12 @@ class DeliveriesFilter(Request):
         DeliveryStateNames | None,
         Option(
             metavar="STATE",
-            help="pending, retrying, succeeded, failed or cancelled; several with commas.",
+            help="pending, retrying, succeeded, failed or cancelled. May be repeated.",
         ),
     ] = Field(default=None, description="One state, or several separated by commas.")
-    tenant: Annotated[Text | None, Option(help="Only deliveries of this tenant.")] = None
+    tenant: Annotated[
+        Text | None, Option(metavar="TENANT", help="Only deliveries of this tenant.")
+    ] = None
     since: Annotated[
         Time | None,
         Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
@@ -94,7 +102,7 @@ class HistoryFilter(DeliveriesFilter):
         ResponseClassNames | None,
         Option(
             metavar="CLASS",
-            help="Last response: 2xx, 3xx, 4xx, 5xx, timeout or connection; several with commas.",
+            help="Last response: 2xx, 3xx, 4xx, 5xx, timeout or connection. May be repeated.",
         ),
     ] = Field(
         default=None,

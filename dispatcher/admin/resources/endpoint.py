@@ -175,7 +175,7 @@ Name = Annotated[
     WithJsonSchema(
         {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX, "examples": ["ERP"]}
     ),
-    Option(help="Unique in its tenant."),
+    Option(metavar="NAME", help="Its name, unique in its tenant."),
     Control(
         kind=ControlKind.LINE,
         label="endpoint.name",
@@ -194,8 +194,8 @@ Url = Annotated[
         }
     ),
     Option(
-        metavar="URL|-|@FILE|env:NAME",
-        help="The target, https://… Use a reference if it is a credential.",
+        metavar="URL",
+        help="The target, https://… If it is a credential, use -, @FILE or env:NAME.",
         reads=Reading.REFERENCE,
     ),
     Control(
@@ -218,9 +218,8 @@ EventTypes = Annotated[
         }
     ),
     Option(
-        metavar="TYPE",
         help="An event type, a prefix such as 'order.*', or '*'. May be repeated.",
-        reads=Reading.TEXTS,
+        reads=Reading.EVENT_TYPES,
     ),
     Control(kind=ControlKind.OWN),
 ]
@@ -245,7 +244,7 @@ class EndpointSettings(Request):
         ),
         Option(
             metavar="NAME=VALUE",
-            help="Send only events with this label. May be repeated; none: no filter.",
+            help="Send only events with this label. May be repeated. none: all events.",
             reads=Reading.LABELS,
         ),
         Control(
@@ -261,7 +260,7 @@ class EndpointSettings(Request):
         WithJsonSchema({"type": "object", "additionalProperties": {"type": "string"}}),
         Option(
             metavar="NAME=VALUE",
-            help="A header of every request; the value may be @FILE or env:NAME. May be repeated; none: no headers.",
+            help="A header of every request; its value may be @FILE or env:NAME. May be repeated. none: no headers.",
             reads=Reading.HEADERS,
         ),
         Control(
@@ -278,8 +277,8 @@ class EndpointSettings(Request):
             {"anyOf": [{"type": "string", "maxLength": CA_PEM_CHARACTERS_MAX}, {"type": "null"}]}
         ),
         Option(
-            metavar="PEM|@FILE",
-            help="Certificate authorities to trust instead of the system's; none: use the system's.",
+            metavar="@FILE",
+            help="Certificate authorities (PEM) to trust instead of the system's. none: the system's.",
             reads=Reading.FILE,
         ),
         Control(
@@ -293,7 +292,7 @@ class EndpointSettings(Request):
         Annotated[int, Bounds(1, CONCURRENCY_MAX, whole=True)] | None,
         Option(
             metavar="N",
-            help="Maximum number of requests in flight; none: the setting.",
+            help="Maximum number of requests in flight. none: that of the settings.",
             reads=Reading.NUMBER,
         ),
         Control(
@@ -309,7 +308,7 @@ class EndpointSettings(Request):
         Annotated[float, Bounds(RATE_PER_SECOND_MIN, RATE_PER_SECOND_MAX)] | None,
         Option(
             metavar="N",
-            help="Maximum number of requests per second; none: no limit.",
+            help="Maximum number of requests per second. none: no limit.",
             reads=Reading.NUMBER,
         ),
         Control(
@@ -323,7 +322,7 @@ class EndpointSettings(Request):
         Annotated[float, Bounds(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX)] | None,
         Option(
             metavar="SECONDS",
-            help="Timeout of the whole attempt; none: that of the profile.",
+            help="Timeout of a whole attempt. none: that of the profile.",
             reads=Reading.NUMBER,
         ),
         Control(
@@ -352,7 +351,7 @@ class EndpointSettings(Request):
         ),
         Option(
             metavar="SECONDS",
-            help="The delay before a retry. May be repeated, in order; none: the profile's schedule.",
+            help="The delay before a retry. May be repeated, in order. none: those of the profile.",
             reads=Reading.NUMBERS,
         ),
         Control(
@@ -394,8 +393,10 @@ class NewEndpoint(EndpointSettings):
     profile: Annotated[
         str,
         Option(
+            metavar="PROFILE",
             help="The wire format, which never changes, such as wms, humansoft, standard or slack."
-            " Default: the setting endpoints.default_profile."
+            " Default: the setting endpoints.default_profile.",
+            reads=Reading.PROFILE,
         ),
         Control(kind=ControlKind.OWN),
     ] = Field(
@@ -405,7 +406,7 @@ class NewEndpoint(EndpointSettings):
     )
     tenant: Annotated[
         Tenant,
-        Option(help="The tenant whose events the endpoint receives; it never changes."),
+        Option(metavar="TENANT", help="The tenant whose events it receives; it never changes."),
         Control(
             kind=ControlKind.LINE,
             section=Section.ADVANCED,
@@ -416,8 +417,8 @@ class NewEndpoint(EndpointSettings):
     secret: Annotated[
         str | None,
         Option(
-            metavar="-|@FILE|env:NAME",
-            help="Default: generated. none: unsigned, if the profile allows it.",
+            metavar="SECRET",
+            help="-, @FILE or env:NAME. Default: generated. none: unsigned, if the profile allows it.",
             reads=Reading.SECRET,
         ),
         Control(kind=ControlKind.OWN),
@@ -440,16 +441,21 @@ class EndpointChange(EndpointSettings):
 class EndpointsQuery(PageQuery):
     """Which endpoints."""
 
-    tenant: Annotated[Text | None, Option(help="Only endpoints of this tenant.")] = None
-    name: Annotated[Text | None, Option(help="Only endpoints of this name.")] = None
-    profile: Annotated[Text | None, Option(help="Only endpoints of this profile.")] = None
+    tenant: Annotated[
+        Text | None, Option(metavar="TENANT", help="Only endpoints of this tenant.")
+    ] = None
+    name: Annotated[Text | None, Option(metavar="NAME", help="Only endpoints of this name.")] = None
+    profile: Annotated[
+        Text | None,
+        Option(metavar="PROFILE", help="Only endpoints of this profile.", reads=Reading.PROFILE),
+    ] = None
     state: Annotated[
         EndpointStateName | None,
-        Option(metavar="active|paused|disabled", help="Only endpoints in this state."),
+        Option(metavar="STATE", help="active, paused or disabled."),
     ] = None
     health: Annotated[
         HealthName | None,
-        Option(metavar="healthy|degraded|down|recovering", help="Only endpoints of this health."),
+        Option(metavar="HEALTH", help="healthy, degraded, down or recovering."),
     ] = None
     q: Annotated[
         Text | None,

@@ -100,7 +100,8 @@ class EventsQuery(PageQuery):
         description="true: only events whose fan-out Postgres rejected; of the other filters only `tenant` applies.",
     )
     type: Annotated[
-        Text | None, Option(help="Only events of this type, or of order.* and the like.")
+        Text | None,
+        Option(help="Only this event type, or order.* and the like.", reads=Reading.EVENT_TYPE),
     ] = Field(
         default=None,
         description="A type, or its beginning and `*`, as in `order.*`.",
@@ -123,7 +124,9 @@ class EventsQuery(PageQuery):
             reads=Reading.TEXTS,
         ),
     ] = Field(default=None, description="name=value; may be repeated.")
-    tenant: Annotated[Text | None, Option(help="Only events of this tenant.")] = None
+    tenant: Annotated[Text | None, Option(metavar="TENANT", help="Only events of this tenant.")] = (
+        None
+    )
     test: Annotated[
         QueryTruth | None,
         Option(help="Only test events, or none of them.", reads=Reading.SWITCH),

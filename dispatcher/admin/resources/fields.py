@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -88,6 +88,8 @@ class Request(BaseModel):
     """The fields of a request: frozen, strict, and closed to unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+    IS_FILTER: ClassVar[bool] = False
+    """Whether its fields are conditions, so that `none` on the command line is a value like any other."""
 
     @classmethod
     def of(cls, now: datetime | None = None, /, **values: Any) -> Self:  # noqa: ANN401 -- validated here
@@ -130,6 +132,12 @@ class Reading(StrEnum):
 
     TEXT = "text"
     TEXTS = "texts"
+    ENDPOINT = "endpoint"
+    """An endpoint's id, or its name, of which the command makes the id."""
+    ENDPOINTS = "endpoints"
+    EVENT_TYPE = "event_type"
+    EVENT_TYPES = "event_types"
+    PROFILE = "profile"
     REFERENCE = "reference"
     """A text that may be a credential, or `-`, `@FILE`, `env:NAME`."""
     SECRET = "secret"  # noqa: S105 -- a kind
@@ -149,7 +157,10 @@ class Reading(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """The command-line option of a field; its name is the field's, with hyphens, unless it has its own."""
+    """The command-line option of a field; its name is the field's, with hyphens, unless it has its own.
+
+    An option with a name of its own also accepts the field's.
+    """
 
     help: str
     metavar: str | None = None
@@ -158,8 +169,21 @@ class Option:
 
     def name_of(self, field: str) -> str:
         """Return the name of the option, as people type it."""
-        name = self.name or field.replace("_", "-")
-        return f"--{name}/--no-{name}" if self.reads is Reading.SWITCH else f"--{name}"
+        return self.names_of(field)[0]
+
+    def names_of(self, field: str) -> list[str]:
+        """Return the names of the option, the one that the help shows first."""
+        names = dict.fromkeys((self.name or field.replace("_", "-"), field.replace("_", "-")))
+        if self.reads is Reading.SWITCH:
+            return [f"--{name}/--no-{name}" for name in names]
+        return [f"--{name}" for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a field that takes one or several of them, separated by commas."""
+
+    allowed: tuple[str, ...]
 
 
 class ControlKind(StrEnum):
@@ -405,7 +429,7 @@ def _one_or_several(allowed: Sequence[str]) -> Any:  # noqa: ANN401 -- an annota
         "pattern": f"^({word})(,({word}))*$",
         "examples": [",".join(allowed[-2:])],
     }
-    return Annotated[str, PlainValidator(read), WithJsonSchema(schema)]
+    return Annotated[str, PlainValidator(read), WithJsonSchema(schema), Words(tuple(allowed))]
 
 
 def _read_object(value: object, info: ValidationInfo) -> JsonText:
@@ -482,5 +506,9 @@ LabelFilter = dict[str, str | list[str]]
 class PageQuery(Request):
     """A page of a list."""
 
-    limit: Annotated[QueryLimit, Option(help="Items per page, 1 to 500.")] = 50
-    cursor: Annotated[Cursor | None, Option(help="The next_cursor of the previous page.")] = None
+    IS_FILTER: ClassVar[bool] = True
+
+    limit: Annotated[QueryLimit, Option(metavar="N", help="Items per page, 1 to 500.")] = 50
+    cursor: Annotated[
+        Cursor | None, Option(metavar="CURSOR", help="The cursor of the next page.")
+    ] = None

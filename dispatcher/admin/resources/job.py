@@ -128,14 +128,14 @@ class EndpointRecovery(Request):
 class JobsQuery(PageQuery):
     """Which jobs."""
 
-    tenant: Annotated[Text | None, Option(help="Only jobs of this tenant.")] = None
+    tenant: Annotated[Text | None, Option(metavar="TENANT", help="Only jobs of this tenant.")] = (
+        None
+    )
     state: Annotated[
         JobState | None,
         Option(metavar="STATE", help="pending, running, paused, completed, cancelled or failed."),
     ] = None
-    kind: Annotated[
-        JobKind | None, Option(metavar="resend|replay", help="Only jobs of this kind.")
-    ] = None
+    kind: Annotated[JobKind | None, Option(metavar="KIND", help="resend or replay.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,7 @@ Name = Annotated[
     str,
     checked_by(name_problems),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
-    Option(help="Unique in its tenant."),
+    Option(metavar="NAME", help="Its name, unique in its tenant."),
 ]
 
 
@@ -116,9 +116,8 @@ class NotificationSettings(Request):
             }
         ),
         Option(
-            metavar="TYPE",
             help=f"A problem to report: {', '.join(PROBLEM_TYPES)}. May be repeated. Default: all.",
-            reads=Reading.TEXTS,
+            reads=Reading.EVENT_TYPES,
         ),
     ] = Field(default=list(PROBLEM_TYPES), description="The problems that it reports.")
     endpoint_ids: Annotated[
@@ -126,16 +125,15 @@ class NotificationSettings(Request):
         PlainValidator(_endpoint_ids),
         WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": ENDPOINTS_MAX}),
         Option(
-            metavar="ID",
             help="Only problems of this endpoint. May be repeated. Default: every endpoint.",
-            reads=Reading.TEXTS,
+            reads=Reading.ENDPOINTS,
         ),
     ] = Field(default=[], description="The endpoints that it reports; [] means all.")
     to_endpoint_id: Annotated[
         Text | None,
         Option(
-            metavar="ID",
             help="Send messages to this endpoint, whose profile is slack, teams, discord, line or your own.",
+            reads=Reading.ENDPOINT,
         ),
     ] = Field(default=None, description="The endpoint that gets the messages; or else `email`.")
     email: Annotated[
@@ -183,7 +181,9 @@ class NewNotification(NotificationSettings):
     name: Name = Field(examples=["on-call"])
     tenant: Annotated[
         Tenant | None,
-        Option(help="The tenant whose endpoints it reports. Default: all tenants."),
+        Option(
+            metavar="TENANT", help="The tenant whose endpoints it reports. Default: all tenants."
+        ),
     ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
 
 
@@ -196,7 +196,9 @@ class NotificationChange(NotificationSettings):
 class NotificationsQuery(PageQuery):
     """Which notification rules."""
 
-    tenant: Annotated[Text | None, Option(help="Only notifications of this tenant.")] = None
+    tenant: Annotated[
+        Text | None, Option(metavar="TENANT", help="Only notifications of this tenant.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,18 +52,18 @@ class NewToken(Request):
         str,
         checked_by(name_problems),
         WithJsonSchema({"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}),
-        Option(help="The user or program that uses it; unique in its tenant."),
+        Option(metavar="NAME", help="The user or program that uses it; unique in its tenant."),
     ] = Field(examples=["erp-team"])
     role: Annotated[
         RoleName,
         Option(
-            metavar="viewer|operator|admin",
+            metavar="ROLE",
             help="viewer: read. operator: also publish, test, resend, cancel, pause. admin: everything.",
         ),
     ]
     tenant: Annotated[
         Tenant | None,
-        Option(help="The tenant that it can access. Default: all tenants."),
+        Option(metavar="TENANT", help="The tenant that it can access. Default: all tenants."),
     ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
     expires_at: Annotated[
         Annotated[Time, AfterValidator(_in_the_future)] | None,
@@ -78,7 +78,9 @@ class NewToken(Request):
 class TokensQuery(PageQuery):
     """Which tokens."""
 
-    tenant: Annotated[Text | None, Option(help="Only tokens of this tenant.")] = None
+    tenant: Annotated[Text | None, Option(metavar="TENANT", help="Only tokens of this tenant.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

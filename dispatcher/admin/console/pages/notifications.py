@@ -197,7 +197,7 @@ async def _endpoint_ids(context: Context, text: str, problems: dict[str, str]) -
         if not name:
             continue
         try:
-            found.append(await context.operations.endpoints.id_of(context.who, name))
+            found.append(await context.operations.names.id_of(context.who, "endpoint", name))
         except (NotFoundError, ConflictError) as error:
             problems["endpoint_ids"] = f"{name}: {context.problem(error)}"
     return list(dict.fromkeys(found))
