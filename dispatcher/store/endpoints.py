@@ -57,7 +57,6 @@ _FAIL = statement("endpoint_health_fail")
 _DOWN = statement("endpoint_list_down")
 _CLEAR = statement("endpoint_health_clear")
 _EVALUATE = statement("endpoint_status_evaluate")
-_IN_TROUBLE = statement("endpoint_list_in_trouble")
 _WAITING = statement("endpoint_count_waiting")
 _FAILURES = statement("endpoint_count_failures")
 _ENDPOINT_PROGRESS = statement("endpoint_progress")
@@ -195,24 +194,6 @@ class DownEndpoint(NamedTuple):
     id: EndpointId
     down_seconds: int
     first_failure_at: datetime
-
-
-class TroubledRow(NamedTuple):
-    """An endpoint that needs attention."""
-
-    id: str
-    name: str
-    tenant: str
-    url: str
-    state: str
-    reason: str | None
-    health: str
-    health_since: datetime | None
-    health_cause: str | None
-    health_response_code: int | None
-    failed_attempts: int
-    breaker_state: str | None
-    probe_at: datetime | None
 
 
 class WaitingRow(NamedTuple):
@@ -436,13 +417,6 @@ class Endpoints:
     async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
         """Clear the failures of endpoints that have succeeded again; raise an event for those warned of."""
         await self._database.execute(_CLEAR, list(endpoint_ids))
-
-
-async def read_in_trouble(
-    connection: "Reach", tenant: str | None, rows_max: int
-) -> list[TroubledRow]:
-    """Return endpoints that need attention, the worst first."""
-    return [TroubledRow(*row) for row in await connection.fetch(_IN_TROUBLE, tenant, rows_max)]
 
 
 async def read_waiting(

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _TRAFFIC_ADD = statement("traffic_add")
 _RECENT_ADD = statement("endpoint_recent_add")
 _TRAFFIC_READ = statement("traffic_read")
+_MINUTES_READ = statement("traffic_minute_read")
 _TRAFFIC_FORGET = statement("traffic_forget")
+_MINUTES_FORGET = statement("traffic_minute_forget")
 _BREAKERS_PUBLISH = statement("endpoint_breaker_publish")
 _BREAKERS_TESTED = statement("endpoint_breaker_list_tested")
 _BREAKERS_READ = statement("endpoint_breaker_list")
@@ -85,6 +87,19 @@ class RecentRow(NamedTuple):
     response_code: int | None
 
 
+class TrafficPart(NamedTuple):
+    """The counts of a minute or an hour of one subject."""
+
+    at: datetime
+    ok_count: int
+    refused_count: int
+    timeout_count: int
+    unreachable_count: int
+    succeeded_count: int
+    failed_count: int
+    latency_counts: list[int]
+
+
 class HourRow(NamedTuple):
     """One subject's hour."""
 
@@ -101,6 +116,11 @@ class HourRow(NamedTuple):
     last_outcome: str
     last_response_code: int | None
     last_error: str | None
+
+    @property
+    def part(self) -> TrafficPart:
+        """The counts alone."""
+        return TrafficPart(self.hour, *self[2:9])
 
 
 class BreakerRow(NamedTuple):
@@ -162,9 +182,10 @@ class Statistics:
             raise BatchRefusedError(f"statistics are refused: {error}") from error
 
     async def forget(self, days: int, rows_max: int) -> int:
-        """Delete a slice of traffic older than `days`; return the count of rows."""
+        """Delete a slice of traffic older than `days`, and of minutes that no page shows; return the count of rows."""
         async with self._database.transaction() as connection:
-            return int(await connection.fetchval(_TRAFFIC_FORGET, days, rows_max))
+            hours = int(await connection.fetchval(_TRAFFIC_FORGET, days, rows_max))
+            return hours + int(await connection.fetchval(_MINUTES_FORGET, rows_max))
 
 
 async def read_traffic(
@@ -175,6 +196,11 @@ async def read_traffic(
     for row in await connection.fetch(_TRAFFIC_READ, list(subjects), hours):
         found[row["subject"]].append(HourRow(*row))
     return found
+
+
+async def read_minutes(connection: "Reach", subject: str, minutes: int) -> list[TrafficPart]:
+    """Return the traffic of all endpoints or of a tenant in the last minutes, oldest first."""
+    return [TrafficPart(*row) for row in await connection.fetch(_MINUTES_READ, subject, minutes)]
 
 
 async def read_breakers(

@@ -81,7 +81,7 @@ async def test_schedule_page_gives_a_viewer_no_buttons(
     assert refused.status == 403
 
 
-async def test_retry_now_is_on_the_webhook_and_beside_it_on_overview(
+async def test_retry_now_is_on_the_webhook_and_beside_it_on_home(
     admin: Client, waiting: tuple[str, list[str], asyncpg.Connection], served: Served
 ) -> None:
     endpoint_id, made, connection = waiting
@@ -90,7 +90,7 @@ async def test_retry_now_is_on_the_webhook_and_beside_it_on_overview(
         endpoint_id,
     )
     path = f"/webhooks/{endpoint_id}/retry"
-    assert path in (await admin.get("/")).text
+    assert f"/problems/{endpoint_id}/retry" in (await admin.get("/")).text
     shown = await admin.submit(path, {}, page=f"/webhooks/{endpoint_id}")
     assert shown.status == 200
     assert "The retry is requested" in shown.text

@@ -11,6 +11,7 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
 from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.overview import TrafficRange
 from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
 from dispatcher.store import endpoints as stored
@@ -80,6 +81,38 @@ async def test_counts_of_a_flush_are_added_to_those_before(deployment: Deploymen
     assert sum(bucket.ok_count for bucket in answer.buckets[:-1]) == 0
 
 
+async def test_each_range_has_its_buckets_and_the_counts_within_it(
+    deployment: Deployment, connection: Any
+) -> None:
+    statistics, overview = Statistics(deployment.database), Overview(deployment)
+    await statistics.add([counted("all", 1), counted("tenant/acme", 4), counted("ep", 9)])
+    for table, column, back in (
+        ("traffic", "hour", "30 hours"), ("traffic", "hour", "9 days"), ("traffic", "hour", "40 days"),
+        ("traffic_minute", "minute", "20 minutes"), ("traffic_minute", "minute", "70 minutes"),
+    ):  # fmt: skip
+        await connection.execute(
+            f"INSERT INTO dispatcher.{table} SELECT (jsonb_populate_record(t, jsonb_build_object("  # noqa: S608 -- the test's own names
+            f"'{column}', t.{column} - interval '{back}', 'ok_count', 10))).* FROM dispatcher.{table} AS t"
+            f" WHERE subject = 'all' AND ok_count = 1"
+        )
+    found = {over: await overview.summary(ALL, over) for over in TrafficRange}
+    assert {over: (len(one.buckets), one.attempts.ok_count) for over, one in found.items()} == {
+        "1h": (60, 11), "24h": (24, 1), "7d": (56, 11), "30d": (60, 21),
+    }  # fmt: skip
+    for summary in found.values():
+        pairs = zip(summary.buckets, summary.buckets[1:], strict=False)
+        assert all(one.until == after.at for one, after in pairs)
+        assert summary.buckets[-1].ok_count == 1
+        assert summary.buckets[-1].p50_seconds is not None
+    assert (await overview.summary(ACME, TrafficRange.HOUR)).attempts.ok_count == 4
+    assert (
+        await connection.fetchval(
+            "SELECT count(*) FROM dispatcher.traffic_minute WHERE subject = 'ep'"
+        )
+        == 0
+    )
+
+
 async def test_a_tenant_sees_its_own_figures(deployment: Deployment, connection: Any) -> None:
     ours, theirs = await make(deployment, "a", "acme"), await make(deployment, "b")
     await Statistics(deployment.database).add(
@@ -123,10 +156,11 @@ async def test_an_open_breaker_is_seen_while_its_replica_lives(
     answer = await Overview(deployment).summary(ALL)
     assert [one.code for one in answer.problems] == ["endpoints_degraded"]
     assert answer.endpoints.degraded_count == 1
-    assert answer.endpoints_in_trouble[0].health == "degraded"
-    breaker = answer.endpoints_in_trouble[0].breaker
-    assert breaker is not None
-    assert breaker.state == "open"
+    (troubled,) = (await Overview(deployment).problems(ALL)).endpoints
+    assert troubled.health == "degraded"
+    figures = (await Overview(deployment).of_endpoints(ALL, [endpoint]))[endpoint]
+    assert figures.breaker is not None
+    assert figures.breaker.state == "open"
     shown = await System(deployment).show(ALL)
     assert shown.breakers[0].endpoint_id == endpoint
     assert shown.replicas[0].figures == {"lanes_count": 7}
@@ -193,11 +227,14 @@ async def test_failed_deliveries_are_a_problem_until_they_are_resent(
     assert [(one.code, one.count) for one in answer.problems] == [("deliveries_failed", 3)]
     answer = await overview.summary(ACME)
     assert [(one.code, one.count) for one in answer.problems] == [("deliveries_failed", 2)]
+    found = await overview.problems(ACME)
+    assert ([one.id for one in found.endpoints], found.deployment) == ([endpoint], [])
     assert (await endpoints.show(ALL, endpoint)).failed_unresolved_count == 2
     await connection.execute(
         "DELETE FROM dispatcher.delivery_done WHERE state = 4"
     )  # as resends do
     assert (await overview.summary(ALL)).healthy
+    assert (await overview.problems(ALL)).count == 0
     assert (await endpoints.show(ALL, endpoint)).failed_unresolved_count == 0
 
 
@@ -223,9 +260,7 @@ async def test_endpoints_are_listed_by_health_with_since_and_cause(
     )  # fmt: skip
     assert shown.health_since is not None
     assert (shown.waiting_count, shown.waiting_capped) == (1, False)
-    assert [one.id for one in (await Overview(deployment).summary(ALL)).endpoints_in_trouble] == [
-        down
-    ]
+    assert [one.id for one in (await Overview(deployment).problems(ALL)).endpoints] == [down]
 
 
 async def test_what_waits_for_an_endpoint_is_counted(
@@ -259,7 +294,10 @@ async def test_old_traffic_is_forgotten(deployment: Deployment, connection: Any)
     await connection.execute(
         "UPDATE dispatcher.traffic SET hour = hour - interval '40 days' WHERE subject = 'ep'"
     )
-    assert await statistics.forget(30, 100) == 1
+    await connection.execute(
+        "UPDATE dispatcher.traffic_minute SET minute = minute - interval '3 hours'"
+    )
+    assert await statistics.forget(30, 100) == 2, "an hour of the endpoint, a minute of all"
     assert await statistics.forget(30, 100) == 0
 
 

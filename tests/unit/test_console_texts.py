@@ -118,7 +118,7 @@ def test_every_key_that_is_there_is_asked_for():
     # Keys that are put together from a group and a value: the group is asked for.
     groups = set(re.findall(r'word\("([a-z]+)"', source)) | {
         "act", "advice", "error", "invalid", "form", "health", "health_text", "keys", "nav", "note", "phase", "problem",
-        "profile", "retry", "schedule", "tab", "theme", "unit", "jobstate",
+        "profile", "range", "retry", "schedule", "tab", "theme", "unit", "jobstate",
     }  # fmt: skip
     unused = {
         key
@@ -171,7 +171,7 @@ def test_every_value_of_a_closed_set_has_its_word():
         ),
     }
     assert wanted - texts.keys() == set()
-    assert set(TONES) == {*DeliveryState, *EndpointState, *HealthState}
+    assert set(TONES) == {*DeliveryState, *EndpointState, *HealthState, *Outcome}
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

@@ -17,10 +17,12 @@ _GAP: Final = 2
 
 
 class Bar(NamedTuple):
-    """One hour: the coordinates of its succeeded and its failed part."""
+    """One part of the range: the coordinates of its succeeded and its failed part, and its whole width."""
 
     x: float
     width: float
+    start: float
+    step: float
     ok_y: float
     ok_height: float
     not_ok_y: float
@@ -48,6 +50,8 @@ def bars(
             Bar(
                 x=round(index * step + _GAP / 2, 2),
                 width=round(max(1.0, step - _GAP), 2),
+                start=round(index * step, 2),
+                step=round(step, 2),
                 ok_y=round(height - bad - good, 2),
                 ok_height=round(good, 2),
                 not_ok_y=round(height - bad, 2),
@@ -63,7 +67,7 @@ def spark(counts: Sequence[tuple[int, int]]) -> Bars:
 
 
 class Line(NamedTuple):
-    """A line through the hours that have a value: its pieces, and its isolated points."""
+    """A line through the values: its pieces, and its isolated points."""
 
     pieces: tuple[str, ...]
     dots: tuple[tuple[float, float], ...]
@@ -77,7 +81,7 @@ class Lines(NamedTuple):
 
 
 def lines(series: Sequence[Sequence[float | None]]) -> Lines:
-    """Return a line for each series; an hour without a value breaks it."""
+    """Return a line for each series; a missing value breaks it."""
     values = [value for one in series for value in one if value is not None]
     top = round_up_real(max(values, default=0.0))
     return Lines(tuple(_line(one, top) for one in series), top)

@@ -162,8 +162,8 @@ class Context:
             return times.NOTHING
         if abs(seconds) < 1:
             return self.text("time.now")
-        key = "time.ago" if seconds < 0 else "time.in"
-        return self.text(key, span=times.rough_span(abs(seconds), units))
+        span = times.rough_span(abs(seconds), units)
+        return self.text("time.ago", span=span) if seconds < 0 else self.text("time.in", span=span)
 
     def _options(self, group: str, values: Iterable[object]) -> list[tuple[str, str]]:
         """Return the values of a choice with their labels."""

@@ -28,7 +28,7 @@ GROUPS: Final = (
     Group(
         "monitor",
         (
-            Entry("/", "home", covers=("/search",)),
+            Entry("/", "home", covers=("/problems", "/search")),
             Entry("/deliveries", "deliveries", covers=("/schedule", "/jobs")),
             Entry("/events", "events"),
         ),

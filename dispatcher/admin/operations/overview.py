@@ -1,15 +1,18 @@
-"""Is it healthy, and how did it fare in the last day: for everything, and for each of some endpoints.
+"""Health, open problems and traffic: of a deployment, and of each of some endpoints.
 
-Counts of the past come from the hourly counters of the daemon (`delivery/reporting/traffic_counts.py`): at most some
-seconds old, without test events, and the "last day" is the present hour and the 23 before it. What
-waits is read from the rows themselves; a count beyond `COUNT_MAX` is not counted out.
+Counts of the past come from the counters of the daemon (`delivery/reporting/traffic_counts.py`), by minute
+for the last hour and by hour for longer ranges: at most some seconds old, without test events. A range ends with
+the present minute or hour, so "24h" is the present hour and the 23 before it. Waiting deliveries are read from their
+rows; a count beyond `COUNT_MAX` is not counted out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, NamedTuple
 
-from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment
+from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.resources.endpoint import Endpoint, EndpointsQuery
 from dispatcher.admin.resources.overview import (
     AttemptTotals,
     Backlog,
@@ -20,27 +23,42 @@ from dispatcher.admin.resources.overview import (
     EndpointFigures,
     HealthProblem,
     Latency,
+    OpenProblems,
     Summary,
-    TroubledEndpoint,
+    TrafficRange,
 )
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
-from dispatcher.core.url import masked_url
 from dispatcher.store import statistics
-from dispatcher.store.endpoints import TroubledRow, WaitingRow, read_in_trouble, read_waiting
-from dispatcher.store.statistics import BacklogRow, HourRow, OpenBreaker, read_backlog
-
-if TYPE_CHECKING:
-    from dispatcher.admin.resources.fields import HealthName
+from dispatcher.store.endpoints import WaitingRow, read_waiting
+from dispatcher.store.statistics import BacklogRow, HourRow, OpenBreaker, TrafficPart, read_backlog
 
 HOURS: Final = 24
 COUNT_MAX: Final = 10_000
 """Waiting rows are counted up to here; then the count is a floor and `…_capped` is true."""
 LISTED_COUNT_MAX: Final = 1_000
 """The same, where many endpoints are listed."""
-IN_TROUBLE_MAX: Final = 20
+PROBLEMS_MAX: Final = 20
+"""Endpoints with problems that are listed."""
 LATE_SECONDS: Final = 60.0
 """A delivery due for longer than this, or an event in the outbox, is late."""
+_DEPLOYMENT_CODES: Final = ("no_dispatcher", "outbox_late", "deliveries_late")
+"""Problems of no single endpoint."""
+
+
+class _Buckets(NamedTuple):
+    """The buckets of a range: their number and the length of each."""
+
+    number: int
+    seconds: int
+
+
+_RANGES: Final[Mapping[TrafficRange, _Buckets]] = {
+    TrafficRange.HOUR: _Buckets(60, 60),
+    TrafficRange.DAY: _Buckets(24, 3_600),
+    TrafficRange.WEEK: _Buckets(56, 10_800),
+    TrafficRange.MONTH: _Buckets(60, 43_200),
+}
 
 
 class Overview:
@@ -49,26 +67,52 @@ class Overview:
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
         self._clock = deployment.clock
+        self._endpoints = Endpoints(deployment)
 
-    async def summary(self, actor: Actor) -> Summary:
-        """Return health, the totals of the last day, the backlog, and the endpoints in trouble."""
+    async def problems(self, actor: Actor) -> OpenProblems:
+        """Return the problems of this moment.
+
+        An endpoint has one if it is disabled, unusable or not healthy, or if deliveries to it have failed
+        while failed deliveries are a problem of the deployment.
+        """
         subject = statistics.tenant_subject(actor.tenant)
         async with self._database.reading() as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
             now = await read_backlog(connection, actor.tenant, COUNT_MAX)
-            troubled = await read_in_trouble(connection, actor.tenant, IN_TROUBLE_MAX)
-            ids = [one.id for one in troubled]
-            traffic = await statistics.read_traffic(connection, ids, HOURS)
-            waiting = await read_waiting(connection, ids, actor.tenant, LISTED_COUNT_MAX)
+        found = _problems(now, sum(hour.failed_count for hour in hours))
+        has_failed = any(one.code == "deliveries_failed" for one in found)
+        page = await self._endpoints.page(
+            actor, EndpointsQuery.of(sort="trouble", limit=PROBLEMS_MAX)
+        )
+        endpoints = [one for one in page.items if _has_problem(one, has_failed=has_failed)]
+        return OpenProblems(
+            deployment=[one for one in found if one.code in _DEPLOYMENT_CODES],
+            endpoints=endpoints,
+            more=len(endpoints) == PROBLEMS_MAX and page.next_cursor is not None,
+        )
+
+    async def summary(self, actor: Actor, over: TrafficRange = TrafficRange.DAY) -> Summary:
+        """Return health, the figures of a range, and the backlog."""
+        subject = statistics.tenant_subject(actor.tenant)
+        buckets = _RANGES[over]
+        async with self._database.reading() as connection:
+            days = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
+            parts: Sequence[TrafficPart] = [hour.part for hour in days]
+            if over is TrafficRange.HOUR:
+                parts = await statistics.read_minutes(connection, subject, buckets.number)
+            elif over is not TrafficRange.DAY:
+                hours = buckets.number * buckets.seconds // 3_600
+                more = await statistics.read_traffic(connection, [subject], hours)
+                parts = [hour.part for hour in more[subject]]
+            now = await read_backlog(connection, actor.tenant, COUNT_MAX)
         moment = self._clock.now()
-        problems = _problems(now, sum(hour.failed_count for hour in hours))
-        by_id = {row.endpoint_id: row for row in waiting}
-        totals, attempts, latency = _totals(hours, now)
+        problems = _problems(now, sum(hour.failed_count for hour in days))
+        totals, attempts, latency = _totals(parts, now)
         return Summary(
             at=time_text(moment),
             healthy=not problems,
             problems=problems,
-            window_hours=HOURS,
+            range=over,
             deliveries=totals,
             attempts=attempts,
             latency_seconds=latency,
@@ -95,10 +139,7 @@ class Overview:
                 recovering_count=now.recovering_count,
             ),
             dispatchers_alive=now.dispatchers_alive,
-            buckets=_buckets(hours, moment),
-            endpoints_in_trouble=[
-                _troubled(one, traffic[one.id], by_id.get(one.id), actor) for one in troubled
-            ],
+            buckets=_buckets(parts, moment, buckets),
         )
 
     async def of_endpoints(self, actor: Actor, ids: Sequence[str]) -> dict[str, EndpointFigures]:
@@ -113,7 +154,11 @@ class Overview:
         return {
             row.endpoint_id: EndpointFigures(
                 **_figures(traffic[row.endpoint_id], row),
-                buckets=_buckets(traffic[row.endpoint_id], moment),
+                buckets=_buckets(
+                    [hour.part for hour in traffic[row.endpoint_id]],
+                    moment,
+                    _RANGES[TrafficRange.DAY],
+                ),
                 breaker=_breaker(by_id.get(row.endpoint_id)),
             )
             for row in waiting
@@ -128,19 +173,28 @@ def _breaker(row: OpenBreaker | None) -> BreakerState | None:
     )
 
 
+def _has_problem(endpoint: Endpoint, *, has_failed: bool) -> bool:
+    return (
+        endpoint.state == "disabled"
+        or endpoint.health != "healthy"
+        or endpoint.problem is not None
+        or (has_failed and endpoint.failed_unresolved_count > 0)
+    )
+
+
 def _totals(
-    hours: Sequence[HourRow], now: BacklogRow
+    parts: Sequence[TrafficPart], now: BacklogRow
 ) -> tuple[DeliveryTotals, AttemptTotals, Latency]:
-    ok = sum(hour.ok_count for hour in hours)
-    refused = sum(hour.refused_count for hour in hours)
-    timed_out = sum(hour.timeout_count for hour in hours)
-    unreachable = sum(hour.unreachable_count for hour in hours)
+    ok = sum(part.ok_count for part in parts)
+    refused = sum(part.refused_count for part in parts)
+    timed_out = sum(part.timeout_count for part in parts)
+    unreachable = sum(part.unreachable_count for part in parts)
     total = ok + refused + timed_out + unreachable
-    latency = histogram.add_up(hour.latency_counts for hour in hours)
+    latency = histogram.add_up(part.latency_counts for part in parts)
     return (
         DeliveryTotals(
-            succeeded_count=sum(hour.succeeded_count for hour in hours),
-            failed_count=sum(hour.failed_count for hour in hours),
+            succeeded_count=sum(part.succeeded_count for part in parts),
+            failed_count=sum(part.failed_count for part in parts),
             cancelled_count=min(now.cancelled_count, COUNT_MAX),
             cancelled_capped=now.cancelled_count > COUNT_MAX,
         ),
@@ -160,33 +214,34 @@ def _totals(
     )
 
 
-def _buckets(hours: Sequence[HourRow], moment: datetime) -> list[Bucket]:
-    """Return 24 buckets, oldest first, including empty ones, so that a chart needs no arithmetic."""
-    present = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    by_hour = {row.hour.astimezone(UTC): row for row in hours}
-    return [
-        _bucket(at, by_hour.get(at))
-        for at in (present - timedelta(hours=back) for back in range(HOURS - 1, -1, -1))
-    ]
+def _buckets(parts: Sequence[TrafficPart], moment: datetime, buckets: _Buckets) -> list[Bucket]:
+    """Return the buckets of a range, oldest first, including empty ones, so that a chart needs no arithmetic."""
+    unit = timedelta(seconds=min(buckets.seconds, 3_600))
+    midnight = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    end = midnight + ((moment - midnight) // unit + 1) * unit
+    length = timedelta(seconds=buckets.seconds)
+    start = end - buckets.number * length
+    of_bucket: list[list[TrafficPart]] = [[] for _ in range(buckets.number)]
+    for part in parts:
+        index = (part.at - start) // length
+        if 0 <= index < buckets.number:
+            of_bucket[index].append(part)
+    return [_bucket(start + index * length, length, those) for index, those in enumerate(of_bucket)]
 
 
-def _bucket(at: datetime, row: HourRow | None) -> Bucket:
-    if row is None:
-        ok = not_ok = succeeded = failed = 0
-        p50 = p95 = None
-    else:
-        ok, succeeded, failed = row.ok_count, row.succeeded_count, row.failed_count
-        not_ok = row.refused_count + row.timeout_count + row.unreachable_count
-        p50 = histogram.quantile(row.latency_counts, 0.50)
-        p95 = histogram.quantile(row.latency_counts, 0.95)
+def _bucket(at: datetime, length: timedelta, parts: Sequence[TrafficPart]) -> Bucket:
+    latency = histogram.add_up(part.latency_counts for part in parts)
     return Bucket(
         at=time_text(at),
-        ok_count=ok,
-        not_ok_count=not_ok,
-        succeeded_count=succeeded,
-        failed_count=failed,
-        p50_seconds=p50,
-        p95_seconds=p95,
+        until=time_text(at + length),
+        ok_count=sum(part.ok_count for part in parts),
+        not_ok_count=sum(
+            part.refused_count + part.timeout_count + part.unreachable_count for part in parts
+        ),
+        succeeded_count=sum(part.succeeded_count for part in parts),
+        failed_count=sum(part.failed_count for part in parts),
+        p50_seconds=histogram.quantile(latency, 0.50),
+        p95_seconds=histogram.quantile(latency, 0.95),
     )
 
 
@@ -211,31 +266,6 @@ def _figures(hours: Sequence[HourRow], waiting: WaitingRow | None) -> dict[str, 
     }
 
 
-def _troubled(
-    row: TroubledRow, hours: Sequence[HourRow], waiting: WaitingRow | None, actor: Actor
-) -> TroubledEndpoint:
-    breaker = None
-    if row.breaker_state is not None:
-        breaker = BreakerState(
-            state=row.breaker_state, opened_at=None, probe_at=time_text(row.probe_at)
-        )
-    return TroubledEndpoint(
-        **_figures(hours, waiting),
-        id=row.id,
-        name=row.name,
-        tenant=row.tenant,
-        url=row.url if actor.may(Role.OPERATOR) else masked_url(row.url),
-        state=row.state,
-        reason=row.reason,
-        health=cast("HealthName", row.health),
-        health_since=time_text(row.health_since),
-        health_cause=row.health_cause,
-        health_response_code=row.health_response_code,
-        failed_attempts_count=row.failed_attempts,
-        breaker=breaker,
-    )
-
-
 def _problems(now: BacklogRow, failed_today: int) -> list[HealthProblem]:
     """List the problems of this moment, the gravest first.
 
@@ -246,26 +276,12 @@ def _problems(now: BacklogRow, failed_today: int) -> list[HealthProblem]:
     outbox = int(now.outbox_seconds or 0)
     disabled, down, degraded = now.disabled_count, now.down_count, now.degraded_count
     found = [
-        (not now.dispatchers_alive, "no_dispatcher", 0,
-         "no dispatcher runs: nothing is sent until one does"),
-        (outbox > LATE_SECONDS, "outbox_late", now.outbox_count,
-         f"events wait in the outbox, the oldest for {outbox} seconds"),
-        (late > LATE_SECONDS, "deliveries_late", late,
-         f"deliveries are late: the oldest was due {late} seconds ago"),
-        (disabled > 0, "endpoints_disabled", disabled,
-         f"{_endpoints(disabled)} disabled: what comes is cancelled"),
-        (down > 0, "endpoints_down", down, f"{_endpoints(down)} down: deliveries wait"),
-        (failed > 0, "deliveries_failed", failed,
-         f"{failed} deliveries failed and were not resent with success"),
-        (degraded > 0, "endpoints_degraded", degraded,
-         f"{_endpoints(degraded)} degraded: a share of the attempts fails"),
-    ]  # fmt: skip
-    return [
-        HealthProblem(code=code, count=count, text=text)
-        for is_so, code, count, text in found
-        if is_so
+        (not now.dispatchers_alive, "no_dispatcher", 0),
+        (outbox > LATE_SECONDS, "outbox_late", now.outbox_count),
+        (late > LATE_SECONDS, "deliveries_late", late),
+        (disabled > 0, "endpoints_disabled", disabled),
+        (down > 0, "endpoints_down", down),
+        (failed > 0, "deliveries_failed", failed),
+        (degraded > 0, "endpoints_degraded", degraded),
     ]
-
-
-def _endpoints(count: int) -> str:
-    return "1 endpoint is" if count == 1 else f"{count} endpoints are"
+    return [HealthProblem(code=code, count=count) for is_so, code, count in found if is_so]

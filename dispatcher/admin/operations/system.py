@@ -36,6 +36,7 @@ HOT_TABLES: Final = (
     "replica",
     "shard",
     "traffic",
+    "traffic_minute",
 )
 
 

@@ -1,15 +1,27 @@
-"""Figures of the last day: of the whole deployment, and of each endpoint."""
+"""Figures of a range of time: of the whole deployment, and of each endpoint; and the open problems."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from dispatcher.admin.resources.fields import EndpointId, HealthName, Response, TimeText
+from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.fields import Response, TimeText
+
+
+class TrafficRange(StrEnum):
+    """How far back the figures of a deployment reach."""
+
+    HOUR = "1h"
+    DAY = "24h"
+    WEEK = "7d"
+    MONTH = "30d"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket(Response):
-    """The attempts and deliveries of one hour."""
+    """The attempts and deliveries from `at` until `until`."""
 
     at: TimeText
+    until: TimeText
     ok_count: int
     not_ok_count: int
     succeeded_count: int
@@ -56,34 +68,33 @@ class EndpointFigures(EndpointTotals):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TroubledEndpoint(EndpointTotals):
-    """An endpoint that is disabled or not healthy."""
-
-    id: EndpointId
-    name: str
-    tenant: str
-    url: str
-    state: str
-    reason: str | None
-    health: HealthName
-    health_since: TimeText | None
-    health_cause: str | None
-    health_response_code: int | None
-    failed_attempts_count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthProblem(Response):
-    """A problem of the deployment: `code` is stable, `text` is human-readable."""
+    """A problem of the deployment; `code` is stable. The count of a late one is its age in seconds."""
 
     code: str
     count: int
-    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenProblems(Response):
+    """The problems of this moment: of the deployment, the gravest first, and of endpoints.
+
+    `more`: further endpoints have problems.
+    """
+
+    deployment: list[HealthProblem]
+    endpoints: list[Endpoint]
+    more: bool
+
+    @property
+    def count(self) -> int:
+        """The number of problems."""
+        return len(self.deployment) + len(self.endpoints)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryTotals(Response):
-    """The deliveries that ended in the last day."""
+    """The deliveries that ended in the range; the cancelled ones are those of the last day."""
 
     succeeded_count: int
     failed_count: int
@@ -93,7 +104,7 @@ class DeliveryTotals(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptTotals(Response):
-    """The attempts of the last day, without those of test events."""
+    """The attempts of the range, without those of test events."""
 
     total_count: int
     ok_count: int
@@ -105,7 +116,7 @@ class AttemptTotals(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency(Response):
-    """Percentiles of the last day's latencies, in seconds; null where nothing was counted."""
+    """Percentiles of the latencies, in seconds; null where nothing was counted."""
 
     p50: float | None
     p95: float | None
@@ -139,7 +150,7 @@ class EndpointCounts(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary(Response):
-    """Health, the last day, the backlog, and the endpoints in trouble.
+    """Health, the figures of the range, and the backlog.
 
     `problems` are those of this moment, the gravest first; `healthy` is true if there are none.
     `failed_unresolved_count` are the failed deliveries of the last 31 days that were not resent with
@@ -149,7 +160,7 @@ class Summary(Response):
     at: TimeText
     healthy: bool
     problems: list[HealthProblem]
-    window_hours: int
+    range: TrafficRange
     deliveries: DeliveryTotals
     attempts: AttemptTotals
     latency_seconds: Latency
@@ -160,4 +171,3 @@ class Summary(Response):
     endpoints: EndpointCounts
     dispatchers_alive: int
     buckets: list[Bucket]
-    endpoints_in_trouble: list[TroubledEndpoint]

@@ -18,6 +18,7 @@
 --   notification, notification_problem, notification_inbox, notification_mail, notification_turn
 --                     rules of messages to people, what they follow, and what is not sent yet
 --   traffic           statistics: one row per hour and subject
+--   traffic_minute    the same by minute, for two hours
 --
 -- CHECKs hold the state machine: an open delivery has a due time and no end, an ended one the reverse.
 -- A delivery is in one of the two tables, since it moves between them within one statement.
@@ -799,6 +800,20 @@ CREATE TABLE dispatcher.traffic (
     last_response_code smallint,
     last_error         text,
     PRIMARY KEY (hour, subject)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1);
+
+-- The same by minute for the last two hours, of all endpoints and of each tenant.
+CREATE TABLE dispatcher.traffic_minute (
+    subject           text        COLLATE "C" NOT NULL, -- `tenant/` and its name, or `all`
+    minute            timestamptz NOT NULL,
+    ok_count          bigint      NOT NULL,
+    refused_count     bigint      NOT NULL,
+    timeout_count     bigint      NOT NULL,
+    unreachable_count bigint      NOT NULL,
+    succeeded_count   bigint      NOT NULL,
+    failed_count      bigint      NOT NULL,
+    latency_counts    integer[]   NOT NULL,
+    PRIMARY KEY (subject, minute)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1);
 
 -- ---------- Upkeep: days of history come and go ---------------------------------------------------------------------
