@@ -91,7 +91,7 @@ async def test_each_range_has_its_buckets_and_the_counts_within_it(
         ("traffic_minute", "minute", "20 minutes"), ("traffic_minute", "minute", "70 minutes"),
     ):  # fmt: skip
         await connection.execute(
-            f"INSERT INTO dispatcher.{table} SELECT (jsonb_populate_record(t, jsonb_build_object("  # noqa: S608 -- the test's own names
+            f"INSERT INTO dispatcher.{table} SELECT (jsonb_populate_record(t, jsonb_build_object("
             f"'{column}', t.{column} - interval '{back}', 'ok_count', 10))).* FROM dispatcher.{table} AS t"
             f" WHERE subject = 'all' AND ok_count = 1"
         )
