@@ -12,6 +12,7 @@ BENCHMARKS = {
     "bodies": "how long decoding a request body of 1 MiB holds the event loop, and its memory",
     "latency": "goal 3: commit to request received, at 200 events/s",
     "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
+    "rates": "the cost of an event and its latency at 1 to 5,000 events/s",
     "fanout": "goal 5: one event to 1,000 endpoints, and to 20",
     "isolation": "goal 6: healthy endpoints beside a dead one with a backlog",
     "wheel": "goal 7: a million timers beside heapq and call_later",

@@ -375,6 +375,7 @@ class Dispatcher:
             "name": name,
             "url": url,
             "tenant": tenant,
+            "profile": "standard",
             "event_types": ["*"],
             "max_concurrency": concurrency,
         }

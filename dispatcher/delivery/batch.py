@@ -18,7 +18,7 @@ from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.ports import Claim
 from dispatcher.delivery.types import Delivery
-from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow
+from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 
 _log = structlog.get_logger("dispatcher.delivery.batch")
 
@@ -37,8 +37,8 @@ class Batch:
         self._encoded_event: Event | None = None
         self.deliveries: list[tuple[EndpointId, Delivery]] = []
         """What is to be sent now, once the claim has committed."""
-        self.unmatched: list[str] = []
-        """The types of events that no endpoint subscribes to, apart from the dispatcher's own events."""
+        self.unmatched: list[Event] = []
+        """Events that no endpoint subscribes to, apart from the dispatcher's own events."""
 
     def add(self, event: Event, endpoint: Endpoint) -> None:
         """Add one event for one endpoint; encode the body if it is the first of its profile."""

@@ -17,14 +17,14 @@ loads the deliveries.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from dispatcher.core.errors import BatchRefusedError
 from dispatcher.core.matching import is_operational
-from dispatcher.core.model import Event
+from dispatcher.core.model import Event, EventId
 from dispatcher.delivery.batch import Batch
 from dispatcher.delivery.lanes import Lanes, Reserved
 from dispatcher.delivery.ports import OutboxStore
@@ -32,6 +32,7 @@ from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
+from dispatcher.store.outbox import FEW_BYTES_MAX, FEW_EVENTS_MAX
 
 _log = structlog.get_logger("dispatcher.delivery.fanout")
 
@@ -105,8 +106,8 @@ class Fanout:
         """Return the number of deliveries that a batch of up to so many events like the last ones makes."""
         return min(events_max * self._deliveries_per_event, float(BATCH_DELIVERIES_MAX))
 
-    async def __call__(self, events_max: int) -> TakenThrough:
-        """Fan out up to `events_max` events.
+    async def __call__(self, events_max: int, *, few: bool = False) -> TakenThrough:
+        """Fan out up to `events_max` events; with `few` some of them at most, which costs two statements.
 
         If Postgres refuses a batch for its contents, a smaller one is tried, down to one event. If that
         event is refused, it gets a new id if an earlier event has the same one. Otherwise it is
@@ -123,8 +124,10 @@ class Fanout:
         )
         if self._events_max == 1:
             return await self._one_by_one()
+        if few:
+            limit = min(limit, FEW_EVENTS_MAX)
         try:
-            taken = await self._through(limit)
+            taken = await self._through(limit, few=few)
         except BatchRefusedError:
             self._events_max = max(1, limit // 10)
             return TakenThrough(0, more=True)
@@ -187,13 +190,17 @@ class Fanout:
         events_max: int,
         event_id: str | None = None,
         tenants: dict[int, str] | None = None,
+        *,
+        few: bool = False,
     ) -> TakenThrough:
-        """Fan out one batch, one given event, or picked events, in one transaction."""
+        """Fan out one batch, a few events, one given event, or picked events, all or none of them."""
         reserved: list[Reserved] = []
+        if few:
+            claiming = self._outbox.claim_few(events_max)
+        else:
+            claiming = self._outbox.claim(events_max, self._batch_bytes_max, event_id, tenants)
         try:
-            async with self._outbox.claim(
-                events_max, self._batch_bytes_max, event_id, tenants
-            ) as claim:
+            async with claiming as claim:
                 events = claim.events
                 if not events:
                     return TakenThrough(0, more=False)
@@ -212,16 +219,27 @@ class Fanout:
             self._lanes.unreserve(reserved)
             self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
             raise
+        if claim.lost:
+            reserved = self._without(claim.lost, reserved)
         self._deliveries_per_event = max(1.0, batch.count / len(events))
         self._lanes.offer_reserved(reserved)
         self._lanes.pump()
-        self._reporting.fanned_out(events, batch.unmatched)
+        self._reporting.fanned_out(
+            [event for event in events if event.id not in claim.lost],
+            [event.type for event in batch.unmatched if event.id not in claim.lost],
+        )
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)
         self._bytes_per_event = max(1.0, bytes_count / len(events))
-        return TakenThrough(
-            len(events), len(events) == events_max or bytes_count > self._batch_bytes_max // 4
-        )
+        bytes_max = FEW_BYTES_MAX if few else self._batch_bytes_max
+        return TakenThrough(len(events), len(events) == events_max or bytes_count > bytes_max // 4)
+
+    def _without(self, lost: Collection[EventId], reserved: list[Reserved]) -> list[Reserved]:
+        """Forget the deliveries of events that another replica has claimed; return the others."""
+        self._lanes.unreserve([one for one in reserved if one.delivery.event_id in lost])
+        # The other replica's notification may have come while they were reserved, when the loader skips them.
+        self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
+        return [one for one in reserved if one.delivery.event_id not in lost]
 
     async def _encode(self, batch: Batch, events: Sequence[Event]) -> None:
         """Match and encode events, and yield to the event loop every `YIELD_SECONDS`.
@@ -237,7 +255,7 @@ class Fanout:
             for endpoint in endpoints:
                 batch.add(event, endpoint)
             if not endpoints and not is_operational(event.type):
-                batch.unmatched.append(event.type)
+                batch.unmatched.append(event)
             now = self._clock.monotonic()
             if now - began > ENCODING_SECONDS_MAX and count < len(events):
                 self._encoding_events_max = max(1, count // 4)

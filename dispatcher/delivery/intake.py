@@ -31,7 +31,7 @@ from dispatcher.delivery.routing import RoutingTable
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.outbox import Poll
+from dispatcher.store.outbox import FEW_EVENTS_MAX, Poll
 from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.intake")
@@ -41,6 +41,8 @@ LINGER_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.004
 BUSY_EVENTS_PER_SECOND = 500
 """Above this rate, producers send no NOTIFY."""
+FEW_EVENTS = FEW_EVENTS_MAX // 2
+"""After a claim of at most so many events, the next one is made for a few."""
 BACKLOG_CLAIMS = 2
 """This many full claims in a row are a backlog; from then on tenants are served in turns."""
 SHARED_SECONDS = 5.0
@@ -93,6 +95,8 @@ class Intake:
         self._shards = shards
         self._metrics = metrics
         self._full_claims = 0
+        self._few = True
+        """Whether the last claim had a few events."""
         self._shared_at = float("-inf")
         self._event_seconds = 0.0001
         self._clock = clock
@@ -192,11 +196,14 @@ class Intake:
             if not await self._wait_for_room(events_max, is_shared=is_shared) and is_shared:
                 events_max = least
             began = self._clock.monotonic()
-            taken = await self._take(events_max)
+            few = self._expects_few()
+            taken = await self._take(events_max, few=few)
             self.looked_at = self._clock.monotonic()
+            self._few = all(one.events_count <= FEW_EVENTS for one in taken)
             self._follow_pace(sum(one.events_count for one in taken), self.looked_at - began)
             events_count = overtook_count + sum(one.events_count for one in taken)
-            self._full_claims = self._full_claims + 1 if any(one.more for one in taken) else 0
+            is_full = any(one.more for one in taken) and not few
+            self._full_claims = self._full_claims + 1 if is_full else 0
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
                 await self._signal.wake()
@@ -212,6 +219,13 @@ class Intake:
                 return False
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return False
+
+    def _expects_few(self) -> bool:
+        """Return whether two statements fan out the next events for less than a transaction does.
+
+        Another replica would read the same events, and only one of them could claim each.
+        """
+        return self._few and self._rate <= BUSY_EVENTS_PER_SECOND and not self._shards.has_company()
 
     async def _wait_for_room(self, events_max: int, *, is_shared: bool) -> bool:
         """Wait a moment while a lane is crowded; return whether there is room now."""
@@ -237,10 +251,10 @@ class Intake:
         least = -(-self._batch_events_max // ROUND_SHARE_MIN)
         return max(least, int(ROUND_SECONDS / max(self._event_seconds, 1e-6)))
 
-    async def _take(self, events_max: int) -> list[TakenThrough]:
+    async def _take(self, events_max: int, *, few: bool) -> list[TakenThrough]:
         """Fan out one batch, or two at once under load: one computes while the other commits."""
         if self._rate <= BUSY_EVENTS_PER_SECOND:
-            return [await self._fanout(events_max)]
+            return [await self._fanout(events_max, few=few)]
         half = -(-events_max // 2)
         try:
             async with asyncio.TaskGroup() as group:

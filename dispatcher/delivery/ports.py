@@ -12,8 +12,9 @@ from datetime import date, datetime
 from typing import Protocol
 
 from dispatcher.core.census import Pick
-from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
@@ -24,7 +25,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
-from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
+from dispatcher.store.outbox import Poll
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 
 
@@ -39,6 +40,11 @@ class Claim(Protocol):
     @property
     def routing_version(self) -> int:
         """The version of the routing table that the transaction reads."""
+        ...
+
+    @property
+    def lost(self) -> frozenset[EventId]:
+        """The events that another replica has claimed first, for which nothing was written; known after the block."""
         ...
 
     @property
@@ -81,6 +87,10 @@ class OutboxStore(Protocol):
         tenants: dict[int, str] | None = None,
     ) -> AbstractAsyncContextManager[Claim]:
         """Yield a claim; what was written to it is committed when the block ends well."""
+        ...
+
+    def claim_few(self, events_max: int) -> AbstractAsyncContextManager[Claim]:
+        """Yield a claim on a few of the oldest events, which are claimed and written when the block ends well."""
         ...
 
     async def pick(self, events_max: int) -> Pick:

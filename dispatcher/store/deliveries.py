@@ -20,7 +20,7 @@ from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
 from dispatcher.store.attempts import ATTEMPT_COLUMNS, AttemptRow, attempt_values
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
-from dispatcher.store.delivery_ids import delivery_ids_of, first_uuid, uuids_of
+from dispatcher.store.delivery_ids import delivery_ids_of, first_uuid, uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns, data_faults, is_about_rows
 from dispatcher.store.statements import statement
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("dispatcher.store.deliveries")
 
 _RECORD = statement("delivery_record")
+_RECORD_FIRST = statement("delivery_record_first")
 _RECORD_LATE = statement("delivery_record_late")
 _SAY_FAILED = statement("outbox_insert_failed")
 _SETTLE = statement("delivery_request_settle")
@@ -53,6 +54,8 @@ _NOTHING_TO_SEND = statement("endpoint_list_idle")
 _GAUGES = statement("deployment_gauges")
 _NOW = statement("server_now")
 
+RECORDED_AT_ONCE_MAX = 16
+"""Results that one statement records; more are copied in a transaction, which costs less per row."""
 DAYS_AT_ONCE = 16
 """Days of history that one statement reads; it locks only their partitions (store/day_walk.py)."""
 
@@ -196,11 +199,61 @@ class Deliveries:
             asyncpg.PostgresError: one of the rows is invalid.
         """
         try:
+            if len(moves) <= RECORDED_AT_ONCE_MAX and all(map(_is_plain, moves, attempts)):
+                return await self._record_first(moves, attempts, tokens)
             return await self._record(moves, attempts, tokens)
         except asyncpg.PostgresError as error:
             if is_about_rows(error):
                 raise
             raise StoreUnavailableError(f"results cannot be recorded: {error}") from error
+
+    async def _record_first(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
+    ) -> Recorded:
+        """Record successful first attempts in one statement; those that came late follow in a transaction."""
+        code = codes.event_type_code
+        async with self._database.connection() as connection:
+            left = await connection.fetch(
+                _RECORD_FIRST,
+                list(tokens),
+                list(tokens.values()),
+                *columns(
+                    [
+                        (
+                            move.shard, uuid_of(move.delivery_id), attempt.day, attempt.event_id,
+                            attempt.endpoint_no, code(attempt.event_type), move.schedule_position,
+                            codes.TRIGGER_CODES[attempt.trigger],
+                            codes.OUTCOME_CODES[attempt.outcome], *attempt[9:19],
+                        )
+                        for move, attempt in zip(moves, attempts, strict=True)
+                    ],
+                    19,
+                ),
+            )  # fmt: skip
+        if not left:
+            return Recorded(frozenset(), frozenset())
+        ids = delivery_ids_of([row["delivery_id"] for row in left])
+        fenced = {i for i, row in zip(ids, left, strict=True) if row["fenced"]}
+        late = set(ids) - fenced
+        if late:
+            pairs = [p for p in zip(moves, attempts, strict=True) if p[0].delivery_id in late]
+            async with self._database.transaction() as connection:
+                await self._record_late(connection, pairs, tokens)
+        return Recorded(frozenset(fenced), frozenset(late))
+
+    @staticmethod
+    async def _record_late(
+        connection: "Reach", pairs: Sequence[tuple[MoveRow, AttemptRow]], tokens: dict[int, int]
+    ) -> None:
+        """Record attempts on deliveries that had ended."""
+        await connection.execute(PLAN_FOR_VALUES)
+        for move, attempt in pairs:
+            await connection.execute(
+                _RECORD_LATE,
+                move.shard,
+                tokens[move.shard],
+                *attempt_values(attempt, uuid_of(move.delivery_id)),
+            )
 
     async def _record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
@@ -236,12 +289,7 @@ class Deliveries:
                     continue
                 in_done = False
                 if move.state in _ENDS:
-                    in_done = (
-                        attempt.attempt_number == 1
-                        and attempt.response_body is None
-                        and attempt.response_headers is None
-                        and attempt.error is None
-                    )
+                    in_done = _fits_its_delivery(attempt)
                     done.append(_done(move, attempt, uuid, warnings.get(uuid), in_done=in_done))
                     if move.state == DeliveryState.FAILED:
                         failed.append(_failure(move, attempt))
@@ -261,15 +309,9 @@ class Deliveries:
             if failed:
                 await connection.execute(_SAY_FAILED, *columns(failed, 8))
             if late:
-                await connection.execute(PLAN_FOR_VALUES)
-                for move, attempt, uuid in zip(moves, attempts, ids, strict=True):
-                    if uuid in late:
-                        await connection.execute(
-                            _RECORD_LATE,
-                            move.shard,
-                            tokens[move.shard],
-                            *attempt_values(attempt, uuid),
-                        )
+                rows = zip(moves, attempts, ids, strict=True)
+                pairs = [(move, attempt) for move, attempt, uuid in rows if uuid in late]
+                await self._record_late(connection, pairs, tokens)
             return Recorded(
                 frozenset(delivery_ids_of(list(fenced))), frozenset(delivery_ids_of(list(late)))
             )
@@ -511,6 +553,25 @@ async def retry_outcome(connection: "Reach", request: RetryRequest) -> RetryOutc
     )
     assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
     return RetryOutcome(*row)
+
+
+def _fits_its_delivery(attempt: AttemptRow) -> bool:
+    """Return whether the attempt is part of its delivery's row rather than a row of its own."""
+    return (
+        attempt.attempt_number == 1
+        and attempt.response_body is None
+        and attempt.response_headers is None
+        and attempt.error is None
+    )
+
+
+def _is_plain(move: MoveRow, attempt: AttemptRow) -> bool:
+    """Return whether the result is a success without anything unusual."""
+    return (
+        move.state == DeliveryState.SUCCEEDED
+        and attempt.flags is None
+        and _fits_its_delivery(attempt)
+    )
 
 
 def _done(

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import orjson
 
+from dispatcher.store.claims import announce_arrivals
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.delivery_requests import notify_dispatchers
-from dispatcher.store.outbox import announce_arrivals
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 

@@ -1,6 +1,9 @@
 """Claims committed events and writes their bodies and deliveries, in one transaction.
 
     BEGIN ── claim: outbox rows become `event` rows ── (fan-out matches and encodes) ── write ── COMMIT
+    peek: a few rows, no lock ── (fan-out matches and encodes) ── claim and write in one statement
+
+A transaction takes five round trips. At low rates, when a claim has a few events, two statements do the same.
 
 Invariants: an event leaves the outbox in the transaction that creates its bodies and deliveries. After a
 crash or an outage before COMMIT, the event is in the outbox for the next claim. After COMMIT, the
@@ -13,18 +16,16 @@ polled every few seconds.
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import orjson
 
-from dispatcher.core import codes
 from dispatcher.core.census import Census, Pick
-from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.errors import BatchRefusedError, DataFaultError, StoreUnavailableError
 from dispatcher.core.floor import DEAD_ROWS_MIN, HOPELESS_SECONDS, Floor
-from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
-from dispatcher.store.delivery_ids import uuid_of, uuids_of
+from dispatcher.core.model import Event
+from dispatcher.store.claims import Claim, FewClaim
 from dispatcher.store.delivery_requests import notify_dispatchers
 from dispatcher.store.event_numbers import EventNumbers, SuspectNumbersError
 from dispatcher.store.events import EventDetail, event_detail
@@ -38,14 +39,12 @@ if TYPE_CHECKING:
 
 _CLAIM = statement("outbox_claim")
 _CLAIM_POSITIONS = statement("outbox_claim_positions")
+_PEEK = statement("outbox_peek")
 _TENANTS = statement("outbox_tenants")
-_CANCEL = statement("delivery_done_insert_cancelled")
 _POLL = statement("outbox_poll")
 _OLDEST = statement("outbox_oldest")
 _QUARANTINE = statement("outbox_quarantine")
 _FORGET = statement("outbox_forget_tombstones")
-_ANNOUNCE = statement("delivery_open_notify")
-_KEEP = statement("transaction_keep")
 _EVENT_PUBLISH = statement("outbox_insert")
 _EVENT_PUBLISH_LIMITS = statement("outbox_insert_limits")
 _EVENTS_QUARANTINED = statement("outbox_page_quarantined")
@@ -56,187 +55,12 @@ SCAN_POSITIONS = 100_000
 """Positions that one statement scans for tenants; some 20 ms each."""
 SCAN_EVENTS_MAX = 10_000
 """Events of other tenants that one statement returns; some 20 ms as well."""
+FEW_EVENTS_MAX = 16
+"""Events of a claim that takes two statements instead of a transaction."""
+FEW_BYTES_MAX = 262_144
+"""Bytes of data of such a claim, which has one event of any size at least."""
 SCANS_MAX = 8
 """Statements of one scan; the scan of a longer backlog continues at the next claim."""
-
-
-class BodyRow(NamedTuple):
-    """The bytes of one event under one profile, in the order of `body`'s columns."""
-
-    day: date
-    event_id: EventId
-    profile: str
-    bytes: bytes
-
-
-class DeliveryRow(NamedTuple):
-    """One new delivery; it is due at once."""
-
-    id: DeliveryId
-    day: date
-    event_id: EventId
-    endpoint_id: EndpointId
-    endpoint_no: int
-    event_type: str
-    tenant: str
-    profile: str
-    warnings: tuple[str, ...] | None
-
-
-class CancelledRow(NamedTuple):
-    """One delivery that is cancelled at once, and the reason."""
-
-    id: DeliveryId
-    event_id: EventId
-    endpoint_id: EndpointId
-    endpoint_no: int
-    event_type: str
-    tenant: str
-    profile: str
-    reason: str
-
-
-_EVENT_COLUMNS = (
-    *("inserted_at", "accepted_at", "occurred_at", "day", "data_offset", "data_length", "id"),
-    *("type", "tenant", "profile", "labels", "ordering_key", "traceparent", "data", "bytes"),
-)
-_OPEN_COLUMNS = ("id", "day", "event_id", "endpoint_no", "event_type_code", "warnings")
-
-
-class Claim:
-    """The events claimed by a transaction; call `write()` once, then the transaction commits."""
-
-    def __init__(
-        self,
-        connection: "Reach",
-        events: list[Event],
-        rows: "Sequence[Record]" = (),
-    ) -> None:
-        self._connection = connection
-        self._rows = rows
-        self.events = events
-        self.routing_version: int = rows[0][10] if rows else 0
-        self._accepted_at: datetime | None = rows[0]["accepted_at"] if rows else None
-        self.is_written = False
-
-    @property
-    def accepted_at(self) -> datetime:
-        """When the database accepted the events; UTC."""
-        assert self._accepted_at is not None, "an empty claim was never accepted"  # noqa: S101 -- a slip
-        return self._accepted_at
-
-    @property
-    def day(self) -> date:
-        """The partition that these events, their deliveries and attempts belong to."""
-        return self.accepted_at.date()
-
-    async def write(
-        self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
-    ) -> None:
-        """Write the events with their bodies and deliveries, which are committed when the claim's block ends."""
-        self.is_written = True
-        events, further = self._event_rows(bodies)
-        await self._copy("event", _EVENT_COLUMNS, events)
-        if further:
-            await self._copy("body", BodyRow._fields, further)
-        if deliveries:
-            code = codes.event_type_code
-            await self._copy(
-                "delivery_open",
-                _OPEN_COLUMNS,
-                [
-                    (
-                        uuid_of(d.id),
-                        d.day,
-                        d.event_id,
-                        d.endpoint_no,
-                        code(d.event_type),
-                        d.warnings,
-                    )
-                    for d in deliveries
-                ],
-            )
-        if cancelled:
-            await self._connection.execute(
-                _CANCEL,
-                self.day,
-                self.accepted_at,
-                uuids_of([row.id for row in cancelled]),
-                [row.event_id for row in cancelled],
-                [row.endpoint_no for row in cancelled],
-                [codes.event_type_code(row.event_type) for row in cancelled],
-                [codes.REASON_CODES[row.reason] for row in cancelled],
-            )
-
-    def _event_rows(self, bodies: list[BodyRow]) -> tuple[list[tuple[object, ...]], list[BodyRow]]:
-        """Return the events' rows, each with one of its bodies, and the remaining bodies.
-
-        If a body contains an event's data unchanged, the row has only their offset and length in it.
-        Otherwise the data are stored separately.
-        """
-        of_event: dict[str, list[BodyRow]] = {}
-        for body in bodies:
-            of_event.setdefault(body.event_id, []).append(body)
-        accepted_at, day = self._accepted_at, self.day
-        events: list[tuple[object, ...]] = []
-        further: list[BodyRow] = []
-        for row, event in zip(self._rows, self.events, strict=True):
-            own: BodyRow | None = None
-            offset = -1
-            length: int | None = None
-            candidates = of_event.get(event.id)
-            if candidates:
-                data = event.data.encode()
-                length = len(data)
-                for candidate in candidates:
-                    offset = candidate.bytes.find(data)
-                    if offset >= 0:
-                        own = candidate
-                        break
-                own = own or candidates[0]
-                if len(candidates) > 1:
-                    further += [body for body in candidates if body is not own]
-            is_within = offset >= 0
-            events.append(
-                (
-                    event.inserted_at,
-                    accepted_at,
-                    event.occurred_at,
-                    day,
-                    offset if is_within else None,
-                    length if is_within else None,
-                    event.id,
-                    event.type,
-                    event.tenant,
-                    None if own is None else own.profile,
-                    row["labels"] or "{}",
-                    row["ordering_key"],
-                    event.traceparent,
-                    None if is_within else event.data,
-                    None if own is None else own.bytes,
-                )
-            )
-        return events, further
-
-    async def _copy(
-        self, table: str, names: Sequence[str], records: "Sequence[tuple[object, ...]]"
-    ) -> None:
-        await self._connection.copy_records_to_table(
-            table, schema_name="dispatcher", columns=names, records=records
-        )
-
-    async def keep_open(self) -> None:
-        """Run a statement, so that Postgres does not end the transaction as idle."""
-        await self._connection.execute(_KEEP)
-
-    async def announce(self, incarnation: str) -> None:
-        """Notify the other replicas, at commit, that there are deliveries for them."""
-        await announce_arrivals(self._connection, incarnation)
-
-
-async def announce_arrivals(connection: "Reach", incarnation: str) -> None:
-    """Notify the replicas except this one, at commit, that there are deliveries for them; empty: notify all."""
-    await connection.execute(_ANNOUNCE, incarnation)
 
 
 class Poll(NamedTuple):
@@ -306,6 +130,42 @@ class Outbox:
             # A missing partition, privilege or column is not caused by an event, and a person fixes it.
             raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
 
+    @asynccontextmanager
+    async def claim_few(self, events_max: int) -> AsyncIterator[Claim]:
+        """Yield a claim on a few of the oldest waiting events, which are claimed when the block ends.
+
+        If another replica claims one meanwhile, it is in the claim's `lost`, and nothing is written for it.
+
+        Raises:
+            BatchRefusedError: the statement was refused for the contents of these events.
+            StoreUnavailableError: Postgres is unavailable; retry later.
+        """
+        floor = self._floor.for_claim()
+        try:
+            began = time.monotonic()
+            rows = await self._database.fetch(
+                _PEEK, min(events_max, FEW_EVENTS_MAX), FEW_BYTES_MAX, floor
+            )
+            if floor == 0:
+                self._floor.claimed_whole(seconds=time.monotonic() - began, events_count=len(rows))
+            self._numbers.require_new(rows)
+            claim = FewClaim(rows, _events(rows))
+            yield claim
+            if rows:
+                await claim.commit(self._database, waits_for_disk=self._waits_for_disk)
+        except SuspectNumbersError as suspects:
+            self._forget()
+            await self.renumber(suspects.event_ids)
+            raise StoreUnavailableError("event numbers were verified; claim again") from None
+        except (DataFaultError, asyncpg.PostgresError) as error:
+            self._forget()
+            raise BatchRefusedError(str(error)) from error
+        except BaseException:
+            self._forget()
+            raise
+        if rows and not claim.lost:
+            self._claimed(claim.events[0].tenant, rows[-1]["position"])
+
     async def oldest(self) -> str | None:
         """Return the id of the oldest waiting event."""
         value: str | None = await self._database.fetch_value(_OLDEST)
@@ -342,12 +202,7 @@ class Outbox:
                 else:
                     rows = await connection.fetch(_CLAIM_POSITIONS, list(tenants), bytes_max)
                 self._numbers.require_new(rows)
-                events = [
-                    Event(
-                        r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7]
-                    )
-                    for r in rows
-                ]
+                events = _events(rows)
                 if rows:
                     claim = Claim(connection, events, rows)
                     yield claim
@@ -356,16 +211,23 @@ class Outbox:
                 else:
                     yield Claim(connection, events)
         except BaseException:
-            self._floor.failed()
-            self._census.forget()
+            self._forget()
             raise
         if tenants is not None:
             if sum(len(event.data) for event in events) > bytes_max // 4:
                 claimed = {row["position"] for row in rows}
                 self._census.put_back({p: t for p, t in tenants.items() if p not in claimed})
         elif rows and event_id is None:
-            self._floor.claimed(time.monotonic(), rows[-1]["position"])
-            self._census.claimed(events[0].tenant, rows[-1]["position"])
+            self._claimed(events[0].tenant, rows[-1]["position"])
+
+    def _claimed(self, oldest_tenant: str, last_position: int) -> None:
+        self._floor.claimed(time.monotonic(), last_position)
+        self._census.claimed(oldest_tenant, last_position)
+
+    def _forget(self) -> None:
+        """Forget what was claimed, after a claim of unknown outcome."""
+        self._floor.failed()
+        self._census.forget()
 
     async def pick(self, events_max: int) -> Pick:
         """Return events of tenants that wait behind another tenant's backlog, in turns.
@@ -405,6 +267,13 @@ class Outbox:
         """Delete up to `rows_max` ids that producers set more than `days` ago; return the count."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_FORGET, days, rows_max))
+
+
+def _events(rows: "Sequence[Record]") -> list[Event]:
+    return [
+        Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7])
+        for r in rows
+    ]
 
 
 async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:

@@ -7,14 +7,13 @@ error about rows is an `asyncpg.PostgresError` inside a transaction, and a `Data
 statement.
 
 Every statement runs with `search_path = pg_catalog, pg_temp`, so that objects which another role created
-elsewhere are never called. A transaction sets it with SET LOCAL. A single statement relies on its session:
-the first statement of each connection sets it, and detects a pooler. Behind a pooler no session is
-exclusive, and single statements become transactions. Only a name (and `options`, if the URL has them) is
-sent as a startup parameter, because poolers refuse others. Limits are SET LOCAL within each transaction
-and set for the session, so that no server process goes on waiting for a lock after its connection was
-closed.
+elsewhere are never called. The first statement of each connection sets it for the session, and detects a
+pooler. Behind a pooler no session is exclusive: single statements become transactions, and each
+transaction sets its own path and limits with SET LOCAL. Only a name (and `options`, if the URL has them) is
+sent as a startup parameter, because poolers refuse others. The limits end a statement on the server, so
+that no server process goes on waiting for a lock after its connection was closed.
 
-A transaction also sets planner options. `enable_seqscan = off`: the hot tables vary between no rows and
+Planner options are set the same way. `enable_seqscan = off`: the hot tables vary between no rows and
 millions, and a plan cached while one was empty would read the whole table. `enable_bitmapscan = off`: a
 claim on a backlog sorted all of it (65 ms at 50,000 events, 3 ms in index order). These options inflate
 the planner's costs, so `jit` is off too: it spent 470 ms compiling a claim that runs in 5 ms.
@@ -43,7 +42,8 @@ if TYPE_CHECKING:
 _BEGIN = statement("transaction_begin")
 _PLAN_FOR_VALUES = statement("connection_plan")
 
-_BEGIN_WITHOUT_FLUSH = ";\n".join((_BEGIN, statement("transaction_unflushed")))
+_BEGIN_PINNED = statement("transaction_begin_pinned")
+_WITHOUT_FLUSH = ";\n" + statement("transaction_unflushed")
 """For transactions that are repeated with the same outcome if a crash of the server loses them."""
 
 STATEMENT_SECONDS_MAX = 5.5
@@ -210,7 +210,8 @@ class Database:
             outcome is unknown.
         """
         async with self.connection() as connection:
-            await connection.execute(_BEGIN if waits_for_disk else _BEGIN_WITHOUT_FLUSH)
+            begin = _BEGIN_PINNED if self._statement_cache_size else _BEGIN
+            await connection.execute(begin if waits_for_disk else begin + _WITHOUT_FLUSH)
             try:
                 yield connection
             except asyncpg.PostgresError:

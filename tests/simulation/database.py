@@ -15,10 +15,11 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
-from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
+from dispatcher.store.outbox import Poll
 
 UNFLUSHED_SECONDS_MAX = 0.6
 """A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""
@@ -208,6 +209,34 @@ class MemoryDatabase:
             transaction.positions.append(position)
             transaction.events.append(waiting.event)
         return self.routing_version if transaction.events else 0
+
+    def peek(self, transaction: Transaction, events_max: int) -> int:
+        """Reads the oldest waiting events, also those that others hold; returns the routing version."""
+        transaction.accepted_at = self._clock()
+        for position in sorted(self.outbox)[:events_max]:
+            transaction.positions.append(position)
+            transaction.events.append(self.outbox[position].event)
+        return self.routing_version if transaction.events else 0
+
+    def fan_out(self, transaction: Transaction) -> frozenset[EventId]:
+        """Commits what was written for those of its events that still wait; returns the ids of the others."""
+        pairs = [*zip(transaction.positions, transaction.events, strict=True)]
+        taken = [
+            (position, event)
+            for position, event in pairs
+            if (waiting := self.outbox.get(position)) is not None
+            and waiting.held_by is None
+            and waiting.event.id == event.id
+        ]
+        transaction.positions = [position for position, _ in taken]
+        transaction.events = [event for _, event in taken]
+        ids = {event.id for _, event in taken}
+        transaction.bodies = [row for row in transaction.bodies if row.event_id in ids]
+        transaction.deliveries = [row for row in transaction.deliveries if row.event_id in ids]
+        transaction.cancelled = [row for row in transaction.cancelled if row.event_id in ids]
+        if ids:
+            self.commit(transaction)
+        return frozenset(event.id for _, event in pairs) - ids
 
     def tenants(self, after: int, left_out: Sequence[str]) -> tuple[dict[str, list[int]], int]:
         """Return the positions of waiting events after one, by tenant, and the last position."""

@@ -11,9 +11,10 @@ from datetime import UTC, date, datetime
 from typing import Protocol, TypeVar
 
 from dispatcher.core.census import Census, Pick
-from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.delivery import ports
 from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
@@ -24,7 +25,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
-from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
+from dispatcher.store.outbox import Poll
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.simulation.database import MemoryDatabase, Transaction
 
@@ -77,6 +78,7 @@ class MemoryClaim:
         self._transaction = transaction
         self.events: list[Event] = transaction.events
         self.routing_version = routing_version
+        self.lost: frozenset[EventId] = frozenset()
 
     @property
     def accepted_at(self) -> datetime:
@@ -102,6 +104,18 @@ class MemoryClaim:
             self._transaction.announced_by = incarnation
 
         await self._reach.ask(statement)
+
+
+class FewMemoryClaim(MemoryClaim):
+    """Events that were read without a lock; the rows are written when the block ends."""
+
+    async def write(
+        self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
+    ) -> None:
+        self._reach.tables.write(self._transaction, bodies, deliveries, cancelled)
+
+    async def announce(self, incarnation: str) -> None:
+        self._transaction.announced_by = incarnation
 
 
 class MemoryOutbox(ports.OutboxStore):
@@ -143,6 +157,16 @@ class MemoryOutbox(ports.OutboxStore):
             raise
         if tenants is None and event_id is None and transaction.events:
             self._census.claimed(transaction.events[0].tenant, transaction.positions[-1])
+
+    @asynccontextmanager
+    async def claim_few(self, events_max: int) -> AsyncIterator[MemoryClaim]:
+        reach, tables = self._reach, self._reach.tables
+        transaction = Transaction()  # of no connection: nothing is held, and nothing times out
+        version = await reach.ask(lambda: tables.peek(transaction, events_max))
+        claim = FewMemoryClaim(reach, transaction, version)
+        yield claim
+        if transaction.events:
+            claim.lost = await reach.ask(lambda: tables.fan_out(transaction))
 
     async def pick(self, events_max: int) -> Pick:
         after = self._census.scan_from(asyncio.get_running_loop().time())

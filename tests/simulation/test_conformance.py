@@ -13,11 +13,12 @@ import pytest
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.endpoints import EndpointRow, Endpoints
 from dispatcher.store.leases import Leases
-from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Outbox
+from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 from tests.simulation import stores

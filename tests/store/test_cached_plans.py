@@ -30,6 +30,24 @@ def _scans(node: dict[str, Any], table: str) -> list[dict[str, Any]]:
             "delivery_open",
             "smallint[], bigint[], smallint[], uuid[], integer[], boolean[], integer[], float8[]",
         ),
+        (
+            "delivery_record_first",
+            "delivery_open",
+            "smallint[], bigint[], smallint[], uuid[], date[], text[]"
+            + ", integer[]" * 3
+            + ", smallint[]" * 2
+            + ", timestamptz[]"
+            + ", real[]" * 5
+            + ", boolean[], text[], integer[], smallint[]",
+        ),
+        ("outbox_peek", "outbox", "integer, bigint, bigint"),
+        (
+            "outbox_fan_out",
+            "outbox",
+            "text[], timestamptz[], timestamptz[], integer[], integer[]"
+            + ", text[]" * 7
+            + ", bytea[], timestamptz, date, uuid[], text[], integer[], integer[], boolean, text",
+        ),
         ("delivery_open_load", "delivery_open", "uuid[]"),
         ("delivery_request_settle", "delivery_request", "uuid[], timestamptz[], boolean[]"),
         ("delivery_request_forget", "delivery_request", "uuid[], text[]"),

@@ -14,9 +14,10 @@ from dispatcher.core.envelope import encode
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.dev.postgres import Postgres
 from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.claims import BodyRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.migrate import migrate
-from dispatcher.store.outbox import BodyRow, DeliveryRow, Outbox
+from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row
 from tests.wire.vectors import PROFILES

@@ -10,8 +10,10 @@ import pytest
 from dispatcher.core import ids
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.store import deliveries as store
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import Deliveries, MoveRow
+from dispatcher.store.deliveries import RECORDED_AT_ONCE_MAX, Deliveries, MoveRow
+from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row, wh
 
@@ -111,6 +113,52 @@ async def _row(sql: Any, delivery_id: str | None = None) -> Any:
     return await sql.fetchrow(
         "SELECT * FROM dispatcher.delivery WHERE id = $1", delivery_id or wh(1)
     )
+
+
+@pytest.mark.parametrize("at_once", [RECORDED_AT_ONCE_MAX, 0], ids=["one-statement", "copied"])
+async def test_record_in_one_statement_writes_the_rows_of_a_copy(
+    sql, deliveries, monkeypatch, at_once
+):
+    """Both ways record, fence and repeat alike, and keep what a delivery's row holds."""
+    monkeypatch.setattr(store, "RECORDED_AT_ONCE_MAX", at_once)
+    for number in (1, 2, 3):
+        await _open(sql, number)
+    await sql.execute("UPDATE dispatcher.delivery_open SET warnings = '{shortened}' WHERE id = $1",
+                      uuid_of(wh(2)))  # fmt: skip
+    results = [await _result(sql, number) for number in (1, 2, 3)]
+    move, attempt = results[2]
+    elsewhere = SHARD + 1
+    results[2] = move._replace(shard=elsewhere), attempt
+    tokens = {SHARD: TOKEN, elsewhere: TOKEN}
+    moves, attempts = [one[0] for one in results], [one[1] for one in results]
+    for late in (frozenset(), frozenset({wh(1), wh(2)})):
+        recorded = await deliveries.record(moves, attempts, tokens)
+        assert recorded == (frozenset({wh(3)}), late)
+    rows = [
+        dict(row) for row in await sql.fetch("SELECT * FROM dispatcher.delivery_done ORDER BY id")
+    ]
+    assert [row["id"] for row in rows] == [uuid_of(wh(1)), uuid_of(wh(2))]
+    assert [row["warnings"] for row in rows] == [None, ["shortened"]]
+    assert {row["attempted_at"] for row in rows} == {AT}
+    names = (
+        "state",
+        "attempt_count",
+        "schedule_position",
+        "trigger",
+        "outcome",
+        "response_code",
+        "revision",
+        "reused",
+    )
+    assert [tuple(rows[0][name] for name in names)] == [
+        (3, 1, 1, 1, 1, 200, attempt.revision, attempt.reused)
+    ]
+    seconds = ("latency_seconds", "dns_seconds", "connect_seconds", "wait_seconds", "read_seconds")
+    assert [rows[0][name] for name in seconds] == pytest.approx(
+        [getattr(attempt, name) for name in seconds]
+    )
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
+    assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 1
 
 
 async def test_record_success_retry_and_failure_leave_one_attempt_each(sql, deliveries):

@@ -15,10 +15,11 @@ from dispatcher.core.envelope import encode
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store.attempts import load_attempts
 from dispatcher.store.bodies import load_body
+from dispatcher.store.claims import BodyRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.delivery_details import deliveries_of_event, find_delivery
 from dispatcher.store.events import find_event
-from dispatcher.store.outbox import BodyRow, DeliveryRow, Outbox
+from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row
 from tests.wire.vectors import PROFILES

@@ -12,10 +12,11 @@ from datetime import date, datetime
 from dispatcher.core.census import Pick
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.limits import SHARDS_COUNT
-from dispatcher.core.model import DeliveryId, EndpointId, Event
+from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.attempts import AttemptRow
+from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
@@ -26,7 +27,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
-from dispatcher.store.outbox import BodyRow, CancelledRow, DeliveryRow, Poll
+from dispatcher.store.outbox import FEW_EVENTS_MAX, Poll
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.support.deliveries import AT, DAY
 
@@ -60,6 +61,7 @@ class FakeClaim:
         self.routing_version = routing_version
         self.accepted_at: datetime = AT
         self.day: date = AT.date()
+        self.lost: frozenset[EventId] = frozenset()
         self.announced_by: str | None = None
         self.is_written = False
         self.kept_open_count = 0
@@ -89,6 +91,8 @@ class FakeOutbox(ports.OutboxStore):
         self.left: list[int] = []
         self.routing_version = 1
         self.claims: list[FakeClaim] = []
+        self.lost: frozenset[EventId] = frozenset()
+        """What another replica claims before a claim of a few events does."""
         self.fails_to_commit = False
         self.poison = ""
         self.quarantined: list[str] = []
@@ -123,6 +127,12 @@ class FakeOutbox(ports.OutboxStore):
             self.waiting = self.waiting[events_max:]
         self.behind = {p: e for p, e in self.behind.items() if p not in (tenants or {})}
         self.claims.append(claim)
+
+    @asynccontextmanager
+    async def claim_few(self, events_max: int) -> AsyncIterator[FakeClaim]:
+        async with self.claim(min(events_max, FEW_EVENTS_MAX), 0) as claim:
+            yield claim
+            claim.lost = self.lost
 
     async def pick(self, events_max: int) -> Pick:
         tenants = {p: "other" for p in [*self.behind][:events_max] if p not in self.left}

@@ -11,6 +11,7 @@ from dispatcher.core import ids
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
 from dispatcher.delivery.fanout import Fanout
+from dispatcher.delivery.lanes import Reserved
 from dispatcher.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.deliveries import AT, make_endpoint
@@ -59,18 +60,18 @@ class World:
     # Lanes.
     def reserve(self, deliveries: Sequence[Any]) -> Any:
         self.reserved += [delivery.id for _, delivery in deliveries]
-        return deliveries
+        return [Reserved(endpoint_id, delivery, None) for endpoint_id, delivery in deliveries]
 
     def are_all_ours(self, reserved: Sequence[Any]) -> bool:
-        return self.theirs.isdisjoint(endpoint_id for endpoint_id, _ in reserved)
+        return self.theirs.isdisjoint(one.endpoint_id for one in reserved)
 
     def unreserve(self, reserved: Sequence[Any]) -> None:
-        for _, delivery in reserved:
+        for _, delivery, _ in reserved:
             self.reserved.remove(delivery.id)
 
     def offer_reserved(self, reserved: Sequence[Any]) -> None:
         assert self.outbox.committed_count, "nothing is offered before the commit"
-        for endpoint_id, delivery in reserved:
+        for endpoint_id, delivery, _ in reserved:
             self.reserved.remove(delivery.id)
             self.offered.append((endpoint_id, delivery.event_id))
 
@@ -112,6 +113,15 @@ async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile
         "in the order of events"
     )
     assert len(set(made)) == 6
+
+
+async def test_fanout_of_a_few_drops_what_another_replica_claims(world):
+    world.outbox.waiting = [make_event("e1"), make_event("e2")]
+    world.outbox.lost = frozenset({EventId("e1")})
+    await world.fanout(100, few=True)
+    assert {event_id for _, event_id in world.offered} == {"e2"}
+    assert world.reserved == []
+    assert world.fanout.is_unsure(), "the loader looks for what was announced meanwhile"
 
 
 async def test_events_that_no_endpoint_takes_are_reported_by_type():

@@ -12,7 +12,7 @@ from dispatcher.delivery.intake import BACKLOG_CLAIMS, Intake
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.outbox import Poll
+from dispatcher.store.outbox import FEW_EVENTS_MAX, Poll
 from tests.support.stores import FakeSignal
 
 
@@ -22,8 +22,11 @@ class FakeFanout:
     def __init__(self, world: "World") -> None:
         self._world = world
 
-    async def __call__(self, events_max: int) -> TakenThrough:
+    async def __call__(self, events_max: int, *, few: bool = False) -> TakenThrough:
         world = self._world
+        world.fews.append(few)
+        if few:
+            events_max = min(events_max, FEW_EVENTS_MAX)
         if world.outages:
             world.outages -= 1
             raise StoreUnavailableError("away")
@@ -52,6 +55,7 @@ class World:
     def __init__(self, *, poll_seconds: float = 30.0) -> None:
         self.waiting = 0
         self.claims: list[int] = []
+        self.fews: list[bool] = []
         self.polls = 0
         self.outages = 0
         self.woken_by: list[str] = []
@@ -73,6 +77,7 @@ class World:
             poll_seconds=poll_seconds,
         )
         self.behind = 0
+        self.company = False
         self.overtakes: list[int] = []
 
     @property
@@ -89,7 +94,7 @@ class World:
         return version != 1
 
     def has_company(self) -> bool:
-        return False
+        return self.company
 
     def pump(self) -> None:
         """Starts nothing."""
@@ -245,8 +250,8 @@ async def test_a_claim_that_never_ends_stops_what_the_watchdog_looks_at(start):
     hung, let_go = asyncio.Event(), asyncio.Event()
 
     class Hangs(FakeFanout):
-        async def __call__(self, events_max: int) -> TakenThrough:
-            del events_max
+        async def __call__(self, events_max: int, *, few: bool = False) -> TakenThrough:
+            del events_max, few
             hung.set()
             await let_go.wait()
             return TakenThrough(0, more=False)
@@ -296,7 +301,33 @@ async def test_in_a_backlog_other_tenants_come_first_and_share_the_batch(start):
         world.waiting, world.behind = 1_000, 60
         await start(world)
         await heard.wait("intake.asleep")
-        assert world.claims[:BACKLOG_CLAIMS] == [100, 100]
+        assert world.claims[: 1 + BACKLOG_CLAIMS] == [FEW_EVENTS_MAX, 100, 100]
         assert world.overtakes[0] == 50, "half of a batch"
-        assert world.claims[BACKLOG_CLAIMS] == 50, "as much as the other tenant got"
+        assert world.claims[1 + BACKLOG_CLAIMS] == 50, "as much as the other tenant got"
         assert sum(world.claims) == 1_000
+
+
+async def test_intake_after_a_small_claim_expects_a_few_events_again(start):
+    with probe.listen() as heard:
+        world = await start(World())
+        await heard.wait("intake.asleep")
+        world.commit(3)
+        await heard.wait("intake.asleep", count=2)
+        world.commit(300)
+        await heard.wait("intake.asleep", count=3)
+    assert all(few for few, count in zip(world.fews, world.claims, strict=True) if count <= 3)
+    large = [few for few, count in zip(world.fews, world.claims, strict=True) if count == 100]
+    assert large
+    assert not any(large), "a transaction for many"
+
+
+async def test_intake_with_another_replica_locks_what_it_claims(start):
+    world = World()
+    world.company = True
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+        world.commit(3)
+        await heard.wait("intake.asleep", count=2)
+    assert world.claims
+    assert not any(world.fews)
