@@ -18,6 +18,7 @@ import structlog
 
 from dispatcher import __version__
 from dispatcher.admin.auth import Auth
+from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.server import Server
@@ -258,6 +259,7 @@ class Daemon:
                 operations=operations,
                 auth=auth,
                 settings=settings,
+                sign_on=SignOn.of(deployment, auth, http_client.documents()),
             )
             self._handle_signals()
             spare_the_collector()

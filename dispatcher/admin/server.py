@@ -20,6 +20,7 @@ from dispatcher.admin.api.handler import add_api
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import add_console
 from dispatcher.admin.listener import HttpListener, ProbeListener
+from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import ConfigurationError
@@ -39,6 +40,7 @@ class Server:
         operations: Operations,
         auth: Auth,
         settings: Settings,
+        sign_on: SignOn | None = None,
     ) -> None:
         self._problems = problems
         self._render_metrics = render_metrics
@@ -54,7 +56,7 @@ class Server:
         if self._probe_listener is None:
             self._add_probes(application)
         add_api(application, operations, auth, settings)
-        add_console(application, operations, auth, settings)
+        add_console(application, operations, auth, settings, sign_on)
         self._listener = HttpListener(
             application,
             http.connections_max,

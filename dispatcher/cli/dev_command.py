@@ -19,13 +19,14 @@ import orjson
 import uvloop
 
 from dispatcher import __version__
+from dispatcher.admin.operations.access import Access
 from dispatcher.app import Daemon
 from dispatcher.cli.dev_progress import show_progress
 from dispatcher.cli.migration import connect
 from dispatcher.cli.output import say, tell
 from dispatcher.cli.session import Session, guarded, opened
 from dispatcher.config.settings import Settings, load_settings
-from dispatcher.core.errors import ConfigurationError, DispatcherError
+from dispatcher.core.errors import ConfigurationError, DispatcherError, StoreUnavailableError
 from dispatcher.dev.authority import authority_and_context
 from dispatcher.dev.home import Home, home_directory
 from dispatcher.dev.postgres import Postgres
@@ -202,6 +203,7 @@ async def _serve(
 
         def serving(port: int) -> None:
             _announce(run, urls, port, log_path)
+            tasks.spawn("link", _print_link(session, port))
             if run.samples:
                 tasks.spawn("samples", publish_events(session.deployment, session.actor))
             tasks.spawn("progress", show_progress(session.deployment, session.actor, since))
@@ -243,7 +245,7 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
             "DISPATCHER_EGRESS__CA_FILE": egress.ca_file,
         },
     )
-    say(f"console    {console_url}  (sign in with the admin_token of {run.home.path('dev.json')})")
+    say(f"console    {console_url}")
     say(f"api        {console_url}docs  {console_url}metrics")
     say(f"receivers  {urls['http']}  {urls['https']}  (authority: {run.ca_file})")
     say(
@@ -257,6 +259,17 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
         "  (after ./run or dispatcher)"
     )
     say("end        Ctrl-C")
+
+
+async def _print_link(session: Session, port: int) -> None:
+    """Print a link that signs in to the console once."""
+    try:
+        link = await Access(session.deployment).create_link(session.actor)
+    except StoreUnavailableError as error:
+        tell(f"no sign-in link: {error}; create one with `dispatcher open`")
+        return
+    say(f"sign in    http://{LOOPBACK}:{port}/{link.path}")
+    say("           (once, within 5 minutes; another link: dispatcher open)")
 
 
 async def _migrate(settings: Settings, *, own: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatcher import __version__
+from dispatcher.admin.resources.access import NewSignInLink
 from dispatcher.cli import (
     audit,
     configuration,
@@ -24,6 +25,7 @@ from dispatcher.cli import (
 from dispatcher.cli.commands import CommandGroup
 from dispatcher.cli.completion import complete_words
 from dispatcher.cli.output import Output
+from dispatcher.cli.resource_options import Fields, takes
 
 program = CommandGroup(
     name="dispatcher",
@@ -146,6 +148,20 @@ def check(context: typer.Context, output: Output) -> None:
     from dispatcher.cli import checking
 
     checking.check(context.obj, output)
+
+
+@program.command("open")
+@takes(NewSignInLink)
+def open_console(context: typer.Context, fields: Fields, output: Output) -> None:
+    """Print a link that signs in to the console once, within five minutes.
+
+    Examples:
+      dispatcher open
+      dispatcher open --role viewer --tenant acme
+    """
+    from dispatcher.cli import open_command
+
+    open_command.open_console(context, fields, output)
 
 
 @program.command()

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 group = CommandGroup("Create, list and revoke tokens for the API and the console.")
 
 
+EXPIRES_DAYS = 90
+"""When a token expires that no expiry was given for."""
+
+
 def _columns() -> tuple[Column, ...]:
     return (
         Column("NAME", "name", can_be_cut=True),
@@ -46,10 +51,12 @@ def _columns() -> tuple[Column, ...]:
 def create(context: typer.Context, fields: Fields, output: Output) -> None:
     r"""Create a token and show it once.
 
+    It expires after 90 days unless --expires is given.
+
     Examples:
       dispatcher token create --name grafana --role viewer
       dispatcher token create --name erp --role operator --tenant acme \
-        --expires-at 90d
+        --expires 365d
     """
 
     def human(token: CreatedToken) -> None:
@@ -59,7 +66,9 @@ def create(context: typer.Context, fields: Fields, output: Output) -> None:
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
-        new = NewToken.of(session.deployment.clock.now(), **fields)
+        now = session.deployment.clock.now()
+        expires_at = fields.get("expires_at", now + timedelta(days=EXPIRES_DAYS))
+        new = NewToken.of(now, **{**fields, "expires_at": expires_at})
         answer = await Tokens(session.deployment).create(session.actor, new)
         say_object(answer, output=output, human=human)
 

@@ -110,6 +110,26 @@ SmtpHost = Annotated[
 SmtpText = Annotated[
     str, PlainValidator(_text(r"|[ -~]{1,254}", "up to 254 printable ASCII characters"))
 ]
+IssuerUrl = Annotated[
+    str,
+    PlainValidator(
+        _text(
+            r"|https://[!-~]{1,2000}|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?(/[!-~]{0,2000})?",
+            'an https URL such as "https://login.example.com/realms/main"; http is for this machine only',
+        )
+    ),
+]
+GroupName = Annotated[str, PlainValidator(_text(r"[^\x00-\x1f]{1,256}", "up to 256 characters"))]
+RuleTenant = Annotated[
+    str,
+    PlainValidator(_text(r"\*|[a-z0-9_-]{1,64}", 'the name of a tenant, or "*" for all tenants')),
+]
+ScopeName = Annotated[
+    str, PlainValidator(_text(r"[!#-\[\]-~]{1,128}", "up to 128 printable ASCII characters"))
+]
+ClaimName = Annotated[
+    str, PlainValidator(_text(r"[!-~]{1,256}", "up to 256 printable ASCII characters"))
+]
 ProfileName = Annotated[
     str, PlainValidator(_text(r"[a-z][a-z0-9_-]{0,63}", 'the name of a profile, such as "wms"'))
 ]
@@ -301,6 +321,42 @@ class SmtpSettings(Section):
                 "username needs security: the password would be sent unencrypted."
                 ' Use "starttls" or "tls".'
             )
+        return self
+
+
+class RoleRule(Section):
+    """The role and the tenant that one group of the OpenID provider grants."""
+
+    group: GroupName
+    role: Literal["viewer", "operator", "admin"]
+    tenant: RuleTenant
+
+
+class OidcSettings(Section):
+    """Single sign-on by an OpenID provider; the client's secret is a variable."""
+
+    issuer: IssuerUrl = ""
+    client_id: SmtpText = ""
+    name: str = Field(default="", max_length=64)
+    scopes: tuple[ScopeName, ...] = ("openid", "profile", "email")
+    groups_claim: ClaimName = "groups"
+    session_hours: float = Field(default=8.0, ge=0.1, le=168, allow_inf_nan=False)
+    roles: tuple[RoleRule, ...] = Field(default=(), max_length=1_000)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if not self.issuer:
+            return self
+        if not self.client_id:
+            raise ValueError(
+                "client_id is required with issuer. Use the id that the provider issued."
+            )
+        if not self.roles:
+            raise ValueError(
+                "roles is required with issuer. Without a rule, no person could sign in."
+            )
+        if "openid" not in self.scopes:
+            raise ValueError('scopes must contain "openid". Without it, there is no ID token.')
         return self
 
 

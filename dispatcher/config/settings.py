@@ -2,8 +2,9 @@
 
 The file is the one given, else `DISPATCHER_CONFIG`, else `./config/dispatcher.toml`, else
 `/etc/dispatcher/dispatcher.toml`, else none. Any key can be set by `DISPATCHER_<SECTION>__<KEY>`;
-what is not a text is written there as in JSON. Five values come from the environment alone and may
-lie in a file named by `<VARIABLE>_FILE`: two database URLs, the admin token, the secret keys and the SMTP password.
+what is not a text is written there as in JSON. Six values come from the environment alone and may
+lie in a file named by `<VARIABLE>_FILE`: two database URLs, the admin token, the secret keys, the SMTP password
+and the OpenID client's secret.
 
 What is always true: all errors are reported together, each with its key path, where the value came from
 and what would be right; a secret never appears in such a text nor in a `repr`; an unknown key, in
@@ -16,10 +17,10 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretBytes, SecretStr, ValidationError, model_validator
 
 from dispatcher.config.database_url import UrlSource, parse_database_url
 from dispatcher.config.sections import (
@@ -36,6 +37,7 @@ from dispatcher.config.sections import (
     LimitsSettings,
     LogSettings,
     MetricsSettings,
+    OidcSettings,
     RecorderSettings,
     ReplicaSettings,
     RetentionSettings,
@@ -58,6 +60,7 @@ SPECIALS: Final = (
     "DISPATCHER_ADMIN_TOKEN",
     "DISPATCHER_SECRET_KEYS",
     "DISPATCHER_SMTP_PASSWORD",
+    "DISPATCHER_OIDC_CLIENT_SECRET",
 )
 _OTHERS: Final = frozenset({"DISPATCHER_CONFIG", "DISPATCHER_HOME", "DISPATCHER_PG_BIN"})
 _KEY_ID: Final = re.compile(r"[a-z0-9]{1,16}")
@@ -93,9 +96,18 @@ class Sections(BaseModel):
     retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     smtp: SmtpSettings = SmtpSettings()
+    oidc: OidcSettings = OidcSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+
+    @model_validator(mode="after")
+    def _provider_can_send_people_back(self) -> Self:
+        if self.oidc.issuer and not self.http.public_url:
+            raise ValueError(
+                "http.public_url is required with oidc.issuer: the provider sends people back to it"
+            )
+        return self
 
 
 class Settings(Sections):
@@ -109,6 +121,7 @@ class Settings(Sections):
     listen_database_url_file: Path | None = None
     admin_token: SecretStr | None = None
     smtp_password: SecretStr | None = None
+    oidc_client_secret: SecretStr | None = None
     secret_keys: tuple[SecretKey, ...] = ()
     """The first one encrypts, all decrypt."""
     config_path: Path | None = None
@@ -140,6 +153,14 @@ class Settings(Sections):
         sources = [self.database_source(), self.listen_source()]
         places = [place for source in sources if source for place in source.first.addresses()]
         return list(dict.fromkeys(places))
+
+    def console_url(self, port: int | None = None) -> str:
+        """Return the address of the console for people, with a final slash; `port` is the one in use."""
+        if self.http.public_url:
+            return self.http.public_url.rstrip("/") + "/"
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http.host, self.http.host)  # noqa: S104 -- compared
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"http://{host}:{self.http.port if port is None else port}/"
 
     def directories_for(self, name: str) -> list[Path]:
         """Return the folders for `profiles` or `catalogue`: the shipped one, then ours to add."""
@@ -313,7 +334,7 @@ def _read_specials(environ: Mapping[str, str], gathering: _Gathering) -> None:
         elif variable == "DISPATCHER_ADMIN_TOKEN":
             value = SecretStr(text)
             problem = _token_problem(text)
-        elif variable == "DISPATCHER_SMTP_PASSWORD":
+        elif variable in {"DISPATCHER_SMTP_PASSWORD", "DISPATCHER_OIDC_CLIENT_SECRET"}:
             value = SecretStr(text)
         else:
             value, problem = _secret_keys(text)

@@ -31,6 +31,8 @@ ENDPOINT_PREFIX: Final = "ep_"
 DELIVERY_PREFIX: Final = "wh_"
 NOTIFICATION_PREFIX: Final = "ntf_"
 JOB_PREFIX: Final = "job_"
+PERSON_PREFIX: Final = "per_"
+SESSION_PREFIX: Final = "ses_"
 TOKEN_PREFIX: Final = "tok_"  # noqa: S105 -- the prefix of a token's id, not a token
 
 RANDOMNESS_BYTES: Final = 10

@@ -534,6 +534,18 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "This token sends too many requests.",
         "Wait for the time in Retry-After.",
     ),
+    "session_not_found": (
+        "There is no session {value}.",
+        "Use an id from the list of sessions. A session that has ended is not listed.",
+    ),
+    "too_many_sign_ins": (
+        "Too many sign-ins were started or completed from this address.",
+        "Wait, then start again.",
+    ),
+    "too_many_wrong_links": (
+        "This address used too many sign-in links that are not valid.",
+        "Wait, then create a new link with `dispatcher open`.",
+    ),
     "too_many_wrong_tokens": (
         "This address sent too many wrong tokens.",
         "Wait, then use a valid token.",

@@ -12,6 +12,7 @@ from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.url import CanonicalUrl
 from dispatcher.outbound.descriptor_limits import Descriptors, limit_in_force, share_out
 from dispatcher.outbound.dialer import Egress
+from dispatcher.outbound.documents import DocumentClient
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.outbound.resolver import AresLookup, Resolver, ThreadedLookup
 from dispatcher.outbound.tls import TlsContexts
@@ -56,6 +57,10 @@ class HttpClient:
             open_count_max=self.descriptors.connections_max,
             keeps_successes=settings.attempts.keep_response == "all",
         )
+
+    def documents(self) -> DocumentClient:
+        """Return a client for small documents, behind the same egress guard."""
+        return DocumentClient(self.egress, self._tls.trust(None))
 
     def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
         """Return the target of a URL; its TLS context is built when a connection needs it.

@@ -200,6 +200,11 @@ class Egress:
             happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS,
         )
 
+    @property
+    def connector(self) -> aiohttp.TCPConnector:
+        """The connector behind the guard, for clients of aiohttp that must not bypass it."""
+        return self._connector
+
     async def open(self, address: Address, dial: Dial) -> Opened:
         """Open one connection, including TLS.
 

@@ -1,4 +1,4 @@
-"""Bearer tokens and sessions: of both only the SHA-256 is kept."""
+"""Bearer tokens, of which only the SHA-256 is kept."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,11 +19,6 @@ _REVOKE = statement("token_revoke")
 _FIND = statement("token_find")
 _LIVING = statement("token_list_living")
 _USED = statement("token_touch")
-_SESSION_INSERT = statement("session_insert")
-_SESSION_FIND = statement("session_find")
-_SESSION_FORGET = statement("session_forget")
-_SESSIONS_USED = statement("session_touch")
-_SESSIONS_SWEEP = statement("session_sweep")
 
 
 class TokenDetail(NamedTuple):
@@ -48,13 +43,6 @@ class LivingToken(NamedTuple):
     name: str
     role: str
     tenant: str | None
-
-
-class LivingSession(NamedTuple):
-    """A session that has not ended; `token` is None where its token is not in the table, or ended."""
-
-    token_hash: bytes
-    token: LivingToken | None
 
 
 async def insert_token(connection: "Reach", values: Sequence[object], name: str) -> datetime:
@@ -87,7 +75,7 @@ async def revoke_token(connection: "Reach", token_id: str) -> datetime | None:
 
 
 class Credentials:
-    """Finds the token or the session of a request."""
+    """Finds the token of a request."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -105,34 +93,3 @@ class Credentials:
     async def tokens_used(self, used: Mapping[bytes, datetime]) -> None:
         """Record when tokens were last used, to the minute."""
         await self._database.execute(_USED, list(used), list(used.values()))
-
-    async def open_session(
-        self,
-        connection: "Reach",
-        digest: bytes,
-        token_digest: bytes,
-        *,
-        seconds_max: float,
-        sessions_max: int,
-    ) -> None:
-        """Open a session of at most `seconds_max`; a token has at most `sessions_max`."""
-        await connection.execute(_SESSION_INSERT, digest, token_digest, seconds_max, sessions_max)
-
-    async def find_session(self, digest: bytes, idle_seconds_max: float) -> LivingSession | None:
-        """Return the session of a SHA-256 if it has not ended."""
-        row = await self._database.fetch_row(_SESSION_FIND, digest, idle_seconds_max)
-        if row is None:
-            return None
-        return LivingSession(row[0], None if row[1] is None else LivingToken(*row[1:5]))
-
-    async def sessions_used(self, used: Mapping[bytes, datetime]) -> None:
-        """Record when sessions were last used, to five minutes."""
-        await self._database.execute(_SESSIONS_USED, list(used), list(used.values()))
-
-    async def forget_session(self, connection: "Reach", digest: bytes) -> None:
-        """Delete a session."""
-        await connection.execute(_SESSION_FORGET, digest)
-
-    async def sweep(self, idle_seconds_max: float) -> None:
-        """Delete sessions that have ended."""
-        await self._database.execute(_SESSIONS_SWEEP, idle_seconds_max)

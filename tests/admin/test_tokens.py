@@ -124,7 +124,7 @@ async def test_signing_out_ends_the_session_and_both_are_audited(deployment):
     assert await auth.actor_of_session(signed_in.cookie) is None
     lines = (await Audit(deployment).page(ALL)).items
     assert [line.action for line in lines] == ["session.close", "session.open"]
-    assert lines[1].detail == {"from": HERE}
+    assert lines[1].detail == {"from": HERE, "by": "token"}
 
 
 async def test_the_csrf_token_is_of_the_session_and_is_no_way_to_its_cookie(deployment):

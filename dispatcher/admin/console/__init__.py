@@ -36,6 +36,7 @@ from dispatcher.admin.console.pages import (
     tail,
     test_events,
 )
+from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 
@@ -43,10 +44,14 @@ __all__ = ["add_console"]
 
 
 def add_console(
-    application: web.Application, operations: Operations, auth: Auth, settings: Settings
+    application: web.Application,
+    operations: Operations,
+    auth: Auth,
+    settings: Settings,
+    sign_on: SignOn | None = None,
 ) -> ConsoleApp:
     """Add the console's pages to the application."""
-    console = ConsoleApp(operations, auth, settings)
+    console = ConsoleApp(operations, auth, settings, sign_on)
     # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
     modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, schedule)
     for module in (*modules, events, jobs, administration, notifications):

@@ -30,6 +30,7 @@ from dispatcher.admin.console.cookies import (
 from dispatcher.admin.console.csrf import PAGE_HEADERS, Forms, comes_from_us, same_token
 from dispatcher.admin.console.error_pages import error_page, failure_page
 from dispatcher.admin.console.times import read_zone
+from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import DispatcherError, InvalidRequestError, StoreUnavailableError
@@ -57,9 +58,16 @@ class PageRoute(NamedTuple):
 class ConsoleApp:
     """The state that all pages share."""
 
-    def __init__(self, operations: Operations, auth: Auth, settings: Settings) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        auth: Auth,
+        settings: Settings,
+        sign_on: SignOn | None = None,
+    ) -> None:
         self.operations = operations
         self.auth = auth
+        self.sign_on = sign_on
         self.settings = settings
         self.languages = languages.NAMES
         self.forms = Forms()

@@ -54,6 +54,31 @@ def drop_session(answer: web.Response, peer: Peer) -> None:
     )
 
 
+def flow_cookie(peer: Peer) -> str:
+    """Return the name of the cookie of a sign-in through the OpenID provider."""
+    return "dispatcher_flow" if is_bare(peer) else "__Host-dispatcher_flow"
+
+
+def set_flow(answer: web.Response, peer: Peer, value: str, seconds: int) -> None:
+    """Set the cookie of a sign-in. `Lax`: the provider's redirect is a navigation from another site."""
+    answer.set_cookie(
+        flow_cookie(peer),
+        value,
+        path="/",
+        httponly=True,
+        secure=not is_bare(peer),
+        samesite="Lax",
+        max_age=seconds,
+    )
+
+
+def drop_flow(answer: web.Response, peer: Peer) -> None:
+    """Delete the cookie of a sign-in."""
+    answer.del_cookie(
+        flow_cookie(peer), path="/", httponly=True, secure=not is_bare(peer), samesite="Lax"
+    )
+
+
 def keep(answer: web.Response, name: str, value: str) -> None:
     """Set a preference cookie for a year."""
     answer.set_cookie(name, value, path="/", max_age=_YEAR_SECONDS, samesite="Lax")

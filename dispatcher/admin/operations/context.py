@@ -48,6 +48,8 @@ class Actor:
     name: str
     tenant: str | None = None
     role: Role = Role.ADMIN
+    label: str | None = field(default=None, compare=False)
+    """The name that pages show; a person's own choice, which identifies no one."""
 
     def may(self, role: Role) -> bool:
         """Return whether this role or a higher one is held."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from dispatcher.admin.operations.access import Access
 from dispatcher.admin.operations.audit import Audit
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
@@ -45,6 +46,7 @@ class Operations:
     names: Names
     notifications: NotificationOperations
     tokens: Tokens
+    access: Access
     audit: Audit
     overview: Overview
     system: System
@@ -75,6 +77,7 @@ class Operations:
             names=Names(deployment),
             notifications=NotificationOperations(deployment),
             tokens=Tokens(deployment),
+            access=Access(deployment),
             audit=Audit(deployment),
             overview=Overview(deployment),
             system=System(deployment),

@@ -68,8 +68,9 @@ class NewToken(Request):
     expires_at: Annotated[
         Annotated[Time, AfterValidator(_in_the_future)] | None,
         Option(
-            metavar="TIME",
-            help="RFC 3339, or a time from now: 12h, 90d. Default: never.",
+            name="expires",
+            metavar="TIME|none",
+            help="RFC 3339, or a time from now: 12h, 90d; none: never. Default: 90d.",
             reads=Reading.FUTURE,
         ),
     ] = None

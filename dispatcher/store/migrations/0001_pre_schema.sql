@@ -682,13 +682,50 @@ CREATE UNIQUE INDEX token_hash ON dispatcher.token (hash);
 CREATE UNIQUE INDEX token_name ON dispatcher.token (coalesce(tenant, ''), name) WHERE revoked_at IS NULL;
 
 CREATE TABLE dispatcher.session (
-    hash          bytea       NOT NULL PRIMARY KEY CHECK (octet_length(hash) = 32),
-    token_hash    bytea       NOT NULL, -- of the token it was opened with; that token's end is its end
+    hash          bytea       NOT NULL PRIMARY KEY CHECK (octet_length(hash) = 32), -- of its cookie
+    id            text        COLLATE "C" NOT NULL UNIQUE, -- ses_..., by which an administrator ends it
+    source        text        NOT NULL CHECK (source IN ('token', 'link', 'oidc')),
+    authority     bytea       NOT NULL CHECK (octet_length(authority) = 32), -- of the token, or of the person
+    rules         bytea       CHECK (octet_length(rules) = 32), -- oidc: of the settings that granted it
+    actor         text        NOT NULL, -- as in the audit log
+    label         text, -- oidc: the person's name
+    role          text        NOT NULL CHECK (role IN ('viewer', 'operator', 'admin')), -- a token's is looked up again
+    tenant        text        COLLATE "C", -- NULL: all tenants
+    address       text        NOT NULL, -- of the client that signed in
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     used_at       timestamptz NOT NULL DEFAULT clock_timestamp(), -- to some minutes
     ends_at       timestamptz NOT NULL
 );
 CREATE INDEX session_end ON dispatcher.session (ends_at);
+
+-- A link that signs in one browser, once. Of its code only the SHA-256 is stored.
+CREATE TABLE dispatcher.sign_in_link (
+    hash          bytea       NOT NULL PRIMARY KEY CHECK (octet_length(hash) = 32),
+    created_by    text        NOT NULL,
+    role          text        NOT NULL CHECK (role IN ('viewer', 'operator', 'admin')),
+    tenant        text        COLLATE "C", -- NULL: all tenants
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at    timestamptz NOT NULL
+);
+
+-- A person that the OpenID provider has vouched for, as of the last sign-in.
+CREATE TABLE dispatcher.person (
+    id            text        COLLATE "C" NOT NULL PRIMARY KEY,
+    issuer        text        NOT NULL,
+    subject       text        NOT NULL,
+    name          text        NOT NULL,
+    role          text        NOT NULL CHECK (role IN ('viewer', 'operator', 'admin')),
+    tenant        text        COLLATE "C", -- NULL: all tenants
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    signed_in_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX person_subject ON dispatcher.person (issuer, subject);
+
+-- The states of sign-ins that were completed: a replayed one is refused. Kept for as long as a sign-in may take.
+CREATE TABLE dispatcher.sign_in_state (
+    hash          bytea       NOT NULL PRIMARY KEY CHECK (octet_length(hash) = 32),
+    used_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 CREATE TABLE dispatcher.audit (
     id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

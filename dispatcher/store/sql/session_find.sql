@@ -2,10 +2,10 @@
 --
 -- Parameters: $1 SHA-256 of its cookie, $2 seconds without use after which it ends.
 -- Index: session_pkey, token_hash. Locks: none.
-SELECT s.token_hash, t.id, t.name, t.role, t.tenant
+SELECT s.source, s.authority, s.rules, s.actor, s.label, s.role, s.tenant, t.id, t.name, t.role, t.tenant
 FROM dispatcher.session AS s
 LEFT JOIN dispatcher.token AS t
-       ON t.hash = s.token_hash AND t.revoked_at IS NULL
+       ON s.source = 'token' AND t.hash = s.authority AND t.revoked_at IS NULL
       AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
 WHERE s.hash = $1 AND s.ends_at > clock_timestamp()
   AND s.used_at > clock_timestamp() - make_interval(secs => $2)

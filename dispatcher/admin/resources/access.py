@@ -1,0 +1,92 @@
+"""Access to the console: sign-in links, sessions, and the people of the OpenID provider."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from dispatcher.admin.resources.fields import (
+    Option,
+    PageQuery,
+    Request,
+    Response,
+    RoleName,
+    Tenant,
+    Text,
+    TimeText,
+)
+
+
+class NewSignInLink(Request):
+    """A new sign-in link."""
+
+    role: Annotated[
+        RoleName,
+        Option(metavar="viewer|operator|admin", help="The role of the session. Default: admin."),
+    ] = "admin"
+    tenant: Annotated[
+        Tenant | None,
+        Option(help="The tenant that the session can access. Default: all tenants."),
+    ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInLink(Response):
+    """A sign-in link; only this response contains its path."""
+
+    path: str
+    role: RoleName
+    tenant: str | None
+    expires_at: TimeText
+
+
+class AccessQuery(PageQuery):
+    """Which sessions or people."""
+
+    tenant: Annotated[Text | None, Option(help="Only those of this tenant.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Response):
+    """A console session that has not ended."""
+
+    id: str
+    source: str
+    actor: str
+    label: str | None
+    role: RoleName
+    tenant: str | None
+    address: str
+    created_at: TimeText
+    used_at: TimeText
+    ends_at: TimeText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPage(Response):
+    """A page of sessions."""
+
+    items: list[Session]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person(Response):
+    """A person who signed in through the OpenID provider, with the rights of the last sign-in."""
+
+    id: str
+    issuer: str
+    subject: str
+    name: str
+    role: RoleName
+    tenant: str | None
+    created_at: TimeText
+    signed_in_at: TimeText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeoplePage(Response):
+    """A page of people."""
+
+    items: list[Person]
+    next_cursor: str | None
