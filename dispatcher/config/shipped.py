@@ -1,4 +1,4 @@
-"""Finds the files that come with the package: settings reference, profiles and catalogue."""
+"""Finds the files that come with the package: settings reference, profiles, catalogue and documentation."""
 
 from pathlib import Path
 
@@ -10,6 +10,15 @@ def shipped_config_directory() -> Path:
 
     In a wheel it is inside the package, in a checkout next to it.
     """
+    return _shipped("config")
+
+
+def shipped_docs_directory() -> Path:
+    """Return the folder with the documentation."""
+    return _shipped("docs")
+
+
+def _shipped(name: str) -> Path:
     package = Path(dispatcher.__file__).resolve().parent
-    installed = package / "_shipped_config"
-    return installed if installed.is_dir() else package.parent / "config"
+    installed = package / f"_shipped_{name}"
+    return installed if installed.is_dir() else package.parent / name

@@ -25,6 +25,7 @@ from dispatcher.admin.console.app import ConsoleApp
 from dispatcher.admin.console.pages import (
     administration,
     deliveries,
+    documentation,
     endpoints,
     events,
     jobs,
@@ -54,7 +55,7 @@ def add_console(
     console = ConsoleApp(operations, auth, settings, sign_on)
     # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
     modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, schedule)
-    for module in (*modules, events, jobs, administration, notifications):
+    for module in (*modules, documentation, events, jobs, administration, notifications):
         for route in module.ROUTES:
             console.add(application, route)
     for asset in assets.load().values():

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from dispatcher.admin.console import assets, times
 from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.help_links import help_address
 from dispatcher.admin.console.labels import ICONS, TONES, advice, retry_count
 from dispatcher.admin.console.languages import Language
 from dispatcher.admin.console.navigation import GROUPS, Group, is_current
@@ -206,6 +207,7 @@ class Context:
             "url": lambda *parts: "/" + "/".join(quote(str(part), safe="") for part in parts),
             "address": self.address,
             "path": self.request.path,
+            "help_href": help_address(self.request.path),
             "here": self.request.path_qs,
             "query": self.request.query,
             "actor": self.actor,
