@@ -338,7 +338,7 @@ class OidcSettings(Section):
     issuer: IssuerUrl = ""
     client_id: SmtpText = ""
     name: str = Field(default="", max_length=64)
-    scopes: tuple[ScopeName, ...] = ("openid", "profile", "email")
+    scopes: tuple[ScopeName, ...] = Field(default=("openid", "profile", "email"), min_length=1)
     groups_claim: ClaimName = "groups"
     session_hours: float = Field(default=8.0, ge=0.1, le=168, allow_inf_nan=False)
     roles: tuple[RoleRule, ...] = Field(default=(), max_length=1_000)

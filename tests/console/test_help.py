@@ -7,10 +7,10 @@ from pkgutil import iter_modules
 
 import pytest
 
-from dispatcher.admin.console import documentation as help_module
+from dispatcher.admin.console import manual as help_module
 from dispatcher.admin.console import pages
-from dispatcher.admin.console.documentation import files, render, slug
 from dispatcher.admin.console.help_links import GUIDES, LINKS, help_address
+from dispatcher.admin.console.manual import files, render, slug
 
 pytestmark = pytest.mark.postgres
 
@@ -87,8 +87,9 @@ async def test_help_is_shown_in_both_languages_with_a_notice(served):
     thai = await client.get("/help/operators", Accept_Language="th")
     assert 'lang="en">' in thai.text
     assert "เฉพาะภาษาอังกฤษ" in thai.text
-    image = await client.get("/help/images/overview.png")
-    assert (image.status, image.headers["Content-Type"]) == (200, "image/png")
+    async with client.session.get(f"{served.base}/help/images/overview.png") as image:
+        assert (image.status, image.headers["Content-Type"]) == (200, "image/png")
+        assert await image.read() == files()["images/overview.png"].read_bytes()
 
 
 @pytest.mark.parametrize(

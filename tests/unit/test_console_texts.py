@@ -117,8 +117,9 @@ def test_every_key_that_is_there_is_asked_for():
     )
     # Keys that are put together from a group and a value: the group is asked for.
     groups = set(re.findall(r'word\("([a-z]+)"', source)) | {
-        "act", "advice", "error", "invalid", "form", "health", "health_text", "keys", "nav", "note", "phase", "problem",
-        "profile", "range", "retry", "schedule", "tab", "theme", "unit", "jobstate",
+        "act", "advice", "error", "invalid", "form", "health", "health_text", "keys", "nav", "note", "phase",
+        "problem", "profile", "range", "retry", "schedule", "tab", "theme", "unit", "jobstate", "help",
+        "sign_in", "access", "actor", "change",
     }  # fmt: skip
     unused = {
         key

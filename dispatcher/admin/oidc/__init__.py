@@ -12,7 +12,7 @@
 
 Invariants:
 
-* A browser that returns must hold the cookie that it left with. Someone else's response of the provider
+* A browser that returns must hold the cookie that it left with. Another person's response of the provider
   (login CSRF) has another state and is refused.
 * A state opens one session, on any replica: it is recorded in the transaction that opens the session.
 * An ID token is accepted only if it is signed by a key of the configured issuer with RS256, ES256 or EdDSA,

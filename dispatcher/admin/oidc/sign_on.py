@@ -159,7 +159,7 @@ class SignOn:
             person_id = await sign_in_person(
                 connection, [new_id, issuer, subject, identity.name, role, tenant]
             )
-            # The subject identifies the person for good. A name can be changed, to another person's too.
+            # The subject identifies the person permanently. A name can be changed, to another person's too.
             actor = Actor(name=f"oidc:{person_id}", tenant=tenant, role=role, label=identity.name)
             authority = digest_of(f"oidc\0{person_id}")
             seconds_max = self._settings.session_hours * 3_600

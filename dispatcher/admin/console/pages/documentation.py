@@ -6,8 +6,8 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.documentation import IMAGE_TYPES, files, find_page
 from dispatcher.admin.console.help_links import GUIDES
+from dispatcher.admin.console.manual import IMAGE_TYPES, files, find_page
 from dispatcher.core.errors import NotFoundError
 from dispatcher.core.problems import problem
 
