@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -185,8 +186,24 @@ def test_a_tokens_life_and_what_is_written_down(run: Run):
     assert (made["role"], made["tenant"]) == ("operator", "acme")
     shown = run("token", "create", "--name", "grafana", "--role", "viewer")
     assert "store the token now" in shown.stderr
+    never = run(
+        "token", "create", "--name", "ever", "--role", "viewer", "--expires", "none", "--json"
+    )
+    assert answer(never)["expires_at"] is None
+    lives = [
+        one for one in answer(run("token", "list", "--json"))["items"] if one["name"] == "grafana"
+    ]
+    days = datetime.fromisoformat(lives[0]["expires_at"]) - datetime.fromisoformat(
+        lives[0]["created_at"]
+    )
+    assert timedelta(days=89) < days <= timedelta(days=90)
+    run("token", "revoke", answer(never)["id"], "--yes")
+    link = answer(run_line(run, "dispatcher open --role viewer --tenant acme --json"))
+    assert link["url"] == f"http://127.0.0.1:8080/{link['path']}"
+    assert run("open").stdout.startswith("http://127.0.0.1:8080/sign-in/")
+    assert run("open", "--role", "root").returncode == 2
     listed = run("token", "list", "--json")
-    assert [one["name"] for one in answer(listed)["items"]] == ["grafana", "erp"]
+    assert [one["name"] for one in answer(listed)["items"]] == ["ever", "grafana", "erp"]
     assert made["token"] not in listed.stdout
     assert run("token", "create", "--name", "erp", "--role", "x").returncode == 2
     again = run("token", "create", "--name", "erp", "--role", "viewer", "--tenant", "acme")
@@ -195,7 +212,10 @@ def test_a_tokens_life_and_what_is_written_down(run: Run):
     assert revoked["revoked_at"] is not None
     assert run("token", "revoke", "tok_" + "a" * 26, "--yes").returncode == 1
     lines = answer(run("audit", "list", "--json"))["items"]
-    assert [line["action"] for line in lines] == ["token.revoke", "token.create", "token.create"]
+    assert [line["action"] for line in lines] == [
+        "token.revoke", "link.create", "link.create", "token.revoke",
+        "token.create", "token.create", "token.create",
+    ]  # fmt: skip
     assert lines[0]["object"] == made["id"]
     assert answer(run("audit", "list", "--action", "token.revoke", "--tenant", "x", "--json")) == {
         "items": [],

@@ -160,6 +160,8 @@ def _address(href: str, name: str) -> str | None:
     parts = urlsplit(href)
     if parts.scheme:
         return href if parts.scheme == "https" else None
+    if parts.netloc:
+        return None
     if not parts.path:
         return href
     folder = posixpath.dirname(name)
