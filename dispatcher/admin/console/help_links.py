@@ -9,6 +9,8 @@ from typing import Final
 
 LINKS: Final[Mapping[str, str]] = {
     "/": "console",
+    "/problems": "console",
+    "/search": "console",
     "/deliveries": "console#deliveries",
     "/schedule": "console#retry-now-and-the-schedule",
     "/jobs": "operators#jobs",
