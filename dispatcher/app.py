@@ -21,6 +21,8 @@ from dispatcher.admin.auth import Auth
 from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.publishing import CONNECTIONS_MAX as PUBLISH_CONNECTIONS_MAX
+from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.server import Server
 from dispatcher.config.loading import keyring_of, load_configuration
 from dispatcher.config.profiles import load_profiles
@@ -240,6 +242,13 @@ class Daemon:
                 statement_cache_size=0 if settings.database.pooler else 100,
             )
             await admin_database.open()
+            publish_database = Database(
+                self._source,
+                connections_max=PUBLISH_CONNECTIONS_MAX,
+                statement_cache_size=0 if settings.database.pooler else 100,
+            )
+            await publish_database.open()
+            publisher = Publisher(publish_database)
             deployment = Deployment.of(
                 settings,
                 admin_database,
@@ -252,6 +261,7 @@ class Daemon:
                 deployment,
                 http_client,
                 tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
+                publisher=publisher,
             )
             server = Server(
                 problems=lambda: self._problems(schema),
@@ -281,6 +291,8 @@ class Daemon:
                     tasks.spawn("jobs", jobs.run())
                     tasks.spawn("credentials", auth.run())
                     tasks.spawn("tail", operations.tail.run())
+                    tasks.spawn("publisher", publisher.run())
+                    tasks.spawn("publisher_rejected", publisher.run_rejected())
                     self._notifier.ready()
                     _log.info("daemon.started", replica=name, port=self.port, pid=os.getpid())
                     await self._wait_for_end(tasks)
@@ -291,6 +303,7 @@ class Daemon:
             finally:
                 await server.stop()
                 await http_client.close()
+                await publish_database.close()
                 await admin_database.close()
                 await database.close()
                 if tracing is not None:

@@ -13,6 +13,8 @@ OpenID provider, and get a session: the cookie holds 256 random bits, the table 
   source: `SESSION_SECONDS_MAX`, `LINK_SESSION_SECONDS_MAX`, or `oidc.session_hours`.
 * A link opens one session. It is used up by a POST only, so that the preview of a chat program, which
   requests the address, does not use it up. It expires `LINK_SECONDS` after its creation.
+* A publish may be accepted with a token that was valid up to `RECENT_SECONDS` ago, because its transaction
+  verifies the token again (`recent_actor`): an event is committed only with a token that is valid then.
 * Tokens are compared as SHA-256 digests, by the index or by `compare_digest`, so that the time of a
   comparison reveals nothing about a token.
 * Wrong tokens are counted by address. Over the limit, a token is compared with the digests of all
@@ -73,6 +75,7 @@ TEXT_CHARACTERS_MAX: Final = 512
 WRONG_BURST: Final = 10
 WRONG_PER_SECOND: Final = 0.2
 KNOWN_MAX: Final = 10_000
+RECENT_SECONDS: Final = 60.0
 LIVING_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 10.0
 SWEEP_SECONDS: Final = 3_600.0
@@ -123,6 +126,8 @@ class Auth:
         )
         self._known: OrderedDict[bytes, None] = OrderedDict()
         """Digests that were valid recently. They skip the limit; they are not authenticated by it."""
+        self._recent: OrderedDict[bytes, tuple[float, Actor]] = OrderedDict()
+        """When a token was last looked up, and its actor."""
         self._living: frozenset[bytes] = frozenset()
         """Digests of all living tokens at `_living_at`, read while an address is over its limit."""
         self._living_at = float("-inf")
@@ -143,9 +148,32 @@ class Auth:
             return None
         digest = digest_of(text)
         actor = await self._find(digest, address)
-        if actor is not None and digest != self._admin_digest:
+        if actor is None:
+            self._recent.pop(digest, None)
+        elif digest != self._admin_digest:
             self._tokens_used[digest] = self._deployment.clock.now()
+            self._recent[digest] = (self._deployment.clock.monotonic(), actor)
+            self._recent.move_to_end(digest)
+            if len(self._recent) > KNOWN_MAX:
+                self._recent.popitem(last=False)
         return actor
+
+    def recent_actor(self, text: str) -> tuple[Actor, bytes | None] | None:
+        """Return the actor of a token that was valid recently, and the SHA-256 that is to be verified.
+
+        There is none to verify for the admin token, which is compared at once. None: the token must be
+        looked up.
+        """
+        if len(text) > TEXT_CHARACTERS_MAX:
+            return None
+        digest = digest_of(text)
+        if self._is_admins(digest):
+            return _admin(), None
+        found = self._recent.get(digest)
+        if found is None or self._deployment.clock.monotonic() - found[0] > RECENT_SECONDS:
+            return None
+        self._tokens_used[digest] = self._deployment.clock.now()
+        return found[1], digest
 
     async def sign_in(self, text: str, address: str) -> SignedIn | None:
         """Open a session with a token; return None if the token is unknown or has ended.

@@ -46,8 +46,8 @@ class Buckets:
         now = self._monotonic()
         return bucket.ready_at(now) - now
 
-    def take(self, key: str) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
+    def take(self, key: str, count: int = 1) -> float:
+        """Take tokens and return 0, or return the seconds until there is one; see `TokenBucket.take`."""
         now = self._monotonic()
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -55,7 +55,7 @@ class Buckets:
             if len(self._buckets) > self._keys_max:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(key)
-        return 0.0 if bucket.take(now) else bucket.ready_at(now) - now
+        return 0.0 if bucket.take(now, count) else bucket.ready_at(now) - now
 
 
 class SendLimits:

@@ -9,7 +9,8 @@ import typer
 
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.cli.commands import CommandGroup
-from dispatcher.cli.common import EventType, Yes, confirm, run_step
+from dispatcher.cli.common import Yes, confirm, run_step
+from dispatcher.cli.completion import complete_event_types
 from dispatcher.cli.delivery import columns as delivery_columns
 from dispatcher.cli.output import (
     Column,
@@ -26,7 +27,7 @@ from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import moment, single_pairs, text_or_file
 
 if TYPE_CHECKING:
-    from dispatcher.admin.resources.event import EventWithDeliveries, Explanation
+    from dispatcher.admin.resources.event import EventWithDeliveries, Explanation, PublishedBatch
     from dispatcher.cli.session import Session
 
 group = CommandGroup("Publish, list, show and erase events; explain their deliveries.")
@@ -49,7 +50,15 @@ def _columns(*, quarantined: bool) -> tuple[Column, ...]:
 @group.command()
 def publish(
     context: typer.Context,
-    event_type: EventType,
+    event_type: Annotated[
+        str,
+        typer.Argument(
+            metavar="TYPE|@FILE|-",
+            help="The event type, such as order.created. Or a file or standard input with a batch: one event"
+            " as JSON per line, or a JSON array.",
+            autocompletion=complete_event_types,
+        ),
+    ],
     output: Output,
     data: Annotated[
         str | None,
@@ -82,15 +91,30 @@ def publish(
         str | None,
         typer.Option(metavar="TRACEPARENT", help="W3C trace context, passed on to receivers."),
     ] = None,
+    all_or_nothing: Annotated[
+        bool,
+        typer.Option("--all-or-nothing", help="Publish no event of a batch if one is invalid."),
+    ] = False,
 ) -> None:
-    r"""Commit an event, as a producer's INSERT would.
+    r"""Commit an event, as a producer's INSERT would, or a batch of up to 1,000 events in one transaction.
 
     Examples:
       dispatcher event publish order.created
       dispatcher event publish order.created --id ord-1234 \
         --data '{"order_id": "ORD-2026-1234"}'
       echo '{"order_id": "1"}' | dispatcher event publish order.created --data -
+      echo '{"type": "order.created", "data": {}}' | dispatcher event publish -
     """
+    if event_type == "-" or event_type.startswith("@"):
+        single = (data, event_id, tenant, occurred_at, ordering_key, labels, traceparent)
+        if any(single):
+            raise typer.BadParameter(
+                "the fields of a batch's events are in the batch", param_hint=event_type
+            )
+        _publish_batch(context, event_type, all_or_nothing=all_or_nothing, output=output)
+        return
+    if all_or_nothing:
+        raise typer.BadParameter("it is for a batch", param_hint="--all-or-nothing")
     text = None if data is None else text_or_file(data, "--data")
     at = moment(occurred_at, "--occurred-at")
     given = single_pairs(labels or [], "--labels")
@@ -122,6 +146,41 @@ def publish(
         if not is_new:
             tell("this id is already known; nothing was published. The first event is:")
         say_object(answer, output=output)
+
+    run_step(context, step)
+
+
+def _publish_batch(
+    context: typer.Context, source: str, *, all_or_nothing: bool, output: Output
+) -> None:
+    text = text_or_file(source, "@FILE")
+
+    def human(batch: "PublishedBatch") -> None:
+        say(f"created {batch.created}, known {batch.known}, rejected {batch.rejected}")
+        for one in batch.results:
+            for error in one.errors or ():
+                tell(f"events[{one.index}].{error.field}: {error.message} {error.fix}")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.api.decoder import decode_batch
+        from dispatcher.admin.operations.events import Events, NewEvent
+        from dispatcher.admin.resources.event import NewEventFields
+        from dispatcher.core.errors import InvalidRequestError
+
+        events: list[NewEvent | InvalidRequestError] = []
+        for members in decode_batch(text.encode()):
+            try:
+                if isinstance(members, InvalidRequestError):
+                    raise members
+                events.append(NewEvent.of(NewEventFields.of(**members)))
+            except InvalidRequestError as error:
+                events.append(error)
+        batch = await Events(session.deployment).publish_batch(
+            session.actor, events, all_or_nothing=all_or_nothing
+        )
+        say_object(batch, output=output, human=human)
+        if batch.rejected:
+            raise typer.Exit(1)
 
     run_step(context, step)
 

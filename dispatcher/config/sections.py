@@ -293,6 +293,7 @@ class HttpSettings(Section):
     trusted_proxies: Networks = ()
     public_url: PublicUrl = ""
     requests_per_second: float = Field(default=100.0, ge=1, le=100_000, allow_inf_nan=False)
+    events_per_second: float = Field(default=1_000.0, ge=1, le=1_000_000, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

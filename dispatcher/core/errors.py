@@ -76,6 +76,22 @@ class StoreUnavailableError(DispatcherError):
     kind = "database_unavailable"
 
 
+class NotConnectedError(StoreUnavailableError):
+    """There is no connection to Postgres, so the statement was not sent."""
+
+
+class OutcomeUnknownError(StoreUnavailableError):
+    """The connection was lost, or the time was over, while Postgres committed: either outcome is possible."""
+
+    kind = "outcome_unknown"
+
+
+class OverloadedError(StoreUnavailableError):
+    """Too many requests are already waiting for Postgres."""
+
+    kind = "too_many_waiting"
+
+
 class DataFaultError(StoreUnavailableError):
     """Postgres or its driver refuses the contents of a row; the same statement fails until the row is fixed."""
 

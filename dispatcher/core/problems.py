@@ -509,6 +509,14 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "The id {value} belongs to an event {owner}.",
         "Use another id.",
     ),
+    "event_id_locked": (
+        "Another transaction is publishing the id {value}.",
+        "Publish the event again.",
+    ),
+    "event_rejected": (
+        "Postgres rejects this event.",
+        "Check its fields. If they are valid, report it.",
+    ),
     "event_not_quarantined": (
         "The event {value} is not quarantined.",
         "Release only quarantined events.",
@@ -545,6 +553,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "too_many_wrong_links": (
         "This address used too many sign-in links that are not valid.",
         "Wait, then create a new link with `dispatcher open`.",
+    ),
+    "too_many_events_of_token": (
+        "This token publishes too many events.",
+        "Wait for the time in Retry-After.",
     ),
     "too_many_wrong_tokens": (
         "This address sent too many wrong tokens.",

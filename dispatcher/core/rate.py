@@ -28,11 +28,15 @@ class TokenBucket:
         self._window_seconds = (burst - 1) * self._interval_seconds
         self._ready_at = -math.inf
 
-    def take(self, now: float) -> bool:
-        """Take one token if there is one; `now` is monotonic seconds."""
+    def take(self, now: float, count: int = 1) -> bool:
+        """Take tokens if there is one; `now` is monotonic seconds.
+
+        With more than one, the bucket may owe tokens: the next one can be taken when all are paid.
+        """
         if now < self._ready_at:
             return False
-        self._ready_at = max(self._ready_at, now - self._window_seconds) + self._interval_seconds
+        full_at = max(self._ready_at, now - self._window_seconds)
+        self._ready_at = full_at + count * self._interval_seconds
         return True
 
     def ready_at(self, now: float) -> float:

@@ -45,8 +45,6 @@ _POLL = statement("outbox_poll")
 _OLDEST = statement("outbox_oldest")
 _QUARANTINE = statement("outbox_quarantine")
 _FORGET = statement("outbox_forget_tombstones")
-_EVENT_PUBLISH = statement("outbox_insert")
-_EVENT_PUBLISH_LIMITS = statement("outbox_insert_limits")
 _EVENTS_QUARANTINED = statement("outbox_page_quarantined")
 _RELEASE = statement("outbox_release")
 _ERASE_WAITING = statement("outbox_erase")
@@ -274,13 +272,6 @@ def _events(rows: "Sequence[Record]") -> list[Event]:
         Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7])
         for r in rows
     ]
-
-
-async def publish_event(connection: "Reach", values: Sequence[object]) -> str | None:
-    """Insert into the outbox; return the id, None where it is known. Values in the statement's order."""
-    await connection.execute(_EVENT_PUBLISH_LIMITS)
-    event_id: str | None = await connection.fetchval(_EVENT_PUBLISH, *values)
-    return event_id
 
 
 async def page_of_quarantined_events(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import asyncpg
 
 from dispatcher.config.database_url import UrlSource
-from dispatcher.core.errors import DataFaultError, StoreUnavailableError
+from dispatcher.core.errors import DataFaultError, NotConnectedError, StoreUnavailableError
 from dispatcher.store.connector import Connector
 from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
@@ -167,7 +167,7 @@ class Database:
         except (*_NOT_NOW, asyncpg.PostgresError) as error:
             # A person fixes the cause of a refused connection (no such database, a role that may not
             # log in, too many connections) while the process waits, so it does not end.
-            raise StoreUnavailableError(f"no connection to Postgres: {_words(error)}") from error
+            raise NotConnectedError(f"no connection to Postgres: {_words(error)}") from error
         try:
             yield connection
         except _BEHIND_A_POOLER as error:
@@ -284,6 +284,24 @@ def data_faults() -> Iterator[None]:
         raise DataFaultError(f"Postgres refuses a row's contents: {_words(error)}") from error
     except (OverflowError, ValueError) as error:
         raise DataFaultError(f"a row cannot be decoded: {_words(error)}") from error
+
+
+def is_unsettled(error: StoreUnavailableError) -> bool:
+    """Return whether Postgres may have committed what failed with this error.
+
+    It has not if nothing was sent, or if the error is a response of the server.
+    """
+    if isinstance(error, NotConnectedError):
+        return False
+    cause = error.__cause__
+    return not isinstance(cause, asyncpg.PostgresError) or isinstance(
+        cause, asyncpg.PostgresConnectionError
+    )
+
+
+def is_locked(error: StoreUnavailableError) -> bool:
+    """Return whether a lock was not granted in time."""
+    return isinstance(error.__cause__, asyncpg.LockNotAvailableError)
 
 
 def is_about_rows(error: asyncpg.PostgresError) -> bool:

@@ -12,9 +12,11 @@ from aiohttp import ClientSession
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.admin.server import Server
 from dispatcher.cli.session import open_http_client
+from dispatcher.runtime.tasks import TaskSet
 
 LARGE_BYTES = 2**20
 """aiohttp warns of larger bytes, which it would send in one go."""
@@ -91,8 +93,11 @@ async def served(deployment: Deployment) -> AsyncIterator[Api]:
 
     settings = deployment.settings
     assert settings.admin_token is not None
-    async with open_http_client(settings) as http_client:
-        operations = Operations.of(deployment, http_client)
+    publisher = Publisher(deployment.database)
+    async with open_http_client(settings) as http_client, TaskSet("publishing") as tasks:
+        operations = Operations.of(deployment, http_client, publisher=publisher)
+        tasks.spawn("publisher", publisher.run())
+        tasks.spawn("publisher_rejected", publisher.run_rejected())
         auth = Auth(deployment)
         server = Server(
             problems=no_problems,

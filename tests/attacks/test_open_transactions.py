@@ -9,7 +9,7 @@ import pytest
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.floor import DEAD_ROWS_MIN, Floor
 from dispatcher.store import statements
-from dispatcher.store.outbox import publish_event
+from dispatcher.store.outbox_inserts import NewRow, insert_events
 from dispatcher.store.pool import Database
 from tests.support.pace import in_time
 
@@ -113,11 +113,9 @@ async def test_control_a_plain_insert_waits_longer(
     )
     began = time.monotonic()
     with pytest.raises(StoreUnavailableError):
-        async with database.transaction() as connection:
-            await connection.fetchval(
-                statements.statement("outbox_insert"),
-                *("a.b", "{}", "order-1", None, None, None, None, None),
-            )
+        await database.execute(
+            "INSERT INTO dispatcher.outbox (id, type, data) VALUES ('order-1', 'a.b', '{}')"
+        )
     assert time.monotonic() - began > 1.0
     await producer.execute("ROLLBACK")
 
@@ -148,10 +146,9 @@ def test_a_look_that_is_cut_off_leaves_the_floor_to_claims() -> None:
 
 
 async def _publish(database: Database, event_id: str) -> str | None:
-    async with database.transaction() as connection:
-        return await publish_event(
-            connection, ["a.b", "{}", event_id, None, None, None, None, None]
-        )
+    row = NewRow("a.b", "{}", event_id, "default", None, None, None, None, None)
+    inserted = (await insert_events(database.fetch, [row]))[0]
+    return inserted and inserted.id
 
 
 _WAITING = (

@@ -17,6 +17,7 @@ from dispatcher.admin.api.decoder import (
     SLICE_BYTES,
     VALUES_MAX,
     decode_body,
+    decode_events,
 )
 from dispatcher.admin.api.problems import ProblemError
 from dispatcher.core.errors import InvalidRequestError
@@ -49,9 +50,10 @@ def decoded(raw: bytes) -> Mapping[str, Any]:
             return members
 
 
-def longest_step_seconds(raw: bytes) -> float:
-    """Returns the processor time of the longest step, errors included."""
-    steps, longest = decode_body(raw), 0.0
+def longest_step_seconds(raw: bytes, *, lines: bool | None = None) -> float:
+    """Returns the processor time of the longest step, errors included; `lines` makes it a batch."""
+    steps: Any = decode_body(raw) if lines is None else decode_events(raw, lines=lines)
+    longest = 0.0
     while True:
         began_at = time.thread_time()
         try:
@@ -208,3 +210,69 @@ def test_a23_control_decoding_in_one_go_holds_the_event_loop(name):
     began_at = time.thread_time()
     json.loads(LARGE[name], object_pairs_hook=dict)
     assert time.thread_time() - began_at > STEP_SECONDS_MAX
+
+
+# --- batches ---
+
+
+def events_of(raw: bytes, *, lines: bool = False) -> list[Any]:
+    steps = decode_events(raw, lines=lines)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            events: list[Any] = end.value
+            return events
+
+
+BLANKS = st.text(" \t\r\n", max_size=3)
+
+
+@given(
+    st.lists(st.dictionaries(st.just("data"), JSON), max_size=6),
+    st.lists(BLANKS, min_size=4, max_size=4),
+)
+def test_a_list_is_divided_at_its_objects_whatever_they_hold(objects, blanks):
+    before, between, after, end = blanks
+    texts = [orjson.dumps(one).decode() for one in objects]
+    raw = f"{before}[{after}{f'{between},{after}'.join(texts)}{end}]{before}".encode()
+    assert [one["data"].text if one else None for one in events_of(raw)] == [
+        orjson.dumps(one["data"]).decode() if one else None for one in objects
+    ]
+
+
+@given(st.lists(st.dictionaries(st.just("data"), JSON), min_size=1, max_size=4))
+def test_a_batch_by_lines_is_the_same_as_a_list(objects):
+    lines = b"\r\n\n".join(orjson.dumps(one) for one in objects)
+    by_line = [one.get("data") for one in events_of(lines, lines=True)]
+    listed = [one.get("data") for one in events_of(orjson.dumps(objects))]
+    assert [one and one.text for one in by_line] == [one and one.text for one in listed]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[{}, 1]", b"[{} {}]", b"[{}", b"[{},]", b"[,{}]", b"[1]", b'["{},{}"]', b"[[{},{}]]", b"[", b"[{]}]",
+        b'[{"data": "}, {"}, {"data": "]', b"[" + b" " * 100_000 + b"]", b"[{}" + b" " * 100_000 + b",{}]",
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_list_of_objects_is_rejected(raw):
+    with pytest.raises(ProblemError) as caught:
+        events_of(raw)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("raw", "lines"),
+    [
+        (b"[" + b",".join([b'{"data":"' + b"x" * 16_000 + b'"}'] * 1_000) + b"]", False),
+        (b"[" + b",".join([b'{"data":[' + b"{},{}," * 2_000 + b"1]}"] * 20) + b"]", False),
+        (b"[" + b"} " * 2**20 + b"]", False),
+        (b'[{"data":"' + b"x" * 2**20 + b'"},{"data":"' + b"\\\\" * 2**19 + b'"}]', False),
+        (b'{"data":{}}\n' * 1_000, True),
+        (b"\n" * 2**20, True),
+        (b"x" * 2**24, True),
+    ],
+)
+def test_no_step_of_a_batch_holds_the_loop(raw, lines):
+    assert min(longest_step_seconds(raw, lines=lines) for _ in range(3)) < STEP_SECONDS_MAX

@@ -5,34 +5,47 @@ requests per second. Invariants:
 
 * Nothing is kept beyond the route's bound, whatever Content-Length states. A body that arrives too
   slowly ends with 408.
-* At most `PLACES` large bodies are in memory. A request that gets no place in time ends with 503.
+* At most `PLACES` large bodies are in memory, and `BATCH_PLACES` that are larger than one event. A
+  request that gets no place in time ends with 503.
 * Large bodies are decoded one after the other. After each millisecond the decoder rests for `REST`
-  times as long, so decoding uses at most a quarter of the event loop's time. Small bodies never wait.
+  times as long (`BATCH_REST` for a batch of events), so decoding uses at most a quarter (a half) of the
+  event loop's time. Small bodies never wait.
 * A client that sends `Expect: 100-continue` gets that response only after its token, the size and the
   encoding have been accepted.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
-from dispatcher.admin.api.decoder import Result, Steps, decode_body
+from dispatcher.admin.api.decoder import (
+    EVENT_BYTES_MAX,
+    Batch,
+    Result,
+    Steps,
+    decode_body,
+    decode_events,
+)
 from dispatcher.admin.api.problems import ProblemError
 
 BODY_BYTES_MAX: Final = 1024 * 1024
-EVENT_BODY_BYTES_MAX: Final = 1024 * 1024 + 64 * 1024
+BATCH_BYTES_MAX: Final = 16 * 1024 * 1024
 LARGE_BYTES: Final = 64 * 1024
 """Ordinary JSON of that size takes 0.7 ms to decode."""
 PLACES: Final = 16
+BATCH_PLACES: Final = 2
 WAIT_SECONDS_MAX: Final = 10.0
 READ_SECONDS_MAX: Final = 30.0
 BUSY_SECONDS: Final = 0.001
 """After so long the decoder lets other tasks run; its longest single step takes 4.4 ms."""
 REST: Final = 3.0
+BATCH_REST: Final = 1.0
+LINES_TYPE: Final = "application/x-ndjson"
+_BLANKS: Final = b" \t\r\n"
 JSON_TYPES: Final = frozenset({"application/json", "application/merge-patch+json"})
 
 
@@ -42,6 +55,7 @@ class BodyReader:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._places = asyncio.Semaphore(PLACES)
+        self._batch_places = asyncio.Semaphore(BATCH_PLACES)
         self._turn = asyncio.Lock()
 
     async def read(
@@ -55,20 +69,45 @@ class BodyReader:
             InvalidRequestError: a name is repeated, or a text has a character that Postgres cannot
                 store.
         """
+        async with self._raw(request, bytes_max) as raw:
+            if not raw:
+                return {}
+            _require_type(request, JSON_TYPES)
+            return await self.run(decode_body(raw), len(raw))
+
+    async def read_events(self, request: web.Request) -> Mapping[str, Any] | Batch:
+        """Return the members of one event, or the events of a JSON list or of newline-delimited JSON.
+
+        Raises:
+            ProblemError, InvalidRequestError: as `read`; no event of a batch can be read if one is not JSON.
+        """
+        lines = request.content_type == LINES_TYPE
+        async with self._raw(request, BATCH_BYTES_MAX) as raw:
+            if _is_batch(request, raw):
+                if not lines:
+                    _require_type(request, JSON_TYPES)
+                steps = decode_events(raw, lines=lines)
+                return await self.run(steps, len(raw), rest=BATCH_REST)
+            if not raw:
+                return {}
+            _require_type(request, JSON_TYPES)
+            return await self.run(decode_body(raw), len(raw))
+
+    @asynccontextmanager
+    async def _raw(self, request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
         length = request.content_length
         if length is not None and length > bytes_max:
             raise _too_large(bytes_max)
         if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             raise ProblemError(415, "The body is compressed. Send it without Content-Encoding.")
-        async with self.place(length):
-            raw = await _read(request, bytes_max)
-            if not raw:
-                return {}
-            if request.content_type not in JSON_TYPES:
-                raise ProblemError(
-                    415, "The body's type is not JSON. Send Content-Type: application/json."
-                )
-            return await self.run(decode_body(raw), len(raw))
+        async with self.place(length), AsyncExitStack() as larger:
+
+            async def grow(head: bytes) -> None:
+                if not _is_batch(request, head):
+                    raise _too_large(EVENT_BYTES_MAX)
+                await larger.enter_async_context(self._batch_places)
+
+            yield await _read(request, bytes_max, grow)
 
     @asynccontextmanager
     async def place(self, length: int | None) -> AsyncIterator[None]:
@@ -95,12 +134,12 @@ class BodyReader:
         finally:
             self._places.release()
 
-    async def run(self, steps: Steps[Result], length: int) -> Result:
+    async def run(self, steps: Steps[Result], length: int, *, rest: float = REST) -> Result:
         """Return the steps' result; those of a large body wait for their turn, and rest."""
         if length <= LARGE_BYTES:
             return await self._advance(steps, 0.0)
         async with self._turn:
-            result = await self._advance(steps, REST)
+            result = await self._advance(steps, rest)
         await asyncio.sleep(0)  # the operation begins with a step of its own
         return result
 
@@ -116,13 +155,18 @@ class BodyReader:
             await asyncio.sleep((self._monotonic() - began_at) * rest)
 
 
-async def _read(request: web.Request, bytes_max: int) -> bytes:
+async def _read(
+    request: web.Request, bytes_max: int, grow: Callable[[bytes], Awaitable[None]]
+) -> bytes:
+    """Return the bytes of a body; `grow` is awaited before it becomes larger than one event may be."""
     chunks: list[bytes] = []
     size = 0
     _request_body(request)
     try:
         async with asyncio.timeout(READ_SECONDS_MAX):
             async for chunk in request.content.iter_any():
+                if size <= EVENT_BYTES_MAX < size + len(chunk) <= bytes_max:
+                    await grow(chunks[0] if chunks else chunk)
                 size += len(chunk)
                 if size > bytes_max:
                     raise _too_large(bytes_max)
@@ -138,6 +182,16 @@ async def _read(request: web.Request, bytes_max: int) -> bytes:
             400, "The body is cut off or its framing is invalid. Send it again.", close=True
         ) from None
     return b"".join(chunks)
+
+
+def _is_batch(request: web.Request, head: bytes) -> bool:
+    """Return whether a body that begins like this has a batch of events."""
+    return request.content_type == LINES_TYPE or head[:64].lstrip(_BLANKS)[:1] == b"["
+
+
+def _require_type(request: web.Request, types: frozenset[str]) -> None:
+    if request.content_type not in types:
+        raise ProblemError(415, "The body's type is not JSON. Send Content-Type: application/json.")
 
 
 def _request_body(request: web.Request) -> None:

@@ -1,5 +1,7 @@
 """Events over HTTP: published by producers outside the database, listed, shown, explained; the catalogue."""
 
+from collections.abc import Sequence
+
 from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
 from dispatcher.admin.operations.events import NewEvent
 from dispatcher.admin.resources.event import (
@@ -8,8 +10,10 @@ from dispatcher.admin.resources.event import (
     EventTypePage,
     LocalizedText,
     NewEventFields,
+    PublishQuery,
 )
 from dispatcher.admin.resources.serialization import JsonText
+from dispatcher.core.errors import InvalidRequestError
 
 
 async def list_event_types(call: Call) -> ApiResponse:
@@ -46,27 +50,38 @@ async def list_events(call: Call, query: EventsQuery) -> ApiResponse:
     return ApiResponse(await call.operations.events.page(call.actor, query))
 
 
-async def publish_event(call: Call, fields: NewEventFields) -> ApiResponse:
-    """Publish an event.
+async def publish_event(call: Call, query: PublishQuery, fields: NewEventFields) -> ApiResponse:
+    """Publish an event, or a batch of events.
 
     For producers outside the database; `data` keeps its bytes: digits, order of names, spaces. With
     an `id` of your own publishing twice is safe: a known id answers 200 with the first event, and
     nothing new is published.
+
+    A JSON array, or newline-delimited JSON with `Content-Type: application/x-ndjson`, is a batch of up to
+    1,000 events and 16 MiB. It is committed in one transaction, and the response is 200 with a result for
+    each event. Invalid events are left out. With `all_or_nothing=true` one invalid event rejects the batch.
+
+    If the database is unavailable, the request waits for it, 10 s unless `Prefer: wait=N` names another
+    number of seconds, up to 60.
     """
+    del query  # one event is all or nothing
     event, is_new = await call.operations.events.publish(
-        call.actor,
-        NewEvent(
-            type=fields.type,
-            data=fields.data.text,
-            id=fields.id,
-            tenant=fields.tenant,
-            occurred_at=fields.occurred_at,
-            ordering_key=fields.ordering_key,
-            labels=fields.labels,
-            traceparent=fields.traceparent,
-        ),
+        call.actor, NewEvent.of(fields), call.client
     )
     return ApiResponse(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event.id}"})
+
+
+async def publish_events(
+    call: Call, query: PublishQuery, fields: Sequence[NewEventFields | InvalidRequestError]
+) -> ApiResponse:
+    """Publish a batch of events."""
+    batch = await call.operations.events.publish_batch(
+        call.actor,
+        [one if isinstance(one, InvalidRequestError) else NewEvent.of(one) for one in fields],
+        all_or_nothing=query.all_or_nothing,
+        client=call.client,
+    )
+    return ApiResponse(batch, 200)
 
 
 async def show_event(call: Call) -> ApiResponse:

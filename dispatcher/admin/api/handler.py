@@ -8,7 +8,8 @@ time limit; every error is `application/problem+json`; no response may be cached
 
 import asyncio
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
-from dispatcher.admin.api.body import BodyReader
+from dispatcher.admin.api.body import BATCH_REST, LARGE_BYTES, BodyReader
+from dispatcher.admin.api.decoder import BATCH_EVENTS_MAX, Batch, Steps
 from dispatcher.admin.api.docs import add_docs
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
 from dispatcher.admin.api.route import PREFIX, ApiResponse, Call, Inputs, Route, inputs_of
@@ -24,21 +26,36 @@ from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.client_address import address_of
 from dispatcher.admin.operations.context import Actor
+from dispatcher.admin.operations.events import CLIENT, WAIT_SECONDS, Client
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.rate_limits import Buckets
 from dispatcher.admin.resources.fields import NOW, problems_of
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.config.settings import Settings
-from dispatcher.core.errors import InvalidRequestError, NotFoundError, TooManyError
+from dispatcher.core.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    StoreUnavailableError,
+    TooManyError,
+)
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem
 from dispatcher.core.problems import problem as invalid
+from dispatcher.runtime.backoff import Backoff
 
 CHALLENGE: Final = 'Bearer realm="dispatcher"'
 LISTS: Final = frozenset({"label"})
 """Query parameters that may be repeated."""
 ID_CHARACTERS_MAX: Final = 128
 ACTOR: Final = web.RequestKey("actor", Actor)
+CLIENT_KEY: Final = web.RequestKey("client", Client)
+PUBLISH: Final = ("POST", f"{PREFIX}/events")
+WAIT_SECONDS_MAX: Final = 60.0
+PATIENT_MAX: Final = 1_000
+"""Requests that may wait for Postgres to look up their tokens."""
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})", re.IGNORECASE)
+EVENTS_BURST_MIN: Final = BATCH_EVENTS_MAX
+"""A full bucket has room for a whole batch."""
 
 
 def add_api(app: web.Application, operations: Operations, auth: Auth, settings: Settings) -> None:
@@ -68,7 +85,11 @@ class _Gatekeeper:
         burst = max(1, math.ceil(2 * rate))
         self._by_address = Buckets(rate, burst, monotonic=monotonic)
         self._by_actor = Buckets(rate, burst, monotonic=monotonic)
+        events = settings.http.events_per_second
+        events_burst = max(EVENTS_BURST_MIN, math.ceil(2 * events))
+        self._events_by_actor = Buckets(events, events_burst, monotonic=monotonic)
         self._bodies = BodyReader()
+        self._patient_count = 0
 
     @property
     def guard(self) -> Middleware:
@@ -79,7 +100,10 @@ class _Gatekeeper:
             try:
                 if request.method == hdrs.METH_OPTIONS:
                     return _options(request)
-                request[ACTOR] = await self._authenticate(request)
+                if (request.method, request.path) == PUBLISH:
+                    request[ACTOR], request[CLIENT_KEY] = await self._authenticate_client(request)
+                else:
+                    request[ACTOR] = await self._authenticate(request)
                 return await handler(request)
             except web.HTTPMethodNotAllowed as error:
                 allow = {"Allow": ", ".join(sorted(error.allowed_methods))}
@@ -100,40 +124,129 @@ class _Gatekeeper:
         async def handle(request: web.Request) -> web.StreamResponse:
             actor = request[ACTOR]
             actor.require(route.role)
-            call = Call(actor, self._operations, request.match_info, request)
+            client = request.get(CLIENT_KEY, CLIENT)
+            call = Call(actor, self._operations, request.match_info, request, client)
             for name in call.names.values():
                 if len(name) > ID_CHARACTERS_MAX or not is_text(name):
                     raise NotFoundError(invalid("id", "id_not_found"))
             given = await _given(request, route, inputs, self._bodies, self._clock.now())
+            handler = route.handler
+            if route.batch is not None and isinstance(given["fields"], list):
+                handler = route.batch
+                self._count_events(actor, len(given["fields"]) - 1)
             async with asyncio.timeout(route.seconds_max):
-                answer = await route.handler(call, **given)
+                answer = await handler(call, **given)
             return _response(answer, route)
 
         return handle
 
     async def _authenticate(self, request: web.Request) -> Actor:
         address = address_of(request, self._trusted)
+        self._count_address(address)
+        actor = await self._actor_of(_token_of(request), address)
+        wait = self._by_actor.take(actor.name)
+        if wait:
+            raise TooManyError(invalid("token", "too_many_requests_of_token"), wait)
+        return actor
+
+    async def _authenticate_client(self, request: web.Request) -> tuple[Actor, Client]:
+        """Authenticate a publish, whose transaction verifies the token; wait for Postgres if need be.
+
+        Its events are counted by token, in place of the request.
+        """
+        address = address_of(request, self._trusted)
+        wait_seconds = _wait_seconds(request)
+        began_at = self._clock.monotonic()
+        recent = self._auth.recent_actor(request.headers.get("Authorization", "")[7:].strip())
+        if recent is None or _scheme_of(request) != "bearer":
+            self._count_address(address)
+            token = _token_of(request)
+            recent = (
+                await self._patiently(lambda: self._actor_of(token, address), wait_seconds),
+                None,
+            )
+        actor, digest = recent
+        self._count_events(actor, 1)
+
+        async def confirm() -> None:
+            if digest is not None:
+                await self._actor_of(_token_of(request), address)
+
+        waited = self._clock.monotonic() - began_at
+        client = Client(
+            wait_seconds=max(wait_seconds - waited, 0.1),
+            is_waiting=lambda: request.transport is not None and not request.transport.is_closing(),
+            token=digest,
+            confirm=confirm,
+        )
+        return actor, client
+
+    async def _patiently(self, action: Callable[[], Awaitable[Actor]], seconds: float) -> Actor:
+        """Repeat an action while Postgres is unavailable, for at most so many seconds.
+
+        Raises:
+            StoreUnavailableError: the time is over, or too many requests wait.
+        """
+        ends_at = self._clock.monotonic() + seconds
+        backoff = Backoff()
+        while True:
+            try:
+                return await action()
+            except StoreUnavailableError:
+                left = ends_at - self._clock.monotonic()
+                if left <= 0 or self._patient_count >= PATIENT_MAX:
+                    raise
+            self._patient_count += 1
+            try:
+                await asyncio.sleep(min(backoff.next_seconds(), left))
+            finally:
+                self._patient_count -= 1
+
+    def _count_address(self, address: str) -> None:
         wait = self._by_address.take(address)
         if wait:
             raise TooManyError(invalid("address", "too_many_requests_of_address"), wait)
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise ProblemError(
-                401,
-                "send Authorization: Bearer <token>; `dispatcher token create` makes one",
-                headers={"WWW-Authenticate": CHALLENGE},
-            )
-        actor = await self._auth.actor_of(token.strip(), address)
+
+    def _count_events(self, actor: Actor, count: int) -> None:
+        wait = self._events_by_actor.take(actor.name, count) if count > 0 else 0.0
+        if wait:
+            raise TooManyError(invalid("token", "too_many_events_of_token"), wait)
+
+    async def _actor_of(self, token: str, address: str) -> Actor:
+        actor = await self._auth.actor_of(token, address)
         if actor is None:
             raise ProblemError(
                 401,
                 "the token is wrong, expired or revoked",
                 headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
             )
-        wait = self._by_actor.take(actor.name)
-        if wait:
-            raise TooManyError(invalid("token", "too_many_requests_of_token"), wait)
         return actor
+
+
+def _scheme_of(request: web.Request) -> str:
+    return request.headers.get("Authorization", "").partition(" ")[0].lower()
+
+
+def _token_of(request: web.Request) -> str:
+    """Return the bearer token of a request.
+
+    Raises:
+        ProblemError: there is none.
+    """
+    token = request.headers.get("Authorization", "").partition(" ")[2].strip()
+    if _scheme_of(request) != "bearer" or not token:
+        raise ProblemError(
+            401,
+            "send Authorization: Bearer <token>; `dispatcher token create` makes one",
+            headers={"WWW-Authenticate": CHALLENGE},
+        )
+    return token
+
+
+def _wait_seconds(request: web.Request) -> float:
+    """Return how long the client waits: `Prefer: wait=N` (RFC 7240), or the default."""
+    match = _WAIT.search(request.headers.get("Prefer", ""))
+    return WAIT_SECONDS if match is None else min(float(match[1]), WAIT_SECONDS_MAX)
 
 
 async def _given(
@@ -149,8 +262,16 @@ async def _given(
     else:
         problems += [invalid(name, "unknown_field") for name in query]
     if inputs.fields is not None:
-        members = dict(await bodies.read(request, route.bytes_max))
-        if not inputs.validated_by_operation:
+        members: Any = {}
+        if route.batch is None:
+            members = dict(await bodies.read(request, route.bytes_max))
+        else:
+            members = await bodies.read_events(request)
+        if isinstance(members, list):
+            steps = _events_of(members, inputs.fields, now)
+            size = request.content_length or LARGE_BYTES + 1
+            given["fields"] = await bodies.run(steps, size, rest=BATCH_REST)
+        elif not inputs.validated_by_operation:
             if members or inputs.fields_required:
                 given["fields"] = _validated(inputs.fields, members, now, problems)
         else:
@@ -160,6 +281,22 @@ async def _given(
     if problems:
         raise InvalidRequestError(problems)
     return given
+
+
+def _events_of(
+    members: Batch, model: type[BaseModel], now: datetime
+) -> Steps[list[BaseModel | InvalidRequestError]]:
+    """Return the events of a batch, or the problems of each."""
+    events: list[BaseModel | InvalidRequestError] = []
+    for one in members:
+        if isinstance(one, InvalidRequestError):
+            events.append(one)
+        else:
+            problems: list[Problem] = []
+            event = _validated(model, one, now, problems)
+            events.append(InvalidRequestError(problems) if event is None else event)
+        yield
+    return events
 
 
 def _query_of(request: web.Request) -> tuple[dict[str, Any], list[Problem]]:

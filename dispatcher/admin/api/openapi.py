@@ -1,13 +1,17 @@
 """OpenAPI 3.1, generated from the table of routes and the models of their requests and responses."""
 
 import re
-from typing import Any, Final
+from collections.abc import Sequence
+from types import UnionType
+from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from dispatcher import __version__
 from dispatcher.admin.api import problems
+from dispatcher.admin.api.body import LINES_TYPE
+from dispatcher.admin.api.decoder import BATCH_EVENTS_MAX
 from dispatcher.admin.api.route import Inputs, Route, description_of, inputs_of
 from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.resources.problem import Problem
@@ -50,7 +54,7 @@ def openapi() -> dict[str, Any]:
             models[given.fields, "validation"] = None
         for response in (route.response, *route.also_responses.values()):
             if response is not None:
-                models[response, "serialization"] = None
+                models.update({(one, "serialization"): None for one in _models_of(response)})
     _, definitions = TypeAdapter.json_schemas(
         [(model, mode, TypeAdapter(model)) for model, mode in models],
         ref_template="#/components/schemas/{model}",
@@ -83,10 +87,13 @@ def _operation(route: Route, given: Inputs) -> dict[str, Any]:
         "responses": _responses(route, given),
     }
     if given.fields is not None:
-        operation["requestBody"] = {
-            "required": given.fields_required,
-            "content": {"application/json": {"schema": _ref(given.fields)}},
-        }
+        schema: dict[str, Any] = _ref(given.fields)
+        content = {"application/json": {"schema": schema}}
+        if route.batch is not None:
+            events = {"type": "array", "items": schema, "maxItems": BATCH_EVENTS_MAX}
+            content["application/json"]["schema"] = {"anyOf": [schema, events]}
+            content[LINES_TYPE] = {"schema": {"type": "string"}}
+        operation["requestBody"] = {"required": given.fields_required, "content": content}
     return operation
 
 
@@ -141,13 +148,19 @@ def _responses(route: Route, given: Inputs) -> dict[str, Any]:
     return dict(sorted(responses.items()))
 
 
-def _success(response: type | None, meaning: str) -> dict[str, Any]:
+def _success(response: type | UnionType | None, meaning: str) -> dict[str, Any]:
     if response is None:
         return {"description": meaning}
+    refs = [_ref(model) for model in _models_of(response)]
     return {
         "description": meaning,
-        "content": {"application/json": {"schema": _ref(response)}},
+        "content": {"application/json": {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}},
     }
+
+
+def _models_of(response: type | UnionType) -> Sequence[type]:
+    """Return the model, or the models of a union."""
+    return get_args(response) if isinstance(response, UnionType) else [response]
 
 
 def _ref(model: type) -> dict[str, str]:

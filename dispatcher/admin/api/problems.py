@@ -21,6 +21,8 @@ from dispatcher.core.errors import (
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
+    OutcomeUnknownError,
+    OverloadedError,
     PreconditionFailedError,
     SecretError,
     StoreUnavailableError,
@@ -123,6 +125,14 @@ def problem_of(error: Exception) -> web.Response:
         case TooManyError():
             seconds = max(1, math.ceil(error.retry_after_seconds))
             return problem(429, str(error), code=error.code, headers={"Retry-After": str(seconds)})
+        case OutcomeUnknownError():
+            return _unavailable(
+                "The connection to the database was lost during the commit, so the event may be published."
+                " With an id of your own, publishing again is safe.",
+                error.code,
+            )
+        case OverloadedError():
+            return _unavailable(str(error), error.code)
         case StoreUnavailableError():
             return _unavailable("The database is unavailable. Nothing is lost; try again.")
         case TimeoutError():

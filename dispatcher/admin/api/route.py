@@ -8,6 +8,7 @@ gets the members as they are: the operation validates them and `Model` only docu
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Annotated, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from dispatcher.admin.api.body import BODY_BYTES_MAX
 from dispatcher.admin.operations.context import Actor, Role
+from dispatcher.admin.operations.events import CLIENT, Client
 from dispatcher.admin.operations.facade import Operations
 
 PREFIX: Final = "/api/v1"
@@ -29,6 +31,8 @@ class Call(NamedTuple):
     operations: Operations
     names: Mapping[str, str]
     request: web.Request
+    client: Client = CLIENT
+    """Who waits for a publication."""
 
     @property
     def id(self) -> str:
@@ -60,10 +64,12 @@ class Route:
     status: int = 200
     also: Mapping[int, str] = field(default_factory=dict)
     """Further successful statuses, and what they mean."""
-    also_responses: Mapping[int, type] = field(default_factory=dict)
+    also_responses: Mapping[int, type | UnionType] = field(default_factory=dict)
     """Output models of further statuses; without one it is `response`."""
     problems: tuple[int, ...] = ()
     """Statuses of problems, in addition to those that every route may return."""
+    batch: Handler | None = None
+    """The handler of a body that is a list or newline-delimited JSON; `fields` of `handler` is one event."""
     bytes_max: int = BODY_BYTES_MAX
     seconds_max: float = SECONDS_MAX
 

@@ -11,7 +11,8 @@ from dispatcher.admin.api import (
     notifications,
     schedule,
 )
-from dispatcher.admin.api.body import EVENT_BODY_BYTES_MAX
+from dispatcher.admin.api.body import BATCH_BYTES_MAX
+from dispatcher.admin.api.decoder import EVENT_BYTES_MAX
 from dispatcher.admin.api.route import Route
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources import audit, delivery, endpoint, event, job, notification, token
@@ -19,6 +20,8 @@ from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
 """An endpoint's time-out is 60 s at most; the rest is the database's."""
+PUBLISH_SECONDS_MAX: Final = 70.0
+"""A client waits for 60 s at most (`Prefer: wait`)."""
 COUNT_SECONDS_MAX: Final = 60.0
 """A dry run counts for 45 s at most."""
 
@@ -47,7 +50,7 @@ ROUTES: Final = (
     Route(
         method="POST", path="/endpoints/{id}/test", handler=endpoints.send_test,
         role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
-        bytes_max=EVENT_BODY_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,
+        bytes_max=EVENT_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,
     ),
     Route(
         method="GET", path="/endpoints/{id}/failures", handler=endpoints.list_failures,
@@ -95,8 +98,9 @@ ROUTES: Final = (
     Route(
         method="POST", path="/events", handler=events.publish_event,
         role=Role.OPERATOR, response=event.Event, status=201, problems=(404, 409),
-        also={200: "The id is known: the first event of that id, and nothing new."},
-        bytes_max=EVENT_BODY_BYTES_MAX,
+        also={200: "The id is known: the first event of that id, and nothing new. Or the results of a batch."},
+        also_responses={200: event.EventOrBatch}, batch=events.publish_events,
+        bytes_max=BATCH_BYTES_MAX, seconds_max=PUBLISH_SECONDS_MAX,
     ),
     Route(
         method="GET", path="/events/{id}", handler=events.show_event,

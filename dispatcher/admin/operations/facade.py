@@ -17,6 +17,7 @@ from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.operations.names import Names
 from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
+from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.schedule import Schedule
@@ -59,8 +60,12 @@ class Operations:
         deployment: Deployment,
         http_client: HttpClient,
         tested: Callable[[str], None] = lambda _: None,
+        publisher: Publisher | None = None,
     ) -> Self:
-        """Return the operations of a deployment; `tested` is called for each."""
+        """Return the operations of a deployment.
+
+        `tested` is called for each test event. Without `publisher` each event is committed on its own.
+        """
         return cls(
             deployment=deployment,
             endpoints=Endpoints(deployment),
@@ -71,7 +76,7 @@ class Operations:
             deliveries=DeliveryOperations(deployment),
             jobs=JobOperations(deployment),
             delivery_reports=DeliveryReports(deployment),
-            events=Events(deployment),
+            events=Events(deployment, publisher),
             event_types=EventTypes(deployment),
             explanation=Explainer(deployment),
             names=Names(deployment),

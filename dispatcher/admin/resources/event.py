@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
@@ -30,6 +30,7 @@ from dispatcher.admin.resources.fields import (
     checked_by,
     refuse,
 )
+from dispatcher.admin.resources.problem import FieldProblem
 from dispatcher.core.limits import EVENT_TYPE_CHARACTERS_MAX
 from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems
 from dispatcher.core.problems import Problem, problem
@@ -69,6 +70,7 @@ NewId = Annotated[
 ]
 _TYPE_SCHEMA: Final = {"type": "string", "maxLength": EVENT_TYPE_CHARACTERS_MAX}
 EventTypeName = Annotated[str, checked_by(event_type_problems), WithJsonSchema(_TYPE_SCHEMA)]
+PublishedStatus = Literal["created", "known", "rejected"]
 TestTypeName = Annotated[str, checked_by(test_type_problems), WithJsonSchema(_TYPE_SCHEMA)]
 
 
@@ -90,6 +92,14 @@ class NewEventFields(Request):
     ordering_key: Text | None = None
     labels: Labels | None = None
     traceparent: Text | None = None
+
+
+class PublishQuery(Request):
+    """How a batch is published."""
+
+    all_or_nothing: QueryTruth = Field(
+        default=False, description="true: if one event of a batch is invalid, none is published."
+    )
 
 
 class EventsQuery(PageQuery):
@@ -251,6 +261,32 @@ class Event(Response):
     accepted_at: TimeText | None
     test: bool
     quarantined_at: TimeText | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedEvent(Response):
+    """The result of one event of a batch; `index` is its position, from 0.
+
+    `known`: its id was published before, and nothing new is. `rejected`: `errors` has the reasons.
+    """
+
+    index: int
+    status: PublishedStatus
+    id: EventId | None
+    errors: list[FieldProblem] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedBatch(Response):
+    """How many events of a batch were published, were known or were rejected, and each result."""
+
+    created: int
+    known: int
+    rejected: int
+    results: list[PublishedEvent]
+
+
+EventOrBatch = Event | PublishedBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
