@@ -96,7 +96,7 @@ def publish(
         typer.Option("--all-or-nothing", help="Publish no event of a batch if one is invalid."),
     ] = False,
 ) -> None:
-    r"""Commit an event, as a producer's INSERT would, or a batch of up to 1,000 events in one transaction.
+    r"""Commit an event, as a producer's INSERT would, or a batch of events.
 
     Examples:
       dispatcher event publish order.created
