@@ -32,6 +32,7 @@ from dispatcher.admin.console.pages import (
     notifications,
     overview,
     schedule,
+    search,
     secrets,
     session,
     tail,
@@ -54,8 +55,9 @@ def add_console(
     """Add the console's pages to the application."""
     console = ConsoleApp(operations, auth, settings, sign_on)
     # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
-    modules = (session, overview, endpoints, test_events, secrets, tail, deliveries, schedule)
-    for module in (*modules, documentation, events, jobs, administration, notifications):
+    modules = (session, overview, search, endpoints, test_events, secrets, tail, deliveries)
+    more = (schedule, documentation, events, jobs, administration, notifications)
+    for module in (*modules, *more):
         for route in module.ROUTES:
             console.add(application, route)
     for asset in assets.load().values():

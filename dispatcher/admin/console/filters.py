@@ -20,7 +20,7 @@ from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import Problem, problem
 
 _Query = TypeVar("_Query", DeliveriesQuery, EventsQuery)
-_DELIVERY_ID: Final = re.compile(r"wh_[a-z0-9]{26}")
+DELIVERY_ID: Final = re.compile(r"wh_[a-z0-9]{26}")
 PERIODS: Final[Mapping[str, timedelta]] = {
     "15m": timedelta(minutes=15),
     "1h": timedelta(hours=1),
@@ -72,7 +72,7 @@ def delivery_filter(context: Context, endpoint_id: str | None = None) -> Filter[
 def delivery_id(context: Context) -> str | None:
     """Return the delivery whose id was searched for, so that its page is shown."""
     text = context.query("q") or ""
-    return text if _DELIVERY_ID.fullmatch(text) else None
+    return text if DELIVERY_ID.fullmatch(text) else None
 
 
 def event_filter(context: Context) -> Filter[EventsQuery]:

@@ -256,8 +256,18 @@
       menu.open = false;
       menu.querySelector("summary").focus();
     } else if (typing) typing.blur();
+    else if (document.activeElement.closest(".search")) document.activeElement.blur();
     else if (drawer?.checked) drawer.click();
     else closePane();
+  };
+  // The arrows walk through the suggestions below the search field, and back to it.
+  const walk = (event) => {
+    const form = event.target.closest?.(".search");
+    if (!form) return false;
+    const stops = [form.querySelector("input"), ...form.querySelectorAll("#suggestions a")];
+    const next = stops[stops.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1)];
+    next?.focus();
+    return true;
   };
   const focusSearch = () => {
     const field = document.querySelector("[data-search]");
@@ -272,6 +282,10 @@
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      if (walk(event)) event.preventDefault();
+      return;
+    }
     const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]");
     if (event.key === "Escape") return leave(typing && event.target);
     if (typing) return;
