@@ -13,7 +13,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -29,6 +28,7 @@ from typer._click.formatting import HelpFormatter
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from dispatcher.cli.output import Output, fail, tell
+from dispatcher.core.similar import did_you_mean, similar_words
 
 _EXAMPLES: Final = re.compile(r"^Examples:[ \t]*\n", re.MULTILINE)
 _SENTENCE_END: Final = re.compile(r"\.(?=\s|$)")
@@ -161,12 +161,12 @@ class Group(_Help, TyperGroup):
         """Return the command of a name, or raise an error that names similar commands of any group."""
         if args[0].startswith("-") or args[0] in self.commands or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        similar = get_close_matches(args[0], self.commands) or [
+        similar = similar_words(args[0], self.commands) or [
             f"{name} {args[0]}"
             for name, one in self.commands.items()
             if isinstance(one, Group) and args[0] in one.commands
         ]
-        raise UsageError(f"{args[0]}: no such command.{did_you_mean(similar)}", ctx)
+        raise UsageError(f"{args[0]}: no such command. {did_you_mean(similar)}".rstrip(), ctx)
 
     def main(  # type: ignore[override]  # the other settings are in `settings`
         self,
@@ -190,11 +190,6 @@ class Group(_Help, TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def did_you_mean(similar: list[str]) -> str:
-    """Return the sentence that names similar names, after a space; nothing if there are none."""
-    return f" Did you mean {' or '.join(similar[:3])}?" if similar else ""
-
-
 def _refuse(error: ClickException) -> NoReturn:
     """Print a usage error and exit with its code."""
     fail(_text_of(error))
@@ -208,8 +203,9 @@ def _text_of(error: ClickException) -> str:
     """Return a usage error as `field: problem. Fix.`."""
     match error:
         case NoSuchOption():
-            similar = [one for one in error.possibilities or () if one != error.option_name]
-            return f"{error.option_name}: no such option.{did_you_mean(similar)}"
+            shown = [] if error.ctx is None else list(_long_names(error.ctx.command.params))
+            similar = similar_words(error.option_name, shown)
+            return f"{error.option_name}: no such option. {did_you_mean(similar)}".rstrip()
         case MissingParameter(param=TyperArgument() as argument):
             return f"{argument.display_name_raw}: this argument is required."
         case MissingParameter(param=TyperOption() as option):
@@ -222,6 +218,13 @@ def _text_of(error: ClickException) -> str:
             return f"{argument.display_name_raw}: {error.message}"
         case _:
             return error.message
+
+
+def _long_names(parameters: Sequence[Parameter]) -> Iterator[str]:
+    """Yield the options as the help shows them."""
+    for one in parameters:
+        if isinstance(one, TyperOption):
+            yield from [name for name in one.opts if name.startswith("--")][:1]
 
 
 def _paragraph(text: str | None) -> Iterator[str]:

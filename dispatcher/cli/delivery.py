@@ -69,22 +69,40 @@ _ATTEMPT_COLUMNS = (
 
 @group.command("list")
 @takes(DeliveriesQuery)
-def page(context: typer.Context, fields: Fields, output: Output) -> None:
+def page(
+    context: typer.Context,
+    fields: Fields,
+    output: Output,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Print new ones and changes until Ctrl-C.")
+    ] = False,
+) -> None:
     """List deliveries, newest first.
+
+    With --watch, the newest come last, and -o json prints one object on each line.
 
     Examples:
       dispatcher delivery list --state failed --since 1d
       dispatcher delivery list --endpoint ERP -o wide
       dispatcher delivery list --search ORD-2026-1234
+      dispatcher delivery list --endpoint ERP --watch
     """
+    if watch and fields.get("cursor") is not None:
+        raise typer.BadParameter("conflicts with --watch.", param_hint="--cursor")
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
 
         query = DeliveriesQuery.of(**await session.resolved(fields))
+        if watch:
+            from dispatcher.cli.watching import watch_deliveries
+
+            await watch_deliveries(session, query, output)
+            return
         answer = await DeliveryOperations(session.deployment).page(session.actor, query)
         names = await session.endpoint_names(one.endpoint_id for one in answer.items)
-        say_page(answer, columns(names), output=output, empty="no deliveries")
+        hint = session.type_hint(query.event_type)
+        say_page(answer, columns(names), output=output, empty=f"no deliveries{hint}")
 
     run_step(context, step)
 

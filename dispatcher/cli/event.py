@@ -129,8 +129,13 @@ def publish(
         if body is None:
             known = session.deployment.catalogue.types.get(event_type)
             if known is None:
+                problems = event_type_problems(event_type)
+                if similar := session.similar_types(event_type):
+                    names = " or ".join(similar)
+                    values = {"kind": "event type", "value": event_type, "similar": names}
+                    problems.append(problem("type", "similar_name", **values))
                 missing = problem("data", "sample_missing", event_type=event_type)
-                raise InvalidRequestError([*event_type_problems(event_type), missing])
+                raise InvalidRequestError([*problems, missing])
             body = known.sample
         event = NewEvent(
             type=event_type,
@@ -211,6 +216,7 @@ def page(
         query = EventsQuery.of(**fields, quarantined=quarantined)
         answer = await Events(session.deployment).page(session.actor, query)
         empty = "no quarantined events" if quarantined else "no events"
+        empty += session.type_hint(query.type)
         say_page(answer, _columns(quarantined=quarantined), output=output, empty=empty)
 
     run_step(context, step)

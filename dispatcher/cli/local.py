@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatcher.cli.commands import CommandGroup
-from dispatcher.cli.completion import complete_profiles
+from dispatcher.cli.completion import complete_event_types, complete_profiles
 
 STATUS_MIN, STATUS_MAX = 200, 599
 
@@ -44,6 +44,30 @@ def dev(
 
 
 def listen(
+    context: typer.Context,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Create an endpoint of this name that sends to this receiver."
+        ),
+    ] = None,
+    event_types: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="What that endpoint subscribes to. May be repeated. Default: *.",
+            autocompletion=complete_event_types,
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="TENANT", help="The tenant of that endpoint.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The receiver's address for the dispatcher, if it is another one."
+        ),
+    ] = None,
     port: Annotated[
         int,
         typer.Option(min=0, max=65_535, metavar="PORT", help="The port. 0: any free port."),
@@ -105,13 +129,16 @@ def listen(
 ) -> None:
     """Run a receiver on this machine that prints each request.
 
-    It verifies signatures and marks repeats, and can fail on purpose.
+    It verifies signatures and marks repeats, and can fail on purpose. With --endpoint, it creates an endpoint, prints
+    its secret, and deletes it at the end. An endpoint that a crash left is taken over.
 
     Examples:
+      dispatcher listen --endpoint my-laptop --event-types 'order.*'
       dispatcher listen --secret env:SECRET
       dispatcher listen --port 9001 --tls --fail-first 3 --retry-after 2
     """
     from dispatcher.cli import listen_command
+    from dispatcher.cli.listen_endpoint import Registration
     from dispatcher.cli.values import secret_text
     from dispatcher.dev.receiver import Behaviour
 
@@ -124,6 +151,21 @@ def listen(
             "a negative number is not possible.",
             param_hint="--fail-first, --delay, --stall, --drip",
         )
+    registration = None
+    if endpoint is not None:
+        if secret:
+            raise typer.BadParameter(
+                "conflicts with --endpoint, which generates one.", param_hint="--secret"
+            )
+        registration = Registration(
+            name=endpoint,
+            event_types=event_types or ["*"],
+            tenant=tenant,
+            profile=profile,
+            url=url,
+        )
+    elif event_types or tenant or url:
+        raise typer.BadParameter("needs --endpoint.", param_hint="--event-types, --tenant or --url")
     behaviour = Behaviour(
         status=status,
         fail_first=fail_first,
@@ -135,12 +177,14 @@ def listen(
         forward_to=forward_to,
     )
     listen_command.listen(
+        config=context.obj,
         host=host,
         port=port,
         profile=profile,
         secrets=[secret_text(one, "--secret") for one in secret or []],
         tls=tls,
         behaviour=behaviour,
+        registration=registration,
         as_json=as_json,
     )
 

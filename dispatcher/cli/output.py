@@ -23,6 +23,8 @@ from dispatcher.core.printable import escape, escape_json
 CELL_CHARACTERS_MAX: Final = 60
 CELL_CHARACTERS_MIN: Final = 8
 """A cell is not cut further than this, however narrow the terminal is."""
+LIVE_CELL_CHARACTERS: Final = 20
+"""The room that a table which goes on keeps for longer values to come."""
 _GAP: Final = "  "
 _GREEN, _YELLOW, _RED, _GREY = "32", "33", "31", "90"
 _COLOURS: Final[Mapping[str, str]] = {
@@ -209,16 +211,20 @@ def say_table(
     empty: str,
     output: Output = Output.TABLE,
     *,
-    with_head: bool = True,
+    widths: list[int] | None = None,
 ) -> None:
-    """Print rows under headings; see the module for the width."""
+    """Print rows under headings; see the module for the width.
+
+    `widths` are those of a table that goes on: they are kept, and the headings are printed only if it is empty.
+    """
     if not rows:
         tell(empty)
         return
     from rich.cells import cell_len  # noqa: PLC0415 -- --help prints no table
 
     is_wide = output is Output.WIDE
-    shown = [one for one in columns if is_wide or _is_shown(one, rows)]
+    goes_on = widths is not None
+    shown = [one for one in columns if is_wide or _is_shown(one, rows, all_rows=not goes_on)]
     cells = [[cell(column.value(row)) for column in shown] for row in rows]
     if not is_wide:
         cells = [
@@ -229,15 +235,22 @@ def say_table(
             for line in cells
         ]
     heads = [column.head for column in shown]
-    widths = [max(cell_len(line[at]) for line in [heads, *cells]) for at in range(len(shown))]
+    widths = [] if widths is None else widths
+    lines = cells if widths else [heads, *cells]
     width = None if is_wide else table_width()
-    if width is not None:
-        _shrink(widths, shown, width)
-    lines = [heads, *cells] if with_head else cells
+    if not widths:
+        widths += [max(cell_len(line[at]) for line in lines) for at in range(len(shown))]
+        if goes_on:
+            widths[:] = [
+                max(size, LIVE_CELL_CHARACTERS) if column.can_be_cut else size
+                for size, column in zip(widths, shown, strict=True)
+            ]
+        if width is not None:
+            _shrink(widths, shown, width)
     for line in lines:
         texts = []
         for text, column, size in zip(line, shown, widths, strict=True):
-            fitting = cut(text, size) if column.can_be_cut else text
+            fitting = text if width is None or not column.can_be_cut else cut(text, size)
             colour = _COLOURS.get(fitting) if column.is_state else None
             padding = " " * (size - cell_len(fitting))
             texts.append((painted(fitting, colour) if colour else fitting) + padding)
@@ -251,10 +264,13 @@ def table_width() -> int | None:
     return None
 
 
-def _is_shown(column: Column, rows: Sequence[object]) -> bool:
+def _is_shown(column: Column, rows: Sequence[object], *, all_rows: bool) -> bool:
+    """Return whether a narrow table has the column; of a table that goes on, not all rows are known."""
     if column.is_wide:
         return False
-    return not column.if_different or len({cell(column.value(row)) for row in rows}) > 1
+    if not column.if_different:
+        return True
+    return not all_rows or len({cell(column.value(row)) for row in rows}) > 1
 
 
 def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:

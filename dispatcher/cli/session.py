@@ -36,6 +36,7 @@ from dispatcher.core.errors import (
     SchemaError,
 )
 from dispatcher.core.printable import escape_json
+from dispatcher.core.similar import did_you_mean, similar_words
 from dispatcher.dev.home import running_environment
 from dispatcher.outbound.client import HttpClient, address_policy
 from dispatcher.outbound.own_addresses import protected_addresses
@@ -79,6 +80,16 @@ class Session:
             elif isinstance(value, list) and any(isinstance(one, EndpointName) for one in value):
                 resolved[name] = [await self.id_of("endpoint", one, tenant) for one in value]
         return resolved
+
+    def similar_types(self, event_type: str) -> list[str]:
+        """Return types of the catalogue that are similar to one that it does not have."""
+        known = self.deployment.catalogue.types
+        return [] if event_type in known else similar_words(event_type, known)
+
+    def type_hint(self, event_type: str | None) -> str:
+        """Return what a list that a mistyped event type has emptied adds to its message, after a semicolon."""
+        similar = self.similar_types(event_type) if event_type else []
+        return f"; the catalogue has no {event_type}. {did_you_mean(similar)}" if similar else ""
 
     async def endpoint_names(self, endpoint_ids: Iterable[str | None]) -> dict[str, str]:
         """Return the names of endpoints by id, deleted ones included."""

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -107,6 +107,10 @@ class Receiver:
         self.count = 0
         self.repeat_count = 0
         self.invalid_count = 0
+
+    def expect(self, profile: str, secrets: Sequence[str]) -> None:
+        """Verify requests from now on by a profile and its secrets, on every path without a route of its own."""
+        self._route = replace(self._route, profile=profile, secrets=secrets)
 
     async def start(
         self, host: str = "127.0.0.1", port: int = 0, bound: socket.socket | None = None

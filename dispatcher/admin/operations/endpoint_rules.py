@@ -5,7 +5,7 @@ that is left out stays absent, which is not the same as null: null brings a limi
 and makes an endpoint unsigned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,6 +31,7 @@ from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile, SecretPlace
 from dispatcher.core.request import headers_bytes_count, validate_headers
 from dispatcher.core.secret import Secret, check
+from dispatcher.core.similar import similar_words
 from dispatcher.core.url import canonical_url
 
 
@@ -188,7 +189,7 @@ def event_types_warnings(event_types: list[str], deployment: Deployment) -> list
     """Return a sentence for each subscription that no type of the catalogue matches."""
     known = deployment.catalogue.types
     return [
-        f"event_types: the catalogue has no {text}. The subscription is kept; check its spelling."
+        f"event_types: the catalogue has no {text}. The subscription is kept; {_advice(text, known)}"
         for text in event_types
         if text != "*"
         and (
@@ -197,3 +198,8 @@ def event_types_warnings(event_types: list[str], deployment: Deployment) -> list
             else text not in known
         )
     ]
+
+
+def _advice(text: str, known: Iterable[str]) -> str:
+    similar = similar_words(text, known)
+    return f"did you mean {similar[0]}?" if similar else "check its spelling."

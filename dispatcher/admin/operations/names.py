@@ -1,6 +1,5 @@
 """Names in place of ids: the object that a person named, or the similar names."""
 
-from difflib import get_close_matches
 from typing import Final
 
 from dispatcher.admin.operations.context import Actor, Deployment
@@ -8,13 +7,13 @@ from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.core import ids
 from dispatcher.core.errors import ConflictError, NotFoundError
 from dispatcher.core.problems import problem
+from dispatcher.core.similar import similar_words
 from dispatcher.store.names import NamedKind, find_names
 
 NAMES_MAX: Final = 1_000
 """Names that are compared with one that does not exist, and that completion reads."""
 CANDIDATES_MAX: Final = 10
 """Objects of one name that an error lists."""
-_SIMILAR_MAX: Final = 3
 _PREFIXES: Final = {
     "endpoint": ids.ENDPOINT_PREFIX,
     "notification": ids.NOTIFICATION_PREFIX,
@@ -51,7 +50,7 @@ class Names:
             raise ConflictError(
                 problem(kind, "ambiguous_name", value=name_or_id, candidates=candidates)
             )
-        similar = get_close_matches(name_or_id, await self.list(actor, kind, tenant), _SIMILAR_MAX)
+        similar = similar_words(name_or_id, await self.list(actor, kind, tenant))
         if similar:
             names = " or ".join(similar)
             raise NotFoundError(
