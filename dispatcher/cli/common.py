@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.cli.completion import complete_event_types, complete_names
+from dispatcher.cli.completion import complete_names
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
@@ -23,14 +23,6 @@ Endpoint = Annotated[
 Tenant = Annotated[
     str | None,
     typer.Option(metavar="TENANT", help="The tenant, if several use the name."),
-]
-EventType = Annotated[
-    str,
-    typer.Argument(
-        metavar="TYPE",
-        help="The event type, such as order.created.",
-        autocompletion=complete_event_types,
-    ),
 ]
 
 

@@ -109,12 +109,12 @@ def publish(
         single = (data, event_id, tenant, occurred_at, ordering_key, labels, traceparent)
         if any(single):
             raise typer.BadParameter(
-                "the fields of a batch's events are in the batch", param_hint=event_type
+                "the fields of a batch's events are in the batch.", param_hint=event_type
             )
         _publish_batch(context, event_type, all_or_nothing=all_or_nothing, output=output)
         return
     if all_or_nothing:
-        raise typer.BadParameter("it is for a batch", param_hint="--all-or-nothing")
+        raise typer.BadParameter("needs a batch: @FILE or -.", param_hint="--all-or-nothing")
     text = None if data is None else text_or_file(data, "--data")
     at = moment(occurred_at, "--occurred-at")
     given = single_pairs(labels or [], "--labels")

@@ -153,7 +153,9 @@ def check(context: typer.Context, output: Output) -> None:
 @program.command("open")
 @takes(NewSignInLink)
 def open_console(context: typer.Context, fields: Fields, output: Output) -> None:
-    """Print a link that signs in to the console once, within five minutes.
+    """Print a link that signs in to the console once.
+
+    It is valid for five minutes.
 
     Examples:
       dispatcher open

@@ -22,7 +22,7 @@ class NewSignInLink(Request):
 
     role: Annotated[
         RoleName,
-        Option(metavar="viewer|operator|admin", help="The role of the session. Default: admin."),
+        Option(metavar="ROLE", help="The role of the session."),
     ] = "admin"
     tenant: Annotated[
         Tenant | None,
