@@ -1,0 +1,254 @@
+"""The code that the console shows for each profile gives the verdicts of docs/vectors.json when it runs.
+
+C# has no runtime here: its code is held to the same parts as the others.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from dispatcher.core.profile import LeadPart, SignedPart
+from dispatcher.core.verification_code import verification_code
+from tests.wire.node_process import needs_node, node
+from tests.wire.test_snippets import GO
+from tests.wire.vectors import PROFILES, VECTORS_FILE
+
+VECTORS: list[dict[str, Any]] = orjson.loads(VECTORS_FILE.read_bytes())
+CODE = {name: verification_code(profile) for name, profile in PROFILES.items()}
+LANGUAGES = ["Python", "JavaScript", "PHP", "Java", "Go", "C#"]
+
+
+def headers_of(vector: dict[str, Any]) -> dict[str, str]:
+    return {name.lower(): value for name, value in vector["headers"].items()}
+
+
+def assert_verdicts(verdicts: list[bool]) -> None:
+    assert len(verdicts) == len(VECTORS)
+    wrong = [
+        f"{vector['profile']}: {vector['name']}"
+        for vector, verdict in zip(VECTORS, verdicts, strict=True)
+        if verdict != vector["valid"]
+    ]
+    assert wrong == []
+
+
+def run(command: list[str], env: dict[str, str] | None = None) -> list[bool]:
+    """Run a program on all vectors, a line of base64 fields each, and return its verdicts."""
+    lines = []
+    for vector in VECTORS:
+        headers = [f"{name}:{value}" for name, value in headers_of(vector).items()]
+        fields = [vector["profile"], str(vector["now"]), "\n".join(vector["secrets"])]
+        fields += ["\n".join(headers), vector["body"]]
+        lines.append(b"\t".join(base64.b64encode(field.encode()) for field in fields))
+    answer = subprocess.run(
+        command,
+        input=b"\n".join(lines) + b"\n",
+        stdout=subprocess.PIPE,
+        check=True,
+        env=env,
+        timeout=90,
+    )
+    return [line == b"true" for line in answer.stdout.split()]
+
+
+def test_every_profile_that_signs_has_code_in_six_languages() -> None:
+    for name, code in CODE.items():
+        assert list(code) == LANGUAGES, name
+        for language, text in code.items():
+            assert PROFILES[name].signature.header.lower() in text, (name, language)
+            assert "\t\n" not in text
+            assert max(map(len, text.splitlines())) <= 120, (name, language)
+
+
+def test_profile_that_signs_in_another_way_has_no_code() -> None:
+    wms = PROFILES["wms"]
+    others = {
+        "body first": replace(wms.signature, content=(SignedPart.BODY, SignedPart.TIMESTAMP)),
+        "id that no header has": replace(wms.signature, content=(SignedPart.EVENT_ID, SignedPart.BODY)),
+        "another lead": replace(wms.signature, lead=(LeadPart(text="a"),)),
+        "text that ends a string": replace(wms.signature, prefix='x"); evil("'),
+    }  # fmt: skip
+    for why, signature in others.items():
+        assert verification_code(replace(wms, signature=signature)) == {}, why
+
+
+def test_python_code_gives_the_verdicts_of_the_vectors() -> None:
+    spaces: dict[str, dict[str, Any]] = {name: {} for name in CODE}
+    for name, space in spaces.items():
+        exec(CODE[name]["Python"], space)  # noqa: S102 -- the code under test
+    assert_verdicts(
+        [
+            any(
+                spaces[one["profile"]]["verify"](
+                    headers_of(one), one["body"].encode(), secret, one["now"]
+                )
+                for secret in one["secrets"]
+            )
+            for one in VECTORS
+        ]
+    )
+
+
+@needs_node
+def test_javascript_code_gives_the_verdicts_of_the_vectors() -> None:
+    verifiers = ",".join(
+        f"{name}: (() => {{ {code['JavaScript']} return verify; }})()"
+        for name, code in CODE.items()
+    )
+    program = f"""
+        const verifiers = {{ {verifiers} }};
+        const answerTo = (v) => v.secrets.some((secret) =>
+          verifiers[v.profile](v.lower, Buffer.from(v.body), secret, v.now));
+        """
+    with node(program) as process:
+        assert_verdicts(
+            [process.ask({**one, "lower": headers_of(one)}) == b"true" for one in VECTORS]
+        )
+
+
+@pytest.mark.skipif(shutil.which("php") is None, reason="php is not installed")
+def test_php_code_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
+    for name, code in CODE.items():
+        text = code["PHP"].replace("function verify(", f"function verify_{name}(")
+        (tmp_path / f"{name}.php").write_text(text)
+    program = tmp_path / "main.php"
+    program.write_text(
+        "<?php "
+        + "".join(f"require '{tmp_path}/{name}.php';" for name in CODE)
+        + """
+        while (($line = fgets(STDIN)) !== false) {
+            [$profile, $now, $secrets, $headers, $body] = array_map('base64_decode', explode("\\t", $line));
+            $map = [];
+            foreach (explode("\\n", $headers) as $header) {
+                [$name, $value] = explode(':', $header, 2);
+                $map[$name] = $value;
+            }
+            $valid = false;
+            foreach (explode("\\n", $secrets) as $secret) {
+                $valid = ("verify_$profile")($map, $body, $secret, (int) $now) || $valid;
+            }
+            echo $valid ? "true\\n" : "false\\n";
+        }
+        """
+    )
+    assert_verdicts(run([str(shutil.which("php")), str(program)]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(GO is None, reason="go is not installed")
+def test_go_code_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
+    for name, code in CODE.items():
+        text = code["Go"].replace("func Verify(", f"func Verify{name}(")
+        (tmp_path / f"{name}.go").write_text(text)
+    table = ", ".join(f'"{name}": Verify{name}' for name in CODE)
+    (tmp_path / "main.go").write_text(
+        """
+        package main
+
+        import (
+            "bufio"
+            "encoding/base64"
+            "fmt"
+            "os"
+            "strconv"
+            "strings"
+            "time"
+        )
+
+        func main() {
+            verifiers := map[string]func(func(string) string, []byte, string, time.Time) bool{%s}
+            lines := bufio.NewScanner(os.Stdin)
+            for lines.Scan() {
+                var fields []string
+                for _, field := range strings.Split(lines.Text(), "\\t") {
+                    decoded, _ := base64.StdEncoding.DecodeString(field)
+                    fields = append(fields, string(decoded))
+                }
+                headers := map[string]string{}
+                for _, header := range strings.Split(fields[3], "\\n") {
+                    name, value, _ := strings.Cut(header, ":")
+                    headers[name] = value
+                }
+                get := func(name string) string { return headers[strings.ToLower(name)] }
+                now, _ := strconv.ParseInt(fields[1], 10, 64)
+                valid := false
+                for _, secret := range strings.Split(fields[2], "\\n") {
+                    valid = verifiers[fields[0]](get, []byte(fields[4]), secret, time.Unix(now, 0)) || valid
+                }
+                fmt.Println(valid)
+            }
+        }
+        """.replace("%s", table)
+    )
+    cache = {"GOCACHE": str(tmp_path / "cache"), "GOFLAGS": "-mod=mod", "GO111MODULE": "off"}
+    shared_cache = Path.home() / ".cache" / "go-build"
+    if shared_cache.is_dir():
+        cache["GOCACHE"] = str(shared_cache)
+    files = [str(tmp_path / f"{name}.go") for name in [*CODE, "main"]]
+    assert_verdicts(run([str(GO), "run", *files], env=os.environ | cache))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("javac") is None, reason="javac is not installed")
+def test_java_code_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
+    for name, code in CODE.items():
+        text = code["Java"].replace("final class Webhook ", f"final class Webhook_{name} ")
+        (tmp_path / f"Webhook_{name}.java").write_text(text)
+    cases = "".join(
+        f'case "{name}" -> Webhook_{name}.verify(headers, body, secret, now);' for name in CODE
+    )
+    (tmp_path / "Main.java").write_text(
+        """
+        import java.io.BufferedReader;
+        import java.io.InputStreamReader;
+        import java.util.Base64;
+        import java.util.HashMap;
+        import java.util.Map;
+
+        final class Main {
+            static boolean verify(String profile, Map<String, String> headers, byte[] body, String secret, long now)
+                    throws Exception {
+                return switch (profile) { %s default -> throw new IllegalStateException(profile); };
+            }
+
+            public static void main(String[] arguments) throws Exception {
+                BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
+                for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+                    byte[][] fields = new byte[5][];
+                    for (int index = 0; index < 5; index++) {
+                        fields[index] = Base64.getDecoder().decode(line.split("\\t", -1)[index]);
+                    }
+                    Map<String, String> headers = new HashMap<>();
+                    for (String header : new String(fields[3]).split("\\n")) {
+                        int colon = header.indexOf(':');
+                        headers.put(header.substring(0, colon), header.substring(colon + 1));
+                    }
+                    boolean valid = false;
+                    for (String secret : new String(fields[2]).split("\\n")) {
+                        valid |= verify(new String(fields[0]), headers, fields[4], secret,
+                                Long.parseLong(new String(fields[1])));
+                    }
+                    System.out.println(valid);
+                }
+            }
+        }
+        """.replace("%s", cases)
+    )
+    sources = [
+        str(tmp_path / f"{name}.java") for name in ["Main", *(f"Webhook_{one}" for one in CODE)]
+    ]
+    subprocess.run(
+        [str(shutil.which("javac")), "-J-XX:TieredStopAtLevel=1", "-d", str(tmp_path), *sources],
+        check=True,
+        timeout=90,
+    )
+    assert_verdicts(
+        run([str(shutil.which("java")), "-XX:TieredStopAtLevel=1", "-cp", str(tmp_path), "Main"])
+    )
