@@ -43,3 +43,9 @@ def class_code(state: str, outcome: str, response_code: int | None) -> int:
     if response_code is not None:
         return response_code // 100
     return _NO_STATUS + codes.OUTCOME_CODES[outcome]
+
+
+def class_of(outcome: str, response_code: int | None) -> str | None:
+    """Return the class of an attempt that did not succeed; None if no class contains it."""
+    code = class_code("failed", outcome, response_code)
+    return next((name for name, members in CLASSES.items() if code in members), None)

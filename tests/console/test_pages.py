@@ -1,6 +1,7 @@
 """The console's answers: who is let in, what a form must bring, what each error says, what is never cached."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -120,7 +121,8 @@ async def test_a_made_endpoint_shows_its_secret_once_and_its_form_works_once(
     assert len(page.items) == 1
     listed = await admin.get(f"/webhooks/{page.items[0].id}/secret")
     assert "********" in listed.text
-    assert "whsec_" not in listed.text.replace("whsec_…", "")
+    secrets_shown = re.findall(r"whsec_[A-Za-z0-9+/]{8,}", listed.text)
+    assert secrets_shown == [], "the code names the prefix alone"
 
 
 async def test_a_form_with_faults_comes_back_filled_in_with_all_of_them(admin: Client) -> None:
@@ -176,8 +178,13 @@ async def test_deleting_asks_first_with_what_waits_and_then_says_that_it_is_done
     endpoint = await made(served)
     path = f"/webhooks/{endpoint.id}/delete"
     asked = await admin.get(path)
-    assert "cancelled for good" in asked.text
-    answer = await admin.submit(path, {"version": asked.hidden("version")})
+    assert "will be cancelled permanently" in asked.text
+    unsure = await admin.submit(path, {"version": asked.hidden("version")})
+    assert unsure.status == 422
+    assert "not the name" in unsure.text
+    assert len((await served.operations.endpoints.page(ALL)).items) == 1
+    fields = {"version": asked.hidden("version"), "confirmed_name": "erp"}
+    answer = await admin.submit(path, fields)
     assert answer.status == 303
     listed = await admin.get("/webhooks")
     assert "is deleted" in listed.text
@@ -508,7 +515,6 @@ async def test_a_job_is_counted_created_and_paused_by_forms(
     await story.delivery(endpoint, "e1", "failed")
     await story.delivery(endpoint, "e2", "succeeded")
     path = f"/jobs/new?kind=replay&recoverable=yes&endpoint_id={endpoint}"
-    assert path.replace("&", "&amp;") in (await admin.get(f"/webhooks/{endpoint}")).text
     shown = await admin.get(path)
     assert "1 deliveries found" in shown.text
     assert "Replay 1 deliveries" in shown.text
@@ -536,3 +542,135 @@ async def test_a_job_is_counted_created_and_paused_by_forms(
     viewer = await served.as_role("viewer")
     assert (await viewer.get(path)).status == 403
     assert (await viewer.get(page)).status == 200
+
+
+async def test_webhook_page_counts_failures_by_response_and_recovers_them(
+    served: Served, admin: Client, story: Story, sql: Any
+) -> None:
+    endpoint = await story.endpoint("erp")
+    for number in range(3):
+        delivery = await story.delivery(endpoint, f"e{number}", "failed")
+        await sql.execute(
+            "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+            " latency_seconds, url, response_code, reused) VALUES ($1, $2, 1, 'scheduled', $3, now(), 0.1,"
+            " 'https://x.test/', $4, false)",
+            story.now.date(),
+            delivery,
+            "timeout" if number == 2 else "http_error",
+            None if number == 2 else 503,
+        )
+    page = await admin.get(f"/webhooks/{endpoint}")
+    deliveries = f"/webhooks/{endpoint}/deliveries?state=failed&amp;response="
+    assert f'<a href="{deliveries}5xx">2</a>' in page.text
+    assert f'<a href="{deliveries}timeout">1</a>' in page.text
+    for kind, count in (("5xx", 2), ("timeout", 1)):
+        listed = await admin.get(f"/webhooks/{endpoint}/deliveries?state=failed&response={kind}")
+        assert listed.text.count("<tr data-id=") == count, "the link shows what it counts"
+
+    recover = f"/webhooks/{endpoint}/recover"
+    assert recover in page.text
+    counted = await admin.get(f"{recover}?hours=24")
+    assert "3 deliveries found" in counted.text
+    assert "Nothing failed" not in counted.text
+    assert (await admin.get(f"{recover}?hours=25")).status == 422
+    started = await admin.submit(recover, {"hours": "24"}, page=f"{recover}?hours=24")
+    assert started.headers["Location"].startswith("/jobs/job_")
+    jobs = await served.operations.jobs.page(ALL)
+    assert (jobs.items[0].kind, jobs.items[0].filter["endpoint_id"]) == ("replay", endpoint)
+    viewer = await served.as_role("viewer")
+    assert (await viewer.get(recover)).status == 403
+    assert recover not in (await viewer.get(f"/webhooks/{endpoint}")).text
+
+
+async def test_list_of_webhooks_begins_with_trouble_and_filters_by_name(
+    admin: Client, story: Story, sql: Any
+) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        await story.endpoint(name)
+    await sql.execute(
+        "INSERT INTO dispatcher.endpoint_status (endpoint_id, health, since, cause, response_code)"
+        " SELECT id, 'down', now(), 'http_error', 503 FROM dispatcher.endpoint WHERE name = 'beta'"
+    )
+    text = (await admin.get("/webhooks")).text
+    assert sorted(("alpha", "beta", "gamma"), key=lambda one: text.index(f">{one}</a>")) == [
+        "beta", "alpha", "gamma",
+    ]  # fmt: skip
+    assert 'class="dot bad">Down<' in text
+    found = (await admin.get("/webhooks?q=LPH")).text
+    assert ">alpha</a>" in found
+    assert ">beta</a>" not in found
+    assert 'href="/webhooks" aria-label="Remove' in found, "a filter is a chip that can be removed"
+
+
+async def test_new_webhook_previews_the_request_with_and_without_scripts(admin: Client) -> None:
+    shown = await admin.get("/webhooks/new")
+    fields = {
+        "csrf": shown.hidden("csrf"), "form_id": shown.hidden("form_id"), "then": "preview", "name": "<b>erp</b>",
+        "url": "https://erp.example.com/hook?a=<i>", "profile": "humansoft", "event_types": "order.shipped",
+        "headers": "X-Api-Key: <u>k</u>", "secret": "secret-that-nobody-may-see",
+    }  # fmt: skip
+    part = await admin.post("/webhooks/new", fields, HX_Request="true")
+    assert part.status == 200
+    assert "<html" not in part.text
+    assert "X-Webhook-Signature: sha256=" in part.text
+    assert "X-Api-Key: &lt;u&gt;k&lt;/u&gt;" in part.text
+    assert "ORD-2026-1234" in part.text
+    whole = await admin.post("/webhooks/new", fields)
+    assert whole.status == 200
+    assert "X-Webhook-Signature: sha256=" in whole.text
+    assert "Type the secret again" in whole.text
+    assert "secret-that-nobody-may-see" not in whole.text + part.text
+    bare = await admin.post(
+        "/webhooks/new", {**fields, "url": "ftp://", "headers": "no", "event_types": "%"}
+    )
+    assert bare.status == 200, "an invalid field is left out of the preview"
+    assert "https://example.com/webhooks" in bare.text
+    issued = await admin.post("/webhooks/new", {**fields, "profile": "slack"}, HX_Request="true")
+    assert issued.status == 200
+    saved = await admin.post(
+        "/webhooks/new", {**fields, "then": "save", "url": "https://example.com/"}
+    )
+    assert saved.status == 200, "a preview does not use the form up"
+    assert "is saved" in saved.text
+
+
+async def test_made_webhook_sends_a_test_event_in_place(admin: Client) -> None:
+    receiver = Receiver(ReceiverRoute(behaviour=Behaviour(status=401)))
+    port = await receiver.start("127.0.0.1", 0)
+    try:
+        made_page = await admin.submit(
+            "/webhooks/new", {**GOOD, "url": f"http://127.0.0.1:{port}/hook", "profile": "wms"}
+        )
+        found = re.search(r'hx-post="(/webhooks/ep_\w+/test)"', made_page.text)
+        assert found is not None
+        for language in ("Python", "JavaScript", "PHP", "Java", "Go", "C#"):
+            assert f"<summary>{language}</summary>" in made_page.text
+        fields = {"csrf": made_page.hidden("csrf")}
+        for _ in range(2):
+            sent = await admin.post(found[1], fields, HX_Request="true")
+            assert sent.status == 200
+            assert "<html" not in sent.text
+            assert "401" in sent.text
+    finally:
+        await receiver.stop()
+    refused = await admin.post(
+        "/webhooks/ep_none/test", {"csrf": made_page.hidden("csrf")}, HX_Request="true"
+    )
+    assert refused.status == 200
+    assert "notice bad" in refused.text
+
+
+async def test_retry_now_in_place_reports_a_conflict_in_place(
+    served: Served, admin: Client
+) -> None:
+    endpoint = await made(served)
+    page = await admin.get(f"/webhooks/{endpoint.id}")
+    fields = {"csrf": page.hidden("csrf")}
+    done = await admin.post(f"/webhooks/{endpoint.id}/retry", fields, HX_Request="true")
+    assert done.status == 200
+    assert "No deliveries are waiting" in done.text
+    assert "<html" not in done.text
+    await served.operations.endpoints.pause(ALL, endpoint.id)
+    refused = await admin.post(f"/webhooks/{endpoint.id}/retry", fields, HX_Request="true")
+    assert (refused.status, "notice bad" in refused.text) == (200, True)
+    assert (await admin.post(f"/webhooks/{endpoint.id}/retry", fields)).status == 409

@@ -16,9 +16,11 @@ from dispatcher.admin.console import filters
 from dispatcher.admin.console.pages import (
     administration,
     deliveries,
+    endpoint_forms,
     endpoints,
     events,
     jobs,
+    notifications,
     overview,
     schedule,
     secrets,
@@ -34,9 +36,11 @@ pytestmark = pytest.mark.postgres
 MODULES: Final = (
     administration,
     deliveries,
+    endpoint_forms,
     endpoints,
     events,
     jobs,
+    notifications,
     overview,
     schedule,
     secrets,
@@ -72,6 +76,7 @@ def read_by(*files: Path) -> set[str]:
         found |= set(re.findall(r"read_time\(context, \"(\w+)\"", text))
         found |= set(filters.DELIVERY_FIELDS) if "delivery_filter" in text else set()
         found |= set(filters.EVENT_FIELDS) if "event_filter" in text else set()
+        found |= set(endpoints.ENDPOINT_FIELDS) if "ENDPOINT_FIELDS" in text else set()
     return found
 
 
@@ -118,7 +123,7 @@ async def status_of(admin: Client, path: str) -> int:
 
 
 def test_the_parameters_of_the_pages_are_found():
-    assert {"by", "action", "subject", "name", "profile", "cursor", "q", "since", "next"} <= set(
+    assert {"by", "action", "subject", "profile", "cursor", "q", "since", "next"} <= set(
         parameters()
     )
     assert len(PAGES) >= 20
@@ -161,7 +166,7 @@ async def test_no_part_of_a_path_is_a_500(admin, name):
 
 async def test_an_address_of_a_megabyte_is_refused(admin):
     with contextlib.suppress(aiohttp.ClientError):  # closed before all of it was sent
-        assert await status_of(admin, "/webhooks?name=" + "a" * BYTES_MAX) == 400
+        assert await status_of(admin, "/webhooks?q=" + "a" * BYTES_MAX) == 400
 
 
 @pytest.mark.parametrize("depth", [64, 253, 254, 255, 300, 1000, 1024, 1100, 5000])
@@ -214,7 +219,7 @@ async def test_a_form_gives_back_what_was_typed(admin, story):
     endpoint = await story.endpoint(headers={"X-A": "a\\x1b"})
     page = await admin.get(f"/webhooks/{endpoint}/settings")
     assert "a\\x1b" in page.text
-    typed = await admin.get("/webhooks?name=%E2%80%AEx")
+    typed = await admin.get("/webhooks?q=%E2%80%AEx")
     assert 'value="\u202ex"' in typed.text
 
 

@@ -26,6 +26,7 @@ from dispatcher.admin.console.pages import (
     administration,
     deliveries,
     documentation,
+    endpoint_forms,
     endpoints,
     events,
     jobs,
@@ -54,8 +55,10 @@ def add_console(
 ) -> ConsoleApp:
     """Add the console's pages to the application."""
     console = ConsoleApp(operations, auth, settings, sign_on)
-    # The tail must precede the delivery's page: aiohttp uses the first of two matching paths.
-    modules = (session, overview, search, endpoints, test_events, secrets, tail, deliveries)
+    # aiohttp uses the first of two matching paths: the form of a new webhook precedes the page of one, and the tail the
+    # page of a delivery.
+    webhooks = (endpoint_forms, endpoints, test_events, secrets)
+    modules = (session, overview, search, *webhooks, tail, deliveries)
     more = (schedule, documentation, events, jobs, administration, notifications)
     for module in (*modules, *more):
         for route in module.ROUTES:

@@ -13,6 +13,8 @@ WIDTH: Final = 480
 HEIGHT: Final = 160
 SPARK_WIDTH: Final = 96
 SPARK_HEIGHT: Final = 24
+SPARK_FAILED_MIN: Final = 4.0
+"""One failure among thousands of successes is visible."""
 _GAP: Final = 2
 
 
@@ -37,14 +39,21 @@ class Bars(NamedTuple):
 
 
 def bars(
-    counts: Sequence[tuple[int, int]], *, width: float = WIDTH, height: float = HEIGHT
+    counts: Sequence[tuple[int, int]],
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    failed_min: float = 1.0,
 ) -> Bars:
-    """Return bars for (succeeded, failed) counts; a count above zero is at least one pixel high."""
+    """Return bars for (succeeded, failed) counts; a count above zero is at least one pixel high.
+
+    `failed_min` is the height of a single failure.
+    """
     top = round_up(max((ok + not_ok for ok, not_ok in counts), default=0))
     step = width / max(1, len(counts))
     drawn = []
     for index, (ok, not_ok) in enumerate(counts):
-        bad = _length(not_ok, top, height)
+        bad = max(failed_min, _length(not_ok, top, height)) if not_ok else 0.0
         good = min(_length(ok, top, height), height - bad)
         drawn.append(
             Bar(
@@ -63,7 +72,7 @@ def bars(
 
 def spark(counts: Sequence[tuple[int, int]]) -> Bars:
     """Return bars that are small enough for a table row."""
-    return bars(counts, width=SPARK_WIDTH, height=SPARK_HEIGHT)
+    return bars(counts, width=SPARK_WIDTH, height=SPARK_HEIGHT, failed_min=SPARK_FAILED_MIN)
 
 
 class Line(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dispatcher.core.profile import Profile
+from dispatcher.core.verification_code import verification_code
 
 _FIRST: Final = ("wms", "humansoft", "standard")
 
@@ -55,3 +56,8 @@ def facts(profile: Profile) -> ProfileFacts:
         secret_prefix=profile.secret.prefix,
         several_signatures=profile.several_signatures,
     )
+
+
+def code_of(profile: Profile | None) -> Mapping[str, str]:
+    """Return the code that verifies a profile's signatures, by language; empty where there is none."""
+    return {} if profile is None else verification_code(profile)

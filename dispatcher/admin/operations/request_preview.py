@@ -1,23 +1,111 @@
-"""The request that an endpoint gets: made for a test event, and shown again for an attempt that was."""
+"""The request that an endpoint gets: of a test event, of an attempt, or of an endpoint that is not saved yet."""
 
-from collections.abc import Sequence
-from typing import Final
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from dispatcher import __version__
 from dispatcher.admin.operations.context import Deployment
+from dispatcher.core import ids, secret
 from dispatcher.core.addresses import DATABASE_PORTS, PortPolicy
-from dispatcher.core.errors import ConflictError, ProfileError, SecretError
+from dispatcher.core.envelope import encode
+from dispatcher.core.errors import (
+    ConflictError,
+    EncodingError,
+    InvalidRequestError,
+    ProfileError,
+    SecretError,
+)
+from dispatcher.core.matching import event_types_problems, parse_event_types
+from dispatcher.core.model import Event, EventId
+from dispatcher.core.notifying import NOTIFICATION
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
-from dispatcher.core.request import RequestTemplate
+from dispatcher.core.request import RequestTemplate, validate_headers
 from dispatcher.core.request import request_template as compile_template
 from dispatcher.core.secret import Secret
-from dispatcher.core.url import CanonicalUrl
+from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.secrets import SealedSecret
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
 """The client validates the port: a denied one is an attempt with that outcome."""
+EXAMPLE_URL: Final = "https://example.com/webhooks"
+"""Of a preview whose URL is not typed yet, or is invalid."""
+
+
+class RequestPreview(NamedTuple):
+    """A request as an endpoint would get it; its signature is made with a secret of this preview alone."""
+
+    event_type: str
+    url: str
+    head: list[tuple[str, str]]
+    body: str
+
+
+def preview_request(
+    deployment: Deployment,
+    *,
+    profile: Profile,
+    url: str,
+    event_types: Sequence[str],
+    headers: Mapping[str, str],
+    is_signed: bool,
+) -> RequestPreview | None:
+    """Return the request that an endpoint with these settings would get; settings that are invalid are left out.
+
+    The event is the catalogue's sample of the first type that is subscribed to. None: the profile cannot be shown
+    without a secret that its vendor issues.
+    """
+    event_type, sample = _sample(deployment, profile, event_types)
+    now = deployment.clock.now()
+    event = Event(
+        EventId(f"evt_{now.year}_001234"), event_type, sample, "default", now, now, {}, None
+    )
+    try:
+        target = canonical_url(url, https_only=profile.https_only, allow_ports=ANY_PORT)
+    except InvalidRequestError:
+        target = canonical_url(EXAMPLE_URL, https_only=True)
+    custom = headers if not validate_headers(headers, profile) else {}
+    has_secret = is_signed or not profile.secret.nullable
+    try:
+        template = compile_template(
+            profile=profile,
+            url=target,
+            secrets=[secret.generate(profile, secrets.token_bytes)] if has_secret else [],
+            user_agent=deployment.settings.egress.user_agent or f"dispatcher/{__version__}",
+            custom_headers=custom,
+        )
+        body = encode(profile, event).body
+        delivery_id = ids.delivery_id(int(now.timestamp() * 1000), event.id, "ep_preview")
+        head = template.head(
+            event_id=event.id,
+            delivery_id=delivery_id,
+            event_type=event_type,
+            timestamp=int(now.timestamp()),
+            body=body,
+            traceparent=None,
+        )
+    except (EncodingError, ProfileError, SecretError):
+        return None
+    lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    shown = [(name, value) for name, _, value in (line.partition(": ") for line in lines[1:])]
+    return RequestPreview(event_type, target.url, shown, body.decode("utf-8", "replace"))
+
+
+def _sample(
+    deployment: Deployment, profile: Profile, event_types: Sequence[str]
+) -> tuple[str, str]:
+    """Return a type of the catalogue and its sample, preferably one that is subscribed to."""
+    known = deployment.catalogue.types
+    valid = [one for one in event_types if not event_types_problems([one])]
+    wanted = [NOTIFICATION] if profile.text else []
+    wanted += [one for one in event_types if one in known]
+    if valid:
+        matches = parse_event_types(valid).matches
+        wanted += [name for name in known if matches(name)]
+    chosen = next((one for one in wanted if one in known), next(iter(known), "order.created"))
+    return chosen, known[chosen].sample if chosen in known else "{}"
 
 
 def request_template(

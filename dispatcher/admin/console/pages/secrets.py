@@ -8,6 +8,7 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.pages.endpoints import profile_facts
+from dispatcher.admin.console.profiles import code_of
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.endpoint import Endpoint, RevealedSecret, RotatedSecret
 from dispatcher.core.errors import ConflictError, InvalidRequestError
@@ -36,6 +37,7 @@ def _page(
         tab="secret",
         endpoint=endpoint,
         profile=profile_facts(context, endpoint.profile),
+        code=code_of(context.operations.deployment.profiles.get(endpoint.profile)),
         revealed=revealed,
         rotated=rotated,
         problems=problems or {},

@@ -10,7 +10,7 @@ from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import DeliveryWithAttempts
 from dispatcher.admin.resources.endpoint import Endpoint
-from dispatcher.core.errors import ConflictError, InvalidRequestError
+from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.matching import parse_event_types
 
 TEST_SECONDS_MAX: Final = 90.0
@@ -38,6 +38,8 @@ async def new_test(context: Context) -> web.StreamResponse:
 async def send_test(context: Context) -> web.StreamResponse:
     """Sends, and shows what came of it below the form."""
     context.who.require(Role.OPERATOR)
+    if "HX-Request" in context.request.headers:
+        return await _send_in_place(context)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     if not context.app.forms.take(context.form.get("form_id", "")):
         raise ConflictError(context.text("error.sent_before"))
@@ -51,6 +53,15 @@ async def send_test(context: Context) -> web.StreamResponse:
     except InvalidRequestError as error:
         return _page(context, endpoint, None, problems_by_field(context, error.problems), 422)
     return _page(context, endpoint, result, {})
+
+
+async def _send_in_place(context: Context) -> web.Response:
+    """Send a test event of the usual type, and return its result as a part of the page."""
+    try:
+        result = await send_test_event(context, context.part("id"), None, None)
+    except DispatcherError as error:
+        return context.page("_endpoint_tested.html", result=None, problem=context.problem(error))
+    return context.page("_endpoint_tested.html", result=result, problem="")
 
 
 def _sample(context: Context, event_type: str | None) -> str | None:

@@ -1,0 +1,179 @@
+"""The forms of a webhook: a new one with a preview of its request, its result, and the settings of one."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from dispatcher.admin.console.app import PageRoute
+from dispatcher.admin.console.context import Context
+from dispatcher.admin.console.forms import (
+    EMPTY,
+    controls_in,
+    problems_by_field,
+    read_endpoint,
+    shown_endpoint,
+)
+from dispatcher.admin.console.pages.endpoints import profile_facts
+from dispatcher.admin.console.pages.test_events import send_test_event
+from dispatcher.admin.console.profiles import code_of, facts, in_order
+from dispatcher.admin.operations.context import Role
+from dispatcher.admin.operations.request_preview import RequestPreview, preview_request
+from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
+from dispatcher.core.matching import is_operational
+
+TEST_SECONDS_MAX: Final = 90.0
+"""A form that also sends a test waits for the receiver: its timeout, and some more."""
+
+
+async def new_endpoint(context: Context) -> web.StreamResponse:
+    """Show the form of a new webhook."""
+    context.who.require(Role.ADMIN)
+    return _form_page(context, {}, {})
+
+
+def _form_page(
+    context: Context,
+    values: Mapping[str, Any],
+    problems: Mapping[str, str],
+    status: int = 200,
+    preview: RequestPreview | None = None,
+) -> web.Response:
+    deployment = context.operations.deployment
+    values = {**EMPTY, "profile": deployment.settings.endpoints.default_profile, **values}
+    endpoint = values["endpoint"]
+    catalogue = deployment.catalogue
+    groups = [
+        (group, [one for one in catalogue.types.values() if one.group == group.name])
+        for group in catalogue.groups.values()
+    ]
+    return context.page(
+        "endpoint_new.html" if endpoint is None else "endpoint_settings.html",
+        status=status,
+        tab="settings",
+        values=values,
+        problems=problems,
+        groups=sorted(
+            ((group, types) for group, types in groups if types),
+            key=lambda one: all(is_operational(each.name) for each in one[1]),  # they come last
+        ),
+        controls_in=partial(controls_in, creates=endpoint is None),
+        chosen=values["event_types"],
+        profiles=[facts(one) for one in in_order(deployment.profiles)],
+        endpoint=endpoint,
+        preview=preview,
+        had_secret=bool(context.form.get("secret")),
+    )
+
+
+def typed(context: Context) -> dict[str, Any]:
+    """Return what was typed, for the form that is shown again."""
+    return {**context.form, "event_types": context.lists.get("event_types", [])}
+
+
+async def create_endpoint(context: Context) -> web.StreamResponse:
+    """Create a webhook, send a test event on request, and show the secret once; or show a preview only."""
+    context.who.require(Role.ADMIN)
+    if context.form.get("then") == "preview":
+        return _previewed(context)
+    if not context.app.forms.take(context.form.get("form_id", "")):
+        raise ConflictError(context.text("error.sent_before"))
+    fields, problems = read_endpoint(context, creates=True)
+    if problems:
+        context.app.forms.forget(context.form.get("form_id", ""))
+        return _form_page(context, typed(context), problems, 422)
+    try:
+        endpoints = context.operations.endpoints
+        endpoint = await endpoints.create(context.who, endpoints.read_new(context.who, fields))
+    except InvalidRequestError as error:
+        context.app.forms.forget(context.form.get("form_id", ""))
+        return _form_page(context, typed(context), problems_by_field(context, error.problems), 422)
+    except ConflictError as error:
+        context.app.forms.forget(context.form.get("form_id", ""))
+        return _form_page(context, typed(context), {"name": context.problem(error)}, 409)
+    test, test_problem, was_paused = None, None, False
+    if context.form.get("then") == "test":
+        try:
+            test = await send_test_event(context, endpoint.id, None, None)
+        except DispatcherError as error:
+            test_problem = context.problem(error)
+        failed = test is None or test.state != "succeeded"
+        if failed and context.form.get("pause_if_failed"):
+            await context.operations.endpoints.pause(context.who, endpoint.id)
+            was_paused = True
+    return context.page(
+        "endpoint_made.html",
+        endpoint=endpoint,
+        profile=profile_facts(context, endpoint.profile),
+        code=code_of(context.operations.deployment.profiles.get(endpoint.profile)),
+        test=test,
+        test_problem=test_problem,
+        was_paused=was_paused,
+    )
+
+
+def _previewed(context: Context) -> web.Response:
+    """Show the request that the typed settings would send, in place or with the form around it."""
+    deployment = context.operations.deployment
+    fields, _ = read_endpoint(context, creates=True)
+    default = deployment.settings.endpoints.default_profile
+    profile = deployment.profiles.get(fields.get("profile") or default)
+    preview = None
+    if profile is not None:
+        preview = preview_request(
+            deployment,
+            profile=profile,
+            url=fields.get("url", ""),
+            event_types=fields["event_types"],
+            headers=fields.get("headers", {}),
+            is_signed=fields.get("secret", "") is not None,
+        )
+    if "HX-Request" in context.request.headers:
+        return context.page("_request_preview.html", preview=preview)
+    return _form_page(context, typed(context), {}, preview=preview)
+
+
+async def edit_endpoint(context: Context) -> web.StreamResponse:
+    """Show the settings of a webhook; a viewer who may not change them sees the values."""
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    known = tuple(context.operations.deployment.catalogue.types)
+    values = {**shown_endpoint(endpoint, (*known, *_wildcards(known))), "endpoint": endpoint}
+    values["version"] = endpoint.etag
+    return _form_page(context, values, {})
+
+
+def _wildcards(types: tuple[str, ...]) -> set[str]:
+    return {"*", *(f"{name.partition('.')[0]}.*" for name in types)}
+
+
+async def update_endpoint(context: Context) -> web.StreamResponse:
+    """Change a webhook, unless it was changed since the form was shown."""
+    context.who.require(Role.ADMIN)
+    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
+    values = {
+        **typed(context),
+        "profile": endpoint.profile,
+        "endpoint": endpoint,
+    }
+    fields, problems = read_endpoint(context, creates=False)
+    if problems:
+        return _form_page(context, values, problems, 422)
+    try:
+        endpoints = context.operations.endpoints
+        change = await endpoints.read_change(context.who, endpoint.id, fields)
+        version = context.form.get("version") or None
+        await endpoints.update(context.who, endpoint.id, change, if_match=version)
+    except InvalidRequestError as error:
+        return _form_page(context, values, problems_by_field(context, error.problems), 422)
+    except ConflictError as error:
+        return _form_page(context, values, {"name": context.problem(error)}, 409)
+    return context.go(f"/webhooks/{endpoint.id}", "note.saved")
+
+
+ROUTES: Final = (
+    PageRoute("GET", "/webhooks/new", new_endpoint),
+    PageRoute("POST", "/webhooks/new", create_endpoint, seconds=TEST_SECONDS_MAX),
+    PageRoute("GET", "/webhooks/{id}/settings", edit_endpoint),
+    PageRoute("POST", "/webhooks/{id}/settings", update_endpoint),
+)
