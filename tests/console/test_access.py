@@ -53,7 +53,7 @@ def pages(living: Living) -> list[str]:
     return [
         *STATIC_PAGES,
         *(endpoint + part for part in
-          ("", "/deliveries", "/test", "/settings", "/secret", "/pause", "/delete")),
+          ("", "/deliveries", "/test", "/settings", "/secret", "/pause", "/delete", "/recover?hours=24")),
         *(f"/deliveries/{row['id']}" for row in found),
         f"/events/{found[0]['event_id']}",
     ]  # fmt: skip

@@ -43,7 +43,7 @@ SHOWN = """
        ...[...document.querySelectorAll("[title], [aria-label]")].map((one) =>
             (one.title ?? "") + (one.getAttribute("aria-label") ?? ""))].join("\\n")
 """
-LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/tokens")
+LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/notifications", "/tokens")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,17 @@ async def put(connection: Any, number: int, payload: str, delivery_id: str) -> N
         short, texts,
     )  # fmt: skip
     await connection.execute(
+        "INSERT INTO dispatcher.notification (id, name, event_types, endpoint_ids, to_endpoint_id, recipient,"
+        " quiet_seconds, created_by) VALUES ($1, $2, '{dispatcher.delivery.failed}', $3, ($3::text[])[1], $2, 900, $2)",
+        f"ntf_{number:026d}", short, [endpoint_id],
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.notification_problem (notification_id, endpoint_id, event_type, endpoint_name, tenant,"
+        " reason, started_at, seen_at, events_count, announced_at)"
+        " VALUES ($1, $2, 'dispatcher.delivery.failed', $3, $4, $3, now(), now(), 1, now())",
+        f"ntf_{number:026d}", endpoint_id, payload, short,
+    )  # fmt: skip
+    await connection.execute(
         "INSERT INTO dispatcher.token (id, name, prefix, hash, role, tenant, created_by)"
         " VALUES ($1, $2, $2, $3, 'viewer', $2, $2)",
         f"tok_{number:026d}", short, hashlib.sha256(str(number).encode()).digest(),
@@ -125,6 +136,20 @@ def look(page: Page, path: str) -> str:
     assert page.evaluate(STRANGE) == [], path
     assert page.evaluate("() => typeof __ran") == "undefined", path
     return squeezed(page.evaluate(SHOWN))
+
+
+def preview(tab: Watched) -> None:
+    """Types payloads into the form of a new webhook, whose preview shows them as text."""
+    page = tab.page
+    page.goto(tab.base + "/webhooks/new")
+    for payload in PAYLOADS[::20]:
+        page.fill("#f-name", payload[:100].replace("\n", " "))
+        page.fill("#f-url", f"https://x.test/{payload[:100]}")
+        with page.expect_response("**/webhooks/new"):
+            page.fill("#f-headers", f"X-Note: {payload[:100]}")
+            page.locator("#f-headers").blur()
+        assert page.evaluate(STRANGE) == []
+        assert page.evaluate("() => typeof __ran") == "undefined"
 
 
 def squeezed(text: str) -> str:
@@ -158,8 +183,21 @@ def test_no_payload_runs_and_each_is_shown_as_text(
     whole = f"{tab.base}/webhooks/ep_{len(PAYLOADS):026d}"
     for path in (whole, f"{whole}/settings", f"{tab.base}/deliveries/{everything}"):
         assert missing(look(tab.page, path)) == [], path
-    for part in ("/deliveries", "/test", "/secret", "/pause", "/resume", "/delete"):
+    for part in (
+        "/deliveries",
+        "/test",
+        "/secret",
+        "/pause",
+        "/resume",
+        "/delete",
+        "/recover?hours=1",
+    ):
         look(tab.page, whole + part)
+    rule = f"{tab.base}/notifications/ntf_{len(PAYLOADS):026d}"
+    assert missing(look(tab.page, rule)) == [], rule
+    for part in ("/delete",):
+        look(tab.page, rule + part)
+    preview(tab)
     look(tab.page, f"{tab.base}/deliveries/{one}")
     tab.page.locator("dd a[href^='/events/']").click()
     assert tab.page.evaluate(STRANGE) == []

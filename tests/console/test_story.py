@@ -28,14 +28,14 @@ INSERT = (
 WORDS = {
     "en": {
         "new": "+ New Webhook", "name": "Name", "url": "Target URL", "save": "Save",
-        "made": "is saved", "test": "Send Test Event", "worked": "The receiver accepted it",
+        "made": "is saved", "open": "Open the Webhook", "test": "Send Test Event", "worked": "The receiver accepted it",
         "succeeded": "Succeeded", "retrying": "Retrying",
         "resend": "Send now", "live": "Live", "refused": "Refused 500",
         "advice": "Its own log tells why",
     },
     "th": {
         "new": "+ สร้าง Webhook", "name": "ชื่อ", "url": "Target URL", "save": "บันทึก",
-        "made": "บันทึก", "test": "ส่งอีเวนต์ทดสอบ", "worked": "ปลายทางรับสำเร็จ",
+        "made": "บันทึก", "open": "เปิด Webhook", "test": "ส่งอีเวนต์ทดสอบ", "worked": "ปลายทางรับสำเร็จ",
         "succeeded": "สำเร็จ", "retrying": "กำลังส่งซ้ำ",
         "resend": "ส่งทันที", "live": "ดูสด", "refused": "ปฏิเสธ 500",
         "advice": "ดูบันทึกของปลายทาง",
@@ -75,9 +75,9 @@ def test_the_whole_story(
     page.get_by_role("button", name=said["save"], exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(said["made"])
     assert page.locator("#made-secret").input_value().startswith("whsec_")
-    page.get_by_role("link", name=said["test"]).click()
     page.get_by_role("button", name=said["test"]).click()
-    expect(page.locator("#result")).to_contain_text(said["worked"])
+    expect(page.locator("#tested #result")).to_contain_text(said["worked"])
+    page.get_by_role("link", name=said["open"]).click()
 
     # Watch an order arrive that was inserted by SQL.
     page.locator(".tabs a[href$='/deliveries']").click()
