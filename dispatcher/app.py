@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from enum import StrEnum
 from types import MappingProxyType
 
 import structlog
@@ -110,6 +111,16 @@ def mailer_of(settings: Settings) -> Mailer | None:
     )
 
 
+class Role(StrEnum):
+    """What a process does; `all` is the default."""
+
+    ALL = "all"
+    DELIVERY = "delivery"
+    """It delivers and maintains the history, and serves probes and metrics only."""
+    API = "api"
+    """It serves the API and the console, and holds no lease."""
+
+
 class Daemon:
     """One replica; `run` is its whole life cycle."""
 
@@ -121,10 +132,13 @@ class Daemon:
         log: Writer | None,
         notifier: Notifier,
         bound: socket.socket | None = None,
+        role: Role = Role.ALL,
+        probe_path: str | None = None,
     ) -> None:
         """Validate the configuration, as far as that needs no database.
 
         `bound`, a socket that the caller has already bound, is served in place of the settings' address.
+        With `probe_path` the probes are served on that Unix socket and on no port.
 
         Raises:
             ConfigurationError: settings are missing or invalid; all problems are reported together.
@@ -140,6 +154,8 @@ class Daemon:
         self._log = log
         self._notifier = notifier
         self._bound = bound
+        self._role = role
+        self._probe_path = probe_path
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -203,7 +219,13 @@ class Daemon:
                 replica=replica,
                 tracing=tracing,
             )
-            gauges = Gauges(metrics, pipeline, Deliveries(database), self._log)
+            gauges = Gauges(
+                metrics,
+                pipeline,
+                Deliveries(database),
+                self._log,
+                delivers=self._role is not Role.API,
+            )
             upkeep = Upkeep(
                 Deliveries(database),
                 Outbox(database),
@@ -270,6 +292,8 @@ class Daemon:
                 auth=auth,
                 settings=settings,
                 sign_on=SignOn.of(deployment, auth, http_client.documents()),
+                serves_api=self._role is not Role.DELIVERY,
+                probe_path=self._probe_path,
             )
             self._handle_signals()
             spare_the_collector()
@@ -283,23 +307,34 @@ class Daemon:
                 )
                 if await self._wait_for_schema(schema):
                     await self._prepare(schema, EventNumbers(database), database)
-                    pipeline.start(tasks)
-                    tasks.spawn("upkeep", upkeep.run())
-                    tasks.spawn("outages", outages.run())
-                    tasks.spawn("notifications", notifications.run())
-                    tasks.spawn("mail", notifications.run_mail())
-                    tasks.spawn("jobs", jobs.run())
-                    tasks.spawn("credentials", auth.run())
-                    tasks.spawn("tail", operations.tail.run())
-                    tasks.spawn("publisher", publisher.run())
-                    tasks.spawn("publisher_rejected", publisher.run_rejected())
+                    if self._role is not Role.API:
+                        pipeline.start(tasks)
+                        tasks.spawn("upkeep", upkeep.run())
+                        tasks.spawn("outages", outages.run())
+                        tasks.spawn("notifications", notifications.run())
+                        tasks.spawn("mail", notifications.run_mail())
+                        tasks.spawn("jobs", jobs.run())
+                    if self._role is not Role.DELIVERY:
+                        tasks.spawn("credentials", auth.run())
+                        tasks.spawn("tail", operations.tail.run())
+                        tasks.spawn("publisher", publisher.run())
+                        tasks.spawn("publisher_rejected", publisher.run_rejected())
                     self._notifier.ready()
-                    _log.info("daemon.started", replica=name, port=self.port, pid=os.getpid())
+                    _log.info(
+                        "daemon.started",
+                        replica=name,
+                        role=str(self._role),
+                        port=self.port,
+                        pid=os.getpid(),
+                    )
                     await self._wait_for_end(tasks)
                     outages.stop()
                     notifications.stop()
                     jobs.stop()
-                    await self._drain(pipeline, upkeep, tasks)
+                    if self._role is Role.API:
+                        self._notifier.stopping()
+                    else:
+                        await self._drain(pipeline, upkeep, tasks)
             finally:
                 await server.stop()
                 await http_client.close()
@@ -383,6 +418,8 @@ class Daemon:
         problems = []
         if not self._schema_fits or pipeline is None:
             problems.append("the database has not been reached yet")
+        elif self._role is Role.API:
+            pass  # it claims no events
         elif not pipeline.intake.is_alive(TURNED_SECONDS_MAX):
             problems.append("intake has not turned of late")
         elif not pipeline.intake.reads_outbox(TURNED_SECONDS_MAX):
@@ -391,7 +428,7 @@ class Daemon:
             problems.append(f"Postgres rejects statements: see {', '.join(refused)} in the log")
         if not await schema.is_writable():
             problems.append("the database cannot be written to")
-        elif self._schema_fits:
+        elif self._schema_fits and self._role is not Role.API:
             problems += await _partition_problems(schema)
         return problems
 
@@ -408,6 +445,7 @@ class Daemon:
             turns = (
                 not self._schema_fits
                 or pipeline is None
+                or self._role is Role.API
                 or pipeline.intake.is_alive(TURNED_SECONDS_MAX)
             )
             if seconds is not None and turns and now - fed_at >= seconds / 3:

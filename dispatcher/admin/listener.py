@@ -219,6 +219,17 @@ class ProbeListener(_Server):
         await self._seats.setup()
         return await self._bind(lambda: _Entrance(self._seats.admit), host, port, None)
 
+    async def start_at(self, path: str) -> None:
+        """Serve a Unix socket, which the caller's folder protects.
+
+        Raises:
+            OSError: the path is not available.
+        """
+        await self._seats.setup()
+        self._listening = await asyncio.get_running_loop().create_unix_server(
+            lambda: _Entrance(self._seats.admit), path, backlog=BACKLOG
+        )
+
     async def stop(self) -> None:
         """Stop serving."""
         self._close()
@@ -368,7 +379,8 @@ def _serve(server: web.Server, stream: asyncio.Transport) -> None:
 def _bound_unread(stream: asyncio.Transport) -> None:
     """Configure the kernel to close a connection whose client stops reading; only Linux has the option."""
     connection = stream.get_extra_info("socket")
-    if sys.platform == "linux" and connection is not None:
+    is_local = connection is None or connection.family == socket.AF_UNIX
+    if sys.platform == "linux" and not is_local:
         milliseconds = int(UNREAD_SECONDS_MAX * 1000)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 

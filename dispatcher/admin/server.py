@@ -6,7 +6,8 @@ under way. `/metrics` is served from memory. The figures of the whole database a
 background, and omitted while they are not known.
 
 With `http.probe_port` these three paths are served on that port and not on `http.port`. Without it they
-share `http.port`, whose reserved seats keep them reachable when the listener is full.
+share `http.port`, whose reserved seats keep them reachable when the listener is full. A process of the
+role `delivery` serves these three paths only.
 """
 
 import socket
@@ -41,7 +42,10 @@ class Server:
         auth: Auth,
         settings: Settings,
         sign_on: SignOn | None = None,
+        serves_api: bool = True,
+        probe_path: str | None = None,
     ) -> None:
+        """Without `serves_api` there are the probes only; `probe_path` is a Unix socket for them."""
         self._problems = problems
         self._render_metrics = render_metrics
         application = web.Application(client_max_size=BODY_BYTES_MAX)
@@ -52,7 +56,14 @@ class Server:
         self._add_probes(probes)
         http = settings.http
         self._probe_port = http.probe_port
-        self._probe_listener = ProbeListener(probes) if http.probe_port else None
+        self._probe_path = probe_path
+        has_own = probe_path is not None or http.probe_port
+        self._probe_listener = ProbeListener(probes) if has_own or not serves_api else None
+        if not serves_api and not has_own:
+            self._probe_port = http.port
+        self._listener: HttpListener | None = None
+        if not serves_api:
+            return
         if self._probe_listener is None:
             self._add_probes(application)
         add_api(application, operations, auth, settings)
@@ -75,15 +86,22 @@ class Server:
         Raises:
             ConfigurationError: an address is not available; the message names the setting.
         """
-        if self._probe_listener is not None:
-            with _named("http.probe_port", host, self._probe_port):
-                await self._probe_listener.start(host, self._probe_port)
+        probe_port = 0
+        if self._probe_listener is not None and self._probe_path is not None:
+            await self._probe_listener.start_at(self._probe_path)
+        elif self._probe_listener is not None:
+            setting = "http.port" if self._probe_port == port else "http.probe_port"
+            with _named(setting, host, self._probe_port):
+                probe_port = await self._probe_listener.start(host, self._probe_port)
+        if self._listener is None:
+            return probe_port
         with _named("http.port", host, port):
             return await self._listener.start(host, port, bound)
 
     async def stop(self) -> None:
         """Stop serving."""
-        await self._listener.stop()
+        if self._listener is not None:
+            await self._listener.stop()
         if self._probe_listener is not None:
             await self._probe_listener.stop()
 

@@ -8,7 +8,7 @@ import typer
 import uvloop
 
 from dispatcher import __version__
-from dispatcher.app import Daemon, start_problems
+from dispatcher.app import Daemon, Role, start_problems
 from dispatcher.cli.output import fail, tell
 from dispatcher.cli.session import FAILED, USAGE, readable_settings
 from dispatcher.config.settings import Settings, load_settings
@@ -17,7 +17,7 @@ from dispatcher.runtime.notify import Notifier
 from dispatcher.telemetry import logs
 
 
-def run(config: Path | None) -> None:
+def run(config: Path | None, role: str = "all") -> None:
     """Run the daemon; exit with 2 if it cannot start, and with 1 if it was forced to stop or a component failed."""
     try:
         settings = load_settings(config, os.environ)
@@ -30,7 +30,8 @@ def run(config: Path | None) -> None:
 
     async def live() -> None:
         notifier = Notifier.from_environment(os.environ)
-        await Daemon(settings, reload=reload, log=writer, notifier=notifier).run()
+        daemon = Daemon(settings, reload=reload, log=writer, notifier=notifier, role=Role(role))
+        await daemon.run()
 
     try:
         uvloop.run(live())

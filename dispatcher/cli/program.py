@@ -86,7 +86,17 @@ def options(
 
 
 @program.command()
-def run(context: typer.Context) -> None:
+def run(
+    context: typer.Context,
+    role: Annotated[
+        str,
+        typer.Option(
+            metavar="ROLE",
+            help="delivery: no API and no console, only probes and metrics; api: no deliveries; all: both.",
+            autocompletion=complete_words("all", "delivery", "api"),
+        ),
+    ] = "all",
+) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
     It then drains and exits with 0. It needs DISPATCHER_DATABASE_URL, DISPATCHER_SECRET_KEYS and the schema of
@@ -94,10 +104,15 @@ def run(context: typer.Context) -> None:
 
     Examples:
       dispatcher --config /etc/dispatcher/dispatcher.toml run
+      dispatcher run --role delivery
     """
+    if role not in {"all", "delivery", "api"}:
+        raise typer.BadParameter(
+            f"{role!r} is not a role. Use all, delivery or api.", param_hint="--role"
+        )
     from dispatcher.cli import daemon
 
-    daemon.run(context.obj)
+    daemon.run(context.obj, role)
 
 
 @program.command()

@@ -15,7 +15,7 @@ from dispatcher.runtime.clock import Clock, SystemClock
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.partitions import Partition
 from dispatcher.telemetry.logs import Writer
-from dispatcher.telemetry.metrics import HISTORY_TABLES, Metrics
+from dispatcher.telemetry.metrics import HISTORY_TABLES, UNKNOWN, Metrics
 from dispatcher.telemetry.metrics import Counter as MetricCounter
 
 DATABASE_SECONDS_MIN = 5.0
@@ -32,7 +32,10 @@ class Gauges:
         deliveries: Deliveries,
         log: Writer | None,
         clock: Clock | None = None,
+        *,
+        delivers: bool = True,
     ) -> None:
+        """Without `delivers` the gauges of the pipeline are left out: a process of the role `api` has none."""
         self._metrics = metrics
         self._pipeline = pipeline
         self._deliveries = deliveries
@@ -41,6 +44,10 @@ class Gauges:
         self._asked_at = float("-inf")
         self._totals: dict[MetricCounter, int] = {}
         self._lock = asyncio.Lock()
+        if not delivers:
+            for gauge in (metrics.in_flight_attempts, metrics.breakers_open, metrics.listener_up):
+                gauge.set(UNKNOWN)
+            return
         metrics.in_flight_attempts.set_function(lambda: float(pipeline.inventory.unrecorded))
         metrics.breakers_open.set_function(lambda: float(len(pipeline.inventory.deferring)))
         metrics.listener_up.set_function(lambda: float(pipeline.listener.is_up))

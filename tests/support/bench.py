@@ -49,6 +49,7 @@ class Bench:
         name: str = "test",
         url: str | None = None,
         prefix: Sequence[str] = (),
+        arguments: Sequence[str] = (),
         process_environ: dict[str, str] | None = None,
         **environ: str,
     ) -> Daemon:
@@ -61,6 +62,7 @@ class Bench:
             self.folder,
             name=name,
             prefix=prefix,
+            arguments=arguments,
             environ={f"DISPATCHER_{k}": v for k, v in environ.items()} | (process_environ or {}),
         )
         self._processes.append(daemon)

@@ -159,6 +159,7 @@ class Daemon(Process):
         *,
         name: str = "test",
         prefix: Sequence[str] = (),
+        arguments: Sequence[str] = (),
         environ: dict[str, str] | None = None,
     ) -> None:
         self.port = free_port()
@@ -167,6 +168,7 @@ class Daemon(Process):
         super().__init__(
             "dispatcher",
             "run",
+            *arguments,
             environ={
                 "DISPATCHER_LOG__FORMAT": "json",
                 "DISPATCHER_DATABASE_URL": url,
