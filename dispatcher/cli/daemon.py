@@ -1,8 +1,10 @@
 """`dispatcher run`: load the settings, configure logging, and run the daemon."""
 
+import asyncio
 import os
+import socket
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import typer
 import uvloop
@@ -17,7 +19,46 @@ from dispatcher.runtime.notify import Notifier
 from dispatcher.telemetry import logs
 
 
-def run(config: Path | None, role: str = "all") -> None:
+class Child(NamedTuple):
+    """What a process inherits from its supervisor."""
+
+    probe_path: str | None = None
+    lifeline: int | None = None
+    """A descriptor that is at its end when the supervisor has ended."""
+    listener: int | None = None
+    """The descriptor of the bound admin port."""
+
+
+def supervise(config: Path | None, role: str, processes: int) -> None:
+    """Run several processes; exit as `run` does."""
+    from dispatcher.supervisor import Supervisor  # noqa: PLC0415 -- one process needs none
+
+    try:
+        settings = load_settings(config, os.environ)
+    except ConfigurationError as error:
+        _refuse(_with_what_is_missing(error))
+    logs.configure(form=settings.log.format, level=settings.log.level, version=__version__)
+
+    async def live() -> int:
+        problems = start_problems(settings)
+        if problems:
+            raise ConfigurationError(problems)
+        notifier = Notifier.from_environment(os.environ)
+        supervisor = Supervisor(
+            settings, config=config, role=role, processes=processes, notifier=notifier
+        )
+        return await supervisor.run()
+
+    try:
+        code = uvloop.run(live())
+    except ConfigurationError as error:
+        logs.shut_down()
+        _refuse(error)
+    logs.shut_down()
+    raise typer.Exit(code)
+
+
+def run(config: Path | None, role: str = "all", child: Child = Child()) -> None:  # noqa: B008 -- immutable
     """Run the daemon; exit with 2 if it cannot start, and with 1 if it was forced to stop or a component failed."""
     try:
         settings = load_settings(config, os.environ)
@@ -30,7 +71,24 @@ def run(config: Path | None, role: str = "all") -> None:
 
     async def live() -> None:
         notifier = Notifier.from_environment(os.environ)
-        daemon = Daemon(settings, reload=reload, log=writer, notifier=notifier, role=Role(role))
+        bound = None if child.listener is None else socket.socket(fileno=child.listener)
+        daemon = Daemon(
+            settings,
+            reload=reload,
+            log=writer,
+            notifier=notifier,
+            bound=bound,
+            role=Role(role),
+            probe_path=child.probe_path,
+        )
+        if child.lifeline is not None:
+            loop, lifeline = asyncio.get_running_loop(), child.lifeline
+
+            def drain() -> None:
+                loop.remove_reader(lifeline)
+                daemon.stop()
+
+            loop.add_reader(lifeline, drain)
         await daemon.run()
 
     try:

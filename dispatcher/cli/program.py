@@ -96,6 +96,18 @@ def run(
             autocompletion=complete_words("all", "delivery", "api"),
         ),
     ] = "all",
+    processes: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=64,
+            help="Run N processes as one service, to use N cores. Needs http.probe_port.",
+        ),
+    ] = 1,
+    probe_path: Annotated[str | None, typer.Option(hidden=True)] = None,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
@@ -105,6 +117,7 @@ def run(
     Examples:
       dispatcher --config /etc/dispatcher/dispatcher.toml run
       dispatcher run --role delivery
+      dispatcher run --processes 4  # needs http.probe_port
     """
     if role not in {"all", "delivery", "api"}:
         raise typer.BadParameter(
@@ -112,7 +125,11 @@ def run(
         )
     from dispatcher.cli import daemon
 
-    daemon.run(context.obj, role)
+    if processes > 1:
+        daemon.supervise(context.obj, role, processes)
+    else:
+        child = daemon.Child(probe_path=probe_path, lifeline=lifeline, listener=listener)
+        daemon.run(context.obj, role, child)
 
 
 @program.command()
