@@ -24,8 +24,9 @@ IDS = [
     *(f"M{number}" for number in range(1, 4)),
     *(f"S{number}" for number in range(1, 11)),
     *(f"B{number}" for number in range(1, 3)),
-    *(f"N{number}" for number in range(1, 4)),
+    *(f"N{number}" for number in range(1, 5)),
     *(f"J{number}" for number in range(1, 4)),
+    *(f"H{number}" for number in range(1, 5)),
 ]
 
 

@@ -117,6 +117,17 @@ def test_message_has_no_link_of_a_producer_or_of_another_form(link: Any, event_t
     assert body == b'{"text":"s"}'
 
 
+def test_control_part_that_trusts_a_member_shows_a_producers_link() -> None:
+    """The control: with the member in place of the source, a producer's link reaches the chat."""
+    document = tomllib.loads((FOLDER / "slack.toml").read_text(encoding="utf-8"))
+    document["text"]["parts"][-1] = {"member": "link", "before": "\n"}
+    trusting = parse(document, ZoneInfo)
+    body = encode(
+        trusting, event({"summary": "s", "link": "https://evil.test/"}, "order.created")
+    ).body
+    assert body == b'{"text":"s\\nhttps://evil.test/"}'
+
+
 def test_member_that_the_data_lack_is_an_encoding_error() -> None:
     with pytest.raises(EncodingError, match="no 'recipient'"):
         encode(SHIPPED["line"], event({"summary": "x"}))

@@ -57,8 +57,8 @@ def add_console(
     console = ConsoleApp(operations, auth, settings, sign_on)
     # aiohttp uses the first of two matching paths: the form of a new webhook precedes the page of one, and the tail the
     # page of a delivery.
-    webhooks = (endpoint_forms, endpoints, test_events, secrets)
-    modules = (session, overview, search, *webhooks, tail, deliveries)
+    of_endpoints = (endpoint_forms, endpoints, test_events, secrets)
+    modules = (session, overview, search, *of_endpoints, tail, deliveries)
     more = (schedule, documentation, events, jobs, administration, notifications)
     for module in (*modules, *more):
         for route in module.ROUTES:
