@@ -82,6 +82,7 @@ async def test_rows_come_in_the_viewers_words_with_the_endpoints_name(
     assert row["state"] == "กำลังส่งซ้ำ"
     assert (row["code"], row["retries"], row["latency"]) == ("500", "1", "47 ms")
     assert row["body"] == "<b>no</b>"
+    assert (row["key"], row["fits"]) == ("evt_1", True)
     assert sent["note"] is None
     await viewers(served, 0)
 

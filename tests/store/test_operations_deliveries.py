@@ -483,11 +483,15 @@ async def test_export_reads_page_after_page_up_to_its_bound(
 
     async def exported() -> list[str]:
         query = DeliveriesQuery(state="failed")
-        return [one.id async for page in operations.export(ALL, query) for one, _ in page]
+        pages = [page async for page in operations.export(ALL, query)]
+        ends.append(pages[-1].is_end)
+        return [one.id for page in pages for one, _ in page.rows]
 
+    ends: list[bool] = []
     assert await exported() == made[::-1]
     monkeypatch.setattr(deliveries, "EXPORT_ROWS_MAX", 3)
     assert await exported() == made[:1:-1]
+    assert ends == [True, False]
     monkeypatch.setattr(deliveries, "EXPORTS_MAX", 0)
     with pytest.raises(TooManyError):
         await exported()

@@ -28,6 +28,7 @@ from dispatcher.admin.console.pages import (
     documentation,
     endpoint_forms,
     endpoints,
+    event_types,
     events,
     jobs,
     notifications,
@@ -59,7 +60,7 @@ def add_console(
     # page of a delivery.
     of_endpoints = (endpoint_forms, endpoints, test_events, secrets)
     modules = (session, overview, search, *of_endpoints, tail, deliveries)
-    more = (schedule, documentation, events, jobs, administration, notifications)
+    more = (schedule, documentation, events, event_types, jobs, administration, notifications)
     for module in (*modules, *more):
         for route in module.ROUTES:
             console.add(application, route)

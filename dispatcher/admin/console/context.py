@@ -16,7 +16,7 @@ from aiohttp import web
 from dispatcher.admin.console import assets, times
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.help_links import help_address
-from dispatcher.admin.console.labels import ICONS, TONES, advice, retry_count
+from dispatcher.admin.console.labels import ICONS, TONES, advice, business_key, retry_count
 from dispatcher.admin.console.languages import Language
 from dispatcher.admin.console.navigation import GROUPS, Group, is_current
 from dispatcher.admin.console.times import Zone
@@ -192,6 +192,8 @@ class Context:
             "icons": ICONS,
             "advise": advice,
             "retry_count": retry_count,
+            "business_key": business_key,
+            "page_at": None,
             "lang": self.language.code,
             "languages": self.app.languages,
             "theme": self.theme,

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.console.times import Zone
+from dispatcher.admin.console.times import Zone, moment
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.core.errors import InvalidRequestError
@@ -84,6 +84,38 @@ def event_filter(context: Context) -> Filter[EventsQuery]:
     values["system"] = {"yes": None, "only": True}.get(system or "", False)
     query, problems = _read(context, EventsQuery, values, problems)
     return Filter(query, problems, _given(context, EVENT_FIELDS), now)
+
+
+def chips(
+    context: Context, given: Sequence[tuple[str, str]], names: Mapping[str, str]
+) -> list[tuple[str, str, str]]:
+    """Return the conditions in words, each with the address without it; `names` are those of endpoints."""
+    found = []
+    for name, text in given:
+        address = context.address(None, **{name: None, "cursor": None, "at": None})
+        shown = names.get(text, text) if name == "endpoint_id" else _in_words(context, name, text)
+        found.append((context.language.word("filterof", name), shown, address))
+    return found
+
+
+def _in_words(context: Context, name: str, text: str) -> str:
+    match name:
+        case "state":
+            return ", ".join(context.language.word("state", one) for one in text.split(","))
+        case "response":
+            return ", ".join(context.language.word("response", one) for one in text.split(","))
+        case "period" if text in PERIODS:
+            return context.language.word("period", text)
+        case "test":
+            return context.language.word("filtertest", text)
+        case "system":
+            return context.language.word("filtersystem", text)
+        case "since" | "until":
+            at = parse_time(text, context.zone)
+            shown = None if at is None else moment(at.isoformat(), context.zone)
+            return text if shown is None else shown.local
+        case _:
+            return text
 
 
 def _given(context: Context, fields: Sequence[str]) -> list[tuple[str, str]]:

@@ -33,7 +33,10 @@ GROUPS: Final = (
             Entry("/events", "events"),
         ),
     ),
-    Group("configure", (Entry("/webhooks", "endpoints"),)),
+    Group(
+        "configure",
+        (Entry("/webhooks", "endpoints"), Entry("/event-types", "event_types")),
+    ),
     Group(
         "admin",
         (

@@ -1,7 +1,7 @@
 """Deliveries: listed, shown, sent once more, cancelled."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.delivery_search import DeliverySearch
@@ -41,6 +41,15 @@ EXPORT_SECONDS_MAX: Final = 60.0
 ALL_ENDPOINTS: Final = "*"
 """The key that limits bulk resends of no certain endpoint."""
 _WITHOUT_A_BODY = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
+
+
+class ExportPage(NamedTuple):
+    """A part of an export."""
+
+    rows: list[tuple[Delivery, Attempt | None]]
+    """Each delivery with its last attempt."""
+    is_end: bool
+    """No more deliveries match."""
 
 
 class DeliveryOperations:
@@ -106,10 +115,10 @@ class DeliveryOperations:
 
     async def export(
         self, actor: Actor, query: DeliveriesQuery
-    ) -> AsyncIterator[list[tuple[Delivery, Attempt | None]]]:
+    ) -> AsyncGenerator[ExportPage, None]:
         """Yield the deliveries of a filter with their last attempts, page by page, newest first.
 
-        The export ends after `EXPORT_ROWS_MAX` deliveries or `EXPORT_SECONDS_MAX`; no page means the end.
+        The export ends after `EXPORT_ROWS_MAX` deliveries or `EXPORT_SECONDS_MAX`.
 
         Raises:
             As `page`. TooManyError: too many exports are running.
@@ -126,9 +135,10 @@ class DeliveryOperations:
                 limited = {"limit": min(EXPORT_BATCH, left), "cursor": cursor}
                 page = await self.page(actor, query.model_copy(update=limited))
                 last = await self.last_attempts(actor, page.items)
-                yield [(one, last.get(one.id)) for one in page.items]
-                left -= len(page.items)
                 cursor = page.next_cursor
+                rows = [(one, last.get(one.id)) for one in page.items]
+                yield ExportPage(rows, cursor is None)
+                left -= len(page.items)
                 if cursor is None:
                     return
         finally:

@@ -1,5 +1,7 @@
 """Deliveries: of all endpoints and of one, filtered by the address; one of them; acts on one or many."""
 
+import asyncio
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -8,16 +10,43 @@ from aiohttp import web
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.filters import Filter, delivery_filter, delivery_id
+from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.exports import csv_end, csv_text, json_end, json_text, rows_of
+from dispatcher.admin.console.filters import (
+    PERIODS,
+    ROWS,
+    Filter,
+    chips,
+    delivery_filter,
+    delivery_id,
+    unreadable,
+)
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.console.labels import advice, afterwards
+from dispatcher.admin.console.labels import advice, afterwards, business_key
+from dispatcher.admin.console.pages.events import readable
+from dispatcher.admin.console.views import keep_views, read_views, with_view
+from dispatcher.admin.operations.deliveries import EXPORT_ROWS_MAX, EXPORT_SECONDS_MAX
 from dispatcher.admin.resources.delivery import DeliveriesQuery, DeliveryPage
-from dispatcher.core.errors import InvalidRequestError, NotFoundError
+from dispatcher.admin.resources.delivery_report import DeliveryReport
+from dispatcher.core.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    TooManyError,
+)
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.problems import problem
+from dispatcher.core.response_classes import CLASSES
 
 BODY_CHARACTERS_SHOWN: Final = 65_536
 ATTEMPT_DIGITS_MAX: Final = 6
+WATCH_SECONDS_MAX: Final = 120
+"""How long a page asks for the result of an attempt; an attempt takes 60 s at most."""
+SOON_SECONDS: Final = 30
+WATCHED_DIGITS_MAX: Final = 12
+WRITE_SECONDS_MAX: Final = 10.0
+"""A reader of an export that takes no bytes for so long has gone."""
+_OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 _NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
 
 
@@ -49,24 +78,48 @@ async def _list_page(
             problems = problems_by_field(context, error.problems)
         except NotFoundError as error:
             problems = {"endpoint_id": context.problem(error)}
-    names = await context.operations.endpoints.names(
-        context.who, [one.endpoint_id for one in page.items]
-    )
+    wanted = {one.endpoint_id for one in page.items} | {
+        text for name, text in asked.given if name == "endpoint_id"
+    }
+    names = await context.operations.endpoints.names(context.who, wanted)
     last = await context.operations.deliveries.last_attempts(context.who, page.items)
+    own = [one for one in asked.given if endpoint_id is None or one[0] != "endpoint_id"]
     return context.page(
         template,
         status=422 if problems else 200,
         tab="deliveries",
         page=page,
+        page_at=asked.now.isoformat() if context.query("period") else None,
         names=names,
         last=last,
         problems=problems,
         states=tuple(DeliveryState),
+        classes=tuple(CLASSES),
+        periods=tuple(PERIODS),
+        rows=ROWS,
+        chosen={name: text.split(",") for name, text in asked.given},
+        chips=chips(context, own, {one: row.name for one, row in names.items()}),
         types=tuple(context.operations.deployment.catalogue.types),
-        is_filtered=bool(asked.given),
+        is_filtered=bool(own),
         filter=asked.carried(),
+        view=urlencode(own),
+        views=read_views(context.request) if endpoint_id is None else [],
+        has_waiting=_may_wait(asked.query),
         tail_path=_tail_path(context, asked, endpoint_id),
         **values,
+    )
+
+
+def _may_wait(query: DeliveriesQuery) -> bool:
+    """Return whether the filter can be one of the schedule, which has waiting deliveries alone."""
+    states = set((query.state or "pending").split(","))
+    return (
+        bool(states & {"pending", "retrying"})
+        and query.response is None
+        and query.test is not True
+        and query.since is None
+        and query.until is None
+        and query.state is None
     )
 
 
@@ -83,10 +136,82 @@ def _tail_path(
     return "/deliveries/tail" + (f"?{urlencode(given)}" if given else "")
 
 
+async def export(context: Context) -> web.StreamResponse:
+    """Stream the deliveries of a filter as a file, at most `EXPORT_ROWS_MAX` of them."""
+    asked = delivery_filter(context)
+    if asked.problems:
+        raise InvalidRequestError(unreadable(asked.problems))
+    form = context.query("format") or "csv"
+    if form not in {"csv", "json"}:
+        raise InvalidRequestError(
+            [problem("format", "not_one_of", allowed="csv, json", value=form)]
+        )
+    write = csv_text if form == "csv" else json_text
+    pages = context.operations.deliveries.export(context.who, asked.query)
+    try:
+        page = await anext(pages)  # before the response begins, so that an error is a page
+        answer = web.StreamResponse(headers={**PAGE_HEADERS, **_file_headers(context, form)})
+        await answer.prepare(context.request)
+        is_first, is_end = True, page.is_end
+        while True:
+            ids = {one.endpoint_id for one, _ in page.rows}
+            names = await context.operations.endpoints.names(context.who, ids)
+            rows = rows_of(page.rows, {one: row.name for one, row in names.items()})
+            async with asyncio.timeout(WRITE_SECONDS_MAX):
+                await answer.write(write(rows, is_first=is_first).encode())
+            is_first, is_end = False, page.is_end
+            try:
+                page = await anext(pages)
+            except StopAsyncIteration:
+                break
+    finally:
+        await pages.aclose()
+    note = context.text("export.more", count=EXPORT_ROWS_MAX)
+    end = csv_end(note, is_complete=is_end) if form == "csv" else json_end(is_complete=is_end)
+    await answer.write(end.encode())
+    return answer
+
+
+def _file_headers(context: Context, form: str) -> dict[str, str]:
+    kind = "text/csv" if form == "csv" else "application/json"
+    at = context.app.now().astimezone(context.zone.info)
+    return {
+        "Content-Type": f"{kind}; charset=utf-8",
+        "Content-Disposition": f'attachment; filename="deliveries-{at:%Y%m%d-%H%M%S}.{form}"',
+    }
+
+
+async def save_view(context: Context) -> web.StreamResponse:
+    """Keep the filter of a list under a name in the browser."""
+    views = with_view(
+        read_views(context.request),
+        context.form.get("name", "").strip(),
+        context.form.get("query", ""),
+    )
+    answer = context.go(f"/deliveries?{views[-1].query}")
+    keep_views(answer, views)
+    return answer
+
+
+async def remove_view(context: Context) -> web.StreamResponse:
+    """Remove a view of the browser."""
+    name = context.form.get("name", "")
+    answer = context.go("/deliveries")
+    keep_views(answer, [one for one in read_views(context.request) if one.name != name])
+    return answer
+
+
 async def show_delivery(context: Context) -> web.StreamResponse:
     """Show one delivery: its attempts, the request and the response, the reason, and the next step."""
+    return await _delivery_page(context, context.part("id"))
+
+
+async def _delivery_page(
+    context: Context, delivery_id: str, *, done: str | None = None, refused: str | None = None
+) -> web.Response:
+    """Return the page of a delivery, with the outcome of what was asked of it."""
     report = await context.operations.delivery_reports.delivery(
-        context.who, context.part("id"), attempt_number=_attempt_number(context)
+        context.who, delivery_id, attempt_number=_attempt_number(context)
     )
     delivery, endpoint = report.delivery, report.endpoint
     request, body = report.request, report.body
@@ -95,16 +220,60 @@ async def show_delivery(context: Context) -> web.StreamResponse:
         report=report,
         delivery=delivery,
         endpoint=endpoint,
+        key=business_key(delivery.labels),
+        done=done,
+        refused=refused,
+        watched=_watched(context, report, asked=done is not None),
+        is_verifying=False,
         advice=[advice(one) for one in delivery.attempts],
         afterwards=afterwards(
             delivery, report.resend.code, None if endpoint is None else endpoint.state
         ),
-        is_open=delivery.state in {DeliveryState.PENDING, DeliveryState.RETRYING},
-        body=None if body is None else body[:BODY_CHARACTERS_SHOWN],
+        is_open=delivery.state in _OPEN,
+        body=None if body is None else readable(body)[:BODY_CHARACTERS_SHOWN],
         is_cut=body is not None and len(body) > BODY_CHARACTERS_SHOWN,
         curl=None if request is None or body is None else as_curl(request, body),
         command=None if request is None else as_verify(request, delivery.profile),
         signed_content=None if request is None else request.signed_content[:BODY_CHARACTERS_SHOWN],
+    )
+
+
+def _watched(context: Context, report: DeliveryReport, *, asked: bool) -> str | None:
+    """Return the address that shows how an attempt ends that is due now or was asked for; None: none is.
+
+    A page watches for `WATCH_SECONDS_MAX` after it was opened, or after a resend was asked for.
+    """
+    now = context.app.now()
+    soon_at = now + timedelta(seconds=SOON_SECONDS)
+    due_at = report.delivery.next_attempt_at
+    is_due = (
+        report.delivery.state in _OPEN
+        and due_at is not None
+        and datetime.fromisoformat(due_at) < soon_at
+    )
+    if report.resend.code != "waiting" and not is_due:
+        return None
+    end = int(now.timestamp()) + WATCH_SECONDS_MAX
+    text = context.query("watched") or ""
+    if text.isdecimal() and len(text) <= WATCHED_DIGITS_MAX and not asked:
+        end = min(end, int(text))
+    if end <= now.timestamp():
+        return None
+    values = {"watched": end, "attempt": context.query("attempt")}
+    return context.address(f"/deliveries/{report.delivery.id}", **values)
+
+
+async def body(context: Context) -> web.StreamResponse:
+    """Return the body of a delivery as a file, byte for byte."""
+    delivery_id = context.part("id")
+    report = await context.operations.delivery_reports.delivery(context.who, delivery_id)
+    if report.body is None:
+        raise NotFoundError(problem("id", "event_erased"))
+    name = f"{report.delivery.id}.json"
+    return web.Response(
+        body=report.body.encode(),
+        content_type="application/octet-stream",
+        headers={**PAGE_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 
@@ -118,18 +287,32 @@ def _attempt_number(context: Context) -> int | None:
 
 
 async def act(context: Context) -> web.StreamResponse:
-    """Resends or cancels one delivery."""
+    """Resend or cancel one delivery; the page shows the outcome in place."""
     found = context.part("id")
-    if context.part("act") == "cancel":
-        await context.operations.deliveries.cancel(context.who, found)
-        return context.go(f"/deliveries/{found}", "note.cancelled")
-    await context.operations.deliveries.resend(context.who, found)
-    return context.go(f"/deliveries/{found}", "note.resent")
+    is_cancel = context.part("act") == "cancel"
+    note = "note.cancelled" if is_cancel else "note.resent"
+    in_place = "HX-Request" in context.request.headers
+    try:
+        if is_cancel:
+            await context.operations.deliveries.cancel(context.who, found)
+        else:
+            await context.operations.deliveries.resend(context.who, found)
+    except (ConflictError, TooManyError) as error:
+        if not in_place:
+            raise
+        return await _delivery_page(context, found, refused=context.problem(error))
+    if in_place:
+        return await _delivery_page(context, found, done=note)
+    return context.go(f"/deliveries/{found}", note)
 
 
 ROUTES: Final = (
     PageRoute("GET", "/deliveries", list_deliveries),
+    PageRoute("GET", "/deliveries/export", export, seconds=EXPORT_SECONDS_MAX + 30),
+    PageRoute("POST", "/deliveries/views", save_view),
+    PageRoute("POST", "/deliveries/views/remove", remove_view),
     PageRoute("GET", "/deliveries/{id}", show_delivery),
+    PageRoute("GET", "/deliveries/{id}/body", body),
     PageRoute("POST", "/deliveries/{id}/{act:resend|cancel}", act),
     PageRoute("GET", "/webhooks/{id}/deliveries", list_deliveries_of_endpoint),
 )

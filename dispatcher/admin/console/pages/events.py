@@ -7,8 +7,10 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.filters import event_filter
+from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.filters import PERIODS, chips, event_filter
 from dispatcher.admin.console.forms import problems_by_field
+from dispatcher.admin.console.labels import business_key
 from dispatcher.admin.resources.event import EventPage
 from dispatcher.core.errors import InvalidRequestError
 
@@ -30,6 +32,9 @@ async def list_events(context: Context) -> web.StreamResponse:
         page=page,
         problems=problems,
         types=tuple(context.operations.deployment.catalogue.types),
+        page_at=asked.now.isoformat() if context.query("period") else None,
+        periods=tuple(PERIODS),
+        chips=chips(context, asked.given, {}),
         is_filtered=bool(asked.given),
         outcomes=await context.operations.events.outcomes(page.items),
     )
@@ -49,6 +54,18 @@ async def show_event(context: Context) -> web.StreamResponse:
         data_bytes=len(text.encode()),
         is_cut=len(text) > DATA_CHARACTERS_SHOWN,
         known=known,
+        key=business_key(event.labels),
+        targets=[one.endpoint_name for one in explained.endpoints],
+    )
+
+
+async def data(context: Context) -> web.StreamResponse:
+    """Return the data of an event as a file, byte for byte."""
+    event = (await context.operations.events.show(context.who, context.part("id"))).data
+    return web.Response(
+        body=event.text.encode(),
+        content_type="application/octet-stream",
+        headers={**PAGE_HEADERS, "Content-Disposition": 'attachment; filename="event.json"'},
     )
 
 
@@ -84,4 +101,5 @@ def _without_spaces(text: str) -> list[str]:
 ROUTES: Final = (
     PageRoute("GET", "/events", list_events),
     PageRoute("GET", "/events/{id}", show_event),
+    PageRoute("GET", "/events/{id}/data", data),
 )

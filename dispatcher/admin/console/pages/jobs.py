@@ -10,6 +10,7 @@ from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.filters import (
     DELIVERY_FIELDS,
     delivery_filter,
+    parse_time,
     read_time,
     unreadable,
 )
@@ -20,6 +21,7 @@ from dispatcher.admin.resources.job import RATE_DEFAULT, JobFilter, JobsQuery, N
 from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryState
 from dispatcher.core.problems import problem
+from dispatcher.core.response_classes import CLASSES
 
 COUNT_SECONDS_MAX: Final = 60.0
 OWN_CONDITIONS: Final = ("ids", "event_id", "recoverable", "finished_since")
@@ -68,6 +70,9 @@ async def new(context: Context) -> web.StreamResponse:
         counted=counted,
         problems=problems,
         states=tuple(DeliveryState),
+        classes=tuple(CLASSES),
+        chosen=lambda name: ",".join(filter(None, context.request.query.getall(name, []))),
+        typed=lambda text: _typed(context, text),
         types=tuple(context.operations.deployment.catalogue.types),
         rate=context.query("rate") or f"{RATE_DEFAULT:g}",
         given=_given(context),
@@ -151,6 +156,17 @@ def _read(context: Context) -> NewJob:
                 for one in error.problems
             ]
         ) from None
+
+
+def _typed(context: Context, text: str | None) -> str:
+    """Return a time of the address as a browser's field shows it, in the viewer's zone; else the text itself."""
+    at = None if text is None else parse_time(text, context.zone)
+    if at is None:
+        return text or ""
+    try:
+        return f"{at.astimezone(context.zone.info):%Y-%m-%dT%H:%M:%S}"
+    except OverflowError:
+        return text or ""
 
 
 def _given(context: Context) -> str:

@@ -21,7 +21,7 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.filters import delivery_filter, unreadable
-from dispatcher.admin.console.labels import ICONS, TONES, retry_count
+from dispatcher.admin.console.labels import TONES, business_key, retry_count
 from dispatcher.admin.console.times import NOTHING, moment
 from dispatcher.admin.operations.tail import Batch
 from dispatcher.admin.resources.delivery import RecordedAttempt
@@ -121,7 +121,7 @@ def _row(
 ) -> dict[str, str | bool]:
     delivery, attempt = item.delivery, item.attempt
     at = moment(attempt.attempted_at, context.zone)
-    tone = TONES[delivery.state]
+    next_at = moment(delivery.next_attempt_at, context.zone)
     code = attempt.response_code
     return {
         "fits": item.fits,
@@ -133,17 +133,20 @@ def _row(
         "endpoint_id": delivery.endpoint_id,
         "endpoint": names.get(delivery.endpoint_id, delivery.endpoint_id),
         "event_id": delivery.event_id,
+        "key": escape(business_key(delivery.labels) or delivery.event_id),
         "type": delivery.event_type,
         "test": context.text("delivery.test_mark") if delivery.test else "",
-        "tone": tone,
-        "icon": ICONS[tone],
+        "tone": TONES[delivery.state],
+        "reason": context.language.word("reason", delivery.reason) if delivery.reason else "",
+        "label": context.text("delivery.select", id=delivery.id),
         "state": context.language.word("state", delivery.state),
         "code": str(code)
         if code is not None
         else context.language.word("outcome", attempt.outcome),
-        "body": escape((attempt.response_body or attempt.error or NOTHING)[:BODY_CHARACTERS_MAX]),
+        "body": escape((attempt.response_body or attempt.error or "")[:BODY_CHARACTERS_MAX]),
         "latency": f"{attempt.latency_seconds * 1000:.0f} {context.text('unit.ms')}",
         "retries": str(retry_count(delivery)),
+        "next": next_at.local if next_at is not None else NOTHING,
     }
 
 

@@ -311,31 +311,41 @@
       if (place) place.textContent = text ?? "";
       return place;
     };
-    const link = put("at", "");
-    link.setAttribute("href", one.href);
+    put("key", one.key).setAttribute("href", one.href);
     const time = document.createElement("time");
     time.dateTime = one.machine;
     time.title = one.utc;
     time.textContent = one.at;
-    link.append(time);
-    for (const name of ["type", "test", "icon", "state", "code", "body", "latency", "retries"]) put(name, one[name]);
-    put("next", "–");
-    put("event", one.event_id).setAttribute("href", `/events/${encodeURIComponent(one.event_id)}`);
+    put("at", "").append(time);
+    for (const name of ["type", "test", "reason", "code", "latency", "body", "retries", "next"]) put(name, one[name]);
     put("endpoint", one.endpoint)?.setAttribute("href", `/webhooks/${encodeURIComponent(one.endpoint_id)}`);
-    row.querySelector('[data-f="badge"]').classList.add(one.tone);
+    put("state", one.state).classList.add(one.tone);
+    const box = row.querySelector("input[name=ids]");
+    if (box) {
+      box.value = one.id;
+      box.setAttribute("aria-label", one.label);
+    }
   };
+  // A delivery that has left the filter by this attempt is shown where it is, and does not come anew.
   const show = (batch) => {
     const body = document.getElementById("delivery-rows");
     for (const one of batch.rows) {
-      const copy = document.getElementById("tail-row").content.cloneNode(true);
-      const row = copy.querySelector("tr");
+      const shown = body.querySelector(`tr[data-id="${CSS.escape(one.id)}"]`);
+      if (!one.fits && !shown) continue;
+      const row = document.getElementById("tail-row").content.cloneNode(true).querySelector("tr");
       row.dataset.id = one.id;
       write(row, one);
-      body.querySelector(`tr[data-id="${CSS.escape(one.id)}"]`)?.remove();
-      body.prepend(row);
+      for (const name of ["open", "at"]) row.classList.toggle(name, Boolean(shown?.classList.contains(name)));
+      const box = row.querySelector("input[name=ids]");
+      if (box) box.checked = Boolean(shown?.querySelector("input[name=ids]")?.checked);
+      if (one.fits) {
+        shown?.remove();
+        body.prepend(row);
+      } else shown.replaceWith(row);
     }
     while (body.rows.length > ROWS_MAX) body.lastElementChild.remove();
     document.querySelector("#results .empty")?.remove();
+    document.querySelector("#results .scroll")?.removeAttribute("hidden");
   };
   const readAgain = async () => {
     const answer = await fetch(location.href, { credentials: "same-origin" });
