@@ -106,6 +106,9 @@ def history(cluster: Any, long_run: bool) -> Iterator[tuple[str, Seeded]]:
     cluster.drop(name)
 
 
+RESPONSE = """state <> 'succeeded' AND (SELECT a.response_code / 100 = 5 FROM dispatcher.attempt AS a
+    WHERE a.day = d.day AND a.event_id = d.event_id AND a.delivery_id = dispatcher.delivery_uuid(d.id)
+    ORDER BY a.attempt_number DESC LIMIT 1)"""
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "true"),
     "big_endpoint": ({"endpoint_id": BIG}, f"endpoint_id = '{BIG}'"),
@@ -118,6 +121,18 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "cancelled": ({"state": "cancelled"}, "state = 'cancelled'"),
     "succeeded": ({"state": "succeeded"}, "state = 'succeeded'"),
     "pending": ({"state": "pending"}, "false"),
+    "failed_and_cancelled": (
+        {"state": "failed,cancelled"},
+        "(state = 'failed' OR state = 'cancelled')",
+    ),
+    "stock_types": ({"event_type": "stock.*"}, "starts_with(event_type, 'stock.')"),
+    "audit_types": ({"event_type": "audit.*"}, "starts_with(event_type, 'audit.')"),
+    "server_errors": ({"response": "5xx"}, RESPONSE),
+    "server_errors_of_big_endpoint": (
+        {"response": "5xx,timeout", "endpoint_id": BIG},
+        f"{RESPONSE} AND endpoint_id = '{BIG}'",
+    ),
+    "accepted": ({"response": "2xx"}, "state = 'succeeded'"),
     "tiny_tenant": ({"tenant": TINY}, f"tenant = '{TINY}'"),
     "no_such_tenant": ({"tenant": "nobody"}, "false"),
     "test": ({"test": True}, "test"),

@@ -1,6 +1,7 @@
 """Hot statements on 50,000 rows: they use the index that their header names and touch few rows, however many wait."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from hashlib import md5
 from typing import Any
 from uuid import UUID
@@ -249,3 +250,25 @@ async def test_a_scan_of_the_whole_table_would_be_seen(url):
     plan = Plan(orjson.loads(text)[0]["Plan"])
     assert "delivery_open" in plan.scanned
     assert plan.rows_max >= ROWS
+
+
+async def test_recent_types_read_a_bounded_number_of_events(explain):
+    now = SystemClock.now()
+    plan = await explain(
+        "event_type_recent", now - timedelta(hours=24), now.date(), 2_000, None, 500
+    )
+    assert plan.uses("accepted_at_hashtext_hashtext1_idx") or plan.uses("event_newest")
+    assert "event" not in " ".join(plan.scanned)
+    assert plan.rows_max <= 2_000
+    assert plan.buffers <= 4_000
+
+
+async def test_outcomes_read_the_deliveries_of_their_events_alone(explain):
+    today = SystemClock.now().date()
+    lows = [UUID(int=0)] * 20
+    highs = [UUID(int=0)] * 20  # the ids of the fill are not derived from their events
+    plan = await explain("event_outcomes", [today] * 20, EVENTS[:20], lows, highs, 1_000)
+    assert plan.uses("delivery_open_pkey")
+    assert plan.scanned == set()
+    assert plan.rows_max <= 100
+    assert plan.buffers <= 400

@@ -89,7 +89,7 @@ def event_filter(context: Context) -> Filter[EventsQuery]:
 def chips(
     context: Context, given: Sequence[tuple[str, str]], names: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
-    """Return the conditions in words, each with the address without it; `names` are those of endpoints."""
+    """Return the conditions as people read them, each with the address without it; `names` are those of endpoints."""
     found = []
     for name, text in given:
         address = context.address(None, **{name: None, "cursor": None, "at": None})
