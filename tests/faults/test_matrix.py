@@ -26,7 +26,7 @@ IDS = [
     *(f"B{number}" for number in range(1, 3)),
     *(f"N{number}" for number in range(1, 5)),
     *(f"J{number}" for number in range(1, 4)),
-    *(f"H{number}" for number in range(1, 5)),
+    *(f"H{number}" for number in range(1, 6)),
 ]
 
 
