@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatcher.admin.resources.content_filter import FilterTest
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.cli.commands import CommandGroup
 from dispatcher.cli.common import Yes, confirm, run_step
@@ -27,6 +28,7 @@ from dispatcher.cli.resource_options import Fields, takes
 from dispatcher.cli.values import moment, single_pairs, text_or_file
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.content_filter import FilterTestResult
     from dispatcher.admin.resources.event import EventWithDeliveries, Explanation, PublishedBatch
     from dispatcher.cli.session import Session
 
@@ -269,6 +271,37 @@ def release(
             if answer.id != event_id:
                 tell(f"{event_id} is the id of an earlier event; the new id is {answer.id}")
             say_object(answer, output=output, human=lambda one: say(f"released {one.id}"))
+
+    run_step(context, step)
+
+
+@group.command("test-filter")
+@takes(FilterTest)
+def test_filter(context: typer.Context, fields: Fields, output: Output) -> None:
+    """Try a content filter on the newest events.
+
+    Nothing is sent or changed.
+
+    Examples:
+      dispatcher event test-filter --content-filter 'data.total > 1000'
+    """
+
+    def human(result: "FilterTestResult") -> None:
+        say(
+            f"would have matched {result.matched_count:,} of the last {result.checked_count:,} events"
+            f" ({result.error_count:,} could not be evaluated)"
+        )
+        for one in result.events:
+            sign = "+" if one.matched else "!" if one.error else "-"
+            say(f"{sign} {one.id}  {one.type}{f'  {one.error}' if one.error else ''}")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.content_filters import ContentFilters
+
+        answer = await ContentFilters(session.deployment).test(
+            session.actor, FilterTest.of(**fields)
+        )
+        say_object(answer, output=output, human=human)
 
     run_step(context, step)
 

@@ -169,6 +169,22 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "{value} is not a valid label name.",
         "Use 1 to {maximum} lower-case letters, digits, dots, hyphens and underscores.",
     ),
+    "invalid_filter": (
+        "The expression is not valid CEL: {detail}.",
+        'Use an expression such as data.total > 1000 && labels.region == "th".',
+    ),
+    "filter_too_complex": (
+        "The expression may take too long: {detail}.",
+        "Simplify it; docs/api.md lists the limits of filters.",
+    ),
+    "unknown_filter_name": (
+        "The expression reads {value}, which events do not have.",
+        "Use {allowed}, and the functions of CEL.",
+    ),
+    "filter_not_boolean": (
+        "The result of the expression is not true or false.",
+        "Compare it with a value, as in data.total > 1000.",
+    ),
     "invalid_label_filter": (
         "The value is neither a string nor a list of strings.",
         "Use a string, or a list of the accepted strings.",

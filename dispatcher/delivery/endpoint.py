@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dispatcher.core.filters import ContentFilter
 from dispatcher.core.matching import Subscription
 from dispatcher.core.model import EndpointId, EndpointState, Reason
 from dispatcher.core.outcome import RetryPolicy
@@ -36,6 +37,7 @@ class Endpoint:
     state: EndpointState
     subscription: Subscription
     label_filter: Mapping[str, str | list[str]]
+    content_filter: ContentFilter | None
     shard: int
     max_concurrency: int
     rate_limit: float | None

@@ -23,9 +23,12 @@ from typing import NamedTuple
 import structlog
 
 from dispatcher.core.errors import BatchRefusedError
+from dispatcher.core.filters import EventValues
 from dispatcher.core.matching import is_operational
 from dispatcher.core.model import Event, EventId
+from dispatcher.core.notifying import NOTIFICATION
 from dispatcher.delivery.batch import Batch
+from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.lanes import Lanes, Reserved
 from dispatcher.delivery.ports import OutboxStore
 from dispatcher.delivery.reporting import Reporting
@@ -234,6 +237,29 @@ class Fanout:
         bytes_max = FEW_BYTES_MAX if few else self._batch_bytes_max
         return TakenThrough(len(events), len(events) == events_max or bytes_count > bytes_max // 4)
 
+    def _filtered(self, event: Event, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """Return the endpoints whose content filter matches; an evaluation error does not match, and is counted."""
+        values = EventValues.of(event)
+        matching: list[Endpoint] = []
+        for endpoint in endpoints:
+            if endpoint.content_filter is None or event.type == NOTIFICATION:
+                matching.append(endpoint)
+                continue
+            result = endpoint.content_filter.evaluate(values)
+            if result.matched:
+                matching.append(endpoint)
+            elif result.error is None:
+                self._reporting.metrics.events_filtered.inc()
+            else:
+                self._reporting.metrics.filter_errors.inc()
+                _log.warning(
+                    "filter.evaluation_failed",
+                    endpoint_id=endpoint.id,
+                    event_id=event.id,
+                    error=result.error,
+                )
+        return matching
+
     def _without(self, lost: Collection[EventId], reserved: list[Reserved]) -> list[Reserved]:
         """Forget the deliveries of events that another replica has claimed; return the others."""
         self._lanes.unreserve([one for one in reserved if one.delivery.event_id in lost])
@@ -249,12 +275,14 @@ class Fanout:
         """
         began = yielded = now = self._clock.monotonic()
         for count, event in enumerate(events, 1):
-            endpoints = self._routing.route(event)
+            subscribed = endpoints = self._routing.route(event)
+            if endpoints and self._routing.has_filters():
+                endpoints = self._filtered(event, endpoints)
             if len(event.data) > LARGE_CHARACTERS:
                 await batch.encode_apart(event, endpoints)
             for endpoint in endpoints:
                 batch.add(event, endpoint)
-            if not endpoints and not is_operational(event.type):
+            if not subscribed and not is_operational(event.type):
                 batch.unmatched.append(event)
             now = self._clock.monotonic()
             if now - began > ENCODING_SECONDS_MAX and count < len(events):

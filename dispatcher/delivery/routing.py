@@ -26,6 +26,7 @@ import structlog
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.filters import compile_filter
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
 from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
@@ -101,6 +102,7 @@ class RoutingTable:
         self.version = 0
         """0: the next refresh loads every endpoint."""
         self.endpoints: dict[EndpointId, Endpoint] = {}
+        self._filtered: set[EndpointId] = set()
         self.unusable: dict[EndpointId, Reason] = {}
         """The endpoints that cannot be sent to, each with the reason; their deliveries wait."""
         self.changed: Callable[[Sequence[EndpointId]], None] = lambda _: None
@@ -154,6 +156,10 @@ class RoutingTable:
             return [] if target is None or target.tenant != event.tenant else [target]
         return self._router.route(event.tenant, event.type, event.labels)
 
+    def has_filters(self) -> bool:
+        """Return whether any endpoint has a content filter."""
+        return bool(self._filtered)
+
     async def _changes(self) -> RoutingChanges:
         """Return what to load: what changed on the same server, or else everything that is or was there."""
         if self.version:
@@ -190,8 +196,13 @@ class RoutingTable:
                 del self.endpoints[endpoint_id]
                 self._router.remove(self._positions.pop(endpoint_id))
                 self.unusable.pop(endpoint_id, None)
+                self._filtered.discard(endpoint_id)
             return
         self.endpoints[endpoint_id] = endpoint
+        if endpoint.content_filter is None:
+            self._filtered.discard(endpoint_id)
+        else:
+            self._filtered.add(endpoint_id)
         if before is None:
             self._positions[endpoint_id] = self._router.add(endpoint)
         else:
@@ -246,6 +257,9 @@ class RoutingTable:
             state=EndpointState(row.state),
             subscription=_subscription(row),
             label_filter=row.labels,
+            content_filter=None
+            if row.content_filter is None
+            else _compile_filter(row.content_filter),
             shard=row.shard,
             max_concurrency=row.max_concurrency or self._max_concurrency,
             rate_limit=row.rate_limit,
@@ -288,6 +302,7 @@ def _retry_policy(profile: Profile | None, own: tuple[float, ...] | None) -> Ret
     )
 
 
+_compile_filter = lru_cache(maxsize=1024)(compile_filter)
 _parse_event_types = lru_cache(maxsize=1024)(parse_event_types)
 """Endpoints with the same event types share one subscription."""
 

@@ -90,6 +90,7 @@ class EndpointDetail(NamedTuple):
     timeout_seconds: float | None
     retry_schedule_seconds: list[float] | None
     ordering: str
+    content_filter: str | None
     state: str
     reason: str | None
     created_at: datetime
@@ -133,6 +134,7 @@ class RoutedEndpoint(NamedTuple):
     updated_at: datetime
     deleted_at: datetime | None
     rate_limit: float | None
+    content_filter: str | None = None
 
 
 class EndpointRow(NamedTuple):
@@ -155,6 +157,7 @@ class EndpointRow(NamedTuple):
     retry_schedule_seconds: list[float] | None
     state: str
     reason: str | None
+    content_filter: str | None
     shard: int
     secrets: list[SealedSecret]
 
@@ -350,8 +353,8 @@ def _endpoint_rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
                 *row[:8],  # the statement's order is the type's
                 _json(row["labels"]),
                 _json(row["headers"]),
-                *row[10:18],
-                [SealedSecret(*secret) for secret in zip(*row[18:23], strict=True)],
+                *row[10:19],
+                [SealedSecret(*secret) for secret in zip(*row[19:24], strict=True)],
             )
         )
         for row in records
@@ -474,6 +477,7 @@ async def find_targets(
                 row["tenant"],
                 row["event_types"],
                 orjson.loads(row["labels"]),
+                row["content_filter"],
             ),
             row["name"],
             "deleted" if row["is_deleted"] else row["state"],

@@ -18,6 +18,7 @@ import orjson
 from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
+from dispatcher.core.filters import ContentFilter, EventValues, compile_filter
 from dispatcher.core.matching import LabelFilter, Subscription, labels_match, parse_event_types
 from dispatcher.store.day_walk import DAYS_AT_ONCE, PLAN_FOR_VALUES, oldest_day
 from dispatcher.store.delivery_ids import day_of_uuid, first_uuid, span_of_event, uuid_of
@@ -101,13 +102,26 @@ class Target(NamedTuple):
     tenant: str
     subscription: Subscription
     labels: LabelFilter
+    content_filter: ContentFilter | None
 
 
 def target_of(
-    endpoint_id: str, number: int, tenant: str, event_types: Sequence[str], labels: LabelFilter
+    endpoint_id: str,
+    number: int,
+    tenant: str,
+    event_types: Sequence[str],
+    labels: LabelFilter,
+    content_filter: str | None,
 ) -> Target:
     """Return a target with its compiled subscription."""
-    return Target(endpoint_id, number, tenant, parse_event_types(event_types), labels)
+    return Target(
+        endpoint_id,
+        number,
+        tenant,
+        parse_event_types(event_types),
+        labels,
+        None if content_filter is None else compile_filter(content_filter),
+    )
 
 
 class Candidate(NamedTuple):
@@ -269,7 +283,7 @@ class JobWalk:
         rows = await connection.fetch(
             _PICK_EVENTS, at, last_id, wanted.until, first, last, PICKED_MAX, examine,
             target.tenant, wanted.event_type, _json(wanted.labels), wanted.value_path,
-            wanted.event_ids,
+            wanted.event_ids, target.content_filter is not None,
         )  # fmt: skip
         examined = rows[0]["examined_count"]
         found = [row for row in rows if row["id"] is not None]
@@ -297,7 +311,13 @@ class JobWalk:
         if obstacle is None and not (
             row["tenant"] == target.tenant
             and target.subscription.matches(event_type)
-            and labels_match(target.labels, orjson.loads(row["labels"]))
+            and labels_match(target.labels, labels := orjson.loads(row["labels"]))
+            and (
+                target.content_filter is None
+                or target.content_filter.evaluate(
+                    EventValues(event_id, event_type, target.tenant, row["data"], labels)
+                ).matched
+            )
         ):
             obstacle = "not_subscribed"
         inserted_at = row["inserted_at"]

@@ -9,6 +9,8 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `events_fanned_out_total` | counter | | events whose deliveries were committed | |
 | `events_unknown_type_total` | counter | | events of a type that the catalogue does not know | |
 | `events_unmatched_total` | counter | type | events that no endpoint subscribes to | yes |
+| `events_filtered_total` | counter | | events that a content filter left out, per endpoint | |
+| `filter_errors_total` | counter | | content filters that failed for an event; see the log | |
 | `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
@@ -244,6 +246,8 @@ class Metrics:
         self.events_unknown_type = make(
             "events_unknown_type", "Events of a type that the catalogue does not know."
         )
+        self.events_filtered = make("events_filtered", "Events that a content filter left out.")
+        self.filter_errors = make("filter_errors", "Filters that could not be evaluated.")
         self.events_quarantined = make(
             "events_quarantined", "Events that Postgres refused to take in."
         )

@@ -284,6 +284,38 @@ async def test_an_event_is_explained(api):
     assert [one["why"] for one in told["endpoints"]] == ["not_subscribed"]
 
 
+async def test_a_content_filter_is_stored_tried_and_explained(api):
+    expression = 'data.total > 1000 && labels.region == "th"'
+    made = await api.ask("POST", "/endpoints", GOOD | {"content_filter": expression})
+    assert made.json["content_filter"] == expression
+    events = [
+        {"type": "order.created", "data": {"total": total}, "labels": labels}
+        for total, labels in ((1500, {"region": "th"}), (900, {"region": "th"}), (1500, {}))
+    ]
+    ids = [(await api.ask("POST", "/events", one)).json["id"] for one in events]
+    tried = await api.ask("POST", "/content-filters/test", {"content_filter": expression})
+    assert tried.status == 200, tried.raw
+    counts = ("checked_count", "matched_count", "error_count")
+    assert [tried.json[name] for name in counts] == [3, 1, 1]
+    newest = tried.json["events"][0]
+    assert (newest["id"], newest["matched"], newest["error"]) == (
+        ids[2],
+        False,
+        "there is no 'region'",
+    )
+    some = {"content_filter": "true", "type": "stock.*", "limit": 1}
+    assert (await api.ask("POST", "/content-filters/test", some)).json["checked_count"] == 0
+    told = [(await api.ask("GET", f"/events/{one}/explain")).json["endpoints"][0] for one in ids]
+    assert [one["why"] for one in told] == ["waiting_in_outbox", "filtered", "filter_error"]
+    assert "data.total is 900" in told[1]["explanation"]
+    assert "labels.region is missing" in told[2]["explanation"]
+    path = f"/endpoints/{made.json['id']}"
+    wrong = await api.ask("PATCH", path, {"content_filter": "data.l.map(x, x) == []"})
+    assert wrong.status == 422
+    assert [one["code"] for one in wrong.json["errors"]] == ["filter_too_complex"]
+    assert (await api.ask("PATCH", path, {"content_filter": None})).json["content_filter"] is None
+
+
 async def test_the_catalogue_is_listed_with_its_samples(api):
     page = (await api.ask("GET", "/event-types")).json
     found = {one["name"]: one for one in page["items"]}

@@ -133,6 +133,7 @@ class Schedule:
                 retry_schedule_seconds=RETRY_SCHEDULE,
                 state="active",
                 reason=None,
+                content_filter=None,
                 shard=chance.randint(0, 63),
                 secrets=[],
             )

@@ -38,6 +38,7 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "state": EndpointState.ACTIVE,
         "subscription": parse_event_types(["*"]),
         "label_filter": {},
+        "content_filter": None,
         "shard": 1,
         "max_concurrency": 2,
         "rate_limit": None,

@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dispatcher.core import ids
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
+from dispatcher.core.filters import compile_filter
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
 from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.lanes import Reserved
@@ -52,6 +54,9 @@ class World:
     async def refresh(self) -> None:
         self.refreshes += 1
         self.version = self.outbox.routing_version
+
+    def has_filters(self) -> bool:
+        return any(one.content_filter for one in self.endpoints)
 
     def route(self, event: Event) -> Sequence[Any]:
         del event
@@ -113,6 +118,29 @@ async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile
         "in the order of events"
     )
     assert len(set(made)) == 6
+
+
+async def test_fanout_leaves_out_endpoints_whose_filter_does_not_match(world):
+    large = make_endpoint(
+        "large", profile=STANDARD, content_filter=compile_filter("data.total > 10")
+    )
+    world.endpoints = [make_endpoint("every", profile=STANDARD), large]
+    world.outbox.waiting = [
+        make_event("e1", data='{"total": 11}'),
+        make_event("e2", data='{"total": 9}'),
+        make_event("e3", data="{}"),
+    ]
+    count = world.metrics.registry.get_sample_value
+    names = ("dispatcher_events_filtered_total", "dispatcher_filter_errors_total")
+    before = [count(name) for name in names]
+    with capture_logs() as logs:
+        await world.fanout(100)
+    assert world.offered == [("every", "e1"), ("large", "e1"), ("every", "e2"), ("every", "e3")]
+    assert world.unmatched == []
+    assert [count(name) for name in names] == [one + 1 for one in before]
+    (logged,) = [one for one in logs if one["event"] == "filter.evaluation_failed"]
+    assert (logged["endpoint_id"], logged["event_id"]) == ("large", "e3")
+    assert logged["error"] == "there is no 'total'"
 
 
 async def test_fanout_of_a_few_drops_what_another_replica_claims(world):

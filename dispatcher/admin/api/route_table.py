@@ -4,6 +4,7 @@ from typing import Final
 
 from dispatcher.admin.api import (
     access,
+    content_filters,
     deliveries,
     endpoints,
     events,
@@ -15,7 +16,16 @@ from dispatcher.admin.api.body import BATCH_BYTES_MAX
 from dispatcher.admin.api.decoder import EVENT_BYTES_MAX
 from dispatcher.admin.api.route import Route
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.resources import audit, delivery, endpoint, event, job, notification, token
+from dispatcher.admin.resources import (
+    audit,
+    content_filter,
+    delivery,
+    endpoint,
+    event,
+    job,
+    notification,
+    token,
+)
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
@@ -113,6 +123,10 @@ ROUTES: Final = (
     Route(
         method="GET", path="/events/{id}/explain", handler=events.explain_event,
         role=Role.VIEWER, response=event.Explanation, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/content-filters/test", handler=content_filters.test_content_filter,
+        role=Role.VIEWER, response=content_filter.FilterTestResult,
     ),
     Route(
         method="GET", path="/deliveries", handler=deliveries.list_deliveries,

@@ -1,5 +1,6 @@
 """Why each endpoint of an event's tenant did or did not get it, and the next step."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
@@ -14,16 +15,20 @@ from dispatcher.admin.operations.reasons import (
 from dispatcher.admin.resources.event import Explanation, Verdict
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
+from dispatcher.core.filters import EventValues, compile_filter
 from dispatcher.core.matching import labels_match, parse_event_types
 from dispatcher.core.model import DeliveryState, EndpointState
 from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
-from dispatcher.core.problems import problem
+from dispatcher.core.problems import problem, shortened
 from dispatcher.store import endpoints as store
 from dispatcher.store.delivery_details import DeliveryDetail, deliveries_of_event
 from dispatcher.store.endpoints import RoutedEndpoint, saved_endpoints
 from dispatcher.store.events import EventDetail, find_event
 from dispatcher.store.leases import replicas_alive
 from dispatcher.store.statistics import OpenBreaker, read_breakers
+
+SEEN_MAX = 8
+"""Values of an event that the explanation of a filter repeats."""
 
 
 class Decision(NamedTuple):
@@ -208,7 +213,33 @@ def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str
             "labels_differ",
             f"it asks for the labels {wanted}, which the event does not have",
         )
+    if endpoint.content_filter is not None:
+        failed = _filter(event, endpoint.content_filter)
+        if failed is not None:
+            return failed
     return True, "subscribed", f"it subscribes to {listed}"
+
+
+def _filter(event: EventDetail, expression: str) -> tuple[bool, str, str] | None:
+    """Return why an event does not match an expression, with the values that it saw; None: it matches."""
+    compiled = compile_filter(expression)
+    values = EventValues(event.id, event.type, event.tenant, event.data, event.labels)
+    result = compiled.evaluate(values)
+    if result.matched:
+        return None
+    seen = ", ".join(_seen(values, path) for path in compiled.paths()[:SEEN_MAX])
+    text = f"its filter {expression} does not match: {seen}"
+    if result.error is not None:
+        return False, "filter_error", f"{text} ({result.error})"
+    return False, "filtered", text
+
+
+def _seen(values: EventValues, path: Sequence[str]) -> str:
+    try:
+        found = shortened(values.value(path))
+    except KeyError:
+        found = "missing"
+    return f"{'.'.join(path)} is {found}"
 
 
 def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Decision:

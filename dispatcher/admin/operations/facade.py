@@ -6,6 +6,7 @@ from typing import Self
 
 from dispatcher.admin.operations.access import Access
 from dispatcher.admin.operations.audit import Audit
+from dispatcher.admin.operations.content_filters import ContentFilters
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.delivery_report import DeliveryReports
@@ -44,6 +45,7 @@ class Operations:
     events: Events
     event_types: EventTypes
     explanation: Explainer
+    content_filters: ContentFilters
     names: Names
     notifications: NotificationOperations
     tokens: Tokens
@@ -79,6 +81,7 @@ class Operations:
             events=Events(deployment, publisher),
             event_types=EventTypes(deployment),
             explanation=Explainer(deployment),
+            content_filters=ContentFilters(deployment),
             names=Names(deployment),
             notifications=NotificationOperations(deployment),
             tokens=Tokens(deployment),

@@ -39,6 +39,7 @@ from dispatcher.admin.resources.fields import (
     without_defaults,
 )
 from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.filters import EXPRESSION_CHARACTERS_MAX, filter_problems
 from dispatcher.core.limits import (
     RATE_PER_SECOND_MAX,
     RATE_PER_SECOND_MIN,
@@ -132,6 +133,22 @@ def _labels(value: object, info: ValidationInfo) -> object:
     return _limited(value, info, label_filter_problems(value))
 
 
+def _content_filter(value: object) -> object:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        refuse([problem("content_filter", "not_a_string")])
+        return value
+    refuse(filter_problems(value))
+    return value
+
+
+def _required_filter(value: object) -> object:
+    if value is None or value == "":
+        refuse([problem("content_filter", "required")])
+    return _content_filter(value)
+
+
 def _ca_pem(value: object) -> object:
     import ssl  # noqa: PLC0415 -- options are made of this module, and --help needs no TLS
 
@@ -223,6 +240,15 @@ EventTypes = Annotated[
     ),
     Control(kind=ControlKind.OWN),
 ]
+
+
+_FILTER_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": EXPRESSION_CHARACTERS_MAX,
+    "examples": ['data.total > 1000 && labels.region == "th"'],
+}
+ContentFilterText = Annotated[str, PlainValidator(_required_filter), WithJsonSchema(_FILTER_SCHEMA)]
 
 
 class EndpointSettings(Request):
@@ -366,6 +392,25 @@ class EndpointSettings(Request):
     )
     ordering: Annotated[Literal["none"], Option(metavar="none", help="Only none is supported.")] = (
         "none"
+    )
+    content_filter: Annotated[
+        str | None,
+        PlainValidator(_content_filter),
+        WithJsonSchema({"anyOf": [_FILTER_SCHEMA, {"type": "null"}]}),
+        Option(
+            metavar="EXPRESSION",
+            help="Send only events for which this CEL expression is true. none: all events.",
+            reads=Reading.TEXT,
+        ),
+        Control(
+            kind=ControlKind.EXPRESSION,
+            section=Section.ADVANCED,
+            label="endpoint.content_filter",
+            hint="form.content_filter_hint",
+        ),
+    ] = Field(
+        default=None,
+        description="A CEL expression over data, labels, type, id and tenant; only events for which it is true.",
     )
 
     def given(self) -> dict[str, Any]:
@@ -520,6 +565,7 @@ class Endpoint(Response):
     timeout_seconds: float | None
     retry_schedule_seconds: list[float] | None
     ordering: str
+    content_filter: str | None
     state: EndpointStateName
     reason: str | None
     created_at: TimeText

@@ -197,6 +197,7 @@ class ControlKind(StrEnum):
     HEADERS = "headers"
     LABELS = "labels"
     PEM = "pem"
+    EXPRESSION = "expression"
     OWN = "own"
     """The form's template has markup for this field alone."""
 

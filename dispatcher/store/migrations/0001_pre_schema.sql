@@ -402,6 +402,7 @@ CREATE TABLE dispatcher.endpoint (
     timeout_seconds         double precision CHECK (timeout_seconds > 0),
     retry_schedule_seconds  double precision[],
     ordering                text        NOT NULL DEFAULT 'none' CHECK (ordering = 'none'),
+    content_filter          text, -- CEL, see core/filters.py
     state                   text        NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'disabled')),
     reason                  text,
     paused_at               timestamptz,

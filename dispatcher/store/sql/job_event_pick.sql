@@ -3,7 +3,7 @@
 --
 -- Parameters: $1 and $2 time of acceptance and id that all are behind, $3 the time that all are before, $4 and $5 the
 --   first and the last day, $6 rows at most, $7 rows to examine, $8 tenant; (NULL: any) $9 event type, or its beginning and `*`, $10 labels (JSON
---   text), $11 a JSON path that a label must fulfil, $12 event ids.
+--   text), $11 a JSON path that a label must fulfil, $12 event ids, $13 whether the data are needed.
 -- Returns in each row how many rows were examined and the place of the last one; one row without an event if none fits.
 -- Index: event_newest of the days. Locks: none.
 WITH examined AS MATERIALIZED (
@@ -21,7 +21,10 @@ SELECT (SELECT count(*) FROM examined) AS examined_count, w.last_at, w.last_id, 
 FROM (SELECT (SELECT accepted_at FROM last) AS last_at, (SELECT id FROM last) AS last_id) AS w
 LEFT JOIN LATERAL (
     SELECT e.accepted_at, e.id, e.day, e.type, e.tenant, e.inserted_at, e.labels::text AS labels,
-           CASE WHEN e.erased_at IS NOT NULL THEN 'event_erased' END AS obstacle
+           CASE WHEN e.erased_at IS NOT NULL THEN 'event_erased' END AS obstacle,
+           CASE WHEN $13 AND e.erased_at IS NULL
+                THEN coalesce(e.data::text, convert_from(substring(e.bytes FROM e.data_offset + 1 FOR e.data_length), 'UTF8'))
+           END AS data
     FROM examined AS x
     JOIN dispatcher.event AS e ON e.day BETWEEN $4 AND $5 AND e.day = x.day AND e.id = x.id
     WHERE NOT e.test AND e.tenant = $8
