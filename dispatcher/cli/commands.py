@@ -30,7 +30,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from dispatcher.cli.output import Output, fail, tell
 from dispatcher.core.similar import did_you_mean, similar_words
 
-_EXAMPLES: Final = re.compile(r"^Examples:[ \t]*\n", re.MULTILINE)
+EXAMPLES: Final = re.compile(r"^Examples:[ \t]*\n", re.MULTILINE)
 _SENTENCE_END: Final = re.compile(r"\.(?=\s|$)")
 _METAVARS: Final[Mapping[object, str]] = {str: "TEXT", int: "N", float: "N"}
 OutputChoice = Annotated[
@@ -120,7 +120,7 @@ class _Help:
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the description, and the examples as they are."""
         del ctx
-        text, *rest = _EXAMPLES.split(inspect.cleandoc(self.help or ""), maxsplit=1)
+        text, *rest = EXAMPLES.split(inspect.cleandoc(self.help or ""), maxsplit=1)
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(text.rstrip())
@@ -137,7 +137,7 @@ class _Help:
             if isinstance(one, TyperArgument):
                 arguments.append((one.display_name_raw, one.help or ""))
             elif isinstance(one, TyperOption) and not one.hidden:
-                options.append((_name_of(one), _help_of(one, ctx)))
+                options.append((name_of(one), help_of(one, ctx)))
         if arguments:
             with formatter.section("Arguments"):
                 formatter.write_dl(arguments)
@@ -235,7 +235,7 @@ def _paragraph(text: str | None) -> Iterator[str]:
         yield line.strip()
 
 
-def _name_of(option: TyperOption) -> str:
+def name_of(option: TyperOption) -> str:
     """Return an option as people type it; a second long name is accepted and not shown."""
     short = [one for one in option.opts if not one.startswith("--")]
     long = [one for one in option.opts if one.startswith("--")][:1]
@@ -248,7 +248,7 @@ def _name_of(option: TyperOption) -> str:
     return f"{name} {option.metavar or _METAVARS.get(kind) or 'TEXT'}"
 
 
-def _help_of(option: TyperOption, context: Context) -> str:
+def help_of(option: TyperOption, context: Context) -> str:
     """Return the help of an option, with its default and whether it is required."""
     text = option.help or ""
     default = option.get_default(context, call=False)

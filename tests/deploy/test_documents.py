@@ -13,7 +13,7 @@ import typer
 from dispatcher.cli.program import program
 from dispatcher.telemetry import metrics
 
-PAGES = ("operators.md", "runbooks.md", "scaling.md")
+PAGES = ("operators.md", "runbooks.md", "scaling.md", "cli.md")
 METRICS = set(re.findall(r"(?m)^\| `([a-z_]+)` \|", metrics.__doc__ or ""))
 DERIVED = {f"{name}_{part}" for name in METRICS for part in ("bucket", "sum", "count")}
 

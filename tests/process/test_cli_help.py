@@ -10,6 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dispatcher.admin.resources.reference import with_table
+from dispatcher.cli import reference
 from dispatcher.cli.program import program
 from tests.test_prose import COMPILED
 
@@ -93,6 +95,13 @@ def test_wrong_usage_names_field_problem_and_fix(arguments: str, expected: str):
     assert (result.exit_code, result.stdout) == (2, "")
     assert first.startswith(f"dispatcher: {expected}")
     assert re.fullmatch(r"Run `dispatcher.* --help` for its options\.", "".join(rest))
+
+
+def test_the_reference_of_the_documentation_is_the_generated_one():
+    text = reference.DOCUMENT.read_text(encoding="utf-8")
+    assert text == with_table(text, reference.NAME, reference.commands_text()), (
+        "run python -m dispatcher.cli.reference"
+    )
 
 
 def test_a_group_without_a_command_prints_its_help():

@@ -25,7 +25,7 @@ LINKS: Final[Mapping[str, str]] = {
     "/help": "",
 }
 GUIDES: Final = (
-    "console", "receivers", "producers", "api", "errors", "operators", "runbooks", "reporting", "logs",
+    "console", "receivers", "producers", "cli", "api", "errors", "operators", "runbooks", "reporting", "logs",
     "security", "reliability", "scaling", "performance", "upgrading", "architecture",
 )  # fmt: skip
 """The pages of the contents, in order; the text of each is `help.about.<page>`."""

@@ -22,11 +22,13 @@ class NewSignInLink(Request):
 
     role: Annotated[
         RoleName,
-        Option(metavar="ROLE", help="The role of the session."),
+        Option(metavar="ROLE", help="viewer, operator or admin."),
     ] = "admin"
     tenant: Annotated[
         Tenant | None,
-        Option(help="The tenant that the session can access. Default: all tenants."),
+        Option(
+            metavar="TENANT", help="The tenant that the session can access. Default: all tenants."
+        ),
     ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
 
 
