@@ -4,6 +4,7 @@
 
 A header of the endpoint names the process that created it. An endpoint of that name without the header is a person's
 and is never touched; one whose process has ended was left by a crash and is taken over, with its waiting deliveries.
+One of another machine is left alone.
 """
 
 import asyncio
@@ -105,18 +106,18 @@ async def _left_by_a_crash(session: Session, wanted: Registration) -> Endpoint |
             return None  # `create` reports the conflict
         if _is_running(mark):
             raise DispatcherError(
-                f"`dispatcher listen --endpoint {wanted.name}` is running already ({mark})."
-                " Use another name."
+                f"`dispatcher listen --endpoint {wanted.name}` is running already ({mark}). Use another name, or, if"
+                f" that process has ended: dispatcher endpoint delete {one.id}"
             )
         return one
     return None
 
 
 def _is_running(mark: str) -> bool:
-    """Return whether a process of this machine is running; nothing is known of other machines."""
+    """Return whether a process is running; one of another machine counts as running, because nothing is known of it."""
     host, _, number = mark.rpartition("/")
     if host != socket.gethostname() or not number.isdigit():
-        return False
+        return True
     try:
         os.kill(int(number), 0)
     except (ProcessLookupError, OverflowError):

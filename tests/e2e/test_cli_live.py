@@ -92,6 +92,16 @@ async def test_listen_as_an_endpoint_receives_and_deletes_it(bench, sql):
         await first.process.wait()
     assert await names(sql) == ["laptop"]
 
+    of_another_machine = (
+        "UPDATE dispatcher.endpoint SET headers = jsonb_set(headers, '{X-Dispatcher-Listen}', $1)"
+    )
+    mark = await sql.fetchval("SELECT headers->'X-Dispatcher-Listen' FROM dispatcher.endpoint")
+    await sql.execute(of_another_machine, '"elsewhere/1"')
+    async with running(environ, *listen) as refused:
+        assert "is running already (elsewhere/1)" in await refused.err("dispatcher:")
+        assert await refused.ended() == 1
+    await sql.execute(of_another_machine, mark)
+
     waiting = await publish(sql)
     async with running(environ, *listen) as third:
         await third.err("took over the endpoint laptop")
