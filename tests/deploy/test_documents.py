@@ -26,6 +26,7 @@ def page(request: pytest.FixtureRequest, checkout: Path) -> str:
 
 def typed(text: str) -> Iterator[list[str]]:
     """Yields each dispatcher command of a page: in a shell block, or in the running text."""
+    text = re.sub(r"\\\n\s*", "", text)  # a line that goes on
     lines = [
         line
         for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
@@ -50,7 +51,7 @@ def problem(words: list[str]) -> str | None:
     words = list(words)
     while words:
         word = words.pop(0).partition("=")[0]
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":
             if word not in options:
                 return f"no option {word} of {command.name}"
             takes_value = any(
