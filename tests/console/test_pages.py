@@ -418,7 +418,7 @@ async def test_missing_page_is_html_for_people_and_a_line_for_programs(
         page = await stranger.get(path, Accept="text/html,*/*;q=0.8")
         assert page.status == status
         assert page.headers["Content-Security-Policy"] == POLICY
-        assert "To the overview" in page.text
+        assert "Go to Home" in page.text
         line = await stranger.get(path, Accept="*/*")
         assert line.status == status
         assert "<" not in line.text

@@ -30,8 +30,8 @@ WORDS = {
         "new": "+ New Webhook", "name": "Name", "url": "Target URL", "save": "Save",
         "made": "is saved", "open": "Open the Webhook", "test": "Send Test Event", "worked": "The receiver accepted it",
         "succeeded": "Succeeded", "retrying": "Retrying",
-        "resend": "Send now", "live": "Live", "refused": "Refused 500",
-        "advice": "Its own log tells why",
+        "resend": "Send now", "live": "Live", "refused": "Rejected 500",
+        "advice": "Its own log shows the cause",
     },
     "th": {
         "new": "+ สร้าง Webhook", "name": "ชื่อ", "url": "Target URL", "save": "บันทึก",
