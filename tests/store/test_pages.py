@@ -126,7 +126,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "(state = 'failed' OR state = 'cancelled')",
     ),
     "stock_types": ({"event_type": "stock.*"}, "starts_with(event_type, 'stock.')"),
-    "audit_types": ({"event_type": "audit.*"}, "starts_with(event_type, 'audit.')"),
     "server_errors": ({"response": "5xx"}, RESPONSE),
     "server_errors_of_big_endpoint": (
         {"response": "5xx,timeout", "endpoint_id": BIG},
