@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _PAGE = statement("audit_page")
+_NAMES = statement("audit_names")
 _WRITE = statement("audit_write")
 
 
@@ -31,6 +32,14 @@ class AuditRow(NamedTuple):
 async def page_of_audit(connection: "Reach", filters: Sequence[object]) -> list[AuditRow]:
     """Return a page; `filters` in the order of the statement."""
     return [AuditRow(*row) for row in await connection.fetch(_PAGE, *filters)]
+
+
+async def names_of_objects(
+    connection: "Reach", object_ids: Sequence[str], tenant: str | None
+) -> dict[str, str]:
+    """Return the names of endpoints, tokens, rules and people by their ids, as far as they exist."""
+    rows = await connection.fetch(_NAMES, list(object_ids), tenant)
+    return {row["id"]: row["name"] for row in rows}
 
 
 async def write_audit(

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from dispatcher.admin.api.handler import add_api
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.tokens import digest_of
 from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.admin.resources.notification import NewNotification
 from dispatcher.admin.resources.token import NewToken
@@ -64,6 +65,9 @@ NEEDS = {
     "GET /tokens": Role.ADMIN,
     "POST /tokens": Role.ADMIN,
     "DELETE /tokens/{id}": Role.ADMIN,
+    "GET /sessions": Role.ADMIN,
+    "DELETE /sessions/{id}": Role.ADMIN,
+    "GET /people": Role.ADMIN,
     "GET /audit": Role.ADMIN,
 }
 """What each route needs, written down a second time: a route whose role slips is found."""
@@ -86,6 +90,8 @@ TABLES = (
     "endpoint",
     "endpoint_secret",
     "token",
+    "session",
+    "person",
     "outbox",
     "delivery_request",
     "endpoint_request",
@@ -104,6 +110,7 @@ class Things(NamedTuple):
     token: str
     notification: str
     job: str
+    session: str
 
     def id_for(self, route: str) -> str:
         """Returns the id of this tenant that the route's path is about."""
@@ -155,7 +162,18 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     job = await api.operations.jobs.create(
         actor, NewJob.of(kind="replay", filter=JobFilter.of(state="failed"))
     )
-    return Things(tenant, endpoint.id, event, delivery, token.id, notification.id, job.id)
+    signed_in = await api.auth.sign_in(token.token, "192.0.2.1")
+    assert signed_in is not None
+    session = await sql.fetchval(
+        "SELECT id FROM dispatcher.session WHERE hash = $1", digest_of(signed_in.cookie)
+    )
+    await sql.execute(
+        "INSERT INTO dispatcher.person (id, issuer, subject, name, role, tenant)"
+        " VALUES ($1, 'https://login.example.com', $2, 'Ada', 'viewer', $2)",
+        f"per_{tenant}",
+        tenant,
+    )
+    return Things(tenant, endpoint.id, event, delivery, token.id, notification.id, job.id, session)
 
 
 @pytest.fixture
@@ -233,7 +251,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 26
+    assert len(named) == 27
     unlike = {}
     for route in named:
         real = other.id_for(route)

@@ -43,7 +43,7 @@ SHOWN = """
        ...[...document.querySelectorAll("[title], [aria-label]")].map((one) =>
             (one.title ?? "") + (one.getAttribute("aria-label") ?? ""))].join("\\n")
 """
-LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/notifications", "/tokens")
+LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/notifications", "/access")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,14 @@ GOOD = {
     "then": "save",
 }
 PAGES = ("/", "/webhooks", "/deliveries", "/schedule", "/events", "/system", "/preferences")
-ADMIN_PAGES = ("/webhooks/new", "/activity", "/notifications", "/tokens")
+ADMIN_PAGES = (
+    "/webhooks/new",
+    "/activity",
+    "/notifications",
+    "/access",
+    "/access/sessions",
+    "/access/people",
+)
 
 
 async def made(served: Served, **fields: Any) -> ChangedEndpoint:
@@ -251,16 +258,16 @@ async def test_a_token_is_shown_once_and_revoked_with_its_sessions(
     served: Served, admin: Client
 ) -> None:
     answer = await admin.submit(
-        "/tokens", {"name": "robot", "role": "viewer", "expires_days": "30"}
+        "/access", {"name": "robot", "role": "viewer", "expires_days": "30"}
     )
     assert answer.status == 200
     token = answer.text.split('id="made-token"')[1].split('value="')[1].split('"')[0]
     robot = await served.client().sign_in(token)
     assert (await robot.get("/")).status == 200
-    listed = await admin.get("/tokens")
+    listed = await admin.get("/access")
     assert token not in listed.text
     found = (await served.operations.tokens.page(ALL)).items[0].id
-    assert (await admin.submit(f"/tokens/{found}/revoke", {})).status == 303
+    assert (await admin.submit(f"/access/tokens/{found}/revoke", {})).status == 303
     assert (await robot.get("/")).headers["Location"].startswith("/sign-in")
 
 
@@ -374,9 +381,9 @@ async def test_a_role_that_is_too_small_sees_no_button_and_is_refused(
     answer = await person.post(f"/webhooks/{endpoint.id}/{part}", {**fields, "csrf": csrf})
     assert answer.status == 403, answer.text
     assert "Not permitted" in answer.text
-    for path in ("/tokens", "/activity", "/webhooks/new"):
+    for path in ("/access", "/activity", "/webhooks/new"):
         assert (await person.get(path)).status == 403
-    assert "/tokens" not in overview.text
+    assert "/access" not in overview.text
 
 
 async def test_another_tenants_things_do_not_exist(served: Served) -> None:

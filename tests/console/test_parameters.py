@@ -14,7 +14,8 @@ from yarl import URL
 from dispatcher.admin.console import app as console_app
 from dispatcher.admin.console import filters
 from dispatcher.admin.console.pages import (
-    administration,
+    access,
+    activity,
     deliveries,
     endpoint_forms,
     endpoints,
@@ -25,6 +26,7 @@ from dispatcher.admin.console.pages import (
     schedule,
     secrets,
     session,
+    system,
     test_events,
 )
 from dispatcher.admin.console.pages.events import readable
@@ -34,7 +36,8 @@ from tests.console.conftest import Client
 pytestmark = pytest.mark.postgres
 
 MODULES: Final = (
-    administration,
+    access,
+    activity,
     deliveries,
     endpoint_forms,
     endpoints,
@@ -45,6 +48,7 @@ MODULES: Final = (
     schedule,
     secrets,
     session,
+    system,
     test_events,
 )
 HOSTILE: Final = {
@@ -102,7 +106,7 @@ async def paths(story, admin: Client) -> dict[str, str]:
     endpoint = await story.endpoint()
     await story.event("evt_x")
     delivery = await story.delivery(endpoint, "evt_x", "failed")
-    token = await admin.get("/tokens")
+    token = await admin.get("/access")
     assert token.status == 200
     found = {}
     for page in PAGES:

@@ -407,7 +407,7 @@ async def test_group_of_one_tenant_reaches_no_other(site):
     site.provider.person["groups"] = ["ops-of-globex"]
     client = site.browser()
     await site.sign_in(client)
-    page = await client.get("/tokens")
+    page = await client.get("/access")
     assert page.status == 200
     assert "globex token" in page.text
     assert "acme token" not in page.text

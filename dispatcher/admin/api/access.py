@@ -1,6 +1,7 @@
-"""Tokens and the audit log over HTTP, for admins."""
+"""Tokens, sessions, people and the audit log over HTTP, for admins."""
 
 from dispatcher.admin.api.route import ApiResponse, Call
+from dispatcher.admin.resources.access import AccessQuery
 from dispatcher.admin.resources.audit import AuditQuery
 from dispatcher.admin.resources.token import NewToken, TokensQuery
 
@@ -19,6 +20,22 @@ async def revoke_token(call: Call) -> ApiResponse:
     """Revoke a token; sessions that were opened with it end too."""
     await call.operations.tokens.revoke(call.actor, call.id)
     return ApiResponse(None)
+
+
+async def list_sessions(call: Call, query: AccessQuery) -> ApiResponse:
+    """List the console sessions that have not ended, newest first."""
+    return ApiResponse(await call.operations.access.sessions(call.actor, query))
+
+
+async def end_session(call: Call) -> ApiResponse:
+    """End a console session; its person is signed out at the next request."""
+    await call.operations.access.end_session(call.actor, call.id)
+    return ApiResponse(None)
+
+
+async def list_people(call: Call, query: AccessQuery) -> ApiResponse:
+    """List the people who signed in through the OpenID provider, latest sign-in first."""
+    return ApiResponse(await call.operations.access.people(call.actor, query))
 
 
 async def list_audit(call: Call, query: AuditQuery) -> ApiResponse:

@@ -26,6 +26,7 @@ from dispatcher.admin.resources import (
     notification,
     token,
 )
+from dispatcher.admin.resources.access import PeoplePage, SessionPage
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
@@ -221,6 +222,18 @@ ROUTES: Final = (
     Route(
         method="DELETE", path="/tokens/{id}", handler=access.revoke_token,
         role=Role.ADMIN, response=None, status=204, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/sessions", handler=access.list_sessions,
+        role=Role.ADMIN, response=SessionPage, problems=(404,),
+    ),
+    Route(
+        method="DELETE", path="/sessions/{id}", handler=access.end_session,
+        role=Role.ADMIN, response=None, status=204, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/people", handler=access.list_people,
+        role=Role.ADMIN, response=PeoplePage, problems=(404,),
     ),
     Route(
         method="GET", path="/audit", handler=access.list_audit,

@@ -23,7 +23,8 @@ from dispatcher.admin.auth import Auth
 from dispatcher.admin.console import assets
 from dispatcher.admin.console.app import ConsoleApp
 from dispatcher.admin.console.pages import (
-    administration,
+    access,
+    activity,
     deliveries,
     documentation,
     endpoint_forms,
@@ -37,6 +38,7 @@ from dispatcher.admin.console.pages import (
     search,
     secrets,
     session,
+    system,
     tail,
     test_events,
 )
@@ -60,8 +62,8 @@ def add_console(
     # page of a delivery.
     of_endpoints = (endpoint_forms, endpoints, test_events, secrets)
     modules = (session, overview, search, *of_endpoints, tail, deliveries)
-    more = (schedule, documentation, events, event_types, jobs, administration, notifications)
-    for module in (*modules, *more):
+    more = (schedule, documentation, events, event_types, jobs, access, activity, system)
+    for module in (*modules, *more, notifications):
         for route in module.ROUTES:
             console.add(application, route)
     for asset in assets.load().values():

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
 from dispatcher.admin.console import assets, times
+from dispatcher.admin.console.actors import actor_name
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.help_links import help_address
 from dispatcher.admin.console.labels import ICONS, TONES, advice, business_key, retry_count
@@ -209,6 +211,7 @@ class Context:
             "url": lambda *parts: "/" + "/".join(quote(str(part), safe="") for part in parts),
             "address": self.address,
             "path": self.request.path,
+            "actor_name": partial(actor_name, self.language),
             "help_href": help_address(self.request.path),
             "here": self.request.path_qs,
             "query": self.request.query,

@@ -41,7 +41,7 @@ GROUPS: Final = (
         "admin",
         (
             Entry("/activity", "activity", Role.ADMIN),
-            Entry("/tokens", "tokens", Role.ADMIN),
+            Entry("/access", "access", Role.ADMIN),
             Entry("/notifications", "notifications", Role.ADMIN),
             Entry("/system", "system"),
         ),

@@ -17,7 +17,7 @@ from dispatcher.admin.resources.serialization import (
 )
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import problem
-from dispatcher.store.audit import AuditRow, page_of_audit
+from dispatcher.store.audit import AuditRow, names_of_objects, page_of_audit
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
@@ -63,6 +63,18 @@ class Audit:
             rows, query.limit, lambda row: Place(row.at, str(row.id)), _entry, scope=scope
         )
         return AuditPage(items=items, next_cursor=next_cursor)
+
+    async def names(self, actor: Actor, page: AuditPage) -> dict[str, str]:
+        """Return the names of the objects and the people of a page by their ids, as far as they exist.
+
+        Raises:
+            ForbiddenError: no admin.
+        """
+        actor.require(Role.ADMIN)
+        wanted = {line.object for line in page.items}
+        wanted |= {line.actor.rpartition(":")[2] for line in page.items}
+        async with self._database.reading() as connection:
+            return await names_of_objects(connection, sorted(wanted), actor.tenant)
 
 
 def _entry(row: AuditRow) -> AuditLine:

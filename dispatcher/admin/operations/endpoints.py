@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
+from dispatcher.admin.operations.changes import change_detail
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import (
     event_types_warnings,
@@ -348,7 +349,7 @@ class Endpoints:
                     row.tenant,
                     "endpoint.update",
                     endpoint_id,
-                    {"changed": changed},
+                    change_detail(changed, before, after),
                 )
             row = found(await store.load_endpoint(connection, endpoint_id, None), endpoint_id)
             sealed = await load_secrets(connection, [endpoint_id])

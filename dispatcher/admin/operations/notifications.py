@@ -5,6 +5,7 @@ import secrets
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from dispatcher.admin.operations.changes import change_detail
 from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.notification import (
@@ -129,7 +130,7 @@ class NotificationOperations:
                 row.tenant or ALL_TENANTS,
                 "notification.update",
                 notification_id,
-                {"changed": changed},
+                change_detail(changed, before, dict(after)),
             )
             row = _found(
                 await store.load_notification(connection, notification_id, None), notification_id
