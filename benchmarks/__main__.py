@@ -11,6 +11,7 @@ BENCHMARKS = {
     "stages": "goal 2: CPU of each stage of the hot path by itself, to compare one change with the next",
     "bodies": "how long decoding a request body of 1 MiB holds the event loop, and its memory",
     "latency": "goal 3: commit to request received, at 200 events/s",
+    "publish": "HTTP publishing, single events and batches, beside one INSERT per transaction",
     "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
     "rates": "the cost of an event and its latency at 1 to 5,000 events/s",
     "fanout": "goal 5: one event to 1,000 endpoints, and to 20",
