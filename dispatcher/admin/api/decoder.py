@@ -70,6 +70,10 @@ class _Name:
         self.text = text
 
 
+_SMALL: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=lambda _, text: _Name(text))
+_TEXT: Final = msgspec.json.Decoder(str)
+
+
 class _Shape(NamedTuple):
     """How deep brackets are nested, and how many values there are."""
 
@@ -84,6 +88,8 @@ def decode_body(raw: bytes) -> Steps[Mapping[str, Any]]:
         ProblemError: the body is not a JSON object, or exceeds a bound.
         InvalidRequestError: a name is repeated, or a text has a character that Postgres cannot store.
     """
+    if len(raw) <= SLICE_BYTES and (small := _decode_small(raw)) is not None:
+        return small
     if raw.count(b"[") + raw.count(b"{") + raw.count(b"[[") > CONTAINERS_MAX:
         raise ProblemError(
             400, f"The body has too many lists and objects. Send at most {CONTAINERS_MAX:,}."
@@ -125,6 +131,40 @@ def decode_body(raw: bytes) -> Steps[Mapping[str, Any]]:
     return members
 
 
+def _decode_small(raw: bytes) -> dict[str, Any] | None:
+    """Return the members of an ordinary small body, in one step of some 20 µs instead of 70.
+
+    None: the body is not valid, or comes close to a bound; the thorough way decides. Brackets and commas
+    are counted with those in strings, which can only exceed the true figures.
+    """
+    if raw.count(b"[") + raw.count(b"{") >= DEPTH_MAX:
+        return None
+    if raw.count(b",") >= VALUES_MAX - DEPTH_MAX - MEMBERS_MAX:
+        return None
+    members: dict[str, Any] = {}
+    try:
+        raw.decode()
+        for name, value in _SMALL.decode(raw).items():
+            key, text = name.text, bytes(value)
+            if key in members or len(members) == MEMBERS_MAX:
+                return None
+            if key in KEPT_AS_TEXT:
+                members[key] = JsonText(text.decode(), len(text))
+                continue
+            if text[:1] == b'"':
+                members[key] = _TEXT.decode(text)
+            else:
+                repeated: dict[str, None] = {}
+                members[key] = _value(memoryview(text), repeated)
+                if repeated:
+                    return None
+            if _text_problems(key, members[key]):
+                return None
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, ProblemError):
+        return None
+    return members
+
+
 Batch = list[Mapping[str, Any] | InvalidRequestError]
 """The members of each event, or the problems that decoding it has found."""
 
@@ -146,6 +186,7 @@ def decode_events(raw: bytes, *, lines: bool) -> Steps[Batch]:
             )
         if len(piece) > EVENT_BYTES_MAX:
             raise _event_too_large(len(events))
+        yield
         try:
             events.append((yield from decode_body(piece)))
         except InvalidRequestError as error:
