@@ -64,7 +64,7 @@ async def test_a_delivery_that_is_retried_asks_for_no_resend(
     delivery = await story.delivery(await story.endpoint(), "e1", "retrying")
     await attempt(sql, delivery, 500)
     shown = await admin.get(f"/deliveries/{delivery}")
-    assert "Its own log tells why." in shown.text
+    assert "Its own log shows the cause." in shown.text
     assert "Then resend" not in shown.text
 
 

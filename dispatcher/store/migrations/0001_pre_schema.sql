@@ -126,6 +126,27 @@ CREATE TRIGGER outbox_1_refuse_reserved_id BEFORE INSERT ON dispatcher.outbox FO
 CREATE TRIGGER outbox_2_make_id BEFORE INSERT ON dispatcher.outbox FOR EACH ROW
     WHEN (NEW.id IS NULL) EXECUTE FUNCTION dispatcher.outbox_make_id();
 
+-- The insert as a function call, for frameworks in which that is easier. It runs with its caller's rights. Two functions,
+-- because a text parameter is not cast to json by itself; none takes jsonb, which would change the digits of numbers.
+CREATE FUNCTION dispatcher.publish(
+    type text, data json, id text DEFAULT NULL, tenant text DEFAULT 'default', labels jsonb DEFAULT '{}',
+    occurred_at timestamptz DEFAULT NULL, ordering_key text DEFAULT NULL, traceparent text DEFAULT NULL
+) RETURNS text LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    INSERT INTO dispatcher.outbox (type, data, id, tenant, labels, occurred_at, ordering_key, traceparent)
+    VALUES (publish.type, publish.data, publish.id, publish.tenant, publish.labels, coalesce(publish.occurred_at, now()),
+            publish.ordering_key, publish.traceparent)
+    RETURNING outbox.id;
+END;
+CREATE FUNCTION dispatcher.publish(
+    type text, data text, id text DEFAULT NULL, tenant text DEFAULT 'default', labels jsonb DEFAULT '{}',
+    occurred_at timestamptz DEFAULT NULL, ordering_key text DEFAULT NULL, traceparent text DEFAULT NULL
+) RETURNS text LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT dispatcher.publish(publish.type, publish.data::json, publish.id, publish.tenant, publish.labels,
+                              publish.occurred_at, publish.ordering_key, publish.traceparent);
+END;
+
 -- Until when a dispatcher sleeps and wants to be woken, in seconds since 1970. An unlogged sequence serves as a variable
 -- that every transaction sees at once, whatever its snapshot, and that costs neither WAL nor a transaction id to set.
 -- Only the owner reaches it. An advisory lock would do the same, but any role that may connect can take any advisory
@@ -976,4 +997,6 @@ SELECT dispatcher.make_partitions(7);
 REVOKE ALL ON FUNCTION dispatcher.outbox_make_id(), dispatcher.outbox_refuse_reserved_id(), dispatcher.outbox_notify(),
     dispatcher.endpoint_count_revision(), dispatcher.endpoint_keep_revision(), dispatcher.routing_changed(),
     dispatcher.notification_collect(), dispatcher.lock_upkeep(), dispatcher.drop_day(text, date), dispatcher.empty_attempts(date),
-    dispatcher.make_partitions(integer) FROM PUBLIC;
+    dispatcher.make_partitions(integer),
+    dispatcher.publish(text, json, text, text, jsonb, timestamptz, text, text),
+    dispatcher.publish(text, text, text, text, jsonb, timestamptz, text, text) FROM PUBLIC;

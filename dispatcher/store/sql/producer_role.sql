@@ -10,6 +10,9 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
 END $$;
 GRANT USAGE ON SCHEMA dispatcher TO dispatcher_producer;
 GRANT EXECUTE ON FUNCTION dispatcher.labels_are_valid(jsonb) TO dispatcher_producer;
+GRANT EXECUTE ON FUNCTION
+    dispatcher.publish(text, json, text, text, jsonb, timestamptz, text, text),
+    dispatcher.publish(text, text, text, text, jsonb, timestamptz, text, text) TO dispatcher_producer;
 GRANT INSERT (type, data, id, tenant, occurred_at, ordering_key, labels, traceparent)
     ON dispatcher.outbox TO dispatcher_producer;
 GRANT SELECT (id) ON dispatcher.outbox TO dispatcher_producer;

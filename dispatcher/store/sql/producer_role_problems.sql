@@ -11,6 +11,12 @@ SELECT 'role dispatcher_producer lacks EXECUTE on the check of labels: '
     || 'GRANT EXECUTE ON FUNCTION dispatcher.labels_are_valid(jsonb) TO dispatcher_producer'
 FROM producer WHERE NOT has_function_privilege(oid, 'dispatcher.labels_are_valid(jsonb)', 'EXECUTE')
 UNION ALL
+SELECT format('role dispatcher_producer lacks EXECUTE on %s: GRANT EXECUTE ON FUNCTION %1$s TO dispatcher_producer', name)
+FROM producer,
+     unnest(ARRAY['dispatcher.publish(text,json,text,text,jsonb,timestamptz,text,text)',
+                  'dispatcher.publish(text,text,text,text,jsonb,timestamptz,text,text)']) AS name
+WHERE NOT has_function_privilege(oid, name, 'EXECUTE')
+UNION ALL
 SELECT format('role dispatcher_producer lacks %s of the column %I: GRANT %1$s (%2$I) ON dispatcher.outbox TO dispatcher_producer',
               needed.privilege, needed.name)
 FROM producer,
