@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _ENDPOINT_LOCK = statement("endpoint_lock")
 _ENDPOINTS_PAGE = statement("endpoint_page")
 _ENDPOINTS_BY_TROUBLE = statement("endpoint_list_by_trouble")
+_ENDPOINTS_WITH_PROBLEMS = statement("endpoint_list_with_problems")
 _ENDPOINT_INSERT = statement("endpoint_insert")
 _ENDPOINTS_COUNT = statement("endpoint_count")
 _ENDPOINT_UPDATE = statement("endpoint_update")
@@ -274,6 +275,17 @@ async def endpoints_by_trouble(
     await connection.execute(_BOUNDED_PLAN)
     rows = await connection.fetch(
         _ENDPOINTS_BY_TROUBLE, *filters, since, COUNTED_MAX, FAILING_MAX, rows_max, offset
+    )
+    return [row["id"] for row in rows]
+
+
+async def endpoints_with_problems(
+    connection: "Reach", tenant: str | None, *, has_failed: bool, failed_max: int, rows_max: int
+) -> list[str]:
+    """Return the ids of endpoints that have a problem, the worst first."""
+    since = failed_since(SystemClock.now())
+    rows = await connection.fetch(
+        _ENDPOINTS_WITH_PROBLEMS, tenant, has_failed, since, failed_max, rows_max
     )
     return [row["id"] for row in rows]
 

@@ -168,12 +168,16 @@ class Context:
         span = times.rough_span(abs(seconds), units)
         return self.text("time.ago", span=span) if seconds < 0 else self.text("time.in", span=span)
 
+    def units(self) -> dict[str, str]:
+        """Return the units of time in the viewer's language."""
+        return {name: self.text(f"unit.{name}") for name in ("d", "h", "m", "s", "ms")}
+
     def _options(self, group: str, values: Iterable[object]) -> list[tuple[str, str]]:
         """Return the values of a choice with their labels."""
         return [(str(value), self.language.word(group, value)) for value in values]
 
     def _context(self) -> dict[str, object]:
-        units = {name: self.text(f"unit.{name}") for name in ("d", "h", "m", "s", "ms")}
+        units = self.units()
 
         def span(seconds: float | None) -> str:
             return times.span(seconds, units)

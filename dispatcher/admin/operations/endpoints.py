@@ -206,15 +206,38 @@ class Endpoints:
             ids_found = await store.endpoints_by_trouble(
                 connection, filters, rows_max=query.limit + 1, offset=offset
             )
-            shown = ids_found[: query.limit]
-            any_filter = [tenant, *(None,) * 5, len(shown), shown, None, None]
-            rows = {row.id: row for row in await store.page_of_endpoints(connection, any_filter)}
-            sealed = await load_secrets(connection, list(rows))
+            items = await self._of_ids(connection, actor, tenant, ids_found[: query.limit])
         end = Place(self._deployment.clock.now(), str(offset + query.limit))
         return EndpointPage(
-            items=[self._shown(rows[one], sealed[one], actor) for one in shown if one in rows],
+            items=items,
             next_cursor=write_cursor(end, scope) if len(ids_found) > query.limit else None,
         )
+
+    async def _of_ids(
+        self, connection: "Reach", actor: Actor, tenant: str | None, ids: list[str]
+    ) -> list[Endpoint]:
+        any_filter = [tenant, *(None,) * 5, len(ids), ids, None, None]
+        rows = {row.id: row for row in await store.page_of_endpoints(connection, any_filter)}
+        sealed = await load_secrets(connection, list(rows))
+        return [self._shown(rows[one], sealed[one], actor) for one in ids if one in rows]
+
+    async def with_problems(
+        self, actor: Actor, *, has_failed: bool, failed_max: int, rows_max: int
+    ) -> tuple[list[Endpoint], bool]:
+        """Return the endpoints that are disabled, not healthy, or have failed deliveries, and whether there are more.
+
+        `has_failed`: failed deliveries count as a problem; at most `failed_max` of them are read.
+        """
+        async with self._database.reading() as connection:
+            ids = await store.endpoints_with_problems(
+                connection,
+                actor.tenant,
+                has_failed=has_failed,
+                failed_max=failed_max,
+                rows_max=rows_max + 1,
+            )
+            items = await self._of_ids(connection, actor, actor.tenant, ids[:rows_max])
+        return items, len(ids) > rows_max
 
     async def failures(self, actor: Actor, endpoint_id: str) -> EndpointFailures:
         """Return the failed and the retrying deliveries of an endpoint by their last response.

@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.resources.endpoint import Endpoint, EndpointsQuery
 from dispatcher.admin.resources.overview import (
     AttemptTotals,
     Backlog,
@@ -72,8 +71,8 @@ class Overview:
     async def problems(self, actor: Actor) -> OpenProblems:
         """Return the problems of this moment.
 
-        An endpoint has one if it is disabled, unusable or not healthy, or if deliveries to it have failed
-        while failed deliveries are a problem of the deployment.
+        An endpoint has one if it is disabled or not healthy, or if deliveries to it have failed while failed
+        deliveries are a problem of the deployment.
         """
         subject = statistics.tenant_subject(actor.tenant)
         async with self._database.reading() as connection:
@@ -81,14 +80,13 @@ class Overview:
             now = await read_backlog(connection, actor.tenant, COUNT_MAX)
         found = _problems(now, sum(hour.failed_count for hour in hours))
         has_failed = any(one.code == "deliveries_failed" for one in found)
-        page = await self._endpoints.page(
-            actor, EndpointsQuery.of(sort="trouble", limit=PROBLEMS_MAX)
+        endpoints, more = await self._endpoints.with_problems(
+            actor, has_failed=has_failed, failed_max=COUNT_MAX, rows_max=PROBLEMS_MAX
         )
-        endpoints = [one for one in page.items if _has_problem(one, has_failed=has_failed)]
         return OpenProblems(
             deployment=[one for one in found if one.code in _DEPLOYMENT_CODES],
             endpoints=endpoints,
-            more=len(endpoints) == PROBLEMS_MAX and page.next_cursor is not None,
+            more=more,
         )
 
     async def summary(self, actor: Actor, over: TrafficRange = TrafficRange.DAY) -> Summary:
@@ -170,15 +168,6 @@ def _breaker(row: OpenBreaker | None) -> BreakerState | None:
         return None
     return BreakerState(
         state=row.state, opened_at=time_text(row.opened_at), probe_at=time_text(row.probe_at)
-    )
-
-
-def _has_problem(endpoint: Endpoint, *, has_failed: bool) -> bool:
-    return (
-        endpoint.state == "disabled"
-        or endpoint.health != "healthy"
-        or endpoint.problem is not None
-        or (has_failed and endpoint.failed_unresolved_count > 0)
     )
 
 

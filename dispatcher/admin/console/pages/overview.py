@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -9,12 +10,13 @@ from dispatcher.admin.console import charts
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.pages.test_events import TEST_SECONDS_MAX
+from dispatcher.admin.console.times import count, moment, span
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import Attempt, DeliveriesQuery
 from dispatcher.admin.resources.endpoint import EndpointsQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.admin.resources.job import JobFilter, NewJob
-from dispatcher.admin.resources.overview import Summary, TrafficRange
+from dispatcher.admin.resources.overview import Bucket, Summary, TrafficRange
 from dispatcher.core.errors import ConflictError, DispatcherError
 from dispatcher.core.matching import is_operational
 
@@ -31,6 +33,13 @@ class FirstSteps(NamedTuple):
     has_event: bool
     has_delivery: bool
     sql: str
+
+
+class Part(NamedTuple):
+    """One part of a chart: its figures for people to read, and the address of its deliveries."""
+
+    title: str
+    href: str
 
 
 class Outcome(NamedTuple):
@@ -62,8 +71,28 @@ async def overview(context: Context) -> web.StreamResponse:
         latency=charts.lines(
             [[one.p50_seconds for one in buckets], [one.p95_seconds for one in buckets]]
         ),
-        typed_time=lambda text: _typed_time(context, text),
+        since=_typed_time(context, buckets[0].at),
+        parts=[_part(context, one) for one in buckets],
     )
+
+
+def _part(context: Context, bucket: Bucket) -> Part:
+    """Return what a part of the charts shows on hover, and where it leads."""
+    units = context.units()
+    figures = {
+        "ok": count(bucket.ok_count),
+        "not_ok": count(bucket.not_ok_count),
+        "p50": span(bucket.p50_seconds, units),
+        "p95": span(bucket.p95_seconds, units),
+    }
+    title = context.text("chart.part", **figures)
+    at, until = moment(bucket.at, context.zone), moment(bucket.until, context.zone)
+    if at is not None and until is not None:
+        title = f"{at.local[:16]} \N{EN DASH} {until.local[11:16]}: {title}"
+    times = urlencode(
+        {"since": _typed_time(context, bucket.at), "until": _typed_time(context, bucket.until)}
+    )
+    return Part(title, f"/deliveries?{times}")
 
 
 def _typed_time(context: Context, text: str) -> str:
