@@ -17,7 +17,7 @@ from tests.support.long_history import Seeded, seed
 pytestmark = pytest.mark.postgres
 
 DELIVERIES = 4_000
-STATEMENTS_MAX = 10
+STATEMENTS_MAX = 18
 OLDEST = statement("partition_oldest")[:60]
 
 
