@@ -98,7 +98,7 @@ def publish(
         typer.Option("--all-or-nothing", help="Publish no event of a batch if one is invalid."),
     ] = False,
 ) -> None:
-    r"""Commit an event, as a producer's INSERT would, or a batch of events.
+    r"""Commit an event or a batch of events, as a producer would.
 
     Examples:
       dispatcher event publish order.created

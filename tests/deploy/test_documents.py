@@ -34,7 +34,8 @@ def typed(text: str) -> Iterator[list[str]]:
     ]
     lines += re.findall(r"`(dispatcher [^`]+)`", text)
     for line in lines:
-        for part in re.split(r"\||&&|>|;", re.sub(r"(^|\s)#.*", "", line)):
+        bare = re.sub(r"'[^']*'", "X", re.sub(r"(^|\s)#.*", "", line))
+        for part in re.split(r"\||&&|>|;", bare):
             if "dispatcher" not in part:
                 continue
             words = shlex.split(part)
