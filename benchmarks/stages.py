@@ -83,6 +83,7 @@ def _endpoint(target: Target) -> Endpoint:
         state=EndpointState.ACTIVE,
         subscription=parse_event_types(["*"]),
         label_filter={},
+        content_filter=None,
         shard=7,
         max_concurrency=IN_FLIGHT,
         rate_limit=None,

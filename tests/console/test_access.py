@@ -78,7 +78,9 @@ def test_no_page_keeps_anybody_out(
     is_second_look = "viewport" in options and not long_run
     for path in pages[::2] if is_second_look else pages:
         tab.open(path)
-        tab.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        tab.page.evaluate(
+            "for (const one of document.querySelectorAll('details:not(.menu)')) one.open = true"
+        )
         found[path] = violations(tab)
         assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
     assert {path: one for path, one in found.items() if one} == {}

@@ -176,7 +176,7 @@ async def test_settings_change_and_two_people_do_not_overwrite_each_other(
     )  # fmt: skip
     late = await admin.post(path, {**fields, "name": "late"})
     assert late.status == 412
-    assert "Somebody else" in late.text
+    assert "Changed by another person" in late.text
 
 
 async def test_deleting_asks_first_with_what_waits_and_then_says_that_it_is_done(
@@ -213,7 +213,7 @@ async def test_a_test_event_shows_its_result_in_place_and_says_what_to_do(
         await receiver.stop()
     assert answer.status == 200
     assert "did not accept it" in answer.text
-    assert "compare the secrets" in answer.text
+    assert "Compare the secrets" in answer.text
 
 
 async def test_a_failing_test_pauses_the_new_endpoint_where_that_was_asked_for(

@@ -258,7 +258,7 @@ def test_the_story_with_scripts_off(living: Living, open_tab: Callable[..., Watc
     )
     page.get_by_role("link", name="Deliveries").last.click()
     assert page.locator("[data-tail]").is_hidden()
-    expect(page.get_by_text("Your browser has not told its zone")).to_be_visible()
+    expect(page.get_by_text("Your browser did not report its time zone")).to_be_visible()
     page.locator("summary", has_text="State").click()
     page.get_by_label("Retrying").check()
     page.get_by_role("button", name="Filter").click()

@@ -41,7 +41,7 @@ async def _days(sql: asyncpg.Connection, count: int) -> None:
 
 async def _read(database: Database) -> None:
     """Reads what pages, searches and commands read over all of history, finding nothing."""
-    nothing: list[object] = [None] * 14
+    nothing: list[object] = [None] * 16
     async with database.reading() as connection:
         nothing[1], nothing[12] = "ep_none", 50
         assert await page_of_deliveries(connection, nothing) == []
