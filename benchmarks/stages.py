@@ -109,6 +109,10 @@ class _Routing:
     async def refresh(self) -> None:
         """Never called: the version never changes."""
 
+    def has_filters(self) -> bool:
+        """Returns that the endpoint has no filter."""
+        return False
+
     def route(self, _: Event) -> Sequence[Endpoint]:
         """Returns the one endpoint."""
         return self._endpoints
@@ -122,6 +126,7 @@ class _Claim:
         self.routing_version = 1
         self.accepted_at = at
         self.day = at.date()
+        self.lost: frozenset[str] = frozenset()
 
     async def write(self, *_: object) -> None:
         """Writes nothing."""

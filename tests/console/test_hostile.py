@@ -30,7 +30,7 @@ STRANGE = """
 () => [...document.querySelectorAll("*")].filter((one) =>
     ["IMG", "IFRAME", "OBJECT", "EMBED", "BASE", "STYLE", "MATH", "VIDEO", "AUDIO", "MARQUEE"].includes(one.tagName)
     || [...one.attributes].some((attribute) => /^(on|style$|srcdoc$|data-hx-|hx-on)/i.test(attribute.name)
-        || (/^formaction$/i.test(attribute.name) && !/^\/[a-z]/.test(attribute.value)))
+        || (/^formaction$/i.test(attribute.name) && !/^[/][a-z]/.test(attribute.value)))
     || /^\\s*(javascript|data|vbscript):/i.test(one.getAttribute("href") ?? "")
     || (one.tagName === "SCRIPT" && !one.src.startsWith(location.origin + "/static/"))
     || (one.tagName === "LINK" && !one.href.startsWith(location.origin + "/static/"))

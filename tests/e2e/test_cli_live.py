@@ -102,10 +102,10 @@ async def test_listen_as_an_endpoint_receives_and_deletes_it(bench, sql):
         assert await refused.ended() == 1
     await sql.execute(of_another_machine, mark)
 
-    waiting = await publish(sql)
     async with running(environ, *listen) as third:
         await third.err("took over the endpoint laptop")
         assert await third.err("secret: ") == secret
+        waiting = await publish(sql)
         while waiting not in await third.out("{"):
             pass
         assert await third.ended(signal.SIGTERM) == 0

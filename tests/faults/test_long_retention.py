@@ -45,7 +45,7 @@ async def _read(database: Database) -> None:
     async with database.reading() as connection:
         nothing[1], nothing[12] = "ep_none", 50
         assert await page_of_deliveries(connection, nothing) == []
-        assert await page_of_events(connection, ["other-tenant", *[None] * 7, 50, None]) == []
+        assert await page_of_events(connection, ["other-tenant", *[None] * 7, 50, None, None]) == []
         assert await find_event(connection, "evt_none", None) is None
         assert await events_of_id(connection, "evt_none") == []
         assert await requested_events(connection, b"12345678", ["humansoft"]) == []
