@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from markupsafe import Markup
 
 from dispatcher.config.shipped import shipped_docs_directory
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 PREFIX: Final = "/help/"
 IMAGE_TYPES: Final[Mapping[str, str]] = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -81,6 +82,8 @@ def render(name: str) -> HelpPage:
     Raises:
         KeyError: there is no page of that name.
     """
+    from markdown_it import MarkdownIt  # noqa: PLC0415 -- 45 ms of a start, for pages that few starts show
+
     text = files()[name].read_text(encoding="utf-8")
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
@@ -109,7 +112,7 @@ def slug(text: str) -> str:
     return _NOT_OF_A_SLUG.sub("", text.strip().lower()).replace(" ", "-")
 
 
-def _set_anchors(tokens: Sequence[Token]) -> list[tuple[int, Heading]]:
+def _set_anchors(tokens: "Sequence[Token]") -> list[tuple[int, Heading]]:
     """Give each heading its anchor; return levels and headings."""
     headings: list[tuple[int, Heading]] = []
     counts: dict[str, int] = {}
@@ -131,7 +134,7 @@ def _set_anchors(tokens: Sequence[Token]) -> list[tuple[int, Heading]]:
     return headings
 
 
-def _adapt(token: Token, name: str) -> None:
+def _adapt(token: "Token", name: str) -> None:
     """Rewrite addresses, and replace attributes that the content policy forbids."""
     # Alignment is a style attribute in Markdown's tables.
     style = token.attrs.pop("style", None)
@@ -145,7 +148,7 @@ def _adapt(token: Token, name: str) -> None:
         token.info = ""
 
 
-def _adapt_link(token: Token, name: str) -> None:
+def _adapt_link(token: "Token", name: str) -> None:
     href = str(token.attrs.pop("href", ""))
     address = _address(href, name)
     if address is None:
@@ -172,8 +175,10 @@ def _address(href: str, name: str) -> str | None:
     return f"{PREFIX}{target}" + (f"#{parts.fragment}" if parts.fragment else "")
 
 
-def _in_boxes(tokens: Sequence[Token]) -> list[Token]:
+def _in_boxes(tokens: "Sequence[Token]") -> "list[Token]":
     """Put tables into boxes that scroll; each is named by its section and its number."""
+    from markdown_it.token import Token  # noqa: PLC0415 -- see render
+
     found: list[Token] = []
     section, number = "", 0
     for token, inline in zip(tokens, [*tokens[1:], None], strict=True):

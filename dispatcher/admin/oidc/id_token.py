@@ -9,14 +9,15 @@ import base64
 import hmac
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
-from joserfc import jwk, jwt
-from joserfc.errors import JoseError, SecurityWarning
 
 from dispatcher.admin.oidc.errors import SignOnError
 from dispatcher.admin.oidc.flow import FLOW_SECONDS, SKEW_SECONDS
+
+if TYPE_CHECKING:
+    from joserfc import jwk
 
 TOKEN_CHARACTERS_MAX: Final = 64 * 1024
 SUBJECT_CHARACTERS_MAX: Final = 255
@@ -38,7 +39,7 @@ class SigningKey(NamedTuple):
 
     kid: str | None
     algorithm: str
-    key: jwk.RSAKey | jwk.ECKey | jwk.OKPKey
+    key: "jwk.RSAKey | jwk.ECKey | jwk.OKPKey"
 
 
 class Header(NamedTuple):
@@ -83,6 +84,10 @@ def read_keys(body: bytes) -> list[SigningKey]:
 
 
 def _read_key(entry: dict[str, Any]) -> SigningKey | None:
+    # Loaded with the first key set: without single sign-on a start does not pay for it, some 70 ms.
+    from joserfc import jwk  # noqa: PLC0415 -- see above
+    from joserfc.errors import JoseError, SecurityWarning  # noqa: PLC0415 -- see above
+
     kid = entry.get("kid")
     if entry.get("use", "sig") != "sig" or not (kid is None or isinstance(kid, str)):
         return None
@@ -141,6 +146,9 @@ def verify_id_token(token: str, key: SigningKey, expected: Expected) -> Identity
     Raises:
         SignOnError: one of them is not; the message names it.
     """
+    from joserfc import jwt  # noqa: PLC0415 -- see _read_key
+    from joserfc.errors import JoseError, SecurityWarning  # noqa: PLC0415 -- see _read_key
+
     try:
         with warnings.catch_warnings():
             # RFC 9864 renames EdDSA to Ed25519; providers still use the old name.
