@@ -81,7 +81,7 @@ def test_an_action_on_a_problem_shows_its_outcome_in_the_card(
     with page.expect_response("**/"):
         page.evaluate("htmx.trigger('#overview > span', 'every')")
     expect(card.locator(".outcome")).to_contain_text("The receiver did not accept it")
-    assert page.url == tab.base + "/", "nothing was loaded anew"
+    assert page.url == tab.base + "/", "the page was not loaded again"
     assert tab.complaints == []
 
 

@@ -614,7 +614,7 @@ async def test_new_webhook_previews_the_request_with_and_without_scripts(admin: 
     fields = {
         "csrf": shown.hidden("csrf"), "form_id": shown.hidden("form_id"), "then": "preview", "name": "<b>erp</b>",
         "url": "https://erp.example.com/hook?a=<i>", "profile": "humansoft", "event_types": "order.shipped",
-        "headers": "X-Api-Key: <u>k</u>", "secret": "secret-that-nobody-may-see",
+        "headers": "X-Api-Key: <u>k</u>", "secret": "secret-that-stays-hidden-x",
     }  # fmt: skip
     part = await admin.post("/webhooks/new", fields, HX_Request="true")
     assert part.status == 200
@@ -626,7 +626,7 @@ async def test_new_webhook_previews_the_request_with_and_without_scripts(admin: 
     assert whole.status == 200
     assert "X-Webhook-Signature: sha256=" in whole.text
     assert "Type the secret again" in whole.text
-    assert "secret-that-nobody-may-see" not in whole.text + part.text
+    assert "secret-that-stays-hidden-x" not in whole.text + part.text
     bare = await admin.post(
         "/webhooks/new", {**fields, "url": "ftp://", "headers": "no", "event_types": "%"}
     )

@@ -62,7 +62,7 @@ def children_of(process_id: int) -> list[int]:
 
 
 def exists(process_id: int) -> bool:
-    """Whether the process runs; one that has ended and that nobody waits for does not."""
+    """Whether the process runs; a zombie does not."""
     path = Path(f"/proc/{process_id}/stat")
     return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
@@ -157,7 +157,7 @@ async def test_a_killed_child_loses_nothing_and_is_started_again(bench, sql, lon
     service.kill(signal.SIGHUP)
     await service.said("settings.reloaded", count=2)
     used = cpu_seconds(service.child.pid)
-    await asyncio.sleep(5)
+    await asyncio.sleep(5)  # the time over which CPU is measured, not a wait for something
     assert cpu_seconds(service.child.pid) - used <= 0.05, "the supervisor's CPU is below 1 %"
     other = bench.daemon(arguments=["--processes", "2"], **settings)
     assert await other.ended(30) == 2, "the port is in use"

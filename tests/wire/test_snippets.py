@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from dispatcher.verify import VerificationError, verify
+from tests.support.tools import need
 from tests.wire.node_process import needs_node, node
 from tests.wire.vectors import VECTORS_FILE, make_vectors
 
@@ -71,7 +72,6 @@ def test_node_gives_the_verdicts_of_the_vectors() -> None:
     assert_verdicts(verdicts)
 
 
-@pytest.mark.skipif(shutil.which("php") is None, reason="php is not installed")
 @pytest.mark.shows("W4")
 def test_php_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
     program = tmp_path / "main.php"
@@ -91,7 +91,7 @@ def test_php_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
         }
         """
     )
-    assert_verdicts(run([shutil.which("php"), str(program)]))
+    assert_verdicts(run([need("php", package="php-cli"), str(program)]))
 
 
 @pytest.mark.slow

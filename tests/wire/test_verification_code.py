@@ -16,6 +16,7 @@ import pytest
 
 from dispatcher.core.profile import LeadPart, SignedPart
 from dispatcher.core.verification_code import verification_code
+from tests.support.tools import need
 from tests.wire.node_process import needs_node, node
 from tests.wire.test_snippets import GO
 from tests.wire.vectors import PROFILES, VECTORS_FILE
@@ -113,7 +114,6 @@ def test_javascript_code_gives_the_verdicts_of_the_vectors() -> None:
         )
 
 
-@pytest.mark.skipif(shutil.which("php") is None, reason="php is not installed")
 def test_php_code_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
     for name, code in CODE.items():
         text = code["PHP"].replace("function verify(", f"function verify_{name}(")
@@ -138,7 +138,7 @@ def test_php_code_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
         }
         """
     )
-    assert_verdicts(run([str(shutil.which("php")), str(program)]))
+    assert_verdicts(run([need("php", package="php-cli"), str(program)]))
 
 
 @pytest.mark.slow

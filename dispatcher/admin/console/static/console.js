@@ -326,7 +326,7 @@
       box.setAttribute("aria-label", one.label);
     }
   };
-  // A delivery that has left the filter by this attempt is shown where it is, and does not come anew.
+  // A delivery that has left the filter by this attempt is updated in its row, and no new row is added for it.
   const show = (batch) => {
     const body = document.getElementById("delivery-rows");
     for (const one of batch.rows) {
