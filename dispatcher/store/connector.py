@@ -105,16 +105,6 @@ class Connector:
             )
         ) from failures[-1][1]
 
-    async def connect_for_pool(
-        self,
-        _dsn: str | None = None,
-        *,
-        timeout: float,  # noqa: ASYNC109 -- the pool's own argument, handed on to connect()
-        **options: Any,  # noqa: ANN401 -- the pool's own
-    ) -> "Connection[Record]":
-        """Return a connection as `asyncpg.create_pool(connect=...)` calls for one."""
-        return await self.connect(seconds=timeout, **options)
-
     def _order(self, url: DatabaseUrl) -> list[int]:
         indexes = list(range(len(url.hosts)))
         if url.shuffles:

@@ -23,21 +23,21 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from dispatcher.config.database_url import UrlSource
 from dispatcher.core.errors import DataFaultError, NotConnectedError, StoreUnavailableError
+from dispatcher.store.connections import Connections
 from dispatcher.store.connector import Connector
 from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
-    from asyncpg import Connection, Pool, Record
-    from asyncpg.pool import PoolConnectionProxy
+    from asyncpg import Connection, Record
 
-    Reach = Connection[Record] | PoolConnectionProxy[Record]
+    Reach = Connection[Record]
 
 _BEGIN = statement("transaction_begin")
 _PLAN_FOR_VALUES = statement("connection_plan")
@@ -51,6 +51,7 @@ STATEMENT_SECONDS_MAX = 5.5
 CONNECT_SECONDS_MAX = 5.0
 ACQUIRE_SECONDS_MAX = 5.0
 ROLLBACK_SECONDS_MAX = 1.0
+IDLE_SECONDS = 60.0
 
 _PASSING = (
     asyncpg.PostgresConnectionError,
@@ -85,10 +86,6 @@ class _PoolerFoundError(Exception):
     """A pooler runs statements in another server process than the one that opened the session."""
 
 
-async def _keep_session(_: "Connection[Record]") -> None:
-    """Replace the pool's reset query, to save a round trip: no statement leaves state in the session."""
-
-
 class Database:
     """A lazy pool, created without a server, connected at first use, and reconnected after a failover."""
 
@@ -106,30 +103,29 @@ class Database:
         )
         self._connections_max = connections_max
         self._statement_cache_size = statement_cache_size
-        self._pool: Pool[Record] | None = None
+        self._connections: Connections | None = None
 
     async def open(self) -> None:
-        """Create the pool without connecting."""
-        self._pool = asyncpg.create_pool(
-            connect=cast("Any", self._connector.connect_for_pool),
-            min_size=0,
-            max_size=self._connections_max,
-            max_inactive_connection_lifetime=60.0,
-            init=self._pin_session,
-            reset=_keep_session,
-            **self._connect_options(),
+        """Begin without a connection; the first statement makes one."""
+        self._connections = Connections(
+            self._connect, connections_max=self._connections_max, idle_seconds=IDLE_SECONDS
         )
-        await self._pool
 
-    def _connect_options(self) -> dict[str, Any]:
-        return {
-            "timeout": CONNECT_SECONDS_MAX,
-            "command_timeout": STATEMENT_SECONDS_MAX,
-            "statement_cache_size": self._statement_cache_size,
-            "max_cached_statement_lifetime": 0,
-        }
+    async def _connect(self) -> "Reach":
+        connection = await self._connector.connect(
+            seconds=CONNECT_SECONDS_MAX,
+            command_timeout=STATEMENT_SECONDS_MAX,
+            statement_cache_size=self._statement_cache_size,
+            max_cached_statement_lifetime=0,
+        )
+        try:
+            await self._prepare_session(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
-    async def _pin_session(self, connection: "Reach") -> None:
+    async def _prepare_session(self, connection: "Reach") -> None:
         """Prepare a new connection for single statements.
 
         Raises:
@@ -138,30 +134,29 @@ class Database:
         if self._statement_cache_size and not await pin_session(connection):
             raise _PoolerFoundError
 
-    async def _acquire(self) -> "PoolConnectionProxy[Record]":
-        assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
+    async def _acquire(self) -> "Reach":
+        assert self._connections is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
-            return await self._pool.acquire(timeout=self._acquire_seconds_max)
+            return await self._connections.acquire(self._acquire_seconds_max)
         except (_PoolerFoundError, *_BEHIND_A_POOLER):
-            await self._keep_no_statements()
-        return await self._pool.acquire(timeout=self._acquire_seconds_max)
+            self._keep_no_statements()
+        return await self._connections.acquire(self._acquire_seconds_max)
 
-    async def _keep_no_statements(self) -> None:
+    def _keep_no_statements(self) -> None:
         """Switch to the mode of `database.pooler = true`, because a pooler was detected."""
-        assert self._pool is not None  # noqa: S101 -- a connection of it has just failed
+        assert self._connections is not None  # noqa: S101 -- a connection of it has just failed
         self._statement_cache_size = 0
-        self._pool.set_connect_args(**self._connect_options())
-        await self._pool.expire_connections()
+        self._connections.expire()
 
     async def close(self) -> None:
         """Close all connections without waiting for their users."""
-        if self._pool is not None:
-            self._pool.terminate()
+        if self._connections is not None:
+            self._connections.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Reach"]:
         """Yield a connection; close it after an outage or after a cancellation of its user."""
-        assert self._pool is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
+        assert self._connections is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
         try:
             connection = await self._acquire()
         except (*_NOT_NOW, asyncpg.PostgresError) as error:
@@ -172,7 +167,7 @@ class Database:
             yield connection
         except _BEHIND_A_POOLER as error:
             _throw_away(connection)
-            await self._keep_no_statements()
+            self._keep_no_statements()
             raise StoreUnavailableError(
                 "a transaction pooler stands before Postgres, it seems: set database.pooler = true"
                 f" ({type(error).__name__})"
@@ -182,9 +177,7 @@ class Database:
         except _PASSING as error:
             _throw_away(connection)
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError):
-                await (
-                    self._pool.expire_connections()
-                )  # a failover: the other connections lead to the same old server
+                self._connections.expire()  # a failover: the others lead to the same old server
             raise StoreUnavailableError(f"Postgres is away: {_words(error)}") from error
         except asyncpg.PostgresError as error:
             if is_about_rows(error):
@@ -196,7 +189,7 @@ class Database:
             _throw_away(connection)
             raise
         finally:
-            await self._pool.release(connection, timeout=ROLLBACK_SECONDS_MAX)
+            self._connections.release(connection)
 
     @asynccontextmanager
     async def transaction(self, *, waits_for_disk: bool = True) -> AsyncIterator["Reach"]:

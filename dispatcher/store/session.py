@@ -6,11 +6,10 @@ from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
-    from asyncpg.pool import PoolConnectionProxy
 
 _PIN = statement("connection_pin")
 
 
-async def pin_session(connection: "Connection[Record] | PoolConnectionProxy[Record]") -> bool:
+async def pin_session(connection: "Connection[Record]") -> bool:
     """Set the session's path; return False, and set nothing, if a pooler stands between."""
     return bool(await connection.fetchval(_PIN, connection.get_server_pid()))
