@@ -36,7 +36,7 @@ class _Kept(NamedTuple):
     returned_at: float
 
 
-class Connections:
+class ConnectionPool:
     """Idle and lent connections; used on one event loop."""
 
     def __init__(self, connect: "Connect", *, connections_max: int, idle_seconds: float) -> None:

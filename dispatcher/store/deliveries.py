@@ -54,8 +54,6 @@ _NOTHING_TO_SEND = statement("endpoint_list_idle")
 _GAUGES = statement("deployment_gauges")
 _NOW = statement("server_now")
 
-RECORDED_AT_ONCE_MAX = 16
-"""Results that one statement records; more are copied in a transaction, which costs less per row."""
 DAYS_AT_ONCE = 16
 """Days of history that one statement reads; it locks only their partitions (store/day_walk.py)."""
 
@@ -199,7 +197,7 @@ class Deliveries:
             asyncpg.PostgresError: one of the rows is invalid.
         """
         try:
-            if len(moves) <= RECORDED_AT_ONCE_MAX and all(map(_is_plain, moves, attempts)):
+            if all(map(_is_plain, moves, attempts)):
                 return await self._record_first(moves, attempts, tokens)
             return await self._record(moves, attempts, tokens)
         except asyncpg.PostgresError as error:
@@ -210,7 +208,7 @@ class Deliveries:
     async def _record_first(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
     ) -> Recorded:
-        """Record successful first attempts in one statement; those that came late follow in a transaction."""
+        """Record successful first attempts in one statement, and in a transaction those that it leaves."""
         code = codes.event_type_code
         async with self._database.connection() as connection:
             left = await connection.fetch(
@@ -233,13 +231,13 @@ class Deliveries:
         if not left:
             return Recorded(frozenset(), frozenset())
         ids = delivery_ids_of([row["delivery_id"] for row in left])
-        fenced = {i for i, row in zip(ids, left, strict=True) if row["fenced"]}
-        late = set(ids) - fenced
-        if late:
-            pairs = [p for p in zip(moves, attempts, strict=True) if p[0].delivery_id in late]
-            async with self._database.transaction() as connection:
-                await self._record_late(connection, pairs, tokens)
-        return Recorded(frozenset(fenced), frozenset(late))
+        fenced = frozenset(i for i, row in zip(ids, left, strict=True) if row["fenced"])
+        rest = set(ids) - fenced
+        if not rest:
+            return Recorded(fenced, frozenset())
+        pairs = [p for p in zip(moves, attempts, strict=True) if p[0].delivery_id in rest]
+        recorded = await self._record([p[0] for p in pairs], [p[1] for p in pairs], tokens)
+        return Recorded(fenced | recorded.fenced, recorded.late)
 
     @staticmethod
     async def _record_late(

@@ -29,7 +29,7 @@ import asyncpg
 
 from dispatcher.config.database_url import UrlSource
 from dispatcher.core.errors import DataFaultError, NotConnectedError, StoreUnavailableError
-from dispatcher.store.connections import Connections
+from dispatcher.store.connections import ConnectionPool
 from dispatcher.store.connector import Connector
 from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
@@ -103,11 +103,11 @@ class Database:
         )
         self._connections_max = connections_max
         self._statement_cache_size = statement_cache_size
-        self._connections: Connections | None = None
+        self._connections: ConnectionPool | None = None
 
     async def open(self) -> None:
         """Begin without a connection; the first statement makes one."""
-        self._connections = Connections(
+        self._connections = ConnectionPool(
             self._connect, connections_max=self._connections_max, idle_seconds=IDLE_SECONDS
         )
 

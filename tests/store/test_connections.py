@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from dispatcher.store.connections import Connections
+from dispatcher.store.connections import ConnectionPool
 
 pytestmark = pytest.mark.postgres
 
@@ -32,8 +32,8 @@ async def made(database: str) -> Made:
 
 
 @pytest.fixture
-async def connections(made: Made) -> AsyncIterator[Connections]:
-    kept = Connections(made, connections_max=2, idle_seconds=60.0)
+async def connections(made: Made) -> AsyncIterator[ConnectionPool]:
+    kept = ConnectionPool(made, connections_max=2, idle_seconds=60.0)
     yield kept
     kept.terminate()
 
@@ -144,7 +144,7 @@ async def test_connections_after_expire_none_made_before_is_lent(connections) ->
 
 
 async def test_connections_idle_ones_are_closed_after_their_time(made) -> None:
-    connections = Connections(made, connections_max=2, idle_seconds=0.01)
+    connections = ConnectionPool(made, connections_max=2, idle_seconds=0.01)
     connection = await connections.acquire(5.0)
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())

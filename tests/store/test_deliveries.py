@@ -12,7 +12,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store import deliveries as store
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import RECORDED_AT_ONCE_MAX, Deliveries, MoveRow
+from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row, wh
@@ -115,12 +115,13 @@ async def _row(sql: Any, delivery_id: str | None = None) -> Any:
     )
 
 
-@pytest.mark.parametrize("at_once", [RECORDED_AT_ONCE_MAX, 0], ids=["one-statement", "copied"])
+@pytest.mark.parametrize("copied", [False, True], ids=["one-statement", "copied"])
 async def test_record_in_one_statement_writes_the_rows_of_a_copy(
-    sql, deliveries, monkeypatch, at_once
+    sql, deliveries, monkeypatch, copied
 ):
     """Both ways record, fence and repeat alike, and keep what a delivery's row holds."""
-    monkeypatch.setattr(store, "RECORDED_AT_ONCE_MAX", at_once)
+    if copied:
+        monkeypatch.setattr(store, "_is_plain", lambda *_: False)
     for number in (1, 2, 3):
         await _open(sql, number)
     await sql.execute("UPDATE dispatcher.delivery_open SET warnings = '{shortened}' WHERE id = $1",
