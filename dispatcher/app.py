@@ -254,6 +254,7 @@ class Daemon:
                 mailer_of(settings),
                 clock=self._clock,
                 public_url=settings.http.public_url,
+                language=settings.notifications.language,
             )
             jobs = JobRunner(
                 database, replica.incarnation, clock=self._clock, started=pipeline.job_started

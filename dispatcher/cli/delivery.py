@@ -26,12 +26,13 @@ from dispatcher.cli.output import (
     tell,
 )
 from dispatcher.cli.resource_options import EndpointName, Fields, takes
+from dispatcher.cli.values import read_body
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.delivery_report import DeliveryReport
     from dispatcher.cli.session import Session
 
-group = CommandGroup("List, show, resend, replay and cancel deliveries.")
+group = CommandGroup("List, show, diagnose, resend, replay and cancel deliveries.")
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
 
@@ -142,6 +143,80 @@ def show(context: typer.Context, delivery_id: Id, output: Output) -> None:
             human(await DeliveryReports(session.deployment).delivery(session.actor, delivery_id))
 
     run_step(context, step)
+
+
+@group.command()
+def diagnose(
+    context: typer.Context,
+    delivery_id: Id,
+    output: Output,
+    secret: Annotated[
+        str,
+        typer.Option(metavar="SECRET", help="The receiver's secret: -, @FILE or env:NAME."),
+    ],
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HEADER", help="A header as received, 'Name: value'. May be repeated."
+        ),
+    ] = None,
+    body: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The body as received, or -.")
+    ] = None,
+    computed: Annotated[
+        str | None,
+        typer.Option(metavar="SIGNATURE", help="The signature that the receiver's code computed."),
+    ] = None,
+    attempt: Annotated[
+        int | None, typer.Option(metavar="N", help="The attempt. Default: the last one.")
+    ] = None,
+) -> None:
+    """Name the mistake of a receiver that rejects the signature.
+
+    Headers and body that you leave out are those that the dispatcher signed. The secret is compared with those of the
+    endpoint and of the other endpoints of its tenant, and is neither stored nor logged. The command exits with 0 if the
+    signature is valid and with 1 if it is not. `dispatcher verify` does the same without a database.
+
+    Examples:
+      dispatcher delivery diagnose wh_01kat9zma1gk18t0mvx8z4q6re --secret env:SECRET
+    """
+    from dispatcher.cli.values import secret_text
+
+    if body == "-" and secret == body:
+        raise typer.BadParameter(
+            "standard input is already used for the body. Use @FILE or env:NAME.",
+            param_hint="--secret",
+        )
+    fields = {
+        "secret": secret_text(secret, "--secret"),
+        "headers": header or None,
+        "body": None if body is None else read_body(body).decode("utf-8", "replace"),
+        "computed": computed,
+        "attempt_number": attempt,
+    }
+
+    codes: list[str] = []
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.signature_diagnosis import SignatureDiagnosis
+        from dispatcher.admin.resources.signature_diagnosis import CapturedRequest
+
+        found = await SignatureDiagnosis(session.deployment).diagnose(
+            session.actor, delivery_id, CapturedRequest.of(**fields)
+        )
+        if output.is_data:
+            say_object(found, output=output)
+        elif found.code == "valid":
+            say("valid")
+            tell(found.fix)
+        else:
+            say(f"not valid ({found.code}): {found.message}")
+            tell(found.fix)
+        codes.append(found.code)
+
+    run_step(context, step)
+    if codes != ["valid"]:
+        raise typer.Exit(1)
 
 
 @group.command()

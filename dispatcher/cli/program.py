@@ -12,6 +12,7 @@ from dispatcher.admin.resources.access import NewSignInLink
 from dispatcher.cli import (
     audit,
     configuration,
+    console_session,
     delivery,
     endpoint,
     event,
@@ -40,6 +41,7 @@ program.add_typer(schedule.group, name="schedule")
 program.add_typer(notification.group, name="notification")
 program.add_typer(job.group, name="job")
 program.add_typer(token.group, name="token")
+program.add_typer(console_session.group, name="session")
 program.add_typer(audit.group, name="audit")
 program.add_typer(secrets.group, name="secrets")
 local.add_to(program)

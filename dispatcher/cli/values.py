@@ -176,3 +176,17 @@ def _now() -> datetime:
     from dispatcher.runtime.clock import SystemClock  # noqa: PLC0415 -- only where a time is relative
 
     return SystemClock.now()
+
+
+def read_body(body: str) -> bytes:
+    """Return the bytes of a captured body: standard input's for `-`, else the file's.
+
+    Raises:
+        typer.BadParameter: the file cannot be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(
+            f"{body} cannot be read: {error.strerror}", param_hint="--body"
+        ) from None

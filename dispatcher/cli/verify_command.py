@@ -1,13 +1,13 @@
 """`dispatcher verify`: verify a captured request offline and name the mistake."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from dispatcher.cli.output import fail, say, tell
+from dispatcher.cli.values import read_body
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.settings import Settings
 from dispatcher.core.diagnosis import Request
@@ -35,7 +35,7 @@ def verify(
         raise typer.BadParameter(
             f"must be one of {', '.join(sorted(profiles))}", param_hint="--profile"
         )
-    request = Request(_parse_headers(headers), _read_body(body))
+    request = Request(_parse_headers(headers), read_body(body))
     finding = diagnose_secrets(
         request,
         secrets,
@@ -70,12 +70,3 @@ def _parse_headers(texts: Sequence[str]) -> dict[str, list[str]]:
             raise typer.BadParameter(f"give 'Name: value', not {text!r}", param_hint="--header")
         found.setdefault(name.strip().lower(), []).append(value.strip())
     return found
-
-
-def _read_body(body: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
-    except OSError as error:
-        raise typer.BadParameter(
-            f"{body} cannot be read: {error.strerror}", param_hint="--body"
-        ) from None

@@ -325,6 +325,12 @@ class SmtpSettings(Section):
         return self
 
 
+class NotificationsSettings(Section):
+    """The messages of notifications."""
+
+    language: Literal["en", "th"] = "en"
+
+
 class RoleRule(Section):
     """The role and the tenant that one group of the OpenID provider grants."""
 

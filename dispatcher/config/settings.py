@@ -37,6 +37,7 @@ from dispatcher.config.sections import (
     LimitsSettings,
     LogSettings,
     MetricsSettings,
+    NotificationsSettings,
     OidcSettings,
     RecorderSettings,
     ReplicaSettings,
@@ -96,6 +97,7 @@ class Sections(BaseModel):
     retention: RetentionSettings = RetentionSettings()
     http: HttpSettings = HttpSettings()
     smtp: SmtpSettings = SmtpSettings()
+    notifications: NotificationsSettings = NotificationsSettings()
     oidc: OidcSettings = OidcSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -11,7 +11,7 @@ endpoint that it sends to.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from dispatcher.core.printable import escape
@@ -30,16 +30,56 @@ LISTED_MAX: Final = 20
 FAILED_SECONDS_MIN: Final = 60.0
 """For how long no delivery must fail until failed deliveries count as over."""
 
-_STARTED: Final = {
-    FAILING: "Webhook {name} is failing",
-    DISABLED: "Webhook {name} was disabled by the system",
-    FAILED: "Deliveries to webhook {name} have failed",
+LanguageCode = Literal["en", "th"]
+TEXTS: Final[Mapping[LanguageCode, Mapping[str, str]]] = {
+    "en": {
+        f"started.{FAILING}": "Webhook {name} is failing",
+        f"started.{DISABLED}": "Webhook {name} was disabled by the system",
+        f"started.{FAILED}": "Deliveries to webhook {name} have failed",
+        f"ended.{FAILING}": "Webhook {name} has recovered",
+        f"ended.{DISABLED}": "Webhook {name} is enabled again",
+        f"ended.{FAILED}": "No further delivery to webhook {name} has failed",
+        "test": "Test message of the notification {name}",
+        "test_details": "If you can read this, the notification works.",
+        "digest_one": "1 problem of webhooks not resolved",
+        "digest": "{count} problems of webhooks not resolved",
+        "digest_line": "{problem} (tenant {tenant}) since {since}{count}.",
+        "more": "and {count} more.",
+        "since": "Since {since}{count}.",
+        "ended_at": "Ended {at}.",
+        "count": ", {count} so far",
+        "webhook": "Webhook: {name} ({id})",
+        "tenant": "Tenant: {tenant}",
+        "reason": "Reason: {reason}",
+        "notification": "Notification: {name} ({id})",
+        "console": "Console: {link}",
+        "first_line": "{summary}.",
+    },
+    "th": {
+        f"started.{FAILING}": "Webhook {name} ส่งไม่สำเร็จต่อเนื่อง",
+        f"started.{DISABLED}": "ระบบปิดใช้งาน Webhook {name}",
+        f"started.{FAILED}": "การส่งไปยัง Webhook {name} ล้มเหลวหลังลองครบทุกครั้ง",
+        f"ended.{FAILING}": "Webhook {name} กลับมาส่งสำเร็จแล้ว",
+        f"ended.{DISABLED}": "Webhook {name} เปิดใช้งานอีกครั้งแล้ว",
+        f"ended.{FAILED}": "ไม่มีการส่งไปยัง Webhook {name} ที่ล้มเหลวเพิ่ม",
+        "test": "ข้อความทดสอบของการแจ้งเตือน {name}",
+        "test_details": "หากอ่านข้อความนี้ได้ แสดงว่าการแจ้งเตือนใช้งานได้",
+        "digest_one": "มีปัญหาของ Webhook ที่ยังไม่สิ้นสุด 1 รายการ",
+        "digest": "มีปัญหาของ Webhook ที่ยังไม่สิ้นสุด {count} รายการ",
+        "digest_line": "{problem} (tenant {tenant}) ตั้งแต่ {since}{count}",
+        "more": "และอีก {count} รายการ",
+        "since": "ตั้งแต่ {since}{count}",
+        "ended_at": "สิ้นสุดเมื่อ {at}",
+        "count": " จนถึงขณะนี้ {count} รายการ",
+        "webhook": "Webhook: {name} ({id})",
+        "tenant": "Tenant: {tenant}",
+        "reason": "สาเหตุ: {reason}",
+        "notification": "การแจ้งเตือน: {name} ({id})",
+        "console": "คอนโซล: {link}",
+        "first_line": "{summary}",
+    },
 }
-_ENDED: Final = {
-    FAILING: "Webhook {name} has recovered",
-    DISABLED: "Webhook {name} is enabled again",
-    FAILED: "No further delivery to webhook {name} has failed",
-}
+"""The sentences of messages by language and code; both languages have the same codes."""
 
 
 class Rule(NamedTuple):
@@ -124,6 +164,15 @@ class Message(NamedTuple):
     at: datetime
     public_url: str = ""
     """The URL under which people open the console; empty: the message has no link."""
+    language: LanguageCode = "en"
+
+    def _say(self, code: str, **values: object) -> str:
+        return TEXTS[self.language][code].format(**values)
+
+    def _since(self, code: str, one: Problem, **values: object) -> str:
+        is_counted = one.event_type == FAILED
+        count = self._say("count", count=one.events_count) if is_counted else ""
+        return self._say(code, since=_text(one.started_at), count=count, **values)
 
     @property
     def link(self) -> str:
@@ -143,31 +192,31 @@ class Message(NamedTuple):
     def summary(self) -> str:
         """One line."""
         if self.kind == "test":
-            return f"Test message of the notification {escape(self.rule.name)}"
+            return self._say("test", name=escape(self.rule.name))
         if self.kind == "digest":
             count = len(self.problems)
-            return f"{count} problem{'s' if count > 1 else ''} of webhooks not resolved"
+            return self._say("digest" if count > 1 else "digest_one", count=count)
         first = self.problems[0]
-        sentence = (_ENDED if self.kind == "ended" else _STARTED)[first.event_type]
-        return sentence.format(name=escape(first.endpoint_name))
+        kind = "ended" if self.kind == "ended" else "started"
+        return self._say(f"{kind}.{first.event_type}", name=escape(first.endpoint_name))
 
     @property
     def details(self) -> str:
         """Further lines."""
         if self.kind == "test":
-            return "If you can read this, the notification works."
+            return self._say("test_details")
         if self.kind == "digest":
-            lines = [
-                f"{_STARTED[one.event_type].format(name=escape(one.endpoint_name))}"
-                f" (tenant {one.tenant}) since {_text(one.started_at)}{_count(one)}."
-                for one in self.problems[:LISTED_MAX]
-            ]
+            lines = []
+            for one in self.problems[:LISTED_MAX]:
+                name = escape(one.endpoint_name)
+                sentence = self._say(f"started.{one.event_type}", name=name)
+                lines.append(self._since("digest_line", one, problem=sentence, tenant=one.tenant))
             more = len(self.problems) - LISTED_MAX
-            return "\n".join([*lines, *([f"and {more} more."] if more > 0 else [])])
+            return "\n".join([*lines, *([self._say("more", count=more)] if more > 0 else [])])
         first = self.problems[0]
-        since = f"Since {_text(first.started_at)}{_count(first)}."
+        since = self._since("since", first)
         if self.kind == "ended" and first.ended_at is not None:
-            return f"{since} Ended {_text(first.ended_at)}."
+            return f"{since} {self._say('ended_at', at=_text(first.ended_at))}"
         return since
 
     def data(self) -> dict[str, Any]:
@@ -202,14 +251,15 @@ class Message(NamedTuple):
             []
             if one is None
             else [
-                f"Webhook: {escape(one.endpoint_name)} ({one.endpoint_id})",
-                f"Tenant: {one.tenant}",
-                f"Reason: {escape(one.reason)}",
+                self._say("webhook", name=escape(one.endpoint_name), id=one.endpoint_id),
+                self._say("tenant", tenant=one.tenant),
+                self._say("reason", reason=escape(one.reason)),
             ]
         )
-        footer = f"Notification: {escape(self.rule.name)} ({self.rule.id})"
-        links = [f"Console: {self.link}"] if self.link else []
-        return "\n".join([f"{self.summary}.", *facts, self.details, *links, "", footer, ""])
+        footer = self._say("notification", name=escape(self.rule.name), id=self.rule.id)
+        links = [self._say("console", link=self.link)] if self.link else []
+        first = self._say("first_line", summary=self.summary)
+        return "\n".join([first, *facts, self.details, *links, "", footer, ""])
 
 
 class QueuedMail(NamedTuple):
@@ -346,10 +396,6 @@ def _digest(rule: Rule, own: Sequence[Problem], outcome: Outcome, now: datetime)
     if now - last >= timedelta(seconds=rule.digest_seconds):
         outcome.messages.append(Message(rule, "digest", going_on, now))
         outcome.digested.append(rule)
-
-
-def _count(one: Problem) -> str:
-    return f", {one.events_count} so far" if one.event_type == FAILED else ""
 
 
 def _text(at: datetime) -> str:

@@ -541,6 +541,18 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "Nothing can be sent to this endpoint: {detail}.",
         "Correct the configuration of the endpoint.",
     ),
+    "profile_without_signature": (
+        "Requests of the profile {profile} carry no signature.",
+        "Diagnose a delivery of an endpoint whose profile signs.",
+    ),
+    "no_request_to_diagnose": (
+        "This delivery has no attempt or no body, so its headers are not known.",
+        "Give the headers as the receiver got them.",
+    ),
+    "not_a_header": (
+        "This line is not a header.",
+        "Write each header on a line of its own, as `Name: value`.",
+    ),
     "secret_missing": (
         "The endpoint has no secret, and the profile {profile} always signs.",
         "Rotate the secret.",

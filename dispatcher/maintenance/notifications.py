@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.notifying import Message, decide
+from dispatcher.core.notifying import LanguageCode, Message, decide
 from dispatcher.outbound.mail import SECONDS_MAX, Mailer, MailError
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
@@ -46,6 +46,7 @@ class NotificationLoop:
         *,
         clock: Clock,
         public_url: str = "",
+        language: LanguageCode = "en",
         seconds_between: float = SECONDS_BETWEEN,
     ) -> None:
         """Without a mailer e-mail waits in the queue; without a public URL messages have no link."""
@@ -53,6 +54,7 @@ class NotificationLoop:
         self._mailer = mailer
         self._clock = clock
         self._public_url = public_url
+        self._language = language
         self._seconds_between = seconds_between
         self._stop = asyncio.Event()
 
@@ -100,9 +102,12 @@ class NotificationLoop:
                     await turn.forget(one)
                 for rule in outcome.digested:
                     await turn.digested(rule, now)
-                for message in outcome.messages:
-                    await turn.send(message._replace(public_url=self._public_url))
-                messages = outcome.messages
+                messages = [
+                    one._replace(public_url=self._public_url, language=self._language)
+                    for one in outcome.messages
+                ]
+                for message in messages:
+                    await turn.send(message)
         for message in messages:
             _log.info(
                 "notification.queued",

@@ -19,6 +19,7 @@ _RETIRE = statement("endpoint_secret_retire")
 _FORGET = statement("endpoint_secret_forget")
 _ACTIVATE = statement("endpoint_secret_activate")
 _SEALED = statement("endpoint_secret_list")
+_OTHERS = statement("endpoint_secret_list_others")
 
 
 class SealedRow(NamedTuple):
@@ -38,6 +39,15 @@ class SealedSecret(NamedTuple):
     key_id: str
     sealed: bytes
     expires_at: datetime | None
+
+
+class OtherSecret(NamedTuple):
+    """The encrypted current secret of another endpoint, and the endpoint's name."""
+
+    endpoint_id: str
+    endpoint_name: str
+    key_id: str
+    sealed: bytes
 
 
 class Secrets:
@@ -71,6 +81,14 @@ async def load_secrets(
     for row in await connection.fetch(_LOAD, list(endpoint_ids)):
         secrets[row[0]].append(SealedSecret(*row[1:6]))
     return secrets
+
+
+async def load_other_secrets(
+    connection: "Reach", tenant: str, endpoint_id: str, rows_max: int
+) -> list[OtherSecret]:
+    """Return the current secrets of a tenant's endpoints but this one, those of the newest first."""
+    rows = await connection.fetch(_OTHERS, tenant, endpoint_id, rows_max)
+    return [OtherSecret(*row) for row in rows]
 
 
 async def insert_secret(

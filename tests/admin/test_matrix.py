@@ -46,6 +46,7 @@ NEEDS = {
     "GET /deliveries/{id}": Role.VIEWER,
     "POST /deliveries/{id}/resend": Role.OPERATOR,
     "POST /deliveries/{id}/cancel": Role.OPERATOR,
+    "POST /deliveries/{id}/diagnose-signature": Role.OPERATOR,
     "GET /schedule": Role.VIEWER,
     "POST /schedule/retry": Role.OPERATOR,
     "POST /schedule/postpone": Role.OPERATOR,
@@ -76,6 +77,7 @@ BODIES: dict[str, Any] = {
     "PATCH /endpoints/{id}": {"max_concurrency": 3},
     "POST /events": {"type": "order.created", "data": {}},
     "POST /endpoints/{id}/recover": {"since": "2026-01-01T00:00:00Z"},
+    "POST /deliveries/{id}/diagnose-signature": {"secret": "of-the-receiver"},
     "POST /content-filters/test": {"content_filter": "data.total > 1"},
     "POST /jobs": {"kind": "resend", "filter": {"state": "pending"}},
     "POST /schedule/retry": {"filter": {"event_type": "order.created"}},
@@ -251,7 +253,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 27
+    assert len(named) == 28
     unlike = {}
     for route in named:
         real = other.id_for(route)

@@ -40,7 +40,13 @@ async def test_search_finds_webhooks_types_pages_and_ids(
         assert next(iter(await results(admin, text))) == path
         gone = await admin.get(f"/search?q={text}")
         assert (gone.status, gone.headers["Location"]) == (303, path)
+    await story.event("evt_2026_1", labels='{"order_id": "ORD-2026-1234"}')
+    for text in ("ORD-2026-1234", "order_id=ORD-2026-1234"):
+        found = await results(admin, text)
+        assert next(iter(found)) == "/deliveries?label=order_id%3DORD-2026-1234"
+    assert "/deliveries?label=order_id%3DORD-2026-1234" not in await results(admin, "ORD-2026-12")
     other = await served.as_role("viewer", "acme")
+    assert not any("label=" in href for href in await results(other, "ORD-2026-1234"))
     assert list(await results(other, "evt_2026_1")) == [
         "/deliveries?q=evt_2026_1",
         "/events?q=evt_2026_1",

@@ -36,7 +36,7 @@ WORDS = {
     "th": {
         "new": "+ สร้าง Webhook", "name": "ชื่อ", "url": "Target URL", "save": "บันทึก",
         "made": "บันทึก", "open": "เปิด Webhook", "test": "ส่งอีเวนต์ทดสอบ", "worked": "ปลายทางรับสำเร็จ",
-        "succeeded": "สำเร็จ", "retrying": "กำลังส่งซ้ำ",
+        "succeeded": "สำเร็จ", "retrying": "รอลองใหม่",
         "resend": "ส่งทันที", "live": "ดูสด", "refused": "ปฏิเสธ 500",
         "advice": "ดูบันทึกของปลายทาง",
     },

@@ -79,7 +79,7 @@ async def test_rows_come_in_the_viewers_words_with_the_endpoints_name(
         sent = orjson.loads(await stream.until(b"data:"))
     (row,) = sent["rows"]
     assert row["endpoint"] == "erp"
-    assert row["state"] == "กำลังส่งซ้ำ"
+    assert row["state"] == "รอลองใหม่"
     assert (row["code"], row["retries"], row["latency"]) == ("500", "1", "47 ms")
     assert row["body"] == "<b>no</b>"
     assert (row["key"], row["fits"]) == ("evt_1", True)

@@ -354,6 +354,7 @@ def test_check_descriptor_limit_too_small_is_reported(database: str):
 def examples() -> list[str]:
     from dispatcher.cli import (  # noqa: PLC0415 -- only for their texts
         audit,
+        console_session,
         delivery,
         endpoint,
         event,
@@ -365,7 +366,8 @@ def examples() -> list[str]:
     )
 
     found = []
-    for module in (delivery, endpoint, event, job, notification, schedule, token, audit, secrets):
+    modules = (delivery, endpoint, event, job, notification, schedule, token, console_session)
+    for module in (*modules, audit, secrets):
         for command in module.group.registered_commands:
             text = re.sub(r"\\\n\s*", "", str(command.callback.__doc__)) if command.callback else ""
             found += re.findall(r"^\s*((?:echo .*\| )?dispatcher .*)$", text, re.MULTILINE)
@@ -393,7 +395,13 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
     assert len(texts) >= 20
     failed = {}
     for text in sorted(texts, key=lambda one: "delete" in one or "revoke" in one):
-        if "endpoint test" in text or "wh_" in text or "event release" in text or "job_" in text:
+        if (
+            "endpoint test" in text
+            or "wh_" in text
+            or "event release" in text
+            or "job_" in text
+            or "ses_" in text
+        ):
             # These need a receiver, a delivery, a quarantined event or a job: below, and in the tests of `dev`.
             continue
         if "--watch" in text:

@@ -394,6 +394,10 @@ async def test_filter_of_response_classes_compares_the_last_attempt(
     assert await classes("5xx") == {"broken", "waiting"}
     assert await classes("timeout,connection") == {"slow", "down"}
     assert await classes("2xx") == {"done"}
+    assert await classes("503") == {"waiting"}
+    assert await classes("500, 404") == {"broken", "refused"}
+    assert await classes("404,timeout", q="e-refused") == {"refused"}
+    assert await classes("500", endpoint_id="erp", event_type="order.*") == {"broken"}
     assert await classes("2xx,4xx", state="failed,succeeded") == {"refused", "done"}
     assert await classes("5xx", q="e-waiting") == {"waiting"}
     assert await classes("5xx", endpoint_id="erp", event_type="order.*") == {"broken", "waiting"}
@@ -401,6 +405,12 @@ async def test_filter_of_response_classes_compares_the_last_attempt(
         ALL, NewJob.of(kind="resend", filter=JobFilter.of(response="5xx,timeout"))
     )
     assert (counted.count, counted.skipped) == (3, {})
+    counted = await JobOperations(deployment).count(
+        ALL, NewJob.of(kind="resend", filter=JobFilter.of(response="500"))
+    )
+    assert counted.count == 1
+    with pytest.raises(InvalidRequestError):
+        DeliveriesQuery.of(response="204")
 
 
 async def test_job_of_named_deliveries_walks_these_alone(

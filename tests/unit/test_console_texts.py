@@ -90,6 +90,33 @@ def test_the_hunt_for_texts_finds_each_kind():
     assert texts_of(source) == ["Say", "Hello", "x1"]
 
 
+ENGLISH_IN_THAI = set(
+    (Path(__file__).parent / "thai_terms.txt").read_text(encoding="utf-8").split()
+)
+"""Names, and terms that Thai support staff use in English. Everything else is written in Thai."""
+
+
+def test_thai_texts_have_no_english_but_names_and_terms():
+    wrong = {}
+    for key, text in languages.load()["th"].texts.items():
+        words = re.findall(r"[A-Za-z][\w.*-]*", re.sub(r"`[^`]*`|\{\w*\}", "", text))
+        others = [one for one in words if not {one, one.rstrip(".")} & ENGLISH_IN_THAI]
+        if others:
+            wrong[key] = others
+    assert wrong == {}
+
+
+def test_thai_texts_use_the_words_of_the_glossary():
+    """Retry, resend and the state retrying are three terms; a breaker, the audit log and seconds have one each."""
+    texts = languages.load()["th"].texts
+    for wrong in ("ส่งซ้ำ", "เล่นซ้ำ", "เบรกเกอร์", "หมุนเวียน", "ทรานแซกชัน"):
+        assert {key for key, text in texts.items() if wrong in text} == set(), wrong
+    assert texts["state.retrying"] == "รอลองใหม่"
+    assert texts["delivery.resend"] == "ส่งอีกครั้ง (Resend)"
+    assert texts["nav.activity"] == "ประวัติการใช้งาน"
+    assert texts["unit.s"] == "วินาที"
+
+
 @functools.cache
 def used_keys() -> frozenset[str]:
     environment = jinja2.Environment(autoescape=True)
@@ -120,6 +147,7 @@ def test_every_key_that_is_there_is_asked_for():
         "act", "advice", "error", "invalid", "form", "health", "health_text", "keys", "nav", "note", "phase",
         "problem", "profile", "range", "retry", "schedule", "tab", "theme", "unit", "jobstate", "help",
         "sign_in", "access", "actor", "change", "search", "check", "source", "activity", "tokenstate",
+        "finding", "finding_fix",
     }  # fmt: skip
     unused = {
         key

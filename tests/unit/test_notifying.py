@@ -1,6 +1,8 @@
 """Messages to people: when a problem is reported, when its end, and what stays quiet."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from string import Formatter
 from typing import Any
 
 from dispatcher.core.notifying import (
@@ -9,6 +11,7 @@ from dispatcher.core.notifying import (
     FAILING,
     PROBLEM_TYPES,
     RECOVERED,
+    TEXTS,
     Happening,
     Message,
     Problem,
@@ -162,3 +165,19 @@ def test_message_links_to_the_page_of_its_problem():
     sent = failed._replace(public_url="https://h.test")
     assert sent.data()["link"] == link(failed)
     assert f"\nConsole: {link(failed)}\n" in sent.text()
+
+
+def test_message_in_thai_has_the_same_facts_and_no_english_sentence():
+    assert TEXTS["en"].keys() == TEXTS["th"].keys()
+    for code, text in TEXTS["en"].items():
+        names = [{one[1] for one in Formatter().parse(t)} for t in (text, TEXTS["th"][code])]
+        assert names[0] - {None} == names[1] - {None}, code
+    people = People(digest_seconds=300)
+    messages = [*people.turn(0, FAILING), *people.turn(10, FAILED), *people.turn(400)]
+    messages += people.turn(2000, RECOVERED)
+    assert {one.kind for one in messages} == {"started", "digest", "ended"}
+    for message in messages:
+        thai = message._replace(language="th", public_url="https://h.test")
+        words = re.findall(r"(?<![/_.\w])[a-z]{3,}(?![/_.\w])", thai.summary + thai.details)
+        assert set(words) <= {"erp", "tenant", "default", "acme", "on-call"}, thai.text()
+        assert thai.data()["kind"] == message.kind

@@ -24,6 +24,7 @@ from dispatcher.admin.resources import (
     event,
     job,
     notification,
+    signature_diagnosis,
     token,
 )
 from dispatcher.admin.resources.access import PeoplePage, SessionPage
@@ -33,6 +34,8 @@ TEST_SECONDS_MAX: Final = 80.0
 """An endpoint's time-out is 60 s at most; the rest is the database's."""
 PUBLISH_SECONDS_MAX: Final = 70.0
 """A client waits for 60 s at most (`Prefer: wait`)."""
+CAPTURE_BYTES_MAX: Final = 4 << 20
+"""A body of 1 MiB as a JSON string, in which a character may take six bytes, and its headers."""
 COUNT_SECONDS_MAX: Final = 60.0
 """A dry run counts for 45 s at most."""
 
@@ -144,6 +147,11 @@ ROUTES: Final = (
     Route(
         method="POST", path="/deliveries/{id}/cancel", handler=deliveries.cancel_delivery,
         role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
+    ),
+    Route(
+        method="POST", path="/deliveries/{id}/diagnose-signature", handler=deliveries.diagnose_signature,
+        role=Role.OPERATOR, response=signature_diagnosis.SignatureFinding, problems=(404, 409),
+        bytes_max=CAPTURE_BYTES_MAX,
     ),
     Route(
         method="GET", path="/schedule", handler=schedule.list_schedule,

@@ -38,6 +38,7 @@ from dispatcher.admin.console.pages import (
     search,
     secrets,
     session,
+    signature,
     system,
     tail,
     test_events,
@@ -61,7 +62,7 @@ def add_console(
     # aiohttp uses the first of two matching paths: the form of a new webhook precedes the page of one, and the tail the
     # page of a delivery.
     of_endpoints = (endpoint_forms, endpoints, test_events, secrets)
-    modules = (session, overview, search, *of_endpoints, tail, deliveries)
+    modules = (session, overview, search, *of_endpoints, tail, deliveries, signature)
     more = (schedule, documentation, events, event_types, jobs, access, activity, system)
     for module in (*modules, *more, notifications):
         for route in module.ROUTES:

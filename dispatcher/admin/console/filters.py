@@ -124,14 +124,15 @@ def _given(context: Context, fields: Sequence[str]) -> list[tuple[str, str]]:
     for name in fields:
         texts = [text.strip() for text in context.request.query.getall(name, [])]
         if name in {"state", "response"}:
-            texts = [",".join(filter(None, texts))]
+            texts = [_joined(context, name) or ""]
         given += [(name, text) for text in texts if text]
     return given
 
 
 def _joined(context: Context, name: str) -> str | None:
     """Return the values of a parameter that a form repeats, separated by commas."""
-    return ",".join(filter(None, context.request.query.getall(name, []))) or None
+    texts = context.request.query.getall(name, [])
+    return ",".join(one.strip() for text in texts for one in text.split(",") if one.strip()) or None
 
 
 def _values(context: Context) -> tuple[dict[str, object], dict[str, str], datetime]:

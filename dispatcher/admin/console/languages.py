@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from dispatcher.core.diagnosis.mistakes import MESSAGES
 from dispatcher.core.problems import SENTENCES
 
 _FOLDER: Final = Path(__file__).parent / "text"
@@ -45,6 +46,9 @@ def load() -> Mapping[str, Language]:
     texts = {code: orjson.loads((_FOLDER / f"{code}.json").read_bytes()) for code in NAMES}
     # The English messages of problem codes are those of the API.
     texts["en"] |= {f"invalid.{code}": " ".join(both) for code, both in SENTENCES.items()}
+    # Those of findings are the API's and the command line's.
+    texts["en"] |= {f"finding.{code}": both[0] for code, both in MESSAGES.items()}
+    texts["en"] |= {f"finding_fix.{code}": both[1] for code, both in MESSAGES.items()}
     return {code: Language(code, found) for code, found in texts.items()}
 
 

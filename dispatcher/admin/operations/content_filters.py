@@ -6,6 +6,7 @@ request fails within its time limit.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.context import Actor, Deployment
@@ -13,11 +14,14 @@ from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult, TestedEvent
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.filters import EventValues, compile_filter
+from dispatcher.core.matching import parse_event_types
 from dispatcher.store.events import page_of_events
 
 PAGE_EVENTS: Final = 50
 DATA_CHARACTERS_MAX: Final = 16 << 20
 READ_SECONDS: Final = 3.0
+READ_EVENTS_MAX: Final = 10_000
+"""Events read at most to find `limit` of the wanted types."""
 EXAMPLES_MAX: Final = 20
 
 
@@ -28,20 +32,27 @@ class ContentFilters:
         self._database = deployment.database
         self._clock = deployment.clock
 
-    async def test(self, actor: Actor, wanted: FilterTest) -> FilterTestResult:
+    async def test(
+        self, actor: Actor, wanted: FilterTest, *, event_types: Sequence[str] = ()
+    ) -> FilterTestResult:
         """Return how many of the newest events an expression matches; test events are left out.
+
+        With `event_types`, only events that an endpoint with this subscription would get are counted.
 
         Raises:
             NotFoundError: the tenant is not the actor's.
         """
         tenant = allowed_tenant(actor, wanted.tenant)
         compiled = compile_filter(wanted.content_filter)
+        subscription = parse_event_types(event_types) if event_types else None
         counts = {"checked": 0, "matched": 0, "errors": 0}
         examples: list[TestedEvent] = []
-        characters, at, last_id = 0, None, None
+        characters, at, last_id, read_count = 0, None, None, 0
         deadline = self._clock.monotonic() + READ_SECONDS
         while counts["checked"] < wanted.limit and characters < DATA_CHARACTERS_MAX:
             rows_max = min(PAGE_EVENTS, wanted.limit - counts["checked"])
+            if subscription is not None:
+                rows_max = PAGE_EVENTS  # many of them may be of other types
             async with self._database.reading() as connection:
                 rows = await page_of_events(
                     connection,
@@ -60,6 +71,10 @@ class ContentFilters:
                     ],
                 )
             for row in rows:
+                if subscription is not None and not subscription.matches(row.type):
+                    continue
+                if counts["checked"] == wanted.limit:
+                    break
                 values = EventValues(row.id, row.type, row.tenant, row.data, row.labels)
                 result = compiled.evaluate(values)
                 counts["checked"] += 1
@@ -75,7 +90,12 @@ class ContentFilters:
                 await asyncio.sleep(0)
             if rows:
                 at, last_id = rows[-1].accepted_at or rows[-1].inserted_at, rows[-1].id
-            if len(rows) < rows_max or self._clock.monotonic() > deadline:
+            read_count += len(rows)
+            if (
+                len(rows) < rows_max
+                or read_count >= READ_EVENTS_MAX
+                or self._clock.monotonic() > deadline
+            ):
                 break
         return FilterTestResult(
             checked_count=counts["checked"],

@@ -38,7 +38,6 @@ from dispatcher.core.errors import (
 from dispatcher.core.model import DeliveryState, Reason
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile, SignatureEncoding
-from dispatcher.core.request import RequestTemplate
 from dispatcher.core.signing import signed_content
 from dispatcher.core.url import canonical_url, masked_url
 from dispatcher.store import endpoints as store
@@ -83,7 +82,7 @@ class DeliveryReports:
             body = await load_body(connection, row)
             endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
             sealed = (await load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
-        chosen = _chosen(attempts, attempt_number)
+        chosen = chosen_attempt(attempts, attempt_number)
         profile = self._deployment.profiles.get(row.profile)
         traceparent = None if event is None else event.traceparent
         request, request_problem = self._request(
@@ -137,9 +136,9 @@ class DeliveryReports:
             return None, "no attempt was made so far"
         timestamp = int(attempt.attempted_at.timestamp())
         try:
-            url = canonical_url(attempt.url, https_only=False, allow_ports=ANY_PORT)
-            template = request_template(self._deployment, endpoint, profile, url, sealed)
-            head = _head(template, row, timestamp, body, traceparent)
+            head = made_head(
+                self._deployment, endpoint, profile, sealed, row, attempt, body, traceparent
+            )
         except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
             return None, str(error)
         hidden = () if actor.may(Role.ADMIN) else [name.lower() for name in endpoint.headers]
@@ -164,19 +163,28 @@ class DeliveryReports:
         return request, None
 
 
-def _head(
-    template: RequestTemplate,
+def made_head(
+    deployment: Deployment,
+    endpoint: EndpointDetail,
+    profile: Profile,
+    sealed: Sequence[SealedSecret],
     row: DeliveryDetail,
-    timestamp: int,
+    attempt: AttemptDetail,
     body: bytes,
-    traceparent: str | None,
+    traceparent: str | None = None,
 ) -> list[tuple[str, str]]:
-    """Return the headers in the order of the wire."""
-    head = template.head(
+    """Return the headers of an attempt in the order of the wire, made again and signed.
+
+    Raises:
+        ConflictError: the endpoint cannot be sent to. ConfigurationError: there are no keys.
+        InvalidRequestError: the URL is invalid by now. EncodingError: a value fits no header.
+    """
+    url = canonical_url(attempt.url, https_only=False, allow_ports=ANY_PORT)
+    head = request_template(deployment, endpoint, profile, url, sealed).head(
         event_id=row.event_id,
         delivery_id=row.id,
         event_type=row.event_type,
-        timestamp=timestamp,
+        timestamp=int(attempt.attempted_at.timestamp()),
         body=body,
         traceparent=traceparent,
     )
@@ -184,7 +192,12 @@ def _head(
     return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
 
-def _chosen(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDetail | None:
+def chosen_attempt(attempts: Sequence[AttemptDetail], number: int | None) -> AttemptDetail | None:
+    """Return the attempt of a number, by default the last one; None if there is none so far.
+
+    Raises:
+        NotFoundError: there is no attempt of that number.
+    """
     if number is None:
         return attempts[-1] if attempts else None
     for attempt in attempts:

@@ -10,7 +10,7 @@ from typing import Final, Self
 import orjson
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.delivery_search import EventSearch, list_events
+from dispatcher.admin.operations.delivery_search import EventSearch, labelled_events, list_events
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
 from dispatcher.admin.operations.publishing import Publisher
@@ -347,6 +347,14 @@ class Events:
             raise ConflictError(problem("id", "event_not_quarantined", value=event_id))
         renumbered = await EventNumbers(self._database).renumber([event_id])
         return await self.show(actor, renumbered.get(event_id, event_id))
+
+    async def labelled(self, actor: Actor, text: str, rows_max: int) -> list[Event]:
+        """Return the newest events with the label `name=value`, or with any label of this value."""
+        async with self._database.reading() as connection:
+            rows = await labelled_events(
+                connection, actor.tenant, EventsQuery(), text, None, rows_max
+            )
+        return [event_of(row) for row in rows]
 
     async def show(self, actor: Actor, event_id: str) -> EventWithDeliveries:
         """Return the newest event of that id with its deliveries.

@@ -22,6 +22,7 @@ from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.schedule import Schedule
+from dispatcher.admin.operations.signature_diagnosis import SignatureDiagnosis
 from dispatcher.admin.operations.system import System
 from dispatcher.admin.operations.tail import Tail
 from dispatcher.admin.operations.test_events import EventTester
@@ -42,6 +43,7 @@ class Operations:
     deliveries: DeliveryOperations
     jobs: JobOperations
     delivery_reports: DeliveryReports
+    signature_diagnosis: SignatureDiagnosis
     events: Events
     event_types: EventTypes
     explanation: Explainer
@@ -78,6 +80,7 @@ class Operations:
             deliveries=DeliveryOperations(deployment),
             jobs=JobOperations(deployment),
             delivery_reports=DeliveryReports(deployment),
+            signature_diagnosis=SignatureDiagnosis(deployment),
             events=Events(deployment, publisher),
             event_types=EventTypes(deployment),
             explanation=Explainer(deployment),

@@ -238,9 +238,16 @@ class NotificationOperations:
                 notification_id,
             )
             self._deployment.send_limits.take_send(actor.name, notification_id)
-            public_url = self._deployment.settings.http.public_url
-            now = self._deployment.clock.now()
-            await store.send_message(connection, Message(_rule(row), "test", [], now, public_url))
+            settings = self._deployment.settings
+            message = Message(
+                _rule(row),
+                "test",
+                [],
+                self._deployment.clock.now(),
+                settings.http.public_url,
+                settings.notifications.language,
+            )
+            await store.send_message(connection, message)
             await self._audit(connection, actor, row, "notification.test")
         return _notification(row)
 

@@ -78,7 +78,16 @@ class Overview:
         async with self._database.reading() as connection:
             hours = (await statistics.read_traffic(connection, [subject], HOURS))[subject]
             now = await read_backlog(connection, actor.tenant, COUNT_MAX)
-        found = _problems(now, sum(hour.failed_count for hour in hours))
+        return await self._open_problems(actor, _problems(now, _failed_count(hours)))
+
+    async def home(
+        self, actor: Actor, over: TrafficRange = TrafficRange.DAY
+    ) -> tuple[Summary, OpenProblems]:
+        """Return the summary and the problems of the same moment, reading the backlog once."""
+        summary = await self.summary(actor, over)
+        return summary, await self._open_problems(actor, summary.problems)
+
+    async def _open_problems(self, actor: Actor, found: Sequence[HealthProblem]) -> OpenProblems:
         has_failed = any(one.code == "deliveries_failed" for one in found)
         endpoints, more = await self._endpoints.with_problems(
             actor, has_failed=has_failed, failed_max=COUNT_MAX, rows_max=PROBLEMS_MAX
@@ -104,7 +113,7 @@ class Overview:
                 parts = [hour.part for hour in more[subject]]
             now = await read_backlog(connection, actor.tenant, COUNT_MAX)
         moment = self._clock.now()
-        problems = _problems(now, sum(hour.failed_count for hour in days))
+        problems = _problems(now, _failed_count(days))
         totals, attempts, latency = _totals(parts, now)
         return Summary(
             at=time_text(moment),
@@ -253,6 +262,10 @@ def _figures(hours: Sequence[HourRow], waiting: WaitingRow | None) -> dict[str, 
         "last_response_code": None if last is None else last.last_response_code,
         "last_error": None if last is None else last.last_error,
     }
+
+
+def _failed_count(hours: Sequence[HourRow]) -> int:
+    return sum(hour.failed_count for hour in hours)
 
 
 def _problems(now: BacklogRow, failed_today: int) -> list[HealthProblem]:

@@ -29,7 +29,7 @@ from dispatcher.admin.resources.delivery import DeliveriesQuery, RecordedAttempt
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError
 from dispatcher.core.matching import EVERYTHING, type_fits
 from dispatcher.core.problems import problem
-from dispatcher.core.response_classes import class_code, class_codes
+from dispatcher.core.response_classes import class_codes, is_wanted
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
 from dispatcher.store.delivery_details import NewAttempt, read_tail_attempts
@@ -95,8 +95,9 @@ class Viewer:
         delivery, attempt = item.delivery, item.attempt
         if self._states is not None and delivery.state not in self._states:
             return False
-        code = class_code(delivery.state, attempt.outcome, attempt.response_code)
-        return self._responses is None or code in self._responses
+        return self._responses is None or is_wanted(
+            self._responses, delivery.state, attempt.outcome, attempt.response_code
+        )
 
     def put(self, item: RecordedAttempt) -> None:
         """Add an item, without its response body for the role VIEWER; a full queue drops its oldest item.

@@ -102,12 +102,12 @@ class HistoryFilter(DeliveriesFilter):
         ResponseClassNames | None,
         Option(
             metavar="CLASS",
-            help="Last response: 2xx, 3xx, 4xx, 5xx, timeout or connection. May be repeated.",
+            help="Last response: 2xx, 3xx, 4xx, 5xx, a code as 503, timeout or connection. May be repeated.",
         ),
     ] = Field(
         default=None,
-        description="The class of the last response, or several separated by commas. `timeout` and `connection` are"
-        " attempts without a status code.",
+        description="The class of the last response, or a status code from 300 to 599, or several separated by commas."
+        " `timeout` and `connection` are attempts without a status code.",
     )
 
 

@@ -39,7 +39,7 @@ from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem, number_text, problem
-from dispatcher.core.response_classes import CLASSES
+from dispatcher.core.response_classes import CLASSES, EXACT
 
 _Value = TypeVar("_Value")
 
@@ -60,6 +60,8 @@ SEARCH_DESCRIPTION: Final = (
 )
 NOW: Final = "now"
 """The key of the present time in the context of validators."""
+_MORE_WORDS_MAX: Final = 20
+"""Words of a pattern that a text of several words may have."""
 _PROBLEMS: Final = "problems"
 """The type of an error that one of our own rules raised; it may hold several problems."""
 _CODES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
@@ -404,27 +406,30 @@ def _read_labels(value: object, info: ValidationInfo) -> dict[str, str]:
     return labels
 
 
-def _one_or_several(allowed: Sequence[str]) -> Any:  # noqa: ANN401 -- an annotation
+def _one_or_several(allowed: Sequence[str], more: str = "") -> Any:  # noqa: ANN401 -- an annotation
     """Return the type of a text of one or several of these words, separated by commas.
 
-    The words are validated, and each is kept once, in the order of `allowed`.
+    The words are validated, and each is kept once, in the order of `allowed`. Words of the pattern `more` are
+    allowed too, and follow.
     """
+    fits = re.compile(more or "(?!)").fullmatch
 
     def read(value: object, info: ValidationInfo) -> str:
         field = str(info.field_name)
         if not isinstance(value, str):
             raise _refuse(info, "not_a_string")
-        words = [word.strip() for word in value.split(",")][: len(allowed) + 1]
+        words = [word.strip() for word in value.split(",")][: len(allowed) + _MORE_WORDS_MAX]
         refuse(
             [
                 problem(field, "not_one_of", allowed=", ".join(allowed), value=word)
                 for word in words
-                if word not in allowed
+                if word not in allowed and not fits(word)
             ][:1]
         )
-        return ",".join(word for word in allowed if word in words)
+        others = sorted(set(words).difference(allowed))
+        return ",".join([*(word for word in allowed if word in words), *others])
 
-    word = "|".join(allowed)
+    word = "|".join([*allowed, *([more] if more else [])])
     schema = {
         "type": "string",
         "pattern": f"^({word})(,({word}))*$",
@@ -497,7 +502,7 @@ JsonObject = Annotated[
 DeliveryStateName = Literal["pending", "retrying", "succeeded", "failed", "cancelled"]
 EndpointSortName = Literal["created", "trouble"]
 DeliveryStateNames = _one_or_several(codes.STATES)
-ResponseClassNames = _one_or_several(tuple(CLASSES))
+ResponseClassNames = _one_or_several(tuple(CLASSES), EXACT)
 EndpointStateName = Literal["active", "paused", "disabled"]
 HealthName = Literal["healthy", "degraded", "down", "recovering"]
 RoleName = Literal["viewer", "operator", "admin"]

@@ -1,7 +1,10 @@
 """The mistakes that a diagnosis can name: a stable code, the problem and the fix of each."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Finding(NamedTuple):
@@ -11,6 +14,8 @@ class Finding(NamedTuple):
     """Stable and machine-readable; `valid` where nothing is wrong."""
     message: str
     fix: str
+    values: Mapping[str, object] = _NOTHING
+    """The values that the sentences hold, for translations."""
 
 
 class Failed(Exception):  # noqa: N818 -- carries a finding, which is the result
@@ -24,7 +29,7 @@ class Failed(Exception):  # noqa: N818 -- carries a finding, which is the result
 def finding_for(code: str, **values: object) -> Finding:
     """Return the finding of a code, with the values that its texts name."""
     message, fix = MESSAGES[code]
-    return Finding(code, message.format(**values), fix.format(**values))
+    return Finding(code, message.format(**values), fix.format(**values), values)
 
 
 def failure(code: str, **values: object) -> Failed:

@@ -3,7 +3,7 @@
 -- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, or its beginning and `*`; $5 the code of
 --   the type (NULL with `*`), $6 codes of the states, $7 test, $8 labels that the event must have (JSON text), $9 the lowest id (since), $10 the id that all are below
 --   (until, or the last one of the page before), $11 and $12 the days of these, $13 rows at most, $14 a JSON path that
---   one of the event's labels must fulfil, $15 classes of the last response (core/response_classes.py), $16 codes of types
+--   one of the event's labels must fulfil, $15 classes and codes of the last response (core/response_classes.py), $16 codes of types
 --   that do not begin as $4, which need no look at their events; $17 and $18 the first and the last day (store/day_walk.py).
 -- A succeeded delivery has the class 2xx, whatever a later resend came to. The others' last attempt is one read each.
 -- The ids of the page are picked first, where the filters allow it from the index alone; then its rows are read.
@@ -26,10 +26,10 @@ WITH page AS MATERIALIZED (
             FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
        AND ($6::smallint[] IS NULL OR 1 = ANY ($6) AND schedule_position = 0 OR 2 = ANY ($6) AND schedule_position > 0)
        AND ($15::smallint[] IS NULL OR attempt_count > 0 AND (
-            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            SELECT ARRAY[coalesce(a.response_code / 100, 100 + a.outcome), a.response_code]::smallint[] FROM dispatcher.attempt AS a
             WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
               AND a.endpoint_no = d.endpoint_no
-            ORDER BY a.attempt_number DESC LIMIT 1) = ANY ($15))
+            ORDER BY a.attempt_number DESC LIMIT 1) && $15)
        AND ($7::boolean IS NULL OR NOT $7)
        AND ($9::uuid IS NULL OR id >= $9)
        AND ($10::uuid IS NULL OR id < $10)
@@ -58,10 +58,11 @@ WITH page AS MATERIALIZED (
        AND ($6::smallint[] IS NULL OR state = ANY ($6))
        AND ($15::smallint[] IS NULL OR 2 = ANY ($15) OR state <> 3)
        AND ($15::smallint[] IS NULL OR state = 3 OR coalesce((
-            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            SELECT ARRAY[coalesce(a.response_code / 100, 100 + a.outcome), a.response_code]::smallint[] FROM dispatcher.attempt AS a
             WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
               AND a.endpoint_no = d.endpoint_no
-            ORDER BY a.attempt_number DESC LIMIT 1), d.response_code / 100, 100 + d.outcome) = ANY ($15))
+            ORDER BY a.attempt_number DESC LIMIT 1),
+            ARRAY[coalesce(d.response_code / 100, 100 + d.outcome), d.response_code]::smallint[]) && $15)
        AND ($7::boolean IS NULL OR test = $7)
        AND ($9::uuid IS NULL OR id >= $9 AND day >= $11::date)
        AND ($10::uuid IS NULL OR id < $10 AND day <= $12::date)

@@ -18,10 +18,10 @@ WITH page AS MATERIALIZED (
             FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
            AND ($6::smallint[] IS NULL OR 1 = ANY ($6) AND schedule_position = 0 OR 2 = ANY ($6) AND schedule_position > 0)
        AND ($15::smallint[] IS NULL OR attempt_count > 0 AND (
-            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            SELECT ARRAY[coalesce(a.response_code / 100, 100 + a.outcome), a.response_code]::smallint[] FROM dispatcher.attempt AS a
             WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
               AND a.endpoint_no = d.endpoint_no
-            ORDER BY a.attempt_number DESC LIMIT 1) = ANY ($15))
+            ORDER BY a.attempt_number DESC LIMIT 1) && $15)
            AND ($7::boolean IS NULL OR NOT $7)
            AND ($9::uuid IS NULL OR id >= $9)
            AND ($10::uuid IS NULL OR id < $10)
@@ -46,10 +46,11 @@ WITH page AS MATERIALIZED (
            AND ($6::smallint[] IS NULL OR state = ANY ($6))
        AND ($15::smallint[] IS NULL OR 2 = ANY ($15) OR state <> 3)
        AND ($15::smallint[] IS NULL OR state = 3 OR coalesce((
-            SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+            SELECT ARRAY[coalesce(a.response_code / 100, 100 + a.outcome), a.response_code]::smallint[] FROM dispatcher.attempt AS a
             WHERE a.day BETWEEN $17 AND $18 AND a.day = d.day AND a.event_id = d.event_id
               AND a.endpoint_no = d.endpoint_no
-            ORDER BY a.attempt_number DESC LIMIT 1), d.response_code / 100, 100 + d.outcome) = ANY ($15))
+            ORDER BY a.attempt_number DESC LIMIT 1),
+            ARRAY[coalesce(d.response_code / 100, 100 + d.outcome), d.response_code]::smallint[]) && $15)
            AND ($7::boolean IS NULL OR test = $7)
            AND ($9::uuid IS NULL OR id >= $9 AND day >= $11::date)
            AND ($10::uuid IS NULL OR id < $10 AND day <= $12::date)

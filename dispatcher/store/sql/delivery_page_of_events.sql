@@ -31,9 +31,10 @@ WHERE ($5::text[] IS NULL OR p.profile = ANY ($5))
   AND ($9::smallint[] IS NULL OR d.state = ANY ($9))
   AND ($15::smallint[] IS NULL OR 2 = ANY ($15) OR d.state <> 3)
   AND ($15::smallint[] IS NULL OR d.state = 3 OR d.attempt_count > 0 AND coalesce((
-       SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt AS a
+       SELECT ARRAY[coalesce(a.response_code / 100, 100 + a.outcome), a.response_code]::smallint[] FROM dispatcher.attempt AS a
        WHERE a.day = ANY ($1::date[]) AND a.day = d.day AND a.event_id = d.event_id AND a.endpoint_no = d.endpoint_no
-       ORDER BY a.attempt_number DESC LIMIT 1), d.response_code / 100, 100 + d.outcome) = ANY ($15))
+       ORDER BY a.attempt_number DESC LIMIT 1),
+            ARRAY[coalesce(d.response_code / 100, 100 + d.outcome), d.response_code]::smallint[]) && $15)
   AND ($10::boolean IS NULL OR d.test = $10)
   AND ($11::uuid IS NULL OR d.id >= $11)
   AND ($12::uuid IS NULL OR d.id < $12)

@@ -60,9 +60,9 @@ LEFT JOIN LATERAL (
       AND ($12::integer IS NULL OR d.event_type_code = $12)
       AND ($11::text IS NULL OR CASE WHEN right($11, 1) = '*' THEN starts_with(e.type, left($11, -1)) ELSE e.type = $11 END)
       AND ($19::smallint[] IS NULL OR d.state = 3 OR d.attempt_count > 0 AND (
-           SELECT coalesce(a.response_code / 100, 100 + a.outcome) FROM dispatcher.attempt_row AS a
+           SELECT ARRAY[coalesce(a.response_code / 100, 100 + a.outcome), a.response_code]::smallint[] FROM dispatcher.attempt_row AS a
            WHERE a.day BETWEEN $3 AND $4 AND a.day = d.day AND a.event_id = d.event_id AND a.endpoint_no = d.endpoint_no
-           ORDER BY a.attempt_number DESC LIMIT 1) = ANY ($19))
+           ORDER BY a.attempt_number DESC LIMIT 1) && $19)
       AND ($13::text IS NULL OR e.labels @> $13::jsonb)
       AND ($14::text IS NULL OR e.labels @? $14::jsonpath)
       AND ($15::text[] IS NULL OR d.event_id = ANY ($15))

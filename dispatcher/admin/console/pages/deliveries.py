@@ -1,6 +1,7 @@
 """Deliveries: of all endpoints and of one, filtered by the address; one of them; acts on one or many."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ from dispatcher.admin.console.labels import advice, afterwards, business_key
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.console.views import keep_views, read_views, with_view
 from dispatcher.admin.operations.deliveries import EXPORT_ROWS_MAX, EXPORT_SECONDS_MAX
+from dispatcher.admin.operations.signature_diagnosis import Diagnosis
 from dispatcher.admin.resources.delivery import DeliveriesQuery, DeliveryPage
 from dispatcher.admin.resources.delivery_report import DeliveryReport
 from dispatcher.core.errors import (
@@ -46,6 +48,7 @@ SOON_SECONDS: Final = 30
 WATCHED_DIGITS_MAX: Final = 12
 WRITE_SECONDS_MAX: Final = 10.0
 """A reader of an export that takes no bytes for so long has gone."""
+REFUSING_CODES: Final = frozenset({400, 401, 403})
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 _NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
 
@@ -203,13 +206,22 @@ async def remove_view(context: Context) -> web.StreamResponse:
 
 async def show_delivery(context: Context) -> web.StreamResponse:
     """Show one delivery: its attempts, the request and the response, the reason, and the next step."""
-    return await _delivery_page(context, context.part("id"))
+    return await delivery_page(context, context.part("id"))
 
 
-async def _delivery_page(
-    context: Context, delivery_id: str, *, done: str | None = None, refused: str | None = None
+async def delivery_page(
+    context: Context,
+    delivery_id: str,
+    *,
+    done: str | None = None,
+    refused: str | None = None,
+    is_diagnosing: bool = False,
+    diagnosis: Diagnosis | None = None,
+    diagnosis_problem: str | None = None,
+    problems: Mapping[str, str] | None = None,
+    status: int = 200,
 ) -> web.Response:
-    """Return the page of a delivery, with the outcome of what was asked of it."""
+    """Return the page of a delivery, with the outcome of a requested action or a diagnosis."""
     report = await context.operations.delivery_reports.delivery(
         context.who, delivery_id, attempt_number=_attempt_number(context)
     )
@@ -217,6 +229,8 @@ async def _delivery_page(
     request, body = report.request, report.body
     return context.page(
         "delivery.html",
+        status=status,
+        problems=problems or {},
         report=report,
         delivery=delivery,
         endpoint=endpoint,
@@ -224,7 +238,11 @@ async def _delivery_page(
         done=done,
         refused=refused,
         watched=_watched(context, report, asked=done is not None),
-        is_verifying=False,
+        is_diagnosing=is_diagnosing,
+        is_suspected=_is_suspected(report),
+        can_diagnose=_signs(context, delivery.profile),
+        diagnosis=diagnosis,
+        diagnosis_problem=diagnosis_problem,
         advice=[advice(one) for one in delivery.attempts],
         afterwards=afterwards(
             delivery, report.resend.code, None if endpoint is None else endpoint.state
@@ -236,6 +254,17 @@ async def _delivery_page(
         command=None if request is None else as_verify(request, delivery.profile),
         signed_content=None if request is None else request.signed_content[:BODY_CHARACTERS_SHOWN],
     )
+
+
+def _signs(context: Context, profile_name: str) -> bool:
+    profile = context.operations.deployment.profiles.get(profile_name)
+    return profile is not None and profile.signs
+
+
+def _is_suspected(report: DeliveryReport) -> bool:
+    """Return whether the last response is one that receivers give to a signature that they refuse."""
+    attempts = report.delivery.attempts
+    return bool(attempts) and attempts[-1].response_code in REFUSING_CODES
 
 
 def _watched(context: Context, report: DeliveryReport, *, asked: bool) -> str | None:
@@ -300,9 +329,9 @@ async def act(context: Context) -> web.StreamResponse:
     except (ConflictError, TooManyError) as error:
         if not in_place:
             raise
-        return await _delivery_page(context, found, refused=context.problem(error))
+        return await delivery_page(context, found, refused=context.problem(error))
     if in_place:
-        return await _delivery_page(context, found, done=note)
+        return await delivery_page(context, found, done=note)
     return context.go(f"/deliveries/{found}", note)
 
 

@@ -20,8 +20,14 @@ from dispatcher.admin.console.pages.test_events import send_test_event
 from dispatcher.admin.console.profiles import code_of, facts, in_order
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.operations.request_preview import RequestPreview, preview_request
-from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
-from dispatcher.core.matching import is_operational
+from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult
+from dispatcher.core.errors import (
+    ConflictError,
+    DispatcherError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from dispatcher.core.matching import event_types_problems, is_operational
 
 TEST_SECONDS_MAX: Final = 90.0
 """A form that also sends a test waits for the receiver: its timeout, and some more."""
@@ -39,6 +45,7 @@ def _form_page(
     problems: Mapping[str, str],
     status: int = 200,
     preview: RequestPreview | None = None,
+    filter_test: FilterTestResult | None = None,
 ) -> web.Response:
     deployment = context.operations.deployment
     values = {**EMPTY, "profile": deployment.settings.endpoints.default_profile, **values}
@@ -63,6 +70,7 @@ def _form_page(
         profiles=[facts(one) for one in in_order(deployment.profiles)],
         endpoint=endpoint,
         preview=preview,
+        filter_test=filter_test,
         had_secret=bool(context.form.get("secret")),
     )
 
@@ -77,6 +85,8 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
     context.who.require(Role.ADMIN)
     if context.form.get("then") == "preview":
         return _previewed(context)
+    if context.form.get("then") == "filter":
+        return await _filter_tested(context, typed(context), context.form.get("tenant") or None)
     if not context.app.forms.take(context.form.get("form_id", "")):
         raise ConflictError(context.text("error.sent_before"))
     fields, problems = read_endpoint(context, creates=True)
@@ -134,6 +144,28 @@ def _previewed(context: Context) -> web.Response:
     return _form_page(context, typed(context), {}, preview=preview)
 
 
+async def _filter_tested(
+    context: Context, values: Mapping[str, Any], tenant: str | None
+) -> web.Response:
+    """Show how many of the newest events the typed filter matches, in place or with the form around it."""
+    fields, _ = read_endpoint(context, creates=False)
+    event_types = [] if event_types_problems(fields["event_types"]) else fields["event_types"]
+    result, problems = None, dict[str, str]()
+    try:
+        result = await context.operations.content_filters.test(
+            context.who,
+            FilterTest.of(content_filter=fields.get("content_filter") or "", tenant=tenant),
+            event_types=event_types,
+        )
+    except InvalidRequestError as error:
+        problems = problems_by_field(context, error.problems)
+    except NotFoundError as error:
+        problems = {"tenant": context.problem(error)}
+    if "HX-Request" in context.request.headers:
+        return context.page("_filter_test.html", filter_test=result, problems=problems)
+    return _form_page(context, values, problems, 422 if problems else 200, filter_test=result)
+
+
 async def edit_endpoint(context: Context) -> web.StreamResponse:
     """Show the settings of a webhook; a viewer who may not change them sees the values."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
@@ -156,6 +188,8 @@ async def update_endpoint(context: Context) -> web.StreamResponse:
         "profile": endpoint.profile,
         "endpoint": endpoint,
     }
+    if context.form.get("then") == "filter":
+        return await _filter_tested(context, values, endpoint.tenant)
     fields, problems = read_endpoint(context, creates=False)
     if problems:
         return _form_page(context, values, problems, 422)

@@ -18,7 +18,7 @@ from dispatcher.admin.resources.overview import EndpointFigures
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.model import EndpointState, HealthState
 from dispatcher.core.problems import problem
-from dispatcher.core.response_classes import class_of
+from dispatcher.core.response_classes import filter_of
 
 TEST_SECONDS_MAX: Final = 90.0
 """A retry waits for the receiver: its timeout, and some more."""
@@ -85,7 +85,7 @@ async def show_endpoint(context: Context) -> web.StreamResponse:
         figures=figures,
         failures=failures,
         classes=[
-            None if one.outcome is None else class_of(one.outcome, one.response_code)
+            None if one.outcome is None else filter_of(one.outcome, one.response_code)
             for one in failures.responses
         ],
         profile=profile_facts(context, endpoint.profile),

@@ -57,9 +57,7 @@ async def overview(context: Context) -> web.StreamResponse:
     """Show the state of the deployment, or of the viewer's tenant."""
     text = context.query("range")
     over = TrafficRange(text) if text in set(TrafficRange) else TrafficRange.DAY
-    operations = context.operations.overview
-    summary = await operations.summary(context.who, over)
-    problems = await operations.problems(context.who)
+    summary, problems = await context.operations.overview.home(context.who, over)
     buckets = summary.buckets
     return context.page(
         "overview.html",

@@ -1,4 +1,4 @@
-"""The search of every page: pages, webhooks and event types by name, an id, and links that search payloads.
+"""The search of every page: pages, webhooks and event types by name, an id or a label, and links that search payloads.
 
 Invariants: a search reads indexes and memory alone, at most `ITEMS_MAX` rows a group, within
 `SECONDS_MAX`. The text of payloads is searched by the lists, once a person chooses it.
@@ -22,6 +22,8 @@ from dispatcher.core.errors import NotFoundError, StoreUnavailableError
 ITEMS_MAX: Final = 6
 TEXT_CHARACTERS_MAX: Final = 200
 SECONDS_MAX: Final = 2.0
+LABEL_CHARACTERS_MIN: Final = 3
+"""Shorter values are typed on the way to a longer one."""
 _ID_CHARACTERS_MAX: Final = 128
 _ENDPOINT_PREFIX: Final = "ep_"
 
@@ -48,7 +50,7 @@ async def search(context: Context) -> web.StreamResponse:
     groups: list[Group] = []
     is_complete = True
     if text:
-        found = _by_id(context, text), _endpoints(context, text)
+        found = _by_id(context, text), _labels(context, text), _endpoints(context, text)
         try:
             async with asyncio.timeout(SECONDS_MAX):
                 groups = [await one for one in found]
@@ -98,6 +100,20 @@ async def _event(context: Context, text: str) -> Item:
 async def _endpoint(context: Context, text: str) -> Item:
     found = await context.operations.endpoints.show(context.who, text)
     return Item(found.name, found.id, f"/webhooks/{quote(found.id, safe='')}")
+
+
+async def _labels(context: Context, text: str) -> Group:
+    """Return the labels of events with this value, as an order number, each with its deliveries."""
+    if len(text) < LABEL_CHARACTERS_MIN:
+        return Group("search.labels", [])
+    items: dict[str, Item] = {}
+    for event in await context.operations.events.labelled(context.who, text, ITEMS_MAX):
+        for name, value in event.labels.items():
+            label = f"{name}={value}"
+            if text in {value, label}:
+                href = f"/deliveries?{urlencode({'label': label})}"
+                items.setdefault(label, Item(label, event.type, href, is_code=True))
+    return Group("search.labels", list(items.values()))
 
 
 async def _endpoints(context: Context, text: str) -> Group:
