@@ -271,7 +271,7 @@ class Daemon:
                 statement_cache_size=0 if settings.database.pooler else 100,
             )
             await publish_database.open()
-            publisher = Publisher(publish_database)
+            publisher = Publisher(publish_database, committed=metrics.published)
             deployment = Deployment.of(
                 settings,
                 admin_database,

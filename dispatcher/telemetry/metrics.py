@@ -12,6 +12,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `events_filtered_total` | counter | | events that a content filter left out, per endpoint | |
 | `filter_errors_total` | counter | | content filters that failed for an event; see the log | |
 | `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
+| `events_published_total` | counter | | events committed over HTTP; those inserted with SQL are not counted | |
 | `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
 | `connections_reused_total` | counter | | attempts on a connection that had served before | |
@@ -27,6 +28,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `retry_lateness_seconds` | histogram | | from a retry's due time to its begin | |
 | `recorder_batch_size` | histogram | | results committed together | |
 | `recorder_flush_seconds` | histogram | | time of one such commit | yes |
+| `publish_seconds` | histogram | | from a publish over HTTP, of one event or a batch, to its commit | |
 | `in_flight_attempts` | gauge | | attempts permitted and not yet recorded, this replica | |
 | `pending_deliveries` | gauge | | deliveries neither final nor held, *database* | yes |
 | `held_deliveries` | gauge | | deliveries that wait for a paused endpoint, *database* | |
@@ -251,6 +253,7 @@ class Metrics:
         self.events_quarantined = make(
             "events_quarantined", "Events that Postgres refused to take in."
         )
+        self.events_published = make("events_published", "Events committed over HTTP.")
         self.attempts = make("attempts", "Finished attempts.", profile=profiles, outcome=outcomes)
         self.deliveries = make(
             "deliveries", "Deliveries that reached a final state.", profile=profiles, state=final
@@ -300,6 +303,9 @@ class Metrics:
         )
         self.recorder_flush = make(
             "recorder_flush_seconds", "Time of one commit of results.", FLUSH_BOUNDS
+        )
+        self.publish_duration = make(
+            "publish_seconds", "From a publish over HTTP to its commit.", FLUSH_BOUNDS
         )
 
     def _make_gauges(self) -> None:
@@ -395,6 +401,11 @@ class Metrics:
         gauge.allowed = _closed(labels)
         gauge.clear()
         return gauge
+
+    def published(self, events_count: int, seconds: float) -> None:
+        """Count a publish over HTTP that was committed."""
+        self.events_published.inc(events_count)
+        self.publish_duration.observe(seconds)
 
     def render(self) -> bytes:
         """Return the Prometheus text format, version 0.0.4."""

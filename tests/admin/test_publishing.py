@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -46,8 +47,8 @@ async def database_pool(database: str) -> AsyncIterator[Database]:
 
 
 @contextlib.asynccontextmanager
-async def running(pool: Database, **bounds: int) -> AsyncIterator[Publisher]:
-    publisher = Publisher(pool, **bounds)
+async def running(pool: Database, **options: Any) -> AsyncIterator[Publisher]:
+    publisher = Publisher(pool, **options)
     async with TaskSet("publishing") as tasks:
         tasks.spawn("run", publisher.run())
         tasks.spawn("rejected", publisher.run_rejected())
@@ -200,6 +201,17 @@ async def test_events_that_wait_together_share_a_commit(database_pool, connectio
     assert len(ids) == 50
     commits = await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM dispatcher.outbox")
     assert commits <= 2
+
+
+async def test_commits_are_reported_with_the_number_of_new_events(database_pool) -> None:
+    reported: list[int] = []
+    async with running(
+        database_pool, committed=lambda count, _: reported.append(count)
+    ) as publisher:
+        await publisher.publish(row("metric-1"), 10.0)
+        await publisher.publish(row("metric-1"), 10.0)  # its id is known
+        await publisher.publish_batch([row("metric-1"), row("metric-2")], 10.0)
+    assert reported == [1, 0, 1]
 
 
 async def test_an_event_that_postgres_rejects_fails_alone(database_pool, connection) -> None:

@@ -15,6 +15,7 @@ response may be committed or not, as with every commit.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -84,8 +85,11 @@ class Publisher:
         *,
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
+        committed: Callable[[int, float], None] = lambda _count, _seconds: None,
     ) -> None:
+        """`committed` is called with the number of new events, and the seconds from the publish to the commit."""
         self._database = database
+        self._committed = committed
         self._waiting: deque[_Waiting] = deque()
         self._rejected: deque[_Waiting] = deque()
         self._events_max = waiting_events_max
@@ -116,11 +120,15 @@ class Publisher:
         self._reserve(1, waiting.bytes_count)
         self._waiting.append(waiting)
         self._arrived.set()
+        began = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
-                return await waiting.result
+                inserted = await waiting.result
         except TimeoutError:
             raise _overdue(seconds, is_sent=waiting.is_sent) from None
+        else:
+            self._committed(0 if inserted is None else 1, time.monotonic() - began)
+            return inserted
         finally:
             waiting.result.cancel()
             self._release(1, waiting.bytes_count)
@@ -144,17 +152,22 @@ class Publisher:
         self._reserve(len(rows), bytes_count)
         backoff = Backoff(*_PAUSE_SECONDS)
         can_repeat = all(row.id is not None for row in rows)
+        began = time.monotonic()
         is_sent = False
         try:
             async with asyncio.timeout(seconds), self._batches:
                 while is_wanted():
                     is_sent = True
                     try:
-                        return await insert_batch(self._database, rows, verify=verify)
+                        batch = await insert_batch(self._database, rows, verify=verify)
                     except StoreUnavailableError as error:
                         is_sent = is_unsettled(error)
                         if is_sent and not can_repeat:
                             raise OutcomeUnknownError(str(error)) from error
+                    else:
+                        new_count = sum(row is not None for row in batch.rows)
+                        self._committed(new_count, time.monotonic() - began)
+                        return batch
                     await backoff.pause()
                 raise StoreUnavailableError("the client has disconnected")
         except TimeoutError:
