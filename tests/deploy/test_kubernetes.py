@@ -27,7 +27,8 @@ Manifest = dict[str, Any]
 
 EXAMPLES = {"Secret"}
 OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject"}
-KUBERNETES_VERSION = "1.37"
+KUBERNETES_VERSIONS = ("1.37", "1.36", "1.35")
+"""The three newest versions, which the Kubernetes project supports."""
 RENDERED = Path(__file__).parent / "rendered.yaml"
 REFRESH = "with helm on the PATH: RENDER_CHART=1 ./run test tests/deploy/test_kubernetes.py"
 ALL_ON = """
@@ -61,7 +62,17 @@ def validate(one: Manifest) -> None:
         schema = Path(__file__).parent / "schemas" / f"{one['kind'].lower()}.json"
         jsonschema.validate(one["spec"], orjson.loads(schema.read_bytes()))
     else:
-        kubernetes_validate.validate(one, KUBERNETES_VERSION, strict=True)
+        for version in KUBERNETES_VERSIONS:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_kubernetes_versions_are_the_newest_three():
+    known = {
+        kubernetes_validate.utils.major_minor(one)
+        for one in kubernetes_validate.utils.all_versions()
+    }
+    newest = sorted(known, key=lambda one: [int(part) for part in one.split(".")])[-3:]
+    assert newest == sorted(KUBERNETES_VERSIONS)
 
 
 def test_every_manifest_is_valid(manifests):
@@ -222,13 +233,13 @@ def helm(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[st
 def rendered(chart: Path, values: Path | None, release: str = "dispatcher") -> Iterator[Manifest]:
     more = ("-f", str(values)) if values else ()
     output = helm(
-        "template", release, str(chart), "--kube-version", KUBERNETES_VERSION, *more
+        "template", release, str(chart), "--kube-version", KUBERNETES_VERSIONS[0], *more
     ).stdout
     return (one for one in yaml.safe_load_all(output) if one)
 
 
 def test_the_linter_of_helm_has_no_complaint(chart):
-    helm("lint", "--strict", "--kube-version", KUBERNETES_VERSION, str(chart))
+    helm("lint", "--strict", "--kube-version", KUBERNETES_VERSIONS[0], str(chart))
 
 
 def test_a_value_that_does_not_exist_is_refused(chart):

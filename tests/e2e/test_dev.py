@@ -69,9 +69,9 @@ class Dev:
 
 
 @contextmanager
-def running(home: Path, *arguments: str, **more: str) -> Iterator[Dev]:
+def running(home: Path, *arguments: str, command: str = "dev", **more: str) -> Iterator[Dev]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dispatcher", "dev", *arguments],
+        [sys.executable, "-m", "dispatcher", command, *arguments],
         env=environment(home, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -184,3 +184,22 @@ def test_two_that_start_at_once_take_different_ports(tmp_path: Path):
         assert found[0]["console_url"] != found[1]["console_url"]
         assert not set(found[0]["receiver_urls"]) & set(found[1]["receiver_urls"])
         assert [dev.interrupt() for dev in (one, two)] == [0, 0]
+
+
+@pytest.mark.timeout(120)
+def test_demo_delivers_a_warehouse_through_three_receivers(tmp_path: Path):
+    with running(tmp_path, "--rate", "40", "--seed", "3", command="demo") as dev:
+        dev.until(r"^end ")
+        for name in ("erp-accounting", "carrier-tracking", "marketplace-stock"):
+            if not any(re.search(rf"^{name}: delivered [1-9]", line) for line in dev.lines):
+                dev.until(rf"^{name}: delivered [1-9]")
+        dev.until(r"^marketplace-stock: .*retrying [1-9]")
+        found = orjson.loads(command(tmp_path, "event", "list", "--json", "--limit", "100").stdout)
+        types = {one["type"] for one in found["items"]}
+        assert {"order.created", "stock.changed", "shipment.shipped"} <= types
+        assert dev.interrupt() == 0, dev.lines
+    last = dev.lines[-1]
+    committed, rolled_back = map(int, re.findall(r"(\d+) (?:events committed|rolled back)", last))
+    assert committed > 50
+    assert rolled_back > 0
+    assert "did not verify" not in last

@@ -43,6 +43,13 @@ class Bench:
         self._processes.append(self._receiver)
         return self._receiver
 
+    def receiver_on(self, host: str, prefix: Sequence[str]) -> Receiver:
+        """Start the receiver on another host, before anything else asked for it."""
+        assert self._receiver is None
+        self._receiver = Receiver(self.folder, host=host, prefix=prefix)
+        self._processes.append(self._receiver)
+        return self._receiver
+
     def daemon(
         self,
         *,
@@ -78,8 +85,8 @@ class Bench:
         self._processes.append(daemon)
         return daemon
 
-    def produce(self, plan: Plan) -> Producer:
-        producer = Producer(self.folder, plan)
+    def produce(self, plan: Plan, *, prefix: Sequence[str] = ()) -> Producer:
+        producer = Producer(self.folder, plan, prefix=prefix)
         self._processes.append(producer)
         self._producers.append(producer)
         return producer

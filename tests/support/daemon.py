@@ -67,7 +67,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Ask the kernel to kill the calling child when its parent ends."""
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 -- in the child alone
 
@@ -96,7 +97,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 -- one system call, no lock of the parent is touched
+                preexec_fn=die_with_parent,  # noqa: PLW1509 -- one system call, no lock of the parent is touched
             )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
@@ -216,7 +217,16 @@ class Daemon(Process):
 class Receiver(Process):
     """The recording receiver."""
 
-    def __init__(self, folder: Path, certificate: Path | None = None, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        certificate: Path | None = None,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self._host = host
         self.record = folder / "receiver.jsonl"
         self._offset = 0
         self._entries: list[dict[str, Any]] = []
@@ -225,9 +235,10 @@ class Receiver(Process):
         super().__init__(
             "tests.support.recording_receiver",
             *arguments,
-            environ={},
+            environ={"RECEIVER_HOST": host},
             log=folder / "receiver.log",
             cwd=folder,
+            prefix=prefix,
         )
         assert self.child.stdout is not None
         ports = orjson.loads(self.child.stdout.readline())
@@ -237,9 +248,9 @@ class Receiver(Process):
 
     def url(self, path: str, *, tls: bool = False) -> str:
         return (
-            f"https://127.0.0.1:{self.tls_port}{path}"
+            f"https://{self._host}:{self.tls_port}{path}"
             if tls
-            else f"http://127.0.0.1:{self.port}{path}"
+            else f"http://{self._host}:{self.port}{path}"
         )
 
     def behave(self, **behaviours: dict[str, Any]) -> None:
@@ -291,7 +302,7 @@ class Receiver(Process):
 class Producer(Process):
     """The producer with its ledger."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, *, prefix: Sequence[str] = ()) -> None:
         self.ledger = folder / f"ledger-{plan.prefix}.jsonl"
         self.ledger.touch()
         super().__init__(
@@ -301,6 +312,7 @@ class Producer(Process):
             environ={},
             log=folder / f"producer-{plan.prefix}.log",
             cwd=folder,
+            prefix=prefix,
         )
 
 

@@ -29,6 +29,7 @@ from zlib import crc32
 
 import orjson
 
+HOST = os.environ.get("RECEIVER_HOST", "127.0.0.1")
 MARKER = re.compile(rb'"marker":\s*"([^"]+)"')
 EVENT_ID = re.compile(rb'^\{"id":"([^"]+)"')
 REQUEST_ID = re.compile(rb'^\{"request_id":"([^"]+)"')
@@ -211,13 +212,11 @@ async def serve(log: Path, port: int, certificate: Path | None) -> None:
     """Serves until standard input ends; port 0: any."""
     loop = asyncio.get_running_loop()
     book = Book(log)
-    servers = [await loop.create_server(lambda: Connection(book), "127.0.0.1", port, backlog=1024)]
+    servers = [await loop.create_server(lambda: Connection(book), HOST, port, backlog=1024)]
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        servers.append(
-            await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, ssl=context)
-        )
+        servers.append(await loop.create_server(lambda: Connection(book), HOST, 0, ssl=context))
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     sys.stdout.write(orjson.dumps(ports).decode() + "\n")
     sys.stdout.flush()

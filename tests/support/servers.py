@@ -20,6 +20,7 @@ import pytest
 from dispatcher.dev.postgres import Postgres, server_user
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.daemon import free_port
+from tests.support.hosts import NETWORK, Host
 
 IS_ROOT = os.geteuid() == 0
 
@@ -123,14 +124,27 @@ class Pair:
 
 
 @contextmanager
-def pair() -> Iterator[Pair]:
-    """Yields a running primary with a synchronous standby."""
+def pair(hosts: tuple[Host, Host] | None = None) -> Iterator[Pair]:
+    """Yields a running primary with a synchronous standby; on hosts they replicate and listen over the network."""
     replication = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
+    conninfo = {}
+    on_first = on_second = contextlib.nullcontext
+    if hosts is not None:
+        on_first, on_second = (host.entered for host in hosts)
+        replication |= {"listen_addresses": "*", "wal_receiver_timeout": "5s"}
+        conninfo = {
+            "primary_conninfo": f"host={hosts[0].address} user=dispatcher application_name=b"
+        }
     folder = folder_for("standby")
     with own_cluster(data=None, **replication) as first:
-        first.start()
+        with on_first():
+            first.start()
+        if hosts is not None:
+            _admit(first)
         second = Postgres(
-            folder / "data", durable=False, settings={"synchronous_commit": "on", **replication}
+            folder / "data",
+            durable=False,
+            settings={"synchronous_commit": "on", **replication, **conninfo},
         )
         made = Pair(first, second)
         try:
@@ -143,12 +157,22 @@ def pair() -> Iterator[Pair]:
                 PGAPPNAME="b",
                 owner_of=folder,
             )  # fmt: skip
-            second.start()
+            with on_second():
+                second.start()
             yield made
         finally:
             with contextlib.suppress(Exception):
                 second.stop()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _admit(postgres: Postgres) -> None:
+    """Let the hosts of the test's network in without a password."""
+    data = postgres.moved_to or postgres.data_directory
+    with (data / "pg_hba.conf").open("a") as file:
+        file.write(f"host all,replication all {NETWORK}.0/24 trust\n")
+    assert postgres.process_id is not None
+    os.kill(postgres.process_id, signal.SIGHUP)
 
 
 def _run(command: list[str], *, owner_of: Path | None = None, **environ: str) -> None:
