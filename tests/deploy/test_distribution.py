@@ -9,7 +9,8 @@ import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
-from urllib.request import Request, urlopen
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import orjson
 import pytest
@@ -178,11 +179,9 @@ def test_installed_program_migrates_checks_and_serves_help(installed, fresh_data
                 if line.startswith("end "):
                     break
             home = orjson.loads((tmp_path / "home" / "dev.json").read_bytes())
-            request = Request(  # noqa: S310 -- http on this machine
-                home["console_url"] + "help/operators",
-                headers={"Authorization": f"Bearer {home['admin_token']}"},
-            )
-            with urlopen(request, timeout=20) as response:  # noqa: S310 -- http on this machine
+            browser = build_opener(HTTPCookieProcessor())
+            form = urlencode({"token": home["admin_token"], "next": "/help/operators"}).encode()
+            with browser.open(home["console_url"] + "sign-in", form, timeout=20) as response:
                 assert "PostgreSQL 15 to 18" in response.read().decode()
         finally:
             dev.send_signal(signal.SIGINT)

@@ -313,8 +313,7 @@ def test_debian_package_boots_and_removes_itself(
     """Install with dpkg, configure as the manual describes, start, deliver, remove and purge."""
     settings, _ = _blocks(database)
     folder, _ = socket_of(database)
-    copy = f"/proc/{machine.process_id}/root/tmp/package.deb"
-    shutil.copyfile(package, copy)
+    shutil.copyfile(package, Path("/proc", str(machine.process_id), "root", "tmp", "package.deb"))
     beside = machine.start_beside(sys.executable, "-c", BESIDE, f"{folder}/.s.PGSQL.5432")
     assert beside.stdout is not None
     assert beside.stdout.readline() == "up\n"

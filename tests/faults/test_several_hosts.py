@@ -71,7 +71,7 @@ async def test_hosts_that_are_cut_off_lose_nothing(make_bench, long_run):
                 async def look() -> bool:
                     query = "SELECT count(DISTINCT owner), bool_and(owner IS NOT NULL) FROM dispatcher.shard"
                     row = await connection.fetchrow(query)
-                    return tuple(row) == (count, True)
+                    return row is not None and tuple(row) == (count, True)
 
                 await until(look, seconds=30, what=f"{count} replicas to own every shard")
 

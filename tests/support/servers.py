@@ -128,16 +128,14 @@ def pair(hosts: tuple[Host, Host] | None = None) -> Iterator[Pair]:
     """Yields a running primary with a synchronous standby; on hosts they replicate and listen over the network."""
     replication = {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
     conninfo = {}
-    on_first = on_second = contextlib.nullcontext
     if hosts is not None:
-        on_first, on_second = (host.entered for host in hosts)
         replication |= {"listen_addresses": "*", "wal_receiver_timeout": "5s"}
         conninfo = {
             "primary_conninfo": f"host={hosts[0].address} user=dispatcher application_name=b"
         }
     folder = folder_for("standby")
     with own_cluster(data=None, **replication) as first:
-        with on_first():
+        with hosts[0].entered() if hosts is not None else contextlib.nullcontext():
             first.start()
         if hosts is not None:
             _admit(first)
@@ -157,7 +155,7 @@ def pair(hosts: tuple[Host, Host] | None = None) -> Iterator[Pair]:
                 PGAPPNAME="b",
                 owner_of=folder,
             )  # fmt: skip
-            with on_second():
+            with hosts[1].entered() if hosts is not None else contextlib.nullcontext():
                 second.start()
             yield made
         finally:
