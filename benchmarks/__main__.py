@@ -4,7 +4,7 @@ import runpy
 import sys
 
 BENCHMARKS = {
-    "all": "every goal, then the table in docs/performance.md and the plots; --short: a quarter of an hour",
+    "all": "every goal, then the table in docs/explanation/performance.md and the plots; --short: a quarter of an hour",
     "drain": "goals 1 and 2: deliveries/s and CPU, beside bare ClientSession.post and the bare lean exchange",
     "tls": "goal 1 over TLS, beside bare ClientSession.post over TLS",
     "peers": "goal 1 beside pg-boss, Graphile Worker, PgQueuer and Procrastinate; installs them",

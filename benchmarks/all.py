@@ -1,4 +1,4 @@
-"""Every goal, one benchmark after the other, then the table in `docs/performance.md` and the plots.
+"""Every goal, one benchmark after the other, then the table in `docs/explanation/performance.md` and the plots.
 
 `python -m benchmarks all [--short] [--only NAME,NAME] [--report]`. `--short` takes about a quarter
 of an hour, without it most of a day (the soak is an hour, the history ten million deliveries).
@@ -24,7 +24,7 @@ NAMES = (
     "stages", "drain", "tls", "peers", "latency", "producers", "fanout", "isolation", "wheel", "recovery",
     "growth", "replicas", "soak",
 )  # fmt: skip
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 _TABLE = re.compile(r"(<!-- results: begin -->\n).*(<!-- results: end -->)", re.DOTALL)
 SECONDS_MAX = 6 * 3600
 

@@ -1,6 +1,6 @@
 """The capacity model: from events a second, fan-out, size and retention to CPU, rows, disk and connections.
 
-Pure arithmetic; `docs/scaling.md` explains it and shows figures that a test compares with this
+Pure arithmetic; `docs/explanation/scaling.md` explains it and shows figures that a test compares with this
 module. `python -m benchmarks capacity` measures `Costs` on a machine and checks the predictions.
 
 CPU has these parts: what idling costs, what each round costs (a claim, its fan-out, a commit of results),

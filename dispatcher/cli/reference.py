@@ -1,6 +1,6 @@
 """The reference of the command line in the documentation, made from the commands.
 
-`python -m dispatcher.cli.reference` writes it into `docs/cli.md`, between two comments; a test compares.
+`python -m dispatcher.cli.reference` writes it into `docs/reference/cli.md`, between two comments; a test compares.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from dispatcher.cli.commands import EXAMPLES, Group, help_of, name_of
 from dispatcher.cli.program import program
 
 NAME: Final = "commands"
-DOCUMENT: Final = DOCUMENTS / "cli.md"
+DOCUMENT: Final = DOCUMENTS / "reference" / "cli.md"
 _EVERYWHERE: Final = frozenset({"output", "as_json", "help"})
 """Options that the text above the reference describes."""
 

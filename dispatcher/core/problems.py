@@ -175,7 +175,7 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "filter_too_complex": (
         "The expression may take too long: {detail}.",
-        "Simplify it; docs/api.md lists the limits of filters.",
+        "Simplify it; docs/reference/api.md lists the limits of filters.",
     ),
     "unknown_filter_name": (
         "The expression reads {value}, which events do not have.",

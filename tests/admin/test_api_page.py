@@ -1,4 +1,4 @@
-"""Every command that `docs/api.md` prints does what the page says, in the order in which it prints them."""
+"""Every command that `docs/reference/api.md` prints does what the page says, in the order in which it prints them."""
 
 import asyncio
 import re
@@ -41,7 +41,7 @@ async def test_every_command_of_the_page_works(api, connection, database, checko
         "ID": things.endpoint,
         "DELIVERY": things.delivery,
     }
-    blocks = commands((checkout / "docs" / "api.md").read_text(encoding="utf-8"))
+    blocks = commands((checkout / "docs" / "reference" / "api.md").read_text(encoding="utf-8"))
     assert len(blocks) >= 7
     failed = {}
     for block in blocks:

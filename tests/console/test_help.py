@@ -78,11 +78,11 @@ async def test_help_is_shown_in_both_languages_with_a_notice(served):
     client = await served.as_role("viewer", "acme")
     contents = await client.get("/help")
     assert contents.status == 200
-    assert contents.text.count('<dt><a href="/help/') == len(GUIDES)
-    english = await client.get("/help/operators")
+    assert contents.text.count('<dt><a href="/help/') == sum(map(len, GUIDES.values()))
+    english = await client.get("/help/reference/operations")
     assert '<h2 id="single-sign-on">' in english.text
     assert "available in English only" not in english.text
-    thai = await client.get("/help/operators", Accept_Language="th")
+    thai = await client.get("/help/reference/operations", Accept_Language="th")
     assert 'lang="en">' in thai.text
     assert "เฉพาะภาษาอังกฤษ" in thai.text
     async with client.session.get(f"{served.base}/help/images/overview.png") as image:
@@ -92,12 +92,21 @@ async def test_help_is_shown_in_both_languages_with_a_notice(served):
 
 @pytest.mark.parametrize(
     "path",
-    ["/help/none", "/help/../pyproject", "/help/%2e%2e/README", "/help/th/console", "/help/a%00"],
+    [
+        "/help/none",
+        "/help/../pyproject",
+        "/help/%2e%2e/README",
+        "/help/th/reference/console",
+        "/help/a%00",
+    ],
 )
 async def test_help_unknown_page_is_not_found(admin, path):
     assert (await admin.get(path)).status == 404
 
 
 async def test_help_needs_a_session(served):
-    answer = await served.client().get("/help/operators")
-    assert (answer.status, answer.headers["Location"]) == (303, "/sign-in?next=%2Fhelp%2Foperators")
+    answer = await served.client().get("/help/reference/operations")
+    assert (answer.status, answer.headers["Location"]) == (
+        303,
+        "/sign-in?next=%2Fhelp%2Freference%2Foperations",
+    )

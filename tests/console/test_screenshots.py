@@ -1,4 +1,4 @@
-"""The pictures of docs/console.md: made by a browser in the long run, and held to the page in every run."""
+"""The pictures of docs/reference/console.md: made by a browser in the long run, and held to the page in every run."""
 
 import asyncio
 import hashlib
@@ -14,14 +14,14 @@ from tests.console.conftest import Living, Watched
 from tests.support.cluster import run_apart
 from tests.support.daemon import until
 
-PAGE = Path(__file__).parents[2] / "docs" / "console.md"
-IMAGES = PAGE.parent / "images"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "console.md"
+IMAGES = PAGE.parents[1] / "images"
 BYTES_MAX = 150_000
 EVENTS_COUNT = 14
 
 
 def test_the_page_shows_every_picture_that_there_is_and_no_other():
-    shown = set(re.findall(r"\(images/([a-z0-9-]+\.png)\)", PAGE.read_text(encoding="utf-8")))
+    shown = set(re.findall(r"\(\.\./images/([a-z0-9-]+\.png)\)", PAGE.read_text(encoding="utf-8")))
     assert shown == {path.name for path in IMAGES.glob("*.png")}
     assert len(shown) >= 5
     for path in IMAGES.glob("*.png"):

@@ -65,12 +65,14 @@ def test_every_recorded_series_is_used_and_every_used_one_recorded(rules, alerts
 
 
 def test_each_alert_says_how_bad_it_is_and_where_to_look(alerts, checkout):
-    headings = set(re.findall(r"(?m)^## (\w+)$", (checkout / "docs" / "runbooks.md").read_text()))
+    headings = set(
+        re.findall(r"(?m)^## (\w+)$", (checkout / "docs" / "how-to" / "runbooks.md").read_text())
+    )
     assert headings == set(alerts)
     for name, rule in alerts.items():
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
-        assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == f"docs/how-to/runbooks.md#{name.lower()}"
 
 
 def promtool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

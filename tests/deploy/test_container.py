@@ -140,7 +140,7 @@ def test_the_commands_of_the_build_make_a_program_that_runs(
 
 def test_the_build_command_keeps_the_health_check(checkout):
     """Podman's default image format, OCI, has no health check and drops it with a warning."""
-    text = (checkout / "docs" / "operators.md").read_text(encoding="utf-8")
+    text = (checkout / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
     builds = [line for line in text.splitlines() if line.startswith("podman build")]
     assert builds
     assert all("--format docker" in line for line in builds)

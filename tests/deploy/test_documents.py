@@ -1,7 +1,8 @@
-"""What the operators' pages tell people to type exists: commands, options, metrics, links, SQL."""
+"""What the documentation shows exists and is valid: commands, options, metrics, links, SQL, code blocks."""
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,27 @@ import asyncpg
 import pytest
 import typer
 
+from dispatcher.admin.console.manual import slug
 from dispatcher.cli.program import program
 from dispatcher.telemetry import metrics
 
-PAGES = ("operators.md", "runbooks.md", "scaling.md", "cli.md")
+CHECKOUT = Path(__file__).resolve().parents[2]
+DECISIONS = CHECKOUT / "docs" / "adr"
+PAGES = [
+    CHECKOUT / "README.md",
+    CHECKOUT / "CONTRIBUTING.md",
+    *sorted(
+        one
+        for one in CHECKOUT.glob("docs/**/*.md")
+        if one.parent.name not in {"adr", "contributing"}
+    ),
+]
+LINKED = [*PAGES, *CHECKOUT.glob("*.md"), *DECISIONS.glob("*.md"), *CHECKOUT.glob("*/*.md")]
 METRICS = set(re.findall(r"(?m)^\| `([a-z_]+)` \|", metrics.__doc__ or ""))
+FENCED = re.compile(r"(?ms)^ *```.*?^ *```")
+ROLES = {"producer", "daemon", "bench"}
+"""Names of database roles that begin as metrics do."""
 DERIVED = {f"{name}_{part}" for name in METRICS for part in ("bucket", "sum", "count")}
-
-
-@pytest.fixture(params=PAGES)
-def page(request: pytest.FixtureRequest, checkout: Path) -> str:
-    text: str = (checkout / "docs" / request.param).read_text(encoding="utf-8")
-    return text
 
 
 def typed(text: str) -> Iterator[list[str]]:
@@ -73,9 +83,9 @@ def problem(words: list[str]) -> str | None:
 
 
 @pytest.mark.shows("C3")
-def test_every_command_exists_with_its_options(page):
-    commands = list(typed(page))
-    assert commands
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_command_exists_with_its_options(path):
+    commands = list(typed(path.read_text(encoding="utf-8")))
     assert {" ".join(words): problem(words) for words in commands if problem(words)} == {}
 
 
@@ -87,29 +97,50 @@ def test_a_command_that_does_not_exist_is_found():
     ]
 
 
-def test_every_metric_that_is_named_exists(page):
-    named = set(re.findall(r"\bdispatcher_([a-z_]+)", page)) - {"producer", "daemon", "bench"}
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_metric_that_is_named_exists(path):
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"`dispatcher_([a-z_]+)", text)) - ROLES
     assert named - METRICS - DERIVED == set()
 
 
 def _anchors(text: str) -> set[str]:
-    headings = re.findall(r"(?m)^#+ (.+)$", text)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    headings = re.findall(r"(?m)^#+ (.+)$", FENCED.sub("", text))
+    found: Counter[str] = Counter()
+    anchors = set()
+    for heading in headings:
+        anchor = slug(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", ""))
+        anchors.add(f"{anchor}-{found[anchor]}" if found[anchor] else anchor)
+        found[anchor] += 1
+    return anchors
 
 
-def test_every_link_leads_somewhere(page, checkout):
-    missing = []
-    for target in re.findall(r"\]\(([^)]+)\)", page):
-        if "://" in target:
+def broken_links(path: Path) -> list[str]:
+    """Returns the links of a page to files, folders and headings that do not exist."""
+    page = FENCED.sub("", path.read_text(encoding="utf-8"))
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", page)):
+        if "://" in target or target.startswith("mailto:"):
             continue
-        path, _, anchor = target.partition("#")
-        file = checkout / "docs" / path if path else None
-        if file is not None and not file.exists():
-            missing.append(target)
-        text = page if file is None else file.read_text() if file.suffix == ".md" else ""
-        if anchor and anchor not in _anchors(text):
-            missing.append(target)
-    assert missing == []
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        is_page = file.suffix == ".md" and file.is_file()
+        if not file.exists() or (anchor and is_page and anchor not in _anchors(file.read_text())):
+            broken.append(target)
+    return broken
+
+
+def test_every_link_leads_to_a_file_and_a_heading():
+    broken = {str(path.relative_to(CHECKOUT)): broken_links(path) for path in LINKED}
+    assert {name: targets for name, targets in broken.items() if targets} == {}
+
+
+def test_link_to_a_missing_file_or_heading_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A b\n\n# A b\n\n[a](#a-b) [b](#a-b-1) [c](#none) [d](page.md#a-b) [e](other.md)\n"
+    )
+    assert broken_links(page) == ["#none", "other.md"]
 
 
 @pytest.mark.postgres
@@ -117,7 +148,7 @@ async def test_every_statement_of_runbooks_and_scaling_runs(database, checkout):
     """On an empty database: that names and types fit is what is asked here."""
     connection = await asyncpg.connect(database)
     try:
-        for name in ("runbooks.md", "scaling.md"):
+        for name in ("how-to/runbooks.md", "explanation/scaling.md"):
             text = (checkout / "docs" / name).read_text(encoding="utf-8")
             for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
                 await connection.execute(block)

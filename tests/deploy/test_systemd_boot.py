@@ -1,6 +1,6 @@
 """The units under a real systemd: PID 1 of a machine that is this one's files, copied on write.
 
-The commands are those of docs/operators.md. Only the installation by pip is replaced, because it
+The commands are those of docs/how-to/install.md. Only the installation by pip is replaced, because it
 needs a network.
 """
 
@@ -172,9 +172,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def _blocks(database: str) -> tuple[str, str]:
-    """Return the commands of docs/operators.md that follow the installation, for this database."""
-    text = (CHECKOUT / "docs" / "operators.md").read_text(encoding="utf-8")
-    section = text.partition("### On a machine with systemd")[2].partition("### In a container")[0]
+    """Return the commands of docs/how-to/install.md that follow the installation, for this database."""
+    text = (CHECKOUT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    section = text.partition("## On a machine with systemd")[2].partition("## In a container")[0]
     _, settings, units = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[:3]
     _, name = socket_of(database)
     settings = re.sub(r"postgresql://[^']*", f"postgresql://dispatcher@127.0.0.1/{name}", settings)

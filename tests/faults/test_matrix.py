@@ -56,10 +56,10 @@ def test_matrix_each_behaviour_is_shown_and_each_mark_is_known():
 
 
 def test_matrix_document_has_the_table_of_behaviours():
-    text = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    text = (CHECKOUT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
     assert matrix.behaviour_table() in text, "write it: python -m tests.support.matrix"
 
 
 def test_the_document_shows_the_matrix_as_it_is():
-    text = (CHECKOUT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    text = (CHECKOUT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
     assert matrix.table(ROWS) in text, "write it anew: python -m tests.support.matrix"

@@ -224,7 +224,7 @@ async def test_delivery_ids_are_the_same_in_sql_and_in_python(sql):
 
 
 async def test_reporting_documents_every_column_and_its_queries_run(pool, sql):
-    text = (CHECKOUT / "docs" / "reporting.md").read_text()
+    text = (CHECKOUT / "docs" / "reference" / "reporting.md").read_text()
     for view in ("event_all", "delivery", "attempt_all"):
         section = text.split(f"## `dispatcher.{view}`")[1].split("\n## ")[0]
         described = {

@@ -1,6 +1,6 @@
 """The fault and attack matrix as data: each row with its tests and its control, or the reason for having none.
 
-`tests/faults/matrix.toml` is the one list; `docs/reliability.md` shows it, and a test holds the two and
+`tests/faults/matrix.toml` is the one list; `docs/explanation/reliability.md` shows it, and a test holds the two and
 the tests that it names together. Row ids never change: commits and documents cite them.
 `python -m tests.support.matrix` writes the document's two tables: the matrix, and the behaviours that
 tests are marked with (`@pytest.mark.shows`).
@@ -123,7 +123,7 @@ def behaviour_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(document: Path = CHECKOUT / "docs" / "reliability.md") -> None:
+def write(document: Path = CHECKOUT / "docs" / "explanation" / "reliability.md") -> None:
     """Puts the table between its marks in the document."""
     before, begin, rest = document.read_text(encoding="utf-8").partition("<!-- matrix -->\n\n")
     _, end, after = rest.partition("\n<!-- end of matrix -->")

@@ -1,4 +1,4 @@
-"""The capacity model: its arithmetic, its calibration, and the tables of docs/scaling.md."""
+"""The capacity model: its arithmetic, its calibration, and the tables of docs/explanation/scaling.md."""
 
 import re
 from pathlib import Path
@@ -88,7 +88,9 @@ def table(page: str, heading: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "docs" / "explanation" / "scaling.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def number(cell: str) -> float:

@@ -1,4 +1,4 @@
-"""The log events: the table of docs/logs.md and the code agree, and names follow one form."""
+"""The log events: the table of docs/reference/logs.md and the code agree, and names follow one form."""
 
 import ast
 import functools
@@ -49,7 +49,7 @@ def logged_by_the_package() -> dict[str, str]:
 
 
 def documented() -> list[tuple[str, str]]:
-    text = (CHECKOUT / "docs" / "logs.md").read_text(encoding="utf-8")
+    text = (CHECKOUT / "docs" / "reference" / "logs.md").read_text(encoding="utf-8")
     return re.findall(r"^\| `([a-z_.]+)` \| ([a-z' ]+) \| \S.* \|$", text, re.MULTILINE)
 
 

@@ -4,33 +4,51 @@ The longest prefix of the path decides. A test compares the table with the pages
 headings of the documentation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 LINKS: Final[Mapping[str, str]] = {
-    "/": "console#home",
-    "/problems": "console#home",
-    "/search": "console#the-frame",
-    "/deliveries": "console#deliveries",
-    "/schedule": "console#retry-now-and-the-schedule",
-    "/jobs": "operators#jobs",
-    "/events": "console#events",
-    "/event-types": "console#events",
-    "/webhooks": "console#webhooks",
-    "/activity": "console#activity",
-    "/access": "console#access",
-    "/tokens": "console#access",
-    "/notifications": "console#notifications",
-    "/system": "console#system",
-    "/preferences": "console#languages-times-keys",
-    "/sign-in": "console#secure-access",
+    "/": "reference/console#home",
+    "/problems": "reference/console#home",
+    "/search": "reference/console#the-frame",
+    "/deliveries": "reference/console#deliveries",
+    "/schedule": "reference/console#retry-now-and-the-schedule",
+    "/jobs": "reference/operations#jobs",
+    "/events": "reference/console#events",
+    "/event-types": "reference/console#events",
+    "/webhooks": "reference/console#webhooks",
+    "/activity": "reference/console#activity",
+    "/access": "reference/console#access",
+    "/tokens": "reference/console#access",
+    "/notifications": "reference/console#notifications",
+    "/system": "reference/console#system",
+    "/preferences": "reference/console#languages-times-keys",
+    "/sign-in": "reference/console#secure-access",
     "/help": "",
 }
-GUIDES: Final = (
-    "console", "receivers", "producers", "cli", "api", "errors", "operators", "runbooks", "reporting", "logs",
-    "security", "reliability", "scaling", "performance", "upgrading", "architecture",
-)  # fmt: skip
-"""The pages of the contents, in order; the text of each is `help.about.<page>`."""
+GUIDES: Final[Mapping[str, Sequence[str]]] = {
+    "tutorial": ("quick-start", "tutorials/receive-a-webhook", "tutorials/support-a-webhook"),
+    "how_to": (
+        "how-to/publish-from-sql", "how-to/publish-from-python", "how-to/publish-from-java", "how-to/publish-from-go",
+        "how-to/publish-from-node", "how-to/publish-from-php", "how-to/receive-and-verify", "how-to/find-an-order",
+        "how-to/late-deliveries", "how-to/recover-after-an-outage", "how-to/rotate-secrets", "how-to/install",
+        "how-to/go-to-production", "how-to/back-up", "how-to/fail-over", "how-to/upgrade", "how-to/runbooks",
+    ),
+    "reference": (
+        "reference/console", "reference/sql", "reference/api", "reference/cli", "reference/errors",
+        "reference/operations", "reference/logs", "reference/reporting",
+    ),
+    "explanation": (
+        "explanation/delivery", "explanation/breaker", "explanation/reliability", "explanation/security",
+        "explanation/performance", "explanation/scaling", "architecture",
+    ),
+}  # fmt: skip
+"""The pages of the contents by kind, in order; their texts are `help.kind.<kind>` and `help.about.<page>`."""
+
+
+def about(page: str) -> str:
+    """Return the key of the text about a page."""
+    return f"help.about.{page.rpartition('/')[2]}"
 
 
 def help_address(path: str) -> str:

@@ -48,8 +48,8 @@ def codes_table() -> str:
 
 
 TABLES: Final = {
-    "endpoint fields": ("api.md", endpoint_table),
-    "problem codes": ("errors.md", codes_table),
+    "endpoint fields": ("reference/api.md", endpoint_table),
+    "problem codes": ("reference/errors.md", codes_table),
 }
 """Each table: the document that shows it, and what makes it."""
 

@@ -6,7 +6,7 @@
 --   delivery_open     hot: deliveries that are pending or retrying; small, whatever the history's size
 --   delivery_done     history, by day: deliveries that ended, each written once, with its first attempt
 --   attempt           history, by day: the other attempts
---   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reporting.md)
+--   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reference/reporting.md)
 --   delivery_request  hot: what people asked (resend, cancel) and has not been carried out yet
 --   endpoint_recent, endpoint_status   hot: rows of endpoints that are not healthy; nothing that delivers reads them
 --   job, job_delivery bulk resends and replays, and the deliveries that they have started and that have not ended
@@ -564,7 +564,7 @@ CREATE TRIGGER endpoint_secret_updated AFTER UPDATE ON dispatcher.endpoint_secre
 CREATE TRIGGER endpoint_secret_deleted AFTER DELETE ON dispatcher.endpoint_secret REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
 
--- ---------- Reports: the history in words (docs/reporting.md) -------------------------------------------------------
+-- ---------- Reports: the history in words (docs/reference/reporting.md) ---------------------------------------------
 
 -- The 26 characters of a delivery id, and back: digits of five bits, two zero bits before the first.
 CREATE FUNCTION dispatcher.delivery_id(uuid uuid) RETURNS text

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.help_links import GUIDES
+from dispatcher.admin.console.help_links import GUIDES, about
 from dispatcher.admin.console.manual import IMAGE_TYPES, files, find_page
 from dispatcher.core.errors import NotFoundError
 from dispatcher.core.problems import problem
@@ -17,8 +17,11 @@ IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 async def contents(context: Context) -> web.StreamResponse:
     """Show the contents of the documentation."""
-    pages = [await find_page(name, context.language.code) for name in GUIDES]
-    return context.page("help_contents.html", pages=[page for page in pages if page is not None])
+    kinds = {
+        kind: [(await find_page(name, context.language.code), about(name)) for name in names]
+        for kind, names in GUIDES.items()
+    }
+    return context.page("help_contents.html", kinds=kinds)
 
 
 async def show(context: Context) -> web.StreamResponse:

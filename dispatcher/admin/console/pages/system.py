@@ -43,35 +43,41 @@ def _checks(status: SystemStatus) -> Iterator[Check]:
     replicas = status.replicas
     oldest = max((one.lease_renewed_seconds_ago for one in replicas), default=0.0)
     runs = "bad" if not replicas else _tone(oldest, _LEASE_SECONDS)
-    yield Check("replicas", runs, "count", len(replicas), "operators#several-replicas")
+    yield Check("replicas", runs, "count", len(replicas), "reference/operations#several-replicas")
     free = status.shards_free_count
-    yield Check("shards", "warn" if free else "good", "count", free, "operators#several-replicas")
+    yield Check(
+        "shards", "warn" if free else "good", "count", free, "reference/operations#several-replicas"
+    )
     lag = status.outbox.lag_seconds
-    yield Check("outbox", _tone(lag, _LAG_SECONDS), "span", lag, "runbooks")
+    yield Check("outbox", _tone(lag, _LAG_SECONDS), "span", lag, "how-to/runbooks")
     breakers = len(status.breakers)
     yield Check(
         "breakers",
         "warn" if breakers else "good",
         "count",
         breakers,
-        "operators#health-of-endpoints",
+        "reference/operations#health-of-endpoints",
     )
     if status.postgres is None:
         return
     postgres = status.postgres
     used = postgres.connections_count / max(1, postgres.connections_max)
-    yield Check("connections", _tone(used, _CONNECTIONS), "share", used, "operators#the-database")
+    yield Check(
+        "connections", _tone(used, _CONNECTIONS), "share", used, "reference/operations#the-database"
+    )
     queue = postgres.notify_queue_usage
-    yield Check("notify", _tone(queue, _NOTIFY_QUEUE), "share", queue, "operators#the-database")
+    yield Check(
+        "notify", _tone(queue, _NOTIFY_QUEUE), "share", queue, "reference/operations#the-database"
+    )
     transaction = postgres.oldest_transaction_seconds or 0.0
     tone = _tone(transaction, _TRANSACTION_SECONDS)
-    yield Check("transaction", tone, "span", transaction, "operators#the-database")
+    yield Check("transaction", tone, "span", transaction, "reference/operations#the-database")
     if status.partitions:
         today = datetime.fromisoformat(status.at).date()
         last = date.fromisoformat(status.partitions[-1].day)
         ahead = (last - today).days
         tone = "good" if ahead >= _DAYS_AHEAD_MIN else "warn" if ahead > 0 else "bad"
-        yield Check("partitions", tone, "days", ahead, "operators#retention")
+        yield Check("partitions", tone, "days", ahead, "reference/operations#retention")
 
 
 def _tone(value: float, bounds: tuple[float, float]) -> str:
