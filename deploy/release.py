@@ -25,7 +25,7 @@ MODULE = "dispatcher/__init__.py"
 CHANGELOG = "CHANGELOG.md"
 UNRELEASED = "## [Unreleased]\n"
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(rc[1-9]\d*)?")
-CARRIERS = ("deploy", "docs/operators.md", "tests/deploy/rendered.yaml")
+CARRIERS = ("deploy", "docs/how-to/install.md", "tests/deploy/rendered.yaml")
 """Where image tags, the chart and its rendered form name the version."""
 MENTIONS = r"((?:dispatcher[:-]|newTag: |[vV]ersion: ))%s\b"
 

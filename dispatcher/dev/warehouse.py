@@ -1,7 +1,7 @@
 """A small simulated warehouse system: orders, shipments and stock, published through SQL as a real one would.
 
 `Warehouse` is pure: its seed decides every change, and its caller gives the time. `publish_changes` writes each
-change and its event in one transaction, as docs/producers.md describes. Some transactions are rolled back and
+change and its event in one transaction, as docs/reference/sql.md describes. Some transactions are rolled back and
 repeated, as after a deadlock. A rolled-back transaction leaves no event, which the counts at the end show.
 """
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +69,11 @@ def test_shell_blocks_are_valid_shell():
 
 
 def test_python_json_toml_and_yaml_blocks_can_be_read():
-    readers = {"json": orjson.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
+    readers: dict[str, Callable[[str], object]] = {
+        "json": orjson.loads,
+        "toml": tomllib.loads,
+        "yaml": yaml.safe_load,
+    }
     for one in blocks():
         if one.language == "python":
             compile(one.text, str(one.page), "exec")
@@ -104,6 +108,7 @@ async def test_sql_blocks_run(database):
         for one in blocks("sql"):
             transaction = connection.transaction()
             await transaction.start()
+            statement = ""
             try:
                 await connection.execute(
                     "DROP ROLE IF EXISTS dispatcher_daemon, wms_app, reporting"
