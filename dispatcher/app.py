@@ -213,6 +213,7 @@ class Daemon:
                 listen_url=self._listen_source,
                 profiles=loaded.profiles,
                 event_types=frozenset(configuration.catalogue.types),
+                schemas=configuration.catalogue.schemas,
                 keyring=keyring_of(settings),
                 metrics=metrics,
                 clock=self._clock,

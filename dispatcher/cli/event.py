@@ -29,7 +29,12 @@ from dispatcher.cli.values import moment, single_pairs, text_or_file
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.content_filter import FilterTestResult
-    from dispatcher.admin.resources.event import EventWithDeliveries, Explanation, PublishedBatch
+    from dispatcher.admin.resources.event import (
+        CheckedEventType,
+        EventWithDeliveries,
+        Explanation,
+        PublishedBatch,
+    )
     from dispatcher.cli.session import Session
 
 group = CommandGroup("Publish, list, show and erase events; explain their deliveries.")
@@ -271,6 +276,52 @@ def release(
             if answer.id != event_id:
                 tell(f"{event_id} is the id of an earlier event; the new id is {answer.id}")
             say_object(answer, output=output, human=lambda one: say(f"released {one.id}"))
+
+    run_step(context, step)
+
+
+@group.command()
+def types(
+    context: typer.Context,
+    output: Output,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TYPE]",
+            help="One event type, with its schema.",
+            autocompletion=complete_event_types,
+        ),
+    ] = None,
+) -> None:
+    """List the event types of the catalogue, or show one.
+
+    The newest events of the type are compared with its schema.
+
+    Examples:
+      dispatcher event types
+      dispatcher event types order.created -o json
+    """
+
+    def human(event_type: "CheckedEventType") -> None:
+        say_fields(event_type, leave_out=("mismatching", "group_title"))
+        for one in event_type.mismatching:
+            for mismatch in one.schema_mismatches:
+                say(f"{one.id}  {mismatch.field}: {mismatch.detail}")
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.event_types import EventTypes
+
+        operations = EventTypes(session.deployment)
+        if name is None:
+            columns = (
+                Column("TYPE", "name"),
+                Column("GROUP", "group"),
+                Column("SCHEMA", "schema_policy"),
+                Column("TITLE", "title", is_wide=True, can_be_cut=True),
+            )
+            say_page(operations.catalogue(), columns, output=output, empty="no event types")
+        else:
+            say_object(await operations.show(session.actor, name), output=output, human=human)
 
     run_step(context, step)
 

@@ -1,6 +1,7 @@
 """The catalogue: what each event type means, in Thai and English, with a sample of its data.
 
-It documents types and gives test data, and bars nothing: an event of an unknown type is delivered.
+It documents types and gives test data. An event of an unknown type is delivered. A type may have a JSON Schema, which
+marks events that do not fit or, with the policy `reject`, refuses them when they are published over HTTP.
 """
 
 import re
@@ -13,13 +14,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from dispatcher.core.errors import ConfigurationError
+from dispatcher.core.schemas import Schema, SchemaError, SchemaPolicy, compile_schema
 
 OPERATIONAL_PREFIX = "dispatcher."
 """Types of the dispatcher's own events; producers cannot publish them."""
 
 _TYPE_NAME = re.compile(r"(?=.{1,128}\Z)[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 _GROUP_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_TYPE_KEYS = {"name", "group", "title", "description", "sample"}
+_TYPE_KEYS = {"name", "group", "title", "description", "sample", "schema", "schema_policy"}
 
 
 class Text(NamedTuple):
@@ -46,6 +48,7 @@ class EventType:
     title: Text
     description: Text
     sample: str
+    schema: Schema | None = None
 
     @property
     def operational(self) -> bool:
@@ -63,6 +66,11 @@ class Catalogue:
     types: Mapping[str, EventType]
     groups: Mapping[str, Group]
     replaced: tuple[str, ...]
+
+    @property
+    def schemas(self) -> dict[str, Schema]:
+        """The schemas of the types that have one, by type."""
+        return {one.name: one.schema for one in self.types.values() if one.schema is not None}
 
 
 def load_catalogue(directories: Sequence[Path]) -> Catalogue:
@@ -133,13 +141,38 @@ def _type(
     if group not in groups:
         faults.append(f"{path}.group: there is no group {group!r}")
     faults += [f"{path}.{key}: is not a key of a type" for key in table.keys() - _TYPE_KEYS]
+    sample = _sample(table.get("sample"), f"{path}.sample", faults)
     return EventType(
         name=name,
         group=group,
         title=_text(table.get("title"), f"{path}.title", faults),
         description=_text(table.get("description"), f"{path}.description", faults),
-        sample=_sample(table.get("sample"), f"{path}.sample", faults),
+        sample=sample,
+        schema=_schema(table, sample, path, faults),
     )
+
+
+def _schema(table: Mapping[str, Any], sample: str, path: str, faults: list[str]) -> Schema | None:
+    """Return the compiled schema of a type; its sample has to fit it."""
+    text, policy = table.get("schema"), table.get("schema_policy", SchemaPolicy.WARN)
+    if policy not in set(SchemaPolicy):
+        faults.append(f"{path}.schema_policy: must be one of {', '.join(SchemaPolicy)}")
+    if text is None:
+        if "schema_policy" in table:
+            faults.append(f"{path}.schema_policy: needs a schema")
+        return None
+    try:
+        schema = compile_schema(text if isinstance(text, str) else "", SchemaPolicy(policy))
+    except SchemaError as error:
+        faults.append(f"{path}.schema: {error}")
+        return None
+    except ValueError:  # the policy, which is reported above
+        return None
+    faults += [
+        f"{path}.sample: does not fit the schema: {one.field}: {one.detail}"
+        for one in schema.mismatches(sample or "{}")
+    ]
+    return schema
 
 
 def _text(value: object, path: str, faults: list[str]) -> Text:

@@ -173,6 +173,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "The expression is not valid CEL: {detail}.",
         'Use an expression such as data.total > 1000 && labels.region == "th".',
     ),
+    "schema_mismatch": (
+        "The value does not fit the schema of the event type: {detail}.",
+        "Correct the data. The page of the event type has its schema.",
+    ),
     "filter_too_complex": (
         "The expression may take too long: {detail}.",
         "Simplify it; docs/reference/api.md lists the limits of filters.",
@@ -569,6 +573,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     "too_many_requests_of_token": (
         "This token sends too many requests.",
         "Wait for the time in Retry-After.",
+    ),
+    "event_type_not_found": (
+        "The catalogue has no event type {value}.",
+        "Use a name from the list of event types.",
     ),
     "session_not_found": (
         "There is no session {value}.",

@@ -17,7 +17,8 @@ loads the deliveries.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -27,6 +28,7 @@ from dispatcher.core.filters import EventValues
 from dispatcher.core.matching import is_operational
 from dispatcher.core.model import Event, EventId
 from dispatcher.core.notifying import NOTIFICATION
+from dispatcher.core.schemas import Schema
 from dispatcher.delivery.batch import Batch
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.lanes import Lanes, Reserved
@@ -89,7 +91,10 @@ class Fanout:
         clock: Clock,
         incarnation: str,
         batch_bytes_max: int,
+        schemas: Mapping[str, Schema] = MappingProxyType({}),
     ) -> None:
+        """Compare events with `schemas`, which are by event type; they are delivered in any case."""
+        self._schemas = schemas
         self._outbox = outbox
         self._routing = routing
         self._lanes = lanes
@@ -260,6 +265,18 @@ class Fanout:
                 )
         return matching
 
+    def _compare(self, event: Event, schema: Schema) -> None:
+        """Count and log an event that does not fit the schema of its type; it is delivered all the same."""
+        mismatches = schema.mismatches(event.data)
+        if mismatches:
+            self._reporting.metrics.schema_mismatches.inc()
+            _log.warning(
+                "event.schema_mismatch",
+                event_id=event.id,
+                event_type=event.type,
+                errors=[f"{one.field}: {one.detail}" for one in mismatches],
+            )
+
     def _without(self, lost: Collection[EventId], reserved: list[Reserved]) -> list[Reserved]:
         """Forget the deliveries of events that another replica has claimed; return the others."""
         self._lanes.unreserve([one for one in reserved if one.delivery.event_id in lost])
@@ -278,6 +295,8 @@ class Fanout:
             subscribed = endpoints = self._routing.route(event)
             if endpoints and self._routing.has_filters():
                 endpoints = self._filtered(event, endpoints)
+            if self._schemas and event.type in self._schemas:
+                self._compare(event, self._schemas[event.type])
             if len(event.data) > LARGE_CHARACTERS:
                 await batch.encode_apart(event, endpoints)
             for endpoint in endpoints:

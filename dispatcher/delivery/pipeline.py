@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import structlog
 
 from dispatcher.config.database_url import UrlSource
 from dispatcher.config.settings import Settings
 from dispatcher.core.profile import Profile
+from dispatcher.core.schemas import Schema
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.fanout import Fanout
@@ -56,6 +58,7 @@ class Pipeline:
         self, settings: Settings, database: Database, http_client: HttpClient, *, listen_url: str | UrlSource,
         profiles: Mapping[str, Profile], event_types: frozenset[str], keyring: Keyring,
         metrics: Metrics, clock: Clock, replica: Replica, tracing: Tracing | None = None,
+        schemas: Mapping[str, Schema] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         name, incarnation, version = replica
         delivery, recording, disabling = settings.delivery, settings.recorder, settings.disabling
@@ -89,7 +92,8 @@ class Pipeline:
         self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, self.shards,
             metrics=metrics, clock=clock)  # fmt: skip
         fanout = Fanout(outbox, self.routing, self.lanes, reporting, clock=clock,
-            incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max)  # fmt: skip
+            incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max,
+            schemas=schemas)  # fmt: skip
         self.listener = NotifyListener(
             listen_url, control=self._on_control, arrived=queue.add_arrivals, name=incarnation)  # fmt: skip
         self.intake = Intake(outbox, fanout, self.listener, self.routing, self.lanes, queue, self.shards,

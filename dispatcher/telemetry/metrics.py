@@ -11,6 +11,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `events_unmatched_total` | counter | type | events that no endpoint subscribes to | yes |
 | `events_filtered_total` | counter | | events that a content filter left out, per endpoint | |
 | `filter_errors_total` | counter | | content filters that failed for an event; see the log | |
+| `schema_mismatches_total` | counter | | events that do not fit the schema of their type; see the log | |
 | `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `events_published_total` | counter | | events committed over HTTP; those inserted with SQL are not counted | |
 | `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
@@ -250,6 +251,9 @@ class Metrics:
         )
         self.events_filtered = make("events_filtered", "Events that a content filter left out.")
         self.filter_errors = make("filter_errors", "Filters that could not be evaluated.")
+        self.schema_mismatches = make(
+            "schema_mismatches", "Events that do not fit the schema of their type."
+        )
         self.events_quarantined = make(
             "events_quarantined", "Events that Postgres refused to take in."
         )

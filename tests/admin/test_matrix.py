@@ -36,6 +36,7 @@ NEEDS = {
     "GET /endpoints/{id}/secret": Role.ADMIN,
     "GET /event-types": Role.VIEWER,
     "GET /event-types/usage": Role.VIEWER,
+    "GET /event-types/{name}": Role.VIEWER,
     "GET /events": Role.VIEWER,
     "POST /events": Role.OPERATOR,
     "GET /events/{id}": Role.VIEWER,

@@ -113,6 +113,10 @@ def test_a_deployments_type_replaces_a_shipped_one_and_says_so(tmp_path: Path) -
         ("[[types]]", "[types]", "types: must be a list"),
         ("[groups.own]\n", "groups = 1\n[own]\n", "groups: must be a table"),
         ("[[types]]", "surplus", ""),
+        ("group =", 'schema_policy = "warn"\ngroup =', "types[0].schema_policy: needs a schema"),
+        ("group =", "schema = '{}'\nschema_policy = 1\ngroup =", "types[0].schema_policy: must be"),
+        ("group =", "schema = '[]'\ngroup =", "types[0].schema: must be a JSON object"),
+        ("group =", """schema = '{"required":["x"]}'\ngroup =""", "types[0].sample: does not fit"),
         ("[groups.own]", "[surplus]\n[groups.own]", "surplus: is not a key"),
     ],
 )

@@ -12,6 +12,7 @@ from dispatcher.core import ids
 from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.filters import compile_filter
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
+from dispatcher.core.schemas import compile_schema
 from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.lanes import Reserved
 from dispatcher.telemetry.metrics import Metrics
@@ -98,6 +99,19 @@ def world() -> World:
         make_endpoint("std2", profile=STANDARD),
         make_endpoint("wms", profile=WMS, profile_name="wms"),
     )
+
+
+async def test_an_event_unlike_its_schema_is_counted_and_delivered(world):
+    world.fanout._schemas = {"order.created": compile_schema('{"required": ["order_id"]}')}
+    world.outbox.waiting = [make_event("e1"), make_event("e2", '{"order_id": 1}')]
+    before = world.metrics.schema_mismatches._value.get()
+    with capture_logs() as logs:
+        await world.fanout(100)
+    assert world.metrics.schema_mismatches._value.get() == before + 1
+    (line,) = logs
+    assert (line["event"], line["event_id"]) == ("event.schema_mismatch", "e1")
+    assert line["errors"] == ['data: "order_id" is a required property']
+    assert len(world.outbox.claims[0].deliveries) == 6
 
 
 async def test_every_event_becomes_a_delivery_an_endpoint_and_one_body_a_profile(world):

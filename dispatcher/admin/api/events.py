@@ -6,35 +6,24 @@ from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
 from dispatcher.admin.operations.events import NewEvent
 from dispatcher.admin.resources.event import (
     EventsQuery,
-    EventType,
-    EventTypePage,
-    LocalizedText,
     NewEventFields,
     PublishQuery,
 )
-from dispatcher.admin.resources.serialization import JsonText
 from dispatcher.core.errors import InvalidRequestError
 
 
 async def list_event_types(call: Call) -> ApiResponse:
     """List the event types of the catalogue.
 
-    A type that is not in it is accepted and delivered all the same.
+    A type that is not in it is accepted and delivered all the same. `GET /asyncapi.json` describes the same types as an
+    AsyncAPI 3 document.
     """
-    catalogue = call.operations.deployment.catalogue
-    items = [
-        EventType(
-            name=one.name,
-            group=one.group,
-            group_title=LocalizedText(**catalogue.groups[one.group].title._asdict()),
-            title=LocalizedText(**one.title._asdict()),
-            description=LocalizedText(**one.description._asdict()),
-            operational=one.operational,
-            sample=JsonText(one.sample),
-        )
-        for one in catalogue.types.values()
-    ]
-    return ApiResponse(EventTypePage(items=items, next_cursor=None))
+    return ApiResponse(call.operations.event_types.catalogue())
+
+
+async def show_event_type(call: Call) -> ApiResponse:
+    """Show an event type of the catalogue, and compare its newest events with its schema."""
+    return ApiResponse(await call.operations.event_types.show(call.actor, call.names["name"]))
 
 
 async def list_event_type_usage(call: Call) -> ApiResponse:

@@ -44,6 +44,7 @@ from dispatcher.core.problems import problem as invalid
 from dispatcher.runtime.backoff import Backoff
 
 CHALLENGE: Final = 'Bearer realm="dispatcher"'
+ASYNCAPI: Final = "/asyncapi.json"
 LISTS: Final = frozenset({"label"})
 """Query parameters that may be repeated."""
 ID_CHARACTERS_MAX: Final = 128
@@ -69,6 +70,7 @@ def add_api(app: web.Application, operations: Operations, auth: Auth, settings: 
         else:
             api.router.add_route(route.method, route.path, handler, expect_handler=_expected)
     app.add_subapp(PREFIX, api)
+    app.router.add_get(ASYNCAPI, gatekeeper.asyncapi)
     add_docs(app)
 
 
@@ -116,6 +118,15 @@ class _Gatekeeper:
                 return problem_of(error)
 
         return guard
+
+    async def asyncapi(self, request: web.Request) -> web.StreamResponse:
+        """Return the AsyncAPI document, which names the deployment's event types and so requires a token."""
+
+        async def answer(_: web.Request) -> web.StreamResponse:
+            body = write_json(self._operations.event_types.asyncapi())
+            return web.Response(body=body, content_type="application/json")
+
+        return await self.guard(request, answer)
 
     def handler_of(self, route: Route) -> Handler:
         """Return the route's handler for aiohttp."""

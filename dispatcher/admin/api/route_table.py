@@ -106,6 +106,10 @@ ROUTES: Final = (
         role=Role.VIEWER, response=event.EventTypeUsagePage,
     ),
     Route(
+        method="GET", path="/event-types/{name}", handler=events.show_event_type,
+        role=Role.VIEWER, response=event.CheckedEventType, problems=(404,),
+    ),
+    Route(
         method="GET", path="/events", handler=events.list_events,
         role=Role.VIEWER, response=event.EventPage, problems=(404,),
     ),

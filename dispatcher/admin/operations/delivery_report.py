@@ -94,7 +94,7 @@ class DeliveryReports:
             delivery=ExplainedDelivery(
                 **delivery_values(row), attempts=[_attempt(attempt, actor) for attempt in attempts]
             ),
-            event=None if event is None else event_of(event),
+            event=None if event is None else event_of(event, self._deployment.catalogue.schemas),
             endpoint=None if context is None else _endpoint(context, actor),
             body=None if body is None else body.decode("utf-8", "replace"),
             body_bytes_count=None if body is None else len(body),

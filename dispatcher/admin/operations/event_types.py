@@ -4,15 +4,31 @@ The events are counted from the newest `EVENTS_READ_MAX` of the last 24 hours, w
 whatever the number of events a day (ADR 0085). The counts of a tenant are kept for `KEPT_SECONDS`.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+import orjson
+
+from dispatcher.admin.operations.asyncapi import asyncapi
 from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.resources.event import EventTypeUsage, EventTypeUsagePage, LocalizedText
-from dispatcher.admin.resources.serialization import time_text
-from dispatcher.core.errors import InvalidRequestError
+from dispatcher.admin.operations.delivery_search import list_events
+from dispatcher.admin.operations.objects import schema_mismatches
+from dispatcher.admin.resources.event import (
+    CheckedEventType,
+    EventsQuery,
+    EventType,
+    EventTypePage,
+    EventTypeUsage,
+    EventTypeUsagePage,
+    LocalizedText,
+    MismatchingEvent,
+)
+from dispatcher.admin.resources.serialization import JsonText, time_text
+from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import Subscription, parse_event_types
+from dispatcher.core.problems import problem
 from dispatcher.store.endpoints import read_subscriptions
 from dispatcher.store.events import TypeRow, read_recent_types
 
@@ -23,6 +39,9 @@ SUBSCRIPTIONS_MAX: Final = 2_000
 PERIOD: Final = timedelta(hours=24)
 KEPT_SECONDS: Final = 15.0
 TENANTS_KEPT_MAX: Final = 1_000
+CHECKED_MAX: Final = 100
+"""The newest events of a type that are compared with its schema."""
+MISMATCHING_MAX: Final = 10
 
 
 class EventTypes:
@@ -32,6 +51,65 @@ class EventTypes:
         self._deployment = deployment
         self._database = deployment.database
         self._kept: dict[str | None, tuple[float, EventTypeUsagePage]] = {}
+
+    def catalogue(self) -> EventTypePage:
+        """Return the types of the catalogue, which are the same for everybody."""
+        known = self._deployment.catalogue.types
+        items = [EventType(**self._values(name)) for name in known]
+        return EventTypePage(items=items, next_cursor=None)
+
+    def asyncapi(self) -> dict[str, Any]:
+        """Return the AsyncAPI document of the catalogue."""
+        return asyncapi(self._deployment.catalogue)
+
+    async def show(self, actor: Actor, name: str) -> CheckedEventType:
+        """Return a type of the catalogue, and compare its newest events with its schema.
+
+        Raises:
+            NotFoundError: the catalogue has no such type.
+        """
+        known = self._deployment.catalogue.types.get(name)
+        if known is None:
+            raise NotFoundError(problem("name", "event_type_not_found", value=name))
+        checked_count = 0
+        mismatching: list[MismatchingEvent] = []
+        if known.schema is not None:
+            query = EventsQuery.of(type=name)
+            async with self._database.reading() as connection:
+                rows = await list_events(connection, actor, query, None, CHECKED_MAX)
+            checked_count = len(rows)
+            for row in rows:
+                found = schema_mismatches(name, row.data, {name: known.schema})
+                if found:
+                    inserted_at = time_text(row.inserted_at)
+                    mismatching.append(
+                        MismatchingEvent(
+                            id=row.id, inserted_at=inserted_at, schema_mismatches=found
+                        )
+                    )
+                await asyncio.sleep(0)  # a comparison may take milliseconds
+        return CheckedEventType(
+            **self._values(name),
+            checked_count=checked_count,
+            mismatch_count=len(mismatching),
+            mismatching=mismatching[:MISMATCHING_MAX],
+        )
+
+    def _values(self, name: str) -> dict[str, Any]:
+        catalogue = self._deployment.catalogue
+        known = catalogue.types[name]
+        schema = known.schema
+        return {
+            "name": name,
+            "group": known.group,
+            "group_title": LocalizedText(**catalogue.groups[known.group].title._asdict()),
+            "title": LocalizedText(**known.title._asdict()),
+            "description": LocalizedText(**known.description._asdict()),
+            "operational": known.operational,
+            "sample": JsonText(known.sample),
+            "schema": None if schema is None else JsonText(orjson.dumps(schema.document).decode()),
+            "schema_policy": None if schema is None else schema.policy,
+        }
 
     async def usage(self, actor: Actor) -> EventTypeUsagePage:
         """Return the types of the catalogue and those that recent events have."""

@@ -12,7 +12,12 @@ import orjson
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.delivery_search import EventSearch, labelled_events, list_events
 from dispatcher.admin.operations.endpoints import allowed_tenant
-from dispatcher.admin.operations.objects import delivery_of, event_of, event_values
+from dispatcher.admin.operations.objects import (
+    delivery_of,
+    event_of,
+    event_values,
+    schema_mismatches,
+)
 from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.resources.event import (
     Event,
@@ -23,6 +28,7 @@ from dispatcher.admin.resources.event import (
     NewEventFields,
     PublishedBatch,
     PublishedEvent,
+    SchemaMismatch,
     id_problems,
     occurred_at_problems,
 )
@@ -48,10 +54,11 @@ from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text, utf8_length
 from dispatcher.core.problems import Problem, problem
+from dispatcher.core.schemas import Schema, SchemaPolicy
 from dispatcher.store.audit import write_audit
 from dispatcher.store.delivery_details import deliveries_of_event
 from dispatcher.store.event_numbers import EventNumbers
-from dispatcher.store.events import EventKey, find_event, read_outcomes
+from dispatcher.store.events import EventDetail, EventKey, find_event, read_outcomes
 from dispatcher.store.outbox import page_of_quarantined_events, release_event
 from dispatcher.store.outbox_inserts import (
     Batch,
@@ -136,6 +143,7 @@ class Events:
         self._publisher = publisher or Publisher(deployment.database)
         self._database = deployment.database
         self._search = EventSearch(deployment)
+        self._schemas = deployment.catalogue.schemas
 
     async def publish(
         self, actor: Actor, event: NewEvent, client: Client = CLIENT
@@ -150,7 +158,7 @@ class Events:
             another tenant's. StoreUnavailableError: the event is not committed; OutcomeUnknownError: it may be.
         """
         actor.require(Role.OPERATOR)
-        problems = event_problems(event)
+        problems = event_problems(event, self._schemas)
         if problems:
             raise InvalidRequestError(problems)
         row = _row(event, allowed_tenant(actor, event.tenant) or TENANT_DEFAULT, client.token)
@@ -164,7 +172,7 @@ class Events:
         if inserted is None:
             await client.confirm()
             return await self._known(actor, row), False
-        return _inserted_event(row, inserted), True
+        return self._inserted(row, inserted), True
 
     async def publish_batch(
         self,
@@ -187,7 +195,7 @@ class Events:
         rows: list[NewRow] = []
         positions: list[int] = []
         rejected: dict[int, list[Problem]] = {}
-        async for position, event, problems in _validated(actor, events):
+        async for position, event, problems in _validated(actor, events, self._schemas):
             if problems:
                 rejected[position] = problems
             elif isinstance(event, NewEvent):
@@ -246,7 +254,7 @@ class Events:
                 taken = await find_event(connection, row.id or "", None)
         if known is None:
             raise ConflictError(_in_use(actor, row.id, taken and taken.tenant))
-        return event_of(known)
+        return event_of(known, self._schemas)
 
     async def _problem_of(self, row: NewRow, error: StoreUnavailableError) -> Problem:
         if not isinstance(error, DataFaultError):
@@ -276,7 +284,7 @@ class Events:
         if query.q and query.q.strip():
             found = await self._search.find(actor, query, place)
             return EventPage(
-                items=[event_of(row) for row in found.rows],
+                items=[event_of(row, self._schemas) for row in found.rows],
                 next_cursor=found.next_place and write_cursor(found.next_place, scope),
                 searched_back_to=time_text(found.searched_back_to),
             )
@@ -286,7 +294,7 @@ class Events:
             rows,
             query.limit,
             lambda row: Place(row.accepted_at or row.inserted_at, row.id),
-            event_of,
+            self._event_of,
             scope=scope,
         )
         return EventPage(items=items, next_cursor=next_cursor)
@@ -313,6 +321,12 @@ class Events:
             for (_, event_id), row in counts.items()
         }
 
+    def _event_of(self, row: EventDetail) -> Event:
+        return event_of(row, self._schemas)
+
+    def _inserted(self, row: NewRow, inserted: InsertedRow) -> Event:
+        return _inserted_event(row, inserted, schema_mismatches(row.type, row.data, self._schemas))
+
     async def _quarantined(self, actor: Actor, query: EventsQuery) -> EventPage:
         scope = cursor_scope("quarantined", actor.tenant, {"tenant": query.tenant})
         place = read_cursor(query.cursor, scope) or (None, None)
@@ -323,7 +337,7 @@ class Events:
             rows,
             query.limit,
             lambda row: Place(row.quarantined_at or row.inserted_at, row.id),
-            event_of,
+            self._event_of,
             scope=scope,
         )
         return EventPage(items=items, next_cursor=next_cursor)
@@ -368,11 +382,12 @@ class Events:
                 raise NotFoundError(problem("id", "event_not_found", value=event_id))
             deliveries = await deliveries_of_event(connection, event)
         return EventWithDeliveries(
-            **event_values(event), deliveries=[delivery_of(row) for row in deliveries]
+            **event_values(event, self._schemas),
+            deliveries=[delivery_of(row) for row in deliveries],
         )
 
 
-def event_problems(event: NewEvent) -> list[Problem]:
+def event_problems(event: NewEvent, schemas: Mapping[str, Schema]) -> list[Problem]:
     """List the problems of a new event. Postgres decides whether its data are valid JSON."""
     problems = event_type_problems(event.type)
     length = utf8_length(event.data)
@@ -395,11 +410,16 @@ def event_problems(event: NewEvent) -> list[Problem]:
             problems.append(problem(name, code, maximum=TEXT_CHARACTERS_MAX))
     if event.occurred_at is not None:
         problems += occurred_at_problems(event.occurred_at)
+    schema = schemas.get(event.type)
+    if schema is not None and schema.policy is SchemaPolicy.REJECT and not problems:
+        problems += schema.problems(event.data)
     return problems
 
 
 async def _validated(
-    actor: Actor, events: Sequence[NewEvent | InvalidRequestError]
+    actor: Actor,
+    events: Sequence[NewEvent | InvalidRequestError],
+    schemas: Mapping[str, Schema],
 ) -> AsyncIterator[tuple[int, NewEvent | InvalidRequestError, list[Problem]]]:
     """Yield each event with its position and its problems; other tasks run after each millisecond."""
     began_at = time.monotonic()
@@ -407,7 +427,7 @@ async def _validated(
         if isinstance(event, InvalidRequestError):
             problems = event.problems
         else:
-            problems = event_problems(event)
+            problems = event_problems(event, schemas)
             if event.tenant is not None and actor.tenant not in {None, event.tenant}:
                 problems.append(problem("tenant", "tenant_not_found", value=event.tenant))
         yield position, event, problems
@@ -431,7 +451,7 @@ def _row(event: NewEvent, tenant: str, token: bytes | None) -> NewRow:
     )
 
 
-def _inserted_event(row: NewRow, inserted: InsertedRow) -> Event:
+def _inserted_event(row: NewRow, inserted: InsertedRow, mismatches: list[SchemaMismatch]) -> Event:
     return Event(
         id=inserted.id,
         type=row.type,
@@ -445,6 +465,7 @@ def _inserted_event(row: NewRow, inserted: InsertedRow) -> Event:
         accepted_at=None,
         test=False,
         quarantined_at=None,
+        schema_mismatches=mismatches,
     )
 
 

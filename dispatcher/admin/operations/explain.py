@@ -119,7 +119,10 @@ class Explainer:
         if not alive:
             summary += f"; {NO_DISPATCHER}"
         return Explanation(
-            event=event_of(event), summary=summary, dispatchers_alive=alive, endpoints=verdicts
+            event=event_of(event, self._deployment.catalogue.schemas),
+            summary=summary,
+            dispatchers_alive=alive,
+            endpoints=verdicts,
         )
 
 

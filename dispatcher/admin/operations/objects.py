@@ -1,7 +1,7 @@
 """Resources of deliveries, attempts and events, from their rows."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dispatcher.admin.resources.delivery import (
@@ -10,10 +10,11 @@ from dispatcher.admin.resources.delivery import (
     DeliveryWithAttempts,
     ResponseHeader,
 )
-from dispatcher.admin.resources.event import Event
+from dispatcher.admin.resources.event import Event, SchemaMismatch
 from dispatcher.admin.resources.serialization import JsonText, time_text
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
 from dispatcher.core.printable import escape
+from dispatcher.core.schemas import Schema
 from dispatcher.core.url import masked_url
 from dispatcher.store.attempts import AttemptDetail
 from dispatcher.store.delivery_details import DeliveryDetail
@@ -95,18 +96,29 @@ def response_headers(lines: bytes | None) -> list[ResponseHeader]:
     return headers
 
 
-def event_of(row: EventDetail) -> Event:
+def event_of(row: EventDetail, schemas: Mapping[str, Schema]) -> Event:
     """Return an event without its deliveries; its data keep their bytes."""
-    return Event(**event_values(row))
+    return Event(**event_values(row, schemas))
 
 
-def event_values(row: EventDetail) -> dict[str, Any]:
+def schema_mismatches(
+    event_type: str, data: str, schemas: Mapping[str, Schema]
+) -> list[SchemaMismatch]:
+    """Return how an event differs from the schema of its type; none without a schema."""
+    schema = schemas.get(event_type)
+    if schema is None:
+        return []
+    return [SchemaMismatch(**one._asdict()) for one in schema.mismatches(data)]
+
+
+def event_values(row: EventDetail, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     """Return the values of an event, by field."""
     values = row._asdict()
     del values["day"]
     values["data"] = JsonText(row.data)
     for name in ("occurred_at", "inserted_at", "accepted_at", "quarantined_at"):
         values[name] = time_text(values[name])
+    values["schema_mismatches"] = schema_mismatches(row.type, row.data, schemas)
     return values
 
 

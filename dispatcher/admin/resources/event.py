@@ -34,6 +34,7 @@ from dispatcher.admin.resources.problem import FieldProblem
 from dispatcher.core.limits import EVENT_TYPE_CHARACTERS_MAX
 from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems
 from dispatcher.core.problems import Problem, problem
+from dispatcher.core.schemas import SchemaPolicy
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 RESERVED_ID: Final = re.compile(r"evt_[0-9]{4}_[0-9]{6,}")
@@ -179,8 +180,19 @@ class LocalizedText(Response):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaMismatch(Response):
+    """One part of an event's data that does not fit the schema of its type."""
+
+    field: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventType(Response):
-    """A type of the catalogue."""
+    """A type of the catalogue.
+
+    Events that do not fit the schema are marked, and with `schema_policy: reject` they cannot be published over HTTP.
+    """
 
     name: str
     group: str
@@ -189,6 +201,29 @@ class EventType(Response):
     description: LocalizedText
     operational: bool
     sample: JsonObject
+    schema: JsonObject | None
+    schema_policy: SchemaPolicy | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MismatchingEvent(Response):
+    """An event that does not fit the schema of its type."""
+
+    id: EventId
+    inserted_at: TimeText
+    schema_mismatches: list[SchemaMismatch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedEventType(EventType):
+    """A type of the catalogue, and how its newest events fit the schema.
+
+    Of the newest `checked_count` events, `mismatch_count` do not fit; `mismatching` has the newest of them.
+    """
+
+    checked_count: int
+    mismatch_count: int
+    mismatching: list[MismatchingEvent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +282,10 @@ class EventOutcome(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Response):
-    """An event; without `accepted_at` it waits in the outbox."""
+    """An event; without `accepted_at` it waits in the outbox.
+
+    `schema_mismatches` is the difference from the present schema of its type.
+    """
 
     id: EventId
     type: str
@@ -261,6 +299,7 @@ class Event(Response):
     accepted_at: TimeText | None
     test: bool
     quarantined_at: TimeText | None
+    schema_mismatches: list[SchemaMismatch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

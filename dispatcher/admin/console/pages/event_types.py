@@ -2,11 +2,15 @@
 
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
+from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.pages.events import readable
+from dispatcher.admin.resources.serialization import write_json
+from dispatcher.core.schemas import fields_of
 
 
 async def list_event_types(context: Context) -> web.StreamResponse:
@@ -28,4 +32,31 @@ async def list_event_types(context: Context) -> web.StreamResponse:
     )
 
 
-ROUTES: Final = (PageRoute("GET", "/event-types", list_event_types),)
+async def show_event_type(context: Context) -> web.StreamResponse:
+    """Show one type as its receivers and producers need it: meaning, fields, sample, schema."""
+    event_types = context.operations.event_types
+    event_type = await event_types.show(context.who, context.part("name"))
+    schema = context.operations.deployment.catalogue.types[event_type.name].schema
+    return context.page(
+        "event_type.html",
+        one=event_type,
+        fields=[] if schema is None else fields_of(schema.document),
+        sample=readable(event_type.sample.text),
+        schema=None if schema is None else readable(orjson.dumps(schema.document).decode()),
+    )
+
+
+async def download_asyncapi(context: Context) -> web.StreamResponse:
+    """Return the AsyncAPI document as a file."""
+    return web.Response(
+        body=write_json(context.operations.event_types.asyncapi()),
+        content_type="application/octet-stream",
+        headers={**PAGE_HEADERS, "Content-Disposition": 'attachment; filename="asyncapi.json"'},
+    )
+
+
+ROUTES: Final = (
+    PageRoute("GET", "/event-types", list_event_types),
+    PageRoute("GET", "/event-types/asyncapi.json", download_asyncapi),
+    PageRoute("GET", "/event-types/{name}", show_event_type),
+)
