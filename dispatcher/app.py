@@ -286,6 +286,7 @@ class Daemon:
                 http_client,
                 tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
                 publisher=publisher,
+                listen_url=self._listen_source if settings.listens else None,
             )
             server = Server(
                 problems=lambda: self._problems(schema),
@@ -319,6 +320,8 @@ class Daemon:
                     if self._role is not Role.DELIVERY:
                         tasks.spawn("credentials", auth.run())
                         tasks.spawn("tail", operations.tail.run())
+                        tasks.spawn("pull", operations.pull.run())
+                        tasks.spawn("pull_listener", operations.pull.listen())
                         tasks.spawn("publisher", publisher.run())
                         tasks.spawn("publisher_rejected", publisher.run_rejected())
                     self._notifier.ready()

@@ -182,7 +182,7 @@ class Auth:
             TooManyError, StoreUnavailableError: as `actor_of`.
         """
         actor = await self.actor_of(text, address)
-        if actor is None:
+        if actor is None or actor.endpoint_id is not None:
             return None
         async with self._deployment.database.transaction() as connection:
             grant = Grant("token", digest_of(text), actor, SESSION_SECONDS_MAX)
@@ -360,7 +360,10 @@ def csrf_token_of(cookie: str) -> str:
 
 def _actor(token: LivingToken) -> Actor:
     return Actor(
-        name=actor_name(token.name, token.tenant), tenant=token.tenant, role=Role(token.role)
+        name=actor_name(token.name, token.tenant),
+        tenant=token.tenant,
+        role=Role(token.role),
+        endpoint_id=token.endpoint_id,
     )
 
 

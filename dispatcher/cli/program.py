@@ -201,6 +201,63 @@ def open_console(context: typer.Context, fields: Fields, output: Output) -> None
 
 
 @program.command()
+def poll(
+    endpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="ENDPOINT",
+            help="The endpoint's id, or its name if the token may list endpoints.",
+        ),
+    ],
+    forward: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Where each delivery is sent, as http://localhost:3000/hook."
+        ),
+    ],
+    url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="The address of the dispatcher's API.", envvar="DISPATCHER_URL"
+        ),
+    ],
+    token: Annotated[
+        str,
+        typer.Option(metavar="TOKEN", help="-, @FILE or env:NAME; see token create --endpoint."),
+    ] = "env:DISPATCHER_TOKEN",  # noqa: S107 -- where the token is
+    limit: Annotated[
+        int, typer.Option(metavar="N", help="Deliveries of one poll.", min=1, max=100)
+    ] = 10,
+    lease: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long a delivery may take.", min=1, max=3600),
+    ] = 60.0,
+    once: Annotated[bool, typer.Option("--once", help="End when no delivery is due.")] = False,
+) -> None:
+    r"""Fetch the deliveries of an endpoint and forward them.
+
+    For receivers that no request from outside can reach. The endpoint has --delivery pull. Each delivery is forwarded
+    with its headers and its signature, and the response decides on its retries, as that of a pushed one does.
+
+    Examples:
+      dispatcher poll ep_01kat9zma1e4gbryhh3m9dq2yw \
+        --url https://dispatcher.example --forward http://localhost:3000/hook
+    """
+    from dispatcher.cli import poll_command
+    from dispatcher.cli.values import secret_text
+
+    poll_command.poll(
+        url=url,
+        token=secret_text(token, "--token"),
+        endpoint=endpoint,
+        forward=forward,
+        limit=limit,
+        lease_seconds=lease,
+        once=once,
+    )
+
+
+@program.command()
 def retention(
     context: typer.Context,
     output: Output,

@@ -67,8 +67,9 @@ def create(context: typer.Context, fields: Fields, output: Output) -> None:
         from dispatcher.admin.operations.tokens import Tokens
 
         now = session.deployment.clock.now()
+        found = await session.resolved(fields)
         expires_at = fields.get("expires_at", now + timedelta(days=EXPIRES_DAYS))
-        new = NewToken.of(now, **{**fields, "expires_at": expires_at})
+        new = NewToken.of(now, **{**found, "expires_at": expires_at})
         answer = await Tokens(session.deployment).create(session.actor, new)
         say_object(answer, output=output, human=human)
 

@@ -9,9 +9,10 @@ in flight can still become `succeeded`, and nothing else.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import Final, Self, assert_never
 
 from dispatcher.core.model import DeliveryState, Outcome, Reason, Trigger
+from dispatcher.core.profile import Profile
 from dispatcher.core.retry import next_delay
 
 _GONE_STATUS: Final = 410
@@ -44,6 +45,17 @@ class RetryPolicy:
     """Lowest and highest factor of a delay."""
     gone_disables: bool
     """Whether 410 ends the delivery and disables the endpoint."""
+
+    @classmethod
+    def of(cls, profile: Profile | None, own: Sequence[float] | None) -> Self:
+        """Return the policy of an endpoint; `own` is its own schedule, None for the profile's."""
+        if profile is None:
+            return cls(schedule=own or (), jitter_range=None, gone_disables=False)
+        return cls(
+            schedule=profile.retry_schedule_seconds if own is None else own,
+            jitter_range=profile.jitter,
+            gone_disables=profile.gone_disables,
+        )
 
 
 def judge_status(status: int) -> Outcome:

@@ -578,6 +578,22 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "The catalogue has no event type {value}.",
         "Use a name from the list of event types.",
     ),
+    "endpoint_not_pulled": (
+        "The deliveries of this endpoint are pushed to its URL.",
+        "Set delivery to pull to fetch them.",
+    ),
+    "endpoint_is_pulled": (
+        "The receiver of this endpoint fetches its deliveries, so no request can be sent to it.",
+        "Publish an event, and fetch it with `dispatcher poll`.",
+    ),
+    "too_many_polls": (
+        "Too many polls wait for deliveries.",
+        "Use at most {maximum} polls at a time for one endpoint.",
+    ),
+    "token_for_one_endpoint": (
+        "This token may only fetch and settle the deliveries of its endpoint.",
+        "Use a token without an endpoint.",
+    ),
     "session_not_found": (
         "There is no session {value}.",
         "Use an id from the list of sessions. A session that has ended is not listed.",

@@ -99,10 +99,12 @@ class Schema:
                 )
             ]
             return [_mismatch(error) for error in errors]
+        import jsonschema_rs  # noqa: PLC0415 -- most deployments have no schema
+
         try:
             self._validator.validate(value)
-        except ValueError as error:
-            return [_mismatch(error)]  # type: ignore[arg-type] -- the library's error is a ValueError
+        except jsonschema_rs.ValidationError as error:
+            return [_mismatch(error)]
         return []
 
     def problems(self, data: str) -> list[Problem]:

@@ -104,6 +104,7 @@ class Batch:
         ids = delivery_ids(unix_ms, bits)
         rows: list[DeliveryRow] = []
         cancelled: list[CancelledRow] = []
+        pulled: set[int] = set()
         for delivery_id, (event, endpoint, reason, encoded) in zip(ids, self._targets, strict=True):
             if reason is not None:
                 cancelled.append(
@@ -132,6 +133,9 @@ class Batch:
                     (encoded.warnings or None) if encoded is not None else None,
                 )
             )
+            if endpoint.is_pulled:
+                pulled.add(endpoint.number)
+                continue
             is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
             if encoded is not None and is_open:
                 delivery = Delivery(
@@ -150,3 +154,5 @@ class Batch:
                 )
                 self.deliveries.append((endpoint.id, delivery))
         await self._claim.write(self._bodies, rows, cancelled)
+        if pulled:
+            await self._claim.announce_pulled(sorted(pulled))

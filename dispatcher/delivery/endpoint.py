@@ -38,6 +38,8 @@ class Endpoint:
     subscription: Subscription
     label_filter: Mapping[str, str | list[str]]
     content_filter: ContentFilter | None
+    is_pulled: bool
+    """Its receiver fetches the deliveries; lanes send nothing."""
     shard: int
     max_concurrency: int
     rate_limit: float | None

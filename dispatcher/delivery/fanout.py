@@ -271,7 +271,7 @@ class Fanout:
         if mismatches:
             self._reporting.metrics.schema_mismatches.inc()
             _log.warning(
-                "event.schema_mismatch",
+                "event.schema_mismatched",
                 event_id=event.id,
                 event_type=event.type,
                 errors=[f"{one.field}: {one.detail}" for one in mismatches],

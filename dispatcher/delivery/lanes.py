@@ -191,7 +191,11 @@ class Lanes:
 
     def _follow_one(self, endpoint: Endpoint, token: int) -> bool:
         """Make or update the lane of an endpoint; return whether its waiting deliveries are to be loaded."""
-        is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
+        is_open = (
+            endpoint.state is EndpointState.ACTIVE
+            and endpoint.problem is None
+            and not endpoint.is_pulled
+        )
         lane = self.lanes.get(endpoint.id)
         if lane is None:
             self.lanes[endpoint.id] = EndpointLane(

@@ -27,11 +27,11 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason, Trigger
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
-from dispatcher.delivery.late_bodies import LateBodies
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.ports import DeliveryStore
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
+from dispatcher.late_bodies import LateBodies
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import Clock

@@ -16,7 +16,6 @@ from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
-from dispatcher.delivery.late_bodies import LateBodies
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.loader import Loader
 from dispatcher.delivery.recorder import Recorder
@@ -28,6 +27,7 @@ from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.shards import Replica, Shards
+from dispatcher.late_bodies import LateBodies
 from dispatcher.outbound.client import HttpClient
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet

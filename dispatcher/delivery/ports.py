@@ -71,6 +71,10 @@ class Claim(Protocol):
         """Notify the other replicas, at commit, that there are deliveries for them."""
         ...
 
+    async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
+        """Wake the polls of these endpoints, at commit."""
+        ...
+
 
 class OutboxStore(Protocol):
     """Events that producers committed and that are not fanned out yet."""

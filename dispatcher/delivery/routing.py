@@ -260,6 +260,7 @@ class RoutingTable:
             content_filter=None
             if row.content_filter is None
             else _compile_filter(row.content_filter),
+            is_pulled=row.delivery == "pull",
             shard=row.shard,
             max_concurrency=row.max_concurrency or self._max_concurrency,
             rate_limit=row.rate_limit,
@@ -290,18 +291,8 @@ def _without_what_cannot_be_read(row: EndpointRow) -> EndpointRow:
     )
 
 
-@lru_cache(maxsize=1024)
-def _retry_policy(profile: Profile | None, own: tuple[float, ...] | None) -> RetryPolicy:
-    """Return the policy; endpoints with the same one share it."""
-    if profile is None:
-        return RetryPolicy(schedule=own or (), jitter_range=None, gone_disables=False)
-    return RetryPolicy(
-        schedule=profile.retry_schedule_seconds if own is None else own,
-        jitter_range=profile.jitter,
-        gone_disables=profile.gone_disables,
-    )
-
-
+_retry_policy = lru_cache(maxsize=1024)(RetryPolicy.of)
+"""Endpoints with the same policy share it."""
 _compile_filter = lru_cache(maxsize=1024)(compile_filter)
 _parse_event_types = lru_cache(maxsize=1024)(parse_event_types)
 """Endpoints with the same event types share one subscription."""

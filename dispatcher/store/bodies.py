@@ -1,8 +1,8 @@
-"""Bodies of deliveries that fan-out wrote without one; see `delivery/late_bodies.py`."""
+"""Bodies of deliveries that fan-out wrote without one; see `late_bodies.py`."""
 
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import orjson
 
@@ -12,7 +12,6 @@ from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
-    from dispatcher.store.delivery_details import DeliveryDetail
     from dispatcher.store.pool import Reach
 
 _MISSING = statement("body_list_missing")
@@ -41,6 +40,25 @@ class LateBody(NamedTuple):
     profile: str
     bytes: bytes
     warnings: tuple[str, ...]
+
+
+class BodyKey(Protocol):
+    """What names the bytes of a delivery; a row of a delivery has it."""
+
+    @property
+    def day(self) -> date:
+        """The day of its event."""
+        ...
+
+    @property
+    def event_id(self) -> str:
+        """The id of its event."""
+        ...
+
+    @property
+    def profile(self) -> str:
+        """The profile of its endpoint."""
+        ...
 
 
 async def body_can_be_made(connection: "Reach", delivery_id: str, day: date) -> bool:
@@ -97,7 +115,7 @@ class Bodies:
                 await connection.execute(_CANCEL, uuids_of(unencodable))
 
 
-async def load_body(connection: "Reach", delivery: "DeliveryDetail") -> bytes | None:
+async def load_body(connection: "Reach", delivery: BodyKey) -> bytes | None:
     """Return the bytes that every attempt of a delivery sends; None: none were made."""
     body: bytes | None = await connection.fetchval(
         _BODY_LOAD, delivery.day, delivery.event_id, delivery.profile

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 _FAN_OUT = statement("outbox_fan_out")
 _CANCEL = statement("delivery_done_insert_cancelled")
 _ANNOUNCE = statement("delivery_open_notify")
+_ANNOUNCE_PULLED = statement("pull_lease_notify")
 _KEEP = statement("transaction_keep")
+
+PULLED_NAMED_MAX = 500
+"""Endpoints that one notification names; a payload has at most 8,000 bytes."""
 
 FEW_DELIVERIES_MAX = 128
 """Deliveries that one statement writes; more are copied in a transaction, which costs less per row."""
@@ -217,6 +221,10 @@ class Claim:
         """Notify the other replicas, at commit, that there are deliveries for them."""
         await announce_arrivals(self._connection, incarnation)
 
+    async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
+        """Wake the polls of these endpoints, at commit."""
+        await self._connection.execute(_ANNOUNCE_PULLED, pulled_payload(endpoint_nos))
+
 
 class FewClaim(Claim):
     """Events that were read without a lock; `commit` claims and writes those that still wait."""
@@ -230,6 +238,7 @@ class FewClaim(Claim):
         self.lost = frozenset()
         self._written: tuple[list[BodyRow], list[DeliveryRow], list[CancelledRow]] = ([], [], [])
         self._announced_by: str | None = None
+        self._pulled: Sequence[int] = ()
 
     async def write(
         self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
@@ -245,6 +254,10 @@ class FewClaim(Claim):
         """Notify the other replicas when the rows are written."""
         self._announced_by = incarnation
 
+    async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
+        """Wake the polls of these endpoints when the rows are written."""
+        self._pulled = endpoint_nos
+
     async def commit(self, database: Database, *, waits_for_disk: bool) -> None:
         """Claim and write the events that still wait; `lost` has the others."""
         bodies, deliveries, cancelled = self._written
@@ -256,6 +269,7 @@ class FewClaim(Claim):
             or cancelled
             or len(deliveries) > FEW_DELIVERIES_MAX
             or any(row.warnings for row in deliveries)
+            or self._pulled
         ):
             async with database.transaction(waits_for_disk=waits_for_disk) as connection:
                 taken = await connection.fetch(
@@ -269,6 +283,8 @@ class FewClaim(Claim):
                     [row for row in deliveries if row.event_id not in self.lost],
                     [row for row in cancelled if row.event_id not in self.lost],
                 )
+                if self._pulled:
+                    await super().announce_pulled(self._pulled)
             return
         code = codes.event_type_code
         self._lose(
@@ -285,6 +301,11 @@ class FewClaim(Claim):
     def _lose(self, taken: "Sequence[Record]") -> None:
         if len(taken) < len(self.events):
             self.lost = frozenset(e.id for e in self.events) - {row["id"] for row in taken}
+
+
+def pulled_payload(endpoint_nos: Sequence[int]) -> str:
+    """Return what a notification of pulled deliveries names; empty: any endpoint may have some."""
+    return "" if len(endpoint_nos) > PULLED_NAMED_MAX else ",".join(map(str, endpoint_nos))
 
 
 async def announce_arrivals(connection: "Reach", incarnation: str) -> None:

@@ -350,7 +350,7 @@ class Deliveries:
 
     async def _load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         rows = await self._rows(_LOAD, uuids_of(ids))
-        events = await self._events(rows)
+        events = await self.events_of(rows)
         loaded: list[LoadedRow] = []
         for row, delivery_id in zip(rows, delivery_ids_of([row[0] for row in rows]), strict=True):
             event = events.get((row["day"], row["event_id"], row["profile"]))
@@ -401,7 +401,7 @@ class Deliveries:
                     return []
                 days = [row["day"] for row in found]
                 rows = await connection.fetch(_REQUESTS, ours, rows_max, busy, days)
-        events = await self._events([row for row in rows if row["day"] is not None])
+        events = await self.events_of([row for row in rows if row["day"] is not None])
         requests: list[RequestRow] = []
         for row, delivery_id in zip(rows, delivery_ids_of([row[1] for row in rows]), strict=True):
             event = events.get((row["day"], row["event_id"], row["profile"]))
@@ -517,7 +517,7 @@ class Deliveries:
             async with self._database.transaction() as connection:
                 return await connection.fetch(sql, *parameters)
 
-    async def _events(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
+    async def events_of(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
         """Return the events of these rows by day, id and profile, from `DAYS_AT_ONCE` days at a time."""
         keys = dict.fromkeys((row["day"], row["event_id"], row["profile"]) for row in rows)
         days = sorted({key[0] for key in keys})

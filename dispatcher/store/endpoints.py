@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
+_ENDPOINT_NUMBER = statement("endpoint_number")
 _ENDPOINT_LOCK = statement("endpoint_lock")
 _ENDPOINTS_PAGE = statement("endpoint_page")
 _ENDPOINTS_BY_TROUBLE = statement("endpoint_list_by_trouble")
@@ -92,6 +93,7 @@ class EndpointDetail(NamedTuple):
     retry_schedule_seconds: list[float] | None
     ordering: str
     content_filter: str | None
+    delivery: str
     state: str
     reason: str | None
     created_at: datetime
@@ -159,6 +161,7 @@ class EndpointRow(NamedTuple):
     state: str
     reason: str | None
     content_filter: str | None
+    delivery: str
     shard: int
     secrets: list[SealedSecret]
 
@@ -258,6 +261,11 @@ async def load_endpoint(
         return None
     rows = await page_of_endpoints(connection, [tenant, *(None,) * 5, 1, [endpoint_id], None, None])
     return rows[0] if rows else None
+
+
+async def endpoint_number(connection: "Reach", endpoint_id: str) -> int:
+    """Return the number of an endpoint, by which deliveries refer to it."""
+    return int(await connection.fetchval(_ENDPOINT_NUMBER, endpoint_id))
 
 
 async def page_of_endpoints(connection: "Reach", filters: Sequence[object]) -> list[EndpointDetail]:

@@ -110,7 +110,7 @@ class Sessions:
         row = await self._database.fetch_row(_FIND, digest, idle_seconds_max)
         if row is None:
             return None
-        token = None if row[7] is None else LivingToken(*row[7:11])
+        token = None if row[7] is None else LivingToken(*row[7:12])
         return LivingSession(row[0], row[1], row[2], row[3], row[4], row[5], row[6], token)
 
     async def used(self, used: Mapping[bytes, datetime]) -> None:

@@ -34,6 +34,7 @@ class TokenDetail(NamedTuple):
     expires_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
+    endpoint_id: str | None
 
 
 class LivingToken(NamedTuple):
@@ -43,6 +44,7 @@ class LivingToken(NamedTuple):
     name: str
     role: str
     tenant: str | None
+    endpoint_id: str | None
 
 
 async def insert_token(connection: "Reach", values: Sequence[object], name: str) -> datetime:

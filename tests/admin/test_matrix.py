@@ -27,6 +27,8 @@ NEEDS = {
     "PATCH /endpoints/{id}": Role.ADMIN,
     "DELETE /endpoints/{id}": Role.ADMIN,
     "POST /endpoints/{id}/test": Role.OPERATOR,
+    "GET /endpoints/{id}/poll": Role.OPERATOR,
+    "POST /endpoints/{id}/poll": Role.OPERATOR,
     "GET /endpoints/{id}/failures": Role.VIEWER,
     "POST /endpoints/{id}/retry": Role.OPERATOR,
     "POST /endpoints/{id}/pause": Role.OPERATOR,
@@ -79,6 +81,7 @@ BODIES: dict[str, Any] = {
     "POST /events": {"type": "order.created", "data": {}},
     "POST /endpoints/{id}/recover": {"since": "2026-01-01T00:00:00Z"},
     "POST /deliveries/{id}/diagnose-signature": {"secret": "of-the-receiver"},
+    "POST /endpoints/{id}/poll": {"results": [{"lease_id": "none", "response_code": 200}]},
     "POST /content-filters/test": {"content_filter": "data.total > 1"},
     "POST /jobs": {"kind": "resend", "filter": {"state": "pending"}},
     "POST /schedule/retry": {"filter": {"event_type": "order.created"}},
@@ -194,7 +197,8 @@ def routes(deployment: Deployment, api: Api) -> list[str]:
 
 async def ask(api: Api, route: str, named: str, token: str) -> Reply:
     method, path = route.split(" ")
-    return await api.ask(method, path.replace("{id}", named), BODIES.get(route), token=token)
+    path = path.replace("{id}", named).replace("{name}", "order.created")
+    return await api.ask(method, path, BODIES.get(route), token=token)
 
 
 async def state_of(sql: asyncpg.Connection, but: Iterable[str] = ()) -> dict[str, Any]:
@@ -254,7 +258,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 28
+    assert len(named) == 30
     unlike = {}
     for route in named:
         real = other.id_for(route)
@@ -267,7 +271,31 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     assert await state_of(connection) == before
     for route in named:
         if route.startswith("GET "):
-            assert (await ask(api, route, other.id_for(route), everybodys)).status == 200
+            pushed = route.endswith("/poll")  # the endpoint is not pulled
+            reply = await ask(api, route, other.id_for(route), everybodys)
+            assert reply.status == (409 if pushed else 200)
+
+
+async def test_a_token_for_one_endpoint_reaches_its_polls_alone(api, routes, connection):
+    own = await make_things(api, connection, "acme")
+    other = await make_things(api, connection, "other")
+    new = NewToken.of(name="pull", role="operator", endpoint_id=own.endpoint)
+    token = await api.operations.tokens.create(Actor(name="cli:test"), new)
+    assert token.tenant == "acme"
+    before = await state_of(connection, but=("token",))
+    unlike = {}
+    for route in routes:
+        reply = await ask(api, route, own.id_for(route), token.token)
+        wanted = 403
+        if route.endswith("/poll"):
+            wanted = 409 if route.startswith("GET") else 200
+            assert (await ask(api, route, other.endpoint, token.token)).status == 404
+        if reply.status != wanted:
+            unlike[route] = reply.status
+    assert unlike == {}
+    assert (await api.ask("GET", "//asyncapi.json", token=token.token)).status == 403
+    assert await api.auth.sign_in(token.token, "192.0.2.1") is None
+    assert await state_of(connection, but=("token",)) == before
 
 
 async def test_lists_hold_ones_own_alone(api, routes, connection):

@@ -134,6 +134,7 @@ class Schedule:
                 state="active",
                 reason=None,
                 content_filter=None,
+                delivery="push",
                 shard=chance.randint(0, 63),
                 secrets=[],
             )

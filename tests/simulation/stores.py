@@ -105,6 +105,9 @@ class MemoryClaim:
 
         await self._reach.ask(statement)
 
+    async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
+        """Wake nobody: no simulated endpoint is pulled."""
+
 
 class FewMemoryClaim(MemoryClaim):
     """Events that were read without a lock; the rows are written when the block ends."""

@@ -50,7 +50,7 @@ class Memory:
         self.tables.save_endpoint(
             EndpointRow(
                 EP, 1, 1, "default", "ep", "https://x.test/", "wms", ["*"], {}, {}, None, None, None, None,
-                None, "active", None, None, SHARD, [],
+                None, "active", None, None, "push", SHARD, [],
             )
         )  # fmt: skip
 

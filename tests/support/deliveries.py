@@ -17,8 +17,8 @@ from dispatcher.core.model import (
 )
 from dispatcher.core.outcome import Decision, RetryPolicy
 from dispatcher.delivery.endpoint import Endpoint
-from dispatcher.delivery.late_bodies import LateBodies
 from dispatcher.delivery.types import IN_FLIGHT, AttemptResult, Delivery, EndpointLane, Entry
+from dispatcher.late_bodies import LateBodies
 
 AT = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = date(2026, 11, 23)
@@ -39,6 +39,7 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "subscription": parse_event_types(["*"]),
         "label_filter": {},
         "content_filter": None,
+        "is_pulled": False,
         "shard": 1,
         "max_concurrency": 2,
         "rate_limit": None,

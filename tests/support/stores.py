@@ -63,6 +63,7 @@ class FakeClaim:
         self.day: date = AT.date()
         self.lost: frozenset[EventId] = frozenset()
         self.announced_by: str | None = None
+        self.pulled: list[int] = []
         self.is_written = False
         self.kept_open_count = 0
         self.bodies: list[BodyRow] = []
@@ -80,6 +81,9 @@ class FakeClaim:
 
     async def announce(self, incarnation: str) -> None:
         self.announced_by = incarnation
+
+    async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
+        self.pulled += endpoint_nos
 
 
 class FakeOutbox(ports.OutboxStore):

@@ -101,6 +101,17 @@ def world() -> World:
     )
 
 
+async def test_deliveries_that_are_pulled_stay_in_postgres(world):
+    pulled = make_endpoint("pulled", profile=STANDARD, number=7, is_pulled=True)
+    world.endpoints = [make_endpoint("pushed", profile=STANDARD), pulled]
+    world.outbox.waiting = [make_event("e1"), make_event("e2")]
+    await world.fanout(100)
+    claim = world.outbox.claims[0]
+    assert [row.endpoint_id for row in claim.deliveries] == ["pushed", "pulled"] * 2
+    assert claim.pulled == [7]
+    assert [endpoint_id for endpoint_id, _ in world.offered] == ["pushed", "pushed"]
+
+
 async def test_an_event_unlike_its_schema_is_counted_and_delivered(world):
     world.fanout._schemas = {"order.created": compile_schema('{"required": ["order_id"]}')}
     world.outbox.waiting = [make_event("e1"), make_event("e2", '{"order_id": 1}')]
@@ -109,7 +120,7 @@ async def test_an_event_unlike_its_schema_is_counted_and_delivered(world):
         await world.fanout(100)
     assert world.metrics.schema_mismatches._value.get() == before + 1
     (line,) = logs
-    assert (line["event"], line["event_id"]) == ("event.schema_mismatch", "e1")
+    assert (line["event"], line["event_id"]) == ("event.schema_mismatched", "e1")
     assert line["errors"] == ['data: "order_id" is a required property']
     assert len(world.outbox.claims[0].deliveries) == 6
 

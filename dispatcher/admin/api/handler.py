@@ -33,6 +33,7 @@ from dispatcher.admin.resources.fields import NOW, problems_of
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import (
+    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     StoreUnavailableError,
@@ -123,6 +124,7 @@ class _Gatekeeper:
         """Return the AsyncAPI document, which names the deployment's event types and so requires a token."""
 
         async def answer(_: web.Request) -> web.StreamResponse:
+            _require_scope(request[ACTOR], None, {})
             body = write_json(self._operations.event_types.asyncapi())
             return web.Response(body=body, content_type="application/json")
 
@@ -134,6 +136,7 @@ class _Gatekeeper:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             actor = request[ACTOR]
+            _require_scope(actor, route, request.match_info)
             actor.require(route.role)
             client = request.get(CLIENT_KEY, CLIENT)
             call = Call(actor, self._operations, request.match_info, request, client)
@@ -232,6 +235,20 @@ class _Gatekeeper:
                 headers={"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'},
             )
         return actor
+
+
+def _require_scope(actor: Actor, route: Route | None, names: Mapping[str, str]) -> None:
+    """Return if the route is within the scope of a token for one endpoint.
+
+    Raises:
+        ForbiddenError: it is not. NotFoundError: it is about another endpoint.
+    """
+    if actor.endpoint_id is None:
+        return
+    if route is None or not route.for_endpoint_tokens:
+        raise ForbiddenError(invalid("token", "token_for_one_endpoint"))
+    if names.get("id") != actor.endpoint_id:
+        raise NotFoundError(invalid("id", "endpoint_not_found", value=names.get("id")))
 
 
 def _scheme_of(request: web.Request) -> str:

@@ -70,6 +70,8 @@ class Route:
     """Statuses of problems, in addition to those that every route may return."""
     batch: Handler | None = None
     """The handler of a body that is a list or newline-delimited JSON; `fields` of `handler` is one event."""
+    for_endpoint_tokens: bool = False
+    """Whether a token for one endpoint is enough, if `{id}` is that endpoint."""
     bytes_max: int = BODY_BYTES_MAX
     seconds_max: float = SECONDS_MAX
 

@@ -10,6 +10,7 @@ from dispatcher.admin.api import (
     events,
     jobs,
     notifications,
+    pull,
     schedule,
 )
 from dispatcher.admin.api.body import BATCH_BYTES_MAX
@@ -27,6 +28,9 @@ from dispatcher.admin.resources import (
     signature_diagnosis,
     token,
 )
+from dispatcher.admin.resources import (
+    pull as pull_resource,
+)
 from dispatcher.admin.resources.access import PeoplePage, SessionPage
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
@@ -36,6 +40,8 @@ PUBLISH_SECONDS_MAX: Final = 70.0
 """A client waits for 60 s at most (`Prefer: wait`)."""
 CAPTURE_BYTES_MAX: Final = 4 << 20
 """A body of 1 MiB as a JSON string, in which a character may take six bytes, and its headers."""
+POLL_SECONDS_MAX: Final = 50.0
+"""A poll waits for 30 s at most."""
 COUNT_SECONDS_MAX: Final = 60.0
 """A dry run counts for 45 s at most."""
 
@@ -65,6 +71,16 @@ ROUTES: Final = (
         method="POST", path="/endpoints/{id}/test", handler=endpoints.send_test,
         role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
         bytes_max=EVENT_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,
+    ),
+    Route(
+        method="GET", path="/endpoints/{id}/poll", handler=pull.poll_deliveries,
+        role=Role.OPERATOR, response=pull_resource.PulledPage, problems=(404, 409),
+        seconds_max=POLL_SECONDS_MAX, for_endpoint_tokens=True,
+    ),
+    Route(
+        method="POST", path="/endpoints/{id}/poll", handler=pull.settle_deliveries,
+        role=Role.OPERATOR, response=pull_resource.SettledLeases, problems=(404,),
+        for_endpoint_tokens=True,
     ),
     Route(
         method="GET", path="/endpoints/{id}/failures", handler=endpoints.list_failures,

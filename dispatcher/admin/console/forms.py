@@ -57,6 +57,7 @@ def read_endpoint(context: Context, *, creates: bool) -> tuple[dict[str, Any], d
         *context.lists.get("event_types", []),
         *form.get("other_types", "").replace(",", " ").split(),
     ]
+    fields["delivery"] = "pull" if form.get("delivery") == "pull" else "push"
     fields["event_types"] = list(dict.fromkeys(types))
     if creates:
         try:
@@ -158,6 +159,7 @@ def shown_endpoint(endpoint: Endpoint, known_types: Sequence[str]) -> dict[str, 
     types = endpoint.event_types
     return {
         "profile": endpoint.profile,
+        "delivery": endpoint.delivery,
         "event_types": types,
         "other_types": " ".join(one for one in types if one not in known_types),
         **{

@@ -48,6 +48,8 @@ class Actor:
     name: str
     tenant: str | None = None
     role: Role = Role.ADMIN
+    endpoint_id: str | None = None
+    """The endpoint whose deliveries it may fetch and settle, and nothing else; None: no such limit."""
     label: str | None = field(default=None, compare=False)
     """The name that pages show; a person's own choice, which identifies no one."""
 

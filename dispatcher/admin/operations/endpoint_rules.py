@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.resources.endpoint import (
+    PULL_URL,
     READ_ONLY,
     RULES,
     SETTINGS,
@@ -117,6 +118,13 @@ def with_secret_of_url(
     if not path:
         return fields
     return {**fields, "url": f"{scheme}{separator}{host}/", "secret": slash + path}
+
+
+def with_pull_url(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the fields of a new endpoint with a URL, which one that fetches its deliveries may leave out."""
+    if fields.get("delivery") != "pull" or fields.get("url") not in {None, ""}:
+        return fields
+    return {**fields, "url": PULL_URL}
 
 
 def read_new_endpoint(

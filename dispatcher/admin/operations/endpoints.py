@@ -21,6 +21,7 @@ from dispatcher.admin.operations.endpoint_rules import (
     read_change,
     read_new_endpoint,
     settings_of,
+    with_pull_url,
     with_secret_of_url,
 )
 from dispatcher.admin.resources.endpoint import (
@@ -91,7 +92,7 @@ class Endpoints:
         Raises:
             InvalidRequestError: every problem, also of the rules of the profile and the settings.
         """
-        fields = with_secret_of_url(fields, self._deployment)
+        fields = with_secret_of_url(with_pull_url(fields), self._deployment)
         new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
         if new is None:
             raise InvalidRequestError(problems)

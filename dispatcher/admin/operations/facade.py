@@ -19,6 +19,7 @@ from dispatcher.admin.operations.names import Names
 from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.publishing import Publisher
+from dispatcher.admin.operations.pull import Pull
 from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.schedule import Schedule
@@ -27,6 +28,7 @@ from dispatcher.admin.operations.system import System
 from dispatcher.admin.operations.tail import Tail
 from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.operations.tokens import Tokens
+from dispatcher.config.database_url import UrlSource
 from dispatcher.outbound.client import HttpClient
 
 
@@ -57,6 +59,8 @@ class Operations:
     system: System
     tail: Tail
     """Its `run` is a task of the daemon."""
+    pull: Pull
+    """Its `run` and `listen` are tasks of the daemon."""
 
     @classmethod
     def of(
@@ -65,10 +69,12 @@ class Operations:
         http_client: HttpClient,
         tested: Callable[[str], None] = lambda _: None,
         publisher: Publisher | None = None,
+        listen_url: str | UrlSource | None = None,
     ) -> Self:
         """Return the operations of a deployment.
 
-        `tested` is called for each test event. Without `publisher` each event is committed on its own.
+        `tested` is called for each test event. Without `publisher` each event is committed on its own, and
+        without `listen_url` a poll that waits reads every second.
         """
         return cls(
             deployment=deployment,
@@ -93,4 +99,5 @@ class Operations:
             overview=Overview(deployment),
             system=System(deployment),
             tail=Tail(deployment),
+            pull=Pull(deployment, listen_url),
         )

@@ -96,6 +96,8 @@ class EventTester:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
+            if row.delivery == "pull":
+                raise ConflictError(problem("id", "endpoint_is_pulled"))
             self._deployment.send_limits.take_send(actor.name, endpoint_id)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         profile = self._deployment.profiles.get(row.profile)

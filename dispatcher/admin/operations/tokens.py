@@ -11,7 +11,7 @@ import secrets
 from typing import Any, Final
 
 from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.endpoints import allowed_tenant, found
 from dispatcher.admin.resources.serialization import (
     Place,
     cursor_scope,
@@ -32,6 +32,7 @@ from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.problems import problem
 from dispatcher.store import tokens as token_store
 from dispatcher.store.audit import write_audit
+from dispatcher.store.endpoints import load_endpoint
 from dispatcher.store.tokens import TokenDetail
 
 TEXT_PREFIX: Final = "dsp_"
@@ -76,6 +77,17 @@ class Tokens:
             if problems:
                 raise InvalidRequestError(problems)
         tenant = allowed_tenant(actor, new.tenant)
+        if new.endpoint_id is not None:
+            if Role(new.role) is not Role.OPERATOR:
+                allowed = str(Role.OPERATOR)
+                raise InvalidRequestError(
+                    [problem("role", "not_one_of", value=str(new.role), allowed=allowed)]
+                )
+            async with self._database.transaction() as connection:
+                endpoint = found(
+                    await load_endpoint(connection, new.endpoint_id, tenant), new.endpoint_id
+                )
+            tenant = endpoint.tenant
         text = TEXT_PREFIX + base64.urlsafe_b64encode(
             secrets.token_bytes(TEXT_BYTES)
         ).decode().rstrip("=")
@@ -87,19 +99,20 @@ class Tokens:
                 connection,
                 [
                     token_id, new.name, prefix, digest_of(text), new.role, tenant, actor.name,
-                    new.expires_at,
+                    new.expires_at, new.endpoint_id,
                 ],
                 new.name,
             )  # fmt: skip
             detail = {
                 "name": new.name, "role": new.role, "expires_at": time_text(new.expires_at),
+                **({} if new.endpoint_id is None else {"endpoint_id": new.endpoint_id}),
             }  # fmt: skip
             await write_audit(
                 connection, actor.name, tenant or ALL_TENANTS, "token.create", token_id, detail
             )
         row = TokenDetail(
             token_id, new.name, prefix, new.role, tenant, created_at, actor.name, new.expires_at,
-            None, None,
+            None, None, new.endpoint_id,
         )  # fmt: skip
         return CreatedToken(**_values(row), token=text)
 

@@ -58,6 +58,9 @@ TIMEOUT_SECONDS_MAX: Final = 60.0
 RETRIES_MAX: Final = 50
 RETRY_SECONDS_MAX: Final = 7 * 86_400
 OVERLAP_SECONDS_MAX: Final = 604_800
+DeliveryMode = Literal["push", "pull"]
+PULL_URL: Final = "https://pull.invalid/"
+"""The URL of an endpoint whose deliveries are fetched and that names none; nothing is ever sent there."""
 
 
 class EndpointRules(Protocol):
@@ -413,6 +416,18 @@ class EndpointSettings(Request):
         description="A CEL expression over data, labels, type, id and tenant; only events for which it is true.",
     )
 
+    delivery: Annotated[
+        DeliveryMode,
+        Option(
+            metavar="push|pull",
+            help="push: requests to the URL. pull: the receiver fetches its deliveries (dispatcher poll).",
+        ),
+        Control(kind=ControlKind.OWN),
+    ] = Field(
+        default="push",
+        description="push: requests to the URL. pull: the receiver fetches its deliveries, and `url` may be left out.",
+    )  # fmt: skip
+
     def given(self) -> dict[str, Any]:
         """Return the fields that were given; an omitted field is not the same as null."""
         return {name: getattr(self, name) for name in self.model_fields_set}
@@ -566,6 +581,7 @@ class Endpoint(Response):
     retry_schedule_seconds: list[float] | None
     ordering: str
     content_filter: str | None
+    delivery: DeliveryMode
     state: EndpointStateName
     reason: str | None
     created_at: TimeText

@@ -65,6 +65,18 @@ class NewToken(Request):
         Tenant | None,
         Option(metavar="TENANT", help="The tenant that it can access. Default: all tenants."),
     ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
+    endpoint_id: Annotated[
+        Text | None,
+        Option(
+            name="endpoint",
+            metavar="NAME|ID",
+            help="Only fetch and settle the deliveries of this endpoint, with the role operator.",
+            reads=Reading.ENDPOINT,
+        ),
+    ] = Field(
+        default=None,
+        description="Limits the token to `GET` and `POST /endpoints/{id}/poll` of this endpoint; the role is operator.",
+    )
     expires_at: Annotated[
         Annotated[Time, AfterValidator(_in_the_future)] | None,
         Option(
@@ -93,6 +105,7 @@ class Token(Response):
     prefix: str
     role: RoleName
     tenant: str | None
+    endpoint_id: str | None
     created_at: TimeText
     created_by: str
     expires_at: TimeText | None

@@ -8,6 +8,7 @@
 --   attempt           history, by day: the other attempts
 --   event_all, delivery, attempt_all   views: what people mean by an event, a delivery, an attempt (docs/reference/reporting.md)
 --   delivery_request  hot: what people asked (resend, cancel) and has not been carried out yet
+--   pull_lease        hot: deliveries that receivers have fetched and not settled yet
 --   endpoint_recent, endpoint_status   hot: rows of endpoints that are not healthy; nothing that delivers reads them
 --   job, job_delivery bulk resends and replays, and the deliveries that they have started and that have not ended
 --   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing, endpoint_change     which endpoint gets which
@@ -343,6 +344,26 @@ CREATE TABLE dispatcher.endpoint_request (
     CONSTRAINT request_delivery CHECK (num_nonnulls(delivery_id, day, event_id) = CASE kind WHEN 'retry' THEN 3 ELSE 0 END)
 );
 
+-- Deliveries that a receiver has fetched and not settled yet. A lease is deleted before its attempt is recorded, so that
+-- one process records it: a crash in between leaves no attempt, and the delivery is due again when the lease would have
+-- ended (`next_attempt_at` of an open delivery).
+CREATE TABLE dispatcher.pull_lease (
+    leased_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    leased_until  timestamptz NOT NULL,
+    lease_id      uuid        NOT NULL UNIQUE,
+    delivery_id   uuid        NOT NULL PRIMARY KEY,
+    day           date        NOT NULL,
+    endpoint_no   integer     NOT NULL,
+    attempt_count integer     NOT NULL, -- before this attempt
+    schedule_position integer NOT NULL,
+    revision      integer     NOT NULL,
+    state         smallint    NOT NULL, -- of the delivery, as in delivery_done
+    reason        smallint,
+    trigger       smallint    NOT NULL,
+    event_id      text        COLLATE "C" NOT NULL
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
+CREATE INDEX pull_lease_end ON dispatcher.pull_lease (leased_until);
+
 -- ---------- Jobs: bulk resends and replays --------------------------------------------------------------------------
 
 -- One replica runs a job under a lease. Each step locks the row, starts some deliveries and moves `cursor` past them in
@@ -424,6 +445,7 @@ CREATE TABLE dispatcher.endpoint (
     retry_schedule_seconds  double precision[],
     ordering                text        NOT NULL DEFAULT 'none' CHECK (ordering = 'none'),
     content_filter          text, -- CEL, see core/filters.py
+    delivery                text        NOT NULL DEFAULT 'push' CHECK (delivery IN ('push', 'pull')),
     state                   text        NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'disabled')),
     reason                  text,
     paused_at               timestamptz,
@@ -693,6 +715,7 @@ CREATE TABLE dispatcher.token (
     hash          bytea       NOT NULL CHECK (octet_length(hash) = 32),
     role          text        NOT NULL CHECK (role IN ('viewer', 'operator', 'admin')),
     tenant        text        COLLATE "C", -- NULL: all tenants
+    endpoint_id   text        COLLATE "C", -- set: it fetches and settles the deliveries of this endpoint, nothing else
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by    text        NOT NULL,
     expires_at    timestamptz, -- NULL: never

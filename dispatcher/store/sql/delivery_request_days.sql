@@ -5,6 +5,7 @@
 SELECT r.day
 FROM dispatcher.delivery_request AS r
 JOIN dispatcher.endpoint AS p ON p.number = r.endpoint_no AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
+     AND (r.kind = 'cancel' OR p.delivery = 'push')
 WHERE NOT (r.delivery_id = ANY ($2::uuid[]))
 GROUP BY r.day
 ORDER BY min(r.requested_at)

@@ -12,6 +12,7 @@ SELECT r.kind, r.delivery_id, d.day, d.event_id, p.id AS endpoint_id, p.profile,
                  AND r.requested_at <= a.attempted_at + make_interval(secs => least(a.latency_seconds, 86400) + 0.1)) AS answered
 FROM dispatcher.delivery_request AS r
 JOIN dispatcher.endpoint AS p ON p.number = r.endpoint_no AND p.shard = ANY ($1::smallint[]) AND p.deleted_at IS NULL
+     AND (r.kind = 'cancel' OR p.delivery = 'push')
 LEFT JOIN LATERAL (
     SELECT o.day, o.event_id, o.attempt_count, o.schedule_position,
            (CASE WHEN o.schedule_position = 0 THEN 1 ELSE 2 END)::smallint AS state, NULL::smallint AS reason

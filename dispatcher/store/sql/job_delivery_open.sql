@@ -2,7 +2,7 @@
 --
 -- Parameters, one element each: $1 delivery ids, $2 days, a few, $3 event ids, $4 codes of the event types; $5 id of the
 --   endpoint, $6 id of the job.
--- Their bodies are made when they are loaded (delivery/late_bodies.py). Left out: events that were erased, days whose
+-- Their bodies are made when they are loaded (late_bodies.py). Left out: events that were erased, days whose
 -- history of deliveries has been dropped, and everything if the endpoint is deleted or disabled.
 -- Index: endpoint_pkey, event_pkey, delivery_done_pkey, delivery_open_pkey. Locks: FOR SHARE on the endpoint and on the
 -- events, against their erasure; the new rows.

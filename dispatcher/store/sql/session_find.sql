@@ -2,7 +2,7 @@
 --
 -- Parameters: $1 SHA-256 of its cookie, $2 seconds without use after which it ends.
 -- Index: session_pkey, token_hash. Locks: none.
-SELECT s.source, s.authority, s.rules, s.actor, s.label, s.role, s.tenant, t.id, t.name, t.role, t.tenant
+SELECT s.source, s.authority, s.rules, s.actor, s.label, s.role, s.tenant, t.id, t.name, t.role, t.tenant, t.endpoint_id
 FROM dispatcher.session AS s
 LEFT JOIN dispatcher.token AS t
        ON s.source = 'token' AND t.hash = s.authority AND t.revoked_at IS NULL

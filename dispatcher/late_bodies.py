@@ -22,7 +22,7 @@ from dispatcher.core.profile import Profile
 from dispatcher.runtime import probe
 from dispatcher.store.bodies import Bodies, LateBody
 
-_log = structlog.get_logger("dispatcher.delivery.late_bodies")
+_log = structlog.get_logger("dispatcher.late_bodies")
 
 DELIVERIES_PER_STEP = 16
 """An event has up to 1 MiB of data, and its body about as much; a step holds both in memory."""

@@ -1,0 +1,234 @@
+"""Deliveries that a receiver fetches: leased once, settled once, and recorded like those of a push."""
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from dispatcher.admin.operations.pull import POLLS_PER_ENDPOINT_MAX
+from dispatcher.admin.resources.token import NewToken
+from dispatcher.core import ids
+from dispatcher.runtime import probe
+from dispatcher.verify import verify
+from tests.admin.conftest import ALL
+from tests.admin.serving import Api
+from tests.support.daemon import until
+from tests.support.endpoints import create_endpoint
+
+pytestmark = pytest.mark.postgres
+
+CLIENT = Path(__file__).resolve().parents[2] / "docs" / "snippets" / "pull_client.py"
+
+
+class Pulled:
+    """A pulled endpoint with a secret, and deliveries that fan-out has written for it."""
+
+    def __init__(self, api: Api, sql: asyncpg.Connection, endpoint: Any) -> None:
+        self.api = api
+        self.sql = sql
+        self.id = endpoint.id
+        self.secret = endpoint.secret
+        self.path = f"/endpoints/{endpoint.id}/poll"
+        self._count = 0
+
+    async def add(self, count: int = 1) -> list[str]:
+        """Write deliveries that are due, and return their ids."""
+        made = []
+        now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
+        for _ in range(count):
+            self._count += 1
+            event = f"evt-{self._count}"
+            delivery = ids.delivery_id(ids.delivery_unix_ms(now, now.date()), event, self.id)
+            body = orjson.dumps({"type": "order.created", "data": {"n": self._count}})
+            await self.sql.execute(
+                "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at,"
+                " accepted_at, profile, bytes)"
+                " VALUES ($1, $2, 'order.created', 'acme', '{}', $3, '{}', $3, $3, 'standard', $4)",
+                now.date(), event, now, body,
+            )  # fmt: skip
+            await self.sql.execute(
+                "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
+                " VALUES ($1, $2, $3, $4, 'order.created', 'acme', 'standard')",
+                delivery, now.date(), event, self.id,
+            )  # fmt: skip
+            made.append(delivery)
+        return made
+
+    async def poll(self, query: str = "") -> list[dict[str, Any]]:
+        reply = await self.api.ask("GET", f"{self.path}?{query}")
+        assert reply.status == 200, reply.raw
+        return list(reply.json["items"])
+
+    async def settle(self, *results: dict[str, Any]) -> list[str]:
+        reply = await self.api.ask("POST", self.path, {"results": results})
+        assert reply.status == 200, reply.raw
+        return [one["status"] for one in reply.json["items"]]
+
+    async def shown(self, delivery: str) -> Any:
+        return (await self.api.ask("GET", f"/deliveries/{delivery}")).json
+
+    async def end_leases(self) -> None:
+        """Let every lease have expired, and be recorded."""
+        await self.sql.execute(
+            "UPDATE dispatcher.pull_lease SET leased_until = now() - interval '1 second'"
+        )
+        await self.sql.execute("UPDATE dispatcher.delivery_open SET next_attempt_at = now()")
+        await self.api.operations.pull.expire()
+
+    async def make_due(self) -> None:
+        await self.sql.execute("UPDATE dispatcher.delivery_open SET next_attempt_at = now()")
+
+
+@pytest.fixture
+async def pulled(api: Api, connection: asyncpg.Connection) -> Pulled:
+    endpoint = await create_endpoint(
+        api.operations.endpoints,
+        ALL,
+        {
+            "name": "behind", "tenant": "acme", "event_types": ["*"], "profile": "standard",
+            "delivery": "pull", "retry_schedule_seconds": [60], "headers": {"X-Api-Key": "k"},
+        },
+    )  # fmt: skip
+    return Pulled(api, connection, endpoint)
+
+
+def done(item: dict[str, Any], code: int = 200, **more: Any) -> dict[str, Any]:
+    return {"lease_id": item["lease_id"], "response_code": code, **more}
+
+
+async def test_a_fetched_delivery_is_signed_acknowledged_and_logged(pulled: Pulled) -> None:
+    (delivery,) = await pulled.add()
+    (item,) = await pulled.poll()
+    assert item["delivery_id"] == delivery
+    assert item["headers"]["X-Api-Key"] == "k"
+    assert "Host" not in item["headers"]
+    verify(item["headers"], item["body"].encode(), pulled.secret, profile="standard")
+    assert await pulled.poll() == [], "it is leased"
+    waiting = await pulled.shown(delivery)
+    assert (waiting["state"], waiting["attempt_count"]) == ("pending", 0)
+    assert await pulled.settle(done(item)) == ["recorded"]
+    shown = await pulled.shown(delivery)
+    assert (shown["state"], shown["attempt_count"]) == ("succeeded", 1)
+    (attempt,) = shown["attempts"]
+    assert (attempt["outcome"], attempt["response_code"]) == ("ok", 200)
+    assert await pulled.settle(done(item)) == ["expired"], "a lease is settled once"
+    traffic = await pulled.sql.fetchrow(
+        "SELECT ok_count, succeeded_count FROM dispatcher.traffic WHERE subject = $1", pulled.id
+    )
+    assert tuple(traffic) == (1, 1)
+
+
+async def test_rejections_and_expired_leases_follow_the_schedule(pulled: Pulled) -> None:
+    (delivery,) = await pulled.add()
+    (item,) = await pulled.poll()
+    assert await pulled.settle(done(item, 500, error="no room")) == ["recorded"]
+    shown = await pulled.shown(delivery)
+    assert (shown["state"], shown["attempts"][0]["error"]) == ("retrying", "no room")
+    assert await pulled.poll() == [], "its retry is due in a minute"
+    await pulled.make_due()
+    (again,) = await pulled.poll("lease_seconds=5")
+    assert again["attempt_number"] == 2
+    await pulled.end_leases()
+    assert await pulled.settle(done(again)) == ["expired"]
+    ended = await pulled.shown(delivery)
+    assert (ended["state"], ended["reason"]) == ("failed", "schedule_spent")
+    assert [one["outcome"] for one in ended["attempts"]] == ["http_error", "timeout"]
+    failed = await pulled.sql.fetchval(
+        "SELECT count(*) FROM dispatcher.outbox WHERE type = 'dispatcher.delivery.failed'"
+    )
+    assert failed == 1
+    reply = await pulled.api.ask("POST", f"/deliveries/{delivery}/resend")
+    assert reply.status == 202
+    (resent,) = await pulled.poll()
+    assert (resent["delivery_id"], resent["attempt_number"]) == (delivery, 3)
+    assert await pulled.settle(done(resent)) == ["recorded"]
+    assert (await pulled.shown(delivery))["state"] == "succeeded"
+    assert await pulled.poll() == []
+
+
+async def test_pollers_never_get_the_same_delivery(pulled: Pulled) -> None:
+    made = await pulled.add(60)
+    async with asyncio.TaskGroup() as tasks:
+        polls = [tasks.create_task(pulled.poll("limit=10")) for _ in range(12)]
+    pages = [poll.result() for poll in polls]
+    got = [item["delivery_id"] for page in pages for item in page]
+    assert sorted(got) == sorted(made)
+    items = [item for page in pages for item in page]
+    # Two settle the same leases and a third lets them expire: one attempt each.
+    halves = (items[:30], items[30:]) * 2
+    async with asyncio.TaskGroup() as tasks:
+        settled = [tasks.create_task(pulled.settle(*map(done, half))) for half in halves]
+        tasks.create_task(pulled.end_leases())
+    assert sum(one == "recorded" for task in settled for one in task.result()) <= 60
+    await pulled.end_leases()
+    counts = await pulled.sql.fetch("SELECT attempt_count FROM dispatcher.delivery_row")
+    assert [row["attempt_count"] for row in counts] == [1] * 60
+    assert await pulled.sql.fetchval("SELECT count(*) FROM dispatcher.pull_lease") == 0
+
+
+async def test_a_waiting_poll_returns_what_arrives(pulled: Pulled) -> None:
+    with probe.listen() as heard:
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(pulled.poll("wait_seconds=30"))
+            await heard.wait("pull.claimed")
+            made = await pulled.add()
+            number = await pulled.sql.fetchval("SELECT number FROM dispatcher.endpoint")
+            pulled.api.operations.pull.wake(str(number))
+    assert [item["delivery_id"] for item in waiting.result()] == made
+
+
+async def test_waiting_polls_are_bounded(pulled: Pulled) -> None:
+    pull = pulled.api.operations.pull
+    number = await pulled.sql.fetchval("SELECT number FROM dispatcher.endpoint")
+    pull._waiting[number] = {asyncio.Event() for _ in range(POLLS_PER_ENDPOINT_MAX)}
+    reply = await pulled.api.ask("GET", f"{pulled.path}?wait_seconds=1")
+    assert (reply.status, reply.json["code"]) == (429, "too_many_polls")
+    pull._waiting = {one: {asyncio.Event() for _ in range(20)} for one in range(10, 20)}
+    assert (await pulled.api.ask("GET", f"{pulled.path}?wait_seconds=1")).status == 429
+    pull._waiting.clear()
+    await pulled.add()
+    assert len(await pulled.poll("wait_seconds=1")) == 1
+
+
+async def test_a_paused_endpoint_returns_nothing(pulled: Pulled) -> None:
+    await pulled.add()
+    await pulled.api.ask("POST", f"/endpoints/{pulled.id}/pause")
+    reply = await pulled.api.ask("GET", pulled.path)
+    assert (reply.status, reply.json["code"]) == (409, "endpoint_paused")
+    reply = await pulled.api.ask("POST", f"/endpoints/{pulled.id}/test")
+    assert (reply.status, reply.json["code"]) == (409, "endpoint_is_pulled")
+    for query in ("limit=0", "limit=101", "wait_seconds=31", "lease_seconds=0", "limit=a"):
+        assert (await pulled.api.ask("GET", f"{pulled.path}?{query}")).status == 422, query
+
+
+async def test_the_documented_client_fetches_and_acknowledges(pulled: Pulled) -> None:
+    made = await pulled.add(3)
+    new = NewToken.of(name="pull", role="operator", endpoint_id=pulled.id)
+    token = await pulled.api.operations.tokens.create(ALL, new)
+    client = await asyncio.create_subprocess_exec(
+        sys.executable, CLIENT, stdout=asyncio.subprocess.PIPE,
+        env={
+            **os.environ, "DISPATCHER_URL": pulled.api.url, "DISPATCHER_ENDPOINT": pulled.id,
+            "DISPATCHER_TOKEN": token.token,
+        },
+    )  # fmt: skip
+    try:
+        assert client.stdout is not None
+        async with asyncio.timeout(20):
+            lines = [(await client.stdout.readline()).decode() for _ in made]
+
+        async def settled() -> bool:
+            sql = "SELECT count(*) = 3 FROM dispatcher.delivery WHERE state = 'succeeded'"
+            return bool(await pulled.sql.fetchval(sql))
+
+        await until(settled, seconds=10, what="the acknowledgements")
+    finally:
+        client.kill()
+        await client.wait()
+    assert sorted(line.split()[0] for line in lines) == sorted(made)
