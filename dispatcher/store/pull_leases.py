@@ -231,7 +231,7 @@ def _taken(rows: "Sequence[Record]") -> list[TakenLease]:
 
 
 class PulledListener:
-    """Receives notifications of deliveries that polls wait for. They are a prompt: without it polls read every second."""
+    """Receives notifications of deliveries that polls wait for, as prompts: without one they read every second."""
 
     def __init__(self, url: str | UrlSource, arrived: Callable[[str], None]) -> None:
         """`arrived` is called with the numbers of the endpoints, joined by commas; empty: any."""

@@ -14,6 +14,7 @@ import pytest
 from dispatcher.admin.operations.pull import POLLS_PER_ENDPOINT_MAX
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
+from dispatcher.dev.receiver import Receiver, ReceiverRoute
 from dispatcher.runtime import probe
 from dispatcher.verify import verify
 from tests.admin.conftest import ALL
@@ -232,3 +233,25 @@ async def test_the_documented_client_fetches_and_acknowledges(pulled: Pulled) ->
         client.kill()
         await client.wait()
     assert sorted(line.split()[0] for line in lines) == sorted(made)
+
+
+async def test_poll_forwards_to_a_local_receiver(pulled: Pulled) -> None:
+    made = await pulled.add(2)
+    receiver = Receiver(ReceiverRoute(profile="standard", secrets=[pulled.secret]))
+    port = await receiver.start()
+    command = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dispatcher", "poll", pulled.id, "--once", "--url", pulled.api.url,
+        "--forward", f"http://127.0.0.1:{port}/hook", stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "DISPATCHER_TOKEN": pulled.api.token},
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(30):
+            out, _ = await command.communicate()
+    finally:
+        await receiver.stop()
+    assert command.returncode == 0
+    assert [one.verdict for one in receiver.received] == ["valid", "valid"]
+    lines = [orjson.loads(line) for line in out.splitlines()]
+    assert {one["delivery_id"]: one["response_code"] for one in lines} == dict.fromkeys(made, 200)
+    for delivery in made:
+        assert (await pulled.shown(delivery))["state"] == "succeeded"
