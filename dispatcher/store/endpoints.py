@@ -373,8 +373,8 @@ def _endpoint_rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
                 *row[:8],  # the statement's order is the type's
                 _json(row["labels"]),
                 _json(row["headers"]),
-                *row[10:19],
-                [SealedSecret(*secret) for secret in zip(*row[19:24], strict=True)],
+                *row[10:20],
+                [SealedSecret(*secret) for secret in zip(*row[20:25], strict=True)],
             )
         )
         for row in records
