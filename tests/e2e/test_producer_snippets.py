@@ -402,8 +402,9 @@ def test_go_publishes(shop: Shop, tmp_path: Path) -> None:
     versions = sorted(cache.glob("v5@*"))
     if not versions:
         pytest.skip("formatted only: pgx 5 is not in the module cache")
+    release = ".".join(shop.run(go, "env", "GOVERSION").removeprefix("go").split(".")[:2])
     (tmp_path / "go.mod").write_text(
-        f"module recipe\n\ngo 1.21\n\nrequire github.com/jackc/pgx/v5 {versions[-1].name[3:]}\n"
+        f"module recipe\n\ngo {release}\n\nrequire github.com/jackc/pgx/v5 {versions[-1].name[3:]}\n"
     )
     (tmp_path / "main.go").write_text(GO_MAIN)
     shop.environ |= {

@@ -77,7 +77,7 @@ def test_quick_start_delivers_to_the_readers_own_receiver(tmp_path: Path):
         first = reader.starts_receiver()
         try:
             assert "my-receiver" in reader.types(publish)
-            receives(first, "ORD-2026-1234")
+            receives(first, "ORD-2026-5001")
         finally:
             first.terminate()
             first.communicate()
