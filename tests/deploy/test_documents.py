@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import typer
 
+from dispatcher.admin.console.help_links import GUIDES
 from dispatcher.admin.console.manual import slug
 from dispatcher.cli.program import program
 from dispatcher.telemetry import metrics
@@ -154,3 +155,19 @@ async def test_every_statement_of_runbooks_and_scaling_runs(database, checkout):
                 await connection.execute(block)
     finally:
         await connection.close()
+
+
+def test_every_page_is_in_the_help_the_site_and_the_entrance():
+    docs = CHECKOUT / "docs"
+    pages = {str(path.relative_to(docs)) for path in PAGES if docs in path.parents}
+    pages.discard("README.md")
+    english = {name for name in pages if not name.startswith("th/")}
+    assert {f"{name}.md" for names in GUIDES.values() for name in names} == english
+    navigation = re.findall(
+        r": (\S+\.md)$", (CHECKOUT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE
+    )
+    assert set(navigation) - {"README.md", "adr/README.md"} == pages
+    assert (
+        pages - set(re.findall(r"\]\((\S+\.md)\)", (docs / "README.md").read_text("utf-8")))
+        == set()
+    )
