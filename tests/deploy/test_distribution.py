@@ -160,7 +160,9 @@ def test_installed_program_finds_its_own_files(installed, checkout, tmp_path):
     assert found["profiles"] == sorted(
         path.stem for path in checkout.glob("config/profiles/*.toml")
     )
-    assert {"operators", "producers", "receivers", "images/overview.png"} <= set(found["pages"])
+    assert {"quick-start", "how-to/install", "reference/sql", "images/overview.png"} <= set(
+        found["pages"]
+    )
 
 
 @pytest.mark.postgres
@@ -180,7 +182,9 @@ def test_installed_program_migrates_checks_and_serves_help(installed, fresh_data
                     break
             home = orjson.loads((tmp_path / "home" / "dev.json").read_bytes())
             browser = build_opener(HTTPCookieProcessor())
-            form = urlencode({"token": home["admin_token"], "next": "/help/operators"}).encode()
+            form = urlencode(
+                {"token": home["admin_token"], "next": "/help/how-to/install"}
+            ).encode()
             with browser.open(home["console_url"] + "sign-in", form, timeout=20) as response:
                 assert "PostgreSQL 15 to 18" in response.read().decode()
         finally:
