@@ -13,6 +13,8 @@ one without the bound, which shows what storage alone costs. Each round drains N
 N / 20 events to 20 endpoints, by one contender and then by the other. Besides the rate it counts what
 a delivery costs: CPU of the daemon and of Postgres, WAL, disk and rows. Postgres makes neither
 checkpoints nor automatic vacuums meanwhile; VACUUM runs after each turn, and counts by itself.
+
+`--ordering` compares an endpoint whose `ordering` is `key`, with 1,000 keys, with one without an order.
 """
 
 import argparse
@@ -53,6 +55,8 @@ from benchmarks.harness import (
 )
 
 IN_FLIGHT = 64
+KEYS = 1_000
+"""Ordering keys of a drain that compares by them."""
 SETTINGS = {
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_HOST": str(IN_FLIGHT),
     "DISPATCHER_DELIVERY__CONCURRENCY_PER_ENDPOINT": str(IN_FLIGHT),
@@ -108,7 +112,7 @@ async def _count(connection: "asyncpg.Connection[asyncpg.Record]") -> Counted:
 
 
 async def _commit(
-    url: str, events: int, tenant: str, read: Callable[[], Cpu]
+    url: str, events: int, tenant: str, keys: int, read: Callable[[], Cpu]
 ) -> tuple[Cpu, Counted]:
     """Commits events; returns the CPU and the counters before the commit.
 
@@ -116,7 +120,7 @@ async def _commit(
     """
     connection = await asyncpg.connect(url)
     async with connection.transaction():
-        await insert_events(connection, events, tenant=tenant)
+        await insert_events(connection, events, tenant=tenant, keys=keys)
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         counted, cpu = await _count(connection), read()
     await connection.close()
@@ -138,6 +142,7 @@ def drain(
     events: int,
     fan_out: int = 1,
     tenant: str = "default",
+    keys: int = 0,
 ) -> Figures:
     """Commits events of `fan_out` deliveries each; returns their rate, and what a delivery costs."""
     count = events * fan_out
@@ -147,7 +152,7 @@ def drain(
     def read() -> Cpu:
         return Cpu(sum(map(cpu_seconds, ids)), postgres_cpu(postgres_id))
 
-    first, counted = asyncio.run(_commit(url, events, tenant, read))
+    first, counted = asyncio.run(_commit(url, events, tenant, keys, read))
     started = time.perf_counter()
     wait_delivered(daemons, target, before, count)
     elapsed = time.perf_counter() - started
@@ -244,7 +249,12 @@ def subscribe(contender: Contender, target: Receiver, width: int) -> None:
 
 
 def turn(
-    contender: Contender, target: Receiver, postgres_id: int, events: int, fan_out: int = 1
+    contender: Contender,
+    target: Receiver,
+    postgres_id: int,
+    events: int,
+    fan_out: int = 1,
+    keys: int = 0,
 ) -> Figures:
     """Lets a contender drain events by itself; returns its rate, and what a delivery costs.
 
@@ -253,8 +263,8 @@ def turn(
     warm = max(1, min(events, WARM_DELIVERIES // fan_out))
     before, _ = asyncio.run(_stored(contender.url))
     with contender.running() as daemon:
-        drain(contender.url, [daemon], target, postgres_id, warm, fan_out, TENANT)
-        figures = drain(contender.url, [daemon], target, postgres_id, events, fan_out, TENANT)
+        drain(contender.url, [daemon], target, postgres_id, warm, fan_out, TENANT, keys)
+        figures = drain(contender.url, [daemon], target, postgres_id, events, fan_out, TENANT, keys)
     after, vacuum_seconds = asyncio.run(_stored(contender.url))
     count = (warm + events) * fan_out
     inserted = after.inserted - before.inserted
@@ -368,6 +378,39 @@ def _cost_goals(results: Mapping[str, Mapping[str, list[Figures]]], theirs: str)
     ]
 
 
+async def _order(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE dispatcher.endpoint SET ordering = 'key'")
+    await connection.close()
+
+
+def compare_ordering(options: argparse.Namespace) -> None:
+    """Drains the same events, with `KEYS` ordering keys, to an endpoint with an order and to one without."""
+    rounds: dict[str, list[Figures]] = {"ours": [], "none": []}
+    with (
+        postgres(**QUIET) as (server, _),
+        receiver() as target,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        contenders = {one: Contender(one, server, Path(name), **SETTINGS) for one in rounds}
+        for one in contenders.values():
+            subscribe(one, target, 1)
+        asyncio.run(_order(contenders["ours"].url))
+        for number in range(1, options.rounds + 1):
+            for kind, one in contenders.items():
+                figures = turn(one, target, server.process_id or 0, options.events, keys=KEYS)
+                rounds[kind].append(figures)
+            say(number, rounds)
+    print(f"load average {os.getloadavg()[0]:.1f}\n")
+    print(table("one endpoint", ("key", rounds["ours"]), ("none", rounds["none"])) + "\n")
+    write_results(
+        "drain_ordering",
+        {"receiver": target.kind, "events": options.events, "keys": KEYS, "rounds": rounds},
+        options.json,
+        [Goal(1, "deliveries/s by key over none", 0.8, ratio(rounds["ours"], rounds["none"]))],
+    )
+
+
 def main() -> None:
     """Runs the rounds and prints the ratios."""
     options = arguments(
@@ -376,8 +419,14 @@ def main() -> None:
         short={"events": 15_000, "rounds": 5},
         full={"events": 30_000, "rounds": 9},
         against=True,
-        flags={"unbounded": "compare with this version without `recorder.unrecorded_max`"},
+        flags={
+            "unbounded": "compare with this version without `recorder.unrecorded_max`",
+            "ordering": "compare `ordering = key`, with 1,000 keys, with `none`",
+        },
     )
+    if options.ordering:
+        compare_ordering(options)
+        return
     if options.against or options.unbounded:
         compare(options)
         return

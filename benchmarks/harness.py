@@ -445,12 +445,13 @@ async def insert_events(
     event_type: str = "order.created",
     data: str = BODY_DATA,
     tenant: str = "default",
+    keys: int = 0,
 ) -> None:
-    """Inserts so many events, of about 500 bytes if nothing else is said, in one transaction."""
+    """Inserts so many events, of about 500 bytes if nothing else is said, with so many ordering keys in turns."""
     await connection.execute(
-        "INSERT INTO dispatcher.outbox (type, tenant, data)"
-        " SELECT $2, $4, $3::json FROM generate_series(1, $1::int)",
-        count, event_type, data, tenant,
+        "INSERT INTO dispatcher.outbox (type, tenant, data, ordering_key)"
+        " SELECT $2, $4, $3::json, 'key-' || n % nullif($5::int, 0) FROM generate_series(1, $1::int) AS n",
+        count, event_type, data, tenant, keys,
     )  # fmt: skip
 
 

@@ -109,6 +109,10 @@ class _Routing:
     async def refresh(self) -> None:
         """Never called: the version never changes."""
 
+    def has_order(self) -> bool:
+        """Returns that the endpoint has no order."""
+        return False
+
     def has_filters(self) -> bool:
         """Returns that the endpoint has no filter."""
         return False
@@ -238,7 +242,7 @@ class Bench:
             for n in range(BATCH)
         ]  # fmt: skip
         self.fanout = Fanout(
-            cast("Any", _Outbox(events)), cast("Any", _Routing(self.endpoint)), self.lanes,
+            cast("Any", _Outbox(events)), cast("Any", None), cast("Any", _Routing(self.endpoint)), self.lanes,
             cast("Any", self), clock=clock, incarnation="bench", batch_bytes_max=1 << 24,
         )  # fmt: skip
 

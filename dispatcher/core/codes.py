@@ -40,6 +40,7 @@ REASONS: Final = (
     "secret_unreadable",
     "failing_too_long",
     "http_not_allowed",
+    "skipped",
 )
 
 

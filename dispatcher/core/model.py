@@ -92,6 +92,8 @@ class Reason(StrEnum):
     INVALID_SETTINGS = "invalid_settings"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 -- a reason, not a secret
     FAILING_TOO_LONG = "failing_too_long"
+    SKIPPED = "skipped"
+    """The endpoint's `skip_after_attempts`: later deliveries of its line go on."""
 
 
 UNUSABLE_REASONS: Final = (
@@ -119,6 +121,9 @@ class Event(NamedTuple):
     inserted_at: datetime
     labels: dict[str, str]
     traceparent: str | None
+    ordering_key: str | None = None
+    position: int | None = None
+    """Its place in the outbox."""
 
 
 class Phases(NamedTuple):

@@ -45,16 +45,29 @@ class RetryPolicy:
     """Lowest and highest factor of a delay."""
     gone_disables: bool
     """Whether 410 ends the delivery and disables the endpoint."""
+    skip_after_attempts: int | None = None
+    """Failed attempts after which a delivery fails so that its line goes on; None: at the end of the schedule."""
 
     @classmethod
-    def of(cls, profile: Profile | None, own: Sequence[float] | None) -> Self:
+    def of(
+        cls,
+        profile: Profile | None,
+        own: Sequence[float] | None,
+        skip_after_attempts: int | None = None,
+    ) -> Self:
         """Return the policy of an endpoint; `own` is its own schedule, None for the profile's."""
         if profile is None:
-            return cls(schedule=own or (), jitter_range=None, gone_disables=False)
+            return cls(
+                schedule=own or (),
+                jitter_range=None,
+                gone_disables=False,
+                skip_after_attempts=skip_after_attempts,
+            )
         return cls(
             schedule=profile.retry_schedule_seconds if own is None else own,
             jitter_range=profile.jitter,
             gone_disables=profile.gone_disables,
+            skip_after_attempts=skip_after_attempts,
         )
 
 
@@ -147,6 +160,12 @@ def _decide_scheduled(
             reason=Reason.GONE,
             schedule_position=schedule_position,
             disables_endpoint=True,
+        )
+    if policy.skip_after_attempts is not None and schedule_position >= policy.skip_after_attempts:
+        return Decision(
+            state=DeliveryState.FAILED,
+            reason=Reason.SKIPPED,
+            schedule_position=schedule_position,
         )
     delay_seconds = next_delay(
         schedule_position, policy.schedule, policy.jitter_range, jitter, retry_after_seconds

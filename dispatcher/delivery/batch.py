@@ -14,6 +14,7 @@ from dispatcher.core.envelope import Encoded, encode
 from dispatcher.core.errors import EncodingError
 from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, event_bits
 from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
+from dispatcher.core.order import Ordering, Place, place_of
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.ports import Claim
@@ -37,6 +38,8 @@ class Batch:
         self._encoded_event: Event | None = None
         self.deliveries: list[tuple[EndpointId, Delivery]] = []
         """What is to be sent now, once the claim has committed."""
+        self.has_order = False
+        """Whether a delivery stands in a line."""
         self.unmatched: list[Event] = []
         """Events that no endpoint subscribes to, apart from the dispatcher's own events."""
 
@@ -120,6 +123,10 @@ class Batch:
                     )
                 )
                 continue
+            place: Place | None = None
+            if endpoint.ordering is not Ordering.NONE and not endpoint.is_pulled:
+                place = place_of(endpoint.ordering, event.ordering_key, event.position)
+                self.has_order = self.has_order or place is not None
             rows.append(
                 DeliveryRow(
                     delivery_id,
@@ -131,6 +138,7 @@ class Batch:
                     event.tenant,
                     endpoint.profile_name,
                     (encoded.warnings or None) if encoded is not None else None,
+                    place,
                 )
             )
             if endpoint.is_pulled:
@@ -151,6 +159,7 @@ class Batch:
                     0,
                     0,
                     Trigger.SCHEDULED,
+                    place,
                 )
                 self.deliveries.append((endpoint.id, delivery))
         await self._claim.write(self._bodies, rows, cancelled)

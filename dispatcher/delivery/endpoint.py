@@ -13,6 +13,7 @@ from datetime import datetime
 from dispatcher.core.filters import ContentFilter
 from dispatcher.core.matching import Subscription
 from dispatcher.core.model import EndpointId, EndpointState, Reason
+from dispatcher.core.order import Ordering
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
@@ -46,6 +47,7 @@ class Endpoint:
     """Attempts per second; None: no limit."""
     timeout_seconds: float
     retry_policy: RetryPolicy
+    ordering: Ordering = Ordering.NONE
     template: RequestTemplate | None
     target: Target | None
     host_key: tuple[str, int] | None

@@ -23,20 +23,21 @@ from typing import NamedTuple
 
 import structlog
 
-from dispatcher.core.errors import BatchRefusedError
+from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.filters import EventValues
 from dispatcher.core.matching import is_operational
-from dispatcher.core.model import Event, EventId
+from dispatcher.core.model import DeliveryId, Event, EventId
 from dispatcher.core.notifying import NOTIFICATION
 from dispatcher.core.schemas import Schema
 from dispatcher.delivery.batch import Batch
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.lanes import Lanes, Reserved
-from dispatcher.delivery.ports import OutboxStore
+from dispatcher.delivery.ports import DeliveryStore, OutboxStore
 from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
+from dispatcher.store.deliveries import PlacedRow
 from dispatcher.store.outbox import FEW_BYTES_MAX, FEW_EVENTS_MAX
 
 _log = structlog.get_logger("dispatcher.delivery.fanout")
@@ -52,6 +53,8 @@ ENCODING_SECONDS_MAX = 1.0
 """A claim of several events that takes longer is abandoned, and the next one is smaller."""
 YIELD_SECONDS = 0.01
 """How long encoding may block the event loop."""
+TURN_SECONDS = 1.0
+"""How long a claim waits for those with earlier events before its deliveries are placed in their lines."""
 UNSURE_SECONDS = 30.0
 """How long after a COMMIT without a response its deliveries are searched in Postgres."""
 
@@ -71,6 +74,44 @@ class TakenThrough(NamedTuple):
     more: bool
 
 
+class Turn:
+    """A claim that is not placed yet."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
+class Turns:
+    """The claims of this process that are open, by their first event."""
+
+    def __init__(self) -> None:
+        self._open: set[Turn] = set()
+        self._ended = asyncio.Event()
+
+    def begin(self, events: Sequence[Event]) -> Turn:
+        """Note a claim that has read its events."""
+        turn = Turn(min(event.position or 0 for event in events))
+        self._open.add(turn)
+        return turn
+
+    async def wait(self, turn: Turn) -> None:
+        """Wait until no claim with an earlier event is open, or `TURN_SECONDS` are over."""
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                while any(other.position < turn.position for other in self._open):
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            return
+
+    def end(self, turn: Turn) -> None:
+        """Note that a claim is placed, or has failed."""
+        self._open.discard(turn)
+        self._ended.set()
+
+
 class Overtaken(NamedTuple):
     """The events that were fanned out before their turn by position."""
 
@@ -84,6 +125,7 @@ class Fanout:
     def __init__(
         self,
         outbox: OutboxStore,
+        deliveries: DeliveryStore,
         routing: RoutingTable,
         lanes: Lanes,
         reporting: Reporting,
@@ -96,6 +138,8 @@ class Fanout:
         """Compare events with `schemas`, which are by event type; they are delivered in any case."""
         self._schemas = schemas
         self._outbox = outbox
+        self._deliveries = deliveries
+        self._turns = Turns()
         self._routing = routing
         self._lanes = lanes
         self._reporting = reporting
@@ -203,6 +247,7 @@ class Fanout:
     ) -> TakenThrough:
         """Fan out one batch, a few events, one given event, or picked events, all or none of them."""
         reserved: list[Reserved] = []
+        turn: Turn | None = None
         if few:
             claiming = self._outbox.claim_few(events_max)
         else:
@@ -214,6 +259,8 @@ class Fanout:
                     return TakenThrough(0, more=False)
                 if claim.routing_version != self._routing.version:
                     await self._routing.refresh()
+                if self._routing.has_order():
+                    turn = self._turns.begin(events)
                 batch = Batch(claim)
                 await self._encode(batch, events)
                 await batch.write()
@@ -221,17 +268,23 @@ class Fanout:
                 if not self._lanes.are_all_ours(reserved):
                     await claim.announce(self._incarnation)
         except (BatchRefusedError, _CostlyBatchError):
-            self._lanes.unreserve(reserved)
+            self._give_up(reserved, turn)
             raise
         except BaseException:
-            self._lanes.unreserve(reserved)
+            self._give_up(reserved, turn)
             self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
             raise
         if claim.lost:
             reserved = self._without(claim.lost, reserved)
         self._deliveries_per_event = max(1.0, batch.count / len(events))
+        in_line: list[Reserved] = []
+        if batch.has_order:
+            in_line = [one for one in reserved if one.delivery.place is not None]
+            reserved = [one for one in reserved if one.delivery.place is None]
         self._lanes.offer_reserved(reserved)
         self._lanes.pump()
+        if turn is not None:
+            await self._place(turn, in_line)
         self._reporting.fanned_out(
             [event for event in events if event.id not in claim.lost],
             [event.type for event in batch.unmatched if event.id not in claim.lost],
@@ -241,6 +294,26 @@ class Fanout:
         self._bytes_per_event = max(1.0, bytes_count / len(events))
         bytes_max = FEW_BYTES_MAX if few else self._batch_bytes_max
         return TakenThrough(len(events), len(events) == events_max or bytes_count > bytes_max // 4)
+
+    async def _place(self, turn: "Turn", reserved: Sequence[Reserved]) -> None:
+        """Put committed deliveries in their lines, after those of claims with earlier events.
+
+        If Postgres is unavailable, the loader finds them.
+        """
+        placed: dict[DeliveryId, PlacedRow] = {}
+        try:
+            if any(one.entry is not None for one in reserved):
+                await self._turns.wait(turn)
+                try:
+                    rows = await self._deliveries.place([one.delivery.id for one in reserved])
+                    placed = {row.id: row for row in rows}
+                except StoreUnavailableError as error:
+                    _log.warning("fanout.not_placed", deliveries=len(reserved), error=str(error))
+        finally:
+            self._turns.end(turn)
+            self._lanes.place_reserved(reserved, placed)
+        self._lanes.release_held()
+        self._lanes.pump()
 
     def _filtered(self, event: Event, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """Return the endpoints whose content filter matches; an evaluation error does not match, and is counted."""
@@ -276,6 +349,12 @@ class Fanout:
                 event_type=event.type,
                 errors=[f"{one.field}: {one.detail}" for one in mismatches],
             )
+
+    def _give_up(self, reserved: Sequence[Reserved], turn: Turn | None) -> None:
+        """Forget the deliveries of a claim that has failed, or whose outcome is unknown."""
+        self._lanes.unreserve(reserved)
+        if turn is not None:
+            self._turns.end(turn)
 
     def _without(self, lost: Collection[EventId], reserved: list[Reserved]) -> list[Reserved]:
         """Forget the deliveries of events that another replica has claimed; return the others."""

@@ -11,11 +11,12 @@
 
 What is always true: a delivery is in memory at most once, in one phase; a phase changes only along
 `TRANSITIONS`, and a step that the table does not have is an error of ours and raises. RESERVED is
-not committed yet, READY has its body and stands in its lane's line, IN_FLIGHT and RECORDING are
-sent and not committed, WAITING is on the wheel, DUE is to be read again from Postgres. Every entry
-is in its lane's `entries`, so that everything about a lane is linear in the lane, and nothing that
-happens often visits lanes without work. Entries in flight or being recorded are also in `sent`: if
-their lane loses its shard meanwhile, a new lane of the same endpoint leaves them alone.
+not committed yet, BLOCKED stands behind another delivery of its line (core/order.py), READY has its body
+and stands in its lane's queue, IN_FLIGHT and RECORDING are sent and not committed, WAITING is on the
+wheel, DUE is to be read again from Postgres. Every entry is in its lane's `entries`, so that everything
+about a lane is linear in the lane, and nothing that happens often visits lanes without work. Entries in
+flight or being recorded are also in `sent`: if their lane loses its shard meanwhile, a new lane of the same
+endpoint leaves them alone.
 
 A forgotten lane is closed at once and its entries are dropped in steps (`reclaim`): 80,000 at a time
 would keep the event loop from everything else for 50 ms.
@@ -25,6 +26,7 @@ the window again.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from dispatcher.core.breaker import BreakerState
@@ -32,6 +34,7 @@ from dispatcher.core.model import DeliveryId, EndpointId, Trigger
 from dispatcher.core.wheel import Wheel
 from dispatcher.delivery.types import (
     ABSENT,
+    BLOCKED,
     DUE,
     IN_FLIGHT,
     PHASE_NAMES,
@@ -42,22 +45,25 @@ from dispatcher.delivery.types import (
     Delivery,
     EndpointLane,
     Entry,
+    OrderedEntry,
 )
 from dispatcher.runtime.clock import Clock
 
 TRANSITIONS: Final = {
     ABSENT: (RESERVED, READY, WAITING, DUE),
-    RESERVED: (READY, ABSENT),
+    RESERVED: (READY, BLOCKED, ABSENT),
     READY: (IN_FLIGHT, ABSENT),
     IN_FLIGHT: (RECORDING, ABSENT),
     RECORDING: (WAITING, DUE, ABSENT),
     WAITING: (DUE, READY, ABSENT),
-    DUE: (READY, WAITING, ABSENT),
+    DUE: (READY, BLOCKED, WAITING, ABSENT),
+    BLOCKED: (READY, ABSENT),
 }
 _NEXT: Final = tuple(
     sum(1 << after for after in TRANSITIONS[phase]) for phase in range(len(PHASE_NAMES))
 )
 """The table as one bit mask per phase: a look-up costs 25 ns."""
+_WITH_BODY: Final = (READY, BLOCKED)
 _UNRECORDED: Final = 1 << IN_FLIGHT | 1 << RECORDING
 
 
@@ -79,6 +85,8 @@ class Inventory:
         self.counts = [0] * len(PHASE_NAMES)
         """Entries by phase; that of ABSENT is what makes the sum zero."""
         self.ready_bytes = 0
+        self.moved_up: Callable[[EndpointLane], None] = lambda _: None
+        """Called when a delivery of a lane became the first of its line, or a line is to be read; `Lanes` sets it."""
         self.stalled = 0
         """Attempts in flight to receivers that have sent no response for a while; written by `Lanes.tick`."""
 
@@ -101,7 +109,8 @@ class Inventory:
     ) -> Entry:
         """Take a delivery into memory, which must not be there yet; return its entry."""
         assert delivery_id not in lane.entries, delivery_id  # noqa: S101 -- twice in memory is twice sent
-        entry = lane.entries[delivery_id] = Entry(delivery_id, lane, delivery)
+        made = Entry if lane.lines is None else OrderedEntry
+        entry = lane.entries[delivery_id] = made(delivery_id, lane, delivery)
         self._move(entry, phase)
         if phase == READY and delivery is not None:
             self.ready_bytes += len(delivery.body)
@@ -122,6 +131,12 @@ class Inventory:
         if entry.phase == WAITING:
             self.wheel.cancel(entry)
         self._move(entry, READY)
+        entry.delivery = delivery
+        self.ready_bytes += len(delivery.body)
+
+    def block(self, entry: Entry, delivery: Delivery) -> None:
+        """Keep a delivery that stands behind another one of its line."""
+        self._move(entry, BLOCKED)
         entry.delivery = delivery
         self.ready_bytes += len(delivery.body)
 
@@ -169,18 +184,40 @@ class Inventory:
 
     # --- out of memory ---
 
-    def forget(self, entry: Entry) -> None:
-        """Drop an entry; a ready one must have left its lane's line."""
+    def forget(self, entry: Entry, *, ended: bool = False) -> None:
+        """Drop an entry; a ready one must have left its lane's queue. `ended`: its delivery is open no longer."""
         phase = entry.phase
         if phase == WAITING:
             self.wheel.cancel(entry)
-        elif phase == READY and entry.delivery is not None:
+        elif phase in _WITH_BODY and entry.delivery is not None:
             self.ready_bytes -= len(entry.delivery.body)
         elif _UNRECORDED >> phase & 1:
             del self.sent[entry.id]
         self._move(entry, ABSENT)
         entry.delivery = None
         entry.lane.entries.pop(entry.id, None)
+        if isinstance(entry, OrderedEntry):
+            self._leave_line(entry, ended=ended)
+
+    def _leave_line(self, entry: OrderedEntry, *, ended: bool) -> None:
+        """Let the next delivery of a line move up; if the first is left to Postgres, so are those behind it."""
+        lane, place = entry.lane, entry.place
+        if entry.is_in_line and lane.lines is not None:
+            following, left = lane.lines.leave(entry, ended=ended)
+            for one in left:
+                self.forget(one)
+            if following is not None:
+                self._move(following, READY)
+                lane.line_up(following)
+                lane.activate()
+            if following is not None or lane.lines.woken:
+                self.moved_up(lane)
+        elif ended and place is not None:
+            # Its lane was made again while it was in flight, and the line may wait for it there.
+            present = self.lanes.get(lane.endpoint.id)
+            if present is not None and present.lines is not None:
+                present.lines.expect_more(place.key)
+                self.moved_up(present)
 
     def forget_waiting(self, lane: EndpointLane) -> None:
         """Drop every entry of a lane except those in flight, being recorded or asked for by a person."""
@@ -190,12 +227,16 @@ class Inventory:
         lane.deferred.clear()
         lane.parked.clear()
         lane.entries = kept
+        if lane.lines is not None:
+            lane.lines.keep(kept)
 
     def forget_lane(self, lane: EndpointLane) -> None:
         """Close a lane that is no longer ours; `reclaim` drops its entries."""
         lane.is_open = False
         lane.is_forgotten = True
         lane.urgent.clear()
+        if lane.lines is not None:
+            lane.lines.clear()
         self.active.pop(lane, None)
         self.deferring.pop(lane, None)
         self._forgotten.append(lane)
@@ -227,7 +268,7 @@ class Inventory:
             phase = entry.phase
             if phase == WAITING:
                 waiting.append(entry)
-            elif phase == READY and entry.delivery is not None:
+            elif phase in _WITH_BODY and entry.delivery is not None:
                 self.ready_bytes -= len(entry.delivery.body)
             counts[phase] -= 1
             counts[ABSENT] += 1

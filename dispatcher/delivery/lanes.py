@@ -20,7 +20,8 @@ from typing import NamedTuple, Protocol
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.lane import CROWDED, RELIEVED
 from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
-from dispatcher.core.model import EndpointId, EndpointState, Trigger
+from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
+from dispatcher.core.order import Lines, Ordering, Place
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.inventory import Inventory
@@ -28,6 +29,7 @@ from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.sender import Sender
 from dispatcher.delivery.types import (
+    BLOCKED,
     DUE,
     READY,
     RESERVED,
@@ -35,8 +37,10 @@ from dispatcher.delivery.types import (
     Delivery,
     EndpointLane,
     Entry,
+    OrderedEntry,
 )
 from dispatcher.runtime.clock import Clock
+from dispatcher.store.deliveries import PlacedRow
 
 
 class Ownership(Protocol):
@@ -68,13 +72,15 @@ class Reserved(NamedTuple):
     entry: Entry | None
 
 
-_NOT_IN_LINE = (RESERVED, WAITING, DUE)
+_NOT_IN_LINE = (RESERVED, WAITING, DUE, BLOCKED)
 
 FOLLOWED_PER_STEP = 500
 """Endpoints whose lanes are made or updated before other work may run: about 4 ms."""
 RECLAIMED_PER_STEP = 5_000
 """Entries of forgotten lanes that are dropped before other work may run: about 4 ms."""
 
+LINES_CROWDED_MIN = 32
+"""A lane with fewer lines is limited by them and not by this process: fan-out does not wait for it."""
 PARKED_MAX = 10_000
 """Deferred deliveries of one lane whose ids stay in memory, so that the loader reads past them."""
 PARKED_SECONDS = 60.0
@@ -138,6 +144,7 @@ class Lanes:
         self.room = asyncio.Event()
         """Clear while a quick lane is crowded: fan-out may wait a moment."""
         self.room.set()
+        inventory.moved_up = self._moved_up
         sender.recorder.after_commit(self.pump)  # there is room for results again
 
     def stop(self) -> None:
@@ -198,7 +205,7 @@ class Lanes:
         )
         lane = self.lanes.get(endpoint.id)
         if lane is None:
-            self.lanes[endpoint.id] = EndpointLane(
+            self.lanes[endpoint.id] = lane = EndpointLane(
                 endpoint,
                 token,
                 breaker=Breaker(),
@@ -206,8 +213,14 @@ class Lanes:
                 is_open=is_open,
                 active=self._inventory.active,
             )
+            if endpoint.ordering is not Ordering.NONE:
+                lane.lines = Lines()
+                self._load_queue.add_lines(lane)
             return True
         opens = is_open and not lane.is_open
+        if (lane.lines is None) is not (endpoint.ordering is Ordering.NONE):
+            self._reorder(lane, endpoint.ordering)
+            opens = is_open
         if lane.is_open and not is_open:
             self._inventory.forget_waiting(lane)
             self._relieve(lane)
@@ -218,7 +231,18 @@ class Lanes:
         lane.is_open = is_open
         lane.activate()
         self._enqueue(lane)
+        if opens and lane.lines is not None:
+            lane.lines.sweep()
+            self._load_queue.add_lines(lane)
         return opens
+
+    def _reorder(self, lane: EndpointLane, ordering: Ordering) -> None:
+        """Begin or end the order of a lane; what is not sent is read again."""
+        self._inventory.forget_waiting(lane)
+        self._relieve(lane)
+        if lane.lines is not None:
+            lane.lines.clear()
+        lane.lines = None if ordering is Ordering.NONE else Lines()
 
     # --- waiting deliveries ---
 
@@ -233,7 +257,12 @@ class Lanes:
         for endpoint_id, delivery in deliveries:
             lane = lanes.get(endpoint_id)
             entry = None
-            if lane is not None and lane.is_open and inventory.find(lane, delivery.id) is None:
+            if (
+                lane is not None
+                and lane.is_open
+                and inventory.find(lane, delivery.id) is None
+                and (delivery.place is None or lane.lines is not None)
+            ):
                 entry = inventory.add(lane, delivery.id, RESERVED, delivery)
             reserved.append(Reserved(endpoint_id, delivery, entry))
         return reserved
@@ -253,6 +282,112 @@ class Lanes:
             lane = self.lanes.get(endpoint_id)
             if lane is not None:  # it was opened or made again meanwhile: this copy may be old
                 lane.turn_away(0.0)
+
+    def place_reserved(
+        self, reserved: Sequence[Reserved], placed: Mapping[DeliveryId, PlacedRow]
+    ) -> None:
+        """Put committed deliveries in their lines, or leave them to Postgres; `placed` is where they stand there."""
+        for endpoint_id, delivery, entry in sorted(reserved, key=_position):
+            lane = self.lanes.get(endpoint_id)
+            row = placed.get(delivery.id)
+            if isinstance(entry, OrderedEntry) and entry.phase == RESERVED:
+                if row is not None and row.place is not None and entry.lane is lane:
+                    self._place_reserved(entry, delivery, row, row.place)
+                    continue
+                self._inventory.forget(entry)
+            if lane is not None:
+                lane.turn_away(0.0)
+                if lane.is_open and lane.lines is not None and delivery.place is not None:
+                    self.leave_place(lane, delivery.place)
+
+    def _place_reserved(
+        self, entry: OrderedEntry, delivery: Delivery, row: PlacedRow, place: Place
+    ) -> None:
+        lane, lines = entry.lane, entry.lane.lines
+        if lines is None:
+            self._inventory.forget(entry)
+            lane.turn_away(0.0)
+        elif row.is_held:
+            self._inventory.forget(entry)
+            self.hold(lane, place)
+        elif row.previous_id is not None and not lines.has_before(place, row.previous_id):
+            self._inventory.forget(entry)
+            self.leave_place(lane, place)
+        else:
+            self.offer_placed(entry, delivery, place, row.next_id)
+
+    def hold(self, lane: EndpointLane, place: Place) -> None:
+        """Have a line read again soon: an earlier event of it is still in the outbox."""
+        if lane.lines is not None:
+            if lane.lines.is_busy(place.key):
+                self.leave_place(lane, place)
+            lane.lines.hold(place.key)
+            self._load_queue.held[lane] = None
+
+    def leave_place(self, lane: EndpointLane, place: Place) -> None:
+        """Leave a delivery of a line to Postgres, and those behind it; they are read when the line is used up."""
+        if lane.lines is not None:
+            for entry in lane.lines.cut(place):
+                self._inventory.forget(entry)
+            self._moved_up(lane)
+
+    def offer_placed(
+        self, entry: OrderedEntry, delivery: Delivery, place: Place, next_id: DeliveryId | None
+    ) -> bool:
+        """Put a committed delivery that is due in its line, and in its lane's queue if it is the first.
+
+        All that comes before it in its line is in memory, or has ended.
+        """
+        lane, lines = entry.lane, entry.lane.lines
+        if lines is None or not lane.is_open:
+            self._inventory.forget(entry)
+            return False
+        is_taken = False
+        if lines.is_busy(place.key) and not entry.is_in_line and not self._has_room_behind(lane):
+            self._inventory.forget(entry)
+        elif lines.join(entry, place):
+            is_taken = self.offer(entry, delivery)
+        else:
+            self._inventory.block(entry, delivery)
+            self._crowd(lane)
+            is_taken = True
+        if not is_taken and not entry.is_in_line:
+            # If its line is in memory, the line's end brings it back, otherwise the window.
+            if lines.is_busy(place.key):
+                self.leave_place(lane, place)
+        elif entry.has_more or (
+            next_id is not None and self._inventory.find(lane, next_id) is None
+        ):
+            lines.expect_more(place.key)
+        return is_taken
+
+    def _has_room_behind(self, lane: EndpointLane) -> bool:
+        """Return whether one more delivery may stand behind others in memory."""
+        return lane.load < lane.window and self._inventory.ready_bytes <= self._bodies_bytes_max
+
+    def _crowd(self, lane: EndpointLane) -> None:
+        """Note that a quick lane has much in memory, so that fan-out waits a moment."""
+        if (
+            lane.load >= CROWDED
+            and not lane.slow
+            and not lane.crowded
+            and lane.lines is not None
+            and len(lane.lines) >= LINES_CROWDED_MIN
+        ):
+            lane.crowded = True
+            self._crowded_count += 1
+            self.room.clear()
+
+    def _moved_up(self, lane: EndpointLane) -> None:
+        """Follow the end of a delivery in a line: the next one may be sent, or the line is to be read."""
+        self._enqueue(lane)
+        if lane.lines is not None and (lane.lines.woken or lane.lines.sweep_after is not None):
+            self._load_queue.add_lines(lane)
+
+    def release_held(self) -> None:
+        """Have the lines read again that waited for an earlier event; called when events have left the outbox."""
+        if self._load_queue.held:
+            self._load_queue.release_held()
 
     def unreserve(self, reserved: Sequence[Reserved]) -> None:
         """Forget deliveries whose commit failed or is not known of; those that exist are found in Postgres."""
@@ -316,7 +451,7 @@ class Lanes:
         for entry in lane.sort_again():
             self._inventory.forget(entry)
             lane.turn_away(0.0)
-        if len(lane.ready) <= RELIEVED:
+        if lane.load <= RELIEVED:
             self._relieve(lane)
         if lane.breaker.defers_everything:
             return
@@ -349,7 +484,10 @@ class Lanes:
         self._load_queue.add_windows((endpoint_id,))
 
     def demand(self, endpoint_id: EndpointId, delivery: Delivery) -> bool:
-        """Take an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit."""
+        """Take an attempt that a person asked for; it passes breaker, rate and pause, but needs a permit.
+
+        A delivery with a place is the first of its line.
+        """
         lane = self.lanes.get(endpoint_id)
         if lane is None:
             return False
@@ -357,7 +495,14 @@ class Lanes:
         entry = inventory.find(lane, delivery.id)
         if entry is None:
             entry = inventory.add(lane, delivery.id, READY, delivery)
+            if not self._joins(entry, delivery):
+                inventory.forget(entry)
+                return False
         elif entry.phase in (WAITING, DUE):
+            if not self._joins(entry, delivery):
+                inventory.forget(entry)
+                lane.turn_away(0.0)
+                return False
             # The scheduled attempt is read again once this one is recorded.
             inventory.make_ready(entry, delivery)
         elif entry.phase == READY and lane.withdraw(entry):
@@ -369,6 +514,16 @@ class Lanes:
         self._enqueue(lane)
         return True
 
+    @staticmethod
+    def _joins(entry: Entry, delivery: Delivery) -> bool:
+        """Put a requested delivery that is open in its line; return whether it is in none, or the first."""
+        lines = entry.lane.lines
+        if delivery.place is None or lines is None or not isinstance(entry, OrderedEntry):
+            return True
+        is_first = lines.join(entry, delivery.place)
+        lines.expect_more(delivery.place.key)
+        return is_first
+
     def cancel(self, endpoint_id: EndpointId, delivery_id: str) -> None:
         """Forget a delivery that a person cancelled, unless its attempt is under way."""
         lane = self.lanes.get(endpoint_id)
@@ -376,7 +531,7 @@ class Lanes:
         if lane is None or entry is None:
             return
         if (entry.phase == READY and lane.withdraw(entry)) or entry.phase in _NOT_IN_LINE:
-            self._inventory.forget(entry)
+            self._inventory.forget(entry, ended=True)
 
     def _relieve(self, lane: EndpointLane) -> None:
         """Note that a lane is crowded no longer."""
@@ -432,7 +587,7 @@ class Lanes:
         if delivery.trigger is not Trigger.MANUAL:
             if not lane.ready:
                 lane.starved = True
-            if lane.crowded and len(lane.ready) <= RELIEVED:
+            if lane.crowded and lane.load <= RELIEVED:
                 self._relieve(lane)
             if lane.more_at is not None and lane.runs_low(now):
                 self._load_queue.add_windows((lane.endpoint.id,))
@@ -518,7 +673,7 @@ class Lanes:
                 continue
             for entry in lane.fit_window(elapsed, most_finished):
                 self._inventory.forget(entry)
-            if lane.slow or len(lane.ready) <= RELIEVED:
+            if lane.slow or lane.load <= RELIEVED:
                 self._relieve(lane)
             if lane.runs_low(now):
                 self._load_queue.add_windows((lane.endpoint.id,))
@@ -527,6 +682,11 @@ class Lanes:
         self._silent, self._inventory.stalled = silent, stalled
         if stalled:
             self.pump()
+
+
+def _position(reserved: Reserved) -> int:
+    place = reserved.delivery.place
+    return 0 if place is None else place.position
 
 
 def _is_ours(lane: EndpointLane, endpoint: Endpoint | None, tokens: Mapping[int, int]) -> bool:

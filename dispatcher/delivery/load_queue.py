@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable
 
 from dispatcher.core.model import EndpointId
-from dispatcher.delivery.types import Entry
+from dispatcher.delivery.types import EndpointLane, Entry
 
 
 class LoadQueue:
@@ -20,6 +20,10 @@ class LoadQueue:
         """Entries in phase DUE, to be read again; one that has left the phase is skipped."""
         self.windows: set[EndpointId] = set()
         """Endpoints whose next window of due deliveries is to be loaded."""
+        self.lines: dict[EndpointLane, None] = {}
+        """Lanes with lines whose first delivery is to be read."""
+        self.held: dict[EndpointLane, None] = {}
+        """Lanes with lines that wait for an earlier event in the outbox."""
         self.has_requests = False
         """People have asked for resends or cancellations."""
         self.has_arrivals = False
@@ -35,6 +39,19 @@ class LoadQueue:
         self.windows.update(endpoint_ids)
         if self.windows:
             self.woken.set()
+
+    def add_lines(self, lane: EndpointLane) -> None:
+        """Have the lines of a lane read that are woken, or swept."""
+        self.lines[lane] = None
+        self.woken.set()
+
+    def release_held(self) -> None:
+        """Have the lines read again that waited for an earlier event in the outbox."""
+        held, self.held = self.held, {}
+        for lane in held:
+            if lane.lines is not None:
+                lane.lines.release_held()
+                self.add_lines(lane)
 
     def add_requests(self) -> None:
         """Have the waiting requests of people loaded."""

@@ -30,7 +30,7 @@ from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.ports import DeliveryStore
 from dispatcher.delivery.retry_timer import RetryTimer
-from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
+from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry, OrderedEntry
 from dispatcher.late_bodies import LateBodies
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff, Outage
@@ -43,6 +43,10 @@ _log = structlog.get_logger("dispatcher.delivery.loader")
 ENDPOINTS_PER_WINDOW = 200
 LOAD_ROWS_MAX = 500
 WINDOW_ROWS_MIN = 100
+SWEPT_LINES_MAX = 1000
+"""Lines that one statement of a sweep reads: some 10 ms."""
+WOKEN_ROWS_MAX = 16
+"""Deliveries of each woken line that are read together."""
 RELEASED_ROWS_MAX = 2000
 """Scheduled deliveries that one statement makes due: some 30 ms."""
 TICK_SECONDS = 0.25
@@ -52,6 +56,9 @@ ARRIVALS_APART_SECONDS = 0.05
 """How far apart arrivals are looked for, however often another replica announces some."""
 DUE_SECONDS = 0.001
 """Deliveries due within this time count as due: the wheel's tick."""
+
+
+_OPEN = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
 class Ownership(Protocol):
@@ -128,9 +135,12 @@ class Loader:
         if now >= self._ticks_at:
             self._ticks_at = now + TICK_SECONDS
             self._lanes.tick()
+            queue.release_held()
         if now >= self._horizon_moves_at:
             self._horizon_moves_at = now + self._retry_timer.horizon_seconds / 2
             queue.windows.update(self._inventory.lanes)
+            for lane in self._inventory.lanes.values():
+                self._sweep(lane)  # what got lost in between is found again
         while queue.due and not self._stopping:
             await self._load_due()
         if queue.has_requests:
@@ -138,6 +148,10 @@ class Loader:
             await self._load_endpoint_requests()
         if queue.has_arrivals and now >= self._arrivals_next_at:
             await self._load_arrivals(now)
+        for _ in range(len(queue.lines)):  # more of them in the next turn
+            await self._load_lines()
+            if queue.due:
+                await self._load_due()
         while queue.windows and not self._stopping:
             await self._load_window()
             if queue.due:
@@ -148,27 +162,140 @@ class Loader:
         due, inventory = self._queue.due, self._inventory
         count = min(len(due), LOAD_ROWS_MAX)
         entries = [entry for entry in due[:count] if entry.phase == DUE]
+        in_line = [entry for entry in entries if isinstance(entry, OrderedEntry)]
+        if in_line:
+            await self._place(in_line)
+            entries = [entry for entry in entries if entry.phase == DUE]
+            entries.sort(key=_position)
         loaded = await self._store.load([entry.id for entry in entries]) if entries else []
         del due[:count]
         rows = {row.id: row for row in loaded}
         bodiless: list[tuple[Entry, date]] = []
-        for entry in entries:  # in the order in which they were due, which a join does not keep
+        for entry in entries:  # in the order in which they were due, or of their lines
             if entry.phase != DUE:
                 continue  # a resend claimed it while the statement ran: the row is outdated
             row = rows.get(entry.id)
             if row is None:
-                inventory.forget(entry)
+                inventory.forget(entry, ended=True)
             elif row.due_in_seconds > DUE_SECONDS:
                 self._retry_timer.schedule(entry, row.due_in_seconds)
             elif row.body is None:
                 bodiless.append((entry, row.day))
-            elif self._lanes.offer(entry, _delivery(row)) and row.state == DeliveryState.RETRYING:
+            elif self._offer(entry, row) and row.state == DeliveryState.RETRYING:
                 self._metrics.retry_lateness.observe(-row.due_in_seconds)
         self._lanes.pump()
         self._retry_timer.arm()
         if bodiless:
             await self._complete(bodiless)
         probe.hit("loader.loaded", deliveries=len(loaded))
+
+    def _offer(self, entry: Entry, row: LoadedRow) -> bool:
+        """Offer a delivery that is due; return whether memory has it."""
+        if isinstance(entry, OrderedEntry) and entry.place is not None:
+            previous_id, lines = entry.previous_id, entry.lane.lines
+            if previous_id and lines and not lines.has_before(entry.place, previous_id):
+                # What came before it has ended or left memory since its place was read.
+                self._inventory.forget(entry)
+                self._lanes.leave_place(entry.lane, entry.place)
+                return False
+            delivery = _delivery(row)._replace(place=entry.place)
+            return self._lanes.offer_placed(entry, delivery, entry.place, entry.next_id)
+        return self._lanes.offer(entry, _delivery(row))
+
+    async def _place(self, entries: Sequence[OrderedEntry]) -> None:
+        """Note the places of due deliveries; leave those that others come before which are not in memory."""
+        rows = {row.id: row for row in await self._store.place([entry.id for entry in entries])}
+        for entry in entries:
+            row = rows.get(entry.id)
+            if row is not None:
+                entry.place = row.place
+        behind: list[DeliveryId] = []
+        kept: set[DeliveryId] = set()
+        for entry in sorted(entries, key=_position):
+            lines, row = entry.lane.lines, rows.get(entry.id)
+            if entry.phase != DUE or lines is None:
+                continue
+            if row is None:
+                self._inventory.forget(entry, ended=True)
+                self._sweep(entry.lane)  # it was cancelled while it was in no line
+            elif row.place is None:
+                continue
+            elif row.is_held:
+                self._inventory.forget(entry)
+                self._lanes.hold(entry.lane, row.place)
+            elif row.previous_id is None or (
+                len(kept) < entry.lane.window - entry.lane.load
+                and (row.previous_id in kept or lines.has_before(row.place, row.previous_id))
+            ):
+                entry.previous_id, entry.next_id = row.previous_id, row.next_id
+                kept.add(entry.id)
+            else:
+                self._inventory.forget(entry)
+                self._lanes.leave_place(entry.lane, row.place)
+                behind.append(entry.id)
+        if behind:
+            await self._store.shelve(behind)
+        probe.hit("loader.placed", deliveries=len(rows), behind=len(behind))
+
+    def _sweep(self, lane: EndpointLane | None) -> None:
+        """Have the lines of an endpoint swept, if its deliveries have an order."""
+        if lane is not None and lane.lines is not None and lane.is_open:
+            lane.lines.sweep()
+            self._queue.add_lines(lane)
+
+    async def _load_lines(self) -> None:
+        """Read the first deliveries of woken lines of one endpoint, or a slice of its sweep."""
+        lane = next(iter(self._queue.lines))
+        del self._queue.lines[lane]
+        lines = lane.lines
+        if lines is None or not lane.is_open or lane.is_forgotten:
+            return
+        endpoint = lane.endpoint
+        if lines.woken:
+            keys = list(islice(lines.woken, LOAD_ROWS_MAX))
+            for key in keys:
+                del lines.woken[key]
+            try:
+                rows_max = 1 if lane.has_plenty() else WOKEN_ROWS_MAX
+                rows = await self._store.wake(endpoint.number, keys, rows_max)
+            except StoreUnavailableError:
+                lines.woken.update(dict.fromkeys(keys))
+                self._queue.add_lines(lane)
+                raise
+            for row in rows:
+                entry = self._take(endpoint.id, row.id)
+                if entry is None:
+                    self._expect_more(lane, row.id)
+                elif row.due_in_seconds <= 0:
+                    self._queue.due.append(entry)
+                else:
+                    self._retry_timer.schedule(entry, row.due_in_seconds)
+            self._retry_timer.arm()
+        elif lines.sweep_after is not None:
+            after, lines.sweep_after = lines.sweep_after, None
+            try:
+                swept = await self._store.sweep(endpoint.number, after, SWEPT_LINES_MAX)
+            except StoreUnavailableError:
+                lines.sweep()
+                self._queue.add_lines(lane)
+                raise
+            if lines.sweep_after is None:
+                lines.sweep_after = swept.last_key
+            if swept.woken_count:
+                lane.turn_away(0.0)
+                self._queue.windows.add(endpoint.id)
+        if lines.woken or lines.sweep_after is not None:
+            self._queue.add_lines(lane)
+
+    def _expect_more(self, lane: EndpointLane, delivery_id: DeliveryId) -> None:
+        """Note that others may stand behind a delivery that is in memory already."""
+        entry = self._inventory.find(lane, delivery_id)
+        if not isinstance(entry, OrderedEntry) or entry.lane is not lane or lane.lines is None:
+            return  # one of a former lane wakes the line when it has ended
+        if entry.is_in_line and entry.place is not None:
+            lane.lines.expect_more(entry.place.key)
+        else:
+            entry.has_more = True
 
     async def _complete(self, bodiless: Sequence[tuple[Entry, date]]) -> None:
         """Make the bodies of due deliveries; those that have one now are read again, the others forgotten."""
@@ -180,6 +307,7 @@ class Loader:
                 self._queue.due.append(entry)
             else:
                 self._inventory.forget(entry)
+                self._sweep(entry.lane)
 
     def _take(self, endpoint_id: EndpointId, delivery_id: DeliveryId) -> Entry | None:
         """Take a delivery that Postgres knows of into memory, as due; None where it is there, or has no lane."""
@@ -269,6 +397,7 @@ class Loader:
             if row.kind == "cancel":
                 if row.endpoint_id is not None:
                     self._lanes.cancel(row.endpoint_id, row.id)
+                    self._sweep(self._inventory.lanes.get(row.endpoint_id))
                 acted_on.append((row.id, row.kind))
             elif row.answered:
                 acted_on.append((row.id, row.kind))
@@ -281,11 +410,26 @@ class Loader:
             elif row.body is None or row.endpoint_id is None:
                 _log.warning("delivery.resend_rejected", delivery_id=row.id)
                 acted_on.append((row.id, row.kind))
+            elif (delivery := await self._in_turn(row.endpoint_id, _requested(row))) is None:
+                _log.info("delivery.resend_waits_for_its_line", delivery_id=row.id)
+                acted_on.append((row.id, row.kind))
             else:
-                self._lanes.demand(row.endpoint_id, _requested(row))
+                self._lanes.demand(row.endpoint_id, delivery)
         self._lanes.pump()
         if acted_on:
             await self._store.forget_requests(acted_on)
+
+    async def _in_turn(self, endpoint_id: EndpointId, delivery: Delivery) -> Delivery | None:
+        """Return a requested delivery with its place; None if it is open and others of its line come before it."""
+        lane = self._inventory.lanes.get(endpoint_id)
+        if lane is None or lane.lines is None or delivery.state not in _OPEN:
+            return delivery
+        rows = await self._store.place([delivery.id])
+        if not rows or rows[0].place is None:
+            return delivery
+        if rows[0].previous_id is not None or rows[0].is_held:
+            return None
+        return delivery._replace(place=rows[0].place)
 
     async def _load_endpoint_requests(self) -> None:
         """Release the deliveries of endpoints whose retry succeeded, and read changed schedules again.
@@ -299,7 +443,14 @@ class Loader:
         acted_on: list[EndpointRequestRow] = []
         for row in await self._store.endpoint_requests(tokens, ENDPOINTS_PER_WINDOW):
             if row.kind == "reload":
+                lane = self._inventory.lanes.get(row.endpoint_id)
+                if lane is None or lane.lines is None:
+                    brought = await self._store.bring_back(row.endpoint_no, RELEASED_ROWS_MAX)
+                    if brought == RELEASED_ROWS_MAX:
+                        self._queue.add_requests()  # there may be more
+                        continue
                 self._lanes.reload(row.endpoint_id)
+                self._sweep(lane)
             elif row.succeeded is None:
                 continue  # the recorder has the requests read again once its attempt is recorded
             elif row.succeeded:
@@ -314,6 +465,11 @@ class Loader:
         if acted_on:
             await self._store.forget_endpoint_requests(acted_on)
         probe.hit("loader.endpoint_requests", requests=len(acted_on))
+
+
+def _position(entry: Entry) -> int:
+    place = entry.place if isinstance(entry, OrderedEntry) else None
+    return 0 if place is None else place.position
 
 
 def _delivery(row: LoadedRow) -> Delivery:

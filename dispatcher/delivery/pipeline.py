@@ -91,7 +91,7 @@ class Pipeline:
         bodies = LateBodies(Bodies(database), self.routing.profile)
         self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, self.shards,
             metrics=metrics, clock=clock)  # fmt: skip
-        fanout = Fanout(outbox, self.routing, self.lanes, reporting, clock=clock,
+        fanout = Fanout(outbox, deliveries, self.routing, self.lanes, reporting, clock=clock,
             incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max,
             schemas=schemas)  # fmt: skip
         self.listener = NotifyListener(

@@ -19,8 +19,10 @@ from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
     MoveRow,
+    PlacedRow,
     Recorded,
     RequestRow,
+    Swept,
     WindowRow,
 )
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
@@ -159,6 +161,26 @@ class DeliveryStore(Protocol):
 
     async def release(self, endpoint_no: int, rows_max: int) -> int:
         """Make scheduled deliveries of an endpoint due now; return how many."""
+        ...
+
+    async def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
+        """Return where those of these deliveries that are open stand in their lines."""
+        ...
+
+    async def shelve(self, ids: Sequence[DeliveryId]) -> None:
+        """Take deliveries that stand behind others out of the window."""
+        ...
+
+    async def wake(self, endpoint_no: int, keys: Sequence[int], rows_max: int) -> list[WindowRow]:
+        """Return the first deliveries of each of these lines; those that were shelved are due now."""
+        ...
+
+    async def sweep(self, endpoint_no: int, after_key: int, keys_max: int) -> Swept:
+        """Make the first deliveries of some lines due where they were shelved."""
+        ...
+
+    async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
+        """Make deliveries due that were shelved, of an endpoint that has no order now; return how many."""
         ...
 
     async def record(

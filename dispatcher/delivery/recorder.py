@@ -284,7 +284,7 @@ class Recorder:
                 # Another request may have been made meanwhile, or a retry of the endpoint waits for this one.
                 self._load_queue.add_requests()
             if decision.state not in _OPEN and entry.id not in fenced:
-                inventory.forget(entry)
+                inventory.forget(entry, ended=True)
                 if entry.id in recorded.late:
                     # If Postgres crashed and lost the delivery's claim, it may be open again by now:
                     # fan-out repeated the claim while the first copy was in memory, and kept that copy.

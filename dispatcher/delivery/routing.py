@@ -30,6 +30,7 @@ from dispatcher.core.filters import compile_filter
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
 from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
+from dispatcher.core.order import Ordering
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.profile import Profile
 from dispatcher.core.readable import faults
@@ -103,6 +104,7 @@ class RoutingTable:
         """0: the next refresh loads every endpoint."""
         self.endpoints: dict[EndpointId, Endpoint] = {}
         self._filtered: set[EndpointId] = set()
+        self._ordered: set[EndpointId] = set()
         self.unusable: dict[EndpointId, Reason] = {}
         """The endpoints that cannot be sent to, each with the reason; their deliveries wait."""
         self.changed: Callable[[Sequence[EndpointId]], None] = lambda _: None
@@ -160,6 +162,10 @@ class RoutingTable:
         """Return whether any endpoint has a content filter."""
         return bool(self._filtered)
 
+    def has_order(self) -> bool:
+        """Return whether any endpoint's deliveries are sent in order."""
+        return bool(self._ordered)
+
     async def _changes(self) -> RoutingChanges:
         """Return what to load: what changed on the same server, or else everything that is or was there."""
         if self.version:
@@ -197,12 +203,17 @@ class RoutingTable:
                 self._router.remove(self._positions.pop(endpoint_id))
                 self.unusable.pop(endpoint_id, None)
                 self._filtered.discard(endpoint_id)
+                self._ordered.discard(endpoint_id)
             return
         self.endpoints[endpoint_id] = endpoint
         if endpoint.content_filter is None:
             self._filtered.discard(endpoint_id)
         else:
             self._filtered.add(endpoint_id)
+        if endpoint.ordering is Ordering.NONE:
+            self._ordered.discard(endpoint_id)
+        else:
+            self._ordered.add(endpoint_id)
         if before is None:
             self._positions[endpoint_id] = self._router.add(endpoint)
         else:
@@ -268,7 +279,9 @@ class RoutingTable:
             retry_policy=_retry_policy(
                 profile,
                 None if row.retry_schedule_seconds is None else tuple(row.retry_schedule_seconds),
+                None if row.ordering == Ordering.NONE else row.skip_after_attempts,
             ),
+            ordering=Ordering(row.ordering),
             template=template,
             target=target,
             host_key=(url.host, url.port) if url else None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dispatcher.core.lane import Lane
 from dispatcher.core.model import DeliveryId, DeliveryState, HttpResponse, Reason, Trigger
+from dispatcher.core.order import Lines, Place
 from dispatcher.core.outcome import Decision
 from dispatcher.delivery.endpoint import Endpoint
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from dispatcher.core.breaker import Breaker
     from dispatcher.core.rate import TokenBucket
 
-ABSENT, RESERVED, READY, IN_FLIGHT, RECORDING, WAITING, DUE = range(7)
+ABSENT, RESERVED, READY, IN_FLIGHT, RECORDING, WAITING, DUE, BLOCKED = range(8)
 """The phases of a delivery in memory. Plain integers: they are compared several times per delivery."""
 PHASE_NAMES: Final = (
     "absent",
@@ -22,6 +23,7 @@ PHASE_NAMES: Final = (
     "recording",
     "waiting",
     "due",
+    "blocked",
 )
 
 
@@ -40,12 +42,17 @@ class Delivery(NamedTuple):
     attempt_count: int
     schedule_position: int
     trigger: Trigger
+    place: Place | None = None
+    """Its place in a line; None: it is sent in no order."""
 
 
 class Entry:
     """One delivery in memory; `Inventory` is the only writer."""
 
     __slots__ = ("delivery", "id", "lane", "phase")
+
+    is_in_line = False
+    """Whether it stands in a line of its endpoint."""
 
     def __init__(
         self, delivery_id: DeliveryId, lane: "EndpointLane", delivery: Delivery | None
@@ -70,6 +77,25 @@ class Entry:
         return f"<{self.id} {PHASE_NAMES[self.phase]}>"
 
 
+class OrderedEntry(Entry):
+    """One delivery in memory, of an endpoint with an order."""
+
+    __slots__ = ("has_more", "is_in_line", "next_id", "place", "previous_id")
+
+    def __init__(
+        self, delivery_id: DeliveryId, lane: "EndpointLane", delivery: Delivery | None
+    ) -> None:
+        super().__init__(delivery_id, lane, delivery)
+        self.place: Place | None = None
+        self.is_in_line = False
+        self.previous_id: DeliveryId | None = None
+        """What came immediately before it in Postgres when its place was read."""
+        self.next_id: DeliveryId | None = None
+        """What stood behind it in Postgres when its place was read."""
+        self.has_more = False
+        """Others came behind it since, while it was in no line yet."""
+
+
 class EndpointLane(Lane[Entry]):
     """The lane of one endpoint, under the token with which its shard was taken."""
 
@@ -79,6 +105,7 @@ class EndpointLane(Lane[Entry]):
         "endpoint",
         "entries",
         "is_forgotten",
+        "lines",
         "parked",
         "token",
     )
@@ -105,10 +132,23 @@ class EndpointLane(Lane[Entry]):
         """The breaker's changes that the lines follow."""
         self.parked: dict[DeliveryId, Entry] = {}
         """Deferred entries on the wheel; they are due at once when their event type succeeds."""
+        self.lines: Lines[OrderedEntry] | None = None
+        """The order of its deliveries; None: they have none, and nothing of it costs anything."""
         self.is_forgotten = False
         """Its endpoint or its shard is no longer ours; nothing is sent from it."""
         self._active = active
         active[self] = None
+
+    @property
+    def load(self) -> int:
+        """Deliveries that are ready, or will be when others of their lines have ended."""
+        return len(self.ready) + (0 if self.lines is None else self.lines.blocked_count)
+
+    def has_plenty(self) -> bool:
+        """Return whether the deliveries in memory will last for a while."""
+        return super().has_plenty() or (
+            self.lines is not None and self.lines.blocked_count > self.window // 4
+        )
 
     def activate(self) -> None:
         """Note that there is work: the next ticks consider the lane."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.core import codes
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
+from dispatcher.core.order import Place
 from dispatcher.store.delivery_ids import uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
@@ -55,6 +56,8 @@ class DeliveryRow(NamedTuple):
     tenant: str
     profile: str
     warnings: tuple[str, ...] | None
+    place: Place | None = None
+    """Its place in a line of its endpoint."""
 
 
 class CancelledRow(NamedTuple):
@@ -73,6 +76,7 @@ class CancelledRow(NamedTuple):
 _EVENT_COLUMNS = (
     *("inserted_at", "accepted_at", "occurred_at", "day", "data_offset", "data_length", "id"),
     *("type", "tenant", "profile", "labels", "ordering_key", "traceparent", "data", "bytes"),
+    "position",
 )
 _FAN_OUT_ORDER = tuple(
     _EVENT_COLUMNS.index(name)
@@ -82,6 +86,7 @@ _FAN_OUT_ORDER = tuple(
     )
 )
 _OPEN_COLUMNS = ("id", "day", "event_id", "endpoint_no", "event_type_code", "warnings")
+_OPEN_IN_LINE_COLUMNS = (*_OPEN_COLUMNS, "order_key", "position")
 
 
 class Claim:
@@ -118,7 +123,7 @@ class Claim:
     ) -> None:
         """Write the events with their bodies and deliveries, which are committed when the claim's block ends."""
         self.is_written = True
-        events, further = self._event_rows(bodies)
+        events, further = self._event_rows(bodies, deliveries)
         await self._copy("event", _EVENT_COLUMNS, events)
         await self._write_deliveries(further, deliveries, cancelled)
 
@@ -129,21 +134,35 @@ class Claim:
             await self._copy("body", BodyRow._fields, further)
         if deliveries:
             code = codes.event_type_code
-            await self._copy(
-                "delivery_open",
-                _OPEN_COLUMNS,
-                [
-                    (
-                        uuid_of(d.id),
-                        d.day,
-                        d.event_id,
-                        d.endpoint_no,
-                        code(d.event_type),
-                        d.warnings,
-                    )
-                    for d in deliveries
-                ],
-            )
+            plain = [
+                (
+                    uuid_of(d.id),
+                    d.day,
+                    d.event_id,
+                    d.endpoint_no,
+                    code(d.event_type),
+                    d.warnings,
+                )
+                for d in deliveries
+                if d.place is None
+            ]
+            if plain:
+                await self._copy("delivery_open", _OPEN_COLUMNS, plain)
+            in_line = [
+                (
+                    uuid_of(d.id),
+                    d.day,
+                    d.event_id,
+                    d.endpoint_no,
+                    code(d.event_type),
+                    d.warnings,
+                    *d.place,
+                )
+                for d in deliveries
+                if d.place is not None
+            ]
+            if in_line:
+                await self._copy("delivery_open", _OPEN_IN_LINE_COLUMNS, in_line)
         if cancelled:
             await self._connection.execute(
                 _CANCEL,
@@ -156,12 +175,17 @@ class Claim:
                 [codes.REASON_CODES[row.reason] for row in cancelled],
             )
 
-    def _event_rows(self, bodies: list[BodyRow]) -> tuple[list[tuple[object, ...]], list[BodyRow]]:
+    def _event_rows(
+        self, bodies: list[BodyRow], deliveries: list[DeliveryRow]
+    ) -> tuple[list[tuple[object, ...]], list[BodyRow]]:
         """Return the events' rows, each with one of its bodies, and the remaining bodies.
+
+        Events with an ordering key or a delivery in a line keep their position, for replays.
 
         If a body contains an event's data unchanged, the row has only their offset and length in it.
         Otherwise the data are stored separately.
         """
+        in_line = {d.event_id for d in deliveries if d.place is not None}
         of_event: dict[str, list[BodyRow]] = {}
         for body in bodies:
             of_event.setdefault(body.event_id, []).append(body)
@@ -202,6 +226,9 @@ class Claim:
                     event.traceparent,
                     None if is_within else event.data,
                     None if own is None else own.bytes,
+                    event.position
+                    if row["ordering_key"] is not None or event.id in in_line
+                    else None,
                 )
             )
         return events, further
@@ -261,20 +288,21 @@ class FewClaim(Claim):
     async def commit(self, database: Database, *, waits_for_disk: bool) -> None:
         """Claim and write the events that still wait; `lost` has the others."""
         bodies, deliveries, cancelled = self._written
-        rows, further = self._event_rows(bodies)
-        of_event = [columns(rows, len(_EVENT_COLUMNS))[i] for i in _FAN_OUT_ORDER]
+        rows, further = self._event_rows(bodies, deliveries)
+        of_events = columns(rows, len(_EVENT_COLUMNS))
+        of_event, positions = [of_events[i] for i in _FAN_OUT_ORDER], of_events[-1]
         # Rows that are rare, or many, are copied in after the statement, in one transaction with it.
         if (
             further
             or cancelled
             or len(deliveries) > FEW_DELIVERIES_MAX
-            or any(row.warnings for row in deliveries)
+            or any(row.warnings or row.place for row in deliveries)
             or self._pulled
         ):
             async with database.transaction(waits_for_disk=waits_for_disk) as connection:
                 taken = await connection.fetch(
                     _FAN_OUT, *of_event, self._accepted_at, self.day, [], [], [], [],
-                    waits_for_disk, self._announced_by,
+                    waits_for_disk, self._announced_by, positions,
                 )  # fmt: skip
                 self._lose(taken)
                 self._connection = connection
@@ -294,7 +322,7 @@ class FewClaim(Claim):
                 [row.event_id for row in deliveries],
                 [row.endpoint_no for row in deliveries],
                 [code(row.event_type) for row in deliveries],
-                waits_for_disk, self._announced_by,
+                waits_for_disk, self._announced_by, positions,
             )
         )  # fmt: skip
 

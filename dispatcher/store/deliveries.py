@@ -18,6 +18,7 @@ from asyncpg.pgproto.pgproto import UUID
 from dispatcher.core import codes
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
+from dispatcher.core.order import Place
 from dispatcher.store.attempts import ATTEMPT_COLUMNS, AttemptRow, attempt_values
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.delivery_ids import delivery_ids_of, first_uuid, uuid_of, uuids_of
@@ -48,12 +49,19 @@ _ENDPOINT_REQUESTS = statement("endpoint_request_load")
 _ENDPOINT_OUTCOME = statement("endpoint_request_outcome")
 _ENDPOINT_FORGET = statement("endpoint_request_forget")
 _RELEASE = statement("delivery_open_release")
+_PLACE = statement("delivery_open_place")
+_SHELVE = statement("delivery_open_shelve")
+_WAKE = statement("delivery_open_wake")
+_SWEEP = statement("delivery_open_sweep")
+_BRING_BACK = statement("delivery_open_bring_back")
 _CANCEL_OF_ENDPOINTS = statement("delivery_open_cancel_of_endpoints")
 _CANCEL_HELD = statement("delivery_open_cancel_held")
 _NOTHING_TO_SEND = statement("endpoint_list_idle")
 _GAUGES = statement("deployment_gauges")
 _NOW = statement("server_now")
 
+EARLIER_EVENTS_MAX = 5_000
+"""Events of the outbox that are read for the order of waiting deliveries: some 5 ms."""
 DAYS_AT_ONCE = 16
 """Days of history that one statement reads; it locks only their partitions (store/day_walk.py)."""
 
@@ -90,6 +98,27 @@ class WindowRow(NamedTuple):
     id: DeliveryId
     endpoint_id: EndpointId
     due_in_seconds: float
+
+
+class PlacedRow(NamedTuple):
+    """Where an open delivery stands in its line."""
+
+    id: DeliveryId
+    place: Place | None
+    """None: it is in no line."""
+    previous_id: DeliveryId | None
+    """The open delivery that comes immediately before it in its line."""
+    next_id: DeliveryId | None
+    is_held: bool
+    """An earlier event of its line is still in the outbox."""
+
+
+class Swept(NamedTuple):
+    """A slice of the lines of an endpoint."""
+
+    last_key: int | None
+    """None: there are no more lines."""
+    woken_count: int
 
 
 class LoadedRow(NamedTuple):
@@ -412,7 +441,9 @@ class Deliveries:
                     row["day"],
                     row["event_id"],
                     None if event is None else event["type"],
-                    None if row["day"] is None else row["endpoint_id"],
+                    row["endpoint_id"]
+                    if row["kind"] == "cancel" or row["day"] is not None
+                    else None,
                     row["attempt_count"],
                     row["schedule_position"],
                     None if row["day"] is None else codes.state_of(row["state"]),
@@ -483,6 +514,37 @@ class Deliveries:
     async def release(self, endpoint_no: int, rows_max: int) -> int:
         """Make up to `rows_max` scheduled deliveries of an endpoint due now; return how many there were."""
         return await self._value(_RELEASE, endpoint_no, rows_max)
+
+    async def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
+        """Return where those of these deliveries that are open stand in their lines."""
+        rows = await self._rows(_PLACE, uuids_of(ids), EARLIER_EVENTS_MAX)
+        return [
+            PlacedRow(
+                one,
+                None if row["order_key"] is None else Place(row["order_key"], row["position"]),
+                _optional_id(row["previous_id"]),
+                _optional_id(row["next_id"]),
+                row["is_held"],
+            )
+            for one, row in zip(delivery_ids_of([row["id"] for row in rows]), rows, strict=True)
+        ]
+
+    async def shelve(self, ids: Sequence[DeliveryId]) -> None:
+        """Take deliveries that stand behind others out of the window, until their line is woken."""
+        await self._database.execute(_SHELVE, uuids_of(ids))
+
+    async def wake(self, endpoint_no: int, keys: Sequence[int], rows_max: int) -> list[WindowRow]:
+        """Return the first deliveries of each of these lines; those that were shelved are due now."""
+        return _window(await self._rows(_WAKE, endpoint_no, list(keys), rows_max))
+
+    async def sweep(self, endpoint_no: int, after_key: int, keys_max: int) -> Swept:
+        """Make the first deliveries of some lines due where they were shelved."""
+        (row,) = await self._rows(_SWEEP, endpoint_no, after_key, keys_max)
+        return Swept(row["last_key"], row["woken_count"])
+
+    async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
+        """Make deliveries due that were shelved, of an endpoint that has no order now; return how many."""
+        return await self._value(_BRING_BACK, endpoint_no, rows_max)
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
         """Return the endpoints whose waiting deliveries must be cancelled, with the reason."""
@@ -616,6 +678,10 @@ def _failure(move: MoveRow, attempt: AttemptRow) -> tuple[object, ...]:
         attempt.outcome,
         attempt.response_code,
     )
+
+
+def _optional_id(uuid: UUID | None) -> DeliveryId | None:
+    return None if uuid is None else delivery_ids_of([uuid])[0]
 
 
 def _window(rows: "Sequence[Record]") -> list[WindowRow]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Reach
 
-DELIVERY_COLUMNS = 16
+DELIVERY_COLUMNS = 17
 """How many columns the statements return that end in `delivery_details`."""
 _DELIVERIES_PAGE = statement("delivery_page")
 _DELIVERIES_PAGE_OF_ENDPOINTS = statement("delivery_page_of_endpoints")
@@ -64,6 +64,8 @@ class DeliveryDetail(NamedTuple):
     warnings: list[str] | None
     labels: Mapping[str, str] = {}
     """Those of its event; empty if the event is not there."""
+    ordering_key: str | None = None
+    """That of its event."""
 
 
 class ContextRow(NamedTuple):
@@ -80,6 +82,8 @@ class ContextRow(NamedTuple):
     breaker_state: str | None
     probe_at: datetime | None
     is_resend_waiting: bool
+    is_behind: bool
+    """Whether an earlier delivery of its line is open."""
     dispatchers_alive: int
     now: datetime
 
@@ -105,6 +109,7 @@ def delivery_details(rows: "Sequence[Record]") -> list[DeliveryDetail]:
                 ids.moment_of(delivery_id),
                 *row[13:15],
                 _labels(row[15]),
+                row[16],
             )
         )
         for row, delivery_id in zip(rows, found, strict=True)

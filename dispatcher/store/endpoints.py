@@ -24,6 +24,7 @@ from dispatcher.core.problems import problem
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import PLAN_FOR_VALUES, failed_since
 from dispatcher.store.delivery_ids import first_uuid
+from dispatcher.store.delivery_requests import notify_dispatchers
 from dispatcher.store.job_walk import Target, target_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.secrets import SealedSecret
@@ -42,6 +43,7 @@ _ENDPOINTS_WITH_PROBLEMS = statement("endpoint_list_with_problems")
 _ENDPOINT_INSERT = statement("endpoint_insert")
 _ENDPOINTS_COUNT = statement("endpoint_count")
 _ENDPOINT_UPDATE = statement("endpoint_update")
+_RELOAD = statement("endpoint_request_reload")
 _ENDPOINT_PAUSE = statement("endpoint_pause")
 _ENDPOINT_TOUCH = statement("endpoint_touch")
 _ENDPOINT_RESUME = statement("endpoint_resume")
@@ -93,6 +95,7 @@ class EndpointDetail(NamedTuple):
     retry_schedule_seconds: list[float] | None
     ordering: str
     content_filter: str | None
+    skip_after_attempts: int | None
     delivery: str
     state: str
     reason: str | None
@@ -164,6 +167,8 @@ class EndpointRow(NamedTuple):
     delivery: str
     shard: int
     secrets: list[SealedSecret]
+    ordering: str = "none"
+    skip_after_attempts: int | None = None
 
 
 class RoutingChanges(NamedTuple):
@@ -327,6 +332,12 @@ async def update_endpoint(connection: "Reach", endpoint: Sequence[object], name:
         raise ConflictError(problem("name", "name_in_use", value=name)) from error
 
 
+async def request_reload(connection: "Reach", endpoint_id: str, who: str) -> None:
+    """Request that the schedule of an endpoint is read again."""
+    await connection.execute(_RELOAD, endpoint_id, who)
+    await notify_dispatchers(connection)
+
+
 async def pause_endpoint(connection: "Reach", endpoint_id: str) -> bool:
     """Pause an active endpoint; return whether it was active."""
     return await connection.execute(_ENDPOINT_PAUSE, endpoint_id) != _NO_CHANGE
@@ -375,6 +386,7 @@ def _endpoint_rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
                 _json(row["headers"]),
                 *row[10:20],
                 [SealedSecret(*secret) for secret in zip(*row[20:25], strict=True)],
+                *row[25:27],
             )
         )
         for row in records

@@ -269,7 +269,18 @@ class Outbox:
 
 def _events(rows: "Sequence[Record]") -> list[Event]:
     return [
-        Event(r[0], r[1], r[2], r[3], r[4], r[5], orjson.loads(r[6]) if r[6] else {}, r[7])
+        Event(
+            r[0],
+            r[1],
+            r[2],
+            r[3],
+            r[4],
+            r[5],
+            orjson.loads(r[6]) if r[6] else {},
+            r[7],
+            r[8],
+            r[11],
+        )
         for r in rows
     ]
 

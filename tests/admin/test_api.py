@@ -74,7 +74,7 @@ async def test_every_field_at_fault_is_told(api):
     refused = await api.ask(
         "POST",
         "/endpoints",
-        {"name": "", "url": "ftp://x", "event_types": [], "ordering": "key", "nmae": 1},
+        {"name": "", "url": "ftp://x", "event_types": [], "ordering": "random", "nmae": 1},
     )
     assert refused.status == 422
     assert sorted(refused.faults) == ["event_types", "name", "nmae", "ordering", "url"]

@@ -14,15 +14,25 @@ from typing import Any
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.limits import SHARDS_COUNT
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
+from dispatcher.core.order import STRICT_KEY, Place, order_key
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
-from dispatcher.store.deliveries import LoadedRow, MoveRow, Recorded, RequestRow, WindowRow
+from dispatcher.store.deliveries import (
+    LoadedRow,
+    MoveRow,
+    PlacedRow,
+    Recorded,
+    RequestRow,
+    Swept,
+    WindowRow,
+)
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
 
 UNFLUSHED_SECONDS_MAX = 0.6
 """A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""
+ASIDE = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 OPEN = frozenset({"pending", "retrying"})
 
 
@@ -54,6 +64,7 @@ class Row:
     reason: str | None = None
     attempt_count: int = 0
     schedule_position: int = 0
+    place: Place | None = None
 
 
 @dataclass(slots=True)
@@ -138,7 +149,8 @@ class MemoryDatabase:
     def insert(self, event: Event, position: int | None = None) -> None:
         """Commits one outbox row."""
         self.flush()
-        self.outbox[position or self.next_position()] = Waiting(event)
+        position = position or self.next_position()
+        self.outbox[position] = Waiting(event._replace(position=position))
 
     def save_endpoint(self, row: EndpointRow) -> None:
         """Commits an endpoint, new or changed."""
@@ -279,7 +291,7 @@ class MemoryDatabase:
             self._pair(new.event_id, new.endpoint_id)
             self.open[new.id] = Row(
                 new.id, day, new.event_id, new.endpoint_id, new.event_type, new.tenant, new.profile,
-                "pending", at,
+                "pending", at, place=new.place,
             )  # fmt: skip
         for ended in transaction.cancelled:
             self._pair(ended.event_id, ended.endpoint_id)
@@ -434,6 +446,82 @@ class MemoryDatabase:
             )  # fmt: skip
         return found
 
+    def _line(self, endpoint_id: EndpointId, key: int) -> list[Row]:
+        """Returns the open deliveries of a line in their order."""
+        rows = [
+            row
+            for row in self.open.values()
+            if row.endpoint_id == endpoint_id and row.place is not None and row.place.key == key
+        ]
+        return sorted(rows, key=_position)
+
+    def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
+        found: list[PlacedRow] = []
+        for row in (self.open[i] for i in ids if i in self.open):
+            if row.place is None:
+                found.append(PlacedRow(row.id, None, None, None, is_held=False))
+                continue
+            key, position = row.place
+            line = self._line(row.endpoint_id, key)
+            at = line.index(row)
+            is_held = any(
+                earlier < position
+                and waiting.event.tenant == row.tenant
+                and (
+                    key == STRICT_KEY
+                    or (
+                        waiting.event.ordering_key is not None
+                        and order_key(waiting.event.ordering_key) == key
+                    )
+                )
+                for earlier, waiting in self.outbox.items()
+            )
+            found.append(
+                PlacedRow(
+                    row.id,
+                    row.place,
+                    line[at - 1].id if at else None,
+                    line[at + 1].id if at + 1 < len(line) else None,
+                    is_held,
+                )
+            )
+        return found
+
+    def shelve(self, ids: Sequence[DeliveryId]) -> None:
+        self.flush()
+        for row in (self.open[i] for i in ids if i in self.open):
+            if row.place is not None and row.due_at < self._clock():
+                row.due_at = ASIDE
+
+    def wake(self, endpoint_no: int, keys: Sequence[int], rows_max: int) -> list[WindowRow]:
+        now = self._clock()
+        found: list[WindowRow] = []
+        for endpoint_id in self._numbered(endpoint_no):
+            for key in keys:
+                for row in self._line(endpoint_id, key)[:rows_max]:
+                    if row.due_at >= ASIDE:
+                        row.due_at = now
+                    found.append(WindowRow(row.id, endpoint_id, row.due_at - now))
+        return found
+
+    def sweep(self, endpoint_no: int, after_key: int, keys_max: int) -> Swept:
+        woken = 0
+        keys: list[int] = []
+        for endpoint_id in self._numbered(endpoint_no):
+            own = [row for row in self.open.values() if row.endpoint_id == endpoint_id]
+            if any(row.due_at >= ASIDE for row in own):
+                lines = {row.place.key for row in own if row.place is not None}
+                keys = sorted(key for key in lines if key > after_key)[:keys_max]
+            for key in keys:
+                first = self._line(endpoint_id, key)[0]
+                if first.due_at >= ASIDE:
+                    first.due_at = self._clock()
+                    woken += 1
+        return Swept(keys[-1] if len(keys) == keys_max else None, woken)
+
+    def _numbered(self, endpoint_no: int) -> list[EndpointId]:
+        return [row.id for row in self.endpoints.values() if row.number == endpoint_no]
+
     def load_requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
     ) -> list[RequestRow]:
@@ -573,9 +661,21 @@ class MemoryDatabase:
         self.replicas.pop(incarnation, None)
 
 
+def _position(row: Row) -> int:
+    assert row.place is not None
+    return row.place.position
+
+
 def as_event(
-    event_id: str, at: float, *, data: str = "{}", event_type: str = "order.created"
+    event_id: str,
+    at: float,
+    *,
+    data: str = "{}",
+    event_type: str = "order.created",
+    ordering_key: str | None = None,
 ) -> Event:
     """Returns an event as a producer's INSERT makes it."""
     moment = datetime.fromtimestamp(at, UTC)
-    return Event(EventId(event_id), event_type, data, "default", moment, moment, {}, None)
+    return Event(
+        EventId(event_id), event_type, data, "default", moment, moment, {}, None, ordering_key
+    )

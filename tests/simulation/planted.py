@@ -140,6 +140,30 @@ def _ids_drawn_at_the_claim() -> Patches:
     return [("dispatcher.delivery.batch", "delivery_ids", delivery_ids)]
 
 
+def _line_forgets_its_first() -> Patches:
+    """A delivery that waits for a retry lets the next one of its line go."""
+    original = RetryTimer.schedule
+
+    def schedule(self, entry, due_in_seconds):
+        if entry.is_in_line:
+            self._inventory.forget(entry, ended=True)
+            entry.lane.turn_away(0.0)
+        else:
+            original(self, entry, due_in_seconds)
+
+    return [(RetryTimer, "schedule", schedule)]
+
+
+def _place_without_the_outbox() -> Patches:
+    """What is still in the outbox is not looked at: another claim's earlier event is overtaken."""
+    original = MemoryDeliveries.place
+
+    async def place(self, ids):
+        return [row._replace(is_held=False) for row in await original(self, ids)]
+
+    return [(MemoryDeliveries, "place", place)]
+
+
 BUGS: dict[str, Callable[[], Patches]] = {
     "wheel-before-commit": _wheel_before_commit,
     "no-fence": _no_fence,
@@ -150,6 +174,8 @@ BUGS: dict[str, Callable[[], Patches]] = {
     "boot-loads-nothing": _boot_loads_nothing,
     "copy-of-fan-out-unguarded": _copy_of_fan_out_unguarded,
     "ids-drawn-at-the-claim": _ids_drawn_at_the_claim,
+    "line-forgets-its-first": _line_forgets_its_first,
+    "place-without-the-outbox": _place_without_the_outbox,
 }
 
 

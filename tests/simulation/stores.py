@@ -19,8 +19,10 @@ from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
     MoveRow,
+    PlacedRow,
     Recorded,
     RequestRow,
+    Swept,
     WindowRow,
 )
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
@@ -223,6 +225,25 @@ class MemoryDeliveries(ports.DeliveryStore):
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         return await self._reach.ask(lambda: self._reach.tables.load(ids))
+
+    async def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
+        return await self._reach.ask(lambda: self._reach.tables.place(ids))
+
+    async def shelve(self, ids: Sequence[DeliveryId]) -> None:
+        await self._reach.ask(lambda: self._reach.tables.shelve(ids))
+
+    async def wake(self, endpoint_no: int, keys: Sequence[int], rows_max: int) -> list[WindowRow]:
+        return await self._reach.ask(lambda: self._reach.tables.wake(endpoint_no, keys, rows_max))
+
+    async def sweep(self, endpoint_no: int, after_key: int, keys_max: int) -> Swept:
+        return await self._reach.ask(
+            lambda: self._reach.tables.sweep(endpoint_no, after_key, keys_max)
+        )
+
+    async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
+        """Endpoints keep their ordering in the simulation."""
+        del endpoint_no, rows_max
+        return 0
 
     async def requests(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from dispatcher.core.model import DeliveryId, EndpointId
+from dispatcher.core.order import STRICT_KEY, Place, order_key
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
@@ -43,8 +44,10 @@ class Memory:
         self.routing: ports.EndpointStore = stores.MemoryRouting(reach)
         self.leases: ports.LeaseStore = stores.MemoryLeases(reach)
 
-    async def insert(self, event_id: str) -> None:
-        self.tables.insert(as_event(event_id, _seconds(), event_type="a.b"))
+    async def insert(self, event_id: str, ordering_key: str | None = None) -> None:
+        self.tables.insert(
+            as_event(event_id, _seconds(), event_type="a.b", ordering_key=ordering_key)
+        )
 
     async def save_endpoint(self) -> None:
         self.tables.save_endpoint(
@@ -78,9 +81,11 @@ class Real:
         self.routing: ports.EndpointStore = Endpoints(database)
         self.leases: ports.LeaseStore = Leases(database, frozenset({"k1"}))
 
-    async def insert(self, event_id: str) -> None:
+    async def insert(self, event_id: str, ordering_key: str | None = None) -> None:
         await self._sql.execute(
-            "INSERT INTO dispatcher.outbox (type, data, id) VALUES ('a.b', '{}', $1)", event_id
+            "INSERT INTO dispatcher.outbox (type, data, id, ordering_key) VALUES ('a.b', '{}', $1, $2)",
+            event_id,
+            ordering_key,
         )
 
     async def save_endpoint(self) -> None:
@@ -140,8 +145,8 @@ def _id(event_id: str) -> DeliveryId:
     return wh(ord(event_id[-1]), event_id=event_id, endpoint_id=EP)
 
 
-async def _fan_out(store: Memory | Real, *ids: str) -> None:
-    """Takes events through; each becomes one delivery."""
+async def _fan_out(store: Memory | Real, *ids: str, key: int | None = None) -> None:
+    """Takes events through; each becomes one delivery, with a `key` in that line."""
     for event_id in ids:
         await store.insert(event_id)
     async with store.outbox.claim(100, 1_000_000) as claim:
@@ -149,7 +154,8 @@ async def _fan_out(store: Memory | Real, *ids: str) -> None:
             [BodyRow(claim.day, event.id, "wms", b"{}") for event in claim.events],
             [
                 DeliveryRow(
-                    _id(event.id), claim.day, event.id, EP, 1, "a.b", "default", "wms", None
+                    _id(event.id), claim.day, event.id, EP, 1, "a.b", "default", "wms", None,
+                    None if key is None else Place(key, event.position or 0),
                 )
                 for event in claim.events
             ],
@@ -264,6 +270,66 @@ async def test_a_new_delivery_is_due_at_once_and_loads_with_its_body(store):
     assert [row.id for row in await store.deliveries.window([EP], 1, 60.0)] == [_id("e1")]
     (row,) = await store.deliveries.load([_id("e2"), _id("none")])
     assert (row.body, row.state, row.attempt_count, row.event_id) == (b"{}", "pending", 0, "e2")
+
+
+async def test_place_in_a_line_names_its_neighbours(store):
+    await _fan_out(store, "e1", "e2", key=7)
+    await _fan_out(store, "e3")
+    await _fan_out(store, "e4", key=7)
+    ids = [_id(f"e{number}") for number in (1, 2, 3, 4)]
+    rows = {row.id: row for row in await store.deliveries.place([*ids, _id("e5")])}
+    assert [(rows[i].previous_id, rows[i].next_id) for i in ids] == [
+        (None, ids[1]),
+        (ids[0], ids[3]),
+        (None, None),
+        (ids[1], None),
+    ]
+    assert len(rows) == 4
+    assert (rows[ids[0]].place.key, rows[ids[2]].place) == (7, None)
+    assert not any(row.is_held for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("waiting_key", "key", "is_held"),
+    [("a", order_key("a"), True), ("b", order_key("a"), False), (None, STRICT_KEY, True)],
+)
+async def test_earlier_event_in_the_outbox_holds_its_line(store, waiting_key, key, is_held):
+    await store.insert("e1", waiting_key)
+    async with store.outbox.claim(1, 1_000_000) as earlier:  # not committed yet
+        await _fan_out(store, "e2", key=key)
+        await store.insert("e3", waiting_key)  # a later one holds nothing
+        (row,) = await store.deliveries.place([_id("e2")])
+        assert row.is_held is is_held
+        await earlier.write([], [], [])
+    (row,) = await store.deliveries.place([_id("e2")])
+    assert not row.is_held
+
+
+async def test_set_aside_ones_return_with_their_line(store):
+    token = await _take(store)
+    await _fan_out(store, "e1", "e2", "e3", key=7)
+    await store.deliveries.shelve([_id("e2"), _id("e3")])
+    assert [row.id for row in await store.deliveries.window([EP], 10, 600.0)] == [_id("e1")]
+    assert (await store.deliveries.sweep(1, -(2**63), 10)).woken_count == 0
+    assert [row.id for row in await store.deliveries.wake(1, [7, 8], 1)] == [_id("e1")]
+    await _record(store, token, "e1", 1, "succeeded", outcome="ok")
+    (row,) = await store.deliveries.wake(1, [7], 1)
+    assert (row.id, row.due_in_seconds <= 0) == (_id("e2"), True)
+    assert [row.id for row in await store.deliveries.window([EP], 10, 600.0)] == [_id("e2")]
+
+
+async def test_sweep_finds_set_aside_firsts_slice_by_slice(store):
+    token = await _take(store)
+    for number, key in ((1, 5), (2, 5), (3, 6), (4, 9), (5, 9)):
+        await _fan_out(store, f"e{number}", key=key)
+    await store.deliveries.shelve([_id("e2"), _id("e5")])
+    await _record(store, token, "e1", 1, "succeeded", outcome="ok")
+    await store.cancel(_id("e4"))
+    first = await store.deliveries.sweep(1, -(2**63), 2)
+    assert first == (6, 1)
+    assert await store.deliveries.sweep(1, first.last_key, 2) == (None, 1)
+    window = await store.deliveries.window([EP], 10, 600.0)
+    assert {row.id for row in window} == {_id("e2"), _id("e3"), _id("e5")}
 
 
 async def test_a_retry_moves_its_due_time_and_a_success_ends_it(store):

@@ -52,6 +52,18 @@ class Rules(NamedTuple):
     events: int
     replicas: int
     incidents: int
+    has_order: bool
+
+
+class Published(NamedTuple):
+    """An event of a producer, with what decides its order."""
+
+    event_id: str
+    position: int
+    ordering_key: str | None
+    inserted_at: float
+    committed_at: float
+    endpoints: frozenset[EndpointId]
 
 
 class World:
@@ -84,6 +96,7 @@ class World:
         self.lost: set[DeliveryId] = set()
         """Deliveries whose claim was lost in a crash of Postgres at least once; fan-out makes them again."""
         self.falls_after_claim = False
+        self.published: list[Published] = []
         self.ids: dict[tuple[str, EndpointId], DeliveryId] = {}
         """Under which id each event was sent to each endpoint."""
         self.successes: dict[DeliveryId, int] = {}
@@ -380,6 +393,7 @@ class World:
                 self.violate(f"early: {name} by {row.due_at - EPOCH - self.now:.3f} s")
             if row is None and ended is None and delivery.id not in self.lost:
                 self.violate(f"uncommitted: {name}")
+        self._judge_order(sent, name)
         # A new limit holds from when the replica has heard of it.
         assert replica.pipeline is not None
         limit = max(
@@ -393,6 +407,44 @@ class World:
             self.violate(f"twice at once: {name}")
         if len(same) >= limit:
             self.violate(f"over the limit of {limit}: {name}")
+
+    def _judge_order(self, sent: Sent, name: str) -> None:
+        """Finds an earlier delivery of the line that is open: its event was committed before this one was inserted."""
+        tables, delivery = self.tables, sent.delivery
+        row = tables.open.get(delivery.id)
+        if delivery.trigger is not Trigger.SCHEDULED or row is None or row.place is None:
+            return
+        ordering = tables.endpoints[sent.endpoint_id].ordering
+        own = next(one for one in self.published if one.event_id == delivery.event_id)
+        for one in self.published:
+            if (
+                one.committed_at < own.inserted_at
+                and sent.endpoint_id in one.endpoints
+                and (ordering == "strict" or one.ordering_key == own.ordering_key)
+                and not self._is_past(one.event_id, sent.endpoint_id)
+            ):
+                self.violate(f"out of order: {name} before {one.event_id}")
+        for other in sent.replica.in_flight.values():
+            twin = tables.open.get(other.sent.delivery.id)
+            if (
+                other.sent.endpoint_id == sent.endpoint_id
+                and twin is not None
+                and twin.place is not None
+                and twin.place.key == row.place.key
+                and other.sent.delivery.trigger is Trigger.SCHEDULED
+            ):
+                self.violate(f"not one at a time: {name} with {twin.id}")
+
+    def _is_past(self, event_id: str, endpoint_id: EndpointId) -> bool:
+        """Tells whether an event waits no more for an endpoint, or a crash of Postgres took its claim back."""
+        tables = self.tables
+        if event_id not in tables.events:
+            known = self.ids.get((event_id, endpoint_id))
+            return event_id in tables.set_aside_ids or known in self.lost
+        return not any(
+            row.event_id == event_id and row.endpoint_id == endpoint_id and row.id not in self.lost
+            for row in tables.open.values()
+        )
 
     def _recorded(self, attempt: AttemptRow, shard: int, token: int) -> None:
         self.accounted.add((attempt.delivery_id, attempt.attempt_number))

@@ -225,5 +225,5 @@ async def _fan_out(sql: asyncpg.Connection, event_id: str, *, waits: bool) -> No
     await sql.fetch(
         statement("outbox_fan_out"),
         [event_id], [now], [now], [None], [None], ["a.b"], ["default"], [None], ["{}"], [None], [None], ["{}"], [None],
-        now, now.date(), [], [], [], [], waits, None,
+        now, now.date(), [], [], [], [], waits, None, [None],
     )  # fmt: skip

@@ -128,7 +128,7 @@ async def test_every_fault_is_told_at_once(deployment: Deployment) -> None:
         "timeout_seconds": True,
         "max_concurrency": 1.5,
         "retry_schedule_seconds": [1, -1],
-        "ordering": "key",
+        "ordering": "random",
         "secret": SHORT,
         "tenant": "A",
         "state": "active",

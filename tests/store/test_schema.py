@@ -107,7 +107,8 @@ async def test_endpoint_or_secret_change_raises_the_routing_version(sql):
         "max_concurrency = 0",
         "rate_limit = 0",
         "timeout_seconds = 0",
-        "ordering = 'strict'",
+        "ordering = 'random'",
+        "skip_after_attempts = 0",
         "headers = '[]'",
     ],
 )

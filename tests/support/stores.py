@@ -21,8 +21,10 @@ from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
     MoveRow,
+    PlacedRow,
     Recorded,
     RequestRow,
+    Swept,
     WindowRow,
 )
 from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
@@ -185,6 +187,24 @@ class FakeDeliveries(ports.DeliveryStore):
         self.settled_requests: list[tuple[DeliveryId, datetime, bool]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+
+    async def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
+        return [PlacedRow(i, None, None, None, is_held=False) for i in ids if i in self.open]
+
+    async def shelve(self, ids: Sequence[DeliveryId]) -> None:
+        del ids
+
+    async def wake(self, endpoint_no: int, keys: Sequence[int], rows_max: int) -> list[WindowRow]:
+        del endpoint_no, keys, rows_max
+        return []
+
+    async def sweep(self, endpoint_no: int, after_key: int, keys_max: int) -> Swept:
+        del endpoint_no, after_key, keys_max
+        return Swept(None, 0)
+
+    async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
+        del endpoint_no, rows_max
+        return 0
 
     def put(self, name: str, due_in: float = 0.0, attempt_count: int = 0) -> None:
         self.open[name] = (self._clock.monotonic() + due_in, attempt_count)

@@ -46,6 +46,7 @@ class World:
             fake,
             fake,
             fake,
+            fake,
             clock=ManualClock(),
             incarnation="ours",
             batch_bytes_max=1_000_000,
@@ -55,6 +56,9 @@ class World:
     async def refresh(self) -> None:
         self.refreshes += 1
         self.version = self.outbox.routing_version
+
+    def has_order(self) -> bool:
+        return False
 
     def has_filters(self) -> bool:
         return any(one.content_filter for one in self.endpoints)
@@ -296,5 +300,5 @@ async def test_a_refused_event_behind_a_backlog_costs_its_neighbours_nothing():
     world.outbox.poison = "e5"
     taken = await world.fanout.overtake(10)
     assert taken.events_count == 7
-    assert world.outbox.left == [5], "it is set aside when it is the oldest"
+    assert world.outbox.left == [5], "it is shelved when it is the oldest"
     assert not world.outbox.quarantined

@@ -29,7 +29,7 @@ def test_a_document_without_the_comments_of_a_table_is_an_error():
 def test_every_setting_has_an_option_a_response_and_a_column():
     options, controls = metadata_of(NewEndpoint, Option), metadata_of(NewEndpoint, Control)
     assert options.keys() == NewEndpoint.model_fields.keys()
-    assert controls.keys() == NewEndpoint.model_fields.keys() - {"ordering"}
+    assert controls.keys() == NewEndpoint.model_fields.keys()
     assert set(SETTINGS) <= {one.name for one in fields(Endpoint)}
     assert set(SETTINGS) <= set(EndpointDetail._fields)
 

@@ -248,6 +248,7 @@ def _around(context: ContextRow | None, problem: str | None) -> Circumstances:
         breaker_state=context.breaker_state,
         probe_at=context.probe_at,
         is_resend_waiting=context.is_resend_waiting,
+        is_behind=context.is_behind,
         dispatchers_alive=context.dispatchers_alive,
         problem=problem,
         now=context.now,

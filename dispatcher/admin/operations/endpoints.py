@@ -367,6 +367,8 @@ class Endpoints:
                     [endpoint_id, *stored_in_order(after)],
                     after["name"],
                 )
+                if "ordering" in changed:
+                    await store.request_reload(connection, endpoint_id, actor.name)
                 await write_audit(
                     connection,
                     actor.name,

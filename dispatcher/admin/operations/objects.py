@@ -13,6 +13,7 @@ from dispatcher.admin.resources.delivery import (
 from dispatcher.admin.resources.event import Event, SchemaMismatch
 from dispatcher.admin.resources.serialization import JsonText, time_text
 from dispatcher.core.limits import RESPONSE_KEPT_BYTES_MAX
+from dispatcher.core.order import SHELVED
 from dispatcher.core.printable import escape
 from dispatcher.core.schemas import Schema
 from dispatcher.core.url import masked_url
@@ -40,7 +41,8 @@ def delivery_values(row: DeliveryDetail) -> dict[str, Any]:
     """Return the values of a delivery, by field."""
     values = row._asdict()
     del values["day"]
-    values["next_attempt_at"] = time_text(row.next_attempt_at)
+    due = row.next_attempt_at
+    values["next_attempt_at"] = None if due is not None and due >= SHELVED else time_text(due)
     values["created_at"] = time_text(row.created_at)
     values["finished_at"] = time_text(row.finished_at)
     values["warnings"] = row.warnings or []

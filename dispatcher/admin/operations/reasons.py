@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, assert_never
 from dispatcher.admin.resources.delivery import Advice, NextStep
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.model import DeliveryState, EndpointState, Outcome, Reason
+from dispatcher.core.order import SHELVED
 from dispatcher.store.attempts import AttemptDetail
 from dispatcher.store.delivery_details import DeliveryDetail
 
@@ -27,6 +28,8 @@ class Circumstances(NamedTuple):
     """None: closed."""
     probe_at: datetime | None = None
     is_resend_waiting: bool = False
+    is_behind: bool = False
+    """Whether an earlier delivery of its line is open."""
     dispatchers_alive: int = 1
     problem: str | None = None
     """Why the configuration does not let the endpoint be sent to; None: it does."""
@@ -158,6 +161,11 @@ _REASONS: Final[dict[str, Advice]] = {
         "the endpoint's secret cannot be decrypted",
         "restore its key in DISPATCHER_SECRET_KEYS, or rotate the secret; its deliveries wait",
     ),
+    Reason.SKIPPED: _advice(
+        "skipped",
+        "it was skipped so that later deliveries of its ordering key could be sent",
+        "fix the receiver, then replay it",
+    ),
     Reason.FAILING_TOO_LONG: _advice(
         "failing_too_long", "the endpoint failed for too long", "mend it, resume it, then resend"
     ),
@@ -249,6 +257,11 @@ def _of_endpoint(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
                 return _step("no_dispatcher", NO_DISPATCHER, due)
         case _:
             assert_never(endpoint_state)
+    if around.is_behind or (due is not None and due >= SHELVED):
+        return _step(
+            "behind_another",
+            "it is sent after the earlier deliveries of its ordering key have ended",
+        )
     if around.breaker_state is not None:
         probe = max(filter(None, (due, around.probe_at)), default=None)
         return _step(

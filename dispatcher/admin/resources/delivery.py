@@ -194,6 +194,7 @@ class Delivery(Response):
     finished_at: TimeText | None
     warnings: list[str]
     labels: dict[str, str]
+    ordering_key: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ TIMEOUT_SECONDS_MIN: Final = 0.001
 TIMEOUT_SECONDS_MAX: Final = 60.0
 RETRIES_MAX: Final = 50
 RETRY_SECONDS_MAX: Final = 7 * 86_400
+SKIP_AFTER_ATTEMPTS_MAX: Final = 100
+OrderingName = Literal["none", "key", "strict"]
 OVERLAP_SECONDS_MAX: Final = 604_800
 DeliveryMode = Literal["push", "pull"]
 PULL_URL: Final = "https://pull.invalid/"
@@ -393,8 +395,19 @@ class EndpointSettings(Request):
         default=None,
         description="One delay for each retry; [] means one attempt, null as the profile defines.",
     )
-    ordering: Annotated[Literal["none"], Option(metavar="none", help="Only none is supported.")] = (
-        "none"
+    ordering: Annotated[
+        OrderingName,
+        Option(metavar="none|key|strict", help="In which order deliveries are sent."),
+        Control(
+            kind=ControlKind.CHOICE,
+            section=Section.ADVANCED,
+            label="field.ordering",
+            hint="form.ordering_hint",
+            values=("none", "key", "strict"),
+        ),
+    ] = Field(
+        default="none",
+        description="key: deliveries of one ordering key one at a time, in the order of their events; strict: all.",
     )
     content_filter: Annotated[
         str | None,
@@ -414,6 +427,23 @@ class EndpointSettings(Request):
     ] = Field(
         default=None,
         description="A CEL expression over data, labels, type, id and tenant; only events for which it is true.",
+    )
+    skip_after_attempts: Annotated[
+        Annotated[int, Bounds(1, SKIP_AFTER_ATTEMPTS_MAX, whole=True)] | None,
+        Option(
+            metavar="N",
+            help="Failed attempts after which an ordered delivery is skipped. none: it blocks those after it.",
+            reads=Reading.NUMBER,
+        ),
+        Control(
+            kind=ControlKind.WHOLE,
+            section=Section.LIMITS,
+            label="field.skip_after_attempts",
+            hint="form.skip_after_attempts_hint",
+        ),
+    ] = Field(
+        default=None,
+        description="With an ordering: failed attempts after which one is skipped; null: it blocks the next ones.",
     )
 
     delivery: Annotated[
@@ -581,6 +611,7 @@ class Endpoint(Response):
     retry_schedule_seconds: list[float] | None
     ordering: str
     content_filter: str | None
+    skip_after_attempts: int | None
     delivery: DeliveryMode
     state: EndpointStateName
     reason: str | None

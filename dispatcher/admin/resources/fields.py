@@ -200,6 +200,7 @@ class ControlKind(StrEnum):
     LABELS = "labels"
     PEM = "pem"
     EXPRESSION = "expression"
+    CHOICE = "choice"
     OWN = "own"
     """The form's template has markup for this field alone."""
 
@@ -222,6 +223,8 @@ class Control:
     label: str = ""
     hint: str = ""
     characters_max: int | None = None
+    values: tuple[str, ...] = ()
+    """Of a choice; the words for them are `<field>.<value>` of the console's translations."""
 
 
 _Metadata = TypeVar("_Metadata", Option, Control)

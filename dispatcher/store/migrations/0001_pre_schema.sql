@@ -192,6 +192,7 @@ CREATE TABLE dispatcher.event (
     traceparent   text,
     data          json,
     bytes         bytea,
+    position      bigint, -- in the outbox, kept where an order depends on it; NULL elsewhere, which takes no space
     PRIMARY KEY (day, id),
     CONSTRAINT event_data CHECK (data IS NOT NULL OR data_offset IS NOT NULL AND data_length IS NOT NULL),
     CONSTRAINT event_bytes CHECK ((bytes IS NULL) = (profile IS NULL))
@@ -219,6 +220,12 @@ CREATE TABLE dispatcher.body (
 CREATE INDEX body_request ON dispatcher.body ((substring(sha256(event_id::bytea) FOR 8)))
     WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe', 'slack', 'teams', 'discord', 'line');
 
+-- The line of an ordering key: 64 bits of it, so that waiting deliveries hold none of the producer's text. Two keys that
+-- share them share a line. `core/order.py` computes the same.
+CREATE FUNCTION dispatcher.order_key(ordering_key text) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN ('x' || encode(substring(sha256(convert_to(ordering_key, 'UTF8')) FOR 8), 'hex'))::bit(64)::bigint;
+
 -- Deliveries that are pending (schedule_position = 0) or retrying. An id is derived from event and endpoint, so a
 -- fan-out that is repeated makes the same rows, and the deliveries of one event are a range of the primary key.
 -- Tenant and profile are the endpoint's; the number stands for it. The code of the type serves filters
@@ -234,11 +241,15 @@ CREATE TABLE dispatcher.delivery_open (
     event_id          text        COLLATE "C" NOT NULL,
     warnings          text[], -- NULL: none, as nearly always; an empty array costs 1 µs to encode
     is_replay         boolean, -- true: a job started its schedule again; NULL: none did, which takes no space
+    order_key         bigint, -- the line that it stands in; NULL: none. 0: that of a strict endpoint. See dispatcher.order_key
+    position          bigint, -- its place in the line: that of its event in the outbox
     CONSTRAINT open_counts CHECK (schedule_position >= 0 AND attempt_count >= schedule_position)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
         autovacuum_vacuum_cost_delay = 0);
 -- What a lane loads next, and an endpoint's waiting deliveries in order of due time.
 CREATE INDEX delivery_open_due ON dispatcher.delivery_open (endpoint_no, next_attempt_at, id);
+-- What is first in its line, and what follows. Deliveries without an order are not in it and cost nothing.
+CREATE INDEX delivery_open_line ON dispatcher.delivery_open (endpoint_no, order_key, position) WHERE order_key IS NOT NULL;
 
 -- Deliveries that ended, each written once, with its first attempt where that has neither a response nor an
 -- error text: 99 in 100 deliveries have one attempt, which succeeded. All other attempts are rows of `attempt`.
@@ -443,8 +454,9 @@ CREATE TABLE dispatcher.endpoint (
     rate_limit              double precision CHECK (rate_limit > 0),
     timeout_seconds         double precision CHECK (timeout_seconds > 0),
     retry_schedule_seconds  double precision[],
-    ordering                text        NOT NULL DEFAULT 'none' CHECK (ordering = 'none'),
+    ordering                text        NOT NULL DEFAULT 'none' CHECK (ordering IN ('none', 'key', 'strict')),
     content_filter          text, -- CEL, see core/filters.py
+    skip_after_attempts     integer     CHECK (skip_after_attempts > 0), -- NULL: a delivery blocks those after it until it ends
     delivery                text        NOT NULL DEFAULT 'push' CHECK (delivery IN ('push', 'pull')),
     state                   text        NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'disabled')),
     reason                  text,
@@ -649,7 +661,7 @@ CREATE VIEW dispatcher.delivery AS
            (ARRAY['schedule_spent', 'gone', 'test_failed', 'cancelled_by_person', 'endpoint_disabled',
                   'endpoint_deleted', 'paused_too_long', 'unencodable_event', 'event_erased', 'unknown_profile',
                   'invalid_headers', 'invalid_url', 'invalid_ca_pem', 'invalid_settings', 'secret_unreadable',
-                  'failing_too_long', 'http_not_allowed'])[d.reason] AS reason,
+                  'failing_too_long', 'http_not_allowed', 'skipped'])[d.reason] AS reason,
            d.test, d.attempt_count, d.schedule_position, d.next_attempt_at,
            dispatcher.delivery_created_at(d.id) AS created_at, d.finished_at, d.warnings, d.id AS uuid
     FROM dispatcher.delivery_row AS d

@@ -6,7 +6,7 @@
 -- the deliveries. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels,
+       e.labels::text AS labels, e.ordering_key,
        a.attempt_number, a.trigger, a.outcome, a.flags, a.attempted_at, a.latency_seconds, a.response_code,
        NULL::bytea AS response_body, a.error, r.url, a.dns_seconds, a.connect_seconds, a.wait_seconds, a.read_seconds,
        a.reused, a.peer, NULL::bytea AS response_headers

@@ -4,7 +4,7 @@
 -- Index: none, on purpose, as for attempt_tail: new rows are at the end of their partition. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, NULL::timestamptz AS next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels,
+       e.labels::text AS labels, e.ordering_key,
        1 AS attempt_number, d.trigger, d.outcome, d.flags, d.attempted_at, d.latency_seconds, d.response_code,
        NULL::bytea AS response_body, NULL::text AS error, r.url, d.dns_seconds, d.connect_seconds, d.wait_seconds,
        d.read_seconds, d.reused, d.peer, NULL::bytea AS response_headers

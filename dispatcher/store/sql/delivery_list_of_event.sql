@@ -3,7 +3,7 @@
 -- Index: a range of delivery_open_pkey, delivery_done_pkey of that day. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels
+       e.labels::text AS labels, e.ordering_key
 FROM (
     SELECT o.id, o.day, o.event_id, o.endpoint_no,
            (CASE WHEN o.schedule_position = 0 THEN 1 ELSE 2 END)::smallint AS state, NULL::smallint AS reason,

@@ -6,6 +6,7 @@ WITH picked AS MATERIALIZED (
     SELECT o.id
     FROM dispatcher.delivery_open AS o
     WHERE o.endpoint_no = $1 AND o.next_attempt_at > clock_timestamp()
+      AND o.next_attempt_at < '9999-01-01 00:00:00+00' -- not those that stand behind another one
     ORDER BY o.next_attempt_at, o.id
     LIMIT $2
     FOR UPDATE SKIP LOCKED

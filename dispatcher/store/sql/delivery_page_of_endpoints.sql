@@ -68,7 +68,7 @@ WITH page AS MATERIALIZED (
 )
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels
+       e.labels::text AS labels, e.ordering_key
 FROM newest AS n
 CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
                     WHERE v.day BETWEEN $17 AND $18 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d

@@ -7,7 +7,7 @@
 -- Index: a range of delivery_open_pkey, delivery_done_pkey of each event's day; event_pkey. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
        d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels
+       e.labels::text AS labels, e.ordering_key
 FROM unnest($1::date[], $2::text[], $3::uuid[], $4::uuid[]) AS g (day, event_id, low, high)
 JOIN dispatcher.event AS e ON e.day = ANY ($1::date[]) AND e.day = g.day AND e.id = g.event_id
 CROSS JOIN LATERAL (

@@ -2,13 +2,16 @@
 -- attempt decides. Returns that delivery, or no row where none waits.
 --
 -- Parameters: $1 endpoint id, $2 who asks. A request that waits is replaced by this one.
--- Index: endpoint_pkey, delivery_open_due, delivery_request_pkey, endpoint_request_pkey. Locks: the rows.
+-- Index: endpoint_pkey, delivery_open_due, delivery_open_line, delivery_request_pkey, endpoint_request_pkey. Locks: the rows.
 WITH picked AS MATERIALIZED (
     SELECT d.id, d.day, d.event_id, p.number
     FROM dispatcher.endpoint AS p
     CROSS JOIN LATERAL (
         SELECT o.id, o.day, o.event_id FROM dispatcher.delivery_open AS o
         WHERE o.endpoint_no = p.number
+          AND (o.order_key IS NULL OR NOT EXISTS (
+              SELECT FROM dispatcher.delivery_open AS b
+              WHERE b.endpoint_no = o.endpoint_no AND b.order_key = o.order_key AND b.position < o.position))
         ORDER BY o.next_attempt_at, o.id
         LIMIT 1
     ) AS d

@@ -10,19 +10,24 @@ WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::date[], $3::text[], $4::integer[])
         AS g (delivery_id, day, event_id, event_type_code)
 ), alive AS MATERIALIZED (
-    SELECT number FROM dispatcher.endpoint WHERE id = $5 AND deleted_at IS NULL AND state <> 'disabled' FOR SHARE
+    SELECT number, ordering FROM dispatcher.endpoint WHERE id = $5 AND deleted_at IS NULL AND state <> 'disabled' FOR SHARE
 ), living AS MATERIALIZED (
-    SELECT e.day, e.id FROM dispatcher.event AS e
+    SELECT e.day, e.id, e.position, e.ordering_key FROM dispatcher.event AS e
     WHERE e.day = ANY ($2::date[]) AND (e.day, e.id) IN (SELECT day, event_id FROM given) AND e.erased_at IS NULL
     ORDER BY e.day, e.id
     FOR SHARE
 ), opened AS (
     INSERT INTO dispatcher.delivery_open
-        (next_attempt_at, day, endpoint_no, event_type_code, id, event_id, is_replay)
-    SELECT clock_timestamp(), g.day, a.number, g.event_type_code, g.delivery_id, g.event_id, true
+        (next_attempt_at, day, endpoint_no, event_type_code, id, event_id, is_replay, order_key, position)
+    SELECT clock_timestamp(), g.day, a.number, g.event_type_code, g.delivery_id, g.event_id, true, k.order_key,
+           CASE WHEN k.order_key IS NOT NULL THEN l.position END
     FROM given AS g
     JOIN alive AS a ON true
     JOIN living AS l ON l.day = g.day AND l.id = g.event_id
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN l.position IS NULL THEN NULL WHEN a.ordering = 'strict' THEN 0
+                    WHEN a.ordering = 'key' THEN dispatcher.order_key(l.ordering_key) END AS order_key
+    ) AS k
     WHERE to_regclass('dispatcher.delivery_done' || to_char(g.day, '_YYYYMMDD')) IS NOT NULL
       AND NOT EXISTS (SELECT FROM dispatcher.delivery_done AS d
                       WHERE d.day = ANY ($2::date[]) AND d.day = g.day AND d.event_id = g.event_id

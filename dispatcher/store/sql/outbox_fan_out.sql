@@ -4,7 +4,8 @@
 --   the data in the bytes, $6 types, $7 tenants, $8 profiles, $9 labels (JSON), $10 ordering keys, $11 traceparents,
 --   $12 data, $13 bytes; $14 when they were accepted, $15 its day; deliveries: $16 ids, $17 ids of their events, $18 numbers
 --   of their endpoints, $19 codes of their event types; $20 whether the commit waits for the disk, $21 our incarnation if
---   other replicas have to be notified of deliveries (see delivery_open_notify.sql), NULL otherwise.
+--   other replicas have to be notified of deliveries (see delivery_open_notify.sql), NULL otherwise; $22 positions of the
+--   events, NULL for one that has no order.
 -- Returns the ids of the events that it claimed. It leaves those that another replica has claimed or is claiming.
 -- Index: outbox_pkey. Locks: the rows that it claims.
 WITH taken AS MATERIALIZED (
@@ -22,13 +23,13 @@ WITH taken AS MATERIALIZED (
 ), written AS (
     INSERT INTO dispatcher.event
         (inserted_at, accepted_at, occurred_at, day, data_offset, data_length, id, type, tenant, profile, labels,
-         ordering_key, traceparent, data, bytes)
+         ordering_key, traceparent, data, bytes, position)
     SELECT e.inserted_at, $14, e.occurred_at, $15, e.data_offset, e.data_length, e.id, e.type, e.tenant, e.profile,
-           e.labels::jsonb, e.ordering_key, e.traceparent, e.data::json, e.bytes
+           e.labels::jsonb, e.ordering_key, e.traceparent, e.data::json, e.bytes, e.position
     FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::integer[], $5::integer[], $6::text[], $7::text[],
-                $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[])
+                $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[], $22::bigint[])
         AS e (id, inserted_at, occurred_at, data_offset, data_length, type, tenant, profile, labels, ordering_key,
-              traceparent, data, bytes)
+              traceparent, data, bytes, position)
     WHERE e.id IN (SELECT id FROM taken)
 ), opened AS (
     INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_no, event_type_code)

@@ -9,7 +9,8 @@ SELECT p.id, p.number, p.revision, p.tenant, p.name, p.url, p.profile, p.event_t
        coalesce(array_agg(s.role ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_roles,
        coalesce(array_agg(s.key_id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_key_ids,
        coalesce(array_agg(s.sealed ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_sealed,
-       coalesce(array_agg(least(s.expires_at, '9999-01-01') ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_expire_at
+       coalesce(array_agg(least(s.expires_at, '9999-01-01') ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secrets_expire_at,
+       p.ordering, p.skip_after_attempts
 FROM dispatcher.endpoint AS p
 LEFT JOIN dispatcher.endpoint_secret AS s ON s.endpoint_id = p.id AND s.role <> 'staged'
 WHERE p.id = ANY ($1::text[]) AND p.deleted_at IS NULL
