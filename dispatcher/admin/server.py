@@ -17,9 +17,7 @@ from contextlib import contextmanager
 import orjson
 from aiohttp import web
 
-from dispatcher.admin.api.handler import add_api
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.console import add_console
 from dispatcher.admin.listener import HttpListener, ProbeListener
 from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.facade import Operations
@@ -64,6 +62,9 @@ class Server:
         self._listener: HttpListener | None = None
         if not serves_api:
             return
+        from dispatcher.admin.api.handler import add_api  # noqa: PLC0415 -- the role `delivery` needs neither
+        from dispatcher.admin.console import add_console  # noqa: PLC0415 -- as above
+
         if self._probe_listener is None:
             self._add_probes(application)
         add_api(application, operations, auth, settings)

@@ -15,7 +15,7 @@ from dispatcher.cli.resource_options import Fields, takes
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = CommandGroup("List the actions of people and programs.")
+group = CommandGroup()
 
 
 def _columns() -> tuple[Column, ...]:

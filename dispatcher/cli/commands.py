@@ -6,9 +6,11 @@ Typer has no public name for the classes below, so `pyproject.toml` limits its v
 * A command's line in the list of its group is the first sentence of its description, and is never cut.
 * A usage error is one line, `field: problem. Fix.`, and exits with 2.
 * A command with a parameter `output` gets the options `-o` and `--json`.
+* The module of a `LazyGroup` or `LazyCommand` is imported with its first use, so a command loads its own group only.
 """
 
 import functools
+import importlib
 import inspect
 import re
 import sys
@@ -26,6 +28,7 @@ from typer._click.exceptions import (
 )
 from typer._click.formatting import HelpFormatter
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.main import get_group
 
 from dispatcher.cli.output import Output, fail, tell
 from dispatcher.core.similar import did_you_mean, similar_words
@@ -43,11 +46,9 @@ Json = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
 class CommandGroup(typer.Typer):
     """A group of commands; each of its commands is a `Command`."""
 
-    def __init__(self, help_text: str | None = None, **settings: Any) -> None:  # noqa: ANN401 -- typer's own
-        if help_text is not None:  # otherwise the callback's docstring is the help
-            settings["help"] = help_text
+    def __init__(self, cls: "type[Group] | None" = None, **settings: Any) -> None:  # noqa: ANN401 -- typer's own
         super().__init__(
-            cls=Group,
+            cls=cls or Group,
             no_args_is_help=True,
             pretty_exceptions_enable=False,
             rich_markup_mode=None,
@@ -100,11 +101,13 @@ class _Help:
 
     params: list[Parameter]
     help: str | None
+    short_help: str | None
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the first sentence of the description, whole."""
         del limit
-        return _SENTENCE_END.split(" ".join(_paragraph(self.help)), maxsplit=1)[0]
+        text = self.short_help or self.help
+        return _SENTENCE_END.split(" ".join(_paragraph(text)), maxsplit=1)[0]
 
     def format_usage(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the usage line, in which an argument is its name alone."""
@@ -188,6 +191,44 @@ class Group(_Help, TyperGroup):
             tell("aborted")
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _group_of(module: str) -> TyperGroup:
+    """Import a module of the command line and return its group."""
+    return get_group(importlib.import_module(module).group)
+
+
+class LazyGroup(Group):
+    """The group `group` of a module, which is imported when the group's commands are needed."""
+
+    def __init__(self, name: str, module: str, help_text: str) -> None:
+        super().__init__(name=name, help=help_text, no_args_is_help=True, rich_markup_mode=None)
+        self._module = module
+        del self.commands
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- any attribute
+        """Return `commands`, which the class has no value for before its module is imported."""
+        if name != "commands":
+            raise AttributeError(name)
+        self.commands = _group_of(self._module).commands
+        return self.commands
+
+
+class LazyCommand(Command):
+    """A command of the group `group` of a module, which is imported when the command is used."""
+
+    def __init__(self, name: str, module: str, short_help: str) -> None:
+        super().__init__(name=name, short_help=short_help, rich_markup_mode=None)
+        self._module = module
+        del self.params, self.callback, self.help
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- any attribute
+        """Return what only the module has: `params`, `callback` and `help`."""
+        if name not in {"params", "callback", "help"}:
+            raise AttributeError(name)
+        command = _group_of(self._module).commands[str(self.name)]
+        self.params, self.callback, self.help = command.params, command.callback, command.help
+        return getattr(self, name)
 
 
 def _refuse(error: ClickException) -> NoReturn:

@@ -15,7 +15,7 @@ from dispatcher.cli.resource_options import Fields, takes
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = CommandGroup("List and end sessions of the console.")
+group = CommandGroup()
 
 
 def _columns() -> tuple[Column, ...]:

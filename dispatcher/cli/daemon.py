@@ -1,5 +1,8 @@
 """`dispatcher run`: load the settings, configure logging, and run the daemon."""
 
+import dispatcher.runtime.lean_imports  # noqa: F401 -- before the libraries
+
+# isort: split
 import asyncio
 import os
 import socket

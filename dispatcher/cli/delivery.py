@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dispatcher.admin.resources.delivery_report import DeliveryReport
     from dispatcher.cli.session import Session
 
-group = CommandGroup("List, show, diagnose, resend, replay and cancel deliveries.")
+group = CommandGroup()
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
 

@@ -8,6 +8,7 @@ import typer
 
 from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, NewEndpoint
 from dispatcher.admin.resources.job import RATE_DEFAULT
+from dispatcher.cli import configuration
 from dispatcher.cli.commands import CommandGroup
 from dispatcher.cli.common import DryRun, Endpoint, Tenant, Yes, confirm, run_step
 from dispatcher.cli.completion import complete_event_types
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from dispatcher.admin.resources.endpoint import ChangedEndpoint
     from dispatcher.cli.session import Session
 
-group = CommandGroup("Create, list, change, pause and test endpoints.")
+group = CommandGroup()
 
 
 def _columns() -> tuple[Column, ...]:
@@ -478,3 +479,6 @@ def send_test(
             raise typer.Exit(1)
 
     run_step(context, step)
+
+
+configuration.add_to(group)

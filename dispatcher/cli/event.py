@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from dispatcher.cli.session import Session
 
-group = CommandGroup("Publish, list, show and erase events; explain their deliveries.")
+group = CommandGroup()
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The event's id, evt_…")]
 

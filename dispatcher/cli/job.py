@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dispatcher.admin.resources.job import JobCount
     from dispatcher.cli.session import Session
 
-group = CommandGroup("List, show, pause, resume and cancel bulk resends and replays.")
+group = CommandGroup()
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_…")]
 Rate = Annotated[

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dispatcher.admin.resources.notification import Notification, NotificationWithProblems
     from dispatcher.cli.session import Session
 
-group = CommandGroup("Send messages to people about problems of endpoints.")
+group = CommandGroup()
 
 _Notification = Annotated[
     str,

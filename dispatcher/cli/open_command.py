@@ -1,24 +1,39 @@
 """`dispatcher open`: a one-time link to the console."""
 
+# ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
+
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
-from dispatcher.admin.operations.access import Access
 from dispatcher.admin.resources.access import NewSignInLink
+from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli.common import run_step
 from dispatcher.cli.output import Output, say, say_data, tell
-from dispatcher.cli.resource_options import Fields
-from dispatcher.cli.session import work
+from dispatcher.cli.resource_options import Fields, takes
 
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
+group = CommandGroup()
 
+
+@group.command("open")
+@takes(NewSignInLink)
 def open_console(context: typer.Context, fields: Fields, output: Output) -> None:
-    """Create a sign-in link and print its address."""
+    """Print a link that signs in to the console once.
+
+    It is valid for five minutes.
+
+    Examples:
+      dispatcher open
+      dispatcher open --role viewer --tenant acme
+    """
 
     async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.access import Access
+
         link = await Access(session.deployment).create_link(
             session.actor, NewSignInLink.of(**fields)
         )
@@ -29,4 +44,4 @@ def open_console(context: typer.Context, fields: Fields, output: Output) -> None
         say(url)
         tell("the link signs in one browser, once, and expires in five minutes")
 
-    work(context, step)
+    run_step(context, step)

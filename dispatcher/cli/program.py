@@ -3,47 +3,58 @@
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from dispatcher import __version__
-from dispatcher.admin.resources.access import NewSignInLink
-from dispatcher.cli import (
-    audit,
-    configuration,
-    console_session,
-    delivery,
-    endpoint,
-    event,
-    job,
-    local,
-    notification,
-    schedule,
-    secrets,
-    token,
-)
-from dispatcher.cli.commands import CommandGroup
+from dispatcher.cli import local
+from dispatcher.cli.commands import CommandGroup, Group, LazyCommand, LazyGroup
 from dispatcher.cli.completion import complete_words
 from dispatcher.cli.output import Output
-from dispatcher.cli.resource_options import Fields, takes
+
+GROUPS: Final = {
+    "endpoint": "Create, list, change, pause and test endpoints.",
+    "event": "Publish, list, show and erase events; explain their deliveries.",
+    "delivery": "List, show, diagnose, resend, replay and cancel deliveries.",
+    "schedule": "List, retry, postpone and cancel waiting deliveries by due time.",
+    "notification": "Send messages to people about problems of endpoints.",
+    "job": "List, show, pause, resume and cancel bulk resends and replays.",
+    "token": "Create, list and revoke tokens for the API and the console.",
+    "session": "List and end sessions of the console.",
+    "audit": "List the actions of people and programs.",
+    "secrets": "Encrypt stored secrets with a new key.",
+}
+"""The help of each group, whose commands are in the module of its name."""
+_MODULES: Final = {"session": "console_session"}
+"""Modules that are named otherwise: `session` is the work of a command on the database."""
+
+
+class Program(Group):
+    """The commands below, and those that are imported with their first use."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 -- typer's own
+        super().__init__(**settings)
+        lazy = [
+            LazyCommand(
+                "open",
+                "dispatcher.cli.open_command",
+                "Print a link that signs in to the console once.",
+            ),
+            *(
+                LazyGroup(name, f"dispatcher.cli.{_MODULES.get(name, name)}", text)
+                for name, text in GROUPS.items()
+            ),
+        ]
+        self.commands.update({str(one.name): one for one in lazy})
+
 
 program = CommandGroup(
     name="dispatcher",
+    cls=Program,
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-configuration.add_to(endpoint.group)
-program.add_typer(endpoint.group, name="endpoint")
-program.add_typer(event.group, name="event")
-program.add_typer(delivery.group, name="delivery")
-program.add_typer(schedule.group, name="schedule")
-program.add_typer(notification.group, name="notification")
-program.add_typer(job.group, name="job")
-program.add_typer(token.group, name="token")
-program.add_typer(console_session.group, name="session")
-program.add_typer(audit.group, name="audit")
-program.add_typer(secrets.group, name="secrets")
 local.add_to(program)
 
 
@@ -182,22 +193,6 @@ def check(context: typer.Context, output: Output) -> None:
     from dispatcher.cli import checking
 
     checking.check(context.obj, output)
-
-
-@program.command("open")
-@takes(NewSignInLink)
-def open_console(context: typer.Context, fields: Fields, output: Output) -> None:
-    """Print a link that signs in to the console once.
-
-    It is valid for five minutes.
-
-    Examples:
-      dispatcher open
-      dispatcher open --role viewer --tenant acme
-    """
-    from dispatcher.cli import open_command
-
-    open_command.open_console(context, fields, output)
 
 
 @program.command()

@@ -17,7 +17,7 @@ from dispatcher.cli.values import coming_moment, span_seconds
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = CommandGroup("List, retry, postpone and cancel waiting deliveries by due time.")
+group = CommandGroup()
 
 
 def _columns() -> tuple[Column, ...]:

@@ -13,12 +13,7 @@ from dispatcher.cli.output import Output, say, say_data, tell
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = CommandGroup("Encrypt stored secrets with a new key.")
-
-
-@group.callback()
-def secrets() -> None:
-    """Encrypt stored secrets with a new key."""
+group = CommandGroup()
 
 
 @group.command()

@@ -4,6 +4,9 @@ An invalid setting or argument exits with 2; any other error (an unknown endpoin
 database) exits with 1.
 """
 
+import dispatcher.runtime.lean_imports  # noqa: F401 -- before the libraries
+
+# isort: split
 import asyncio
 import getpass
 import os

@@ -25,7 +25,7 @@ from dispatcher.cli.resource_options import Fields, takes
 if TYPE_CHECKING:
     from dispatcher.cli.session import Session
 
-group = CommandGroup("Create, list and revoke tokens for the API and the console.")
+group = CommandGroup()
 
 
 EXPIRES_DAYS = 90

@@ -267,8 +267,12 @@ class Receiver:
         """Forward a request unchanged, and return the response, or 502 if there is none."""
         if self._client is None:
             timeout = aiohttp.ClientTimeout(total=_FORWARD_SECONDS_MAX)
+            # aiohttp's own context may have no authorities (`runtime/lean_imports.py`).
             self._client = aiohttp.ClientSession(
-                timeout=timeout, trust_env=False, auto_decompress=False
+                connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()),
+                timeout=timeout,
+                trust_env=False,
+                auto_decompress=False,
             )
         headers = [
             (name, value)

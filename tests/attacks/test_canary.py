@@ -5,17 +5,16 @@ Looked at: the log of a daemon at its most talkative, through failures, a bad re
 """
 
 import base64
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dispatcher.core.sealing import Keyring
 from dispatcher.dev.postgres import find_binaries
-from tests.support.daemon import CHECKOUT, KEY, add_endpoint, quiet
+from tests.support.daemon import KEY, add_endpoint, quiet
+from tests.support.forking import run_command
 from tests.support.ledger import Plan
 from tests.support.servers import socket_of
 
@@ -58,20 +57,12 @@ async def _saved(sql, name: str, url: str, profile: str, secret: str) -> None:
 
 
 def _command(url: str, folder: Path, *arguments: str) -> bytes:
-    finished = subprocess.run(
-        [sys.executable, "-m", "dispatcher", *arguments],
-        cwd=folder,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(CHECKOUT),
-            "DISPATCHER_DATABASE_URL": url,
-            "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
-        },
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    return finished.stdout + finished.stderr
+    environ = {
+        "DISPATCHER_DATABASE_URL": url,
+        "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
+    }
+    finished = run_command(arguments, environ, cwd=folder)
+    return (finished.stdout + finished.stderr).encode()
 
 
 def _dump(url: str) -> bytes:

@@ -13,7 +13,6 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.e2e,
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
 ]
 
 AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text(encoding="utf-8")

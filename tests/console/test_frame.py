@@ -13,7 +13,6 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.e2e,
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
 ]
 
 ENDPOINT = "ep_frame".ljust(29, "a")

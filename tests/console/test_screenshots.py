@@ -82,7 +82,6 @@ def fill(living: Living) -> None:
 @pytest.mark.postgres
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.xdist_group("browser")
 def test_the_pictures_are_made_anew(
     long_run: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -566,7 +567,12 @@ async def test_person_signs_in_through_dex(database, tmp_path):
 
     A version that does not contain its pages, such as 2.13, needs their folder in DEX_FRONTEND.
     """
-    dex = need("dex", package="dex")
+    dex = need(
+        "dex"
+    )  # no Debian package has it: the package `dex` is a launcher of desktop entries
+    version = await asyncio.to_thread(subprocess.run, [dex, "version"], capture_output=True)
+    if b"Go Version" not in version.stdout:
+        pytest.skip(f"{dex} is not the OpenID provider")
     ports = [free_port(), free_port()]
     base, issuer = (f"http://127.0.0.1:{port}" for port in ports)
     path = tmp_path / "dex.yaml"

@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.e2e,
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
 ]
 
 WAIT_SECONDS = 30.0

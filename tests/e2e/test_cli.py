@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from dispatcher.cli import completion
-from tests.support.commands import Commands
 from tests.support.daemon import add_endpoint
+from tests.support.forking import run_command
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -38,23 +38,16 @@ def environ(url: str) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    made = Commands()
-    yield made
-    made.close()
-
-
-def runner(commands: Commands, url: str) -> Run:
+def runner(url: str) -> Run:
     def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return commands.run(arguments, environ(url), stdin)
+        return run_command(arguments, environ(url), stdin)
 
     return run
 
 
 @pytest.fixture
-def run(commands: Commands, database: str) -> Run:
-    return runner(commands, database)
+def run(database: str) -> Run:
+    return runner(database)
 
 
 def answer(finished: "subprocess.CompletedProcess[str]") -> Any:
@@ -240,10 +233,8 @@ def test_a_terminal_is_not_steered_by_what_is_shown(run: Run):
         assert "\u202e" not in shown
 
 
-def test_check_finds_a_migrated_database_good(
-    commands: Commands, make_database: Callable[..., str]
-):
-    run = runner(commands, make_database(migrated=False))
+def test_check_finds_a_migrated_database_good(make_database: Callable[..., str]):
+    run = runner(make_database(migrated=False))
     before = run("check")
     assert (before.returncode, "run: dispatcher migrate" in before.stdout) == (1, True)
     pending = run("migrate", "--check")
@@ -260,7 +251,6 @@ def test_check_finds_a_migrated_database_good(
 
 
 async def test_check_names_an_endpoint_whose_row_cannot_be_read(
-    commands: Commands,
     make_database: Callable[..., str],
 ):
     url = make_database()
@@ -269,15 +259,15 @@ async def test_check_names_an_endpoint_whose_row_cannot_be_read(
         connection, "ep_odd", "https://x.example/", secret=None, headers='{"X-A": 5}'
     )
     await connection.close()
-    found = await asyncio.to_thread(runner(commands, url), "check", "--json")
+    found = await asyncio.to_thread(runner(url), "check", "--json")
     assert found.returncode == 1
     expected = "endpoint ep_odd (ep_odd): invalid_settings: headers holds something that is no text"
     problems = orjson.loads(found.stdout)["problems"]
     assert any(problem.startswith(expected) for problem in problems)
 
 
-def test_names_and_their_completion_come_from_the_database(commands: Commands, database: str):
-    run = runner(commands, database)
+def test_names_and_their_completion_come_from_the_database(database: str):
+    run = runner(database)
     for tenant in ("acme", "zeta"):
         create = (
             f"dispatcher endpoint create --name ERP --tenant {tenant} --url https://example.com/"
@@ -298,7 +288,7 @@ def test_names_and_their_completion_come_from_the_database(commands: Commands, d
     def completed(line: str, url: str = database) -> list[str]:
         own = {"_DISPATCHER_COMPLETE": "complete_bash", "COMP_WORDS": line}
         place = {"COMP_CWORD": str(len(line.split(" ")) - 1)}
-        return commands.run([], {**environ(url), **own, **place}).stdout.split()
+        return run_command([], {**environ(url), **own, **place}).stdout.split()
 
     assert completed("dispatcher endpoint show E") == ["ERP"]
     assert completed("dispatcher delivery list --endpoint ") == ["ERP"]

@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dispatcher.core.model import EndpointId, Reason
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.pool import Database
 from tests.support.daemon import CHECKOUT, WMS_SECRET, Daemon, add_endpoint, until
+from tests.support.forking import run_command
 from tests.support.ledger import Plan
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
@@ -52,15 +52,7 @@ async def _reaches(sql: Any, wanted: list[tuple[Any, ...]]) -> None:
 
 def _cli(daemon: Daemon, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run a command with the daemon's own settings."""
-    return subprocess.run(
-        [sys.executable, "-m", "dispatcher", *arguments],
-        env=daemon.environ,
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(arguments, daemon.environ, cwd=CHECKOUT)
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 import asyncio
 import math
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +21,7 @@ from tests.support.daemon import (
     add_endpoint,
     until,
 )
+from tests.support.forking import run_command
 from tests.support.ledger import Plan
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
@@ -81,19 +80,9 @@ def old(bench: Bench, sql: asyncpg.Connection) -> Callable[[int], Any]:
 
 async def command(daemon: Daemon, *arguments: str) -> Any:
     """Run a command on the daemon's database and return its JSON."""
-
-    def run() -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "dispatcher", *arguments, "--json"],
-            env={**os.environ, **daemon.environ},
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-
-    finished = await asyncio.to_thread(run)
+    environ = {**os.environ, **daemon.environ}
+    given = [*arguments, "--json"]
+    finished = await asyncio.to_thread(run_command, given, environ, cwd=CHECKOUT)
     assert finished.returncode == 0, finished.stderr
     return orjson.loads(finished.stdout)
 

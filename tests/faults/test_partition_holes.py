@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
 
 import asyncpg
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from dispatcher.store.pool import Database
 from dispatcher.store.schema import Schema
 from tests.support.daemon import CHECKOUT, Daemon, until
+from tests.support.forking import run_command
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -17,15 +17,7 @@ DAY = "to_char((now() AT TIME ZONE 'UTC')::date + {}, 'YYYYMMDD')"
 
 
 def _check(daemon: Daemon) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "dispatcher", "check"],
-        env=daemon.environ,
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_command(["check"], daemon.environ, cwd=CHECKOUT)
 
 
 @pytest.mark.slow

@@ -5,15 +5,14 @@ import base64
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
 
 import orjson
 import pytest
 
 from dispatcher.core.sealing import Keyring
 from tests.support.checker import Subscriber
-from tests.support.commands import Commands
 from tests.support.daemon import KEY, STANDARD_SECRET, add_endpoint, quiet
+from tests.support.forking import run_command
 from tests.support.ledger import Plan
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
@@ -48,7 +47,7 @@ async def add_quiet_endpoints(sql, count: int) -> None:
         )
 
 
-def rekey(commands: Commands, url: str) -> "subprocess.CompletedProcess[str]":
+def rekey(url: str) -> "subprocess.CompletedProcess[str]":
     """Runs the command with the new key in front."""
     environ = {
         **os.environ,
@@ -56,18 +55,10 @@ def rekey(commands: Commands, url: str) -> "subprocess.CompletedProcess[str]":
         "DISPATCHER_SECRET_KEYS": f"{NEW},{OLD}",
         "DISPATCHER_HOME": "/nonexistent",
     }
-    return commands.run(["secrets", "rekey", "--json"], environ)
+    return run_command(["secrets", "rekey", "--json"], environ)
 
 
-@pytest.fixture
-def commands() -> Iterator[Commands]:
-    """Imported before the load begins, which would end while a busy machine starts an interpreter."""
-    made = Commands()
-    yield made
-    made.close()
-
-
-async def test_a_new_key_under_load_costs_no_delivery(bench, sql, database, commands, long_run):
+async def test_a_new_key_under_load_costs_no_delivery(bench, sql, database, long_run):
     """Long: 10,000 secrets."""
     count, events = (10_000, 5_000) if long_run else (1_200, 800)
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})
@@ -78,7 +69,7 @@ async def test_a_new_key_under_load_costs_no_delivery(bench, sql, database, comm
         await daemon.started(60)
     producer = bench.produce(Plan(url=bench.url, events_count=events, events_per_second=100))
     await bench.receiver.received(20)
-    finished = await asyncio.to_thread(rekey, commands, database)
+    finished = await asyncio.to_thread(rekey, database)
     assert finished.returncode == 0, finished.stderr
     answer = orjson.loads(finished.stdout)
     assert answer == {

@@ -5,7 +5,6 @@ import contextlib
 import os
 import statistics
 import subprocess
-import sys
 import time
 
 import asyncpg
@@ -18,6 +17,7 @@ from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
 from tests.support.checker import Subscriber
 from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet, until
+from tests.support.forking import run_command
 from tests.support.history import TABLES, fill_day, leave_waiting, make_day, tables_of
 from tests.support.ledger import Plan
 from tests.support.pace import in_time
@@ -66,15 +66,10 @@ async def retired(url: str, days: int) -> list[str]:
         await pool.close()
 
 
-def command(url: str) -> "subprocess.CompletedProcess[bytes]":
+def command(url: str) -> "subprocess.CompletedProcess[str]":
     """Runs `dispatcher retention` as an operator does."""
-    return subprocess.run(
-        [sys.executable, "-m", "dispatcher", "retention", "--json"],
-        env={**os.environ, "DISPATCHER_DATABASE_URL": url, "DISPATCHER_HOME": "/nonexistent"},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {**os.environ, "DISPATCHER_DATABASE_URL": url, "DISPATCHER_HOME": "/nonexistent"}
+    return run_command(["retention", "--json"], environ)
 
 
 async def drained(bench, sql, prefix: str, events: int) -> float:

@@ -65,6 +65,41 @@ def test_help_loads_neither_http_nor_database():
     assert finished.returncode == 0, finished.stderr
 
 
+def test_a_command_loads_its_own_group_only():
+    code = (
+        "import sys; from dispatcher.cli.program import program\n"
+        "def run(*words):\n"
+        "    try: program([*words, '--help'], prog_name='dispatcher')\n"
+        "    except SystemExit as ended: assert ended.code == 0\n"
+        "run(); assert 'pydantic' not in sys.modules\n"
+        "run('run'); run('migrate'); run('dev')\n"
+        "loaded = {'rich', 'dispatcher.admin', 'dispatcher.cli.job'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+        "run('job', 'list')\n"
+        "assert 'dispatcher.cli.job' in sys.modules and 'dispatcher.cli.token' not in sys.modules"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_lean_imports_leave_out_authorities_and_rich_and_restore_both():
+    code = (
+        "import ssl, sys\n"
+        "import dispatcher.cli.daemon\n"
+        "from aiohttp.connector import _SSL_CONTEXT_VERIFIED as own\n"
+        "assert own.verify_mode is ssl.CERT_REQUIRED and own.get_ca_certs() == []\n"
+        "assert 'set_default_verify_paths' not in vars(ssl.SSLContext)\n"
+        "assert not any(name.partition('.')[0] in {'rich', 'pygments'} for name in sys.modules)\n"
+        "import rich.cells"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -4,13 +4,13 @@ import codecs
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.support.commands import Commands
+from tests.support.forking import run_command
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -19,15 +19,8 @@ NAME = "คลังสินค้า 📦"
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    made = Commands()
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def run(database: str, commands: Commands) -> Run:
+def run(database: str) -> Run:
     """Run a command; a process of its own only where its encoding or its bytes are the subject."""
 
     def command(
@@ -40,7 +33,7 @@ def run(database: str, commands: Commands) -> Run:
             "PYTHONIOENCODING": encoding,
         }
         if encoding == "utf-8" and all(one.isprintable() for one in arguments):
-            done = commands.run(arguments, {**os.environ, **environ}, stdin.decode())
+            done = run_command(arguments, {**os.environ, **environ}, stdin)
             out, err = done.stdout.encode(), done.stderr.encode()
             return subprocess.CompletedProcess(done.args, done.returncode, out, err)
         return subprocess.run(

@@ -111,15 +111,15 @@ PASSING = {
 
 
 @pytest.fixture
-async def sql(fresh_database: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(fresh_database)
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def pool(fresh_database: str) -> AsyncIterator[Database]:
-    pool = Database(fresh_database, connections_max=2)
+async def pool(database: str) -> AsyncIterator[Database]:
+    pool = Database(database, connections_max=2)
     await pool.open()
     yield pool
     await pool.close()
@@ -141,17 +141,17 @@ async def test_every_method_waits_out_a_missing_table_and_works_again(pool, sql)
             wrong[name] = repr(error)
         else:
             wrong[name] = "no error"
-    await sql.execute("ALTER SCHEMA elsewhere RENAME TO dispatcher")
+    await sql.execute("ALTER SCHEMA elsewhere RENAME TO dispatcher")  # the next test needs it
     assert wrong == {}
     for call in CALLS.values():
         await call(pool)
 
 
-async def test_every_method_waits_out_a_revoked_right(fresh_database, sql):
+async def test_every_method_waits_out_a_revoked_right(database, sql):
     """P19."""
     await sql.execute("DROP ROLE IF EXISTS refused_once")
     await sql.execute("CREATE ROLE refused_once LOGIN")
-    pool = Database(fresh_database.replace("//dispatcher@", "//refused_once@"), connections_max=1)
+    pool = Database(database.replace("//dispatcher@", "//refused_once@"), connections_max=1)
     await pool.open()
     wrong = {}
     for name, call in CALLS.items():

@@ -9,6 +9,7 @@ migrations themselves insert is kept aside in the template (schema `seed`) and p
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -51,14 +52,17 @@ MEMORY_BYTES_MIN = 4 * 2**30
 SETTINGS = {"max_connections": "200", "max_wal_senders": "0", "wal_level": "minimal"}
 
 
-def run_apart(make: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+def run_apart(
+    make: Callable[[], Coroutine[Any, Any, Result]],
+    run: Callable[[Coroutine[Any, Any, Result]], Result] = asyncio.run,
+) -> Result:
     """Runs a coroutine on a loop and a thread of its own, so that no test's loop is touched."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            results.append(asyncio.run(make()))
+            results.append(run(make()))
         except BaseException as error:  # noqa: BLE001 -- handed to the caller's thread
             errors.append(error)
 
@@ -75,6 +79,7 @@ class Cluster:
 
     def __init__(self, socket_directory: str) -> None:
         self.socket_directory = socket_directory
+        self._emptiers: dict[str, Emptier] = {}
 
     def dsn_for(self, database: str) -> str:
         return f"postgresql://dispatcher@/{database}?host={self.socket_directory}"
@@ -94,7 +99,13 @@ class Cluster:
 
     def empty(self, name: str) -> None:
         """Puts a clone back to what the migrations left; ends connections that a test left open."""
-        run_apart(lambda: _empty(self.dsn_for(name)))
+        emptier = self._emptiers.setdefault(name, Emptier(self.dsn_for(name)))
+        emptier.empty()
+
+    def close(self) -> None:
+        """Closes the connections that it keeps."""
+        for emptier in self._emptiers.values():
+            emptier.close()
 
     async def _clone(self, name: str) -> None:
         await self._make_template()
@@ -191,12 +202,35 @@ async def _stored_columns(connection: asyncpg.Connection, table: str) -> str:
     return ", ".join(f'"{row["attname"]}"' for row in rows)
 
 
-async def _empty(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute("SELECT seed.empty()")
-    finally:
-        await connection.close()
+class Emptier:
+    """Empties a database over one connection: a new backend for each test would compile the function again."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._runner = asyncio.Runner()
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+
+    def empty(self) -> None:
+        """Empty the database; connect again if the connection was ended."""
+        run_apart(self._empty, self._runner.run)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.terminate()
+        run_apart(
+            lambda: asyncio.sleep(0), self._runner.run
+        )  # the transport closes on a turn of its loop
+        self._runner.close()
+
+    async def _empty(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await self._connection.execute("SELECT seed.empty()")
+                return
+            self._connection.terminate()
+        self._connection = await asyncpg.connect(self._dsn)
+        await self._connection.execute("SELECT seed.empty()")
 
 
 class OwnedCluster:

@@ -20,6 +20,7 @@ import asyncpg
 import orjson
 
 from dispatcher.core.sealing import Keyring
+from tests.support.forking import Child, die_with_parent, fork_server, is_possible
 from tests.support.ledger import Plan, plan_text
 from tests.support.pace import slowness
 
@@ -67,12 +68,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill the calling child when its parent ends."""
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 -- in the child alone
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _forked(
+    module: str, arguments: Sequence[str], environ: dict[str, str], cwd: Path, stderr: int
+) -> Child:
+    """Fork a process whose standard input and output are pipes."""
+    stdin, ours_in = os.pipe()
+    ours_out, stdout = os.pipe()
+    try:
+        pid = fork_server().start(
+            "dispatcher.cli" if module == "dispatcher" else module,
+            arguments,
+            environ=environ,
+            cwd=cwd,
+            descriptors=[stdin, stdout, stderr],
+        )
+    finally:
+        os.close(stdin)
+        os.close(stdout)
+    args = [sys.executable, "-m", module, *arguments]
+    return Child(args, pid, stdin=os.fdopen(ours_in, "wb"), stdout=os.fdopen(ours_out, "rb"))
 
 
 class Process:
@@ -89,16 +103,21 @@ class Process:
     ) -> None:
         self.log_path = log
         self.environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ}
+        self.child: Child | subprocess.Popen[bytes]
         with log.open("ab") as stderr:
-            self.child = subprocess.Popen(
-                [*prefix, sys.executable, "-m", module, *arguments],
-                cwd=cwd,
-                env=self.environ,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 -- one system call, no lock of the parent is touched
-            )
+            # A variable that is not ours, such as LD_PRELOAD, may concern the interpreter or the start.
+            if not prefix and is_possible() and all(n.startswith("DISPATCHER_") for n in environ):
+                self.child = _forked(module, arguments, self.environ, cwd, stderr.fileno())
+            else:
+                self.child = subprocess.Popen(
+                    [*prefix, sys.executable, "-m", module, *arguments],
+                    cwd=cwd,
+                    env=self.environ,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    preexec_fn=die_with_parent,  # noqa: PLW1509 -- one system call, no lock of the parent is touched
+                )
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         self.child.send_signal(number)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import die_with_parent
+from tests.support.forking import die_with_parent
 
 NETWORK = "198.18.80"
 """Of the range that is set apart for tests of networks: RFC 2544."""

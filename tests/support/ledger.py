@@ -169,5 +169,10 @@ def plan_text(plan: Plan) -> str:
     return orjson.dumps(asdict(plan)).decode()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Produce as the plan of the command line asks."""
     asyncio.run(Producer(Plan(**orjson.loads(sys.argv[2])), Path(sys.argv[1])).run())
+
+
+if __name__ == "__main__":
+    main()

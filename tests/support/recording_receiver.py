@@ -228,7 +228,11 @@ async def serve(log: Path, port: int, certificate: Path | None) -> None:
         sys.stdout.flush()
 
 
+def main() -> None:
+    """Serve as the command line asks."""
+    log, port, *certificate = sys.argv[1:]
+    asyncio.run(serve(Path(log), int(port), Path(certificate[0]) if certificate else None))
+
+
 if __name__ == "__main__":
-    asyncio.run(
-        serve(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
-    )
+    main()

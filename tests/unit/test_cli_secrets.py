@@ -38,6 +38,8 @@ def test_every_option_for_a_secret_accepts_references():
     assert set(found) == {
         "dispatcher listen",
         "dispatcher verify",
+        "dispatcher poll",
+        "dispatcher delivery diagnose",
         "dispatcher endpoint create",
         "dispatcher endpoint rotate-secret",
     }
