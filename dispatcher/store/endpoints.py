@@ -71,8 +71,8 @@ _NO_CHANGE = "UPDATE 0"
 
 COUNTED_MAX = 1_000
 """Waiting and failed deliveries of an endpoint are counted up to here."""
-FAILING_MAX = 100
-"""Endpoints that a list sorts by their failed deliveries: some 0.2 ms each."""
+FAILED_READ_MAX = 50_000
+"""Failed deliveries that a list of endpoints by trouble counts: some 0.2 µs each."""
 RESPONSES_MAX = 20
 """Different responses that the failures of an endpoint are counted by."""
 
@@ -287,7 +287,7 @@ async def endpoints_by_trouble(
     since = failed_since(SystemClock.now())
     await connection.execute(_BOUNDED_PLAN)
     rows = await connection.fetch(
-        _ENDPOINTS_BY_TROUBLE, *filters, since, COUNTED_MAX, FAILING_MAX, rows_max, offset
+        _ENDPOINTS_BY_TROUBLE, *filters, since, FAILED_READ_MAX, rows_max, offset
     )
     return [row["id"] for row in rows]
 

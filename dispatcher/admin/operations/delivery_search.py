@@ -52,6 +52,7 @@ from dispatcher.store.events import (
     keys_of_labelled_events,
     page_of_certain_events,
     page_of_events,
+    read_recent_types,
     requested_events,
 )
 from dispatcher.store.job_walk import Criteria
@@ -77,6 +78,12 @@ CONTENT_EVENTS_MAX: Final = 100
 EVENTS_AT_ONCE: Final = 10
 CONTENT_DELIVERIES_MAX: Final = 10_000
 """Of ten events: an event has at most as many deliveries as its tenant has endpoints."""
+RECENT_EVENTS_MAX: Final = 5_000
+"""Newest events whose types a pattern is compared with at once."""
+RECENT_TYPES_MAX: Final = 1_000
+RECENT_TYPES_PERIOD: Final = timedelta(days=7)
+RECENT_TYPES_SECONDS: Final = 60.0
+"""For so long the types of recent events are kept: they cost some milliseconds, and change no result."""
 _JUST_AFTER: Final = "!"
 """Sorts before every character of an event's id, so that an id with it is the next one."""
 
@@ -102,13 +109,39 @@ class _Exact(NamedTuple):
     """Whether nothing else can be meant: the text is an id that the dispatcher made."""
 
 
+class KnownTypes:
+    """The types of the catalogue and of recent events; a pattern rejects a delivery of these by its row alone.
+
+    A type that is missing here costs a look at the event of each of its deliveries, and changes no result.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._clock = deployment.clock
+        self._catalogue = tuple(deployment.catalogue.types)
+        self._kept: tuple[float, tuple[str, ...]] | None = None
+
+    async def of(self, connection: "Reach", pattern: str | None) -> tuple[str, ...]:
+        """Return the types that a filter is compared with; without a pattern none are."""
+        if pattern is None or not pattern.endswith(EVERYTHING) or pattern == EVERYTHING:
+            return ()
+        now = self._clock.monotonic()
+        if self._kept is None or self._kept[0] < now:
+            since = self._clock.now() - RECENT_TYPES_PERIOD
+            rows, _, _ = await read_recent_types(
+                connection, since, None, RECENT_EVENTS_MAX, RECENT_TYPES_MAX
+            )
+            types = dict.fromkeys([*self._catalogue, *(row.type for row in rows)])
+            self._kept = now + RECENT_TYPES_SECONDS, tuple(types)
+        return self._kept[1]
+
+
 class DeliverySearch:
     """Reads pages of deliveries."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
         self._profiles = deployment.profiles
-        self._types = tuple(deployment.catalogue.types)
+        self._types = KnownTypes(deployment)
         self._budget_seconds = deployment.settings.search.time_budget
         self._queue = deployment.searches
 
@@ -158,7 +191,8 @@ class DeliverySearch:
                 async with self._database.reading() as connection:
                     known = await self._known_events(connection, tenant, exact)
                     while len(rows) < rows_max:
-                        filters = _filters(tenant, wanted, before, rows_max, types=self._types)
+                        types = await self._types.of(connection, wanted.event_type)
+                        filters = _filters(tenant, wanted, before, rows_max, types=types)
                         batch = await page_of_endpoints_deliveries(connection, numbers, filters)
                         rows += [row for row in batch if row.event_id not in known]
                         if len(batch) < rows_max:
@@ -299,8 +333,9 @@ class DeliverySearch:
                 return rows
             newest = found[0][1] + timedelta(milliseconds=1)
             wanted = _changed(wanted, until=min(newest, wanted.until or newest))
+        types = await self._types.of(connection, wanted.event_type)
         filters = _filters(
-            tenant, wanted, place, rows_max, types=self._types, labels=labels, value_path=value_path
+            tenant, wanted, place, rows_max, types=types, labels=labels, value_path=value_path
         )
         return await page_of_deliveries(connection, filters)
 

@@ -368,7 +368,7 @@ class Events:
             rows = await labelled_events(
                 connection, actor.tenant, EventsQuery(), text, None, rows_max
             )
-        return [event_of(row) for row in rows]
+        return [self._event_of(row) for row in rows]
 
     async def show(self, actor: Actor, event_id: str) -> EventWithDeliveries:
         """Return the newest event of that id with its deliveries.
