@@ -17,6 +17,7 @@ import structlog
 
 from dispatcher.core.envelope import encode
 from dispatcher.core.errors import EncodingError
+from dispatcher.core.masks import compile_mask
 from dispatcher.core.model import DeliveryId
 from dispatcher.core.profile import Profile
 from dispatcher.runtime import probe
@@ -62,7 +63,8 @@ class LateBodies:
                 continue
             try:
                 # In a thread, as a megabyte rewritten for JavaScript takes half a second.
-                encoded = await asyncio.to_thread(encode, profile, row.event)
+                mask = compile_mask(row.include, row.exclude)
+                encoded = await asyncio.to_thread(encode, profile, row.event, mask)
             except EncodingError as error:
                 _log.warning(
                     "event.encoding_failed",
@@ -77,7 +79,7 @@ class LateBodies:
                         row.delivery_id,
                         row.day,
                         row.event.id,
-                        row.profile,
+                        row.body_key,
                         encoded.body,
                         encoded.warnings,
                     )

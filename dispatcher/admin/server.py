@@ -63,11 +63,13 @@ class Server:
         if not serves_api:
             return
         from dispatcher.admin.api.handler import add_api  # noqa: PLC0415 -- the role `delivery` needs neither
+        from dispatcher.admin.api.published_keys import add_published_keys  # noqa: PLC0415 -- as above
         from dispatcher.admin.console import add_console  # noqa: PLC0415 -- as above
 
         if self._probe_listener is None:
             self._add_probes(application)
         add_api(application, operations, auth, settings)
+        add_published_keys(application, operations, settings)
         add_console(application, operations, auth, settings, sign_on)
         self._listener = HttpListener(
             application,

@@ -2,7 +2,7 @@
 
 # ruff: noqa: PLC0415 -- commands import what they need when they run, so that --help loads neither aiohttp nor asyncpg
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -75,6 +75,8 @@ def create(context: typer.Context, fields: Fields, output: Output) -> None:
         --event-types 'order.*'
       dispatcher endpoint create --name HR --url https://example.com/hr \
         --profile humansoft --event-types employee.create --headers X-Team=hr
+      dispatcher endpoint create --name CRM --url https://example.com/crm \
+        --profile standard --event-types 'order.*' --key-type ed25519
     """
 
     async def step(session: "Session") -> None:
@@ -84,6 +86,33 @@ def create(context: typer.Context, fields: Fields, output: Output) -> None:
         answer = await endpoints.create(session.actor, endpoints.read_new(session.actor, fields))
         _warn(answer)
         say_object(answer, output=output)
+
+    run_step(context, step)
+
+
+@group.command()
+@takes(NewEndpoint)
+def preview(context: typer.Context, fields: Fields, output: Output) -> None:
+    r"""Show the request that a new endpoint would get.
+
+    The options are those of `create`. Nothing is stored or sent.
+
+    Examples:
+      dispatcher endpoint preview --name ERP --url https://example.com/hooks \
+        --event-types order.created --exclude customer.email
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.request_preview import RequestPreviews
+
+        answer = RequestPreviews(session.deployment).preview(session.actor, fields)
+        if output.is_data:
+            say_data(answer, output)
+            return
+        say(f"{answer.method} {answer.url}")
+        for name, value in answer.headers:
+            say(f"{name}: {value}")
+        say(f"\n{answer.body}")
 
     run_step(context, step)
 
@@ -339,6 +368,14 @@ def rotate_secret(
         str | None,
         typer.Option(metavar="SECRET", help="-, @FILE or env:NAME. Default: generated."),
     ] = None,
+    key_type: Annotated[
+        Literal["hmac", "ed25519"] | None,
+        typer.Option(
+            "--key-type",
+            metavar="hmac|ed25519",
+            help="The kind of the generated secret. Default: that of the present one.",
+        ),
+    ] = None,
     overlap_seconds: Annotated[
         float | None,
         typer.Option(
@@ -366,7 +403,10 @@ def rotate_secret(
       dispatcher endpoint rotate-secret ERP --activate-staged
     """
     if activate_staged and (
-        secret is not None or overlap_seconds is not None or activate is not None
+        secret is not None
+        or key_type is not None
+        or overlap_seconds is not None
+        or activate is not None
     ):
         raise typer.BadParameter(
             "conflicts with the other options. Give it alone.", param_hint="--activate-staged"
@@ -389,6 +429,7 @@ def rotate_secret(
             session.actor,
             endpoint_id,
             new_secret=new_secret,
+            key_type=key_type,
             overlap_seconds=overlap_seconds,
             activate=activate,
         )
@@ -418,6 +459,9 @@ def reveal(
         answer = await Rotation(session.deployment).reveal(session.actor, endpoint_id)
         if output.is_data:
             say_data(answer, output)
+        elif answer.public_key is not None and answer.secret is None:
+            say(answer.public_key)
+            tell("receivers verify with this public key; the private key is never shown")
         elif answer.secret is None:
             tell("this endpoint is unsigned: it has no secret")
         else:

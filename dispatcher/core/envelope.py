@@ -20,6 +20,7 @@ import orjson
 
 from dispatcher.core import javascript
 from dispatcher.core.errors import EncodingError, InvalidRequestError
+from dispatcher.core.masks import Mask
 from dispatcher.core.message_text import compose, data_members, value_text
 from dispatcher.core.model import Event, EventId
 from dispatcher.core.problems import problem
@@ -69,12 +70,14 @@ class MadeTestEvent(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def encode(profile: Profile, event: Event) -> Encoded:
-    """Return the body of `event` under `profile`.
+def encode(profile: Profile, event: Event, mask: Mask | None = None) -> Encoded:
+    """Return the body of `event` under `profile`, with the parts of its data that a mask keeps.
 
     Raises:
         EncodingError: the event cannot be put into this envelope.
     """
+    if mask is not None:
+        event = event._replace(data=mask.apply(event.data))
     return _encoder(profile, False)(event)
 
 
@@ -89,8 +92,9 @@ def make_test_event(
     endpoint_name: str,
     tenant: str,
     now: datetime,
+    mask: Mask | None = None,
 ) -> MadeTestEvent:
-    """Return the event that a person sends to try an endpoint.
+    """Return the event that a person sends to try an endpoint, and its body with the parts that a mask keeps.
 
     `data` is the person's own JSON text, `sample` the catalogue's for `event_type`; a profile with
     a fixed test event needs none of the three, and sends that unless other data or another type is
@@ -123,7 +127,8 @@ def make_test_event(
         labels={},
         traceparent=None,
     )
-    body, warnings = _encoder(profile, True)(event)
+    sent = event if mask is None else event._replace(data=mask.apply(event.data))
+    body, warnings = _encoder(profile, True)(sent)
     return MadeTestEvent(event, body, warnings)
 
 

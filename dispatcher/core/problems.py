@@ -361,6 +361,78 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "The halves of the ed25519 key pair do not belong together.",
         "Generate the key pair again.",
     ),
+    "invalid_data_path": (
+        "{value} is not a path of data.",
+        "Use names joined by dots, such as customer.email or *.email; a dot within a name is written \\.",
+    ),
+    "mask_not_possible": (
+        "The profile {profile} does not send the event's data, so there is nothing to leave out.",
+        "Remove include and exclude, or use a profile that sends the data, such as wms or standard.",
+    ),
+    "client_characters": (
+        "The value is not 1 to 512 printable ASCII characters.",
+        "Copy it again from the server that issues it.",
+    ),
+    "masked_value": (
+        "The value is the masked one, not the secret.",
+        "Remove this field to keep the secret, or provide the secret itself.",
+    ),
+    "oauth_not_possible": (
+        "The profile {profile} sends an Authorization header of its own.",
+        "Remove the OAuth settings, or use another profile.",
+    ),
+    "invalid_private_key": (
+        "The value is not a private key in PEM form.",
+        "Provide the key of the client certificate, which begins with -----BEGIN PRIVATE KEY-----.",
+    ),
+    "client_key_encrypted": (
+        "The private key is encrypted with a passphrase.",
+        "Decrypt it first, for example with openssl pkey; the dispatcher encrypts it in the database.",
+    ),
+    "client_key_of_another": (
+        "The private key does not belong to the client certificate.",
+        "Provide the certificate and the key that were issued together.",
+    ),
+    "client_certificate_without_tls": (
+        "A client certificate is presented over https only.",
+        "Use an https URL, or remove the client certificate.",
+    ),
+    "no_preview": (
+        "A request of the profile {profile} cannot be shown without a secret that its receiver issues.",
+        "Create the endpoint with the secret and send a test event.",
+    ),
+    "endpoint_of_keys": (
+        "Keys are published by endpoint, and this is the id of none.",
+        "Add ?endpoint=ID, where ID is that of the webhook, such as ep_01kat9zma1e4gbryhh3m9dq2yw.",
+    ),
+    "key_type_not_possible": (
+        "The profile {profile} has no ed25519 signatures.",
+        "Use a profile that has them, such as standard, or the key type hmac.",
+    ),
+    "also_sign_not_possible": (
+        "The profile {profile} does not sign its requests.",
+        "Remove also_sign, or create the endpoint under a profile that signs.",
+    ),
+    "also_sign_without_signature": (
+        "The profile {profile} does not sign its requests.",
+        "Use a profile that signs, such as standard.",
+    ),
+    "also_sign_collision": (
+        "The profiles {other} and {profile} both have the header {header}.",
+        "Keep one of the two profiles.",
+    ),
+    "also_sign_without_secret": (
+        "The endpoint has no secret to sign with.",
+        "Remove also_sign, or create an endpoint with a secret.",
+    ),
+    "also_sign_shared_secret": (
+        "The profile {profile} needs a shared secret, and the endpoint has an ed25519 key.",
+        "Remove the profile from also_sign, or use a shared secret.",
+    ),
+    "also_sign_secret_size": (
+        "The secret has {count} bytes, which the profile {profile} in also_sign cannot use.",
+        "Use a secret of {minimum} to {maximum} characters, or remove the profile from also_sign.",
+    ),
     "secret_rotation_only": (
         "A secret changes only by rotation.",
         "Rotate the endpoint's secret.",

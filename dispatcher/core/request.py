@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 
-from dispatcher.core.errors import EncodingError, ProfileError
+from dispatcher.core.errors import EncodingError, ProfileError, SecretError
 from dispatcher.core.limits import CUSTOM_HEADERS_BYTES_MAX, CUSTOM_HEADERS_COUNT_MAX
 from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
 from dispatcher.core.profile import (
@@ -25,7 +25,7 @@ from dispatcher.core.profile import (
     Profile,
     SecretPlace,
 )
-from dispatcher.core.secret import Secret, check
+from dispatcher.core.secret import Secret, check, secret_under
 from dispatcher.core.signing import Signer
 from dispatcher.core.url import CanonicalUrl
 
@@ -41,17 +41,54 @@ _PLACES = {
 }
 
 
-def validate_headers(headers: Mapping[str, str], profile: Profile) -> list[Problem]:
-    """Return every problem of an endpoint's custom headers.
+def validate_headers(
+    headers: Mapping[str, str], profile: Profile, also: Sequence[Profile] = ()
+) -> list[Problem]:
+    """Return every problem of an endpoint's custom headers, next to those of all its profiles.
 
     The field is `headers` for problems of all of them, `headers.<name>` for those of one.
     """
     problems = _malformed(headers)
-    ours = _our_names(profile)
+    ours = _our_names(profile, *also)
     problems.extend(
         problem(f"headers.{name}", "reserved_header") for name in headers if _folded(name) in ours
     )
     return problems
+
+
+def validate_also_sign(profile: Profile, also: Sequence[Profile]) -> list[Problem]:
+    """Return why profiles cannot also sign the requests of an endpoint under `profile`.
+
+    The field is `also_sign[<index>]`. Receivers cannot distinguish two headers of one name, so no two
+    profiles may have one in common.
+    """
+    if not also:
+        return []
+    if not profile.signs:
+        return [problem("also_sign", "also_sign_not_possible", profile=profile.name)]
+    problems: list[Problem] = []
+    owners = {_folded(name): profile for name in header_names(profile)}
+    for index, other in enumerate(also):
+        field = f"also_sign[{index}]"
+        if other is profile or other in also[:index]:
+            problems.append(problem(field, "duplicate"))
+            continue
+        if not other.signs:
+            problems.append(problem(field, "also_sign_without_signature", profile=other.name))
+            continue
+        common = [name for name in header_names(other) if _folded(name) in owners]
+        if common:
+            values = {"header": common[0], "profile": other.name}
+            owner = owners[_folded(common[0])].name
+            problems.append(problem(field, "also_sign_collision", other=owner, **values))
+        owners |= dict.fromkeys(map(_folded, header_names(other)), other)
+    return problems
+
+
+def header_names(profile: Profile) -> list[str]:
+    """Return the names of a profile's headers, that of the signature last if there is one."""
+    names = [*(field.name for field in profile.headers), profile.signature.header]
+    return [name for name in names if name]
 
 
 def headers_bytes_count(headers: Mapping[str, str]) -> int:
@@ -60,9 +97,9 @@ def headers_bytes_count(headers: Mapping[str, str]) -> int:
 
 
 @lru_cache(maxsize=64)
-def _our_names(profile: Profile) -> frozenset[str]:
-    names = {_folded(field.name) for field in profile.headers}
-    return frozenset(names | {_folded(profile.signature.header)} | RESERVED_HEADERS)
+def _our_names(*profiles: Profile) -> frozenset[str]:
+    names = {_folded(name) for profile in profiles for name in header_names(profile)}
+    return frozenset(names | RESERVED_HEADERS)
 
 
 @lru_cache(maxsize=64)
@@ -131,7 +168,7 @@ def _none(_: object) -> tuple[()]:
 class RequestTemplate:
     """Makes the heads of an endpoint's requests; recompiled when the endpoint changes."""
 
-    __slots__ = ("_after", "_before", "_fields", "_sign", "_signature_name", "_values")
+    __slots__ = ("_after", "_also", "_before", "_fields", "_sign", "_signature_name", "_values")
 
     def __init__(
         self,
@@ -142,12 +179,13 @@ class RequestTemplate:
         user_agent: str,
         custom_headers: Mapping[str, str],
         signer: Signer | None,
+        also: Sequence[tuple[Profile, Signer]] = (),
     ) -> None:
         """Compiles what is the same on every attempt.
 
         `target` is path and query as they go on the wire; `host_header` has the port where it is
         not the scheme's own. Custom headers that ours replace are left out. Without a signer there
-        is no signature header.
+        is no signature header. `also` are the profiles whose headers and signatures follow.
 
         Raises:
             ProfileError: a value that was checked when it was saved is not fit to be sent any more.
@@ -162,13 +200,14 @@ class RequestTemplate:
             problems.append("the user agent is not printable ASCII")
         if problems:
             raise ProfileError("; ".join(problems))
-        ours = _our_names(profile)
+        ours = _our_names(profile, *(other for other, _ in also))
         self._before = (
             f"POST {target} HTTP/1.1\r\nHost: {host_header}\r\nContent-Type: application/json\r\n"
             f"User-Agent: {user_agent}\r\nAccept-Encoding: identity\r\nContent-Length: "
         )
         self._fields, self._values, self._signature_name = _profile_fields(profile)
         self._sign = None if signer is None else signer.sign
+        self._also = tuple((*_profile_fields(other), one.sign) for other, one in also)
         self._after = "".join(
             f"\r\n{name}: {value}"
             for name, value in custom_headers.items()
@@ -205,6 +244,15 @@ class RequestTemplate:
                 body=body,
             )
             fields += self._signature_name + signature
+        for others, values_of, signature_name, sign in self._also:
+            fields += others % values_of((event_id, delivery_id, event_type, timestamp))
+            fields += signature_name + sign(
+                event_id=event_id,
+                delivery_id=delivery_id,
+                event_type=event_type,
+                timestamp=timestamp,
+                body=body,
+            )
         if traceparent is not None:
             if _TRACEPARENT.fullmatch(traceparent) is None:
                 raise EncodingError(f"the traceparent {traceparent!r} is not fit for a header")
@@ -219,12 +267,18 @@ def request_template(
     secrets: Sequence[Secret],
     user_agent: str,
     custom_headers: Mapping[str, str],
+    also: Sequence[Profile] = (),
 ) -> RequestTemplate:
     """Compile the requests of an endpoint; its secrets sign them, or are the path of its URL.
 
+    The secrets are those that sign now, newest first. `also` are the other profiles that sign.
+
     Raises:
-        SecretError: a secret has the wrong form. ProfileError: as `RequestTemplate` raises it.
+        SecretError: a secret has the wrong form, or there is none for `also`. ProfileError: as
+            `RequestTemplate` raises it.
     """
+    if also and not secrets:
+        raise SecretError(problem("also_sign", "also_sign_without_secret"))
     in_url = profile.secret.place is SecretPlace.URL
     target = url.target
     if in_url:
@@ -238,4 +292,10 @@ def request_template(
         user_agent=user_agent,
         custom_headers=custom_headers,
         signer=Signer(profile, secrets) if secrets and not in_url else None,
+        also=[(other, _also_signer(other, profile, secrets)) for other in also],
     )
+
+
+def _also_signer(other: Profile, profile: Profile, secrets: Sequence[Secret]) -> Signer:
+    signing = secrets if other.several_signatures else secrets[:1]
+    return Signer(other, [secret_under(other, profile, one) for one in signing])

@@ -6,12 +6,12 @@ only `reveal()` gives the text. No message of this module quotes a secret.
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Callable
 from string import ascii_letters, digits
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dispatcher.core.errors import SecretError
 from dispatcher.core.problems import problem
@@ -67,9 +67,21 @@ def mask(secret: Secret) -> str:
     return f"{text[:4]}{MASK}{text[-4:]}"
 
 
-def generate(profile: Profile, random_bytes: Callable[[int], bytes]) -> Secret:
-    """Return a new secret in the profile's form; `random_bytes(count)` gives that many bytes."""
+def generate(
+    profile: Profile, random_bytes: Callable[[int], bytes], *, ed25519: bool = False
+) -> Secret:
+    """Return a new secret in the profile's form; `random_bytes(count)` gives that many bytes.
+
+    Raises:
+        SecretError: an ed25519 key was requested, and the profile has none.
+    """
     rules = profile.secret
+    if ed25519:
+        if profile.ed25519 is None:
+            raise SecretError(problem("key_type", "key_type_not_possible", profile=profile.name))
+        seed = random_bytes(_SEED_BYTES)
+        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        return Secret(profile.ed25519.secret_prefix + base64.b64encode(seed + public).decode())
     if rules.key is KeyForm.BASE64:
         key = base64.b64encode(random_bytes(rules.generated_size)).decode()
         return Secret(rules.prefix + key)
@@ -133,17 +145,74 @@ def signing_key(profile: Profile, secret: Secret) -> bytes | Ed25519PrivateKey:
     return key
 
 
-def public_key(profile: Profile, secret: Secret) -> str | None:
-    """Return the public key that receivers verify with, None for a secret that is shared.
+def secret_under(profile: Profile, own: Profile, secret: Secret) -> Secret:
+    """Return the secret of an endpoint under `own` as `profile`, which also signs its requests, reads it.
+
+    A secret that already has the profile's form stays as it is. Any other text becomes the profile's prefix
+    and the base64 of its bytes, so that the key is the same.
+
+    Raises:
+        SecretError: the secret has no such form, or it is an ed25519 key and the profile has no public keys.
+    """
+    is_shared = isinstance(signing_key(own, secret), bytes)
+    if not is_shared and profile.ed25519 is None:
+        raise SecretError(problem("also_sign", "also_sign_shared_secret", profile=profile.name))
+    try:
+        if isinstance(signing_key(profile, secret), bytes) is is_shared:
+            return secret
+    except SecretError:
+        if profile.secret.key is not KeyForm.BASE64:
+            raise
+    key = secret.reveal().encode()
+    adapted = Secret(profile.secret.prefix + base64.b64encode(key).decode())
+    try:
+        signing_key(profile, adapted)
+    except SecretError:
+        raise SecretError(
+            problem(
+                "also_sign",
+                "also_sign_secret_size",
+                profile=profile.name,
+                count=len(key),
+                minimum=_KEY_BYTES_MIN,
+                maximum=_KEY_BYTES_MAX,
+            )
+        ) from None
+    return adapted
+
+
+def public_bytes(profile: Profile, secret: Secret) -> bytes | None:
+    """Return the 32 bytes of the public key that receivers verify with; None for a secret that is shared.
 
     Raises:
         SecretError: the secret has not the form that the profile asks for.
     """
     key = signing_key(profile, secret)
-    if profile.ed25519 is None or isinstance(key, bytes):
+    return None if isinstance(key, bytes) else key.public_key().public_bytes_raw()
+
+
+def public_key(profile: Profile, secret: Secret) -> str | None:
+    """Return the public key as the profile writes it; None for a secret that is shared.
+
+    Raises:
+        SecretError: the secret has not the form that the profile asks for.
+    """
+    raw = public_bytes(profile, secret)
+    if raw is None or profile.ed25519 is None:
         return None
-    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return profile.ed25519.public_key_prefix + base64.b64encode(raw).decode()
+
+
+def jwk(raw: bytes) -> dict[str, str]:
+    """Return a public key as a JSON Web Key (RFC 8037, 2); its id is the key's thumbprint (RFC 7638)."""
+    key = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(raw)}
+    text = f'{{"crv":"Ed25519","kty":"OKP","x":"{key["x"]}"}}'
+    kid = _base64url(hashlib.sha256(text.encode()).digest())
+    return {**key, "kid": kid, "use": "sig", "alg": "EdDSA"}
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _private_key(encoded: str) -> Ed25519PrivateKey:
@@ -151,7 +220,7 @@ def _private_key(encoded: str) -> Ed25519PrivateKey:
     if len(key) not in {_SEED_BYTES, _PAIR_BYTES}:
         raise SecretError(problem("secret", "secret_ed25519"))
     private_key = Ed25519PrivateKey.from_private_bytes(key[:_SEED_BYTES])
-    public = private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    public = private_key.public_key().public_bytes_raw()
     if len(key) == _PAIR_BYTES and key[_SEED_BYTES:] != public:
         raise SecretError(problem("secret", "secret_key_pair"))
     return private_key

@@ -57,6 +57,162 @@ def verification_code(profile: Profile) -> Mapping[str, str]:
     return {} if rule is None else {name: write(rule) for name, write in _LANGUAGES.items()}
 
 
+def public_key_code(profile: Profile) -> Mapping[str, str]:
+    """Return the code that verifies ed25519 signatures, by language; empty where the profile has none.
+
+    Each language uses its own library or, in Python, the one that most programs have.
+    """
+    rule, keys = _rule(profile), profile.ed25519
+    if rule is None or keys is None or rule.separator is None or rule.lead:
+        return {}
+    texts = (keys.public_key_prefix, keys.signature_prefix)
+    if not all(_PLAIN.fullmatch(text) for text in texts):
+        return {}
+    names = [name for name, _ in rule.leading]
+    values = {
+        "signatures": rule.header,
+        "separator": rule.separator,
+        "key_prefix": keys.public_key_prefix,
+        "prefix": keys.signature_prefix,
+        "prefix_size": str(len(keys.signature_prefix)),
+        "tolerance": str(TOLERANCE_SECONDS),
+    }
+    written: dict[str, str] = {}
+    for language, (template, read, join) in _PUBLIC_KEY_CODE.items():
+        leading = "".join(
+            read.replace("NAME", name).replace("HEADER", header) for name, header in rule.leading
+        )
+        content = "".join(join.replace("NAME", name) for name in names)
+        text = template.replace("LEADING\n", leading).replace("CONTENT", content)
+        for name, value in values.items():
+            text = text.replace(f"<{name}>", value)
+        written[language] = text if rule.has_timestamp else ""
+    return {language: text for language, text in written.items() if text}
+
+
+_PUBLIC_KEY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
+    "Python": (
+        """\
+import base64
+import re
+import time
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+# headers: names in lower case. body: the bytes as received, before any parser.
+def verify(headers, body, public_key, now=None):
+LEADING
+    if not re.fullmatch("[0-9]{1,12}", timestamp):
+        return False
+    if abs((now or time.time()) - int(timestamp)) > <tolerance>:
+        return False  # too old, or in the future
+    content = f"CONTENT".encode() + body
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("<key_prefix>")))
+    for one in headers.get("<signatures>", "").split("<separator>"):
+        if one.startswith("<prefix>"):
+            try:
+                key.verify(base64.b64decode(one[<prefix_size>:]), content)
+                return True
+            except (InvalidSignature, ValueError):
+                continue
+    return False
+""",
+        '    NAME = headers.get("HEADER", "")\n',
+        "{NAME}.",
+    ),
+    "JavaScript": (
+        """\
+const crypto = require('node:crypto');
+
+// headers: req.headers. body: a Buffer with the bytes as received, as express.raw() gives it.
+function verify(headers, body, publicKey, now = Date.now() / 1000) {
+LEADING
+  if (!/^[0-9]{1,12}$/.test(timestamp)) return false;
+  if (Math.abs(now - Number(timestamp)) > <tolerance>) return false; // too old, or in the future
+  const x = Buffer.from(publicKey.replace(/^<key_prefix>/, ''), 'base64').toString('base64url');
+  const key = crypto.createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' });
+  const content = Buffer.concat([Buffer.from(`CONTENT`), body]);
+  const received = String(headers['<signatures>'] ?? '').split('<separator>');
+  const signatures = received.filter((one) => one.startsWith('<prefix>')).map((one) => one.slice(<prefix_size>));
+  return signatures.some((one) => crypto.verify(null, content, key, Buffer.from(one, 'base64')));
+}
+""",
+        "  const NAME = String(headers['HEADER'] ?? '');\n",
+        "${NAME}.",
+    ),
+    "PHP": (
+        """\
+<?php
+// $headers: array_change_key_case(getallheaders()). $body: file_get_contents('php://input').
+// Needs ext-sodium, which PHP has by default.
+function verify(array $headers, string $body, string $publicKey, ?int $now = null): bool
+{
+LEADING
+    if (!preg_match('/^[0-9]{1,12}\\z/', $timestamp)) {
+        return false;
+    }
+    if (abs(($now ?? time()) - (int) $timestamp) > <tolerance>) {
+        return false; // too old, or in the future
+    }
+    $key = base64_decode(preg_replace('/^<key_prefix>/', '', $publicKey));
+    $content = CONTENT$body;
+    foreach (explode('<separator>', $headers['<signatures>'] ?? '') as $one) {
+        $signature = str_starts_with($one, '<prefix>') ? base64_decode(substr($one, <prefix_size>)) : '';
+        if (strlen($signature) === 64 && sodium_crypto_sign_verify_detached($signature, $content, $key)) {
+            return true;
+        }
+    }
+    return false;
+}
+""",
+        "    $NAME = $headers['HEADER'] ?? '';\n",
+        "$NAME . '.' . ",
+    ),
+    "Go": (
+        """\
+package main
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Verify reports whether a request is genuine. header: r.Header.Get. body: what io.ReadAll(r.Body) returns.
+func Verify(header func(string) string, body []byte, publicKey string, now time.Time) bool {
+LEADING
+	seconds, err := strconv.ParseUint(timestamp, 10, 40)
+	if err != nil {
+		return false
+	}
+	if age := now.Unix() - int64(seconds); age > <tolerance> || age < -<tolerance> {
+		return false // too old, or in the future
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(publicKey, "<key_prefix>"))
+	if err != nil || len(key) != ed25519.PublicKeySize {
+		return false
+	}
+	content := append([]byte(CONTENT""), body...)
+	for _, one := range strings.Split(header("<signatures>"), "<separator>") {
+		encoded, found := strings.CutPrefix(one, "<prefix>")
+		signature, err := base64.StdEncoding.DecodeString(encoded)
+		if found && err == nil && ed25519.Verify(key, content, signature) {
+			return true
+		}
+	}
+	return false
+}
+""",
+        '\tNAME := header("HEADER")\n',
+        'NAME + "." + ',
+    ),
+}
+
+
 def _rule(profile: Profile) -> _Rule | None:
     signature = profile.signature
     if (

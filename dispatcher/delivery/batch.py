@@ -1,6 +1,7 @@
 """One claim's rows: what fan-out writes for its events, and the deliveries that they become.
 
-What is always true: the body of an event is encoded once per profile, here, and never again.
+What is always true: the body of an event is encoded once per profile, and once for each endpoint with a mask, here, and
+never again. A masked body is stored for its endpoint alone, so that no other endpoint gets it, and none gets another's.
 Deliveries that will not happen (the endpoint is disabled, the event cannot be encoded) are rows
 too, cancelled with their reason. Nothing is written before `write`.
 """
@@ -34,7 +35,7 @@ class Batch:
         self._claim = claim
         self._targets: list[tuple[Event, Endpoint, str | None, Encoded | None]] = []
         self._bodies: list[BodyRow] = []
-        self._encoded: dict[Profile, Encoded | None] = {}
+        self._encoded: dict[tuple[Profile, str], Encoded | None] = {}
         self._encoded_event: Event | None = None
         self.deliveries: list[tuple[EndpointId, Delivery]] = []
         """What is to be sent now, once the claim has committed."""
@@ -50,34 +51,40 @@ class Batch:
             reason = Reason.ENDPOINT_DISABLED
         encoded = None
         if endpoint.profile is not None:
-            encoded = self._encode(event, endpoint.profile)
+            encoded = self._encode(event, endpoint.profile, endpoint)
             if encoded is None:
                 reason = reason or Reason.UNENCODABLE_EVENT
         self._targets.append((event, endpoint, reason, encoded))
 
-    def _encode(self, event: Event, profile: Profile) -> Encoded | None:
+    def _encode(self, event: Event, profile: Profile, endpoint: Endpoint) -> Encoded | None:
+        key = (profile, endpoint.body_key)
         if event is not self._encoded_event:
             self._encoded_event = event
             self._encoded = {}
-        elif profile in self._encoded:
-            return self._encoded[profile]
+        elif key in self._encoded:
+            return self._encoded[key]
         try:
-            encoded = encode(profile, event)
-            self._bodies.append(BodyRow(self._claim.day, event.id, profile.name, encoded.body))
+            encoded = encode(profile, event, endpoint.mask)
+            self._bodies.append(BodyRow(self._claim.day, event.id, endpoint.body_key, encoded.body))
         except EncodingError as error:
             _log.warning(
                 "event.encoding_failed", event_id=event.id, profile=profile.name, error=str(error)
             )
             encoded = None
-        self._encoded[profile] = encoded
+        self._encoded[key] = encoded
         return encoded
 
     async def encode_apart(self, event: Event, endpoints: Sequence[Endpoint]) -> None:
         """Encode a large event in a thread, so that the event loop keeps running and the claim stays open."""
-        for profile in {e.profile for e in endpoints if e.profile is not None}:
-            if profile.json is not JsonMode.JAVASCRIPT:
+        for endpoint in {e.body_key: e for e in endpoints}.values():
+            profile = endpoint.profile
+            if profile is None:
                 continue
-            encoding = asyncio.ensure_future(asyncio.to_thread(self._encode, event, profile))
+            if profile.json is not JsonMode.JAVASCRIPT and endpoint.mask is None:
+                continue
+            encoding = asyncio.ensure_future(
+                asyncio.to_thread(self._encode, event, profile, endpoint)
+            )
             try:
                 while not (await asyncio.wait({encoding}, timeout=KEEP_SECONDS))[0]:
                     await self._claim.keep_open()

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dispatcher.core.credentials import Credentials
 from dispatcher.core.filters import ContentFilter
+from dispatcher.core.masks import Mask
 from dispatcher.core.matching import Subscription
 from dispatcher.core.model import EndpointId, EndpointState, Reason
 from dispatcher.core.order import Ordering
@@ -33,6 +35,8 @@ class Endpoint:
     name: str
     url: str
     ca_pem: str | None
+    credentials: Credentials | None
+    """The grant and the client certificate; None: it has neither."""
     profile_name: str
     profile: Profile | None
     state: EndpointState
@@ -41,6 +45,10 @@ class Endpoint:
     content_filter: ContentFilter | None
     is_pulled: bool
     """Its receiver fetches the deliveries; lanes send nothing."""
+    mask: Mask | None
+    """Which parts of the data it gets; None: all of them."""
+    body_key: str
+    """Under what its bodies are stored: its profile, which endpoints without a mask share, or a key of its own."""
     shard: int
     max_concurrency: int
     rate_limit: float | None

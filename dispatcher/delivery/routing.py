@@ -25,8 +25,10 @@ import structlog
 
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.credentials import Credentials
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.filters import compile_filter
+from dispatcher.core.masks import compile_mask
 from dispatcher.core.matching import Router, Subscription, parse_event_types
 from dispatcher.core.model import EndpointId, EndpointState, Event, Reason
 from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
@@ -59,8 +61,14 @@ class Client(Protocol):
         """Return which addresses and ports may be reached."""
         ...
 
-    def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
-        """Return where to connect to, with which trust."""
+    def make_target(
+        self,
+        url: CanonicalUrl,
+        ca_pem: str | None,
+        label: str,
+        credentials: Credentials | None = None,
+    ) -> Target:
+        """Return where to connect to, with which trust and credentials."""
         ...
 
     def drop_target(self, target: Target) -> None:
@@ -240,17 +248,21 @@ class RoutingTable:
         return endpoint is not None and endpoint.secrets_change_at == at
 
     def _compile(self, row: EndpointRow, before: Endpoint | None, now: datetime) -> Endpoint:
-        url, template, problem, detail = compile_request(row, self._configuration, now)
+        url, template, problem, detail, credentials = compile_request(row, self._configuration, now)
         profile = self._configuration.profiles.get(row.profile)
         if problem is Reason.INVALID_SETTINGS:
             row = _without_what_cannot_be_read(row)
         expiries = [secret.expires_at for secret in row.secrets if secret.expires_at is not None]
         target = None
-        if before is not None and (before.url, before.ca_pem) == (row.url, row.ca_pem):
+        if before is not None and (before.url, before.ca_pem, before.credentials) == (
+            row.url,
+            row.ca_pem,
+            credentials,
+        ):
             target = before.target
         if target is None and url is not None:
             try:
-                target = self._client.make_target(url, row.ca_pem, row.id)
+                target = self._client.make_target(url, row.ca_pem, row.id, credentials)
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 if problem is None:
                     problem, detail = Reason.INVALID_CA_PEM, str(error)
@@ -263,6 +275,7 @@ class RoutingTable:
             revision=row.revision,
             url=row.url,
             ca_pem=row.ca_pem,
+            credentials=credentials,
             profile_name=row.profile,
             profile=profile,
             state=EndpointState(row.state),
@@ -272,6 +285,8 @@ class RoutingTable:
             if row.content_filter is None
             else _compile_filter(row.content_filter),
             is_pulled=row.delivery == "pull",
+            mask=compile_mask(tuple(row.include), tuple(row.exclude)),
+            body_key=row.body_key,
             shard=row.shard,
             max_concurrency=row.max_concurrency or self._max_concurrency,
             rate_limit=row.rate_limit,

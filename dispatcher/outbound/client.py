@@ -9,7 +9,9 @@ from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
 from dispatcher.config.sections import RESERVED_SEATS
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
+from dispatcher.core.credentials import Credentials, OAuthGrant
 from dispatcher.core.url import CanonicalUrl
+from dispatcher.outbound.access_tokens import AccessTokens
 from dispatcher.outbound.descriptor_limits import Descriptors, limit_in_force, share_out
 from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.documents import DocumentClient
@@ -32,6 +34,8 @@ class HttpClient:
         protected: Iterable[tuple[str, int]],
     ) -> None:
         egress = settings.egress
+        self._tasks = tasks
+        self._clock = clock
         self._tls = TlsContexts(
             ca_file=egress.ca_file or None, is_strict=egress.strict_certificates
         )
@@ -62,16 +66,33 @@ class HttpClient:
         """Return a client for small documents, behind the same egress guard."""
         return DocumentClient(self.egress, self._tls.trust(None))
 
-    def make_target(self, url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
+    def make_target(
+        self,
+        url: CanonicalUrl,
+        ca_pem: str | None,
+        label: str,
+        credentials: Credentials | None = None,
+    ) -> Target:
         """Return the target of a URL; its TLS context is built when a connection needs it.
 
         Raises:
             ValueError: `ca_pem` does not have the form of certificates.
         """
+        grant = None if credentials is None else credentials.grant
+        access = None if grant is None else self._access(grant)
         if url.scheme == "http":
-            return Target(url.scheme, url.host, url.port, label=label)
-        tls = self._tls.trust(ca_pem)
-        return Target(url.scheme, url.host, url.port, tls=tls, label=label)
+            return Target(url.scheme, url.host, url.port, label=label, access=access)
+        client = None if credentials is None else credentials.client
+        tls = self._tls.trust(ca_pem, client)
+        return Target(url.scheme, url.host, url.port, tls=tls, label=label, access=access)
+
+    def _access(self, grant: OAuthGrant) -> AccessTokens:
+        return AccessTokens(
+            grant,
+            self.documents(),
+            spawn=lambda coroutine: self._tasks.spawn("access_token", coroutine),
+            monotonic=self._clock.monotonic,
+        )
 
     def drop_target(self, target: Target) -> None:
         """Close the idle connections of a target that is no longer used."""

@@ -27,10 +27,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from ssl import SSLContext
 from typing import Any, Final, NamedTuple
 
 from dispatcher.core.model import HttpResponse, Outcome, Phases
+from dispatcher.outbound.access_tokens import AccessTokens
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.dialer import (
     HUNG_UP_EARLY,
@@ -69,7 +71,7 @@ class Target:
     A changed URL or policy needs a new target; pass the old one to `Connections.drop`.
     """
 
-    __slots__ = ("address", "idle", "keep_alive_off_until", "label", "stale_count")
+    __slots__ = ("access", "address", "idle", "keep_alive_off_until", "label", "stale_count")
 
     def __init__(
         self,
@@ -80,12 +82,17 @@ class Target:
         tls: SSLContext | TlsTrust | None = None,
         server_hostname: str | None = None,
         label: str = "",
+        access: AccessTokens | None = None,
     ) -> None:
-        """Take `host` and `port` of the canonical URL; `tls` is required for `https` only."""
+        """Take `host` and `port` of the canonical URL; `tls` is required for `https` only.
+
+        With `access` each request carries an access token, which is fetched within the attempt's deadline.
+        """
         if (scheme == "https") != (tls is not None):
             raise ValueError("https needs a TLS context, and nothing else takes one")
         self.address = Address(host=host, port=port, tls=tls, server_hostname=server_hostname)
         self.label = label
+        self.access = access
         # Only Connections writes these three.
         self.idle: list[Connection] = []
         self.stale_count = 0
@@ -110,6 +117,7 @@ class Exchange:
         "started_at",
         "target",
         "task",
+        "token",
     )
 
     def __init__(
@@ -133,6 +141,7 @@ class Exchange:
         self.dial: Dial | None = None
         self.task: asyncio.Task[Any] | None = None
         self.is_second_dial = False
+        self.token: str | None = None
 
     def cancel(self) -> None:
         """End the attempt without calling `done`; has no effect once it is over."""
@@ -208,16 +217,46 @@ class Connections:
         if self._is_closed:
             self._loop.call_soon(self._conclude, exchange, NotAttempted("shutting down"))
             return exchange
-        connection = self._take_idle(target, now)
+        if target.access is not None and not self._authorize(exchange, target.access):
+            task = exchange.task = self._spawn(self._fetch_and_begin(exchange, target.access))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        else:
+            self._begin(exchange, now)
+        if not self._is_timer_fast:
+            self._arm(_SWEEP_SECONDS)
+        return exchange
+
+    def _begin(self, exchange: Exchange, now: float) -> None:
+        connection = self._take_idle(exchange.target, now)
         if connection is None:
             self._open_for(exchange, now)
         else:
             self.reused_count += 1
             exchange.connection = connection
             connection.begin(exchange, now)
-        if not self._is_timer_fast:
-            self._arm(_SWEEP_SECONDS)
-        return exchange
+
+    @staticmethod
+    def _authorize(exchange: Exchange, access: AccessTokens) -> bool:
+        """Add the access token to a head; return whether there is one."""
+        token = access.current()
+        if token is None:
+            return False
+        exchange.token = token
+        exchange.head = exchange.head[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode()
+        return True
+
+    async def _fetch_and_begin(self, exchange: Exchange, access: AccessTokens) -> None:
+        result = await access.fetch()
+        if exchange not in self._in_flight:
+            return
+        exchange.task = None
+        if isinstance(result, str) or not self._authorize(exchange, access):
+            reason = result if isinstance(result, str) else "the access token expired at once"
+            error = f"no access token, nothing was sent: {reason}"
+            self._conclude(exchange, HttpResponse(Outcome.CONNECT_ERROR, error=error))
+        else:
+            self._begin(exchange, self._monotonic())
 
     def drop(self, target: Target | None = None) -> None:
         """Close the connections of this target, or of all: idle ones now, busy ones when done."""
@@ -247,6 +286,10 @@ class Connections:
     def answered(self, exchange: Exchange, answer: HttpResponse, *, reusable: bool) -> None:
         """Finish an exchange; its connection returns to the idle list unless it was aborted."""
         connection = exchange.connection
+        if answer.status == HTTPStatus.UNAUTHORIZED and exchange.token is not None:
+            access = exchange.target.access
+            if access is not None:
+                access.reject(exchange.token)
         if reusable and connection is not None and not self._is_closed:
             target = exchange.target
             if answer.reused:
@@ -391,7 +434,7 @@ class Connections:
             exchange.connection.expire(exchange.deadline - exchange.started_at)
             return
         dial, task = exchange.dial, exchange.task
-        standing = "nothing was sent" if dial is None else dial.standing()
+        standing = "no access token came" if dial is None else dial.standing()
         seconds = exchange.deadline - exchange.started_at
         if task is not None:
             task.cancel()

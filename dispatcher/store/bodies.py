@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
@@ -12,6 +12,7 @@ from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
+    from dispatcher.store.delivery_details import DeliveryDetail
     from dispatcher.store.pool import Reach
 
 _MISSING = statement("body_list_missing")
@@ -27,6 +28,10 @@ class MissingBody(NamedTuple):
     delivery_id: DeliveryId
     day: date
     profile: str
+    body_key: str
+    """Under what the body is stored, see `EndpointRow`."""
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
     event: Event | None
     """None: the body has been made meanwhile, for another delivery."""
 
@@ -37,28 +42,9 @@ class LateBody(NamedTuple):
     delivery_id: DeliveryId
     day: date
     event_id: EventId
-    profile: str
+    body_key: str
     bytes: bytes
     warnings: tuple[str, ...]
-
-
-class BodyKey(Protocol):
-    """What names the bytes of a delivery; a row of a delivery has it."""
-
-    @property
-    def day(self) -> date:
-        """The day of its event."""
-        ...
-
-    @property
-    def event_id(self) -> str:
-        """The id of its event."""
-        ...
-
-    @property
-    def profile(self) -> str:
-        """The profile of its endpoint."""
-        ...
 
 
 async def body_can_be_made(connection: "Reach", delivery_id: str, day: date) -> bool:
@@ -84,6 +70,9 @@ class Bodies:
                 delivery_id,
                 row["day"],
                 row["profile"],
+                row["body_key"],
+                tuple(row["include"]),
+                tuple(row["exclude"]),
                 None
                 if row["has_body"]
                 else Event(
@@ -106,7 +95,7 @@ class Bodies:
         """Insert bodies that do not exist yet, and cancel the waiting deliveries that cannot have one."""
         async with self._database.transaction() as connection:
             if bodies:
-                rows = [(b.day, b.event_id, b.profile, b.bytes) for b in bodies]
+                rows = [(b.day, b.event_id, b.body_key, b.bytes) for b in bodies]
                 await connection.execute(_KEEP, *columns(rows, 4))
             for body in bodies:
                 if body.warnings:
@@ -115,9 +104,13 @@ class Bodies:
                 await connection.execute(_CANCEL, uuids_of(unencodable))
 
 
-async def load_body(connection: "Reach", delivery: BodyKey) -> bytes | None:
+async def load_body(connection: "Reach", delivery: "DeliveryDetail") -> bytes | None:
     """Return the bytes that every attempt of a delivery sends; None: none were made."""
     body: bytes | None = await connection.fetchval(
-        _BODY_LOAD, delivery.day, delivery.event_id, delivery.profile
+        _BODY_LOAD,
+        delivery.day,
+        delivery.event_id,
+        delivery.endpoint_id,
+        delivery.attempt_count > 0,
     )
     return body

@@ -36,7 +36,7 @@ FEW_DELIVERIES_MAX = 128
 
 
 class BodyRow(NamedTuple):
-    """The bytes of one event under one profile, in the order of `body`'s columns."""
+    """The bytes of one event, in the order of `body`'s columns; `profile` is the body key of its endpoints."""
 
     day: date
     event_id: EventId

@@ -382,7 +382,7 @@ class Deliveries:
         events = await self.events_of(rows)
         loaded: list[LoadedRow] = []
         for row, delivery_id in zip(rows, delivery_ids_of([row[0] for row in rows]), strict=True):
-            event = events.get((row["day"], row["event_id"], row["profile"]))
+            event = event_of(events, row)
             if event is not None:
                 loaded.append(
                     LoadedRow(
@@ -433,7 +433,7 @@ class Deliveries:
         events = await self.events_of([row for row in rows if row["day"] is not None])
         requests: list[RequestRow] = []
         for row, delivery_id in zip(rows, delivery_ids_of([row[1] for row in rows]), strict=True):
-            event = events.get((row["day"], row["event_id"], row["profile"]))
+            event = event_of(events, row)
             requests.append(
                 RequestRow(
                     row["kind"],
@@ -580,8 +580,17 @@ class Deliveries:
                 return await connection.fetch(sql, *parameters)
 
     async def events_of(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
-        """Return the events of these rows by day, id and profile, from `DAYS_AT_ONCE` days at a time."""
+        """Return the events of these rows by day, id and body key."""
         keys = dict.fromkeys((row["day"], row["event_id"], row["profile"]) for row in rows)
+        for row in rows:
+            if row["earlier_profile"] is not None:
+                keys[row["day"], row["event_id"], row["earlier_profile"]] = None
+        return await self.events_by_key(list(keys))
+
+    async def events_by_key(
+        self, keys: Sequence[tuple[date, str, str]]
+    ) -> "dict[tuple[date, str, str], Record]":
+        """Return events by day, id and body key, from `DAYS_AT_ONCE` days at a time."""
         days = sorted({key[0] for key in keys})
         events: dict[tuple[date, str, str], Record] = {}
         for first in range(0, len(days), DAYS_AT_ONCE):
@@ -682,6 +691,14 @@ def _failure(move: MoveRow, attempt: AttemptRow) -> tuple[object, ...]:
 
 def _optional_id(uuid: UUID | None) -> DeliveryId | None:
     return None if uuid is None else delivery_ids_of([uuid])[0]
+
+
+def event_of(events: "dict[tuple[date, str, str], Record]", row: "Record") -> "Record | None":
+    """Return the event of a delivery with its body: its own, or the one that its attempts sent before it had a mask."""
+    event = events.get((row["day"], row["event_id"], row["profile"]))
+    if row["earlier_profile"] is None or event is None or event["bytes"] is not None:
+        return event
+    return events.get((row["day"], row["event_id"], row["earlier_profile"]), event)
 
 
 def _window(rows: "Sequence[Record]") -> list[WindowRow]:

@@ -97,6 +97,13 @@ class EndpointDetail(NamedTuple):
     content_filter: str | None
     skip_after_attempts: int | None
     delivery: str
+    also_sign: list[str]
+    include: list[str]
+    exclude: list[str]
+    oauth_token_url: str | None
+    oauth_client_id: str | None
+    oauth_scope: str | None
+    client_certificate: str | None
     state: str
     reason: str | None
     created_at: datetime
@@ -165,6 +172,15 @@ class EndpointRow(NamedTuple):
     reason: str | None
     content_filter: str | None
     delivery: str
+    also_sign: list[str]
+    include: list[str]
+    exclude: list[str]
+    oauth_token_url: str | None
+    oauth_client_id: str | None
+    oauth_scope: str | None
+    client_certificate: str | None
+    body_key: str
+    """Under what its bodies are stored: the profile, or a key of its own if it has or had a mask."""
     shard: int
     secrets: list[SealedSecret]
     ordering: str = "none"
@@ -248,6 +264,7 @@ def routed_row(endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> Endp
         **own,
         number=0,
         revision=0,
+        body_key=endpoint.profile,
         shard=0,
         secrets=list(sealed),
     )
@@ -384,9 +401,9 @@ def _endpoint_rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
                 *row[:8],  # the statement's order is the type's
                 _json(row["labels"]),
                 _json(row["headers"]),
-                *row[10:20],
-                [SealedSecret(*secret) for secret in zip(*row[20:25], strict=True)],
-                *row[25:27],
+                *row[10:28],
+                [SealedSecret(*secret) for secret in zip(*row[28:33], strict=True)],
+                *row[33:35],
             )
         )
         for row in records

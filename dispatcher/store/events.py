@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _EVENTS_LABELLED = statement("event_list_labelled")
 _EVENTS_REQUESTED = statement("event_list_requested")
+_BODY_KEYS = statement("endpoint_body_keys")
 _EVENTS_OF_ID = statement("event_list_of_id")
 _EVENT_OF_DELIVERY = statement("event_load_of_delivery")
 _EVENT_FIND = statement("event_find")
@@ -123,8 +124,9 @@ async def requested_events(
     connection: "Reach", digits: bytes, profiles: Sequence[str]
 ) -> list[EventKey]:
     """Return the events whose body under one of the profiles has a request id of these digits."""
+    own = [row[0] for row in await connection.fetch(_BODY_KEYS, list(profiles))]
     rows = await newest_page(
-        connection, _EVENTS_REQUESTED, digits, list(profiles), limit=EVENTS_MAX
+        connection, _EVENTS_REQUESTED, digits, [*profiles, *own], limit=EVENTS_MAX
     )
     return [EventKey(*row) for row in rows]
 

@@ -21,10 +21,9 @@ from dispatcher.core import codes
 from dispatcher.core.model import DeliveryId, DeliveryState, Reason, Trigger
 from dispatcher.runtime.backoff import Backoff
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.bodies import load_body
 from dispatcher.store.connector import Connector
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
-from dispatcher.store.deliveries import DAYS_AT_ONCE, Deliveries, MoveRow
+from dispatcher.store.deliveries import DAYS_AT_ONCE, Deliveries, MoveRow, event_of
 from dispatcher.store.delivery_ids import delivery_ids_of, uuids_of
 from dispatcher.store.pool import Database
 from dispatcher.store.session import pin_session
@@ -61,7 +60,8 @@ class LeasedRow(NamedTuple):
     delivery_id: DeliveryId
     day: date
     event_id: str
-    profile: str
+    body_key: str
+    """Under what its body is stored, see `EndpointRow`."""
     event_type: str
     attempt_number: int
     body: bytes | None
@@ -132,7 +132,7 @@ class PullLeases:
         leased: list[LeasedRow] = []
         ids = delivery_ids_of([row["delivery_id"] for row in rows])
         for row, delivery_id in zip(rows, ids, strict=True):
-            event = events.get((row["day"], row["event_id"], row["profile"]))
+            event = event_of(events, row)
             leased.append(
                 LeasedRow(
                     str(row["lease_id"]), row["leased_until"], delivery_id, row["day"], row["event_id"], row["profile"],
@@ -145,8 +145,9 @@ class PullLeases:
 
     async def body_of(self, row: LeasedRow) -> bytes | None:
         """Return the body of a delivery whose body was made late."""
-        async with self._database.transaction() as connection:
-            return await load_body(connection, row)
+        events = await self._deliveries.events_by_key([(row.day, row.event_id, row.body_key)])
+        event = events.get((row.day, row.event_id, row.body_key))
+        return None if event is None else event["bytes"]
 
     async def next_due(self, endpoint_no: int) -> float | None:
         """Return the seconds until the next delivery of an endpoint is due; None: none waits."""

@@ -185,6 +185,7 @@ async def test_a_secret_is_rotated_staged_switched_and_revealed(api):
     assert (await api.ask("GET", f"{path}/secret")).json == {
         "endpoint_id": made.json["id"],
         "secret": made.json["secret"],
+        "also_sign_secrets": {},
         "staged_secret": staged.json["secret"],
         "public_key": None,
     }
@@ -421,3 +422,31 @@ async def test_an_event_may_occur_in_the_first_and_the_last_second(api, at):
     assert made.json["occurred_at"][:19] == at[:19]
     shown = await api.ask("GET", f"/events/{made.json['id']}")
     assert shown.json["occurred_at"] == made.json["occurred_at"]
+
+
+async def test_published_keys_need_no_token_and_are_cacheable(api):
+    fields = GOOD | {"profile": "standard", "key_type": "ed25519"}
+    made = (await api.ask("POST", "/endpoints", fields)).json
+    path = f"//.well-known/dispatcher/keys?endpoint={made['id']}"
+    found = await api.ask("GET", path, token="")
+    assert found.status == 200
+    assert found.headers["Content-Type"] == "application/jwk-set+json"
+    assert found.headers["Cache-Control"] == "public, max-age=300"
+    (key,) = found.json["keys"]
+    assert {key["kty"], key["crv"], key["alg"]} == {"OKP", "Ed25519", "EdDSA"}
+    known = {"If-None-Match": found.headers["ETag"]}
+    assert (await api.ask("GET", path, token="", headers=known)).status == 304
+    other = "//.well-known/dispatcher/keys"
+    assert (await api.ask("GET", f"{other}?endpoint=ep_none", token="")).status == 404
+    for query in (
+        "",
+        "?endpoint=",
+        "?endpoint=%00",
+        "?endpoint=a&endpoint=b",
+        "?endpoint=" + "x" * 999,
+    ):
+        refused = await api.ask("GET", other + query, token="")
+        assert (refused.status, refused.faults) == (422, ["endpoint"])
+        assert refused.json["errors"][0]["fix"].startswith("Add ?endpoint=ID")
+    shared = (await api.ask("POST", "/endpoints", GOOD | {"name": "shared"})).json
+    assert (await api.ask("GET", f"{other}?endpoint={shared['id']}", token="")).json == {"keys": []}

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.postgres
 NEEDS = {
     "GET /endpoints": Role.VIEWER,
     "POST /endpoints": Role.ADMIN,
+    "POST /endpoints/preview": Role.ADMIN,
     "GET /endpoints/{id}": Role.VIEWER,
     "PATCH /endpoints/{id}": Role.ADMIN,
     "DELETE /endpoints/{id}": Role.ADMIN,
@@ -77,6 +78,7 @@ NEEDS = {
 """What each route needs, written down a second time: a route whose role slips is found."""
 BODIES: dict[str, Any] = {
     "POST /endpoints": {"name": "new", "url": "https://example.com/a", "event_types": ["*"]},
+    "POST /endpoints/preview": {"name": "new", "url": "https://x.example/a", "event_types": ["*"]},
     "PATCH /endpoints/{id}": {"max_concurrency": 3},
     "POST /events": {"type": "order.created", "data": {}},
     "POST /endpoints/{id}/recover": {"since": "2026-01-01T00:00:00Z"},

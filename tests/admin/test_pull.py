@@ -40,7 +40,7 @@ class Pulled:
 
     async def add(self, count: int = 1) -> list[str]:
         """Write deliveries that are due, and return their ids."""
-        made = []
+        made: list[str] = []
         now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
         for _ in range(count):
             self._count += 1
@@ -122,6 +122,7 @@ async def test_a_fetched_delivery_is_signed_acknowledged_and_logged(pulled: Pull
     traffic = await pulled.sql.fetchrow(
         "SELECT ok_count, succeeded_count FROM dispatcher.traffic WHERE subject = $1", pulled.id
     )
+    assert traffic is not None
     assert tuple(traffic) == (1, 1)
 
 

@@ -105,8 +105,10 @@ class SimulatedReplica:
         task.add_done_callback(lambda _: self.world.after(0.0, partial(self.world.expire, self)))
 
     @staticmethod
-    def _target(url: CanonicalUrl, ca_pem: str | None, label: str) -> Target:
-        del ca_pem
+    def _target(
+        url: CanonicalUrl, ca_pem: str | None, label: str, credentials: object = None
+    ) -> Target:
+        del ca_pem, credentials
         return Target(url.scheme, url.host, url.port, label=label)
 
     # --- its clock ---

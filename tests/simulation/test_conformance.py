@@ -53,7 +53,7 @@ class Memory:
         self.tables.save_endpoint(
             EndpointRow(
                 EP, 1, 1, "default", "ep", "https://x.test/", "wms", ["*"], {}, {}, None, None, None, None,
-                None, "active", None, None, "push", SHARD, [],
+                None, "active", None, None, "push", [], [], [], None, None, None, None, "wms", SHARD, [],
             )
         )  # fmt: skip
 

@@ -74,7 +74,9 @@ class Table:
         self.changed: list[EndpointId] = []
         client: Any = SimpleNamespace(
             policy=SimpleNamespace(allow_ports=DEFAULT_PORTS),
-            make_target=lambda url, _, label: Target("http", url.host, url.port, label=label),
+            make_target=lambda url, _, label, __=None: Target(
+                "http", url.host, url.port, label=label
+            ),
             drop_target=lambda target: self.dropped.append(target.label),
         )
         self.routing = RoutingTable(

@@ -81,6 +81,24 @@ class Authority:
             context.minimum_version = context.maximum_version = version
         return context
 
+    def client_pair(self, *, is_expired: bool = False) -> tuple[str, str]:
+        """Returns a client's certificate and its private key, both PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dispatcher")])
+        until = _PAST if is_expired else _FAR
+        builder = (
+            _builder(subject, self._name, key, self._key, until, None)
+            .add_extension(_key_usage(is_authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        )
+        certificate = builder.sign(self._key, hashes.SHA256())
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
 
 def _builder(
     subject: x509.Name,

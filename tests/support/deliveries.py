@@ -33,6 +33,7 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "name": name,
         "url": f"https://{name}.test/",
         "ca_pem": None,
+        "credentials": None,
         "profile_name": "standard",
         "profile": None,
         "state": EndpointState.ACTIVE,
@@ -40,6 +41,8 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "label_filter": {},
         "content_filter": None,
         "is_pulled": False,
+        "mask": None,
+        "body_key": "standard",
         "shard": 1,
         "max_concurrency": 2,
         "rate_limit": None,
@@ -52,6 +55,8 @@ def make_endpoint(name: str = "ep", **changes: Any) -> Endpoint:
         "problem_detail": "",
         "secrets_change_at": None,
     }
+    if changes.get("profile") is not None:
+        fields["body_key"] = changes["profile"].name
     return Endpoint(**{**fields, **changes})
 
 

@@ -61,6 +61,8 @@ def make_endpoint(**changes: Any) -> Endpoint:
         "created_at": AT,
         "updated_at": AT,
         "secret": None,
+        "oauth_client_secret": None,
+        "client_key": None,
         "public_key": None,
         "staged_secret": None,
         "previous_secret_expires_at": None,

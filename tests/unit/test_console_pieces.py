@@ -268,6 +268,7 @@ def test_commands_to_copy_keep_every_part_one_argument():
         signature_header="X-Signature",
         timestamp=1,
         signed_content="{}",
+        also_signed=[],
     )
     curl = shlex.split(as_curl(request, '{"a":"it\'s\n"}'))
     assert curl == [

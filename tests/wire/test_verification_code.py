@@ -15,7 +15,9 @@ import orjson
 import pytest
 
 from dispatcher.core.profile import LeadPart, SignedPart
-from dispatcher.core.verification_code import verification_code
+from dispatcher.core.secret import generate, public_key
+from dispatcher.core.signing import Signer
+from dispatcher.core.verification_code import public_key_code, verification_code
 from tests.support.tools import need
 from tests.wire.node_process import needs_node, node
 from tests.wire.test_snippets import GO
@@ -252,3 +254,90 @@ def test_java_code_gives_the_verdicts_of_the_vectors(tmp_path: Path) -> None:
     assert_verdicts(
         run([str(shutil.which("java")), "-XX:TieredStopAtLevel=1", "-cp", str(tmp_path), "Main"])
     )
+
+
+PAIR = generate(PROFILES["standard"], lambda count: bytes(range(count)), ed25519=True)
+PUBLIC_KEY = str(public_key(PROFILES["standard"], PAIR))
+KEY_CODE = public_key_code(PROFILES["standard"])
+
+
+def key_cases() -> list[tuple[dict[str, str], str, int, bool]]:
+    """Return requests under an ed25519 key: headers, body, now and whether each is genuine."""
+    body = '{"a":1}'
+    signature = Signer(PROFILES["standard"], [PAIR]).sign(
+        event_id="evt_1", delivery_id="", event_type="a.b", timestamp=1_000, body=body.encode()
+    )
+    headers = {"webhook-id": "evt_1", "webhook-timestamp": "1000", "webhook-signature": signature}
+    other = "v1a," + base64.b64encode(bytes(64)).decode()
+    return [
+        (headers, body, 1_000, True),
+        ({**headers, "webhook-signature": f"v1,x {other} {signature}"}, body, 1_299, True),
+        (headers, body + " ", 1_000, False),
+        (headers, body, 1_301, False),
+        ({**headers, "webhook-id": "evt_2"}, body, 1_000, False),
+        ({**headers, "webhook-signature": other}, body, 1_000, False),
+        ({**headers, "webhook-signature": "v1a,%"}, body, 1_000, False),
+        ({**headers, "webhook-timestamp": "x"}, body, 1_000, False),
+        ({}, body, 1_000, False),
+    ]
+
+
+def test_public_key_code_python_verifies_ed25519() -> None:
+    space: dict[str, Any] = {}
+    exec(KEY_CODE["Python"], space)  # noqa: S102 -- the code under test
+    for headers, body, now, valid in key_cases():
+        assert space["verify"](headers, body.encode(), PUBLIC_KEY, now) is valid, headers
+    assert public_key_code(PROFILES["wms"]) == {}
+    assert all(max(map(len, text.splitlines())) <= 120 for text in KEY_CODE.values())
+
+
+@needs_node
+def test_public_key_code_javascript_verifies_ed25519() -> None:
+    program = (
+        KEY_CODE["JavaScript"]
+        + f"const answerTo = (v) => verify(v[0], Buffer.from(v[1]), '{PUBLIC_KEY}', v[2]);"
+    )
+    with node(program) as process:
+        for case in key_cases():
+            assert (process.ask(case[:3]) == b"true") is case[3], case
+
+
+def test_public_key_code_php_verifies_ed25519(tmp_path: Path) -> None:
+    php = need("php", package="php-cli")
+    cases = orjson.dumps([case[:3] for case in key_cases()]).decode()
+    program = tmp_path / "main.php"
+    program.write_text(
+        KEY_CODE["PHP"]
+        + f"foreach (json_decode(<<<'X'\n{cases}\nX, true) as [$headers, $body, $now]) {{"
+        + f" echo verify($headers, $body, '{PUBLIC_KEY}', $now) ? 'true ' : 'false '; }}"
+    )
+    answer = subprocess.run([php, str(program)], capture_output=True, check=True, timeout=30)
+    assert [one == b"true" for one in answer.stdout.split()] == [one[3] for one in key_cases()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(GO is None, reason="go is not installed")
+def test_public_key_code_go_verifies_ed25519(tmp_path: Path) -> None:
+    (tmp_path / "verify.go").write_text(KEY_CODE["Go"])
+    calls = "".join(
+        f"fmt.Println(Verify(func(name string) string {{ return map[string]string{{{pairs}}}[name] }},"
+        f' []byte(`{body}`), "{PUBLIC_KEY}", time.Unix({now}, 0)))\n'
+        for headers, body, now, _ in key_cases()
+        for pairs in [", ".join(f"`{name}`: `{value}`" for name, value in headers.items())]
+    )
+    (tmp_path / "main.go").write_text(
+        f'package main\nimport ("fmt"; "time")\nfunc main() {{\n{calls}}}\n'
+    )
+    cache = {"GOCACHE": str(tmp_path / "cache"), "GOFLAGS": "-mod=mod", "GO111MODULE": "off"}
+    shared_cache = Path.home() / ".cache" / "go-build"
+    if shared_cache.is_dir():
+        cache["GOCACHE"] = str(shared_cache)
+    files = [str(tmp_path / name) for name in ("verify.go", "main.go")]
+    answer = subprocess.run(
+        [str(GO), "run", *files],
+        env=os.environ | cache,
+        capture_output=True,
+        check=True,
+        timeout=90,
+    )
+    assert [one == b"true" for one in answer.stdout.split()] == [one[3] for one in key_cases()]

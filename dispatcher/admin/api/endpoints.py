@@ -112,6 +112,17 @@ async def retry_endpoint(call: Call) -> ApiResponse:
     return ApiResponse(await call.operations.recovery.retry(call.actor, call.id))
 
 
+async def preview_endpoint(
+    call: Call, fields: Annotated[Mapping[str, Any], NewEndpoint]
+) -> ApiResponse:
+    """Preview the request that a new endpoint would get.
+
+    The fields are those of a new endpoint. The event is the catalogue's sample of the first type that the endpoint
+    subscribes to; include, exclude, headers and the signatures of all profiles are applied. Nothing is stored or sent.
+    """
+    return ApiResponse(call.operations.request_previews.preview(call.actor, fields))
+
+
 async def rotate_secret(
     call: Call, fields: Annotated[Mapping[str, Any], NewSecret] = _NOTHING
 ) -> ApiResponse:
@@ -137,6 +148,7 @@ async def rotate_secret(
             call.actor,
             call.id,
             new_secret=given.secret,
+            key_type=given.key_type,
             overlap_seconds=given.overlap_seconds,
             activate=given.activate,
             problems=problems,

@@ -25,6 +25,7 @@ from dispatcher.admin.resources import (
     event,
     job,
     notification,
+    request_preview,
     signature_diagnosis,
     token,
 )
@@ -53,6 +54,10 @@ ROUTES: Final = (
     Route(
         method="POST", path="/endpoints", handler=endpoints.create_endpoint,
         role=Role.ADMIN, response=endpoint.ChangedEndpoint, status=201, problems=(404, 409),
+    ),
+    Route(
+        method="POST", path="/endpoints/preview", handler=endpoints.preview_endpoint,
+        role=Role.ADMIN, response=request_preview.PreviewedRequest, problems=(404, 409),
     ),
     Route(
         method="GET", path="/endpoints/{id}", handler=endpoints.show_endpoint,

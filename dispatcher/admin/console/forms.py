@@ -12,7 +12,7 @@ from typing import Any, Final
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.resources.endpoint import (
     Endpoint,
-    EndpointSettings,
+    EndpointChange,
     NewEndpoint,
 )
 from dispatcher.admin.resources.fields import Control, ControlKind, Section, metadata_of
@@ -21,7 +21,7 @@ from dispatcher.core.problems import Problem
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DELAY: Final = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)\s*([smhd]?)")
 _CONTROLS: Final = metadata_of(NewEndpoint, Control)
-_CHANGEABLE: Final = tuple(metadata_of(EndpointSettings, Control))
+_CHANGEABLE: Final = tuple(metadata_of(EndpointChange, Control))
 EMPTY: Final[Mapping[str, Any]] = {
     **dict.fromkeys((*_CONTROLS, "other_types", "version", "pause_if_failed", "unsigned"), ""),
     "event_types": [],
@@ -47,7 +47,9 @@ def read_endpoint(context: Context, *, creates: bool) -> tuple[dict[str, Any], d
     fields: dict[str, Any] = {}
     for name in _CHANGEABLE:
         kind = _CONTROLS[name].kind
-        if kind is ControlKind.OWN:
+        if kind is ControlKind.OWN or (
+            kind is ControlKind.SECRET and not form.get(name, "").strip()
+        ):
             continue
         try:
             fields[name] = _READERS[kind](form.get(name, "").strip())
@@ -82,6 +84,8 @@ def _given_once(form: Mapping[str, str]) -> dict[str, Any]:
     secret = form.get("secret", "").strip()
     if secret and form.get("unsigned"):
         raise UnreadableError("form.secret_and_unsigned")
+    if form.get("key_type"):
+        fields["key_type"] = form["key_type"]
     if secret:
         fields["secret"] = secret
     elif form.get("unsigned"):
@@ -147,6 +151,10 @@ _READERS: Final[Mapping[ControlKind, Callable[[str], Any]]] = {
     ControlKind.PEM: lambda text: text or None,
     ControlKind.EXPRESSION: lambda text: text or None,
     ControlKind.CHOICE: _text,
+    ControlKind.WORDS: lambda text: text.replace(",", " ").split(),
+    ControlKind.LINES: _lines,
+    ControlKind.OPTIONAL: lambda text: text or None,
+    ControlKind.SECRET: _text,
     ControlKind.NUMBER: _number,
     ControlKind.WHOLE: _number,
     ControlKind.DELAYS: _schedule,
@@ -159,6 +167,7 @@ def shown_endpoint(endpoint: Endpoint, known_types: Sequence[str]) -> dict[str, 
     """Return what the form shows of an existing endpoint."""
     types = endpoint.event_types
     return {
+        **dict.fromkeys(_CHANGEABLE, ""),
         "profile": endpoint.profile,
         "delivery": endpoint.delivery,
         "event_types": types,
@@ -166,7 +175,7 @@ def shown_endpoint(endpoint: Endpoint, known_types: Sequence[str]) -> dict[str, 
         **{
             name: _WRITERS[_CONTROLS[name].kind](getattr(endpoint, name))
             for name in _CHANGEABLE
-            if _CONTROLS[name].kind is not ControlKind.OWN
+            if _CONTROLS[name].kind not in {ControlKind.OWN, ControlKind.SECRET}
         },
     }
 
@@ -201,6 +210,9 @@ _WRITERS: Final[Mapping[ControlKind, Callable[[Any], str]]] = {
     ControlKind.PEM: lambda text: text or "",
     ControlKind.EXPRESSION: lambda text: text or "",
     ControlKind.CHOICE: _text,
+    ControlKind.WORDS: " ".join,
+    ControlKind.LINES: "\n".join,
+    ControlKind.OPTIONAL: lambda text: text or "",
     ControlKind.NUMBER: _number_text,
     ControlKind.WHOLE: _number_text,
     ControlKind.DELAYS: _schedule_text,

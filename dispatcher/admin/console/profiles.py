@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dispatcher.core.profile import Profile
-from dispatcher.core.verification_code import verification_code
+from dispatcher.core.verification_code import public_key_code, verification_code
 
 _FIRST: Final = ("wms", "humansoft", "standard")
 
@@ -27,6 +27,7 @@ class ProfileFacts(NamedTuple):
     gone_disables: bool
     secret_prefix: str
     several_signatures: bool
+    has_public_keys: bool
 
 
 def in_order(profiles: Mapping[str, Profile]) -> list[Profile]:
@@ -55,9 +56,23 @@ def facts(profile: Profile) -> ProfileFacts:
         gone_disables=profile.gone_disables,
         secret_prefix=profile.secret.prefix,
         several_signatures=profile.several_signatures,
+        has_public_keys=profile.ed25519 is not None,
     )
 
 
-def code_of(profile: Profile | None) -> Mapping[str, str]:
-    """Return the code that verifies a profile's signatures, by language; empty where there is none."""
-    return {} if profile is None else verification_code(profile)
+def code_of(profile: Profile | None, public_key: str | None = None) -> Mapping[str, str]:
+    """Return the code that verifies a profile's signatures, by language; empty where there is none.
+
+    With a public key it is the code for ed25519.
+    """
+    if profile is None:
+        return {}
+    return verification_code(profile) if public_key is None else public_key_code(profile)
+
+
+def also_codes(
+    profiles: Mapping[str, Profile], names: Sequence[str], public_key: str | None
+) -> list[tuple[Mapping[str, str], ProfileFacts]]:
+    """Return the code and the facts of each profile that also signs; one whose file is missing is left out."""
+    found = [profiles[name] for name in names if name in profiles]
+    return [(code_of(one, public_key), facts(one)) for one in found]

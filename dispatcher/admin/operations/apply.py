@@ -16,6 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.credentials import (
+    ROLES,
+    credential_problems,
+    given_credentials,
+    opened_credentials,
+)
 from dispatcher.admin.operations.endpoint_rules import (
     read_new_endpoint,
     secret_problems,
@@ -40,6 +46,7 @@ from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.core import secret
 from dispatcher.core.errors import InvalidRequestError, SecretError
 from dispatcher.core.problems import Problem, problem
+from dispatcher.core.secret import Secret
 from dispatcher.store.secrets import load_secrets
 
 UNSIGNED: Final = "unsigned"
@@ -174,7 +181,16 @@ class Configuration:
         """Validate one declared endpoint as create or update would, and compare it."""
         profile = self._deployment.profiles.get(str(fields["profile"]))
         plain = {field: value for field, value in fields.items() if field != "secret"}
+        unresolved: list[Problem] = []
+        for field in ROLES:
+            if plain.get(field) is not None:
+                plain[field], found = _resolved(plain[field], resolve)
+                unresolved += [one.at(field) for one in found]
         declared, problems = read_new_endpoint(plain, TENANT_DEFAULT, self._deployment)
+        problems += unresolved
+        if declared is not None and before is None:
+            settings = {**DEFAULTS, **settings_of(declared)}
+            problems += credential_problems(settings, profile, given_credentials(declared))
         if actor.tenant not in {None, fields["tenant"]}:
             value = fields["tenant"]
             problems.append(problem("tenant", "not_one_of", value=value, allowed=actor.tenant))
@@ -195,14 +211,21 @@ class Configuration:
                 field: FieldChange({"from": None, "to": _shown(field, value)})
                 for field, value in given.items()
             }
+            shown |= {
+                field: FieldChange({"from": None, "to": fields[field]})
+                for field in given_credentials(declared)
+            }
             if reference:
-                declared = declared.model_copy(update={"secret": text})
+                declared = declared.model_copy(update={"secret": text, "key_type": None})
                 shown["secret"] = {"from": None, "to": reference}
             return ApplyStep(Action.CREATE, tenant, name, None, shown, new=declared), []
         if before.profile != fields["profile"]:
             problems.append(problem("profile", "profile_fixed", profile=before.profile))
         if reference == UNSIGNED and before.secret is not None:
             problems.append(problem("secret", "unsigned_not_possible"))
+        key_type = fields.get("key_type")
+        if key_type is not None and (key_type == "ed25519") is (before.public_key is None):
+            problems.append(problem("key_type", "secret_rotation_only"))
         if problems or declared is None:
             return None, problems
         wanted = {**DEFAULTS, **settings_of(declared)}
@@ -213,13 +236,28 @@ class Configuration:
             )
             for field, value in changed.items()
         }
+        confidential = await self._new_credentials(before.id, given_credentials(declared))
+        for field in confidential:
+            shown[field] = {"from": getattr(before, field), "to": fields[field]}
         if text is not None and not await self._is_current(before.id, text):
             shown["secret"] = {"from": before.secret, "to": reference}
         else:
             text = None
         action = Action.UPDATE if shown else Action.UNCHANGED
-        change = EndpointChange.of(**changed) if changed else None
+        written = changed | {field: one.reveal() for field, one in confidential.items()}
+        change = EndpointChange.of(**written) if written else None
         return ApplyStep(action, tenant, name, before, shown, change=change, secret=text), []
+
+    async def _new_credentials(
+        self, endpoint_id: str, given: Mapping[str, Secret]
+    ) -> dict[str, Secret]:
+        """Return the confidential fields that differ from the stored ones."""
+        if not given:
+            return {}
+        async with self._deployment.database.transaction() as connection:
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
+        known = opened_credentials(sealed, endpoint_id, self._deployment.keyring)
+        return {field: one for field, one in given.items() if known.get(field) != one}
 
     async def _is_current(self, endpoint_id: str, text: str) -> bool:
         """Return whether this is the secret that signs now."""
@@ -299,6 +337,8 @@ def _declared(endpoint: Endpoint) -> DeclaredEndpoint:
             declared[field] = getattr(endpoint, field)
     if endpoint.secret is None:
         declared["secret"] = UNSIGNED
+    if endpoint.public_key is not None:
+        declared["key_type"] = "ed25519"
     return DeclaredEndpoint.model_construct(
         **declared
     )  # rows are trusted: they are shown as they are

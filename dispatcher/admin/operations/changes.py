@@ -17,8 +17,8 @@ VALUE_BYTES_MAX: Final = 1_000
 _PLAIN: Final = frozenset(
     {
         "name", "event_types", "labels", "max_concurrency", "rate_limit", "timeout_seconds",
-        "retry_schedule_seconds", "ordering", "endpoint_ids", "to_endpoint_id", "quiet_seconds",
-        "digest_seconds",
+        "retry_schedule_seconds", "ordering", "also_sign", "include", "exclude", "endpoint_ids",
+        "to_endpoint_id", "quiet_seconds", "digest_seconds",
     }
 )  # fmt: skip
 
@@ -27,7 +27,7 @@ def change_detail(
     changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, object]:
     """Return the detail of an audit entry about a change of fields."""
-    shown = [name for name in changed if name == "url" or name in _PLAIN]
+    shown = [name for name in changed if name in {"url", "oauth_token_url"} or name in _PLAIN]
     values = {name: (_kept(name, before[name]), _kept(name, after[name])) for name in shown}
     whole = {
         name: both for name, both in values.items() if max(map(_size, both)) <= VALUE_BYTES_MAX
@@ -40,7 +40,8 @@ def change_detail(
 
 
 def _kept(name: str, value: Any) -> Any:  # noqa: ANN401 -- of any field
-    return masked_url(value) if name == "url" else value
+    is_url = name in {"url", "oauth_token_url"} and value is not None
+    return masked_url(value) if is_url else value
 
 
 def _size(value: object) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.endpoint_rules import also_signing
 from dispatcher.admin.operations.objects import attempt_values, delivery_values, event_of
 from dispatcher.admin.operations.reasons import (
     Circumstances,
@@ -20,6 +21,7 @@ from dispatcher.admin.operations.reasons import (
 from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
 from dispatcher.admin.resources.delivery import Advice
 from dispatcher.admin.resources.delivery_report import (
+    AlsoSigned,
     DeliveryEndpoint,
     DeliveryReport,
     ExplainedAttempt,
@@ -142,10 +144,11 @@ class DeliveryReports:
         except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
             return None, str(error)
         hidden = () if actor.may(Role.ADMIN) else [name.lower() for name in endpoint.headers]
-        signature = profile.signature.header.lower()
+        also = also_signing(endpoint.also_sign, self._deployment)
+        signatures = [one.signature.header.lower() for one in (profile, *also)]
         is_token = profile.signature.encoding is SignatureEncoding.SECRET
         if not actor.may(Role.ADMIN if is_token else Role.OPERATOR):
-            hidden = [*hidden, signature]
+            hidden = [*hidden, *signatures]
         content = signed_content(
             profile, event_id=row.event_id, delivery_id=row.id, timestamp=timestamp, body=body
         )
@@ -159,6 +162,20 @@ class DeliveryReports:
             signature_header=profile.signature.header,
             timestamp=timestamp,
             signed_content=content.decode("utf-8", "replace"),
+            also_signed=[
+                AlsoSigned(
+                    profile=one.name,
+                    signature_header=one.signature.header,
+                    signed_content=signed_content(
+                        one,
+                        event_id=row.event_id,
+                        delivery_id=row.id,
+                        timestamp=timestamp,
+                        body=body,
+                    ).decode("utf-8", "replace"),
+                )
+                for one in also
+            ],
         )
         return request, None
 

@@ -28,12 +28,13 @@ from dispatcher.core.limits import (
     LABELS_COUNT_MAX,
     SUBSCRIPTION_TYPES_COUNT_MAX,
 )
+from dispatcher.core.masks import embeds_data
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile, SecretPlace
-from dispatcher.core.request import headers_bytes_count, validate_headers
-from dispatcher.core.secret import Secret, check
+from dispatcher.core.request import headers_bytes_count, validate_also_sign, validate_headers
+from dispatcher.core.secret import Secret, check, secret_under
 from dispatcher.core.similar import similar_words
-from dispatcher.core.url import canonical_url
+from dispatcher.core.url import CanonicalUrl, canonical_url
 
 
 class Rules:
@@ -49,17 +50,7 @@ class Rules:
         Raises:
             InvalidRequestError: it breaks the rules of URLs, the profile or the settings.
         """
-        egress = self._deployment.settings.egress
-        url = canonical_url(
-            text,
-            https_only=self._profile is not None and self._profile.https_only,
-            allow_ports=PortPolicy.parse(egress.allow_ports),
-        )
-        if url.scheme == "http" and not egress.allow_http:
-            raise InvalidRequestError([problem("url", "url_http_off")])
-        rule = self._deployment.policy.denying_rule(url.host, url.port) if url.is_literal else None
-        if rule is not None:
-            raise InvalidRequestError([problem("url", "url_address_denied", rule=rule)])
+        url = self._checked(text, https_only=self._profile is not None and self._profile.https_only)
         is_secret = self._profile is not None and self._profile.secret.place is SecretPlace.URL
         if is_secret and url.target != "/":
             assert self._profile is not None  # noqa: S101 -- of the line above
@@ -68,9 +59,47 @@ class Rules:
             )
         return url.url
 
+    def _checked(self, text: str, *, https_only: bool) -> CanonicalUrl:
+        egress = self._deployment.settings.egress
+        url = canonical_url(
+            text, https_only=https_only, allow_ports=PortPolicy.parse(egress.allow_ports)
+        )
+        if url.scheme == "http" and not egress.allow_http:
+            raise InvalidRequestError([problem("url", "url_http_off")])
+        rule = self._deployment.policy.denying_rule(url.host, url.port) if url.is_literal else None
+        if rule is not None:
+            raise InvalidRequestError([problem("url", "url_address_denied", rule=rule)])
+        return url
+
+    def token_url(self, text: str) -> str:
+        """Return the canonical form of a token endpoint's URL.
+
+        Raises:
+            InvalidRequestError: it breaks the rules of URLs or of the settings.
+        """
+        return self._checked(text, https_only=False).url
+
     def headers(self, headers: dict[str, str]) -> list[Problem]:
         """List the problems of custom headers."""
         return [] if self._profile is None else validate_headers(headers, self._profile)
+
+    def also_sign(self, names: list[str]) -> list[Problem]:
+        """List the problems of the profiles that also sign."""
+        known = self._deployment.profiles
+        problems = [
+            problem(f"also_sign[{index}]", "not_one_of", value=name, allowed=", ".join(known))
+            for index, name in enumerate(names)
+            if name not in known
+        ]
+        if problems or self._profile is None:
+            return problems
+        return validate_also_sign(self._profile, [known[name] for name in names])
+
+    def mask(self, field: str) -> list[Problem]:
+        """List why parts of the data cannot be left out."""
+        if self._profile is None or embeds_data(self._profile):
+            return []
+        return [problem(field, "mask_not_possible", profile=self._profile.name)]
 
     def limits(self, field: str, value: object) -> list[Problem]:
         """List the limits of the settings that a value exceeds; fixed limits are reported elsewhere."""
@@ -143,6 +172,12 @@ def read_new_endpoint(
     if "secret" in fields:
         problems = [one for one in problems if one.field != "secret"]
         problems += secret_problems(fields["secret"], profile)
+    problems += key_type_problems(fields.get("key_type"), profile, has_secret="secret" in fields)
+    if endpoint is not None and profile is not None and not problems:
+        problems += header_problems(settings_of(endpoint), profile, deployment)
+        if "secret" in fields:
+            own = None if endpoint.secret is None else Secret(endpoint.secret)
+            problems += also_sign_problems(endpoint.also_sign, profile, own, deployment)
     return (None if problems else endpoint), problems
 
 
@@ -151,8 +186,11 @@ def read_change(
 ) -> tuple[EndpointChange | None, list[Problem]]:
     """Return a change of an endpoint of this profile; None with every problem."""
     given = {name: value for name, value in fields.items() if name not in {"profile", "tenant"}}
-    secret = [problem("secret", "secret_rotation_only")] if "secret" in given else []
-    given.pop("secret", None)
+    secret = [
+        problem(name, "secret_rotation_only") for name in ("secret", "key_type") if name in given
+    ]
+    for name in ("secret", "key_type"):
+        given.pop(name, None)
     change, problems = _read(EndpointChange, given, profile, deployment)
     return (None if problems or secret else change), [*problems, *secret]
 
@@ -191,6 +229,49 @@ def secret_problems(given: object, profile: Profile | None) -> list[Problem]:
     except SecretError as error:
         return [error.problem or problem("secret", "invalid_value", detail=str(error))]
     return []
+
+
+def key_type_problems(
+    key_type: object, profile: Profile | None, *, has_secret: bool
+) -> list[Problem]:
+    """List why a secret of this kind cannot be generated; that it is a kind is validated elsewhere."""
+    if key_type is None:
+        return []
+    if has_secret:
+        return [problem("key_type", "conflicting", other="secret")]
+    if key_type == "ed25519" and profile is not None and profile.ed25519 is None:
+        return [problem("key_type", "key_type_not_possible", profile=profile.name)]
+    return []
+
+
+def header_problems(
+    settings: Mapping[str, Any], profile: Profile, deployment: Deployment
+) -> list[Problem]:
+    """List the custom headers that the profiles of `also_sign` have as well."""
+    also = also_signing(settings.get("also_sign", ()), deployment)
+    return validate_headers(settings.get("headers", {}), profile, also) if also else []
+
+
+def also_sign_problems(
+    names: Iterable[str], profile: Profile, own: Secret | None, deployment: Deployment
+) -> list[Problem]:
+    """List why a secret cannot sign under the other profiles of an endpoint; None: it has no secret."""
+    also = also_signing(names, deployment)
+    if also and own is None:
+        return [problem("also_sign", "also_sign_without_secret")]
+    problems = []
+    for other in also:
+        try:
+            assert own is not None  # noqa: S101 -- of the lines above
+            secret_under(other, profile, own)
+        except SecretError as error:
+            problems.append(error.problem or problem("also_sign", "invalid_value", detail=error))
+    return problems
+
+
+def also_signing(names: Iterable[str], deployment: Deployment) -> list[Profile]:
+    """Return the profiles that also sign; one whose file is missing is left out."""
+    return [deployment.profiles[name] for name in names if name in deployment.profiles]
 
 
 def event_types_warnings(event_types: list[str], deployment: Deployment) -> list[str]:

@@ -16,8 +16,20 @@ import orjson
 
 from dispatcher.admin.operations.changes import change_detail
 from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.credentials import (
+    CREDENTIAL_OWNERS,
+    CREDENTIAL_SETTINGS,
+    credential_problems,
+    credential_warnings,
+    given_credentials,
+    masked_credentials,
+    opened_credentials,
+    store_credentials,
+)
 from dispatcher.admin.operations.endpoint_rules import (
+    also_sign_problems,
     event_types_warnings,
+    header_problems,
     read_change,
     read_new_endpoint,
     settings_of,
@@ -94,7 +106,11 @@ class Endpoints:
         """
         fields = with_secret_of_url(with_pull_url(fields), self._deployment)
         new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
-        if new is None:
+        if new is not None:
+            profile = self._deployment.profiles[new.profile]
+            settings = {**DEFAULTS, **settings_of(new)}
+            problems = credential_problems(settings, profile, given_credentials(new))
+        if new is None or problems:
             raise InvalidRequestError(problems)
         return new
 
@@ -118,7 +134,12 @@ class Endpoints:
                 raise InvalidRequestError(
                     [problem("secret", "secret_issued", profile=profile.name)]
                 )
-            chosen = secret.generate(profile, secrets.token_bytes)
+            chosen = secret.generate(
+                profile, secrets.token_bytes, ed25519=new.key_type == "ed25519"
+            )
+            problems = also_sign_problems(new.also_sign, profile, chosen, self._deployment)
+            if problems:
+                raise InvalidRequestError(problems)
         endpoint_id = new_endpoint_id(self._deployment)
         row = {**DEFAULTS, **settings_of(new)}
         async with self._database.transaction() as connection:
@@ -132,6 +153,14 @@ class Endpoints:
                 await insert_secret(
                     connection, endpoint_id, "current", *seal(keyring, chosen, endpoint_id)
                 )
+            await store_credentials(
+                connection,
+                keyring,
+                endpoint_id,
+                row,
+                given_credentials(new),
+                secrets.token_bytes(NONCE_BYTES),
+            )
             detail = {"name": new.name, "profile": profile.name, "url": masked_url(new.url)}
             await write_audit(
                 connection, actor.name, tenant, "endpoint.create", endpoint_id, detail
@@ -143,8 +172,15 @@ class Endpoints:
             made,
             sealed[endpoint_id],
             actor,
-            warnings=event_types_warnings(made.event_types, self._deployment),
-            secret=None if chosen is None else chosen.reveal(),
+            warnings=[
+                *event_types_warnings(made.event_types, self._deployment),
+                *credential_warnings(row, self._deployment.clock.now()),
+            ],
+            secret=None
+            if chosen is None
+            else secret.mask(chosen)
+            if new.key_type == "ed25519"
+            else chosen.reveal(),
         )
 
     async def _require_room(self, connection: "Reach", tenant: str) -> None:
@@ -361,7 +397,11 @@ class Endpoints:
             before = {field: getattr(row, field) for field in SETTINGS}
             after = before | settings_of(change)
             changed = [field for field in SETTINGS if after[field] != before[field]]
+            given = given_credentials(change)
+            await self._change_credentials(connection, row, after, given, changed)
+            changed += sorted(given)
             if changed:
+                await self._require_signable(connection, row, after)
                 await store.update_endpoint(
                     connection,
                     [endpoint_id, *stored_in_order(after)],
@@ -384,7 +424,59 @@ class Endpoints:
             if "event_types" in changed
             else []
         )
+        if "client_certificate" in changed:
+            warnings += credential_warnings(after, self._deployment.clock.now())
         return self._changed(row, sealed[endpoint_id], actor, warnings=warnings)
+
+    async def _change_credentials(
+        self,
+        connection: "Reach",
+        row: EndpointDetail,
+        after: Mapping[str, Any],
+        given: Mapping[str, Secret],
+        changed: Sequence[str],
+    ) -> None:
+        """Store the confidential fields that were given, and delete those that have no use any more.
+
+        Raises:
+            InvalidRequestError: the settings and the fields do not fit together.
+        """
+        if not given and CREDENTIAL_SETTINGS.isdisjoint(changed):
+            return
+        sealed = (await load_secrets(connection, [row.id]))[row.id]
+        known = opened_credentials(sealed, row.id, self._deployment.keyring)
+        stays = {
+            field: one
+            for field, one in known.items()
+            if after[CREDENTIAL_OWNERS[field]] is not None
+        }
+        profile = self._deployment.profiles.get(row.profile)
+        problems = credential_problems(after, profile, stays | dict(given))
+        if problems:
+            raise InvalidRequestError(problems)
+        keyring, nonce = self._deployment.keys(), secrets.token_bytes(NONCE_BYTES)
+        await store_credentials(connection, keyring, row.id, after, given, nonce)
+
+    async def _require_signable(
+        self, connection: "Reach", row: EndpointDetail, after: Mapping[str, Any]
+    ) -> None:
+        """Return if the profiles of `also_sign` can sign requests with these settings.
+
+        Raises:
+            InvalidRequestError: they cannot: a header or the secret does not fit.
+        """
+        profile = self._deployment.profiles.get(row.profile)
+        if not after["also_sign"] or profile is None:
+            return
+        problems = header_problems(after, profile, self._deployment)
+        if after["also_sign"] != row.also_sign:
+            sealed = (await load_secrets(connection, [row.id]))[row.id]
+            signing = [one for one in sealed if one.role in {"current", "previous"}]
+            opened = [_opened(one, row.id, self._deployment.keyring) for one in signing]
+            for own in [one for one in opened if one is not None] if signing else [None]:
+                problems += also_sign_problems(after["also_sign"], profile, own, self._deployment)
+        if problems:
+            raise InvalidRequestError(problems)
 
     async def pause(self, actor: Actor, endpoint_id: str) -> Endpoint:
         """Hold an endpoint's deliveries until it is resumed; a paused endpoint is not changed.
@@ -487,11 +579,14 @@ def endpoint_of(
         values["headers"] = dict.fromkeys(row.headers, secret.MASK)
     if not actor.may(Role.OPERATOR):  # Some URLs are credentials.
         values["url"] = masked_url(row.url)
+        if row.oauth_token_url is not None:
+            values["oauth_token_url"] = masked_url(row.oauth_token_url)
     values["created_at"] = time_text(row.created_at)
     values["updated_at"] = time_text(row.updated_at)
     values["health_since"] = time_text(row.health_since)
     values["waiting_count"] = min(row.waiting_count, store.COUNTED_MAX)
     failed_count = values.pop("failed_count")
+    values |= masked_credentials(sealed)
     unusable = deployment.problem_of(store.routed_row(row, sealed))
     return Endpoint(
         **values,

@@ -18,9 +18,11 @@ from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.operations.names import Names
 from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
+from dispatcher.admin.operations.published_keys import PublishedKeys
 from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.operations.pull import Pull
 from dispatcher.admin.operations.recovery import Recovery
+from dispatcher.admin.operations.request_preview import RequestPreviews
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.schedule import Schedule
 from dispatcher.admin.operations.signature_diagnosis import SignatureDiagnosis
@@ -39,6 +41,8 @@ class Operations:
     deployment: Deployment
     endpoints: Endpoints
     rotation: Rotation
+    request_previews: RequestPreviews
+    published_keys: PublishedKeys
     test_events: EventTester
     recovery: Recovery
     schedule: Schedule
@@ -80,6 +84,8 @@ class Operations:
             deployment=deployment,
             endpoints=Endpoints(deployment),
             rotation=Rotation(deployment),
+            request_previews=RequestPreviews(deployment),
+            published_keys=PublishedKeys(deployment),
             test_events=EventTester(deployment, http_client, tested),
             recovery=Recovery(deployment),
             schedule=Schedule(deployment),

@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dispatcher import __version__
-from dispatcher.admin.operations.context import Deployment
+from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.endpoint_rules import also_signing, read_new_endpoint
+from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.resources.fields import TENANT_DEFAULT
+from dispatcher.admin.resources.request_preview import PreviewedRequest
 from dispatcher.core import ids, secret
 from dispatcher.core.addresses import DATABASE_PORTS, PortPolicy
 from dispatcher.core.envelope import encode
@@ -16,17 +20,19 @@ from dispatcher.core.errors import (
     ProfileError,
     SecretError,
 )
+from dispatcher.core.masks import compile_mask, embeds_data, mask_problems
 from dispatcher.core.matching import event_types_problems, parse_event_types
 from dispatcher.core.model import Event, EventId
 from dispatcher.core.notifying import NOTIFICATION
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
-from dispatcher.core.request import RequestTemplate, validate_headers
+from dispatcher.core.request import RequestTemplate, validate_also_sign, validate_headers
 from dispatcher.core.request import request_template as compile_template
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.secrets import SealedSecret
+from dispatcher.usability import signing_secrets
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
 """The client validates the port: a denied one is an attempt with that outcome."""
@@ -43,6 +49,47 @@ class RequestPreview(NamedTuple):
     body: str
 
 
+class RequestPreviews:
+    """Previews of requests to endpoints that do not exist yet."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+
+    def preview(self, actor: Actor, fields: Mapping[str, object]) -> PreviewedRequest:
+        """Return the request that a new endpoint of these fields would get; nothing is stored or sent.
+
+        Raises:
+            ForbiddenError: no admin. InvalidRequestError: every problem of the fields. ConflictError: the profile
+            cannot be shown without a secret that its vendor issues.
+        """
+        actor.require(Role.ADMIN)
+        new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
+        if new is None or problems:
+            raise InvalidRequestError(problems)
+        allowed_tenant(actor, new.tenant)
+        found = preview_request(
+            self._deployment,
+            profile=self._deployment.profiles[new.profile],
+            url=new.url,
+            event_types=new.event_types,
+            headers=new.headers,
+            is_signed="secret" not in new.model_fields_set or new.secret is not None,
+            also_sign=new.also_sign,
+            ed25519=new.key_type == "ed25519",
+            include=new.include,
+            exclude=new.exclude,
+        )
+        if found is None:
+            raise ConflictError(problem("profile", "no_preview", profile=new.profile))
+        return PreviewedRequest(
+            event_type=found.event_type,
+            method="POST",
+            url=found.url,
+            headers=found.head,
+            body=found.body,
+        )
+
+
 def preview_request(
     deployment: Deployment,
     *,
@@ -51,6 +98,10 @@ def preview_request(
     event_types: Sequence[str],
     headers: Mapping[str, str],
     is_signed: bool,
+    also_sign: Sequence[str] = (),
+    ed25519: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> RequestPreview | None:
     """Return the request that an endpoint with these settings would get; settings that are invalid are left out.
 
@@ -66,17 +117,27 @@ def preview_request(
         target = canonical_url(url, https_only=profile.https_only, allow_ports=ANY_PORT)
     except InvalidRequestError:
         target = canonical_url(EXAMPLE_URL, https_only=True)
-    custom = headers if not validate_headers(headers, profile) else {}
     has_secret = is_signed or not profile.secret.nullable
+    also = also_signing(also_sign, deployment)
+    if not has_secret or validate_also_sign(profile, also):
+        also = []
+    custom = headers if not validate_headers(headers, profile, also) else {}
     try:
         template = compile_template(
             profile=profile,
             url=target,
-            secrets=[secret.generate(profile, secrets.token_bytes)] if has_secret else [],
+            secrets=[secret.generate(profile, secrets.token_bytes, ed25519=ed25519)]
+            if has_secret
+            else [],
             user_agent=deployment.settings.egress.user_agent or f"dispatcher/{__version__}",
             custom_headers=custom,
+            also=also,
         )
-        body = encode(profile, event).body
+        is_masked = embeds_data(profile) and not (
+            mask_problems(include, "include") or mask_problems(exclude, "exclude")
+        )
+        mask = compile_mask(tuple(include), tuple(exclude)) if is_masked else None
+        body = encode(profile, event, mask).body
         delivery_id = ids.delivery_id(int(now.timestamp() * 1000), event.id, "ep_preview")
         head = template.head(
             event_id=event.id,
@@ -120,13 +181,8 @@ def request_template(
     Raises:
         ConflictError: it cannot be sent to: no secret, or one that does not open; bad headers.
     """
-    now = deployment.clock.now()
-    signing = [
-        one
-        for one in sorted(sealed, reverse=True)
-        if one.role == "current"
-        or (profile.several_signatures and one.expires_at is not None and one.expires_at > now)
-    ]
+    also = also_signing(row.also_sign, deployment)
+    signing = signing_secrets(sealed, profile, deployment.clock.now())
     if not signing and not profile.secret.nullable:
         raise ConflictError(problem("secret", "secret_missing", profile=profile.name))
     try:
@@ -140,6 +196,7 @@ def request_template(
             secrets=opened,
             user_agent=deployment.settings.egress.user_agent or f"dispatcher/{__version__}",
             custom_headers=row.headers,
+            also=also,
         )
     except (SecretError, ProfileError) as error:
         raise ConflictError(problem("id", "endpoint_unusable", detail=str(error))) from error

@@ -6,16 +6,23 @@ learn it, and a second call switches. Each step gives the endpoint a new version
 without an overlap no old secret signs any more, those of earlier rotations included.
 """
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 from typing import Final
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoint_rules import secret_problems
+from dispatcher.admin.operations.endpoint_rules import (
+    also_sign_problems,
+    also_signing,
+    key_type_problems,
+    secret_problems,
+)
 from dispatcher.admin.operations.endpoints import endpoint_of, found, previous_expiry, seal
 from dispatcher.admin.resources.endpoint import (
     OVERLAP_SECONDS_MAX,
     Endpoint,
+    KeyType,
     RevealedSecret,
     RotatedSecret,
 )
@@ -56,11 +63,15 @@ class Rotation:
         endpoint_id: str,
         *,
         new_secret: str | None = None,
+        key_type: KeyType = None,
         overlap_seconds: float | None = None,
         activate: bool | None = None,
         problems: Sequence[Problem] = (),
     ) -> RotatedSecret:
         """Give an endpoint a new secret, generated if none is given, and return it whole.
+
+        A generated secret is of the present one's kind, or of `key_type`. An ed25519 key that is generated is
+        returned masked: receivers need its public key only.
 
         `problems` of the request were found before; they are reported together with those found here.
 
@@ -78,12 +89,19 @@ class Rotation:
             profile = self._profile(row)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             problems = [*problems, *_problems(profile, new_secret, overlap_seconds, activate)]
+            problems += key_type_problems(key_type, profile, has_secret=new_secret is not None)
             if new_secret is not None and self._is_known(new_secret, sealed, endpoint_id):
                 problems.append(problem("secret", "secret_in_use"))
-            if problems:
-                raise InvalidRequestError(problems)
             chosen = Secret(new_secret) if new_secret is not None else None
-            chosen = chosen or secret.generate(profile, secrets.token_bytes)
+            if not problems:
+                if chosen is None:
+                    is_pair = key_type == "ed25519" or (
+                        key_type is None and self._is_key_pair(profile, sealed, endpoint_id)
+                    )
+                    chosen = secret.generate(profile, secrets.token_bytes, ed25519=is_pair)
+                problems += also_sign_problems(row.also_sign, profile, chosen, self._deployment)
+            if problems or chosen is None:
+                raise InvalidRequestError(problems)
             stages = not profile.several_signatures and not activate
             if stages:
                 await forget_secret(connection, endpoint_id, "staged")
@@ -114,10 +132,13 @@ class Rotation:
             await store.touch_endpoint(connection, endpoint_id)
             action = "endpoint.stage_secret" if stages else "endpoint.rotate_secret"
             await write_audit(connection, actor.name, row.tenant, action, endpoint_id, {})
+        public_key = secret.public_key(profile, chosen)
+        is_private = public_key is not None and new_secret is None
         return RotatedSecret(
             endpoint_id=endpoint_id,
-            secret=chosen.reveal(),
-            public_key=secret.public_key(profile, chosen),
+            secret=secret.mask(chosen) if is_private else chosen.reveal(),
+            also_sign_secrets={} if is_private else self._secrets_under(row, chosen),
+            public_key=public_key,
             state="staged" if stages else "active",
             previous_secret_expires_at=previous_expiry(held),
         )
@@ -163,21 +184,52 @@ class Rotation:
             opened = {
                 one.role: Secret(keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id))
                 for one in sealed
-                if one.role != "previous"
+                if one.role in {"current", "staged"}
             }
             await write_audit(
                 connection, actor.name, row.tenant, "endpoint.reveal_secret", endpoint_id, {}
             )
-        current, staged = opened.get("current"), opened.get("staged")
         profile = self._deployment.profiles.get(row.profile)
+        shared = {
+            role: one
+            for role, one in opened.items()
+            if profile is None or secret.public_key(profile, one) is None
+        }
+        current, staged = opened.get("current"), shared.get("staged")
         return RevealedSecret(
             endpoint_id=endpoint_id,
-            secret=None if current is None else current.reveal(),
+            secret=shared["current"].reveal() if "current" in shared else None,
+            also_sign_secrets=self._secrets_under(row, shared["current"])
+            if "current" in shared
+            else {},
             public_key=None
             if profile is None or current is None
             else secret.public_key(profile, current),
             staged_secret=None if staged is None else staged.reveal(),
         )
+
+    def _is_key_pair(
+        self, profile: Profile, sealed: Sequence[SealedSecret], endpoint_id: str
+    ) -> bool:
+        """Return whether the present secret is an ed25519 key; one that does not open counts as none."""
+        keyring = self._deployment.keys()
+        for one in sealed:
+            if one.role == "current":
+                with contextlib.suppress(SecretError):
+                    text = keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id)
+                    return secret.public_key(profile, Secret(text)) is not None
+        return False
+
+    def _secrets_under(self, row: EndpointDetail, own: Secret) -> dict[str, str]:
+        """Return a secret as the profiles of `also_sign` read it."""
+        profile = self._deployment.profiles.get(row.profile)
+        if profile is None:
+            return {}
+        found: dict[str, str] = {}
+        for other in also_signing(row.also_sign, self._deployment):
+            with contextlib.suppress(SecretError):
+                found[other.name] = secret.secret_under(other, profile, own).reveal()
+        return found
 
     def _profile(self, row: EndpointDetail) -> Profile:
         profile = self._deployment.profiles.get(row.profile)

@@ -150,7 +150,7 @@ class SignatureDiagnosis:
         if keyring is None:
             return found
         for one in sealed:
-            if one.role != "current":
+            if one.role in {"previous", "staged"}:
                 kind: Literal["previous", "staged"] = (
                     "staged" if one.role == "staged" else "previous"
                 )

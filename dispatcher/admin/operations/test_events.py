@@ -25,8 +25,10 @@ from dispatcher.core.errors import (
     DispatcherError,
     EncodingError,
     InvalidRequestError,
+    SecretError,
 )
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
+from dispatcher.core.masks import compile_mask
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import HttpResponse, Outcome, Reason
 from dispatcher.core.problems import Problem, problem
@@ -34,7 +36,7 @@ from dispatcher.core.profile import Profile
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.url import CanonicalUrl, canonical_url
 from dispatcher.outbound.client import HttpClient
-from dispatcher.outbound.pool import NotAttempted
+from dispatcher.outbound.pool import NotAttempted, Target
 from dispatcher.store import endpoints as store
 from dispatcher.store.attempts import AttemptDetail
 from dispatcher.store.audit import write_audit
@@ -45,6 +47,7 @@ from dispatcher.store.events import record_test_event
 from dispatcher.store.secrets import load_secrets
 from dispatcher.store.server import json_type
 from dispatcher.store.statistics import report_test_succeeded
+from dispatcher.usability import compile_credentials
 
 _SHOWN_BY_AN_ATTEMPT: Final = frozenset({Reason.HTTP_NOT_ALLOWED, Reason.INVALID_URL})
 """Problems that the attempt itself reports: its outcome is `blocked_address`."""
@@ -112,7 +115,12 @@ class EventTester:
         delivery_id = ids.delivery_id(unix_ms, made.event.id, row.id)
         url = canonical_url(row.url, https_only=profile.https_only, allow_ports=ANY_PORT)
         template = request_template(self._deployment, row, profile, url, sealed)
-        sent = await self._send(row, profile, url, template, made, delivery_id)
+        try:
+            credentials = compile_credentials(row, sealed, self._deployment.keyring)
+        except SecretError as error:
+            raise ConflictError(problem("id", "endpoint_unusable", detail=str(error))) from error
+        target = self._http_client.make_target(url, row.ca_pem, row.id, credentials)
+        sent = await self._send(row, profile, url, target, template, made, delivery_id)
         self._tested(profile.name)
         succeeded = sent.answer.outcome is Outcome.OK
         delivery = DeliveryDetail(
@@ -171,6 +179,7 @@ class EventTester:
                 endpoint_name=row.name,
                 tenant=row.tenant,
                 now=self._deployment.clock.now(),
+                mask=compile_mask(tuple(row.include), tuple(row.exclude)),
             )
         except EncodingError as error:
             raise InvalidRequestError(
@@ -190,6 +199,7 @@ class EventTester:
         row: EndpointDetail,
         profile: Profile,
         url: CanonicalUrl,
+        target: Target,
         template: RequestTemplate,
         made: MadeTestEvent,
         delivery_id: str,
@@ -212,7 +222,6 @@ class EventTester:
             raise InvalidRequestError(
                 [problem("event_type", "not_encodable", detail=str(fault))]
             ) from fault
-        target = self._http_client.make_target(url, row.ca_pem, row.id)
         done: asyncio.Future[HttpResponse | NotAttempted] = (
             asyncio.get_running_loop().create_future()
         )

@@ -39,6 +39,15 @@ class DeliveryEndpoint(Response):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlsoSigned(Response):
+    """The signature of another profile that the endpoint's `also_sign` names."""
+
+    profile: str
+    signature_header: str
+    signed_content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SentRequest(Response):
     """The request of an attempt, made again from the endpoint as it is now."""
 
@@ -49,6 +58,7 @@ class SentRequest(Response):
     signature_header: str
     timestamp: int
     signed_content: str
+    also_signed: list[AlsoSigned]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

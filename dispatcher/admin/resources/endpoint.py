@@ -46,6 +46,7 @@ from dispatcher.core.limits import (
     SUBSCRIPTION_TYPES_COUNT_MAX,
     URL_CHARACTERS_MAX,
 )
+from dispatcher.core.masks import PATH_CHARACTERS_MAX, PATHS_MAX, mask_problems
 from dispatcher.core.matching import event_types_problems, label_filter_problems
 from dispatcher.core.problems import PROBLEMS_MAX, Problem, problem
 
@@ -56,6 +57,8 @@ CONCURRENCY_MAX: Final = 1_000
 TIMEOUT_SECONDS_MIN: Final = 0.001
 TIMEOUT_SECONDS_MAX: Final = 60.0
 RETRIES_MAX: Final = 50
+ALSO_SIGN_MAX: Final = 3
+"""Each is one more signature of every request."""
 RETRY_SECONDS_MAX: Final = 7 * 86_400
 SKIP_AFTER_ATTEMPTS_MAX: Final = 100
 OrderingName = Literal["none", "key", "strict"]
@@ -73,6 +76,15 @@ class EndpointRules(Protocol):
 
     def headers(self, headers: dict[str, str]) -> list[Problem]:
         """List the problems of custom headers."""
+
+    def also_sign(self, names: list[str]) -> list[Problem]:
+        """List the problems of the profiles that also sign."""
+
+    def token_url(self, text: str) -> str:
+        """Return the canonical form of a token endpoint's URL, or raise InvalidRequestError."""
+
+    def mask(self, field: str) -> list[Problem]:
+        """List why parts of the data cannot be left out."""
 
     def limits(self, field: str, value: object) -> list[Problem]:
         """List the limits of the settings that a value exceeds."""
@@ -129,6 +141,30 @@ def _headers(value: object, info: ValidationInfo) -> object:
     return _limited(value, info, [] if rules is None else rules.headers(value))
 
 
+def _also_sign(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, list):
+        refuse([problem("also_sign", "not_a_list")])
+        return value
+    if len(value) > ALSO_SIGN_MAX:
+        refuse([problem("also_sign", "too_many_items", maximum=ALSO_SIGN_MAX)])
+    wrong = [index for index, one in enumerate(value) if not isinstance(one, str)]
+    refuse([problem(f"also_sign[{index}]", "not_a_string") for index in wrong])
+    rules = _rules(info)
+    refuse([] if rules is None else rules.also_sign(value))
+    return value
+
+
+def _paths(value: object, info: ValidationInfo) -> object:
+    field = str(info.field_name)
+    if not isinstance(value, list):
+        refuse([problem(field, "not_a_list")])
+        return value
+    refuse(mask_problems(value, field))
+    rules = _rules(info)
+    refuse([] if rules is None or not value else rules.mask(field))
+    return value
+
+
 def _labels(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, dict):
         refuse([problem("labels", "not_an_object")])
@@ -169,6 +205,64 @@ def _ca_pem(value: object) -> object:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=value)
     except (ssl.SSLError, ValueError):
         refuse([problem("ca_pem", "invalid_certificate")])
+    return value
+
+
+def _token_url(value: object, info: ValidationInfo) -> object:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        refuse([problem("oauth_token_url", "not_a_string")])
+        return value
+    rules = _rules(info)
+    if rules is None:
+        return value
+    try:
+        return rules.token_url(value)
+    except InvalidRequestError as error:
+        refuse([one.at("oauth_token_url") for one in error.problems])
+        raise
+
+
+def _client_text(value: object, info: ValidationInfo) -> object:
+    from dispatcher.core.credentials import CLIENT_TEXT  # noqa: PLC0415 -- --help needs no cryptography
+
+    field = str(info.field_name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        refuse([problem(field, "not_a_string")])
+    elif CLIENT_TEXT.fullmatch(value) is None:
+        refuse([problem(field, "client_characters")])
+    return value
+
+
+def _client_certificate(value: object) -> object:
+    from dispatcher.core.credentials import certificate_problems  # noqa: PLC0415 -- as above
+
+    if value is None or value == "":
+        return None
+    refuse(certificate_problems(value))
+    return value
+
+
+def _client_secret(value: object, info: ValidationInfo) -> object:
+    from dispatcher.core.secret import MASK  # noqa: PLC0415 -- --help needs no cryptography
+
+    if value == MASK:
+        refuse([problem(str(info.field_name), "masked_value")])
+    return _client_text(value, info)
+
+
+def _client_key(value: object) -> object:
+    from dispatcher.core.credentials import key_problems  # noqa: PLC0415 -- as above
+    from dispatcher.core.secret import MASK  # noqa: PLC0415 -- as above
+
+    if value is None or value == "":
+        return None
+    if value == MASK:
+        refuse([problem("client_key", "masked_value")])
+    refuse(key_problems(value))
     return value
 
 
@@ -252,6 +346,48 @@ _FILTER_SCHEMA: Final[dict[str, Any]] = {
     "minLength": 1,
     "maxLength": EXPRESSION_CHARACTERS_MAX,
     "examples": ['data.total > 1000 && labels.region == "th"'],
+}
+_CLIENT_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "string", "minLength": 1, "maxLength": 512}, {"type": "null"}]
+}
+OAuthClientSecret = Annotated[
+    str | None,
+    PlainValidator(_client_secret),
+    WithJsonSchema(_CLIENT_SCHEMA),
+    Option(
+        metavar="SECRET",
+        help="The client secret at the token endpoint: -, @FILE or env:NAME.",
+        reads=Reading.SECRET,
+    ),
+    Control(
+        kind=ControlKind.SECRET,
+        section=Section.ADVANCED,
+        label="endpoint.oauth_client_secret",
+        hint="form.oauth_client_secret_hint",
+    ),
+]
+ClientKey = Annotated[
+    str | None,
+    PlainValidator(_client_key),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "maxLength": CA_PEM_CHARACTERS_MAX}, {"type": "null"}]}
+    ),
+    Option(
+        metavar="@FILE",
+        help="The private key (PEM, not encrypted) of the client certificate: -, @FILE or env:NAME.",
+        reads=Reading.SECRET,
+    ),
+    Control(
+        kind=ControlKind.SECRET,
+        section=Section.ADVANCED,
+        label="endpoint.client_key",
+        hint="form.client_key_hint",
+    ),
+]
+_PATHS_SCHEMA: Final[dict[str, Any]] = {
+    "type": "array",
+    "items": {"type": "string", "minLength": 1, "maxLength": PATH_CHARACTERS_MAX},
+    "maxItems": PATHS_MAX,
 }
 ContentFilterText = Annotated[str, PlainValidator(_required_filter), WithJsonSchema(_FILTER_SCHEMA)]
 
@@ -457,6 +593,133 @@ class EndpointSettings(Request):
         default="push",
         description="push: requests to the URL. pull: the receiver fetches its deliveries, and `url` may be left out.",
     )  # fmt: skip
+    also_sign: Annotated[
+        list[str],
+        PlainValidator(_also_sign),
+        WithJsonSchema(
+            {
+                "type": "array",
+                "items": {"type": "string"},
+                "maxItems": ALSO_SIGN_MAX,
+                "examples": [["standard"]],
+            }
+        ),
+        Option(
+            metavar="PROFILE",
+            help="A profile whose headers and signature are sent as well. May be repeated. none: no other.",
+            reads=Reading.TEXTS,
+        ),
+        Control(
+            kind=ControlKind.WORDS,
+            section=Section.ADVANCED,
+            label="endpoint.also_sign",
+            hint="form.also_sign_hint",
+        ),
+    ] = Field(
+        default=[],
+        description="Profiles whose headers and signature every request carries as well; the body stays the profile's.",
+    )
+
+    include: Annotated[
+        list[str],
+        PlainValidator(_paths),
+        WithJsonSchema({**_PATHS_SCHEMA, "examples": [["order_id", "items.sku"]]}),
+        Option(
+            metavar="PATH",
+            help="Send only this part of data, such as items.sku. May be repeated. none: all of data.",
+            reads=Reading.TEXTS,
+        ),
+        Control(
+            kind=ControlKind.LINES,
+            section=Section.ADVANCED,
+            label="endpoint.include",
+            hint="form.include_hint",
+        ),
+    ] = Field(default=[], description="The parts of `data` that are sent; [] sends all.")
+    exclude: Annotated[
+        list[str],
+        PlainValidator(_paths),
+        WithJsonSchema({**_PATHS_SCHEMA, "examples": [["customer.email"]]}),
+        Option(
+            metavar="PATH",
+            help="Leave this part of data out, such as customer.email. May be repeated. none: nothing.",
+            reads=Reading.TEXTS,
+        ),
+        Control(
+            kind=ControlKind.LINES,
+            section=Section.ADVANCED,
+            label="endpoint.exclude",
+            hint="form.exclude_hint",
+        ),
+    ] = Field(
+        default=[], description="The parts of `data` that are not sent, also of those in `include`."
+    )
+
+    oauth_token_url: Annotated[
+        str | None,
+        PlainValidator(_token_url),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "maxLength": URL_CHARACTERS_MAX}, {"type": "null"}]}
+        ),
+        Option(
+            metavar="URL",
+            help="The token endpoint: each request carries an access token. none: no OAuth.",
+        ),
+        Control(
+            kind=ControlKind.OPTIONAL,
+            section=Section.ADVANCED,
+            label="endpoint.oauth_token_url",
+            hint="form.oauth_token_url_hint",
+        ),
+    ] = Field(
+        default=None,
+        description="The token endpoint of OAuth client credentials; null: requests carry no access token.",
+    )
+    oauth_client_id: Annotated[
+        str | None,
+        PlainValidator(_client_text),
+        WithJsonSchema(_CLIENT_SCHEMA),
+        Option(metavar="ID", help="The client id at the token endpoint. none: no OAuth."),
+        Control(
+            kind=ControlKind.OPTIONAL,
+            section=Section.ADVANCED,
+            label="endpoint.oauth_client_id",
+            hint="form.oauth_client_id_hint",
+        ),
+    ] = Field(default=None, description="The client id at the token endpoint.")
+    oauth_scope: Annotated[
+        str | None,
+        PlainValidator(_client_text),
+        WithJsonSchema(_CLIENT_SCHEMA),
+        Option(metavar="SCOPE", help="The scope of access tokens. none: the server's default."),
+        Control(
+            kind=ControlKind.OPTIONAL,
+            section=Section.ADVANCED,
+            label="endpoint.oauth_scope",
+            hint="form.oauth_scope_hint",
+        ),
+    ] = Field(default=None, description="The scope of access tokens, names separated by spaces.")
+    client_certificate: Annotated[
+        str | None,
+        PlainValidator(_client_certificate),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string", "maxLength": CA_PEM_CHARACTERS_MAX}, {"type": "null"}]}
+        ),
+        Option(
+            metavar="@FILE",
+            help="The certificate (PEM, with its chain) to present to the receiver. none: none.",
+            reads=Reading.FILE,
+        ),
+        Control(
+            kind=ControlKind.PEM,
+            section=Section.ADVANCED,
+            label="endpoint.client_certificate",
+            hint="form.client_certificate_hint",
+        ),
+    ] = Field(
+        default=None,
+        description="The client certificate (PEM, with its chain) that is presented to the receiver (mTLS).",
+    )
 
     def given(self) -> dict[str, Any]:
         """Return the fields that were given; an omitted field is not the same as null."""
@@ -472,6 +735,9 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 def _without_default(schema: dict[str, Any]) -> None:
     """Remove the default of a field's schema: the settings of the deployment decide it."""
     schema.pop("default", None)
+
+
+KeyType = Literal["hmac", "ed25519"] | None
 
 
 class NewEndpoint(EndpointSettings):
@@ -516,6 +782,26 @@ class NewEndpoint(EndpointSettings):
         default=None,
         description="Left out: one is made. null: requests are not signed (wms and humansoft).",
     )
+    key_type: Annotated[
+        KeyType,
+        Option(
+            metavar="hmac|ed25519",
+            help="The kind of the generated secret; receivers get the public key of ed25519 (standard).",
+        ),
+        Control(kind=ControlKind.OWN),
+    ] = Field(
+        default=None,
+        description="What is generated: `hmac` (default), a secret that receivers share, or `ed25519`, a key pair of "
+        "which receivers get the public key. Only without `secret`.",
+    )
+    oauth_client_secret: OAuthClientSecret = Field(
+        default=None,
+        description="The client secret at the token endpoint; it is encrypted and never shown.",
+    )
+    client_key: ClientKey = Field(
+        default=None,
+        description="The private key (PEM) of the client certificate; it is encrypted and never shown.",
+    )
 
 
 class DeclaredEndpoint(NewEndpoint):
@@ -526,6 +812,15 @@ class EndpointChange(EndpointSettings):
     """A change of an endpoint: a field that is left out stays (RFC 7396, one level deep)."""
 
     model_config = ConfigDict(json_schema_extra=without_defaults)
+
+    oauth_client_secret: OAuthClientSecret = Field(
+        default=None,
+        description="The client secret at the token endpoint; it is encrypted and never shown.",
+    )
+    client_key: ClientKey = Field(
+        default=None,
+        description="The private key (PEM) of the client certificate; it is encrypted and never shown.",
+    )
 
 
 class EndpointsQuery(PageQuery):
@@ -565,6 +860,10 @@ class NewSecret(Request):
     """How a secret is rotated."""
 
     secret: str | None = Field(default=None, description="Left out: one is made.")
+    key_type: KeyType = Field(
+        default=None,
+        description="What is made: `hmac` or `ed25519`. Left out: the kind of the present one. Only without `secret`.",
+    )
     overlap_seconds: Annotated[float, Bounds(0, OVERLAP_SECONDS_MAX)] | None = Field(
         default=None,
         description="How long the old secret signs beside the new one; 86400 where left out.",
@@ -592,6 +891,7 @@ class Endpoint(Response):
     `health` is independent of `state`: `degraded` if a share of the attempts of the last five minutes
     failed, `down` if the breaker is open or nothing has succeeded for `health.down_after_minutes`,
     `recovering` after the first success. `health_cause` is the outcome of the last failed attempt.
+    `oauth_client_secret` and `client_key` are stars if they are stored.
     `failed_unresolved_count` are the failed deliveries of the last 31 days that were not resent with
     success. A capped count is a lower bound.
     """
@@ -613,6 +913,15 @@ class Endpoint(Response):
     content_filter: str | None
     skip_after_attempts: int | None
     delivery: DeliveryMode
+    also_sign: list[str]
+    include: list[str]
+    exclude: list[str]
+    oauth_token_url: str | None
+    oauth_client_id: str | None
+    oauth_scope: str | None
+    oauth_client_secret: str | None
+    client_certificate: str | None
+    client_key: str | None
     state: EndpointStateName
     reason: str | None
     created_at: TimeText
@@ -639,7 +948,10 @@ class Endpoint(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedEndpoint(Endpoint):
-    """An endpoint as it was made (its secret whole, this once) or changed."""
+    """An endpoint as it was made or changed.
+
+    A secret that was made is whole, this once, unless it is an ed25519 key.
+    """
 
     warnings: list[str]
 
@@ -720,10 +1032,14 @@ class EndpointFailures(Response):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotatedSecret(Response):
-    """The new secret, whole."""
+    """The new secret, whole, or masked if it is an ed25519 key that was made here.
+
+    `also_sign_secrets` has it as the other profiles of `also_sign` read it.
+    """
 
     endpoint_id: EndpointId
     secret: str
+    also_sign_secrets: dict[str, str]
     public_key: str | None
     state: Literal["active", "staged"]
     previous_secret_expires_at: TimeText | None
@@ -735,10 +1051,14 @@ class RotationAnswer(RootModel[RotatedSecret | Endpoint]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevealedSecret(Response):
-    """The secrets, whole; the request was audited."""
+    """The secrets, whole; the request was audited. Of an ed25519 key only the public key is shown.
+
+    `also_sign_secrets` has the current secret as the other profiles of `also_sign` read it.
+    """
 
     endpoint_id: EndpointId
     secret: str | None
+    also_sign_secrets: dict[str, str]
     staged_secret: str | None
     public_key: str | None
 

@@ -201,6 +201,12 @@ class ControlKind(StrEnum):
     PEM = "pem"
     EXPRESSION = "expression"
     CHOICE = "choice"
+    WORDS = "words"
+    LINES = "lines"
+    OPTIONAL = "optional"
+    """A line that may be empty."""
+    SECRET = "secret"  # noqa: S105 -- a kind
+    """A text that is never shown again; empty: it stays as it is."""
     OWN = "own"
     """The form's template has markup for this field alone."""
 

@@ -209,7 +209,8 @@ CREATE INDEX event_labels ON dispatcher.event USING gin (labels) WITH (gin_pendi
 CREATE INDEX event_request ON dispatcher.event ((substring(sha256(id::bytea) FOR 8)))
     WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe', 'slack', 'teams', 'discord', 'line');
 
--- The wire bodies of further profiles of an event.
+-- The wire bodies of further profiles of an event. `profile` is `wms@12` where it is the body of endpoint 12 alone, whose
+-- mask leaves parts of the data out.
 CREATE TABLE dispatcher.body (
     day           date        NOT NULL,
     event_id      text        COLLATE "C" NOT NULL,
@@ -460,6 +461,14 @@ CREATE TABLE dispatcher.endpoint (
     content_filter          text, -- CEL, see core/filters.py
     skip_after_attempts     integer     CHECK (skip_after_attempts > 0), -- NULL: a delivery blocks those after it until it ends
     delivery                text        NOT NULL DEFAULT 'push' CHECK (delivery IN ('push', 'pull')),
+    also_sign               text[]      NOT NULL DEFAULT '{}', -- profiles whose signatures are sent as well
+    include                 text[]      NOT NULL DEFAULT '{}', -- paths of data, see core/masks.py
+    exclude                 text[]      NOT NULL DEFAULT '{}',
+    oauth_token_url         text, -- the client secret is an endpoint_secret, as is the key of the certificate
+    oauth_client_id         text,
+    oauth_scope             text,
+    client_certificate      text,
+    own_bodies              boolean     NOT NULL DEFAULT false, -- true from its first mask on: bodies under profile@number
     state                   text        NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'disabled')),
     reason                  text,
     paused_at               timestamptz,
@@ -510,7 +519,7 @@ CREATE TRIGGER endpoint_3_keep_revision AFTER UPDATE ON dispatcher.endpoint FOR 
 CREATE TABLE dispatcher.endpoint_secret (
     id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     endpoint_id   text        COLLATE "C" NOT NULL REFERENCES dispatcher.endpoint (id),
-    role          text        NOT NULL CHECK (role IN ('current', 'previous', 'staged')),
+    role          text        NOT NULL CHECK (role IN ('current', 'previous', 'staged', 'oauth', 'client_key')),
     key_id        text        NOT NULL,
     sealed        bytea       NOT NULL, -- nonce, ciphertext, tag
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -5,7 +5,8 @@
 -- Parameters: $1 shards, $2 rows at most, $3 delivery ids that are in flight (their resend comes after),
 --   $4 days, a few: only their requests are read, and only their partitions locked (store/day_walk.py).
 -- Index: delivery_request_pkey, delivery_open_pkey, delivery_done_pkey, attempt_pkey. Locks: none.
-SELECT r.kind, r.delivery_id, d.day, d.event_id, p.id AS endpoint_id, p.profile, d.attempt_count,
+SELECT r.kind, r.delivery_id, d.day, d.event_id, p.id AS endpoint_id, CASE WHEN p.own_bodies THEN p.profile || '@' || p.number ELSE p.profile END AS profile,
+       CASE WHEN p.own_bodies AND d.attempt_count > 0 THEN p.profile END AS earlier_profile, d.attempt_count,
        d.schedule_position, d.state, d.reason,
        EXISTS (SELECT FROM dispatcher.attempt_row AS a
                WHERE a.day = ANY ($4::date[]) AND a.day = r.day AND a.event_id = r.event_id AND a.endpoint_no = r.endpoint_no AND a.outcome = 1

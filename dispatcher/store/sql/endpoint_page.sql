@@ -9,7 +9,8 @@
 -- given; endpoint_status_pkey, delivery_open_due, delivery_done_failed. Locks: none.
 SELECT e.id, e.tenant, e.name, e.url, e.profile, e.event_types, e.labels, e.headers, e.ca_pem, e.max_concurrency,
        e.rate_limit, e.timeout_seconds, e.retry_schedule_seconds, e.ordering, e.content_filter,
-       e.skip_after_attempts, e.delivery, e.state, e.reason, e.created_at,
+       e.skip_after_attempts, e.delivery, e.also_sign, e.include, e.exclude, e.oauth_token_url, e.oauth_client_id,
+       e.oauth_scope, e.client_certificate, e.state, e.reason, e.created_at,
        e.updated_at, e.health, e.health_since, e.health_cause, e.health_response_code,
        (SELECT count(*) FROM (SELECT FROM dispatcher.delivery_open AS d
                               WHERE d.endpoint_no = e.number LIMIT $11 + 1) AS w) AS waiting_count,
@@ -19,7 +20,9 @@ SELECT e.id, e.tenant, e.name, e.url, e.profile, e.event_types, e.labels, e.head
 FROM (
     SELECT p.id, p.number, p.tenant, p.name, p.url, p.profile, p.event_types, p.labels::text AS labels,
            p.headers::text AS headers, p.ca_pem, p.max_concurrency, p.rate_limit, p.timeout_seconds,
-           p.retry_schedule_seconds, p.ordering, p.content_filter, p.skip_after_attempts, p.delivery, p.state, p.reason, p.created_at, p.updated_at,
+           p.retry_schedule_seconds, p.ordering, p.content_filter, p.skip_after_attempts, p.delivery, p.also_sign,
+           p.include, p.exclude, p.oauth_token_url, p.oauth_client_id, p.oauth_scope, p.client_certificate, p.state,
+           p.reason, p.created_at, p.updated_at,
            coalesce(s.health, 'healthy') AS health, s.since AS health_since, s.cause AS health_cause,
            s.response_code AS health_response_code
     FROM dispatcher.endpoint AS p

@@ -9,7 +9,9 @@
 WITH made AS (
     INSERT INTO dispatcher.event
         (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at, test, profile, bytes)
-    VALUES ($1, $2, $3, $4, $5::text::json, $6, '{}', $6, $6, true, $7, $8)
+    SELECT $1, $2, $3, $4, $5::text::json, $6, '{}', $6, $6, true,
+           CASE WHEN own_bodies THEN $7 || '@' || number ELSE $7 END, $8
+    FROM dispatcher.endpoint WHERE id = $10
 ), whose AS (
     SELECT number, revision, $26::bytea IS NULL AND $27::text IS NULL AND $29::bytea IS NULL AS is_plain FROM dispatcher.endpoint WHERE id = $10
 ), delivered AS (

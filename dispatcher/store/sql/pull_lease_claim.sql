@@ -5,7 +5,9 @@
 -- end, and a delivery has one lease at a time. An expired lease that is not recorded yet keeps its delivery.
 -- Index: endpoint_number_key, delivery_open_due, pull_lease_pkey. Locks: the open rows, the new leases.
 WITH target AS MATERIALIZED (
-    SELECT number, revision, profile FROM dispatcher.endpoint
+    SELECT number, revision, CASE WHEN own_bodies THEN profile || '@' || number ELSE profile END AS profile,
+           CASE WHEN own_bodies THEN profile END AS earlier_profile
+    FROM dispatcher.endpoint
     WHERE number = $1 AND state = 'active' AND delivery = 'pull' AND deleted_at IS NULL
 ), due AS MATERIALIZED (
     SELECT o.id
@@ -33,6 +35,7 @@ WITH target AS MATERIALIZED (
     ON CONFLICT (delivery_id) DO NOTHING
     RETURNING *
 )
-SELECT k.lease_id, k.leased_until, k.delivery_id, k.day, k.event_id, k.attempt_count, t.profile
+SELECT k.lease_id, k.leased_until, k.delivery_id, k.day, k.event_id, k.attempt_count, t.profile,
+       CASE WHEN k.attempt_count > 0 THEN t.earlier_profile END AS earlier_profile
 FROM kept AS k CROSS JOIN target AS t
 ORDER BY k.delivery_id

@@ -6,7 +6,9 @@
 -- Index: endpoint_number_key, delivery_open_pkey, delivery_done_pkey, pull_lease_pkey; delivery_request is small. Locks:
 -- the requests, the new leases.
 WITH target AS MATERIALIZED (
-    SELECT number, revision, profile FROM dispatcher.endpoint
+    SELECT number, revision, CASE WHEN own_bodies THEN profile || '@' || number ELSE profile END AS profile,
+           CASE WHEN own_bodies THEN profile END AS earlier_profile
+    FROM dispatcher.endpoint
     WHERE number = $1 AND state = 'active' AND delivery = 'pull' AND deleted_at IS NULL
 ), asked AS MATERIALIZED (
     SELECT r.delivery_id, r.day, r.event_id
@@ -40,6 +42,7 @@ WITH target AS MATERIALIZED (
     ON CONFLICT (delivery_id) DO NOTHING
     RETURNING *
 )
-SELECT k.lease_id, k.leased_until, k.delivery_id, k.day, k.event_id, k.attempt_count, t.profile
+SELECT k.lease_id, k.leased_until, k.delivery_id, k.day, k.event_id, k.attempt_count, t.profile,
+       CASE WHEN k.attempt_count > 0 THEN t.earlier_profile END AS earlier_profile
 FROM kept AS k CROSS JOIN target AS t
 ORDER BY k.delivery_id

@@ -3,7 +3,9 @@
 -- Parameters: $1 ids. Index: endpoint_pkey, endpoint_secret_of. Locks: none.
 SELECT p.id, p.number, p.revision, p.tenant, p.name, p.url, p.profile, p.event_types, p.labels::text AS labels, p.headers::text AS headers,
        p.ca_pem, p.max_concurrency, p.rate_limit, p.timeout_seconds, p.retry_schedule_seconds, p.state, p.reason,
-       p.content_filter, p.delivery,
+       p.content_filter, p.delivery, p.also_sign, p.include, p.exclude, p.oauth_token_url, p.oauth_client_id,
+       p.oauth_scope, p.client_certificate,
+       CASE WHEN p.own_bodies THEN p.profile || '@' || p.number ELSE p.profile END AS body_key,
        p.shard,
        coalesce(array_agg(s.id ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_ids,
        coalesce(array_agg(s.role ORDER BY s.id) FILTER (WHERE s.id IS NOT NULL), '{}') AS secret_roles,

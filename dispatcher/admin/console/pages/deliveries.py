@@ -252,6 +252,9 @@ async def delivery_page(
         is_cut=body is not None and len(body) > BODY_CHARACTERS_SHOWN,
         curl=None if request is None or body is None else as_curl(request, body),
         command=None if request is None else as_verify(request, delivery.profile),
+        also_commands=[]
+        if request is None
+        else [as_verify(request, one.profile) for one in request.also_signed],
         signed_content=None if request is None else request.signed_content[:BODY_CHARACTERS_SHOWN],
     )
 

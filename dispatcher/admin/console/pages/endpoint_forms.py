@@ -17,8 +17,9 @@ from dispatcher.admin.console.forms import (
 )
 from dispatcher.admin.console.pages.endpoints import profile_facts
 from dispatcher.admin.console.pages.test_events import send_test_event
-from dispatcher.admin.console.profiles import code_of, facts, in_order
+from dispatcher.admin.console.profiles import also_codes, code_of, facts, in_order
 from dispatcher.admin.operations.context import Role
+from dispatcher.admin.operations.published_keys import keys_url
 from dispatcher.admin.operations.request_preview import RequestPreview, preview_request
 from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult
 from dispatcher.core.errors import (
@@ -116,7 +117,13 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
         "endpoint_made.html",
         endpoint=endpoint,
         profile=profile_facts(context, endpoint.profile),
-        code=code_of(context.operations.deployment.profiles.get(endpoint.profile)),
+        code=code_of(
+            context.operations.deployment.profiles.get(endpoint.profile), endpoint.public_key
+        ),
+        keys_url=keys_url(endpoint.id),
+        also=also_codes(
+            context.operations.deployment.profiles, endpoint.also_sign, endpoint.public_key
+        ),
         test=test,
         test_problem=test_problem,
         was_paused=was_paused,
@@ -138,6 +145,10 @@ def _previewed(context: Context) -> web.Response:
             event_types=fields["event_types"],
             headers=fields.get("headers", {}),
             is_signed=fields.get("secret", "") is not None,
+            also_sign=fields.get("also_sign", ()),
+            ed25519=fields.get("key_type") == "ed25519",
+            include=fields.get("include", ()),
+            exclude=fields.get("exclude", ()),
         )
     if "HX-Request" in context.request.headers:
         return context.page("_request_preview.html", preview=preview)

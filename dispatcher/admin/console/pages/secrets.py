@@ -8,9 +8,10 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.pages.endpoints import profile_facts
-from dispatcher.admin.console.profiles import code_of
+from dispatcher.admin.console.profiles import also_codes, code_of
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.resources.endpoint import Endpoint, RevealedSecret, RotatedSecret
+from dispatcher.admin.operations.published_keys import keys_url
+from dispatcher.admin.resources.endpoint import Endpoint, KeyType, RevealedSecret, RotatedSecret
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 _HOUR_SECONDS: Final = 3600
@@ -37,7 +38,13 @@ def _page(
         tab="secret",
         endpoint=endpoint,
         profile=profile_facts(context, endpoint.profile),
-        code=code_of(context.operations.deployment.profiles.get(endpoint.profile)),
+        code=code_of(
+            context.operations.deployment.profiles.get(endpoint.profile), endpoint.public_key
+        ),
+        keys_url=keys_url(endpoint.id),
+        also=also_codes(
+            context.operations.deployment.profiles, endpoint.also_sign, endpoint.public_key
+        ),
         revealed=revealed,
         rotated=rotated,
         problems=problems or {},
@@ -70,6 +77,7 @@ async def rotate_secret(context: Context) -> web.StreamResponse:
             context.who,
             endpoint.id,
             new_secret=own,
+            key_type=_key_type(context.form.get("key_type", "")),
             overlap_seconds=overlap,
             activate=True if context.form.get("activate") else None,
         )
@@ -78,6 +86,10 @@ async def rotate_secret(context: Context) -> web.StreamResponse:
         return _page(context, endpoint, problems=problems, status=422)
     endpoint = await context.operations.endpoints.show(context.who, endpoint.id)
     return _page(context, endpoint, rotated=found)
+
+
+def _key_type(text: str) -> KeyType:
+    return "hmac" if text == "hmac" else "ed25519" if text == "ed25519" else None
 
 
 async def activate_secret(context: Context) -> web.StreamResponse:
