@@ -35,6 +35,7 @@ def test_help_pages_hold_no_markup_but_the_renderers():
     for name in PAGES:
         body = render(name).body
         assert not re.search(r"<(script|style|iframe|object|form)|\son\w+=|\sstyle=", body), name
+        assert "<p>&lt;!--" not in body, name
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ GUIDES: Final[Mapping[str, Sequence[str]]] = {
     ),
     "reference": (
         "reference/console", "reference/sql", "reference/api", "reference/cli", "reference/errors",
-        "reference/operations", "reference/logs", "reference/reporting",
+        "reference/event-types", "reference/operations", "reference/settings", "reference/logs", "reference/reporting",
     ),
     "explanation": (
         "explanation/delivery", "explanation/breaker", "explanation/reliability", "explanation/security",

@@ -28,6 +28,8 @@ PREFIX: Final = "/help/"
 IMAGE_TYPES: Final[Mapping[str, str]] = {".png": "image/png", ".svg": "image/svg+xml"}
 TRANSLATED: Final = "th"
 """The folder of the Thai pages; its files have the names of the English ones."""
+_COMMENT: Final = re.compile(r"(?m)^<!-- [^\n]* -->$")
+"""Marks a generated part of a page; with HTML off it would be shown as text."""
 _NOT_OF_A_SLUG: Final = re.compile(r"[^\w\- ]")
 
 
@@ -84,7 +86,7 @@ def render(name: str) -> HelpPage:
     """
     from markdown_it import MarkdownIt  # noqa: PLC0415 -- 45 ms of a start, for pages that few starts show
 
-    text = files()[name].read_text(encoding="utf-8")
+    text = _COMMENT.sub("", files()[name].read_text(encoding="utf-8"))
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
     headings = _set_anchors(tokens)

@@ -4,7 +4,9 @@
 name them; a test compares.
 """
 
+import re
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +15,14 @@ import orjson
 
 from dispatcher.admin.resources.endpoint import DEFAULTS, NewEndpoint
 from dispatcher.admin.resources.fields import Option, metadata_of
+from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.problems import SENTENCES, number_text
 
 DOCUMENTS: Final = Path(__file__).resolve().parents[3] / "docs"
 _OTHER_DEFAULTS: Final = {"secret": "generated", "profile": "`endpoints.default_profile`"}
 """Defaults that are not a constant."""
+_SECTION: Final = re.compile(r"(?ms)^\[([a-z_.]+)\]\n(.*?)(?=^\[|\Z)")
+_KEY: Final = re.compile(r"(?m)((?:^# ?.*\n)+)^#([a-z_]+) = (.*)$")
 
 
 def endpoint_table() -> str:
@@ -47,9 +52,33 @@ def codes_table() -> str:
     return "\n".join(lines)
 
 
+def settings_text() -> str:
+    """Return the keys of the shipped settings file, a section each, as Markdown."""
+    text = (shipped_config_directory() / "dispatcher.toml").read_text("utf-8")
+    parts = []
+    for section, body in _SECTION.findall(text):
+        parts.append(f"## {section}\n")
+        for comment, name, default in _KEY.findall(body):
+            words = " ".join(line.removeprefix("#").strip() for line in comment.splitlines())
+            parts.append(f"### {section}.{name}\n\nDefault: `{default}`\n\n{_prose(words)}\n")
+    return "\n".join(parts).rstrip()
+
+
+def event_types_table() -> str:
+    """Return the shipped catalogue as a Markdown table."""
+    lines = ["| type | title | meaning |", "| --- | --- | --- |"]
+    for path in sorted((shipped_config_directory() / "catalogue").glob("*.toml")):
+        for one in tomllib.loads(path.read_text("utf-8"))["types"]:
+            texts = (one["title"]["en"], one["description"]["en"])
+            lines.append(f"| `{one['name']}` | " + " | ".join(map(_cell, texts)) + " |")
+    return "\n".join(lines)
+
+
 TABLES: Final = {
     "endpoint fields": ("reference/api.md", endpoint_table),
     "problem codes": ("reference/errors.md", codes_table),
+    "settings": ("reference/settings.md", settings_text),
+    "event types": ("reference/event-types.md", event_types_table),
 }
 """Each table: the document that shows it, and what makes it."""
 
@@ -97,6 +126,11 @@ def _value(described: Mapping[str, Any]) -> str:
                 text += f", at most {one[key]} {unit}"
         texts.append(text)
     return " or ".join(texts)
+
+
+def _prose(text: str) -> str:
+    """Return a comment as Markdown: characters that would be markup are literal."""
+    return re.sub(r"([*_<>\[\]])", r"\\\1", text) if "`" not in text else text
 
 
 def _cell(text: str) -> str:
