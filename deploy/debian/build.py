@@ -176,7 +176,8 @@ def build(folder: Path, flags: list[str], *, is_fast: bool) -> Path:
         write_control(root, version)
         set_modes(root)
         folder.mkdir(parents=True, exist_ok=True)
-        printed = run("dpkg-deb", "--root-owner-group", "-Zgzip" if is_fast else "-Zxz", "--build", root, folder,
+        compression = ("-Zgzip", "-z1") if is_fast else ("-Zxz",)
+        printed = run("dpkg-deb", "--root-owner-group", *compression, "--build", root, folder,
                       SOURCE_DATE_EPOCH=epoch)  # fmt: skip
     return folder / re.findall(r"([^/' ]+\.deb)'", printed)[0]
 
