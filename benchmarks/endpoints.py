@@ -38,7 +38,7 @@ from benchmarks.harness import (
 )
 from dispatcher.app import spare_the_collector
 from dispatcher.config.profiles import load_profiles
-from dispatcher.config.settings import shipped_config_directory
+from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.addresses import DEFAULT_PORTS
 from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import DeliveryId, EndpointId, EndpointState
@@ -249,7 +249,7 @@ def _endpoint(number: int) -> Endpoint:
         id=EndpointId(f"ep{number}"), number=number, revision=1, tenant="default", name="n",
         url="https://one.test/", ca_pem=None, profile_name="standard", profile=None,
         state=EndpointState.ACTIVE, subscription=parse_event_types(["*"]), label_filter={}, content_filter=None,
-        mask=None, body_key="standard", credentials=None,
+        is_pulled=False, mask=None, body_key="standard", credentials=None,
         shard=7, max_concurrency=10, rate_limit=None, timeout_seconds=15.0,
         retry_policy=RetryPolicy(schedule=(5.0,), jitter_range=None, gone_disables=True), template=None,
         target=None, host_key=("one.test", 443), problem=None, problem_detail="", secrets_change_at=None,

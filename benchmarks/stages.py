@@ -85,6 +85,7 @@ def _endpoint(target: Target) -> Endpoint:
         subscription=parse_event_types(["*"]),
         label_filter={},
         content_filter=None,
+        is_pulled=False,
         mask=None,
         body_key="standard",
         shard=7,
