@@ -99,7 +99,9 @@ class Lines(Generic[Work]):
         """The key after which the sweep of Postgres goes on; None: none is due."""
         self.sweep()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Lines with a delivery in memory."""
         return len(self._lines)
 
     def sweep(self) -> None:

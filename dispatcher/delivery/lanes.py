@@ -372,7 +372,7 @@ class Lanes:
             and not lane.slow
             and not lane.crowded
             and lane.lines is not None
-            and len(lane.lines) >= LINES_CROWDED_MIN
+            and lane.lines.count >= LINES_CROWDED_MIN
         ):
             lane.crowded = True
             self._crowded_count += 1

@@ -193,7 +193,9 @@ class Loader:
         """Offer a delivery that is due; return whether memory has it."""
         if isinstance(entry, OrderedEntry) and entry.place is not None:
             previous_id, lines = entry.previous_id, entry.lane.lines
-            if previous_id and lines and not lines.has_before(entry.place, previous_id):
+            if lines is None or (
+                previous_id is not None and not lines.has_before(entry.place, previous_id)
+            ):
                 # What came before it has ended or left memory since its place was read.
                 self._inventory.forget(entry)
                 self._lanes.leave_place(entry.lane, entry.place)

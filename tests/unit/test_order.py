@@ -44,14 +44,14 @@ def test_next_of_a_line_moves_up_when_the_first_has_ended():
     assert lines.leave(first, ended=True) == (second, [])
     assert lines.leave(second, ended=True) == (third, [])
     assert lines.leave(third, ended=True) == (None, [])
-    assert (len(lines), lines.blocked_count, lines.woken) == (0, 0, {})
+    assert (lines.count, lines.blocked_count, lines.woken) == (0, 0, {})
 
 
 def test_first_that_leaves_open_takes_the_others_along():
     lines: Lines[Work] = Lines()
     first, second = _joined(lines, 1, 2)
     assert lines.leave(first, ended=False) == (None, [second])
-    assert (len(lines), lines.blocked_count, second.is_in_line) == (0, 0, False)
+    assert (lines.count, lines.blocked_count, second.is_in_line) == (0, 0, False)
     assert not lines.woken  # the first is due in Postgres, and its place is read with it
 
 
@@ -87,7 +87,7 @@ def test_kept_first_ones_expect_more_behind_them():
     first, second = _joined(lines, 1, 2)
     (other,) = _joined(lines, 1, key=2)
     lines.keep({first.id})
-    assert (len(lines), lines.blocked_count) == (1, 0)
+    assert (lines.count, lines.blocked_count) == (1, 0)
     assert (first.is_in_line, second.is_in_line, other.is_in_line) == (True, False, False)
     lines.leave(first, ended=True)
     assert lines.woken == {1: None}
@@ -131,7 +131,7 @@ def test_any_interleaving_sends_a_line_in_order(seed):
                 waiting[key] = [one.place.position for one in back if one.place] + waiting[key]
                 memory[key] = []
     assert all(found == list(range(1, 12)) for found in ended.values())
-    assert (len(lines), lines.blocked_count) == (0, 0)
+    assert (lines.count, lines.blocked_count) == (0, 0)
 
 
 def test_place_left_to_postgres_takes_those_behind_it_along():
