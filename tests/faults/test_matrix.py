@@ -19,6 +19,8 @@ IDS = [
     *(f"A{number}" for number in range(1, 31)),
     "A43",
     "A44",
+    "A47",
+    "A48",
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),
@@ -27,6 +29,9 @@ IDS = [
     *(f"N{number}" for number in range(1, 5)),
     *(f"J{number}" for number in range(1, 4)),
     *(f"H{number}" for number in range(1, 6)),
+    "O1",
+    "W1",
+    *(f"Y{number}" for number in range(1, 4)),
 ]
 
 
