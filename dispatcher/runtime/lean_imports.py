@@ -17,9 +17,8 @@ from contextlib import contextmanager
 @contextmanager
 def _without_authorities() -> Iterator[None]:
     """Load no certificate authority into a new TLS context meanwhile."""
-    # Undone below.
     inherited = "set_default_verify_paths" not in vars(ssl.SSLContext)
-    ssl.SSLContext.set_default_verify_paths = lambda _: None  # type: ignore[method-assign, assignment]
+    ssl.SSLContext.set_default_verify_paths = lambda _: None  # type: ignore[method-assign, assignment]  # undone below
     try:
         yield
     finally:

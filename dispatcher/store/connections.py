@@ -28,7 +28,7 @@ LIFETIME_SECONDS = 3_600.0
 
 
 class _Kept(NamedTuple):
-    """A connection that nobody uses."""
+    """An idle connection."""
 
     connection: "Connection[Record]"
     ends_at: float
@@ -49,7 +49,7 @@ class ConnectionPool:
         self._lent: dict[Connection[Record], float] = {}
         """Each with the time at which it ends; after `expire`, that time has come."""
         self._places_count = 0
-        """Connections that are being made, or may be made by a caller that was told so."""
+        """Connections that are being made, or that a waiting caller may make."""
         self._waiters: deque[asyncio.Future[Connection[Record] | None]] = deque()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -158,7 +158,7 @@ class ConnectionPool:
             self._idle_timer = self._loop.call_at(due, self._close_idle)
 
     def _close(self, connection: "Connection[Record]") -> None:
-        """Close a connection that nobody uses; its farewell to the server may take a moment."""
+        """Close an idle connection; its farewell to the server may take a moment."""
         task = self._loop.create_task(_close(connection))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
