@@ -41,6 +41,7 @@ def test_every_option_for_a_secret_accepts_references():
         "dispatcher poll",
         "dispatcher delivery diagnose",
         "dispatcher endpoint create",
+        "dispatcher endpoint preview",
         "dispatcher endpoint rotate-secret",
     }
     assert all(REFERENCES in text for text in found.values())
@@ -52,7 +53,11 @@ def test_every_url_of_an_endpoint_accepts_references():
         for path, parameter in options()
         if parameter.name == "url" and path.startswith("dispatcher endpoint")
     }
-    assert set(found) == {"dispatcher endpoint create", "dispatcher endpoint update"}
+    assert set(found) == {
+        "dispatcher endpoint create",
+        "dispatcher endpoint preview",
+        "dispatcher endpoint update",
+    }
     assert all(REFERENCES in text for text in found.values())
 
 
