@@ -75,7 +75,8 @@ class Inbox:
         login = given[-1]
         assert isinstance(login, LoginPassword)
         self.logins.append((login.login, login.password))
-        return AuthResult(success=login.password == PASSWORD.encode())
+        # Without `handled=False` the server would leave a wrong password without a response.
+        return AuthResult(success=login.password == PASSWORD.encode(), handled=False)
 
 
 @pytest.fixture
@@ -298,8 +299,8 @@ async def test_wrong_password_or_certificate_is_an_error_without_the_password(
         ALL, NewNotification.of(name="mail", email="ops@example.com")
     )
     for other in (
-        mailer(smtp_port, tmp_path, authority, password="wrong-canary", seconds_max=3.0),  # noqa: S106 -- of the test
-        mailer(smtp_port, tmp_path, Authority(tmp_path, name="Another"), seconds_max=3.0),
+        mailer(smtp_port, tmp_path, authority, password="wrong-canary"),  # noqa: S106 -- of the test
+        mailer(smtp_port, tmp_path, Authority(tmp_path, name="Another")),
     ):
         await NotificationOperations(deployment).test(ALL, rule.id)
         assert await loop_of(pool, other).send_one()
