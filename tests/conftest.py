@@ -23,7 +23,7 @@ import uvloop
 from _pytest.nodeid import NodeId
 from aiohttp import ClientResponse
 
-from tests.support.cluster import Cluster, OwnedCluster, worker_name
+from tests.support.cluster import Cluster, Emptier, OwnedCluster, worker_name
 from tests.support.figures import pytest_terminal_summary
 
 __all__ = ["pytest_terminal_summary"]
@@ -246,6 +246,8 @@ def _sockets() -> set[str]:
         return set()
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
+        if entry.name in Emptier.descriptors:
+            continue
         with contextlib.suppress(OSError):
             target = str(entry.readlink())
             if target.startswith("socket:"):

@@ -413,7 +413,7 @@ class Loader:
                 _log.warning("delivery.resend_rejected", delivery_id=row.id)
                 acted_on.append((row.id, row.kind))
             elif (delivery := await self._in_turn(row.endpoint_id, _requested(row))) is None:
-                _log.info("delivery.resend_waits_for_its_line", delivery_id=row.id)
+                _log.info("delivery.resend_postponed", delivery_id=row.id)
                 acted_on.append((row.id, row.kind))
             else:
                 self._lanes.demand(row.endpoint_id, delivery)

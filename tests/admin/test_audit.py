@@ -16,9 +16,13 @@ READS = {
     f"{route.method} {route.path}"
     for route in ROUTES
     if route.method == "GET" and not route.path.endswith("/secret")
-} | {"POST /content-filters/test"}
-UNWRITTEN = {"POST /events"}
-"""An event is its own record: it says who published what, and there are thousands."""
+} | {
+    "POST /content-filters/test",
+    "POST /endpoints/preview",
+    "POST /deliveries/{id}/diagnose-signature",
+}
+UNWRITTEN = {"POST /events", "POST /endpoints/{id}/poll"}
+"""Events and attempts are their own records, and there are thousands."""
 ELSEWHERE = {"POST /events/{id}/release"}
 """It needs a quarantined event; tests/store/test_quarantine.py shows its line."""
 WRITTEN: Mapping[str, tuple[Any, str]] = {
@@ -59,6 +63,11 @@ WRITTEN: Mapping[str, tuple[Any, str]] = {
     "DELETE /endpoints/{id}": (None, "endpoint.delete"),
 }
 """In an order in which each finds what it needs."""
+VALID: Mapping[str, Any] = {
+    "POST /endpoints/{id}/poll": {"results": [{"lease_id": "x", "response_code": 200}]},
+    "POST /deliveries/{id}/diagnose-signature": {"secret": "whsec_" + "a" * 32},
+}
+"""Fields of requests that leave no line; without them another tenant would learn of the fields first."""
 
 
 def test_each_route_that_does_something_is_named():
@@ -93,7 +102,8 @@ async def test_what_is_refused_or_only_read_leaves_none(api, connection):
     before = await lines(api)
     for route in ROUTES:
         path = route.path.replace("{id}", things.id_for(f"{route.method} {route.path}"))
-        fields, _ = WRITTEN.get(f"{route.method} {route.path}", (None, ""))
+        name = f"{route.method} {route.path}"
+        fields, _ = WRITTEN.get(name, (VALID.get(name), ""))
         if route.role is not Role.VIEWER or route.method == "GET":
             await api.ask(route.method, path, fields, token=viewer)
         if "{id}" in route.path:

@@ -228,7 +228,7 @@ def test_the_block_of_the_top_publishes_with_psql(shop: Shop) -> None:
 
 def test_events_are_made_from_a_table_with_psql(shop: Shop) -> None:
     shop.run(*psql(), text="UPDATE orders SET state = 'shipped'")
-    shop.run(*psql(), text=block("sql", "FROM orders"))
+    shop.run(*psql(), text=block("sql", "FROM orders\n"))
     events = run_apart(shop.events)
     assert orjson.loads(events[0]["data"]) == {"order_id": ORDER, "state": "shipped"}
 
@@ -308,7 +308,7 @@ def test_trigger_publishes_the_new_state_as_its_caller(shop: Shop) -> None:
 
 
 def test_function_call_of_the_page_publishes(shop: Shop) -> None:
-    returned = shop.run(*psql(), text=block("sql", "SELECT dispatcher.publish"))
+    returned = shop.run(*psql(), text=block("sql", "publish('order.shipped', '{"))
     assert [event["id"] for event in run_apart(shop.events)] == [returned]
 
 

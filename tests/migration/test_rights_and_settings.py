@@ -135,6 +135,7 @@ async def test_public_may_execute_only_functions_of_their_arguments(admin):
         "delivery_id",
         "delivery_uuid",
         "delivery_created_at",
+        "order_key",
     }
 
 

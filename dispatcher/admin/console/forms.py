@@ -47,8 +47,9 @@ def read_endpoint(context: Context, *, creates: bool) -> tuple[dict[str, Any], d
     fields: dict[str, Any] = {}
     for name in _CHANGEABLE:
         kind = _CONTROLS[name].kind
+        # A list of choices has no empty one: a form that was sent without it leaves the field as it is.
         if kind is ControlKind.OWN or (
-            kind is ControlKind.SECRET and not form.get(name, "").strip()
+            kind in {ControlKind.SECRET, ControlKind.CHOICE} and not form.get(name, "").strip()
         ):
             continue
         try:
