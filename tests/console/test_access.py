@@ -55,6 +55,7 @@ def pages(living: Living) -> list[str]:
         *(endpoint + part for part in
           ("", "/deliveries", "/test", "/settings", "/secret", "/pause", "/delete", "/recover?hours=24")),
         *(f"/deliveries/{row['id']}" for row in found),
+        f"/deliveries/{found[0]['id']}/signature",
         f"/events/{found[0]['event_id']}",
     ]  # fmt: skip
 

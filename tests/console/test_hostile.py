@@ -1,17 +1,22 @@
 """Two hundred hostile payloads in every displayed field: each is shown as text, none runs, nothing is fetched."""
 
 import hashlib
+import importlib
+import pkgutil
 import re
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import asyncpg
 import orjson
 import pytest
 from playwright.sync_api import Page
 
+from dispatcher.admin.console import pages
 from dispatcher.core import ids
 from dispatcher.core.printable import escape_lines
 from tests.console.conftest import Living, Watched
@@ -31,6 +36,7 @@ INDEXED_CHARACTERS_MAX = 700
 STRANGE = """
 () => [...document.querySelectorAll("*")].filter((one) =>
     ["IMG", "IFRAME", "OBJECT", "EMBED", "BASE", "STYLE", "MATH", "VIDEO", "AUDIO", "MARQUEE"].includes(one.tagName)
+    && !(one.tagName === "IMG" && one.getAttribute("src").startsWith("/help/"))
     || [...one.attributes].some((attribute) => /^(on|style$|srcdoc$|data-hx-|hx-on)/i.test(attribute.name)
         || (/^formaction$/i.test(attribute.name) && !/^[/][a-z]/.test(attribute.value)))
     || /^\\s*(javascript|data|vbscript):/i.test(one.getAttribute("href") ?? "")
@@ -63,7 +69,43 @@ def rows_of_payloads(long_run: bool) -> list[list[str]]:
     return [*rows, PAYLOADS]
 
 
-LIST_PAGES = ("/webhooks", "/deliveries", "/events", "/activity", "/notifications", "/access")
+LIST_PAGES = (
+    "/webhooks", "/deliveries", "/events", "/activity", "/notifications", "/access", "/access/sessions",
+    "/access/people", "/schedule", "/jobs",
+)  # fmt: skip
+FILTERED = {
+    "/deliveries": ("q", "endpoint_id", "event_type", "label", "period", "since", "until", "state", "response",
+                    "test", "rows", "cursor", "at"),
+    "/events": ("q", "type", "label", "since", "until", "test", "system", "cursor"),
+    "/webhooks": ("q", "state", "health", "profile", "tenant", "cursor"),
+    "/schedule": ("q", "endpoint_id", "event_type", "due_since", "due_until", "state", "cursor"),
+    "/jobs/new": ("kind", "endpoint_id", "event_type", "q", "state", "since", "until", "to", "rate"),
+    "/activity": ("by", "action", "object", "since", "until", "cursor"),
+    "/search": ("q",),
+    "/": ("range",),
+    "/sign-in": ("next",),
+}  # fmt: skip
+"""The parameters that the address of a page may have."""
+FORMS = (
+    "/webhooks/new", "{webhook}/settings", "{webhook}/secret", "{webhook}/delete",
+    "/deliveries/{delivery}/signature", "/notifications/new", "/access", "/preferences",
+)  # fmt: skip
+FILL = """
+one => {
+  const form = [...document.querySelectorAll("main form")].sort((a, b) => b.elements.length - a.elements.length)[0]
+  if (!form) return false
+  for (const field of form.elements) {
+    if (["text", "url", "search", "password", "email", "textarea"].includes(field.type)) field.value = one
+  }
+  HTMLFormElement.prototype.submit.call(form)
+  return true
+}
+"""
+UNSEEN = {
+    "/deliveries/tail", "/deliveries/export", "/deliveries/{id}/body", "/events/{id}/data", "/sign-in/oidc",
+    "/sign-in/callback", "/tokens",
+}  # fmt: skip
+"""Files, streams and redirects."""
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +137,8 @@ async def put(connection: Any, number: int, everything: list[str], delivery_id: 
     endpoint_id = f"ep_{number:026d}"
     event_id = f"evt{number}{payload[:40]}"
     short = payload[:INDEXED_CHARACTERS_MAX]
+    today_ms = int(time.time() * 1000)  # noqa: TID251 -- the day of today's partition
+    waiting_id = str(ids.delivery_id(today_ms, f"waiting-{number}", endpoint_id))
     await connection.execute(
         "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, labels, headers, state,"
         " reason, shard) VALUES ($1, 'default', $2, $3, 'wms', $4, $5, $5, 'disabled', $6, 3)",
@@ -143,6 +187,33 @@ async def put(connection: Any, number: int, everything: list[str], delivery_id: 
         " reason, started_at, seen_at, events_count, announced_at)"
         " VALUES ($1, $2, 'dispatcher.delivery.failed', $3, $4, $3, now(), now(), 1, now())",
         f"ntf_{number:026d}", endpoint_id, payload, short,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile, state,"
+        " next_attempt_at) VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2, $3, $4, $4, 'wms', 'pending',"
+        " now() + interval '9 hours')",
+        waiting_id, event_id, endpoint_id, short,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.job (id, kind, tenant, filter, criteria, target_id, rate_per_second, requested_by,"
+        " state, reason, finished_at, is_walked, is_settled, total_count, skipped)"
+        " VALUES ($1, 'replay', $2, $3, '{}', $2, 1, $2, 'failed', $2, now(), true, true, 1, $4)",
+        f"job_{number:026d}", short, orjson.dumps({"q": payload, "event_type": payload}).decode(),
+        orjson.dumps({payload: 1}).decode(),
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.person (id, issuer, subject, name, role, tenant) VALUES ($1, $2, $3, $2, 'viewer', $2)",
+        f"per_{number:026d}", short, f"{number} {short}",
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.session (hash, id, source, authority, actor, label, role, tenant, address, ends_at)"
+        " VALUES ($1, $2, 'oidc', $1, $3, $3, 'viewer', $3, $3, now() + interval '1 hour')",
+        hashlib.sha256(f"session {number}".encode()).digest(), f"ses_{number:026d}", short,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
+        " VALUES ($1, $2, $2, now() + interval '1 hour')",
+        f"hostile-{number}", short,
     )  # fmt: skip
     await connection.execute(
         "INSERT INTO dispatcher.token (id, name, prefix, hash, role, tenant, created_by)"
@@ -224,6 +295,64 @@ def test_no_payload_runs_and_each_is_shown_as_text(
     assert tab.page.evaluate(STRANGE) == []
     assert tab.complaints == []
     assert [url for url in fetched if not url.startswith(tab.base + "/")] == []
+
+
+def pages_of_routes(last: int, everything: str) -> list[str]:
+    """Return the address of each page that the console has, with the ids of what holds all payloads."""
+    event = f"evt{last}" + "\n".join(PAYLOADS)[:40]
+    objects = {
+        "webhooks": f"ep_{last:026d}",
+        "deliveries": everything,
+        "events": quote(event, safe=""),
+        "jobs": f"job_{last:026d}",
+        "notifications": f"ntf_{last:026d}",
+        "access": f"tok_{last:026d}",
+    }
+    found = []
+    for module in pkgutil.iter_modules(pages.__path__):
+        for route in importlib.import_module(f"{pages.__name__}.{module.name}").ROUTES:
+            if route.method != "GET" or route.path in UNSEEN or route.path.endswith(".json"):
+                continue
+            address = route.path.replace("{name:.+}", "reference/console").replace("{code}", "none")
+            address = address.replace("{id}", objects.get(address.split("/")[1], "none"))
+            choice = re.search(r"\{\w+:([a-z|]+)\}", address)
+            choices = choice[1].split("|") if choice else [""]
+            found += [address.replace(choice[0], one) if choice else address for one in choices]
+    return found
+
+
+def test_every_page_shows_payloads_as_text(
+    filled: list[str], open_tab: Callable[..., Watched]
+) -> None:
+    tab = open_tab(
+        locale="th-TH", color_scheme="dark", viewport={"width": 390, "height": 844}
+    ).sign_in()
+    addresses = pages_of_routes(len(filled) - 1, filled[-1])
+    assert len(addresses) > 40
+    for address in addresses:
+        look(tab.page, tab.base + address)
+    assert tab.complaints == []
+
+
+def test_every_parameter_and_form_takes_payloads_as_text(
+    filled: list[str], open_tab: Callable[..., Watched]
+) -> None:
+    tab = open_tab(locale="en-GB").sign_in()
+    left = cycle(PAYLOADS)
+    for path, names in FILTERED.items():
+        for _ in range(3):
+            values = {name: next(left)[:200] for name in names}
+            look(tab.page, f"{tab.base}{path}?{urlencode(values)}")
+    whole = f"/webhooks/ep_{len(filled) - 1:026d}"
+    for number, path in enumerate(FORMS):
+        address = path.format(webhook=whole, delivery=filled[0])
+        for payload in PAYLOADS[number :: len(FORMS) * 8]:
+            tab.page.goto(tab.base + address)
+            with tab.page.expect_navigation():
+                assert tab.page.evaluate(FILL, payload), address
+            assert tab.page.evaluate(STRANGE) == [], (address, payload)
+            assert tab.page.evaluate("() => typeof __ran") == "undefined", (address, payload)
+    assert tab.complaints == []
 
 
 def test_a_payload_in_an_address_is_text_as_well(

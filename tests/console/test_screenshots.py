@@ -79,6 +79,35 @@ def fill(living: Living) -> None:
     run_apart(lambda: until(settled, seconds=20, what="the first attempts"))
 
 
+def picture_of_diagnosis(living: Living, tab: Watched, folder: Path) -> None:
+    """Create a webhook whose receiver refuses its signature, and show the mistake."""
+    secret = "whsec_" + "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN"
+    living.receiver.behave(wms={"statuses": [401]})
+    tab.open("/webhooks/new")
+    tab.page.fill("#f-name", "WMS_Stock")
+    tab.page.fill("#f-url", living.receiver.url("/wms"))
+    tab.page.get_by_label("stock.changed").check()
+    tab.page.get_by_label("Secret", exact=True).fill(secret)
+    tab.page.locator("button[value=save]").click()
+    tab.page.locator("#made-secret").wait_for()
+    living.sql("INSERT INTO dispatcher.outbox (type, data) VALUES ('stock.changed', '{}')")
+    of_webhook = (
+        "SELECT d.id FROM dispatcher.delivery AS d JOIN dispatcher.endpoint AS e ON e.id = d.endpoint_id"
+        " WHERE e.name = 'WMS_Stock' AND d.attempt_count > 0"
+    )
+
+    async def refused() -> bool:
+        return bool(await asyncio.to_thread(living.sql, of_webhook))
+
+    run_apart(lambda: until(refused, seconds=20, what="the first attempt"))
+    tab.open(f"/deliveries/{living.sql(of_webhook)[0]['id']}")
+    tab.page.fill("#f-secret", f'"{secret}"')
+    tab.page.locator("#diagnosis button.primary").click()
+    tab.page.locator("#result").wait_for()
+    tab.page.locator("#signature").scroll_into_view_if_needed()
+    tab.page.screenshot(path=folder / "diagnosis.png")
+
+
 @pytest.mark.postgres
 @pytest.mark.e2e
 @pytest.mark.slow
@@ -114,6 +143,7 @@ def test_the_pictures_are_made_anew(
             tab.page.locator("#result").scroll_into_view_if_needed()
         tab.page.screenshot(path=tmp_path / f"{name}.png")
         tab.close()
+    picture_of_diagnosis(living, open_tab(**wide, locale="en-GB").sign_in(), tmp_path)
     for made in tmp_path.glob("*.png"):
         assert made.stat().st_size < BYTES_MAX, made.name
         (IMAGES / made.name).write_bytes(made.read_bytes())
