@@ -308,7 +308,9 @@ class Fanout:
                     rows = await self._deliveries.place([one.delivery.id for one in reserved])
                     placed = {row.id: row for row in rows}
                 except StoreUnavailableError as error:
-                    _log.warning("fanout.placement_failed", deliveries=len(reserved), error=str(error))
+                    _log.warning(
+                        "fanout.placement_failed", deliveries=len(reserved), error=str(error)
+                    )
         finally:
             self._turns.end(turn)
             self._lanes.place_reserved(reserved, placed)
