@@ -94,7 +94,7 @@ async def test_hosts_that_are_cut_off_lose_nothing(make_bench, long_run):
             await progress(500)
             two.speed_up()
 
-            # A replica that reaches its receivers and not the database; nobody sends it an error.
+            # A replica that reaches its receivers and not the database: its packets are dropped without an error.
             for host, left in ((one, main), (two, main)):
                 hosts.split(host, left)
                 await owners(1)

@@ -108,7 +108,7 @@ class MemoryClaim:
         await self._reach.ask(statement)
 
     async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
-        """Wake nobody: no simulated endpoint is pulled."""
+        """Do nothing: no simulated endpoint is pulled."""
 
 
 class FewMemoryClaim(MemoryClaim):
