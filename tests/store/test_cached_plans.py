@@ -82,6 +82,8 @@ async def test_a_plan_of_the_recorder_joins_no_results(connection, name, paramet
             + ", text[]" * 7
             + ", bytea[], timestamptz, date, uuid[], text[], integer[], integer[], boolean, text, bigint[]",
         ),
+        ("outbox_quarantine", "outbox", "text"),
+        ("outbox_renumber", "outbox", "text[]"),
         ("delivery_open_load", "delivery_open", "uuid[]"),
         ("delivery_request_settle", "delivery_request", "uuid[], timestamptz[], boolean[]"),
         ("delivery_request_forget", "delivery_request", "uuid[], text[]"),

@@ -4,7 +4,7 @@ The runner's rounds are called by hand, on a clock that the test moves: no test 
 """
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import asyncpg
@@ -435,19 +435,19 @@ async def test_a_walk_over_days_finds_each_delivery_once(
                 "order.created" if index % 2 else "order.shipped",
             )
     operations = JobOperations(deployment)
-    now = deployment.clock.now()
+    midnight = datetime.combine(today, time(), UTC)  # whatever the hour at which the test runs
     wanted: dict[str, tuple[NewJob, int]] = {
         "all": (job(state="failed"), 35),
-        "since": (job(since=now - timedelta(days=3)), 14),
-        "until": (job(until=now - timedelta(days=32, hours=12)), 14),
+        "since": (job(since=midnight - timedelta(days=3)), 14),
+        "until": (job(until=midnight - timedelta(days=32)), 14),
         "type": (job(event_type="order.created"), 15),
         "label": (job(label=["branch=b1"]), 10),
         "any label's value": (job(q="b2"), 10),
         "event": (job(event_id="d33-2"), 1),
         "unknown": (job(event_id="nothing"), 0),
         "recoverable": (job(recoverable=True), 35),
-        "ended since": (job(finished_since=now - timedelta(days=2, hours=-12)), 7),
-        "to another": (job(to=target, since=now - timedelta(days=60)), 35),
+        "ended since": (job(finished_since=midnight - timedelta(days=1)), 7),
+        "to another": (job(to=target, since=midnight - timedelta(days=60)), 35),
         "to another, of a label": (job(to=target, label=["branch=b1"]), 10),
         "to another, of an endpoint": (job(to=target, endpoint_id=endpoint), 35),
         "nothing": (job(state="cancelled"), 0),
