@@ -12,7 +12,7 @@ from dispatcher.cli.common import Yes, confirm, run_step
 from dispatcher.cli.output import Output, cell, say, say_data, tell, warn
 
 if TYPE_CHECKING:
-    from dispatcher.admin.resources.endpoint import AppliedDeclaration
+    from dispatcher.admin.resources.declaration import AppliedDeclaration
     from dispatcher.cli.session import Session
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-", "unchanged": "=", "left": " "}

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.printable import escape

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dispatcher.admin.resources.endpoint import EndpointChange, EndpointsQuery, NewEndpoint
+from dispatcher.admin.resources.endpoint_requests import EndpointChange, EndpointsQuery, NewEndpoint
 from dispatcher.admin.resources.job import RATE_DEFAULT
 from dispatcher.cli import configuration
 from dispatcher.cli.commands import CommandGroup

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.resources.endpoint import Endpoint, EndpointsQuery
+from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.cli.output import tell, warn
 from dispatcher.cli.session import Session

@@ -16,14 +16,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dispatcher.admin.resources.fields import (
-    Option,
-    Reading,
-    Request,
-    Words,
-    metadata_of,
-    without_defaults,
-)
+from dispatcher.admin.resources.base import Request
+from dispatcher.admin.resources.fields import without_defaults
+from dispatcher.admin.resources.presentation import Option, Reading, Words, metadata_of
 from dispatcher.cli.completion import (
     Completer,
     complete_event_types,

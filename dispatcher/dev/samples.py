@@ -12,7 +12,7 @@ from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.events import Events, NewEvent
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.dev.receiver import Behaviour, ReceiverRoute
 

@@ -9,7 +9,7 @@ from dispatcher.admin.operations.apply import UNSIGNED, Configuration
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import ForbiddenError, InvalidRequestError, PreconditionFailedError

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import failed_since

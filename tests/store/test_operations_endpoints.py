@@ -11,7 +11,7 @@ from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints, shard_of
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.test_events import EventTester
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, open_http_client
 from dispatcher.config.sections import EndpointsSettings

@@ -10,7 +10,7 @@ from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.overview import Overview
 from dispatcher.admin.operations.system import System
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.overview import TrafficRange
 from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from dispatcher.admin.resources.delivery import DeliveriesQuery
-from dispatcher.admin.resources.fields import problems_of
 from dispatcher.admin.resources.token import NewToken
+from dispatcher.admin.resources.validation import problems_of
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from dispatcher.admin.api.route import inputs_of
 from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import NewEventFields
-from dispatcher.admin.resources.fields import NOW, problems_of
 from dispatcher.admin.resources.serialization import JsonText
 from dispatcher.admin.resources.token import NewToken
+from dispatcher.admin.resources.validation import NOW, problems_of
 
 VALIDATORS_WORDS = re.compile(
     r"input|integer|pattern|dictionary|\{[a-z]|Value error", re.IGNORECASE

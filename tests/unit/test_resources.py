@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from dispatcher.admin.resources import reference
-from dispatcher.admin.resources.endpoint import SETTINGS, Endpoint, EndpointSettings, NewEndpoint
-from dispatcher.admin.resources.fields import Control, Option, metadata_of
+from dispatcher.admin.resources.endpoint import SETTINGS, Endpoint, EndpointSettings
+from dispatcher.admin.resources.endpoint_requests import NewEndpoint
+from dispatcher.admin.resources.presentation import Control, Option, metadata_of
 from dispatcher.core.problems import SENTENCES, problem, shortened
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.statements import statement

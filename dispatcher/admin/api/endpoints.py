@@ -7,15 +7,11 @@ from typing import Annotated, Any, Final
 from pydantic import ValidationError
 
 from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
-from dispatcher.admin.resources.endpoint import (
-    Endpoint,
-    EndpointChange,
-    EndpointsQuery,
-    NewEndpoint,
-    NewSecret,
-)
+from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.endpoint_requests import EndpointChange, EndpointsQuery, NewEndpoint
 from dispatcher.admin.resources.event import NewTest
-from dispatcher.admin.resources.fields import problems_of
+from dispatcher.admin.resources.secret import NewSecret
+from dispatcher.admin.resources.validation import problems_of
 from dispatcher.core.errors import InvalidRequestError, PreconditionFailedError
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem, problem

@@ -29,8 +29,8 @@ from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.events import CLIENT, WAIT_SECONDS, Client
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.rate_limits import Buckets
-from dispatcher.admin.resources.fields import NOW, problems_of
 from dispatcher.admin.resources.serialization import write_json
+from dispatcher.admin.resources.validation import NOW, problems_of
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import (
     ForbiddenError,

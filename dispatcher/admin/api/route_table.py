@@ -22,16 +22,16 @@ from dispatcher.admin.resources import (
     content_filter,
     delivery,
     endpoint,
+    endpoint_recovery,
     event,
     job,
     notification,
     request_preview,
+    secret,
     signature_diagnosis,
     token,
 )
-from dispatcher.admin.resources import (
-    pull as pull_resource,
-)
+from dispatcher.admin.resources import pull as pull_resource
 from dispatcher.admin.resources.access import PeoplePage, SessionPage
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
@@ -89,11 +89,11 @@ ROUTES: Final = (
     ),
     Route(
         method="GET", path="/endpoints/{id}/failures", handler=endpoints.list_failures,
-        role=Role.VIEWER, response=endpoint.EndpointFailures, problems=(404,),
+        role=Role.VIEWER, response=endpoint_recovery.EndpointFailures, problems=(404,),
     ),
     Route(
         method="POST", path="/endpoints/{id}/retry", handler=endpoints.retry_endpoint,
-        role=Role.OPERATOR, response=endpoint.EndpointRetry, problems=(404, 409),
+        role=Role.OPERATOR, response=endpoint_recovery.EndpointRetry, problems=(404, 409),
         seconds_max=TEST_SECONDS_MAX,
     ),
     Route(
@@ -112,11 +112,11 @@ ROUTES: Final = (
     ),
     Route(
         method="POST", path="/endpoints/{id}/rotate-secret", handler=endpoints.rotate_secret,
-        role=Role.ADMIN, response=endpoint.RotationAnswer, problems=(404, 409),
+        role=Role.ADMIN, response=secret.RotationAnswer, problems=(404, 409),
     ),
     Route(
         method="GET", path="/endpoints/{id}/secret", handler=endpoints.reveal_secret,
-        role=Role.ADMIN, response=endpoint.RevealedSecret, problems=(404, 409),
+        role=Role.ADMIN, response=secret.RevealedSecret, problems=(404, 409),
     ),
     Route(
         method="GET", path="/event-types", handler=events.list_event_types,

@@ -10,12 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.resources.endpoint import (
-    Endpoint,
-    EndpointChange,
-    NewEndpoint,
-)
-from dispatcher.admin.resources.fields import Control, ControlKind, Section, metadata_of
+from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.endpoint_requests import EndpointChange, NewEndpoint
+from dispatcher.admin.resources.presentation import Control, ControlKind, Section, metadata_of
 from dispatcher.core.problems import Problem
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

@@ -29,19 +29,15 @@ from dispatcher.admin.operations.endpoint_rules import (
 )
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
-from dispatcher.admin.resources.endpoint import (
-    DEFAULTS,
-    SETTINGS,
-    AppliedDeclaration,
-    AppliedEndpoint,
+from dispatcher.admin.resources.declaration import AppliedDeclaration, AppliedEndpoint, FieldChange
+from dispatcher.admin.resources.declaration import EndpointAction as Action
+from dispatcher.admin.resources.endpoint import DEFAULTS, SETTINGS, Endpoint
+from dispatcher.admin.resources.endpoint_requests import (
     DeclaredEndpoint,
-    Endpoint,
     EndpointChange,
     EndpointsQuery,
-    FieldChange,
     NewEndpoint,
 )
-from dispatcher.admin.resources.endpoint import EndpointAction as Action
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.core import secret
 from dispatcher.core.errors import InvalidRequestError, SecretError

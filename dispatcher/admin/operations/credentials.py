@@ -9,15 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from dispatcher.admin.resources.endpoint import EndpointChange, NewEndpoint
+from dispatcher.admin.resources.endpoint_requests import EndpointChange, NewEndpoint
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import secret
-from dispatcher.core.credentials import (
-    certificate_problems,
-    expiry_of,
-    key_problems,
-    pair_problems,
-)
+from dispatcher.core.credentials import certificate_problems, expiry_of, key_problems, pair_problems
 from dispatcher.core.errors import SecretError
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile

@@ -11,16 +11,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from dispatcher.admin.operations.context import Deployment
-from dispatcher.admin.resources.endpoint import (
+from dispatcher.admin.resources.endpoint import SETTINGS, EndpointSettings
+from dispatcher.admin.resources.endpoint_fields import RULES
+from dispatcher.admin.resources.endpoint_requests import (
     PULL_URL,
     READ_ONLY,
-    RULES,
-    SETTINGS,
     EndpointChange,
-    EndpointSettings,
     NewEndpoint,
 )
-from dispatcher.admin.resources.fields import problems_of
+from dispatcher.admin.resources.validation import problems_of
 from dispatcher.core.addresses import PortPolicy
 from dispatcher.core.errors import InvalidRequestError, SecretError
 from dispatcher.core.limits import (

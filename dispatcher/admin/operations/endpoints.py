@@ -41,16 +41,16 @@ from dispatcher.admin.resources.endpoint import (
     SETTINGS,
     ChangedEndpoint,
     Endpoint,
-    EndpointChange,
-    EndpointFailures,
     EndpointPage,
     EndpointProblem,
-    EndpointsQuery,
-    FailedResponse,
-    NewEndpoint,
-    WaitingDeliveries,
     etag_of,
 )
+from dispatcher.admin.resources.endpoint_recovery import (
+    EndpointFailures,
+    FailedResponse,
+    WaitingDeliveries,
+)
+from dispatcher.admin.resources.endpoint_requests import EndpointChange, EndpointsQuery, NewEndpoint
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.admin.resources.serialization import (
     Place,

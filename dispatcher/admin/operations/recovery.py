@@ -13,7 +13,7 @@ from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import WAITING_COUNT_MAX, found
 from dispatcher.admin.operations.objects import attempt_of
 from dispatcher.admin.resources.delivery import Attempt
-from dispatcher.admin.resources.endpoint import EndpointRetry
+from dispatcher.admin.resources.endpoint_recovery import EndpointRetry
 from dispatcher.core.errors import ConflictError
 from dispatcher.core.model import EndpointState
 from dispatcher.core.problems import problem

@@ -19,14 +19,10 @@ from dispatcher.admin.operations.endpoint_rules import (
     secret_problems,
 )
 from dispatcher.admin.operations.endpoints import endpoint_of, found, previous_expiry, seal
-from dispatcher.admin.resources.endpoint import (
-    OVERLAP_SECONDS_MAX,
-    Endpoint,
-    KeyType,
-    RevealedSecret,
-    RotatedSecret,
-)
+from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.endpoint_fields import KeyType
 from dispatcher.admin.resources.fields import number_problems
+from dispatcher.admin.resources.secret import OVERLAP_SECONDS_MAX, RevealedSecret, RotatedSecret
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import secret
 from dispatcher.core.errors import ConflictError, InvalidRequestError, SecretError

@@ -5,16 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dispatcher.admin.resources.fields import (
-    Option,
-    PageQuery,
-    Request,
-    Response,
-    RoleName,
-    Tenant,
-    Text,
-    TimeText,
-)
+from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.fields import RoleName, Tenant, Text, TimeText
+from dispatcher.admin.resources.presentation import Option
 
 
 class NewSignInLink(Request):

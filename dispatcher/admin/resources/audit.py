@@ -3,15 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from dispatcher.admin.resources.fields import (
-    Option,
-    PageQuery,
-    Reading,
-    Response,
-    Text,
-    Time,
-    TimeText,
-)
+from dispatcher.admin.resources.base import PageQuery, Response
+from dispatcher.admin.resources.fields import Text, Time, TimeText
+from dispatcher.admin.resources.presentation import Option, Reading
 
 
 class AuditQuery(PageQuery):

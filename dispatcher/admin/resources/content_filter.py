@@ -5,17 +5,10 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from dispatcher.admin.resources.endpoint import ContentFilterText
-from dispatcher.admin.resources.fields import (
-    Bounds,
-    EventId,
-    Option,
-    Reading,
-    Request,
-    Response,
-    Text,
-    TimeText,
-)
+from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.endpoint_fields import RequiredFilter
+from dispatcher.admin.resources.fields import Bounds, EventId, Text, TimeText
+from dispatcher.admin.resources.presentation import Option, Reading
 
 LIMIT_MAX: Final = 1_000
 
@@ -24,7 +17,7 @@ class FilterTest(Request):
     """An expression, and the events that it is tried on."""
 
     content_filter: Annotated[
-        ContentFilterText,
+        RequiredFilter,
         Option(metavar="EXPRESSION", help="The CEL expression.", reads=Reading.TEXT),
     ] = Field(examples=['data.total > 1000 && labels.region == "th"'])
     type: Annotated[

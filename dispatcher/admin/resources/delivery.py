@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
     DeliveryId,
@@ -14,18 +15,14 @@ from dispatcher.admin.resources.fields import (
     EndpointId,
     EventId,
     FilterLabels,
-    Option,
-    PageQuery,
     QueryTruth,
-    Reading,
-    Request,
-    Response,
     ResponseClassNames,
     Text,
     Time,
     TimeText,
-    checked_by,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.validation import checked_by
 from dispatcher.core.problems import Problem, problem
 
 IDS_MAX: Final = 1_000

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from dispatcher.admin.resources.base import Response
 from dispatcher.admin.resources.delivery import Advice, Attempt, Delivery, NextStep
 from dispatcher.admin.resources.event import Event
-from dispatcher.admin.resources.fields import EndpointId, Response
+from dispatcher.admin.resources.fields import EndpointId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
+from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.delivery import Delivery
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
@@ -16,21 +17,16 @@ from dispatcher.admin.resources.fields import (
     JsonObject,
     LabelFilter,
     Labels,
-    Option,
-    PageQuery,
     QueryTruth,
     RawObject,
-    Reading,
-    Request,
-    Response,
     Tenant,
     Text,
     Time,
     TimeText,
-    checked_by,
-    refuse,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
 from dispatcher.admin.resources.problem import FieldProblem
+from dispatcher.admin.resources.validation import checked_by, refuse
 from dispatcher.core.limits import EVENT_TYPE_CHARACTERS_MAX
 from dispatcher.core.matching import OPERATIONAL_PREFIX, event_type_problems
 from dispatcher.core.problems import Problem, problem

@@ -1,47 +1,32 @@
-"""Field types of resources: how each is validated, described in OpenAPI, and shown to people.
-
-All problems of a request are reported together. A validator of ours raises them as `Problem`s
-(`refuse`), and `problems_of` turns the validator library's own errors into such as well.
-"""
+"""The types of fields that several resources have: how each is validated and described in OpenAPI."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainValidator,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema
 
-from dispatcher.admin.resources.serialization import (
-    JsonText,
-    cursor_problems,
-    limit_problems,
-    time_text,
-)
+from dispatcher.admin.resources.presentation import Words
+from dispatcher.admin.resources.serialization import JsonText, cursor_problems, limit_problems
+from dispatcher.admin.resources.validation import checked_by, refusal, refuse
 from dispatcher.core import codes
-from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import labels_problems
 from dispatcher.core.printable import is_text
 from dispatcher.core.problems import Problem, number_text, problem
 from dispatcher.core.response_classes import CLASSES, EXACT
-
-_Value = TypeVar("_Value")
 
 _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
@@ -58,242 +43,8 @@ SEARCH_DESCRIPTION: Final = (
     "deliveries) an endpoint's name, whatever its case. Exact ids and labels come first, then the newest. A page may "
     "be short or empty although there is a next one: `searched_back_to` is how far back payloads were searched."
 )
-NOW: Final = "now"
-"""The key of the present time in the context of validators."""
 _MORE_WORDS_MAX: Final = 20
 """Words of a pattern that a text of several words may have."""
-_PROBLEMS: Final = "problems"
-"""The type of an error that one of our own rules raised; it may hold several problems."""
-_CODES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
-    "missing": ("required", {}),
-    "extra_forbidden": ("unknown_field", {}),
-    "string_type": ("not_a_string", {}),
-    "string_too_short": ("too_short", {"minimum": "min_length"}),
-    "string_too_long": ("too_long", {"maximum": "max_length"}),
-    "string_pattern_mismatch": ("invalid_format", {"pattern": "pattern"}),
-    "too_short": ("too_few_items", {"minimum": "min_length"}),
-    "too_long": ("too_many_items", {"maximum": "max_length"}),
-    "literal_error": ("not_one_of", {"allowed": "expected"}),
-    "enum": ("not_one_of", {"allowed": "expected"}),
-    "bool_type": ("not_a_boolean", {}),
-    "int_type": ("not_an_integer", {}),
-    "int_from_float": ("not_an_integer", {}),
-    "float_type": ("not_a_number", {}),
-    "dict_type": ("not_an_object", {}),
-    "list_type": ("not_a_list", {}),
-    "model_type": ("not_an_object", {}),
-}
-"""Codes of the validator library's errors, and the names of their values in its context."""
-
-
-class Request(BaseModel):
-    """The fields of a request: frozen, strict, and closed to unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-    IS_FILTER: ClassVar[bool] = False
-    """Whether its fields are conditions, so that `none` on the command line is a value like any other."""
-
-    @classmethod
-    def of(cls, now: datetime | None = None, /, **values: Any) -> Self:  # noqa: ANN401 -- validated here
-        """Return the request with these values; without `now`, times are not compared with it.
-
-        Raises:
-            InvalidRequestError: values are invalid; has all problems.
-        """
-        try:
-            return cls.model_validate(values, context=None if now is None else {NOW: now})
-        except ValidationError as error:
-            raise InvalidRequestError(problems_of(error)) from None
-
-    def given(self) -> dict[str, object]:
-        """Return the filters that are set, ready for the audit log; a cursor is bound to them."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            name: time_text(value) if isinstance(value, datetime) else value
-            for name, value in values.items()
-            if name not in {"limit", "cursor"} and value is not None and value not in ({}, "")
-        }
-
-
-class Response:
-    """The base of a resource as operations return it and the API writes it.
-
-    Each is a frozen dataclass, built from trusted rows without validation: a row that a newer
-    replica wrote must be shown as well. ADR 0057 has the measurements.
-    """
-
-    __slots__ = ()
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
-# How people give a field
-
-
-class Reading(StrEnum):
-    """How an option's text becomes the API's value."""
-
-    TEXT = "text"
-    TEXTS = "texts"
-    ENDPOINT = "endpoint"
-    """An endpoint's id, or its name, of which the command makes the id."""
-    ENDPOINTS = "endpoints"
-    EVENT_TYPE = "event_type"
-    EVENT_TYPES = "event_types"
-    PROFILE = "profile"
-    REFERENCE = "reference"
-    """A text that may be a credential, or `-`, `@FILE`, `env:NAME`."""
-    SECRET = "secret"  # noqa: S105 -- a kind
-    FILE = "file"
-    """A text, or `@FILE`."""
-    NUMBER = "number"
-    NUMBERS = "numbers"
-    HEADERS = "headers"
-    LABELS = "labels"
-    SWITCH = "switch"
-    """`--name` or `--no-name`."""
-    PAST = "past"
-    """A time, or `15m` ago."""
-    FUTURE = "future"
-    """A time, or `90d` from now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """The command-line option of a field; its name is the field's, with hyphens, unless it has its own.
-
-    An option with a name of its own also accepts the field's.
-    """
-
-    help: str
-    metavar: str | None = None
-    reads: Reading = Reading.TEXT
-    name: str | None = None
-
-    def name_of(self, field: str) -> str:
-        """Return the name of the option, as people type it."""
-        return self.names_of(field)[0]
-
-    def names_of(self, field: str) -> list[str]:
-        """Return the names of the option, the one that the help shows first."""
-        names = dict.fromkeys((self.name or field.replace("_", "-"), field.replace("_", "-")))
-        if self.reads is Reading.SWITCH:
-            return [f"--{name}/--no-{name}" for name in names]
-        return [f"--{name}" for name in names]
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """The words of a field that takes one or several of them, separated by commas."""
-
-    allowed: tuple[str, ...]
-
-
-class ControlKind(StrEnum):
-    """What the console's form shows for a field."""
-
-    LINE = "line"
-    URL = "url"
-    NUMBER = "number"
-    WHOLE = "whole"
-    DELAYS = "delays"
-    HEADERS = "headers"
-    LABELS = "labels"
-    PEM = "pem"
-    EXPRESSION = "expression"
-    CHOICE = "choice"
-    WORDS = "words"
-    LINES = "lines"
-    OPTIONAL = "optional"
-    """A line that may be empty."""
-    SECRET = "secret"  # noqa: S105 -- a kind
-    """A text that is never shown again; empty: it stays as it is."""
-    OWN = "own"
-    """The form's template has markup for this field alone."""
-
-
-class Section(StrEnum):
-    """The part of the form that a control is in."""
-
-    MAIN = "main"
-    HEADERS = "headers"
-    ADVANCED = "advanced"
-    LIMITS = "limits"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
-    """The form control of a field; label and hint are keys of the console's translations."""
-
-    kind: ControlKind
-    section: Section = Section.MAIN
-    label: str = ""
-    hint: str = ""
-    characters_max: int | None = None
-    values: tuple[str, ...] = ()
-    """Of a choice; the words for them are `<field>.<value>` of the console's translations."""
-
-
-_Metadata = TypeVar("_Metadata", Option, Control)
-
-
-def metadata_of(model: type[BaseModel], kind: type[_Metadata]) -> dict[str, _Metadata]:
-    """Return the options or the controls of a model's fields, in order."""
-    return {
-        name: one
-        for name, field in model.model_fields.items()
-        for one in field.metadata
-        if isinstance(one, kind)
-    }
-
-
-# Problems
-
-
-def problems_of(error: ValidationError) -> list[Problem]:
-    """Return every problem that a validation found."""
-    problems: list[Problem] = []
-    for one in error.errors(include_url=False):
-        place, context = one["loc"], one.get("ctx", {})
-        if one["type"] == _PROBLEMS:
-            problems += [each.at(_path(*place[:-1], each.field)) for each in context["problems"]]
-            continue
-        code, names = _CODES.get(one["type"], ("invalid_value", {}))
-        values: dict[str, Any] = {name: context[theirs] for name, theirs in names.items()}
-        if code == "not_one_of":
-            values["allowed"] = str(values["allowed"]).replace("'", "").replace(" or ", ", ")
-            values["value"] = one["input"]
-        elif code == "invalid_value":
-            values["detail"] = one["msg"]
-        problems.append(problem(_path(*place), code, **values))
-    return problems
-
-
-def checked_by(check: Callable[[Any], Sequence[Problem]]) -> AfterValidator:
-    """Return a validator that reports all problems that a rule finds; the rule names the field."""
-
-    def validate(value: _Value) -> _Value:
-        if value is not None:
-            refuse(check(value))
-        return value
-
-    return AfterValidator(validate)
-
-
-def refuse(problems: Sequence[Problem]) -> None:
-    """Fail a validator with these problems, if there are any."""
-    if problems:
-        raise PydanticCustomError(_PROBLEMS, "see problems", {"problems": problems})
-
-
-def _refuse(info: ValidationInfo | str, code: str, **values: object) -> PydanticCustomError:
-    field = info if isinstance(info, str) else str(info.field_name)
-    problems = [problem(field, code, **values)]
-    return PydanticCustomError(_PROBLEMS, "see problems", {"problems": problems})
-
-
-def _path(*parts: str | int) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return path.removeprefix(".")
 
 
 # Validators
@@ -368,7 +119,7 @@ def read_time(value: object, info: ValidationInfo) -> datetime:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value
     if not isinstance(value, str) or _TIME.fullmatch(value) is None:
-        raise _refuse(info, "invalid_time")
+        raise refusal(info, "invalid_time")
     text = value.upper()
     head, point, tail = text.partition(".")
     if point:
@@ -379,24 +130,24 @@ def read_time(value: object, info: ValidationInfo) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _refuse(info, "impossible_time") from None
+        raise refusal(info, "impossible_time") from None
 
 
 def _read_text(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str) and not is_text(value):
-        raise _refuse(info, "invalid_text")
+        raise refusal(info, "invalid_text")
     return value
 
 
 def _read_truth(value: object, info: ValidationInfo) -> bool:
     if value in ("true", "false", True, False):
         return value in ("true", True)
-    raise _refuse(info, "not_a_boolean")
+    raise refusal(info, "not_a_boolean")
 
 
 def _read_limit(value: object, info: ValidationInfo) -> int:
     if not _NUMBER.fullmatch(str(value)):
-        raise _refuse(info, "not_an_integer")
+        raise refusal(info, "not_an_integer")
     limit = int(str(value))
     refuse(limit_problems(limit))
     return limit
@@ -408,9 +159,9 @@ def _read_labels(value: object, info: ValidationInfo) -> dict[str, str]:
     for text in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
         name, equals, wanted = str(text).partition("=")
         if not equals or not name:
-            raise _refuse(info, "invalid_label_pair")
+            raise refusal(info, "invalid_label_pair")
         if name in labels:
-            raise _refuse(info, "duplicate")
+            raise refusal(info, "duplicate")
         labels[name] = wanted
     return labels
 
@@ -426,7 +177,7 @@ def _one_or_several(allowed: Sequence[str], more: str = "") -> Any:  # noqa: ANN
     def read(value: object, info: ValidationInfo) -> str:
         field = str(info.field_name)
         if not isinstance(value, str):
-            raise _refuse(info, "not_a_string")
+            raise refusal(info, "not_a_string")
         words = [word.strip() for word in value.split(",")][: len(allowed) + _MORE_WORDS_MAX]
         refuse(
             [
@@ -449,9 +200,9 @@ def _one_or_several(allowed: Sequence[str], more: str = "") -> Any:  # noqa: ANN
 
 def _read_object(value: object, info: ValidationInfo) -> JsonText:
     if not isinstance(value, JsonText) or value.text[:1] != "{":
-        raise _refuse(info, "not_an_object")
+        raise refusal(info, "not_an_object")
     if value.bytes_count > EVENT_DATA_BYTES_MAX:
-        raise _refuse(info, "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX)
+        raise refusal(info, "too_many_bytes", maximum=EVENT_DATA_BYTES_MAX)
     return value
 
 
@@ -516,14 +267,3 @@ EndpointStateName = Literal["active", "paused", "disabled"]
 HealthName = Literal["healthy", "degraded", "down", "recovering"]
 RoleName = Literal["viewer", "operator", "admin"]
 LabelFilter = dict[str, str | list[str]]
-
-
-class PageQuery(Request):
-    """A page of a list."""
-
-    IS_FILTER: ClassVar[bool] = True
-
-    limit: Annotated[QueryLimit, Option(metavar="N", help="Items per page, 1 to 500.")] = 50
-    cursor: Annotated[
-        Cursor | None, Option(metavar="CURSOR", help="The cursor of the next page.")
-    ] = None

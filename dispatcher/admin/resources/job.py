@@ -5,22 +5,19 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.delivery import IDS_MAX, DeliveriesQuery, HistoryFilter, Label
 from dispatcher.admin.resources.fields import (
     Bounds,
     EndpointId,
     FilterLabels,
     Labels,
-    Option,
-    PageQuery,
-    Reading,
-    Request,
-    Response,
     Text,
     Time,
     TimeText,
-    refuse,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.validation import refuse
 from dispatcher.core.problems import problem
 
 RATE_DEFAULT: Final = 100.0

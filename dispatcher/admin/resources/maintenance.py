@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from dispatcher.admin.resources.fields import EndpointId, Response
+from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.fields import EndpointId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,23 +6,19 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
     Bounds,
     EndpointId,
-    Option,
-    PageQuery,
-    Reading,
-    Request,
-    Response,
     Tenant,
     Text,
     TimeText,
-    checked_by,
     name_problems,
-    refuse,
     without_defaults,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.validation import checked_by, refuse
 from dispatcher.core.notifying import PROBLEM_TYPES
 from dispatcher.core.problems import Problem, problem
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dispatcher.admin.resources.base import Response
 from dispatcher.admin.resources.endpoint import Endpoint
-from dispatcher.admin.resources.fields import Response, TimeText
+from dispatcher.admin.resources.fields import TimeText
 
 
 class TrafficRange(StrEnum):

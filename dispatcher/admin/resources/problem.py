@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.admin.resources.fields import Response
+from dispatcher.admin.resources.base import Response
 from dispatcher.core import problems
 
 ERRORS_MAX: Final = 100

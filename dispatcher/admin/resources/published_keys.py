@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dispatcher.admin.resources.fields import Response
+from dispatcher.admin.resources.base import Response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

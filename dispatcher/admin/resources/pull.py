@@ -7,19 +7,17 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, GetCoreSchemaHandler, PlainValidator, ValidationInfo
 from pydantic_core import CoreSchema
 
+from dispatcher.admin.resources.base import Request, Response
 from dispatcher.admin.resources.fields import (
     Bounds,
     DeliveryId,
     EventId,
-    Option,
-    Reading,
-    Request,
-    Response,
     Text,
     TimeText,
     number_problems,
-    refuse,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.validation import refuse
 
 BATCH_MAX: Final = 100
 WAIT_SECONDS_MAX: Final = 30

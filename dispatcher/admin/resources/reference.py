@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import orjson
 
-from dispatcher.admin.resources.endpoint import DEFAULTS, NewEndpoint
-from dispatcher.admin.resources.fields import Option, metadata_of
+from dispatcher.admin.resources.endpoint import DEFAULTS
+from dispatcher.admin.resources.endpoint_requests import NewEndpoint
+from dispatcher.admin.resources.presentation import Option, metadata_of
 from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.problems import SENTENCES, number_text
 

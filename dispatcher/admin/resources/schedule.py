@@ -6,24 +6,20 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.delivery import IDS_MAX, DeliveriesFilter, DeliveriesQuery, NextStep
 from dispatcher.admin.resources.fields import (
-    NOW,
     Bounds,
     DeliveryId,
     EndpointId,
     EventId,
     FilterLabels,
-    Option,
-    PageQuery,
-    Reading,
-    Request,
-    Response,
     Text,
     Time,
     TimeText,
-    refuse,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.validation import NOW, refuse
 from dispatcher.core.problems import problem
 
 POSTPONE_SECONDS_MAX: Final = 30 * 86_400

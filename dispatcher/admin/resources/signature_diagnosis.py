@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
-from dispatcher.admin.resources.fields import Bounds, Request, Response
+from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.fields import Bounds
 
 BODY_CHARACTERS_MAX: Final = 1 << 20
 SECRET_CHARACTERS_MAX: Final = 4_096

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.admin.resources.fields import EndpointId, Response, TimeText
+from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.fields import EndpointId, TimeText
 from dispatcher.admin.resources.overview import BreakerState
 
 

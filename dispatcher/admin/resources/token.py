@@ -6,23 +6,18 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
 
+from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
-    NOW,
-    Option,
-    PageQuery,
-    Reading,
-    Request,
-    Response,
     RoleName,
     Tenant,
     Text,
     Time,
     TimeText,
-    checked_by,
     name_problems,
-    refuse,
 )
+from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.validation import NOW, checked_by, refuse
 from dispatcher.core.problems import Problem, problem
 
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)

@@ -12,7 +12,8 @@ from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.profiles import facts
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.resources.endpoint import Endpoint, EndpointPage, EndpointsQuery
+from dispatcher.admin.resources.endpoint import Endpoint, EndpointPage
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.job import EndpointRecovery
 from dispatcher.admin.resources.overview import EndpointFigures
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError

@@ -13,7 +13,7 @@ from dispatcher.admin.console.pages.test_events import TEST_SECONDS_MAX
 from dispatcher.admin.console.times import count, moment, span
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import Attempt, DeliveriesQuery
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.admin.resources.overview import Bucket, Summary, TrafficRange

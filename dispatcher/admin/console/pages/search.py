@@ -16,7 +16,7 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.filters import DELIVERY_ID
 from dispatcher.admin.console.navigation import GROUPS
-from dispatcher.admin.resources.endpoint import EndpointsQuery
+from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import NotFoundError, StoreUnavailableError
 
 ITEMS_MAX: Final = 6

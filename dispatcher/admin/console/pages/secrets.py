@@ -11,7 +11,9 @@ from dispatcher.admin.console.pages.endpoints import profile_facts
 from dispatcher.admin.console.profiles import also_codes, code_of
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.operations.published_keys import keys_url
-from dispatcher.admin.resources.endpoint import Endpoint, KeyType, RevealedSecret, RotatedSecret
+from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.endpoint_fields import KeyType
+from dispatcher.admin.resources.secret import RevealedSecret, RotatedSecret
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 
 _HOUR_SECONDS: Final = 3600

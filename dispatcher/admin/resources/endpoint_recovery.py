@@ -1,0 +1,62 @@
+"""The deliveries of an endpoint that does not respond: those that wait, those that failed, and retrying it now."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.delivery import Attempt, AttemptOutcomeName
+from dispatcher.admin.resources.fields import DeliveryId, EndpointId, TimeText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingDeliveries(Response):
+    """The deliveries that wait for an endpoint; `capped`: there are more than `waiting_count`."""
+
+    endpoint_id: EndpointId
+    waiting_count: int
+    retrying_count: int
+    capped: bool
+    oldest_due_at: TimeText | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRetry(Response):
+    """The outcome of retrying an endpoint now.
+
+    `released`: the attempt succeeded, and everything that waits is due. `releasing`: this goes on. `failed`: the
+    attempt failed, or none could be made, and the schedule is as it was. `requested`: no dispatcher has made the
+    attempt yet. `nothing_waiting`: there was nothing to send. `waiting_count` is from before the attempt.
+    """
+
+    endpoint_id: EndpointId
+    state: Literal["released", "releasing", "failed", "requested", "nothing_waiting"]
+    waiting_count: int
+    capped: bool
+    delivery_id: DeliveryId | None
+    attempt: Attempt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedResponse(Response):
+    """The failed and the retrying deliveries whose last attempt had this outcome and response code.
+
+    `outcome` is null where no attempt was made.
+    """
+
+    outcome: AttemptOutcomeName | None
+    response_code: int | None
+    failed_count: int
+    retrying_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFailures(Response):
+    """The failures of an endpoint by response, the most frequent first.
+
+    At most 1,000 failed deliveries, of the last 31 days, and the 1,000 waiting deliveries that are due first are
+    read; `capped`: there are more.
+    """
+
+    endpoint_id: EndpointId
+    responses: list[FailedResponse]
+    capped: bool
