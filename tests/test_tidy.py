@@ -23,6 +23,7 @@ SUFFIXES = {
     ".html",
     ".css",
     ".js",
+    ".jinja",
     ".lock",
 }
 BARE = {"run", "LICENSE", "Dockerfile", "Containerfile"}

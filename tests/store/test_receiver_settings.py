@@ -11,6 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from dispatcher.admin.console.verification_code import public_key_code
 from dispatcher.admin.operations.apply import Configuration
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.delivery_report import DeliveryReports
@@ -23,7 +24,6 @@ from dispatcher.cli.session import deployment_of, open_http_client
 from dispatcher.config.settings import load_settings
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.secret import MASK
-from dispatcher.core.verification_code import public_key_code
 from dispatcher.dev.receiver import Receiver, ReceiverRoute
 from dispatcher.store.pool import Database
 from dispatcher.store.secrets import load_secrets

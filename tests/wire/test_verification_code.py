@@ -14,10 +14,10 @@ from typing import Any
 import orjson
 import pytest
 
+from dispatcher.admin.console.verification_code import public_key_code, verification_code
 from dispatcher.core.profile import LeadPart, SignedPart
 from dispatcher.core.secret import generate, public_key
 from dispatcher.core.signing import Signer
-from dispatcher.core.verification_code import public_key_code, verification_code
 from tests.support.tools import need
 from tests.wire.node_process import needs_node, node
 from tests.wire.test_snippets import GO

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from dispatcher.admin.console.verification_code import public_key_code, verification_code
 from dispatcher.core.profile import Profile
-from dispatcher.core.verification_code import public_key_code, verification_code
 
 _FIRST: Final = ("wms", "humansoft", "standard")
 
