@@ -83,7 +83,9 @@ def _say_count(counted: "JobCount") -> None:
 
 
 def _text(counted: "JobCount") -> str:
-    return f"{counted.count}{'' if counted.is_complete else ' or more'}"
+    if counted.is_complete:
+        return f"{counted.count}"
+    return f"{counted.count} created before {counted.counted_until}, and more"
 
 
 def _confirm(kind: str, counted: "JobCount") -> None:
@@ -93,7 +95,7 @@ def _confirm(kind: str, counted: "JobCount") -> None:
     if not counted.count:
         tell("no deliveries")
         raise typer.Exit
-    confirm(f"{kind.capitalize()} {_text(counted)} deliveries?", yes=False)
+    confirm(f"{kind.capitalize()} these deliveries: {_text(counted)}?", yes=False)
 
 
 @group.command("list")

@@ -179,6 +179,8 @@ class RetryRequest(NamedTuple):
     delivery_uuid: UUID
     day: date
     event_id: str
+    event_type_code: int = 0
+    """0: not known; only the process that made the request needs it."""
 
     @property
     def delivery_id(self) -> DeliveryId:

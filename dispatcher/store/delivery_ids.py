@@ -35,13 +35,18 @@ def first_uuid(at: datetime | None) -> UUID | None:
     return UUID(ids.first_of(-(-microseconds // 1000)))  # rounded up: an id has whole milliseconds
 
 
-def day_of_uuid(value: uuid.UUID) -> date:
-    """Return the day of the partition that holds deliveries with ids around this value."""
+def moment_of_uuid(value: uuid.UUID) -> datetime:
+    """Return when a delivery with this id was created."""
     unix_ms = int.from_bytes(value.bytes[:6], "big")
     try:
-        return (_EPOCH + timedelta(milliseconds=unix_ms)).date()
+        return _EPOCH + timedelta(milliseconds=unix_ms)
     except OverflowError:
-        return date.max
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def day_of_uuid(value: uuid.UUID) -> date:
+    """Return the day of the partition that holds deliveries with ids around this value."""
+    return moment_of_uuid(value).date()
 
 
 def span_of_event(inserted_at: datetime, day: date, event_id: str) -> tuple[UUID, UUID]:

@@ -3,6 +3,7 @@
 Each takes the connection of the caller's transaction, at whose commit the dispatchers are notified.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dispatcher.store.deliveries import RetryRequest
@@ -38,9 +39,11 @@ async def request_resend(connection: "Reach", delivery: "DeliveryDetail", actor:
     return asked is not None
 
 
-async def request_retry(connection: "Reach", endpoint_id: str, actor: str) -> RetryRequest | None:
-    """Request a retry of an endpoint; return the request, None if no delivery waits."""
-    row = await connection.fetchrow(_ENDPOINT_RETRY, endpoint_id, actor)
+async def request_retry(
+    connection: "Reach", endpoint_id: str, actor: str, failed_types: Sequence[int] = ()
+) -> RetryRequest | None:
+    """Request a retry of an endpoint; return the request, None if no delivery of another type waits."""
+    row = await connection.fetchrow(_ENDPOINT_RETRY, endpoint_id, actor, list(failed_types))
     await notify_dispatchers(connection)
     return None if row is None else RetryRequest(*row)
 

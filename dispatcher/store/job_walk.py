@@ -21,7 +21,14 @@ from dispatcher.core import codes, ids
 from dispatcher.core.filters import ContentFilter, EventValues, compile_filter
 from dispatcher.core.matching import LabelFilter, Subscription, labels_match, parse_event_types
 from dispatcher.store.day_walk import DAYS_AT_ONCE, PLAN_FOR_VALUES, oldest_day
-from dispatcher.store.delivery_ids import day_of_uuid, first_uuid, span_of_event, uuid_of
+from dispatcher.store.delivery_ids import (
+    day_of_uuid,
+    first_uuid,
+    moment_of_uuid,
+    span_of_event,
+    uuid_of,
+)
+from dispatcher.store.search import ANY_TEXT, TextFilter
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -40,6 +47,8 @@ PICKED_MAX: Final = 500
 """Deliveries that one step returns."""
 EXAMINED_MAX: Final = 5_000
 """Deliveries or events that one step examines: some 20 ms where few of them fit."""
+EXAMINED_FOR_TEXT_MAX: Final = 2_000
+"""The same where each event's payload is read: some 30 ms."""
 _SEPARATOR: Final = "|"
 
 
@@ -62,8 +71,8 @@ class Criteria:
     """Only deliveries that failed, or that a pause or a disabled endpoint cancelled."""
     event_type: str | None = None
     labels: dict[str, str] | None = None
-    value_path: str | None = None
-    """A JSON path that one of the event's labels fulfils."""
+    text: TextFilter | None = None
+    """A text that the event or the endpoint contains."""
     event_ids: list[str] | None = None
     profiles: list[str] | None = None
     finished_since: datetime | None = None
@@ -79,6 +88,8 @@ class Criteria:
         for name in ("since", "until", "finished_since"):
             if values[name] is not None:
                 values[name] = datetime.fromisoformat(values[name])
+        if values["text"] is not None:
+            values["text"] = TextFilter(*values["text"])
         return cls(**values)
 
     def names_deliveries(self) -> bool:
@@ -163,9 +174,20 @@ class JobWalk:
             criteria = replace(criteria, tenant=target.tenant)
         self._criteria = criteria
         self._job_id = job_id
+        text = criteria.text
+        self._text_values = ANY_TEXT if text is None else (*text.values(),)
+        self._text = None if text is None else text.text
         self._by_events = target is not None and not criteria.names_deliveries()
         self._oldest: date | None = None
         self._examine = PICKED_MAX
+
+    def reached(self, cursor: str | None) -> datetime | None:
+        """Return until when deliveries, or events, have been examined at a cursor."""
+        if cursor is None:
+            return None
+        if self._by_events:
+            return datetime.fromisoformat(cursor.partition(_SEPARATOR)[0])
+        return moment_of_uuid(UUID(cursor))
 
     async def next(self, database: "Database", cursor: str | None) -> Batch:
         """Return the candidates behind a cursor, at most `PICKED_MAX`; None is the beginning.
@@ -200,7 +222,8 @@ class JobWalk:
 
     def _pace(self, examined: int, fit: int) -> None:
         """Examine more rows at once where few of them fit."""
-        self._examine = EXAMINED_MAX if fit * 5 < examined else PICKED_MAX
+        most = EXAMINED_MAX if self._text is None else EXAMINED_FOR_TEXT_MAX
+        self._examine = most if fit * 5 < examined else PICKED_MAX
 
     async def _next_deliveries(self, connection: "Reach", cursor: str | None) -> Batch:
         wanted = self._criteria
@@ -222,13 +245,14 @@ class JobWalk:
             wanted.event_type,
             codes.type_filter_code(wanted.event_type),
             _json(wanted.labels),
-            wanted.value_path,
             wanted.event_ids,
             wanted.finished_since,
             "resend" if self._target is not None else self._kind,
             wanted.profiles,
             wanted.responses,
             None if wanted.ids is None else [uuid_of(one) for one in wanted.ids],
+            *self._text_values,
+            self._text,
         )
         examined, last_id = rows[0]["examined_count"], rows[0]["last_id"]
         found = [row for row in rows if row["id"] is not None]
@@ -282,8 +306,8 @@ class JobWalk:
         examine = self._examine
         rows = await connection.fetch(
             _PICK_EVENTS, at, last_id, wanted.until, first, last, PICKED_MAX, examine,
-            target.tenant, wanted.event_type, _json(wanted.labels), wanted.value_path,
-            wanted.event_ids, target.content_filter is not None,
+            target.tenant, wanted.event_type, _json(wanted.labels),
+            wanted.event_ids, target.content_filter is not None, *self._text_values,
         )  # fmt: skip
         examined = rows[0]["examined_count"]
         found = [row for row in rows if row["id"] is not None]

@@ -12,6 +12,7 @@ from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.deliveries import DAYS_AT_ONCE
 from dispatcher.store.delivery_ids import delivery_ids_of, uuids_of
 from dispatcher.store.delivery_requests import notify_dispatchers
+from dispatcher.store.search import ANY_TEXT, TextFilter
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ class ScheduledRow(NamedTuple):
 
 
 class EventMatch(NamedTuple):
-    """The type of an event, and whether it matches the filter."""
+    """The type of an event, whether it matches the filter, and whether it contains the text."""
 
     type: str
     matches: bool
+    has_text: bool
 
 
 async def read_schedule(connection: "Reach", filters: Sequence[object]) -> list[ScheduledRow]:
@@ -70,6 +72,7 @@ async def match_events(
     keys: Sequence[tuple[date, str]],
     event_type: str | None,
     labels: str | None,
+    text: TextFilter | None = None,
 ) -> dict[tuple[date, str], EventMatch]:
     """Return the events of these days and ids, `DAYS_AT_ONCE` days at a time."""
     wanted = dict.fromkeys(keys)
@@ -80,10 +83,17 @@ async def match_events(
         some = set(days[first : first + DAYS_AT_ONCE])
         part = [key for key in wanted if key[0] in some]
         rows = await connection.fetch(
-            _MATCH, [day for day, _ in part], [event_id for _, event_id in part], event_type, labels
+            _MATCH,
+            [day for day, _ in part],
+            [event_id for _, event_id in part],
+            event_type,
+            labels,
+            *(ANY_TEXT if text is None else text.values()),
         )
         for row in rows:
-            found[row["day"], row["event_id"]] = EventMatch(row["type"], row["matches"])
+            found[row["day"], row["event_id"]] = EventMatch(
+                row["type"], row["matches"], row["has_text"]
+            )
     return found
 
 

@@ -9,9 +9,9 @@ day's partition in the order of acceptance. Each slice is one short transaction:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dispatcher.core.text_pattern import TextPattern
+from dispatcher.core.text_pattern import TextPattern, text_pattern
 from dispatcher.store.events import EventDetail, event_detail
 from dispatcher.store.statements import statement
 
@@ -23,6 +23,22 @@ _BOUND = statement("event_search_bound")
 _SEARCH = statement("event_search")
 _SEARCH_WAITING = statement("outbox_search")
 _NAMED = statement("endpoint_list_named")
+
+
+class TextFilter(NamedTuple):
+    """A text as a condition on events that are read for another reason."""
+
+    text: str
+    label_path: str
+    """A JSON path that a label fulfils which the text names."""
+
+    def values(self) -> list[object]:
+        """Return the parameters of statements with this condition, in order."""
+        return [*text_pattern(self.text), self.label_path]
+
+
+ANY_TEXT: Final = (None,) * 5
+"""The same parameters without the condition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

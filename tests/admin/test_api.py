@@ -352,7 +352,7 @@ async def test_a_job_is_counted_created_and_ended(api):
     fields = {"kind": "resend", "filter": {"state": "failed", "since": "2026-01-01T00:00:00Z"}}
     counted = await api.ask("POST", "/jobs", fields | {"dry_run": True})
     assert counted.status == 200
-    assert counted.json == {"count": 0, "skipped": {}, "is_complete": True}
+    assert counted.json == {"count": 0, "skipped": {}, "is_complete": True, "counted_until": None}
     made = await api.ask("POST", "/jobs", fields)
     assert (made.status, made.json["state"], made.json["total_count"]) == (201, "pending", None)
     path = f"/jobs/{made.json['id']}"

@@ -156,7 +156,12 @@ def test_a_filter_is_counted_before_it_is_sent_once_more(run: Run):
     assert run("delivery", "resend").returncode == 2
     assert run("delivery", "resend", "wh_x", "--state", "failed").returncode == 2
     counted = run("delivery", "resend", "--state", "failed", "--dry-run", "--json")
-    assert answer(counted) == {"count": 0, "skipped": {}, "is_complete": True}
+    assert answer(counted) == {
+        "count": 0,
+        "skipped": {},
+        "is_complete": True,
+        "counted_until": None,
+    }
     declined = run("delivery", "replay", "--state", "failed")
     assert (declined.returncode, declined.stderr.splitlines()[-1]) == (0, "no deliveries")
     asked = answer(run("delivery", "resend", "--search", "ORD-1", "--yes", "--json"))

@@ -3,6 +3,7 @@
 import base64
 import time
 from typing import Any
+from zlib import crc32
 
 import aiohttp
 import pytest
@@ -85,6 +86,51 @@ async def test_retry_of_a_repaired_receiver_delivers_all_in_ten_seconds(bench, s
     assert took_seconds <= SECONDS_MAX
     entries = bench.receiver.entries("request")
     assert len({entry["event_id"] for entry in entries}) == WAITING
+
+
+async def test_retry_goes_on_with_another_event_type(bench, sql):
+    """The receiver rejects the type that has been due longest; a delivery of the other type releases all."""
+    bad, good = (
+        [f"m{number}" for number in range(100) if (crc32(f"m{number}".encode()) % 100 < 50) is is_low][:10]
+        for is_low in (True, False)
+    )  # fmt: skip
+    hook = {"secret": STANDARD_SECRET, "statuses": [500]}
+    bench.receiver.behave(hook=hook)
+    url = bench.receiver.url("/hook")
+    await add_endpoint(sql, "ep_1", url, retry_schedule_seconds=[300.0, 7200.0])
+    daemon = await bench.daemon(ADMIN_TOKEN=TOKEN).started()
+    for event_type, markers in (("order.bad", bad), ("order.good", good)):
+        for marker in markers:
+            await sql.execute(
+                "INSERT INTO dispatcher.outbox (type, data) VALUES ($1, $2)",
+                event_type,
+                f'{{"marker":"{marker}"}}',
+            )
+    await until(
+        lambda: sql.fetchval("SELECT count(*) = 20 FROM dispatcher.delivery_open WHERE attempt_count > 0"
+                             " OR EXISTS (SELECT FROM dispatcher.endpoint_breaker)"),
+        seconds=30,
+        what="all of them to wait",
+    )  # fmt: skip
+    failed = await _retry(daemon)
+    assert (failed["state"], failed["attempt"]["response_code"]) == ("failed", 500)
+    requested = await sql.fetchval(
+        "SELECT count(*) FROM dispatcher.audit WHERE action = 'endpoint.retry'"
+    )
+    assert requested == 2, "one delivery of each type"
+    bench.receiver.behave(hook=hook | {"share": 0.5})
+    released = await _retry(daemon)
+    assert released["state"] in {"released", "releasing"}
+    assert released["attempt"]["outcome"] == "ok"
+    await until(
+        lambda: sql.fetchval("SELECT count(*) = 10 FROM dispatcher.delivery_done WHERE state = 3"),
+        seconds=SECONDS_MAX,
+        what="the other type delivered",
+    )
+    types = await sql.fetch(
+        "SELECT DISTINCT event_type FROM dispatcher.delivery WHERE state = 'succeeded'"
+    )
+    assert [row[0] for row in types] == ["order.good"]
 
 
 async def test_retry_requested_while_no_dispatcher_runs_is_carried_out(bench, sql, database):

@@ -1,19 +1,14 @@
 """Notifications on the real database and a real SMTP server: each message once, whatever dies in between."""
 
 import asyncio
-import email
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from email.message import Message as Parsed
-from email.policy import default
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import Endpoints
@@ -32,11 +27,11 @@ from dispatcher.store.pool import Database
 from tests.support.certificates import Authority
 from tests.support.daemon import free_port
 from tests.support.endpoints import create_endpoint, update_endpoint
+from tests.support.mailbox import PASSWORD, Inbox, smtp_server
 
 pytestmark = pytest.mark.postgres
 
 ALL = Actor(name="cli:tester")
-PASSWORD = "smtp-password-canary"  # noqa: S105 -- of the test
 KEY = "k1:" + "QUJD" * 10 + "QUI="
 
 
@@ -51,34 +46,6 @@ async def deployment(database: str, pool: Database) -> Deployment:
     return deployment_of(load_settings(None, environ), pool)
 
 
-class Inbox:
-    """What a real SMTP server accepted; `refusals` are its next responses instead."""
-
-    def __init__(self) -> None:
-        self.mails: list[Parsed] = []
-        self.refusals: list[str] = []
-        self.encrypted: list[bool] = []
-        self.logins: list[tuple[bytes, bytes]] = []
-
-    async def handle_DATA(  # noqa: N802 -- aiosmtpd calls it so
-        self, server: SMTP, session: Session, envelope: Envelope
-    ) -> str:
-        del server
-        if self.refusals:
-            return self.refusals.pop(0)
-        assert isinstance(envelope.content, bytes)
-        self.mails.append(email.message_from_bytes(envelope.content, policy=default))
-        self.encrypted.append(session.ssl is not None)
-        return "250 accepted"
-
-    def authenticate(self, *given: Any) -> AuthResult:
-        login = given[-1]
-        assert isinstance(login, LoginPassword)
-        self.logins.append((login.login, login.password))
-        # Without `handled=False` the server would leave a wrong password without a response.
-        return AuthResult(success=login.password == PASSWORD.encode(), handled=False)
-
-
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
@@ -91,18 +58,15 @@ def inbox() -> Inbox:
 
 @pytest.fixture
 def smtp_port(inbox: Inbox, authority: Authority) -> Iterator[int]:
-    controller = Controller(
+    with smtp_server(
         inbox,
-        hostname="127.0.0.1",
-        port=free_port(),
+        free_port(),
         tls_context=authority.server_context("127.0.0.1"),
         require_starttls=True,
         authenticator=inbox.authenticate,
         auth_required=True,
-    )
-    controller.start()
-    yield controller.port
-    controller.stop()
+    ) as port:
+        yield port
 
 
 def mailer(port: int, tmp_path: Path, authority: Authority, **how: Any) -> Mailer:

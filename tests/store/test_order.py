@@ -56,6 +56,6 @@ async def test_retry_of_an_endpoint_begins_with_a_first_delivery(sql: asyncpg.Co
     number = await sql.fetchval(ENDPOINT, "key")
     (first,) = await _open(sql, number, 1, due_seconds=30.0)  # it waits for its own retry
     await _open(sql, number, 2)
-    picked = await sql.fetchrow(statement("endpoint_request_retry"), "ep", "test")
+    picked = await sql.fetchrow(statement("endpoint_request_retry"), "ep", "test", [])
     assert picked is not None
     assert picked["delivery_id"] == uuid_of(first)

@@ -56,7 +56,7 @@ from dispatcher.store.events import (
     requested_events,
 )
 from dispatcher.store.job_walk import Criteria
-from dispatcher.store.search import TextQuery, endpoints_named, search_waiting
+from dispatcher.store.search import TextFilter, TextQuery, endpoints_named, search_waiting
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -71,8 +71,10 @@ EVENTS_FIRST: Final = 100
 """Of those, how many are looked at first: each costs four pages of the index, and a page shows fifty deliveries."""
 
 
-NAMED_MAX: Final = 50
+NAMED_MAX: Final = 1_000
 """Endpoints of a name whose deliveries a search lists."""
+NAMED_AT_ONCE: Final = 50
+"""Of those, how many one statement reads."""
 CONTENT_EVENTS_MAX: Final = 100
 """Matching events of one slice; the rest of the slice is read afterwards."""
 EVENTS_AT_ONCE: Final = 10
@@ -193,7 +195,7 @@ class DeliverySearch:
                     while len(rows) < rows_max:
                         types = await self._types.of(connection, wanted.event_type)
                         filters = _filters(tenant, wanted, before, rows_max, types=types)
-                        batch = await page_of_endpoints_deliveries(connection, numbers, filters)
+                        batch = await _of_endpoints(connection, numbers, filters, rows_max)
                         rows += [row for row in batch if row.event_id not in known]
                         if len(batch) < rows_max:
                             break
@@ -344,18 +346,20 @@ class DeliverySearch:
     ) -> Criteria:
         """Return what a job's filter comes to now.
 
-        A text (`q`) selects only what it names exactly: an id, a label, or the value of a label.
+        A text (`q`) means what it means in a list: what it names exactly, and what contains it.
 
         Raises:
             NotFoundError: the tenant is not the actor's.
         """
         tenant = allowed_tenant(actor, wanted.tenant)
-        value_path, event_ids, profiles = None, None, None
+        text, event_ids, profiles = None, None, None
         events: list[EventKey] | None = None
         if wanted.q:
             exact = await self._resolve(connection, tenant, wanted)
-            wanted, events = exact.wanted, exact.named or None
-            value_path = None if exact.named else exact.value_path
+            if exact.is_all:
+                wanted, events = exact.wanted, exact.named or None
+            else:
+                text = text_filter(wanted.q)
         if wanted.request_id is not None:
             requested = self._requested(wanted.request_id)
             profiles = [] if requested is None else requested.profiles
@@ -383,10 +387,16 @@ class DeliverySearch:
             responses=_response_codes(wanted),
             event_type=wanted.event_type,
             labels=dict(wanted.label) if wanted.label else None,
-            value_path=value_path,
+            text=text,
             event_ids=event_ids,
             profiles=profiles,
         )
+
+    async def names_all(
+        self, connection: "Reach", tenant: str | None, wanted: DeliveriesQuery
+    ) -> bool:
+        """Return whether a text is an id that the dispatcher made, so that nothing else can be meant."""
+        return (await self._resolve(connection, tenant, wanted)).is_all
 
     async def _resolve(
         self, connection: "Reach", tenant: str | None, wanted: DeliveriesQuery
@@ -577,6 +587,23 @@ async def with_endpoint_id(connection: "Reach", tenant: str | None, wanted: _Fil
     if len(rows) > 1 and rows[0].target.id != name:
         raise InvalidRequestError([problem("endpoint_id", "endpoint_ambiguous", value=name)])
     return wanted.model_copy(update={"endpoint_id": rows[0].target.id})
+
+
+def text_filter(text: str) -> TextFilter:
+    """Return what a search for a text finds, as a condition on events."""
+    text = text.strip()
+    return TextFilter(text, _label_path(text))
+
+
+async def _of_endpoints(
+    connection: "Reach", numbers: Sequence[int], filters: Sequence[object], rows_max: int
+) -> list[DeliveryDetail]:
+    """Return the newest deliveries of these endpoints, read a part of the endpoints at a time."""
+    rows: list[DeliveryDetail] = []
+    for first in range(0, len(numbers), NAMED_AT_ONCE):
+        part = numbers[first : first + NAMED_AT_ONCE]
+        rows += await page_of_endpoints_deliveries(connection, part, filters)
+    return sorted(rows, key=lambda row: row.id, reverse=True)[:rows_max]
 
 
 def _changed(wanted: DeliveriesQuery, **changes: object) -> DeliveriesQuery:

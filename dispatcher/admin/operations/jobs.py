@@ -137,7 +137,13 @@ class JobOperations:
                 else:
                     skips[one.obstacle] += 1
             if batch.is_end or clock.monotonic() > end_at:
-                return JobCount(count=count, skipped=dict(skips), is_complete=batch.is_end)
+                reached = None if batch.is_end else walk.reached(cursor)
+                return JobCount(
+                    count=count,
+                    skipped=dict(skips),
+                    is_complete=batch.is_end,
+                    counted_until=None if reached is None else time_text(reached),
+                )
 
     async def recover(self, actor: Actor, endpoint_id: str, recovery: EndpointRecovery) -> Job:
         """Create the replay of what an endpoint did not get since a time, and return it.

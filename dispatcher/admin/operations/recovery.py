@@ -3,11 +3,14 @@
 The request is two rows of one transaction: a resend of the delivery that has been due longest, which passes an open
 breaker, and the endpoint's own request, on which the replica that owns the endpoint acts when the attempt has
 succeeded. Both survive a crash and a takeover. A failed attempt changes nothing: the breaker stays open, and each
-delivery keeps its place and its due time. This process only waits for the outcome, for a bounded time.
+delivery keeps its place and its due time. This process only waits for the outcome, for a bounded time. If the
+receiver rejected that delivery, which it may do because of its event type, this process requests the same with a
+delivery of another type, up to `TYPES_MAX` types. If it dies, the retry has failed and can be repeated.
 """
 
 import asyncio
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import WAITING_COUNT_MAX, found
@@ -23,9 +26,16 @@ from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import RetryOutcome, RetryRequest, retry_outcome
 from dispatcher.store.delivery_details import find_delivery
 from dispatcher.store.delivery_requests import request_retry
-from dispatcher.store.endpoints import read_waiting
+from dispatcher.store.endpoints import EndpointDetail, read_waiting
 from dispatcher.store.secrets import load_secrets
 
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+TYPES_MAX: Final = 5
+"""Event types that one retry begins with in turn."""
+_BY_THE_DELIVERY: Final = frozenset({"http_error", "timeout", "protocol_error"})
+"""Outcomes that another delivery may not have."""
 _State = Literal["released", "releasing", "failed", "requested", "nothing_waiting"]
 
 OUTCOME_SECONDS: Final = 0.1
@@ -64,12 +74,7 @@ class Recovery:
                 raise ConflictError(problem("id", "endpoint_unusable", detail=unusable.detail))
             self._deployment.send_limits.take_send(actor.name, endpoint_id)
             (waiting,) = await read_waiting(connection, [endpoint_id], None, WAITING_COUNT_MAX)
-            request = await request_retry(connection, endpoint_id, actor.name)
-            if request is not None:
-                detail = {"delivery_id": request.delivery_id}
-                await write_audit(
-                    connection, actor.name, row.tenant, "endpoint.retry", endpoint_id, detail
-                )
+            request = await self._request(connection, actor, row, ())
         state: _State = "nothing_waiting"
         attempt = None
         if request is not None:
@@ -77,10 +82,9 @@ class Recovery:
             timeout_seconds = row.timeout_seconds or (
                 TIMEOUT_SECONDS_DEFAULT if profile is None else profile.timeout_seconds
             )
-            outcome = await self._outcome(request, timeout_seconds + RECORDED_SECONDS_MAX)
+            ends_at = self._deployment.clock.monotonic() + timeout_seconds + RECORDED_SECONDS_MAX
+            request, outcome, attempt = await self._probe(actor, row, request, ends_at)
             state = _state(outcome)
-            if not outcome.is_resend_waiting and outcome.attempt_number is not None:
-                attempt = await self._attempt(actor, request.delivery_id, outcome.attempt_number)
         return EndpointRetry(
             endpoint_id=endpoint_id,
             state=state,
@@ -90,10 +94,44 @@ class Recovery:
             attempt=attempt,
         )
 
-    async def _outcome(self, request: RetryRequest, seconds: float) -> RetryOutcome:
+    async def _request(
+        self, connection: "Reach", actor: Actor, row: EndpointDetail, failed_types: Sequence[int]
+    ) -> RetryRequest | None:
+        """Request a retry that begins with a delivery of another type than these; None: none waits."""
+        request = await request_retry(connection, row.id, actor.name, failed_types)
+        if request is not None:
+            detail = {"delivery_id": request.delivery_id}
+            await write_audit(connection, actor.name, row.tenant, "endpoint.retry", row.id, detail)
+        return request
+
+    async def _probe(
+        self, actor: Actor, row: EndpointDetail, request: RetryRequest, ends_at: float
+    ) -> tuple[RetryRequest, RetryOutcome, Attempt | None]:
+        """Wait for the outcome; if the receiver rejected the delivery, send one of another event type first."""
+        failed_types: list[int] = []
+        while True:
+            outcome = await self._outcome(request, ends_at)
+            attempt = None
+            if not outcome.is_resend_waiting and outcome.attempt_number is not None:
+                attempt = await self._attempt(actor, request.delivery_id, outcome.attempt_number)
+            failed_types.append(request.event_type_code)
+            is_rejected = attempt is not None and attempt.outcome in _BY_THE_DELIVERY
+            if (
+                _state(outcome) != "failed"
+                or not is_rejected
+                or len(failed_types) == TYPES_MAX
+                or self._deployment.clock.monotonic() >= ends_at
+            ):
+                return request, outcome, attempt
+            async with self._database.transaction() as connection:
+                following = await self._request(connection, actor, row, failed_types)
+            if following is None:
+                return request, outcome, attempt
+            request = following
+
+    async def _outcome(self, request: RetryRequest, ends_at: float) -> RetryOutcome:
         """Wait for the outcome of a request; without a dispatcher, or after that time, return what there is."""
         monotonic = self._deployment.clock.monotonic
-        ends_at = monotonic() + seconds
         while True:
             async with self._database.transaction() as connection:
                 outcome = await retry_outcome(connection, request)

@@ -8,6 +8,7 @@ the request that their dispatchers read the schedule again. An interrupted call 
 
 import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -16,7 +17,11 @@ import orjson
 
 from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
 from dispatcher.admin.operations.deliveries import ALL_ENDPOINTS
-from dispatcher.admin.operations.delivery_search import DeliverySearch, with_endpoint_id
+from dispatcher.admin.operations.delivery_search import (
+    DeliverySearch,
+    text_filter,
+    with_endpoint_id,
+)
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.reasons import Circumstances, next_step
 from dispatcher.admin.resources.schedule import (
@@ -38,6 +43,7 @@ from dispatcher.core import codes, ids
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.model import DeliveryState, EndpointId
 from dispatcher.core.problems import problem
+from dispatcher.core.text_pattern import text_pattern
 from dispatcher.store import schedule as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.delivery_details import DeliveryDetail
@@ -45,6 +51,7 @@ from dispatcher.store.delivery_ids import first_uuid, uuid_of
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import replicas_alive
 from dispatcher.store.schedule import ScheduledRow
+from dispatcher.store.search import TextFilter, endpoints_named
 
 if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
@@ -52,9 +59,9 @@ if TYPE_CHECKING:
 CHANGED_MAX: Final = 100_000
 """Deliveries that one call changes: their ids are in memory, and the call takes some ten seconds."""
 LISTED_MAX: Final = 10_000
-"""Deliveries of an event, a request or a search that one call considers, of each state."""
-SEARCHED_MAX: Final = 1_000
-"""Deliveries of a text search that one call considers, of each state: it has a budget of time of its own."""
+"""Deliveries of an event, a request or an id that one call considers, of each state."""
+NAMED_MAX: Final = 100_000
+"""Endpoints whose name contains a text."""
 EXAMINED_MAX: Final = 20_000
 """Deliveries whose events one page compares with a type and labels: about a second."""
 SLICE_ROWS: Final = 2_000
@@ -243,20 +250,33 @@ class Schedule:
         ]
         if chosen is not None:
             chosen = [one for one in chosen if ids.is_id(one, ids.DELIVERY_PREFIX)]
-        if wanted.event_id or wanted.request_id or wanted.q:
+        text, named = None, frozenset[str]()
+        is_listed = bool(wanted.event_id or wanted.request_id)
+        if wanted.q:
+            if await self._search.names_all(connection, tenant, wanted.listing()):
+                is_listed = True
+            else:
+                text = text_filter(wanted.q)
+                rows_named = await endpoints_named(
+                    connection, tenant, text.text, text_pattern(text.text), NAMED_MAX
+                )
+                named = frozenset(endpoint_id for _, endpoint_id in rows_named)
+                wanted = wanted.model_copy(update={"q": None})
+        if is_listed:
             listed = await self._listed(connection, actor, wanted)
             chosen = listed if chosen is None else [one for one in chosen if one in set(listed)]
         if chosen is not None:
             rows = await store.read_schedule_of(connection, chosen, filters)
             after = [row for row in rows if place is None or _place_of(row) > place]
-            return (await self._of_events(connection, wanted, after))[:rows_max], None
-        found: list[_Match] = []
+            found = await self._of_events(connection, wanted, after, text, named)
+            return found[:rows_max], None
+        found = []
         examined = 0
         slice_rows = min(SLICE_ROWS, rows_max)
         while True:
             last = (None, None) if place is None else (place.at, uuid_of(place.id))
             rows = await store.read_schedule(connection, [*filters, *last, slice_rows])
-            found += await self._of_events(connection, wanted, rows)
+            found += await self._of_events(connection, wanted, rows, text, named)
             if len(found) >= rows_max:
                 found = found[:rows_max]
                 return found, _place_of(found[-1].row)
@@ -269,32 +289,34 @@ class Schedule:
             slice_rows = SLICE_ROWS
 
     async def _listed(self, connection: "Reach", actor: Actor, wanted: ScheduleFilter) -> list[str]:
-        """Return the waiting deliveries that a list of deliveries finds by event, request id or search."""
+        """Return the waiting deliveries that a list of deliveries finds by an id."""
         found: list[str] = []
         for state in _open_states(wanted):
             listing = wanted.listing().model_copy(update={"state": state})
-            if wanted.q and wanted.q.strip():
-                limited = listing.model_copy(update={"limit": SEARCHED_MAX})
-                rows = (await self._search.find(actor, limited, None)).rows
-            else:
-                rows = await self._search.rows(connection, actor, listing, None, LISTED_MAX)
+            rows = await self._search.rows(connection, actor, listing, None, LISTED_MAX)
             found += [row.id for row in rows]
         return found
 
     async def _of_events(
-        self, connection: "Reach", wanted: ScheduleFilter, rows: Sequence[ScheduledRow]
+        self,
+        connection: "Reach",
+        wanted: ScheduleFilter,
+        rows: Sequence[ScheduledRow],
+        text: TextFilter | None,
+        named: AbstractSet[str],
     ) -> list[_Match]:
-        """Return those of the deliveries whose event has the type and the labels."""
+        """Return those of the deliveries whose event has the type and the labels, and it or its endpoint the text."""
         labels = orjson.dumps(dict(wanted.label)).decode() if wanted.label else None
         events = await store.match_events(
-            connection, [(row.day, row.event_id) for row in rows], wanted.event_type, labels
+            connection, [(row.day, row.event_id) for row in rows], wanted.event_type, labels, text
         )
         found: list[_Match] = []
         for row in rows:
             event = events.get((row.day, row.event_id))
-            if event is None and wanted.event_type is None and labels is None:
+            is_named = text is None or row.endpoint_id in named
+            if event is None and wanted.event_type is None and labels is None and is_named:
                 found.append(_Match(row, ""))  # its event's row is not there
-            elif event is not None and event.matches:
+            elif event is not None and event.matches and (is_named or event.has_text):
                 found.append(_Match(row, event.type))
         return found
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.fields import (
@@ -90,6 +90,11 @@ class DeliveriesFilter(Request):
             "payload.",
         ),
     ] = Field(default=None, description=SEARCH_DESCRIPTION)
+
+    @field_validator("q")
+    @classmethod
+    def _blank_is_none(cls, value: str | None) -> str | None:
+        return (value or "").strip() or None
 
 
 class HistoryFilter(DeliveriesFilter):

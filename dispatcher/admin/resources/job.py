@@ -168,12 +168,14 @@ class Job(Response):
 class JobCount(Response):
     """What a job would start (`count`), and leave out by reason (`skipped`).
 
-    If `is_complete` is false, the time of a request did not suffice, and there are more.
+    A count goes from the oldest delivery to the newest. If `is_complete` is false, the time of a request did not
+    suffice: the count covers what was created before `counted_until`, and a job covers all of it.
     """
 
     count: int
     skipped: dict[str, int]
     is_complete: bool
+    counted_until: TimeText | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
