@@ -36,7 +36,6 @@ from benchmarks.harness import (
     receiver,
     write_results,
 )
-from dispatcher.app import spare_the_collector
 from dispatcher.config.profiles import load_profiles
 from dispatcher.config.shipped import shipped_config_directory
 from dispatcher.core.addresses import DEFAULT_PORTS
@@ -53,6 +52,7 @@ from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.types import DUE
 from dispatcher.outbound.pool import Target
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.runtime.collector import exclude_the_start
 from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.pool import Database
 
@@ -213,7 +213,7 @@ async def _longest_step(done: Callable[[], bool]) -> float:
 
 async def _load(url: str, count: int) -> dict[str, float]:
     """Load the routing table whole, and time each step."""
-    spare_the_collector()  # as the daemon does
+    exclude_the_start()  # as the daemon does
     database = Database(url, connections_max=2, statement_cache_size=100)
     await database.open()
     client = SimpleNamespace(

@@ -7,7 +7,6 @@ restarts it, because a daemon without one of its stages would look healthy and d
 """
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -50,6 +49,7 @@ from dispatcher.outbound.mail import Mailer
 from dispatcher.outbound.own_addresses import OwnAddresses
 from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.runtime.collector import exclude_the_start
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
@@ -299,7 +299,7 @@ class Daemon:
                 probe_path=self._probe_path,
             )
             self._handle_signals()
-            spare_the_collector()
+            exclude_the_start()
             try:
                 self.port = await self._bind(server)
                 serving(self.port)
@@ -523,17 +523,6 @@ def _require_trust(settings: Settings) -> None:
     problems = trust_problems(settings)
     if problems:
         raise ConfigurationError(problems)
-
-
-def spare_the_collector() -> None:
-    """Exclude the objects of the start from garbage collection, and run it less often.
-
-    Deliveries create no reference cycles. With the default thresholds, the collector took a twelfth of
-    the CPU of a drain.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 def _dump_tasks() -> None:

@@ -10,6 +10,9 @@ import sys
 
 def main() -> None:
     """Run the command of the arguments; the process exits with 0, 1 or 2."""
+    from dispatcher.runtime.collector import collect_rarely  # noqa: PLC0415 -- see below
+
+    collect_rarely()
     from dispatcher.cli.output import fail, tolerate_encodings  # noqa: PLC0415 -- see below
     from dispatcher.cli.program import program  # noqa: PLC0415 -- importing this package costs nothing
 

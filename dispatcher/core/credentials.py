@@ -7,11 +7,10 @@ secret and never shown. This module validates them and reads the responses of to
 import base64
 import re
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote_plus
 
 import orjson
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -21,6 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.secret import Secret
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 PEM_CHARACTERS_MAX: Final = 65_536
 CLIENT_TEXT: Final = re.compile(r"[\x20-\x7e]{1,512}")
@@ -105,7 +107,7 @@ def certificate_problems(value: object, field: str = "client_certificate") -> li
     if len(value) > PEM_CHARACTERS_MAX:
         return [problem(field, "too_long", maximum=PEM_CHARACTERS_MAX)]
     try:
-        x509.load_pem_x509_certificates(value.encode())
+        _certificates(value)
     except (ValueError, UnsupportedAlgorithm):
         return [problem(field, "invalid_certificate")]
     return []
@@ -128,7 +130,7 @@ def key_problems(value: object, field: str = "client_key") -> list[Problem]:
 
 def pair_problems(certificate: str, key: Secret) -> list[Problem]:
     """List why a certificate and a key, each valid alone, do not belong together."""
-    first = x509.load_pem_x509_certificates(certificate.encode())[0]
+    first = _certificates(certificate)[0]
     private = load_pem_private_key(key.reveal().encode(), password=None)
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if first.public_key().public_bytes(*form) == private.public_key().public_bytes(*form):
@@ -138,4 +140,11 @@ def pair_problems(certificate: str, key: Secret) -> list[Problem]:
 
 def expiry_of(certificate: str) -> datetime:
     """Return when a valid certificate expires."""
-    return x509.load_pem_x509_certificates(certificate.encode())[0].not_valid_after_utc
+    return _certificates(certificate)[0].not_valid_after_utc
+
+
+def _certificates(text: str) -> "list[Certificate]":
+    """Parse certificates in PEM; raise as cryptography does if they are invalid."""
+    from cryptography import x509  # noqa: PLC0415 -- a twelfth of the start, and few endpoints have a certificate
+
+    return x509.load_pem_x509_certificates(text.encode())

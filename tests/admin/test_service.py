@@ -1,11 +1,14 @@
 """How the API behaves as a service: limits, an absent database, its own description, its headers."""
 
 import asyncio
+import subprocess
+import sys
+import threading
 
 import asyncpg
 import pytest
 
-from dispatcher.admin.api import body
+from dispatcher.admin.api import body, docs
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings import load_settings
 from dispatcher.store.pool import Database
@@ -67,6 +70,37 @@ async def test_the_description_needs_no_token_and_nothing_from_elsewhere(api):
         assert (
             b"//" not in reply.raw.replace(b"https://erp.example.com", b"") or kind != "text/html"
         )
+
+
+async def test_the_description_is_made_once_with_the_first_request(api, monkeypatch):
+    threads: list[int] = []
+
+    def make(make=docs._make):
+        threads.append(threading.get_ident())
+        return make()
+
+    monkeypatch.setattr(docs, "_make", make)
+    async with asyncio.TaskGroup() as group:
+        for path in ("//docs", "//openapi.json", "//docs"):
+            group.create_task(api.ask("GET", path, token=""))
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()  # the loop goes on meanwhile
+
+
+def test_the_thread_that_makes_the_description_completes_no_model():
+    """A completion replaces parts of a model, which another thread may be using."""
+    code = (
+        "from pydantic import BaseModel\n"
+        "from dispatcher.admin.api import docs, route_table\n"
+        "def below(model):\n"
+        "    for one in model.__subclasses__(): yield one; yield from below(one)\n"
+        "def incomplete(): return {one for one in below(BaseModel) if not one.__pydantic_complete__}\n"
+        "before = incomplete()\n"
+        "for model in docs.models_to_complete(): model.model_rebuild()\n"
+        "completed = incomplete(); docs._make()\n"
+        "assert before > completed == incomplete()"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
 async def test_answers_are_guessed_by_nobody_and_kept_by_nobody(api):

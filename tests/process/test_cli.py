@@ -84,6 +84,14 @@ def test_a_command_loads_its_own_group_only():
     assert finished.returncode == 0, finished.stderr
 
 
+def test_a_daemon_without_certificates_loads_no_x509():
+    code = "import sys, dispatcher.cli.daemon; assert 'cryptography.x509' not in sys.modules"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_lean_imports_leave_out_authorities_and_rich_and_restore_both():
     code = (
         "import ssl, sys\n"
