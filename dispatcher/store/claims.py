@@ -8,13 +8,14 @@ rows it becomes, or not at all.
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.core import codes
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
 from dispatcher.core.order import Place
 from dispatcher.store.delivery_ids import uuid_of, uuids_of
-from dispatcher.store.pool import Database, columns
+from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -78,13 +79,12 @@ _EVENT_COLUMNS = (
     *("type", "tenant", "profile", "labels", "ordering_key", "traceparent", "data", "bytes"),
     "position",
 )
-_FAN_OUT_ORDER = tuple(
-    _EVENT_COLUMNS.index(name)
-    for name in (
-        *("id", "inserted_at", "occurred_at", "data_offset", "data_length", "type", "tenant"),
-        *("profile", "labels", "ordering_key", "traceparent", "data", "bytes"),
-    )
+_CLAIMED_EVENT = (
+    *("id", "inserted_at", "occurred_at", "data_offset", "data_length", "type", "tenant"),
+    *("profile", "labels", "ordering_key", "traceparent", "data", "bytes", "position"),
 )
+"""The attributes of `dispatcher.claimed_event`."""
+_claimed_event = itemgetter(*map(_EVENT_COLUMNS.index, _CLAIMED_EVENT))
 _OPEN_COLUMNS = ("id", "day", "event_id", "endpoint_no", "event_type_code", "warnings")
 _OPEN_IN_LINE_COLUMNS = (*_OPEN_COLUMNS, "order_key", "position")
 
@@ -289,8 +289,7 @@ class FewClaim(Claim):
         """Claim and write the events that still wait; `lost` has the others."""
         bodies, deliveries, cancelled = self._written
         rows, further = self._event_rows(bodies, deliveries)
-        of_events = columns(rows, len(_EVENT_COLUMNS))
-        of_event, positions = [of_events[i] for i in _FAN_OUT_ORDER], of_events[-1]
+        events = [_claimed_event(row) for row in rows]
         # Rows that are rare, or many, are copied in after the statement, in one transaction with it.
         if (
             further
@@ -301,8 +300,8 @@ class FewClaim(Claim):
         ):
             async with database.transaction(waits_for_disk=waits_for_disk) as connection:
                 taken = await connection.fetch(
-                    _FAN_OUT, *of_event, self._accepted_at, self.day, [], [], [], [],
-                    waits_for_disk, self._announced_by, positions,
+                    _FAN_OUT, events, self._accepted_at, self.day, [], waits_for_disk,
+                    self._announced_by,
                 )  # fmt: skip
                 self._lose(taken)
                 self._connection = connection
@@ -315,14 +314,14 @@ class FewClaim(Claim):
                     await super().announce_pulled(self._pulled)
             return
         code = codes.event_type_code
+        opened = [
+            (uuid_of(row.id), row.event_id, row.endpoint_no, code(row.event_type))
+            for row in deliveries
+        ]
         self._lose(
             await database.fetch(
-                _FAN_OUT, *of_event, self._accepted_at, self.day,
-                uuids_of([row.id for row in deliveries]),
-                [row.event_id for row in deliveries],
-                [row.endpoint_no for row in deliveries],
-                [code(row.event_type) for row in deliveries],
-                waits_for_disk, self._announced_by, positions,
+                _FAN_OUT, events, self._accepted_at, self.day, opened, waits_for_disk,
+                self._announced_by,
             )
         )  # fmt: skip
 

@@ -246,18 +246,15 @@ class Deliveries:
                 _RECORD_FIRST,
                 list(tokens),
                 list(tokens.values()),
-                *columns(
-                    [
-                        (
-                            move.shard, uuid_of(move.delivery_id), attempt.day, attempt.event_id,
-                            attempt.endpoint_no, code(attempt.event_type), move.schedule_position,
-                            codes.TRIGGER_CODES[attempt.trigger],
-                            codes.OUTCOME_CODES[attempt.outcome], *attempt[9:19],
-                        )
-                        for move, attempt in zip(moves, attempts, strict=True)
-                    ],
-                    19,
-                ),
+                [
+                    (
+                        move.shard, uuid_of(move.delivery_id), attempt.day, attempt.event_id,
+                        attempt.endpoint_no, code(attempt.event_type), move.schedule_position,
+                        codes.TRIGGER_CODES[attempt.trigger],
+                        codes.OUTCOME_CODES[attempt.outcome], *attempt[9:19],
+                    )
+                    for move, attempt in zip(moves, attempts, strict=True)
+                ],
             )  # fmt: skip
         if not left:
             return Recorded(frozenset(), frozenset())

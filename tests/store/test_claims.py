@@ -224,6 +224,8 @@ async def _fan_out(sql: asyncpg.Connection, event_id: str, *, waits: bool) -> No
     now = await sql.fetchval("SELECT now()")
     await sql.fetch(
         statement("outbox_fan_out"),
-        [event_id], [now], [now], [None], [None], ["a.b"], ["default"], [None], ["{}"], [None], [None], ["{}"], [None],
-        now, now.date(), [], [], [], [], waits, None, [None],
+        [
+            (event_id, now, now, None, None, "a.b", "default", None, "{}", None, None, "{}", None, None)
+        ],
+        now, now.date(), [], waits, None,
     )  # fmt: skip
