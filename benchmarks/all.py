@@ -21,7 +21,7 @@ from benchmarks.harness import ROOT, spread
 from benchmarks.plots import RESULTS, bars
 
 NAMES = (
-    "stages", "drain", "tls", "peers", "latency", "producers", "fanout", "isolation", "wheel", "recovery",
+    "stages", "drain", "rates", "latency", "publish", "producers", "tls", "peers", "fanout", "isolation", "wheel", "recovery",
     "growth", "replicas", "soak",
 )  # fmt: skip
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
