@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.delivery import DeliveriesQuery, ExportQuery
 from dispatcher.admin.resources.job import RATE_DEFAULT, JobOptions
 from dispatcher.cli.commands import CommandGroup
 from dispatcher.cli.common import DryRun, Yes, confirm, run_step
@@ -20,6 +20,7 @@ from dispatcher.cli.output import (
     fields_of,
     say,
     say_fields,
+    say_file,
     say_object,
     say_page,
     say_table,
@@ -104,6 +105,35 @@ def page(
         names = await session.endpoint_names(one.endpoint_id for one in answer.items)
         hint = session.type_hint(query.event_type)
         say_page(answer, columns(names), output=output, empty=f"no deliveries{hint}")
+
+    run_step(context, step)
+
+
+@group.command()
+@takes(ExportQuery)
+def export(context: typer.Context, fields: Fields) -> None:
+    """Export deliveries as a file, newest first.
+
+    Each row has the delivery and its last attempt, without bodies. A file has the newest 10,000 at most: if more match,
+    is_complete is false in JSON, and the last row of CSV is a note.
+
+    Examples:
+      dispatcher delivery export --state failed --since 1d > failed.csv
+      dispatcher delivery export --endpoint ERP --format json
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.deliveries import DeliveryOperations
+        from dispatcher.admin.operations.endpoints import Endpoints
+        from dispatcher.admin.operations.export_files import export_text
+
+        query = ExportQuery.of(**await session.resolved(fields))
+        deliveries, endpoints = (
+            DeliveryOperations(session.deployment),
+            Endpoints(session.deployment),
+        )
+        async for part in export_text(deliveries, endpoints, session.actor, query):
+            say_file(part)
 
     run_step(context, step)
 

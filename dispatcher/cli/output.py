@@ -100,6 +100,15 @@ def say(text: str = "") -> None:
     sys.stdout.write("\n".join(escape(line) for line in text.split("\n")) + "\n")
 
 
+def say_file(text: str) -> None:
+    """Print a part of a file: as it is to a file or a pipe, escaped on a terminal."""
+    if sys.stdout.isatty():
+        sys.stdout.write("\n".join(escape(line) for line in text.split("\n")))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+
+
 def tell(text: str) -> None:
     """Print a message on standard error."""
     sys.stderr.write("\n".join(escape(line) for line in text.split("\n")) + "\n")

@@ -47,6 +47,7 @@ NEEDS = {
     "POST /events/{id}/release": Role.OPERATOR,
     "POST /content-filters/test": Role.VIEWER,
     "GET /deliveries": Role.VIEWER,
+    "GET /deliveries/export": Role.VIEWER,
     "GET /deliveries/{id}": Role.VIEWER,
     "POST /deliveries/{id}/resend": Role.OPERATOR,
     "POST /deliveries/{id}/cancel": Role.OPERATOR,

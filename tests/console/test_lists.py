@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from dispatcher.admin.console import exports
-from dispatcher.admin.console.labels import business_key
 from dispatcher.admin.operations import deliveries as operations
+from dispatcher.admin.operations import export_files
+from dispatcher.core.business_key import business_key
 from tests.console.conftest import Client, Served
 from tests.support.resources import make_delivery
 from tests.support.story import Story
@@ -119,7 +119,7 @@ async def test_export_is_a_file_without_formulas_up_to_its_bound(
     rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"))))
     assert [row["id"] for row in rows] == [second, first]
     assert rows[1]["key"] == "'" + FORMULA
-    assert rows[1]["webhook"] == "'=1+1"
+    assert rows[1]["endpoint_name"] == "'=1+1"
     exported = orjson.loads((await admin.get("/deliveries/export?format=json")).text)
     assert [row["id"] for row in exported["items"]][1:] == [second, first]
     assert exported["items"][2]["labels"] == {"order_id": FORMULA}
@@ -141,9 +141,9 @@ async def test_export_is_a_file_without_formulas_up_to_its_bound(
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\uff1d"])
 def test_csv_cell_that_looks_like_a_formula_begins_with_an_apostrophe(start: str) -> None:
     delivery = make_delivery(labels={"id": f"{start}cmd|' /C calc'!A0"})
-    text = exports.csv_text(exports.rows_of([(delivery, None)], {}), is_first=False)
+    text = export_files.csv_text(export_files.rows_of([(delivery, None)], {}), is_first=False)
     (row,) = csv.reader(io.StringIO(text))
-    assert row[exports.COLUMNS.index("key")].startswith(f"'{start}")
+    assert row[export_files.COLUMNS.index("key")].startswith(f"'{start}")
 
 
 async def test_selected_deliveries_and_all_that_match_become_a_job(

@@ -1,13 +1,27 @@
-"""Deliveries over HTTP: list, show with attempts, resend, cancel, diagnose the signature."""
+"""Deliveries over HTTP: list, export, show with attempts, resend, cancel, diagnose the signature."""
 
-from dispatcher.admin.api.route import ApiResponse, Call
-from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.api.route import ApiFile, ApiResponse, Call
+from dispatcher.admin.operations.export_files import MEDIA_TYPES, export_text, file_name
+from dispatcher.admin.resources.delivery import DeliveriesQuery, ExportQuery
 from dispatcher.admin.resources.signature_diagnosis import CapturedRequest
 
 
 async def list_deliveries(call: Call, query: DeliveriesQuery) -> ApiResponse:
     """List deliveries, newest first, without their attempts."""
     return ApiResponse(await call.operations.deliveries.page(call.actor, query))
+
+
+async def export_deliveries(call: Call, query: ExportQuery) -> ApiFile:
+    """Export deliveries as a file, newest first.
+
+    Each row has the delivery and its last attempt without bodies. A file has the newest 10,000 at most. If more match,
+    `is_complete` is `false` in JSON, and the last row of CSV is a note. In CSV, a value that a spreadsheet could take
+    for a formula begins with an apostrophe.
+    """
+    operations = call.operations
+    parts = export_text(operations.deliveries, operations.endpoints, call.actor, query)
+    name = file_name(query, operations.deployment.clock.now())
+    return ApiFile(parts, name, MEDIA_TYPES[query.format])
 
 
 async def show_delivery(call: Call) -> ApiResponse:

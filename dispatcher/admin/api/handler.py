@@ -21,10 +21,11 @@ from dispatcher.admin.api.body import BATCH_REST, LARGE_BYTES, BodyReader
 from dispatcher.admin.api.decoder import BATCH_EVENTS_MAX, Batch, Steps
 from dispatcher.admin.api.docs import add_docs
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
-from dispatcher.admin.api.route import PREFIX, ApiResponse, Call, Inputs, Route, inputs_of
+from dispatcher.admin.api.route import PREFIX, ApiFile, ApiResponse, Call, Inputs, Route, inputs_of
 from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.auth import Auth
 from dispatcher.admin.client_address import address_of
+from dispatcher.admin.file_response import send_file
 from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.events import CLIENT, WAIT_SECONDS, Client
 from dispatcher.admin.operations.facade import Operations
@@ -150,6 +151,10 @@ class _Gatekeeper:
                 self._count_events(actor, len(given["fields"]) - 1)
             async with asyncio.timeout(route.seconds_max):
                 answer = await handler(call, **given)
+                if isinstance(answer, ApiFile):
+                    return await send_file(
+                        request, answer.parts, answer.name, answer.media_type, {}
+                    )
             return _response(answer, route)
 
         return handle

@@ -144,6 +144,8 @@ def _without_null(described: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(route: Route, given: Inputs) -> dict[str, Any]:
     responses: dict[str, Any] = {str(route.status): _success(route.response, "Done.")}
+    if route.text_type is not None:
+        responses[str(route.status)]["content"][route.text_type] = {"schema": {"type": "string"}}
     for status, meaning in route.also.items():
         has_body = status != 304  # noqa: PLR2004 -- the status
         response = route.also_responses.get(status, route.response)

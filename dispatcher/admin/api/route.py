@@ -6,7 +6,7 @@ gets the members as they are: the operation validates them and `Model` only docu
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Annotated, Final, NamedTuple, get_args, get_origin, get_type_hints
@@ -49,7 +49,15 @@ class ApiResponse(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-Handler = Callable[..., Awaitable[ApiResponse]]
+class ApiFile(NamedTuple):
+    """A handler's result that is a file, written in parts."""
+
+    parts: AsyncGenerator[str, None]
+    name: str
+    media_type: str
+
+
+Handler = Callable[..., Awaitable[ApiResponse | ApiFile]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,8 @@ class Route:
     """Output models of further statuses; without one it is `response`."""
     problems: tuple[int, ...] = ()
     """Statuses of problems, in addition to those that every route may return."""
+    text_type: str | None = None
+    """Another media type of the response, if the handler returns a file."""
     batch: Handler | None = None
     """The handler of a body that is a list or newline-delimited JSON; `fields` of `handler` is one event."""
     for_endpoint_tokens: bool = False

@@ -15,8 +15,9 @@ from dispatcher.admin.api import (
 )
 from dispatcher.admin.api.body import BATCH_BYTES_MAX
 from dispatcher.admin.api.decoder import EVENT_BYTES_MAX
-from dispatcher.admin.api.route import Route
+from dispatcher.admin.api.route import SECONDS_MAX, Route
 from dispatcher.admin.operations.context import Role
+from dispatcher.admin.operations.deliveries import EXPORT_SECONDS_MAX
 from dispatcher.admin.resources import (
     audit,
     content_filter,
@@ -160,6 +161,11 @@ ROUTES: Final = (
     Route(
         method="GET", path="/deliveries", handler=deliveries.list_deliveries,
         role=Role.VIEWER, response=delivery.DeliveryPage, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/deliveries/export", handler=deliveries.export_deliveries,
+        role=Role.VIEWER, response=delivery.ExportedDeliveries, problems=(404,),
+        text_type="text/csv", seconds_max=EXPORT_SECONDS_MAX + SECONDS_MAX,
     ),
     Route(
         method="GET", path="/deliveries/{id}", handler=deliveries.show_delivery,

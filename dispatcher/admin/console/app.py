@@ -125,6 +125,8 @@ class ConsoleApp:
                 return failure_page(context, slow)
             except (DispatcherError, web.HTTPException) as error:
                 return failure_page(context, error)
+            except ConnectionError:
+                raise  # of the client, or of a file that was not finished
             except Exception:  # noqa: BLE001 -- the border: whatever it is, people get a page and the log the trace
                 _log.exception("console.failed", method=route.method, route=route.path)
                 return error_page(context, 500, "")

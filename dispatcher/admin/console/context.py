@@ -18,12 +18,13 @@ from dispatcher.admin.console import assets, times
 from dispatcher.admin.console.actors import actor_name
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.help_links import help_address
-from dispatcher.admin.console.labels import ICONS, TONES, advice, business_key, retry_count
+from dispatcher.admin.console.labels import ICONS, TONES, advice, retry_count
 from dispatcher.admin.console.languages import Language
 from dispatcher.admin.console.navigation import GROUPS, Group, is_current
 from dispatcher.admin.console.times import Zone
 from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.core.business_key import business_key
 from dispatcher.core.errors import DispatcherError, NotFoundError
 from dispatcher.core.problems import Problem, problem
 

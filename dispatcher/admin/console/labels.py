@@ -3,7 +3,6 @@
 The sets of outcomes and states are closed, and a test asks the catalogues for each of their words.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -28,7 +27,6 @@ TONES: Final[Mapping[str, str]] = {
     HealthState.RECOVERING: "plain",
     **{outcome: "good" if outcome is Outcome.OK else "bad" for outcome in Outcome},
 }
-_KEY_NAME: Final = re.compile(r"(?:^|[._-])(?:id|no|number|ref|code)$")
 ICONS: Final = {
     "good": "✓", "bad": "✕", "muted": "\N{EN DASH}", "plain": "…", "warn": "↻", "on": "●",
 }  # fmt: skip
@@ -56,17 +54,6 @@ def afterwards(delivery: Delivery, resend_code: str, endpoint_state: str | None)
         return None
     is_active = endpoint_state == EndpointState.ACTIVE
     return "advice.then_resend" if is_active else "advice.then_resume"
-
-
-def business_key(labels: Mapping[str, str]) -> str | None:
-    """Return the label by which people know an event; None: it has no labels.
-
-    That is the first label, in the order of the names, whose name ends in `id`, `no`, `number`, `ref` or
-    `code`, as in `order_id`. If there is none, it is the first label.
-    """
-    names = sorted(labels)
-    key = next((name for name in names if _KEY_NAME.search(name)), names[0] if names else None)
-    return None if key is None else labels[key]
 
 
 def retry_count(delivery: Delivery) -> int:

@@ -123,14 +123,31 @@ Label = Annotated[
 ]
 
 
-class DeliveriesQuery(HistoryFilter, PageQuery):
-    """A page of them."""
+class ListFilter(HistoryFilter):
+    """Which deliveries of a list, also by labels."""
 
     label: Label = Field(default=None, description="name=value; may be repeated.")
     test: Annotated[
         QueryTruth | None,
         Option(help="Only deliveries of test events, or none of them.", reads=Reading.SWITCH),
     ] = None
+
+
+class DeliveriesQuery(ListFilter, PageQuery):
+    """A page of them."""
+
+
+class ExportQuery(ListFilter):
+    """All of them, as a file."""
+
+    format: Annotated[Literal["csv", "json"], Option(metavar="FORMAT", help="csv or json.")] = (
+        Field(default="csv", description="`csv` for spreadsheets, `json` for programs.")
+    )
+
+    def page_query(self) -> DeliveriesQuery:
+        """Return the filter as that of a page."""
+        values = {name: getattr(self, name) for name in ListFilter.model_fields}
+        return DeliveriesQuery.model_construct(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +230,38 @@ class DeliveryPage(Response):
     items: list[Delivery]
     next_cursor: str | None
     searched_back_to: TimeText | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedDelivery(Response):
+    """A delivery with its last attempt, as a row of a file; `key` is the label by which people know the event."""
+
+    created_at: TimeText
+    key: str | None
+    event_type: str
+    event_id: EventId
+    endpoint_name: str | None
+    endpoint_id: EndpointId
+    tenant: str
+    state: DeliveryStateName
+    reason: str | None
+    response_code: int | None
+    outcome: AttemptOutcomeName | None
+    attempt_count: int
+    latency_seconds: float | None
+    next_attempt_at: TimeText | None
+    finished_at: TimeText | None
+    test: bool
+    labels: dict[str, str]
+    id: DeliveryId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedDeliveries(Response):
+    """The deliveries of a filter; not complete if more match than an export has."""
+
+    items: list[ExportedDelivery]
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Deliveries: of all endpoints and of one, filtered by the address; one of them; acts on one or many."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -12,7 +11,6 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.csrf import PAGE_HEADERS
-from dispatcher.admin.console.exports import csv_end, csv_text, json_end, json_text, rows_of
 from dispatcher.admin.console.filters import (
     PERIODS,
     ROWS,
@@ -23,13 +21,21 @@ from dispatcher.admin.console.filters import (
     unreadable,
 )
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.console.labels import advice, afterwards, business_key
+from dispatcher.admin.console.labels import advice, afterwards
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.console.views import keep_views, read_views, with_view
+from dispatcher.admin.file_response import send_file
 from dispatcher.admin.operations.deliveries import EXPORT_ROWS_MAX, EXPORT_SECONDS_MAX
+from dispatcher.admin.operations.export_files import MEDIA_TYPES, export_text, file_name
 from dispatcher.admin.operations.signature_diagnosis import Diagnosis
-from dispatcher.admin.resources.delivery import DeliveriesQuery, DeliveryPage
+from dispatcher.admin.resources.delivery import (
+    DeliveriesQuery,
+    DeliveryPage,
+    ExportQuery,
+    ListFilter,
+)
 from dispatcher.admin.resources.delivery_report import DeliveryReport
+from dispatcher.core.business_key import business_key
 from dispatcher.core.errors import (
     ConflictError,
     InvalidRequestError,
@@ -46,8 +52,6 @@ WATCH_SECONDS_MAX: Final = 120
 """How long a page asks for the result of an attempt; an attempt takes 60 s at most."""
 SOON_SECONDS: Final = 30
 WATCHED_DIGITS_MAX: Final = 12
-WRITE_SECONDS_MAX: Final = 10.0
-"""A reader of an export that takes no bytes for so long has gone."""
 REFUSING_CODES: Final = frozenset({400, 401, 403})
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 _NOTHING: Final = DeliveryPage(items=[], next_cursor=None)
@@ -145,43 +149,17 @@ async def export(context: Context) -> web.StreamResponse:
     if asked.problems:
         raise InvalidRequestError(unreadable(asked.problems))
     form = context.query("format") or "csv"
-    if form not in {"csv", "json"}:
+    if form not in MEDIA_TYPES:
         raise InvalidRequestError(
             [problem("format", "not_one_of", allowed="csv, json", value=form)]
         )
-    write = csv_text if form == "csv" else json_text
-    pages = context.operations.deliveries.export(context.who, asked.query)
-    try:
-        page = await anext(pages)  # before the response begins, so that an error is a page
-        answer = web.StreamResponse(headers={**PAGE_HEADERS, **_file_headers(context, form)})
-        await answer.prepare(context.request)
-        is_first, is_end = True, page.is_end
-        while True:
-            ids = {one.endpoint_id for one, _ in page.rows}
-            names = await context.operations.endpoints.names(context.who, ids)
-            rows = rows_of(page.rows, {one: row.name for one, row in names.items()})
-            async with asyncio.timeout(WRITE_SECONDS_MAX):
-                await answer.write(write(rows, is_first=is_first).encode())
-            is_first, is_end = False, page.is_end
-            try:
-                page = await anext(pages)
-            except StopAsyncIteration:
-                break
-    finally:
-        await pages.aclose()
+    values = {name: getattr(asked.query, name) for name in ListFilter.model_fields}
+    query = ExportQuery.model_construct(**values, format=form)
+    operations = context.operations
     note = context.text("export.more", count=EXPORT_ROWS_MAX)
-    end = csv_end(note, is_complete=is_end) if form == "csv" else json_end(is_complete=is_end)
-    await answer.write(end.encode())
-    return answer
-
-
-def _file_headers(context: Context, form: str) -> dict[str, str]:
-    kind = "text/csv" if form == "csv" else "application/json"
-    at = context.app.now().astimezone(context.zone.info)
-    return {
-        "Content-Type": f"{kind}; charset=utf-8",
-        "Content-Disposition": f'attachment; filename="deliveries-{at:%Y%m%d-%H%M%S}.{form}"',
-    }
+    parts = export_text(operations.deliveries, operations.endpoints, context.who, query, note)
+    name = file_name(query, context.app.now().astimezone(context.zone.info))
+    return await send_file(context.request, parts, name, MEDIA_TYPES[form], PAGE_HEADERS)
 
 
 async def save_view(context: Context) -> web.StreamResponse:

@@ -10,8 +10,8 @@ from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.filters import PERIODS, chips, event_filter
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.console.labels import business_key
 from dispatcher.admin.resources.event import EventPage
+from dispatcher.core.business_key import business_key
 from dispatcher.core.errors import InvalidRequestError
 
 DATA_CHARACTERS_SHOWN: Final = 65_536

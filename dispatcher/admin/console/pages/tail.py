@@ -21,10 +21,11 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.filters import delivery_filter, unreadable
-from dispatcher.admin.console.labels import TONES, business_key, retry_count
+from dispatcher.admin.console.labels import TONES, retry_count
 from dispatcher.admin.console.times import NOTHING, moment
 from dispatcher.admin.operations.tail import Batch
 from dispatcher.admin.resources.delivery import RecordedAttempt
+from dispatcher.core.business_key import business_key
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.printable import escape
 
