@@ -57,7 +57,7 @@ def paths(seeded: Seeded) -> dict[str, str]:
         "sessions": "/access/sessions",
         "system": "/system",
         "settings": "/system/settings",
-        "help": "/help/console",
+        "help": "/help/reference/console",
     }
     api = {
         "endpoints": "endpoints",
