@@ -51,8 +51,12 @@ async def store(story: Story, event_id: str, data: str, **values: Any) -> None:
 
 async def events_found(deployment: Deployment, text: str, actor: Any = ALL) -> list[str]:
     page = await Events(deployment).page(actor, EventsQuery.of(q=text))
-    assert page.next_cursor is None
-    return [one.id for one in page.items]
+    found = [one.id for one in page.items]
+    if page.next_cursor is not None:  # the text is a label or an id, and contents are the next page
+        assert (bool(found), page.searched_back_to) == (True, None)
+        page = await Events(deployment).page(actor, EventsQuery.of(q=text, cursor=page.next_cursor))
+        assert page.next_cursor is None
+    return found + [one.id for one in page.items]
 
 
 async def test_search_of_text_finds_payloads_of_the_tenant(
@@ -187,7 +191,14 @@ async def test_search_of_deliveries_pages_through_names_and_payloads(
         assert sorted(seen[:2]) == sorted([exact, named]), "the label is exact"
         assert seen[2:] == [also_named, *reversed(payload)]
     failed = await operations.page(ALL, DeliveriesQuery.of(q="needle", state="failed"))
-    assert {one.id for one in failed.items} == {named, also_named, payload[0]}
+    assert {one.id for one in failed.items} == {named, also_named}
+    assert (failed.searched_back_to, failed.next_cursor is None) == (None, False), (
+        "contents are the next page"
+    )
+    query = DeliveriesQuery.of(q="needle", state="failed", cursor=failed.next_cursor)
+    rest = await operations.page(ALL, query)
+    assert [one.id for one in rest.items] == [payload[0]]
+    assert rest.searched_back_to is not None
     assert (await operations.page(ACME, DeliveriesQuery.of(q="needle"))).items == []
 
 

@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.console.times import Zone, moment
-from dispatcher.admin.resources.delivery import DeliveriesQuery
-from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.admin.resources.delivery import DeliveriesQuery, DeliveryPage
+from dispatcher.admin.resources.event import EventPage, EventsQuery
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.problems import Problem, problem
 
@@ -204,6 +204,18 @@ def parse_time(text: str, zone: Zone) -> datetime | None:
         return (at if at.tzinfo is not None else at.replace(tzinfo=zone.info)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def ends_before_contents(
+    query: DeliveriesQuery | EventsQuery, page: DeliveryPage | EventPage
+) -> bool:
+    """Return whether a page has the exact matches of a text, and the next one searches the payloads."""
+    return bool(
+        query.q
+        and page.next_cursor
+        and page.searched_back_to is None
+        and len(page.items) < query.limit
+    )
 
 
 def unreadable(problems: Mapping[str, str]) -> list[Problem]:

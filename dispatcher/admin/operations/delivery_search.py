@@ -19,6 +19,7 @@ import orjson
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.operations.text_search import (
+    CONTENT,
     Found,
     Part,
     Phase,
@@ -209,7 +210,7 @@ class DeliverySearch:
 
             phases: list[tuple[str, Phase[DeliveryDetail]]] = [("exact", find_exact)]
             if not exact.is_all:
-                phases += [("named", find_named), ("content", find_content)]
+                phases += [("named", find_named), (CONTENT, find_content)]
             return await run_phases(phases, place, wanted.limit)
 
     async def _known_events(
@@ -504,7 +505,7 @@ class EventSearch:
 
             phases: list[tuple[str, Phase[EventDetail]]] = [("exact", find_exact)]
             if known is None or RESERVED_ID.fullmatch(text) is None:
-                phases += [("waiting", find_waiting), ("content", find_content)]
+                phases += [("waiting", find_waiting), (CONTENT, find_content)]
             return await run_phases(phases, place, wanted.limit)
 
 

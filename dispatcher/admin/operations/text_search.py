@@ -1,9 +1,10 @@
 """Searches for a text: its phases, its time budget, and the bound of searches at a time.
 
 A search has phases, each newest first: exact matches (ids and labels, by index), deliveries of endpoints
-with that name, then the events' contents. The contents have no index. They are read from the newest
-event on, in slices of about 0.05 s, until the page is full or the budget is spent. The cursor then
-continues where the search stopped.
+with that name, then the events' contents. The contents have no index, so a page whose first phases found
+something ends before them, and its cursor leads to them. They are read from the newest event on, in
+slices of about 0.05 s, until the page is full or the budget is spent. The cursor then continues where
+the search stopped.
 
 What is always true: a search uses one connection and one server process at a time, and keeps no lock and
 no snapshot between slices. After each slice it rests: briefly in an idle database, and 19 times as
@@ -52,6 +53,10 @@ STATEMENT_MILLISECONDS_MIN: Final = 100
 STATEMENT_MILLISECONDS_MAX: Final = 5_000
 BUDGET_SECONDS_UNUSED: Final = 0.05
 """With less left of the budget, a statement that failed is one that reached its time limit."""
+CONTENT: Final = "content"
+"""The phase that reads without an index."""
+NAMED: Final = frozenset({"exact", "named"})
+"""The phases of what the text names, after which a page does not go on to contents."""
 _PHASE_END: Final = "~"
 _NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of a cursor that leads to the beginning of a phase."""
@@ -122,19 +127,24 @@ Phase = Callable[[Place | None, int], Awaitable[Part[Row]]]
 async def run_phases(
     phases: Sequence[tuple[str, Phase[Row]]], place: Place | None, limit: int
 ) -> Found[Row]:
-    """Return a page from the phases in turn, beginning at the place of a cursor."""
+    """Return a page from the phases in turn, beginning at the place of a cursor.
+
+    An order number that a label names is found in milliseconds, and reading contents takes the whole budget.
+    """
     rows: list[Row] = []
     back_to: datetime | None = None
     started, before = _read_place(place)
+    is_named = False
     names = [name for name, _ in phases]
     first = names.index(started) if started in names else 0
     for name, phase in phases[first:]:
-        if len(rows) == limit:
+        if len(rows) == limit or (is_named and name == CONTENT):
             return Found(rows=rows, next_place=Place(_NO_TIME, name), searched_back_to=back_to)
         missing = limit - len(rows)
         part = await phase(before, missing)
         before = None
         rows += [row for row, _ in part.rows]
+        is_named |= bool(part.rows) and name in NAMED
         back_to = part.searched_back_to
         if len(part.rows) == missing:
             return Found(

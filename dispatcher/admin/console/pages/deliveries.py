@@ -18,6 +18,7 @@ from dispatcher.admin.console.filters import (
     chips,
     delivery_filter,
     delivery_id,
+    ends_before_contents,
     unreadable,
 )
 from dispatcher.admin.console.forms import problems_by_field
@@ -96,6 +97,7 @@ async def _list_page(
         status=422 if problems else 200,
         tab="deliveries",
         page=page,
+        is_exact=ends_before_contents(asked.query, page),
         page_at=asked.now.isoformat() if context.query("period") else None,
         names=names,
         last=last,

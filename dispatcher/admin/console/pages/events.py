@@ -8,7 +8,7 @@ from aiohttp import web
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.csrf import PAGE_HEADERS
-from dispatcher.admin.console.filters import PERIODS, chips, event_filter
+from dispatcher.admin.console.filters import PERIODS, chips, ends_before_contents, event_filter
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.resources.event import EventPage
 from dispatcher.core.business_key import business_key
@@ -30,6 +30,7 @@ async def list_events(context: Context) -> web.StreamResponse:
         "events.html",
         status=422 if problems else 200,
         page=page,
+        is_exact=ends_before_contents(asked.query, page),
         problems=problems,
         types=tuple(context.operations.deployment.catalogue.types),
         page_at=asked.now.isoformat() if context.query("period") else None,
