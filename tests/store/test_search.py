@@ -56,7 +56,8 @@ async def events_found(deployment: Deployment, text: str, actor: Any = ALL) -> l
         assert (bool(found), page.searched_back_to) == (True, None)
         page = await Events(deployment).page(actor, EventsQuery.of(q=text, cursor=page.next_cursor))
         assert page.next_cursor is None
-    return found + [one.id for one in page.items]
+        found += [one.id for one in page.items]
+    return found
 
 
 async def test_search_of_text_finds_payloads_of_the_tenant(
