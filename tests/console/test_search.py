@@ -44,6 +44,8 @@ async def test_search_finds_webhooks_types_pages_and_ids(
     for text in ("ORD-2026-1234", "order_id=ORD-2026-1234"):
         found = await results(admin, text)
         assert next(iter(found)) == "/deliveries?label=order_id%3DORD-2026-1234"
+        gone = await admin.get(f"/search?q={text}")
+        assert gone.headers["Location"] == "/deliveries?label=order_id%3DORD-2026-1234"
     assert "/deliveries?label=order_id%3DORD-2026-1234" not in await results(admin, "ORD-2026-12")
     other = await served.as_role("viewer", "acme")
     assert not any("label=" in href for href in await results(other, "ORD-2026-1234"))

@@ -192,11 +192,13 @@ class Connection(asyncio.Protocol):
             return
         if self._transport is None or self._transport.is_closing():
             return
+        body = str(behaviour.get("body", "ok")).encode()
         extra = "".join(
             f"{name}: {value}\r\n" for name, value in behaviour.get("headers", {}).items()
         )
         self._transport.write(
-            f"HTTP/1.1 {status} Scripted\r\nContent-Length: 2\r\n{extra}\r\nok".encode()
+            f"HTTP/1.1 {status} Scripted\r\nContent-Length: {len(body)}\r\n{extra}\r\n".encode()
+            + body
         )
         self._book.write(
             kind="answer",

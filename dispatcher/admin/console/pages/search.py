@@ -59,8 +59,9 @@ async def search(context: Context) -> web.StreamResponse:
         finally:
             for one in found:
                 one.close()
-        if groups and groups[0].items and "HX-Request" not in context.request.headers:
-            return context.go(groups[0].items[0].href)
+        named = _named(groups)
+        if named is not None and "HX-Request" not in context.request.headers:
+            return context.go(named.href)
         groups += [_event_types(context, text), _pages(context, text)]
     return context.page(
         "search.html",
@@ -69,6 +70,16 @@ async def search(context: Context) -> web.StreamResponse:
         is_complete=is_complete,
         deeper=_deeper(context, text) if text else [],
     )
+
+
+def _named(groups: list[Group]) -> Item | None:
+    """Return what the text names: the object of the id, or else the only label with this value."""
+    if not groups:
+        return None
+    by_id, labels = groups[0].items, groups[1].items
+    if by_id:
+        return by_id[0]
+    return labels[0] if len(labels) == 1 else None
 
 
 async def _by_id(context: Context, text: str) -> Group:
