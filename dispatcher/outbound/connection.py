@@ -341,8 +341,8 @@ class Connection(asyncio.Protocol):
 
 def _status_in_words(status: int, location: str | None) -> str:
     if status in _REDIRECTS and location is not None:
-        return f"the receiver answered {status} (redirect to {location}); none is followed"
-    return f"the receiver answered {status}"
+        return f"the receiver responded with {status} (redirect to {location}); redirects are not followed"
+    return f"the receiver responded with {status}"
 
 
 def _words(exc: Exception | None) -> str:

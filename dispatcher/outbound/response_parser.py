@@ -295,7 +295,7 @@ class ResponseReader:
             self.flag = Flag.BODY_INCOMPLETE
         elif data.startswith(_TLS_ALERT):
             self.error = (
-                "the receiver answered in TLS to plain HTTP: the URL may have to begin with https"
+                "the receiver responded in TLS to plain HTTP: the URL may have to begin with https"
             )
         else:
             self.error = f"the answer is not HTTP/1.1: {fault}"

@@ -5,7 +5,6 @@ With `--long` it also takes the pictures of docs/tutorials/support-a-webhook.md.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -13,6 +12,7 @@ from playwright.sync_api import expect
 
 from tests.console.conftest import Living, Watched
 from tests.console.questions import ORDER, SECRET, Day, Hand
+from tests.console.test_screenshots import BYTES_MAX, IMAGES
 from tests.support.pace import in_time
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
@@ -89,23 +89,24 @@ QUESTIONS: Final = {
 
 
 @pytest.mark.parametrize(
-    ("language", "width", "options", "hand_options"),
+    ("language", "width", "options", "hand_options", "picture"),
     [
-        ("en", 1280, {"locale": "en-GB"}, {}),
-        ("th", 390, {"locale": "th-TH", "color_scheme": "dark"}, {}),
-        ("en", 390, {"locale": "en-GB"}, {"scripts": False}),
-        ("th", 1280, {"locale": "th-TH", "color_scheme": "dark"}, {"keyboard": True}),
+        ("en", 1280, {"locale": "en-GB"}, {}, ""),
+        ("th", 390, {"locale": "th-TH", "color_scheme": "dark"}, {}, "-thai"),
+        ("en", 390, {"locale": "en-GB"}, {"scripts": False}, None),
+        ("th", 1280, {"locale": "th-TH", "color_scheme": "dark"}, {"keyboard": True}, None),
     ],
     ids=["english-light", "thai-dark-phone", "scripts-off-phone", "keyboard-thai-dark"],
 )
 def test_each_question_takes_three_steps(
     day: Day,
     open_tab: Callable[..., Watched],
-    tmp_path: Path,
+    long_run: bool,
     language: str,
     width: int,
     options: dict[str, str],
     hand_options: dict[str, bool],
+    picture: str | None,
 ) -> None:
     scripts = hand_options.get("scripts", True)
     tab = open_tab(
@@ -117,5 +118,8 @@ def test_each_question_takes_three_steps(
         steps, seconds = hand.ended()
         assert steps <= STEPS_MAX, name
         assert in_time(seconds, SECONDS_MAX), name
-        tab.page.screenshot(path=tmp_path / f"{name}-{language}-{width}.png")
+        if long_run and picture is not None:
+            path = IMAGES / f"question-{name}{picture}.png"
+            tab.page.screenshot(path=path)
+            assert path.stat().st_size < BYTES_MAX, path.name
     assert tab.complaints == []

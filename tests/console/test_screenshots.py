@@ -1,4 +1,4 @@
-"""The pictures of docs/reference/console.md: made by a browser in the long run, and held to the page in every run."""
+"""The pictures of the documentation: made by a browser in the long run, and held to the pages in every run."""
 
 import asyncio
 import hashlib
@@ -20,8 +20,14 @@ BYTES_MAX = 150_000
 EVENTS_COUNT = 14
 
 
-def test_the_page_shows_every_picture_that_there_is_and_no_other():
-    shown = set(re.findall(r"\(\.\./images/([a-z0-9-]+\.png)\)", PAGE.read_text(encoding="utf-8")))
+def test_the_pages_show_every_picture_that_there_is_and_no_other():
+    shown = {
+        name
+        for page in PAGE.parents[1].rglob("*.md")
+        for name in re.findall(
+            r"\((?:\.\./)+images/([a-z0-9-]+\.png)\)", page.read_text(encoding="utf-8")
+        )
+    }
     assert shown == {path.name for path in IMAGES.glob("*.png")}
     assert len(shown) >= 5
     for path in IMAGES.glob("*.png"):

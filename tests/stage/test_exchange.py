@@ -137,7 +137,7 @@ async def test_the_body_is_kept_of_failures_only(sender: Sender):
         target = target_of(receiver)
         failed, succeeded = await sender.answer(target), await sender.answer(target)
     assert (failed.body, succeeded.body) == (b"why", b"")
-    assert failed.error == "the receiver answered 500"
+    assert failed.error == "the receiver responded with 500"
     assert receiver.connection_count == 1
 
 

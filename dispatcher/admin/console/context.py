@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
+from markupsafe import Markup
 
 from dispatcher.admin.console import assets, times
 from dispatcher.admin.console.actors import actor_name
@@ -169,6 +170,17 @@ class Context:
         span = times.rough_span(abs(seconds), units)
         return self.text("time.ago", span=span) if seconds < 0 else self.text("time.in", span=span)
 
+    def _marked_text(self, key: str, /, **values: object) -> str:
+        """Return the message of a key for a template, with what it quotes in backticks as code."""
+        parts = self.language.texts[key].split("`")
+        if len(parts) == 1:
+            return self.language.text(key, **values)
+        code, plain = Markup("<code>{}</code>"), Markup("{}")  # `format` escapes the values
+        return Markup("").join(
+            (code if number % 2 else plain).format(part.format_map(values))
+            for number, part in enumerate(parts)
+        )
+
     def units(self) -> dict[str, str]:
         """Return the units of time in the viewer's language."""
         return {name: self.text(f"unit.{name}") for name in ("d", "h", "m", "s", "ms")}
@@ -191,7 +203,7 @@ class Context:
             return (datetime.fromisoformat(text) - now).total_seconds()
 
         return {
-            "t": self.language.text,
+            "t": self._marked_text,
             "word": self.language.word,
             "known_texts": self.language.texts,
             "options": self._options,

@@ -48,7 +48,7 @@ _OUTCOMES: Final[dict[str, Advice]] = {
     Outcome.OK: _advice("ok", "the receiver took it"),
     Outcome.GONE: _advice(
         "gone",
-        "the receiver answered 410 Gone",
+        "the receiver responded with 410 Gone",
         "the receiver says that this URL is no more; ask its owner for the new one",
     ),
     Outcome.THROTTLED: _advice(
@@ -108,7 +108,9 @@ _REASONS: Final[dict[str, Advice]] = {
     Reason.SCHEDULE_SPENT: _advice(
         "schedule_spent", "every attempt of the schedule failed", "mend the receiver, then resend"
     ),
-    Reason.GONE: _advice("gone", "the receiver answered 410 Gone", _OUTCOMES[Outcome.GONE].advice),
+    Reason.GONE: _advice(
+        "gone", "the receiver responded with 410 Gone", _OUTCOMES[Outcome.GONE].advice
+    ),
     Reason.TEST_FAILED: _advice("test_failed", "the one attempt of a test event failed"),
     Reason.CANCELLED_BY_PERSON: _advice(
         "cancelled_by_person", "a person cancelled it", "resend it if that was wrong"
@@ -190,7 +192,7 @@ def attempt_advice(outcome: str, response_code: int | None) -> Advice:
     elif response_code in _REDIRECTS:
         advice = _advice(
             "redirected",
-            "the receiver answered with a redirect, which is not followed",
+            "the receiver responded with a redirect, which is not followed",
             "set the URL to where it leads",
         )
     elif response_code in _SERVER_ERRORS:

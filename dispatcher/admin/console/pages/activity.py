@@ -27,6 +27,12 @@ _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2
 _OWN_PLACE: Final = frozenset({"name", "changed", "before", "after"})
 """Parts of a detail that a sentence or its difference shows."""
 
+_WORDS: Final = {
+    "state": "state", "was": "state", "reason": "reason", "kind": "jobkind", "outcome": "outcome",
+    "role": "role", "response": "response", "by": "source",
+}  # fmt: skip
+"""The groups of the words that name the values of a part of a detail."""
+
 
 class Line(NamedTuple):
     """An entry as the page shows it."""
@@ -101,7 +107,7 @@ def _line(context: Context, entry: AuditLine, names: dict[str, str]) -> Line:
         tenant=entry.tenant,
         diff=_diff(context, detail),
         detail=[
-            (context.language.word("field", name), _text(value, context.zone))
+            (context.language.word("field", name), _value(context, name, value))
             for name, value in detail.items()
             if name not in _OWN_PLACE and value not in (None, "", [], {})
         ],
@@ -119,6 +125,19 @@ def _diff(context: Context, detail: dict[str, Any]) -> list[tuple[str, str | Non
         )
         for name in detail.get("changed") or []
     ]
+
+
+def _value(context: Context, name: str, value: object) -> str:
+    """Return a part of a detail as people read it; a filter as its conditions."""
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{context.language.word('field', key)}: {_value(context, key, one)}"
+            for key, one in value.items()
+        )
+    group = _WORDS.get(name)
+    if group is not None and isinstance(value, str):
+        return ", ".join(context.language.word(group, one) for one in value.split(","))
+    return _text(value, context.zone)
 
 
 def _text(value: object, zone: Zone) -> str:

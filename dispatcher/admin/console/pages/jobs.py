@@ -71,7 +71,7 @@ async def new(context: Context) -> web.StreamResponse:
         problems=problems,
         states=tuple(DeliveryState),
         classes=tuple(CLASSES),
-        chosen=lambda name: ",".join(filter(None, context.request.query.getall(name, []))),
+        chosen={name: _chosen(context, name) for name in ("state", "response")},
         typed=lambda text: _typed(context, text),
         types=tuple(context.operations.deployment.catalogue.types),
         rate=context.query("rate") or f"{RATE_DEFAULT:g}",
@@ -156,6 +156,12 @@ def _read(context: Context) -> NewJob:
                 for one in error.problems
             ]
         ) from None
+
+
+def _chosen(context: Context, name: str) -> list[str]:
+    """Return the values of a condition that takes several."""
+    values = ",".join(context.request.query.getall(name, []))
+    return [one.strip() for one in values.split(",") if one.strip()]
 
 
 def _typed(context: Context, text: str | None) -> str:

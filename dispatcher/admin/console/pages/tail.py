@@ -24,7 +24,7 @@ from dispatcher.admin.console.filters import delivery_filter, unreadable
 from dispatcher.admin.console.labels import TONES, retry_count
 from dispatcher.admin.console.times import NOTHING, moment
 from dispatcher.admin.operations.tail import Batch
-from dispatcher.admin.resources.delivery import RecordedAttempt
+from dispatcher.admin.resources.delivery import Attempt, RecordedAttempt
 from dispatcher.core.business_key import business_key
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.printable import escape
@@ -117,6 +117,11 @@ def _batch(context: Context, batch: Batch, names: Mapping[str, str]) -> dict[str
     return {"rows": [_row(context, one, names) for one in shown], "note": note}
 
 
+def _error(attempt: Attempt) -> str:
+    """Return what went wrong if there is no status code, which is shown anyway."""
+    return attempt.error or "" if attempt.response_code is None else ""
+
+
 def _row(
     context: Context, item: RecordedAttempt, names: Mapping[str, str]
 ) -> dict[str, str | bool]:
@@ -144,7 +149,7 @@ def _row(
         "code": str(code)
         if code is not None
         else context.language.word("outcome", attempt.outcome),
-        "body": escape((attempt.response_body or attempt.error or "")[:BODY_CHARACTERS_MAX]),
+        "body": escape((attempt.response_body or _error(attempt))[:BODY_CHARACTERS_MAX]),
         "latency": f"{attempt.latency_seconds * 1000:.0f} {context.text('unit.ms')}",
         "retries": str(retry_count(delivery)),
         "next": next_at.local if next_at is not None else NOTHING,
