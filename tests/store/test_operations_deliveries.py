@@ -29,6 +29,9 @@ from tests.support.story import ACME, ALL, Story
 
 pytestmark = pytest.mark.postgres
 
+NAMESAKE = "zz.cqf5ac4y"
+"""Has the CRC-32 of `order.created`. A producer can find such a name for any type in seconds."""
+
 
 async def found(deployment: Deployment, actor: Actor = ALL, **wanted: Any) -> list[str]:
     page = await DeliveryOperations(deployment).page(actor, DeliveriesQuery.of(**wanted))
@@ -443,6 +446,28 @@ async def test_outcomes_count_the_deliveries_of_each_event(
     }
     assert counts == {"e1": (1, 1, 0, 0), "e2": (0, 0, 0, 1), "e3": (0, 0, 0, 0)}
     assert not outcomes["e1"].capped
+
+
+async def test_a_type_with_the_code_of_another_hides_no_delivery(
+    deployment: Deployment, story: Story
+) -> None:
+    endpoint = await story.endpoint()
+    await story.event("e1", event_type="order.created")
+    await story.event("e2", event_type=NAMESAKE)
+    await story.delivery(endpoint, "e1", "failed")
+    await story.delivery(endpoint, "e2", "failed")  # both have the same code
+    for wanted, event_id in (
+        ("order.*", "e1"),
+        ("order.created", "e1"),
+        ("zz.*", "e2"),
+        (NAMESAKE, "e2"),
+    ):
+        page = await DeliveryOperations(deployment).page(ALL, DeliveriesQuery.of(event_type=wanted))
+        assert [one.event_id for one in page.items] == [event_id], wanted
+
+
+def test_control_codes_of_all_other_types_hide_a_delivery():
+    assert codes.event_type_code(NAMESAKE) == codes.event_type_code("order.created")
 
 
 async def test_usage_lists_known_types_and_those_of_recent_events(

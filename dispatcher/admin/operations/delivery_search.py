@@ -665,11 +665,15 @@ def _filters(
 def _other_codes(pattern: str | None, types: Iterable[str]) -> list[int] | None:
     """Return the codes of known types that a pattern of several leaves out; None: it is not one.
 
-    A delivery of such a type is left out by its row alone, without a look at its event.
+    A delivery of such a type is left out by its row alone, without a look at its event. A code that a known type of
+    the pattern shares is not returned: a producer could otherwise hide deliveries of the one with a name of the other.
     """
     if pattern is None or not pattern.endswith(EVERYTHING):
         return None
-    return [codes.event_type_code(one) for one in types if not type_fits(pattern, one)]
+    fits: dict[bool, set[int]] = {True: set(), False: set()}
+    for one in types:
+        fits[type_fits(pattern, one)].add(codes.event_type_code(one))
+    return sorted(fits[False] - fits[True])
 
 
 def _in_two_parts(found: Sequence[EventKey]) -> Iterator[list[EventKey]]:
