@@ -53,8 +53,8 @@ from dispatcher.delivery.types import DUE
 from dispatcher.outbound.pool import Target
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.collector import exclude_the_start
-from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

@@ -44,17 +44,10 @@ from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import NotFoundError
 from dispatcher.store.pool import Database
-from tests.support.long_history import (
-    OLD_TYPE,
-    RARE_TYPE,
-    USUAL_TYPE,
-    Seeded,
-    seed,
-    seed_backlog,
-)
+from tests.support.long_history import OLD_TYPE, RARE_TYPE, USUAL_TYPE, Seeded, seed, seed_backlog
 
 GOAL_MILLISECONDS: Final = 200.0
 ALL: Final = Actor(name="benchmark")

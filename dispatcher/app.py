@@ -26,6 +26,7 @@ from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.server import Server
 from dispatcher.config.loading import keyring_of, load_configuration
 from dispatcher.config.profiles import load_profiles
+from dispatcher.config.reload import differences
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import RULES
 from dispatcher.core.errors import (
@@ -53,13 +54,13 @@ from dispatcher.runtime.collector import exclude_the_start
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.jobs import Jobs
 from dispatcher.store.notifications import Notifications
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
 from dispatcher.store.schema import Schema
 from dispatcher.store.secrets import sealed_secrets
 from dispatcher.store.statistics import Statistics
@@ -480,7 +481,7 @@ class Daemon:
         except ConfigurationError as error:
             _log.error("settings.rejected", problems=error.problems)
         else:
-            changed, restart = _differences(self._settings, settings)
+            changed, restart = differences(self._settings, settings)
             if self._pipeline is not None:
                 self._pipeline.reload(settings, loaded.profiles)
             self._profiles.clear()
@@ -488,22 +489,6 @@ class Daemon:
             _log.info("settings.reloaded", changed=changed, needs_restart=restart)
             self._settings = settings
         self._notifier.ready()
-
-
-_TAKES_EFFECT_AT_ONCE = ("delivery.drain_seconds", "delivery.concurrency_per_endpoint")
-
-
-def _differences(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
-    """Return the changed key paths, and those of them that need a restart to take effect."""
-    before, after = old.model_dump(), new.model_dump()
-    changed = [
-        f"{section}.{key}"
-        for section, values in after.items()
-        if isinstance(values, dict) and section != "sources"
-        for key, value in values.items()
-        if before.get(section, {}).get(key) != value
-    ]
-    return changed, [key for key in changed if key not in _TAKES_EFFECT_AT_ONCE]
 
 
 async def _partition_problems(schema: Schema) -> list[str]:

@@ -30,7 +30,7 @@ from dispatcher.core.request import (
 from dispatcher.core.sealing import Keyring
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import CanonicalUrl, canonical_url
-from dispatcher.store.endpoints import EndpointRow
+from dispatcher.store.routing import EndpointRow
 from dispatcher.store.secrets import SealedSecret
 
 OAUTH_ROLE: Final = "oauth"

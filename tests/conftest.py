@@ -35,10 +35,11 @@ _counter = itertools.count()
 _owned = pytest.StashKey[OwnedCluster]()
 
 # Examples are the same in every run: a red test must be red for the next reader as well. Hypothesis is two thirds of
-# the unit tier's time, so the short form has few of them; `--long` plays 2,000 new ones.
-hypothesis.settings.register_profile(
-    "short", max_examples=20, deadline=None, derandomize=True, database=None
-)
+# the unit tier's time: that tier alone takes few, the whole suite (CI) more, and `--long` plays 2,000 new ones.
+for _name, _examples in (("unit", 5), ("short", 20)):
+    hypothesis.settings.register_profile(
+        _name, max_examples=_examples, deadline=None, derandomize=True, database=None
+    )
 hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None, database=None)
 
 
@@ -70,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("DISPATCHER_")]:
         if name != "DISPATCHER_PG_BIN":
             del os.environ[name]  # A developer's own settings must not steer a test.
-    hypothesis.settings.load_profile("long" if config.getoption("--long") else "short")
+    short = "unit" if _is_unit_tier(config) else "short"
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else short)
     # Lines of code under test go nowhere, unless a test configures the log itself.
     structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
     spread = getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
@@ -110,9 +112,12 @@ def _drop(_logger: object, _method: str, _event: object) -> str:
 
 
 def _may_need_postgres(config: pytest.Config) -> bool:
-    is_unit = all(one.startswith("tests/unit") for one in config.args)
     left_out = "not postgres" in (config.option.markexpr or "")
-    return not (is_unit or left_out or config.option.collectonly)
+    return not (_is_unit_tier(config) or left_out or config.option.collectonly)
+
+
+def _is_unit_tier(config: pytest.Config) -> bool:
+    return all(one.startswith("tests/unit") for one in config.args)
 
 
 def _start_owned(config: pytest.Config) -> OwnedCluster:

@@ -15,16 +15,11 @@ from pydantic import SecretStr
 
 from dispatcher.cli.migration import connect
 from dispatcher.cli.output import Output, cell, painted, say, say_data, table_width
-from dispatcher.cli.session import (
-    FAILED,
-    USAGE,
-    effective_environment,
-    guarded,
-    readable_settings,
-)
+from dispatcher.cli.session import FAILED, USAGE, effective_environment, guarded, readable_settings
 from dispatcher.config.catalogue import load_catalogue
 from dispatcher.config.profiles import load_profiles
-from dispatcher.config.settings import SECTION_TYPES, Settings, load_settings
+from dispatcher.config.settings import SECTION_TYPES, Settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.core.errors import ConfigurationError, DispatcherError
 from dispatcher.core.printable import escape
@@ -33,9 +28,9 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.outbound.client import address_policy, descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
-from dispatcher.store.endpoints import saved_endpoints
 from dispatcher.store.event_numbers import read_numbers
 from dispatcher.store.producers import may_act_as_producer, producer_excess, producer_insert_problem
+from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.schema import missing_partitions, missing_privileges, strangers
 from dispatcher.store.secrets import sealed_secrets
 from dispatcher.store.server import lock_room, server_facts

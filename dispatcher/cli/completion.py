@@ -63,7 +63,7 @@ def _words_of_files(
 ) -> list[str]:
     import os
 
-    from dispatcher.config.settings import load_settings
+    from dispatcher.config.settings_reader import load_settings
     from dispatcher.core.errors import ConfigurationError
 
     try:

@@ -16,7 +16,8 @@ from dispatcher import __version__
 from dispatcher.app import Daemon, Role, start_problems
 from dispatcher.cli.output import fail, tell
 from dispatcher.cli.session import FAILED, USAGE, readable_settings
-from dispatcher.config.settings import Settings, load_settings
+from dispatcher.config.settings import Settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ConfigurationError, SchemaError
 from dispatcher.runtime.notify import Notifier
 from dispatcher.telemetry import logs

@@ -27,19 +27,14 @@ from dispatcher.cli.dev_progress import show_progress
 from dispatcher.cli.migration import connect
 from dispatcher.cli.output import say, tell
 from dispatcher.cli.session import Session, guarded, opened
-from dispatcher.config.settings import Settings, load_settings
+from dispatcher.config.settings import Settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ConfigurationError, DispatcherError, StoreUnavailableError
 from dispatcher.dev.authority import authority_and_context
 from dispatcher.dev.home import Home, home_directory
 from dispatcher.dev.postgres import Postgres
 from dispatcher.dev.receiver import Receiver
-from dispatcher.dev.samples import (
-    DEMO_SAMPLES,
-    SAMPLES,
-    Sample,
-    ensure_endpoints,
-    publish_events,
-)
+from dispatcher.dev.samples import DEMO_SAMPLES, SAMPLES, Sample, ensure_endpoints, publish_events
 from dispatcher.dev.warehouse import Published, Warehouse, create_tables, publish_changes
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.notify import Notifier

@@ -19,7 +19,7 @@ from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.printable import escape
-from dispatcher.store.endpoints import Progress, read_progress
+from dispatcher.store.endpoint_counts import Progress, read_progress
 
 SECONDS_BETWEEN: Final = 0.5
 ENDPOINTS_MAX: Final = 20

@@ -174,7 +174,7 @@ def _publish_batch(
                 tell(f"events[{one.index}].{error.field}: {error.message} {error.fix}")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.api.decoder import decode_batch
+        from dispatcher.admin.api.batch_decoder import decode_batch
         from dispatcher.admin.operations.events import Events, NewEvent
         from dispatcher.admin.resources.event import NewEventFields
         from dispatcher.core.errors import InvalidRequestError

@@ -31,7 +31,8 @@ from dispatcher.cli.output import Output, fail, tell, warn
 from dispatcher.cli.resource_options import EndpointName, Fields
 from dispatcher.config.database_url import UrlSource
 from dispatcher.config.loading import load_configuration
-from dispatcher.config.settings import Settings, load_settings
+from dispatcher.config.settings import Settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import (
     ConfigurationError,
     DispatcherError,

@@ -21,7 +21,7 @@ from dispatcher.core.model import DeliveryId, EndpointId, Outcome, Reason, Trigg
 from dispatcher.delivery.ports import EndpointStore
 from dispatcher.delivery.types import AttemptResult
 from dispatcher.runtime.backoff import Outage, retry
-from dispatcher.store.endpoints import Health
+from dispatcher.store.routing import Health
 
 _log = structlog.get_logger("dispatcher.delivery.endpoint_health")
 

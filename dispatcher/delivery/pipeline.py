@@ -33,11 +33,11 @@ from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.bodies import Bodies
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.listener import NotifyListener
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.telemetry.tracing import Tracing

@@ -42,7 +42,7 @@ from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.ports import EndpointStore
 from dispatcher.outbound.pool import Target
 from dispatcher.runtime import probe
-from dispatcher.store.endpoints import EndpointRow, RoutingChanges
+from dispatcher.store.routing import EndpointRow, RoutingChanges
 from dispatcher.usability import Configuration, compile_request
 
 _log = structlog.get_logger("dispatcher.delivery.routing")

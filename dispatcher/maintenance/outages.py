@@ -16,7 +16,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.failing import down_thresholds
 from dispatcher.core.model import HealthState
 from dispatcher.runtime import probe
-from dispatcher.store.endpoints import DownEndpoint, Endpoints, HealthChange
+from dispatcher.store.routing import DownEndpoint, Endpoints, HealthChange
 
 _log = structlog.get_logger("dispatcher.maintenance.outages")
 

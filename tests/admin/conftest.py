@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.store.pool import Database
 from tests.admin.serving import Api, served
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.core.problems import SENTENCES
+from dispatcher.core.problem_codes import SENTENCES
 from dispatcher.dev.receiver import Behaviour, Receiver, ReceiverRoute
 
 pytestmark = pytest.mark.postgres

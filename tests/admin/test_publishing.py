@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import OutcomeUnknownError, OverloadedError, StoreUnavailableError
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.outbox_inserts import InsertedRow, NewRow

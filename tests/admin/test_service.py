@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.admin.api import body, docs
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.store.pool import Database
 from tests.admin.conftest import environment
 from tests.admin.serving import served

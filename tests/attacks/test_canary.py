@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.core.sealing import Keyring
-from dispatcher.dev.postgres import find_binaries
+from dispatcher.dev.postgres_binaries import find_binaries
 from tests.support.daemon import KEY, add_endpoint, quiet
 from tests.support.forking import run_command
 from tests.support.ledger import Plan

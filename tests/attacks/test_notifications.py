@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from dispatcher.delivery.pipeline import Pipeline
-from dispatcher.dev.postgres import Postgres, PostgresError
+from dispatcher.dev.postgres import Postgres
+from dispatcher.dev.postgres_binaries import PostgresError
 from dispatcher.store import migrate, statements
 from dispatcher.store.pool import Database
 from tests.faults.test_notify_queue import SETTING_SINCE, _fill, server

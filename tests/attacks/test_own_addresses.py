@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dispatcher.config.settings import Settings, load_settings
+from dispatcher.config.settings import Settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.addresses import AddressPolicy
 from dispatcher.outbound.own_addresses import OwnAddresses, protected_addresses
 

@@ -12,7 +12,7 @@ import pytest
 from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.store.pool import Database
 from tests.support.checker import Subscriber
 from tests.support.daemon import KEY, STANDARD_SECRET, WMS_SECRET, add_endpoint, quiet, until

@@ -19,7 +19,7 @@ from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.cli.session import deployment_of, open_http_client
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.store.pool import Database
 from tests.support.cluster import Cluster, run_apart
 from tests.support.daemon import Daemon, Receiver

@@ -35,7 +35,8 @@ from dispatcher.admin.oidc.sign_on import SIGN_INS_BURST, SignOn
 from dispatcher.admin.operations.facade import Operations
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.cli.session import deployment_of, open_http_client
-from dispatcher.config.settings import Settings, load_settings
+from dispatcher.config.settings import Settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.outbound.documents import DOCUMENT_BYTES_MAX
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.pool import Database

@@ -20,7 +20,8 @@ import yaml
 
 from deploy.prometheus.manifests import files
 from dispatcher.config.sections import DeliverySettings
-from dispatcher.config.settings import SPECIALS, load_settings
+from dispatcher.config.settings import SPECIALS
+from dispatcher.config.settings_reader import load_settings
 from tests.support.tools import beside_python, need
 
 Manifest = dict[str, Any]

@@ -11,7 +11,7 @@ from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.masks import Mask
 from dispatcher.store.pool import Database
 from tests.support.certificates import Authority

@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.admin.operations.recovery import Recovery
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.store.pool import Database
 from tests.support.daemon import KEY, STANDARD_SECRET, Daemon, add_endpoint, until
 from tests.support.ledger import Plan

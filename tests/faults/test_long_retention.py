@@ -11,7 +11,7 @@ import pytest
 
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.delivery_details import page_of_deliveries
-from dispatcher.store.endpoints import read_progress
+from dispatcher.store.endpoint_counts import read_progress
 from dispatcher.store.events import (
     days_of_event,
     events_of_id,

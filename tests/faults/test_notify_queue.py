@@ -10,7 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from dispatcher.dev.postgres import Postgres, PostgresError
+from dispatcher.dev.postgres import Postgres
+from dispatcher.dev.postgres_binaries import PostgresError
 from dispatcher.store.migrate import migrate, set_notify
 from tests.support.bench import Bench
 from tests.support.checker import Subscriber

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.dev.postgres import _version, find_binaries
+from dispatcher.dev.postgres_binaries import find_binaries, version_of
 from tests.support import postgres_versions
 from tests.support.postgres_versions import MissingError, bin_directory, main, run
 
@@ -159,8 +159,8 @@ def test_bin_directory_version_npm_lacks_is_missing(npm):
 
 
 def test_bin_directory_finds_the_environments_own_version():
-    major = _version(find_binaries({}).bin_directory)
-    assert _version(bin_directory(major)) == major
+    major = version_of(find_binaries({}).bin_directory)
+    assert version_of(bin_directory(major)) == major
 
 
 @pytest.mark.parametrize("words", [["--postgres", "15"], ["tests/store", "--postgres=15"]])

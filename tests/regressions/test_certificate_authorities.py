@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.outbound.client import trust_problems
 
 

@@ -26,9 +26,9 @@ from dispatcher.store.deliveries import (
     Swept,
     WindowRow,
 )
-from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
+from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 
 UNFLUSHED_SECONDS_MAX = 0.6
 """A commit that does not wait for the disk reaches it within three times `wal_writer_delay`."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store.endpoints import EndpointRow
+from dispatcher.store.routing import EndpointRow
 from tests.simulation import stores
 from tests.simulation.database import OPEN, as_event
 from tests.simulation.replica import SimulatedReplica, make_listener
@@ -21,8 +21,6 @@ Value = TypeVar("Value")
 CALM_AT = 40.0
 REST_SECONDS = 150.0
 RETRY_SCHEDULE = [1.0, 3.0, 10.0, 12.0]
-
-
 ORDERED_SHARE = 0.5
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dispatcher.config.profiles import load_profiles
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.sealing import Keyring
 from dispatcher.delivery import pipeline
 from dispatcher.telemetry.metrics import Metrics

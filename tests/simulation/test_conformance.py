@@ -17,10 +17,10 @@ from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
 from dispatcher.store.delivery_ids import uuid_of
-from dispatcher.store.endpoints import EndpointRow, Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import EndpointRow, Endpoints
 from dispatcher.store.statements import statement
 from tests.simulation import stores
 from tests.simulation.database import MemoryDatabase, as_event

@@ -11,7 +11,7 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ForbiddenError, InvalidRequestError, PreconditionFailedError
 from dispatcher.core.problems import problem
 from dispatcher.store.pool import Database

@@ -14,7 +14,9 @@ import asyncpg
 import pytest
 
 from dispatcher.dev import postgres as module
-from dispatcher.dev.postgres import Binaries, Postgres, PostgresError, find_binaries
+from dispatcher.dev import postgres_binaries
+from dispatcher.dev.postgres import Postgres
+from dispatcher.dev.postgres_binaries import ORIGIN_SUFFIX, Binaries, PostgresError, find_binaries
 from tests.support.cluster import run_apart
 
 pytestmark = pytest.mark.postgres
@@ -208,7 +210,7 @@ def test_the_given_folder_wins_and_is_checked(tmp_path: Path):
 
 def test_without_any_postgres_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch):
     for name in ("_embedded_postgres", "_system"):
-        monkeypatch.setattr(module, name, lambda: None)
+        monkeypatch.setattr(postgres_binaries, name, lambda: None)
     with pytest.raises(PostgresError) as caught:
         find_binaries({})
     for way in ("outbox-dispatcher[embedded]", "DISPATCHER_PG_BIN", "DISPATCHER_DATABASE_URL"):
@@ -237,7 +239,7 @@ def test_moved_data_goes_with_the_home_that_it_belongs_to(tmp_path: Path):
         last.stop()
         for one in moved:
             shutil.rmtree(one, ignore_errors=True)
-            one.with_suffix(module.ORIGIN_SUFFIX).unlink(missing_ok=True)
+            one.with_suffix(ORIGIN_SUFFIX).unlink(missing_ok=True)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, which starts the server under another id")

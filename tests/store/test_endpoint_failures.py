@@ -11,7 +11,7 @@ from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import failed_since
-from dispatcher.store.endpoints import _BOUNDED_PLAN
+from dispatcher.store.endpoint_counts import _BOUNDED_PLAN
 from dispatcher.store.statements import statement
 from tests.support.story import ALL, Story
 

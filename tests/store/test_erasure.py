@@ -15,13 +15,8 @@ from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
-from dispatcher.core.errors import (
-    ConflictError,
-    ForbiddenError,
-    InvalidRequestError,
-    NotFoundError,
-)
+from dispatcher.config.settings_reader import load_settings
+from dispatcher.core.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryId
 from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.pool import Database

@@ -16,7 +16,7 @@ from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.resources.notification import NewNotification, NotificationChange
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.sections import SmtpSettings
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 from dispatcher.core.notifying import Problem
 from dispatcher.maintenance.notifications import NotificationLoop

@@ -10,13 +10,13 @@ import orjson
 import pytest
 
 from dispatcher.config.catalogue import load_catalogue
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.model import EndpointId
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
 from dispatcher.store.deliveries import Deliveries, MoveRow
-from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
 from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres

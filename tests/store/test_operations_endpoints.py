@@ -15,7 +15,7 @@ from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.serialization import read_cursor
 from dispatcher.cli.session import deployment_of, open_http_client
 from dispatcher.config.sections import EndpointsSettings
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import (
     ConfigurationError,
     ConflictError,

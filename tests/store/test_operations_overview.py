@@ -14,7 +14,7 @@ from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.overview import TrafficRange
 from dispatcher.core import histogram
 from dispatcher.core.errors import ConflictError, NotFoundError, PreconditionFailedError
-from dispatcher.store import endpoints as stored
+from dispatcher.store import routing as stored
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics, TrafficRow

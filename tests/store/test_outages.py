@@ -10,15 +10,16 @@ import orjson
 import pytest
 
 from dispatcher.config.catalogue import load_catalogue
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.failing import FAILED_ATTEMPTS_MIN, down_thresholds
 from dispatcher.core.model import EndpointId
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import Endpoints, resume_endpoint
+from dispatcher.store.endpoints import resume_endpoint
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
 from dispatcher.store.statistics import BreakerRow, RecentRow, Statistics
 from tests.support.daemon import until
 

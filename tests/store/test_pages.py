@@ -18,7 +18,7 @@ from dispatcher.admin.operations.delivery_search import DeliverySearch
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.serialization import Place
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.store.pool import _BEGIN, Database
 from dispatcher.store.statements import statement
 from tests.support.cluster import run_apart

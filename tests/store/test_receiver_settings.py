@@ -21,7 +21,7 @@ from dispatcher.admin.operations.request_preview import RequestPreviews
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.cli.session import deployment_of, open_http_client
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.secret import MASK
 from dispatcher.dev.receiver import Receiver, ReceiverRoute

@@ -11,11 +11,11 @@ from dispatcher.core.errors import DataFaultError, SchemaError, StoreUnavailable
 from dispatcher.core.model import EndpointId
 from dispatcher.store.bodies import Bodies, LateBody
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
 from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
 from tests.support.words import wh

@@ -13,7 +13,7 @@ from dispatcher.admin.operations.rekey import Rekey
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.maintenance import RekeyRun
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ConflictError, ForbiddenError, NotFoundError
 from dispatcher.store.leases import Leases
 from dispatcher.store.pool import Database

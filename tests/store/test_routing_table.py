@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from dispatcher.config.profiles import load_profiles
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.addresses import DEFAULT_PORTS
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import EndpointId, Event, EventId, Reason
@@ -21,8 +21,8 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.delivery import routing
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.outbound.pool import Target
-from dispatcher.store.endpoints import EndpointRow, Endpoints, RoutingChanges
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import EndpointRow, Endpoints, RoutingChanges
 
 pytestmark = pytest.mark.postgres
 

@@ -8,7 +8,7 @@ import pytest
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ConflictError, InvalidRequestError
 from dispatcher.store.pool import Database
 from tests.support.endpoints import create_endpoint, update_endpoint

@@ -21,7 +21,8 @@ from typing import Any, ClassVar, TypeVar
 import asyncpg
 
 from dispatcher.core import codes
-from dispatcher.dev.postgres import Postgres, PostgresError
+from dispatcher.dev.postgres import Postgres
+from dispatcher.dev.postgres_binaries import PostgresError
 
 Result = TypeVar("Result")
 

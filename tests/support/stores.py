@@ -27,9 +27,9 @@ from dispatcher.store.deliveries import (
     Swept,
     WindowRow,
 )
-from dispatcher.store.endpoints import EndpointRow, Health, RoutingChanges
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import FEW_EVENTS_MAX, Poll
+from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.support.deliveries import AT, DAY
 

@@ -367,5 +367,5 @@ class BreakerMachine(RuleBasedStateMachine):
             assert self.breaker.probe_at <= self.now + 60
 
 
-BreakerMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+BreakerMachine.TestCase.settings = settings(stateful_step_count=30)
 TestBreakerMachine = BreakerMachine.TestCase

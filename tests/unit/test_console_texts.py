@@ -23,7 +23,7 @@ from dispatcher.core.model import (
     Reason,
     Trigger,
 )
-from dispatcher.core.problems import SENTENCES
+from dispatcher.core.problem_codes import SENTENCES
 from tests.support.resources import make_attempt
 
 CONSOLE = Path(languages.__file__).parent

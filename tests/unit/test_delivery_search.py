@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.admin.operations.delivery_search import EVENTS_FIRST, _in_two_parts
+from dispatcher.admin.operations.delivery_filter import EVENTS_FIRST, in_two_parts
 from dispatcher.store.events import EventKey
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -17,7 +17,7 @@ def test_queue_parts_make_the_whole_and_the_second_is_older(moments: list[int]):
         EventKey(date(2026, 11, 23), f"e{number}", AT - timedelta(milliseconds=moment))
         for number, moment in enumerate(sorted(moments))
     ]
-    parts = list(_in_two_parts(found[::-1] if len(moments) % 2 else found))
+    parts = list(in_two_parts(found[::-1] if len(moments) % 2 else found))
     assert sorted(key for part in parts for key in part) == sorted(found)
     assert len(parts) <= 2
     assert all(parts)

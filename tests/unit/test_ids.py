@@ -99,8 +99,8 @@ def test_span_of_event_holds_its_deliveries_and_no_others():
 
 
 def test_delivery_ids_of_many_endpoints_differ():
-    made = {ids.delivery_id(0, f"e{n % 200}", f"ep_{n // 200}") for n in range(20_000)}
-    assert len(made) == 20_000
+    made = {ids.delivery_id(0, f"e{n % 200}", f"ep_{n // 200}") for n in range(4_000)}
+    assert len(made) == 4_000
 
 
 @pytest.mark.parametrize(

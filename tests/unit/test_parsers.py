@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core import limits
 from dispatcher.core.errors import ConfigurationError, InvalidRequestError, SecretError
 from dispatcher.core.matching import parse_event_types

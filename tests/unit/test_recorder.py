@@ -13,7 +13,7 @@ from dispatcher.delivery.recorder import BATCHES_AT_ONCE, Recorder, rows_worth_a
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import ABSENT, READY, Delivery, Entry
 from dispatcher.runtime import probe
-from dispatcher.store.endpoints import Health
+from dispatcher.store.routing import Health
 from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_endpoint, make_lane, make_result
 from tests.support.stores import FakeDeliveries, FakeEndpoints

@@ -8,7 +8,8 @@ from dispatcher.admin.resources import reference
 from dispatcher.admin.resources.endpoint import SETTINGS, Endpoint, EndpointSettings
 from dispatcher.admin.resources.endpoint_requests import NewEndpoint
 from dispatcher.admin.resources.presentation import Control, Option, metadata_of
-from dispatcher.core.problems import SENTENCES, problem, shortened
+from dispatcher.core.problem_codes import SENTENCES
+from dispatcher.core.problems import problem, shortened
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.statements import statement
 

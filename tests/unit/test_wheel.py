@@ -189,7 +189,7 @@ class BelievesItsEntries(Wheel[str]):
 
 
 # One budget for the wheel and for the known-bad ones: what passes here would have been caught.
-EXAMPLES, EXAMPLES_LONG = 40, 2_000
+EXAMPLES, EXAMPLES_LONG = 15, 2_000
 
 
 def check(wheel_type: type[Wheel[str]], start_ms: int, examples: int = EXAMPLES) -> None:

@@ -22,14 +22,8 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 
-from dispatcher.admin.api.decoder import (
-    EVENT_BYTES_MAX,
-    Batch,
-    Result,
-    Steps,
-    decode_body,
-    decode_events,
-)
+from dispatcher.admin.api.batch_decoder import EVENT_BYTES_MAX, Batch, decode_events
+from dispatcher.admin.api.decoder import Result, Steps, decode_body
 from dispatcher.admin.api.problems import ProblemError
 
 BODY_BYTES_MAX: Final = 1024 * 1024

@@ -17,8 +17,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
+from dispatcher.admin.api.batch_decoder import BATCH_EVENTS_MAX, Batch
 from dispatcher.admin.api.body import BATCH_REST, LARGE_BYTES, BodyReader
-from dispatcher.admin.api.decoder import BATCH_EVENTS_MAX, Batch, Steps
+from dispatcher.admin.api.decoder import Steps
 from dispatcher.admin.api.docs import add_docs
 from dispatcher.admin.api.problems import ProblemError, problem, problem_of
 from dispatcher.admin.api.route import PREFIX, ApiFile, ApiResponse, Call, Inputs, Route, inputs_of

@@ -10,8 +10,8 @@ from pydantic.json_schema import JsonSchemaMode
 
 from dispatcher import __version__
 from dispatcher.admin.api import problems
+from dispatcher.admin.api.batch_decoder import BATCH_EVENTS_MAX
 from dispatcher.admin.api.body import LINES_TYPE
-from dispatcher.admin.api.decoder import BATCH_EVENTS_MAX
 from dispatcher.admin.api.route import Inputs, Route, description_of, inputs_of
 from dispatcher.admin.api.route_table import ROUTES
 from dispatcher.admin.resources.problem import Problem

@@ -13,8 +13,8 @@ from dispatcher.admin.api import (
     pull,
     schedule,
 )
+from dispatcher.admin.api.batch_decoder import EVENT_BYTES_MAX
 from dispatcher.admin.api.body import BATCH_BYTES_MAX
-from dispatcher.admin.api.decoder import EVENT_BYTES_MAX
 from dispatcher.admin.api.route import SECONDS_MAX, Route
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.operations.deliveries import EXPORT_SECONDS_MAX

@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from dispatcher.core.diagnosis.mistakes import MESSAGES
-from dispatcher.core.problems import SENTENCES
+from dispatcher.core.problem_codes import SENTENCES
 
 _FOLDER: Final = Path(__file__).parent / "text"
 NAMES: Final[Mapping[str, str]] = {"en": "English", "th": "ไทย"}

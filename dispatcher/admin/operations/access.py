@@ -10,8 +10,7 @@ import base64
 import secrets
 from typing import Final
 
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.tokens import digest_of
 from dispatcher.admin.resources.access import (
     AccessQuery,

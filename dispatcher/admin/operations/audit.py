@@ -5,8 +5,7 @@ from typing import Final
 
 import orjson
 
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.resources.audit import AuditLine, AuditPage, AuditQuery
 from dispatcher.admin.resources.serialization import (
     Place,

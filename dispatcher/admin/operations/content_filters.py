@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import Actor, Deployment, allowed_tenant
 from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult, TestedEvent
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.filters import EventValues, compile_filter

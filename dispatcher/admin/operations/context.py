@@ -17,13 +17,13 @@ from dispatcher.config.catalogue import Catalogue
 from dispatcher.config.loading import Configuration as FileConfiguration
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import AddressPolicy
-from dispatcher.core.errors import ConfigurationError, ForbiddenError
+from dispatcher.core.errors import ConfigurationError, ForbiddenError, NotFoundError
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.runtime.clock import Clock, SystemClock
-from dispatcher.store.endpoints import EndpointRow
 from dispatcher.store.pool import Database
+from dispatcher.store.routing import EndpointRow
 from dispatcher.usability import CompiledRequest, Configuration, find_problem
 
 ALL_TENANTS: Final = "*"
@@ -129,3 +129,14 @@ class Deployment:
                 ]
             )
         return self.keyring
+
+
+def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
+    """Return the tenant that a question is about, None for all.
+
+    Raises:
+        NotFoundError: it is not the actor's.
+    """
+    if actor.tenant is not None and wanted not in {None, actor.tenant}:
+        raise NotFoundError(problem("tenant", "tenant_not_found", value=wanted))
+    return actor.tenant or wanted

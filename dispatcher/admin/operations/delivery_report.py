@@ -12,12 +12,7 @@ from typing import Final
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import also_signing
 from dispatcher.admin.operations.objects import attempt_values, delivery_values, event_of
-from dispatcher.admin.operations.reasons import (
-    Circumstances,
-    attempt_advice,
-    next_step,
-    why,
-)
+from dispatcher.admin.operations.reasons import Circumstances, attempt_advice, next_step, why
 from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
 from dispatcher.admin.resources.delivery import Advice
 from dispatcher.admin.resources.delivery_report import (
@@ -51,8 +46,9 @@ from dispatcher.store.delivery_details import (
     find_delivery,
     load_context,
 )
-from dispatcher.store.endpoints import EndpointDetail, routed_row
+from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.events import load_event
+from dispatcher.store.routing import routed_row
 from dispatcher.store.secrets import SealedSecret, load_secrets
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 
 from dispatcher.admin.operations.changes import change_detail
-from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.credentials import (
     CREDENTIAL_OWNERS,
     CREDENTIAL_SETTINGS,
     credential_problems,
     credential_warnings,
     given_credentials,
-    masked_credentials,
     opened_credentials,
     store_credentials,
 )
@@ -36,13 +35,13 @@ from dispatcher.admin.operations.endpoint_rules import (
     with_pull_url,
     with_secret_of_url,
 )
+from dispatcher.admin.operations.endpoint_view import _opened, endpoint_of
 from dispatcher.admin.resources.endpoint import (
     DEFAULTS,
     SETTINGS,
     ChangedEndpoint,
     Endpoint,
     EndpointPage,
-    EndpointProblem,
     etag_of,
 )
 from dispatcher.admin.resources.endpoint_recovery import (
@@ -66,7 +65,6 @@ from dispatcher.core.errors import (
     InvalidRequestError,
     NotFoundError,
     PreconditionFailedError,
-    SecretError,
     StoreUnavailableError,
 )
 from dispatcher.core.limits import SHARDS_COUNT
@@ -78,7 +76,8 @@ from dispatcher.core.url import masked_url
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoints import EndpointDetail, EndpointName, read_waiting
+from dispatcher.store.endpoint_counts import COUNTED_MAX, count_failures, read_waiting
+from dispatcher.store.endpoints import EndpointDetail, EndpointName
 from dispatcher.store.secrets import SealedSecret, insert_secret, load_secrets
 
 if TYPE_CHECKING:
@@ -286,7 +285,7 @@ class Endpoints:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
             )
-            counts = await store.count_failures(connection, endpoint_id, actor.tenant)
+            counts = await count_failures(connection, endpoint_id, actor.tenant)
         return EndpointFailures(
             endpoint_id=EndpointId(endpoint_id),
             responses=[
@@ -298,7 +297,7 @@ class Endpoints:
                 )
                 for one in counts
             ],
-            capped=max(row.failed_count, row.waiting_count) > store.COUNTED_MAX,
+            capped=max(row.failed_count, row.waiting_count) > COUNTED_MAX,
         )
 
     async def show(self, actor: Actor, endpoint_id: str) -> Endpoint:
@@ -563,68 +562,6 @@ class Endpoints:
         return ChangedEndpoint(**{**values, **changes}, warnings=warnings)
 
 
-def endpoint_of(
-    row: EndpointDetail, sealed: Sequence[SealedSecret], deployment: Deployment, actor: Actor
-) -> Endpoint:
-    """Return an endpoint as the actor may see it; a secret that no key decrypts is shown as stars."""
-    opened = {one.role: _opened(one, row.id, deployment.keyring) for one in sealed}
-    current = opened.get("current")
-    profile = deployment.profiles.get(row.profile)
-    public_key = None
-    if profile is not None and current is not None:
-        with contextlib.suppress(SecretError):
-            public_key = secret.public_key(profile, current)
-    values = row._asdict()
-    if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
-        values["headers"] = dict.fromkeys(row.headers, secret.MASK)
-    if not actor.may(Role.OPERATOR):  # Some URLs are credentials.
-        values["url"] = masked_url(row.url)
-        if row.oauth_token_url is not None:
-            values["oauth_token_url"] = masked_url(row.oauth_token_url)
-    values["created_at"] = time_text(row.created_at)
-    values["updated_at"] = time_text(row.updated_at)
-    values["health_since"] = time_text(row.health_since)
-    values["waiting_count"] = min(row.waiting_count, store.COUNTED_MAX)
-    failed_count = values.pop("failed_count")
-    values |= masked_credentials(sealed)
-    unusable = deployment.problem_of(store.routed_row(row, sealed))
-    return Endpoint(
-        **values,
-        secret=_masked(opened, "current"),
-        public_key=public_key,
-        staged_secret=_masked(opened, "staged"),
-        previous_secret_expires_at=previous_expiry(sealed),
-        problem=None
-        if unusable is None or unusable.problem is None
-        else EndpointProblem(reason=unusable.problem, detail=unusable.detail),
-        waiting_capped=row.waiting_count > store.COUNTED_MAX,
-        failed_unresolved_count=min(failed_count, store.COUNTED_MAX),
-        failed_unresolved_capped=failed_count > store.COUNTED_MAX,
-    )
-
-
-def previous_expiry(sealed: Sequence[SealedSecret]) -> str | None:
-    """Return when the last of the old secrets stops signing; None where there is none."""
-    expiries = [one.expires_at for one in sealed if one.expires_at is not None]
-    return time_text(max(expiries, default=None))
-
-
-def _masked(opened: Mapping[str, Secret | None], role: str) -> str | None:
-    if role not in opened:
-        return None
-    held = opened[role]
-    return secret.MASK if held is None else secret.mask(held)
-
-
-def _opened(sealed: SealedSecret, endpoint_id: str, keyring: Keyring | None) -> Secret | None:
-    if keyring is None:
-        return None
-    try:
-        return Secret(keyring.open(sealed.sealed, owner=endpoint_id, key_id=sealed.key_id))
-    except SecretError:
-        return None
-
-
 def seal(keyring: Keyring, chosen: Secret, endpoint_id: str) -> tuple[str, bytes]:
     """Return the key's id and the encrypted secret."""
     nonce = secrets.token_bytes(NONCE_BYTES)
@@ -657,17 +594,6 @@ def _offset(place: Place) -> int:
     if not re.fullmatch(r"[0-9]{1,7}", place.id):
         raise InvalidRequestError([problem("cursor", "invalid_cursor")])
     return int(place.id)
-
-
-def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:
-    """Return the tenant that a question is about, None for all.
-
-    Raises:
-        NotFoundError: it is not the actor's.
-    """
-    if actor.tenant is not None and wanted not in {None, actor.tenant}:
-        raise NotFoundError(problem("tenant", "tenant_not_found", value=wanted))
-    return actor.tenant or wanted
 
 
 def new_endpoint_id(deployment: Deployment) -> str:

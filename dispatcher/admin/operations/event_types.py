@@ -13,7 +13,7 @@ import orjson
 
 from dispatcher.admin.operations.asyncapi import asyncapi
 from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.operations.delivery_search import list_events
+from dispatcher.admin.operations.event_search import list_events
 from dispatcher.admin.operations.objects import schema_mismatches
 from dispatcher.admin.resources.event import (
     CheckedEventType,

@@ -9,9 +9,8 @@ from typing import Final, Self
 
 import orjson
 
-from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.delivery_search import EventSearch, labelled_events, list_events
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import Actor, Deployment, Role, allowed_tenant
+from dispatcher.admin.operations.event_search import EventSearch, labelled_events, list_events
 from dispatcher.admin.operations.objects import (
     delivery_of,
     event_of,
@@ -60,13 +59,7 @@ from dispatcher.store.delivery_details import deliveries_of_event
 from dispatcher.store.event_numbers import EventNumbers
 from dispatcher.store.events import EventDetail, EventKey, find_event, read_outcomes
 from dispatcher.store.outbox import page_of_quarantined_events, release_event
-from dispatcher.store.outbox_inserts import (
-    Batch,
-    Fetch,
-    InsertedRow,
-    NewRow,
-    owners_of_events,
-)
+from dispatcher.store.outbox_inserts import Batch, Fetch, InsertedRow, NewRow, owners_of_events
 from dispatcher.store.server import json_type
 
 TEXT_CHARACTERS_MAX: Final = 256

@@ -22,9 +22,10 @@ from dispatcher.core.notifying import NOTIFICATION, TARGET_LABEL
 from dispatcher.core.problems import problem, shortened
 from dispatcher.store import endpoints as store
 from dispatcher.store.delivery_details import DeliveryDetail, deliveries_of_event
-from dispatcher.store.endpoints import RoutedEndpoint, saved_endpoints
+from dispatcher.store.endpoints import RoutedEndpoint
 from dispatcher.store.events import EventDetail, find_event
 from dispatcher.store.leases import replicas_alive
+from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 SEEN_MAX = 8

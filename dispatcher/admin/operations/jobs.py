@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import orjson
 
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.delivery_search import DeliverySearch
-from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.job import (
     EndpointRecovery,

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import Actor, Deployment, allowed_tenant
 from dispatcher.core import ids
 from dispatcher.core.errors import ConflictError, NotFoundError
 from dispatcher.core.problems import problem

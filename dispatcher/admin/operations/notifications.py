@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.admin.operations.changes import change_detail
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.resources.notification import (
     NewNotification,
     Notification,

@@ -29,7 +29,7 @@ from dispatcher.admin.resources.overview import (
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import histogram
 from dispatcher.store import statistics
-from dispatcher.store.endpoints import WaitingRow, read_waiting
+from dispatcher.store.endpoint_counts import WaitingRow, read_waiting
 from dispatcher.store.statistics import BacklogRow, HourRow, OpenBreaker, TrafficPart, read_backlog
 
 HOURS: Final = 24

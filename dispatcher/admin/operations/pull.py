@@ -66,6 +66,7 @@ from dispatcher.store.pull_leases import (
     PullLeases,
     TakenLease,
 )
+from dispatcher.store.routing import routed_row
 from dispatcher.store.secrets import SealedSecret, load_secrets
 from dispatcher.store.statistics import Statistics, TrafficRow, tenant_subject
 
@@ -166,7 +167,7 @@ class Pull:
         return row, number, sealed
 
     def _template(self, row: EndpointDetail, sealed: Sequence[SealedSecret]) -> RequestTemplate:
-        unusable = self._deployment.problem_of(store.routed_row(row, sealed))
+        unusable = self._deployment.problem_of(routed_row(row, sealed))
         profile = self._deployment.profiles.get(row.profile)
         if unusable is not None or profile is None:
             detail = "its profile is missing" if unusable is None else unusable.detail

@@ -26,7 +26,9 @@ from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import RetryOutcome, RetryRequest, retry_outcome
 from dispatcher.store.delivery_details import find_delivery
 from dispatcher.store.delivery_requests import request_retry
-from dispatcher.store.endpoints import EndpointDetail, read_waiting
+from dispatcher.store.endpoint_counts import read_waiting
+from dispatcher.store.endpoints import EndpointDetail
+from dispatcher.store.routing import routed_row
 from dispatcher.store.secrets import load_secrets
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Recovery:
             if row.state != EndpointState.ACTIVE:
                 raise ConflictError(problem("state", f"endpoint_{row.state}"))
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
-            unusable = self._deployment.problem_of(store.routed_row(row, sealed))
+            unusable = self._deployment.problem_of(routed_row(row, sealed))
             if unusable is not None:
                 raise ConflictError(problem("id", "endpoint_unusable", detail=unusable.detail))
             self._deployment.send_limits.take_send(actor.name, endpoint_id)

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dispatcher import __version__
-from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.context import Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.endpoint_rules import also_signing, read_new_endpoint
-from dispatcher.admin.operations.endpoints import allowed_tenant
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.admin.resources.request_preview import PreviewedRequest
 from dispatcher.core import ids, secret

@@ -18,7 +18,8 @@ from dispatcher.admin.operations.endpoint_rules import (
     key_type_problems,
     secret_problems,
 )
-from dispatcher.admin.operations.endpoints import endpoint_of, found, previous_expiry, seal
+from dispatcher.admin.operations.endpoint_view import endpoint_of, previous_expiry
+from dispatcher.admin.operations.endpoints import found, seal
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.endpoint_fields import KeyType
 from dispatcher.admin.resources.fields import number_problems

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.deliveries import ALL_ENDPOINTS
-from dispatcher.admin.operations.delivery_search import (
-    DeliverySearch,
-    text_filter,
-    with_endpoint_id,
-)
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.delivery_filter import with_endpoint_id
+from dispatcher.admin.operations.delivery_search import DeliverySearch
+from dispatcher.admin.operations.exact_match import text_filter
 from dispatcher.admin.operations.reasons import Circumstances, next_step
 from dispatcher.admin.resources.schedule import (
     Rescheduled,
@@ -48,8 +45,8 @@ from dispatcher.store import schedule as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.delivery_details import DeliveryDetail
 from dispatcher.store.delivery_ids import first_uuid, uuid_of
-from dispatcher.store.endpoints import Endpoints
 from dispatcher.store.leases import replicas_alive
+from dispatcher.store.routing import Endpoints
 from dispatcher.store.schedule import ScheduledRow
 from dispatcher.store.search import TextFilter, endpoints_named
 

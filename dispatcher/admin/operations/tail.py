@@ -21,9 +21,8 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.delivery_search import with_endpoint_id
-from dispatcher.admin.operations.endpoints import allowed_tenant
+from dispatcher.admin.operations.context import Actor, Deployment, Role, allowed_tenant
+from dispatcher.admin.operations.delivery_filter import with_endpoint_id
 from dispatcher.admin.operations.objects import attempt_of, delivery_of
 from dispatcher.admin.resources.delivery import DeliveriesQuery, RecordedAttempt
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError, TooManyError

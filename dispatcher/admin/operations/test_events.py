@@ -44,6 +44,7 @@ from dispatcher.store.delivery_details import DeliveryDetail
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.events import record_test_event
+from dispatcher.store.routing import routed_row
 from dispatcher.store.secrets import load_secrets
 from dispatcher.store.server import json_type
 from dispatcher.store.statistics import report_test_succeeded
@@ -106,7 +107,7 @@ class EventTester:
         profile = self._deployment.profiles.get(row.profile)
         if profile is None:
             raise ConflictError(problem("profile", "profile_not_configured", profile=row.profile))
-        unusable = self._deployment.problem_of(store.routed_row(row, sealed))
+        unusable = self._deployment.problem_of(routed_row(row, sealed))
         if unusable is not None and unusable.problem not in _SHOWN_BY_AN_ATTEMPT:
             raise ConflictError(problem("id", "endpoint_unusable", detail=unusable.detail))
         made = await self._make(row, profile, event_type, data)

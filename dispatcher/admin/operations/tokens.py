@@ -10,8 +10,8 @@ import hashlib
 import secrets
 from typing import Any, Final
 
-from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import allowed_tenant, found
+from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
+from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.resources.serialization import (
     Place,
     cursor_scope,

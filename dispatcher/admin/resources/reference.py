@@ -17,7 +17,8 @@ from dispatcher.admin.resources.endpoint import DEFAULTS
 from dispatcher.admin.resources.endpoint_requests import NewEndpoint
 from dispatcher.admin.resources.presentation import Option, metadata_of
 from dispatcher.config.shipped import shipped_config_directory
-from dispatcher.core.problems import SENTENCES, number_text
+from dispatcher.core.problem_codes import SENTENCES
+from dispatcher.core.problems import number_text
 
 DOCUMENTS: Final = Path(__file__).resolve().parents[3] / "docs"
 _OTHER_DEFAULTS: Final = {"secret": "generated", "profile": "`endpoints.default_profile`"}

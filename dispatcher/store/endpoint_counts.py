@@ -1,0 +1,91 @@
+"""Counts of an endpoint's deliveries: waiting, failed by response, and by state."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from dispatcher.core.codes import outcome_of
+from dispatcher.runtime.clock import SystemClock
+from dispatcher.store.day_walk import PLAN_FOR_VALUES, failed_since
+from dispatcher.store.delivery_ids import first_uuid
+from dispatcher.store.pool import Database
+from dispatcher.store.statements import statement
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
+
+
+_WAITING = statement("endpoint_count_waiting")
+_FAILURES = statement("endpoint_count_failures")
+_ENDPOINT_PROGRESS = statement("endpoint_progress")
+_BOUNDED_PLAN = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = off"
+"""Before a statement that reads the first rows of an index: a bitmap is made of all of them."""
+COUNTED_MAX = 1_000
+"""Waiting and failed deliveries of an endpoint are counted up to here."""
+RESPONSES_MAX = 20
+"""Different responses that the failures of an endpoint are counted by."""
+
+
+class WaitingRow(NamedTuple):
+    """The waiting deliveries of one endpoint."""
+
+    endpoint_id: str
+    waiting_count: int
+    retrying_count: int
+    oldest_due_at: datetime | None
+
+
+class FailureRow(NamedTuple):
+    """The failed and the retrying deliveries of an endpoint whose last attempt had one response."""
+
+    outcome: str | None
+    """None: no attempt was made."""
+    response_code: int | None
+    failed_count: int
+    retrying_count: int
+
+
+class Progress(NamedTuple):
+    """An endpoint's deliveries by state."""
+
+    endpoint_id: str
+    delivered: int
+    waiting: int
+    retrying: int
+    failed: int
+    cancelled: int
+    attempts: int
+
+
+async def read_waiting(
+    connection: "Reach", endpoint_ids: Sequence[str], tenant: str | None, count_max: int
+) -> list[WaitingRow]:
+    """Return the waiting deliveries of those of the endpoints that exist."""
+    rows = await connection.fetch(_WAITING, list(endpoint_ids), tenant, count_max)
+    return [WaitingRow(*row) for row in rows]
+
+
+async def count_failures(
+    connection: "Reach", endpoint_id: str, tenant: str | None
+) -> list[FailureRow]:
+    """Count the failed and the retrying deliveries of an endpoint by their last response, the most frequent first.
+
+    At most `COUNTED_MAX` of either kind are read.
+    """
+    since = failed_since(SystemClock.now())
+    await connection.execute(_BOUNDED_PLAN)
+    rows = await connection.fetch(_FAILURES, endpoint_id, tenant, since, COUNTED_MAX, RESPONSES_MAX)
+    return [FailureRow(None if row[0] is None else outcome_of(row[0]), *row[1:]) for row in rows]
+
+
+async def read_progress(
+    database: "Database", endpoint_ids: Sequence[str], since: datetime
+) -> list[Progress]:
+    """Return the counts of the deliveries made since then, for endpoints that have any."""
+    day = since.astimezone(UTC).date()
+    async with database.transaction() as connection:
+        await connection.execute(PLAN_FOR_VALUES)
+        rows = await connection.fetch(
+            _ENDPOINT_PROGRESS, list(endpoint_ids), first_uuid(since), day
+        )
+    return [Progress(*row) for row in rows]
