@@ -58,7 +58,7 @@ def demo(
         int, typer.Option(metavar="N", help="The same seed gives the same orders.")
     ] = 1,
 ) -> None:
-    """Run `dispatcher dev` with a simulated warehouse as the producer.
+    """Run `dispatcher dev` with a simulated warehouse.
 
     The warehouse inserts orders, shipments and stock changes with SQL, in the transactions of its own tables. Three
     receivers get them: one requires a token, one is slow, and one fails now and then.

@@ -16,8 +16,8 @@ from dispatcher.cli.output import Output
 GROUPS: Final = {
     "endpoint": "Create, list, change, pause and test endpoints.",
     "event": "Publish, list, show and erase events; explain their deliveries.",
-    "delivery": "List, show, diagnose, resend, replay and cancel deliveries.",
-    "schedule": "List, retry, postpone and cancel waiting deliveries by due time.",
+    "delivery": "List, show, export, diagnose, resend and cancel deliveries.",
+    "schedule": "List, retry, postpone and cancel waiting deliveries.",
     "notification": "Send messages to people about problems of endpoints.",
     "job": "List, show, pause, resume and cancel bulk resends and replays.",
     "token": "Create, list and revoke tokens for the API and the console.",

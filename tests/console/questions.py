@@ -89,7 +89,7 @@ class Day:
         request = urllib.request.Request(  # noqa: S310 -- of the test's own daemon
             f"{self._living.base}/api/v1{path}", data, headers, method=method
         )
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 -- as above
             text = response.read()
         return orjson.loads(text) if text else None
 

@@ -141,8 +141,15 @@ async def put(connection: Any, number: int, everything: list[str], delivery_id: 
     waiting_id = str(ids.delivery_id(today_ms, f"waiting-{number}", endpoint_id))
     await connection.execute(
         "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, labels, headers, state,"
-        " reason, shard) VALUES ($1, 'default', $2, $3, 'wms', $4, $5, $5, 'disabled', $6, 3)",
+        " reason, shard, ca_pem, content_filter, also_sign, include, exclude, oauth_token_url, oauth_client_id,"
+        " oauth_scope, client_certificate)"
+        " VALUES ($1, 'default', $2, $3, 'wms', $4, $5, $5, 'disabled', $6, 3, $6, $6, $4, $4, $4, $3, $6, $6, $6)",
         endpoint_id, f"{number} {short}", f"https://x.test/{payload}", everything, texts, payload,
+    )  # fmt: skip
+    await connection.execute(
+        "INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed) VALUES ($1, 'current', $2, 'x'),"
+        " ($1, 'oauth', $2, 'x'), ($1, 'client_key', $2, 'x')",
+        endpoint_id, short,
     )  # fmt: skip
     await connection.execute(
         "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, ordering_key, labels, traceparent,"
@@ -171,7 +178,7 @@ async def put(connection: Any, number: int, everything: list[str], delivery_id: 
     )  # fmt: skip
     await connection.execute(
         "UPDATE dispatcher.attempt SET response_headers = $1 WHERE event_id = $2",
-        f"X-Note: {payload}".encode(), event_id,
+        f"X-Note: {payload}\r\nX-{escape_lines(short)}: 1".encode(), event_id,
     )  # fmt: skip
     await connection.execute(
         "INSERT INTO dispatcher.audit (actor, tenant, action, object, detail) VALUES ($1, $1, $1, $1, $2)",
@@ -367,9 +374,12 @@ def test_a_payload_in_an_address_is_text_as_well(
         for field, path in (("main [name=q]", "deliveries"), (".search [name=q]", "search")):
             tab.page.fill(field, payload[:200])
             tab.page.press(field, "Enter")
-            tab.page.wait_for_url(f"**/{path}?q=*")
+            tab.page.wait_for_url(re.compile(rf"/{path}\?q=|/deliveries\?label="))
             assert tab.page.evaluate(STRANGE) == []
-            assert tab.page.input_value(field).strip() in payload
+            if (
+                "?q=" in tab.page.url
+            ):  # the search leads from the value of a label to its deliveries
+                assert tab.page.input_value(field).strip() in payload
     assert tab.complaints == []
 
 

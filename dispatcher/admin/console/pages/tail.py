@@ -118,7 +118,7 @@ def _batch(context: Context, batch: Batch, names: Mapping[str, str]) -> dict[str
 
 
 def _error(attempt: Attempt) -> str:
-    """Return what went wrong if there is no status code, which is shown anyway."""
+    """Return the error of an attempt without a status code; with one, the code is enough."""
     return attempt.error or "" if attempt.response_code is None else ""
 
 
