@@ -263,7 +263,7 @@ class Auth:
         actor = None if session is None else self._actor_of(session)
         if actor is None:
             return None
-        self._sessions_used[digest] = self._deployment.clock.now()
+        self.session_used(digest)
         return SessionActor(actor, csrf_token_of(cookie))
 
     def _actor_of(self, session: LivingSession) -> Actor | None:
@@ -280,6 +280,10 @@ class Auth:
                 return _granted(session)
             case _:
                 return None
+
+    def session_used(self, digest: bytes) -> None:
+        """Note that a session was used; `flush` records it."""
+        self._sessions_used[digest] = self._deployment.clock.now()
 
     async def sign_out(self, cookie: str, actor: Actor) -> None:
         """End a session."""

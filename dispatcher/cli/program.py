@@ -21,6 +21,7 @@ GROUPS: Final = {
     "notification": "Send messages to people about problems of endpoints.",
     "job": "List, show, pause, resume and cancel bulk resends and replays.",
     "token": "Create, list and revoke tokens for the API and the console.",
+    "portal": "Create, list and revoke links to the portal of one tenant.",
     "session": "List and end sessions of the console.",
     "audit": "List the actions of people and programs.",
     "secrets": "Encrypt stored secrets with a new key.",

@@ -17,6 +17,7 @@ from dispatcher.core.limits import (
     LABELS_COUNT_MAX,
     SUBSCRIPTION_TYPES_COUNT_MAX,
 )
+from dispatcher.core.origins import ORIGINS_MAX, PATTERN
 
 Network = IPv4Network | IPv6Network
 
@@ -97,6 +98,16 @@ PublicUrl = Annotated[
         _text(
             r"|https?://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(:[0-9]{1,5})?",
             'a URL without path and final slash, such as "https://webhooks.example.com"',
+        )
+    ),
+]
+FrameAncestor = Annotated[
+    str,
+    PlainValidator(
+        _text(
+            PATTERN,
+            'an origin in lower case without a path, such as "https://app.example.com" or "https://*.example.com";'
+            " http is for localhost and 127.0.0.1 only",
         )
     ),
 ]
@@ -329,6 +340,12 @@ class NotificationsSettings(Section):
     """The messages of notifications."""
 
     language: Literal["en", "th"] = "en"
+
+
+class PortalSettings(Section):
+    """The portal: pages of one tenant for its own people."""
+
+    frame_ancestors: tuple[FrameAncestor, ...] = Field(default=(), max_length=ORIGINS_MAX)
 
 
 class RoleRule(Section):

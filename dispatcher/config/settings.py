@@ -26,6 +26,7 @@ from dispatcher.config.sections import (
     MetricsSettings,
     NotificationsSettings,
     OidcSettings,
+    PortalSettings,
     RecorderSettings,
     ReplicaSettings,
     RetentionSettings,
@@ -77,6 +78,7 @@ class Sections(BaseModel):
     http: HttpSettings = HttpSettings()
     smtp: SmtpSettings = SmtpSettings()
     notifications: NotificationsSettings = NotificationsSettings()
+    portal: PortalSettings = PortalSettings()
     oidc: OidcSettings = OidcSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

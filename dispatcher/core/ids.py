@@ -32,6 +32,7 @@ DELIVERY_PREFIX: Final = "wh_"
 NOTIFICATION_PREFIX: Final = "ntf_"
 JOB_PREFIX: Final = "job_"
 PERSON_PREFIX: Final = "per_"
+PORTAL_LINK_PREFIX: Final = "pl_"
 SESSION_PREFIX: Final = "ses_"
 TOKEN_PREFIX: Final = "tok_"  # noqa: S105 -- the prefix of a token's id, not a token
 

@@ -597,6 +597,30 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
         "This address used too many sign-in links that are not valid.",
         "Wait, then create a new link with `dispatcher open`.",
     ),
+    "too_many_wrong_portal_links": (
+        "This address used too many portal links that are not valid.",
+        "Wait, then open a new link.",
+    ),
+    "field_needs_admin": (
+        "Only an administrator can set this field.",
+        "Leave it out.",
+    ),
+    "portal_link_not_found": (
+        "There is no portal link {value}.",
+        "Use an id from the list of portal links. A link is deleted two days after its expiry.",
+    ),
+    "invalid_color": (
+        "{value} is not a color.",
+        "Use # and six hexadecimal digits, for example #0f7b6c.",
+    ),
+    "invalid_origin": (
+        "{value} is not an origin.",
+        "Use https:// and a host in lower case, for example https://app.example.com; http on this machine only.",
+    ),
+    "origin_not_allowed": (
+        "{value} is not allowed to embed the portal.",
+        "Add it to the setting portal.frame_ancestors, or use an origin of that list.",
+    ),
     "too_many_events_of_token": (
         "This token publishes too many events.",
         "Wait for the time in Retry-After.",

@@ -26,6 +26,7 @@ _SWEEP = statement("session_sweep")
 _LINK_INSERT = statement("sign_in_link_insert")
 _LINK_TAKE = statement("sign_in_link_take")
 _LINK_SWEEP = statement("sign_in_link_sweep")
+_PORTAL_LINK_SWEEP = statement("portal_link_sweep")
 _STATE_TAKE = statement("sign_in_state_take")
 _STATE_SWEEP = statement("sign_in_state_sweep")
 _PERSON_SIGN_IN = statement("person_sign_in")
@@ -121,6 +122,7 @@ class Sessions:
         """Delete sessions, links and states that have ended."""
         await self._database.execute(_SWEEP, idle_seconds_max)
         await self._database.execute(_LINK_SWEEP)
+        await self._database.execute(_PORTAL_LINK_SWEEP)
         await self._database.execute(_STATE_SWEEP, state_seconds_max)
 
 

@@ -9,10 +9,11 @@ import pytest
 from aiohttp import web
 
 from dispatcher.admin.api.handler import add_api
-from dispatcher.admin.operations.context import Actor, Deployment, Role
+from dispatcher.admin.operations.context import TOKEN_ROLES, Actor, Deployment, Role
 from dispatcher.admin.operations.tokens import digest_of
 from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.admin.resources.notification import NewNotification
+from dispatcher.admin.resources.portal_link import NewPortalLink
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.core import ids
 from tests.admin.serving import Api, Reply
@@ -73,6 +74,9 @@ NEEDS = {
     "DELETE /tokens/{id}": Role.ADMIN,
     "GET /sessions": Role.ADMIN,
     "DELETE /sessions/{id}": Role.ADMIN,
+    "GET /portal-links": Role.OPERATOR,
+    "POST /portal-links": Role.OPERATOR,
+    "DELETE /portal-links/{id}": Role.OPERATOR,
     "GET /people": Role.ADMIN,
     "GET /audit": Role.ADMIN,
 }
@@ -92,6 +96,7 @@ BODIES: dict[str, Any] = {
     "POST /schedule/cancel": {"filter": {"event_type": "order.created"}},
     "PATCH /notifications/{id}": {"quiet_seconds": 60},
     "POST /notifications": {"name": "new", "email": "ops@example.com"},
+    "POST /portal-links": {"role": "operator"},
     "POST /tokens": {"name": "new", "role": "viewer"},
 }
 TABLES = (
@@ -101,6 +106,7 @@ TABLES = (
     "token",
     "session",
     "person",
+    "portal_link",
     "outbox",
     "delivery_request",
     "endpoint_request",
@@ -120,10 +126,13 @@ class Things(NamedTuple):
     notification: str
     job: str
     session: str
+    portal_link: str
 
     def id_for(self, route: str) -> str:
         """Returns the id of this tenant that the route's path is about."""
-        kind = route.split("/")[1].removesuffix("s").replace("deliverie", "delivery")
+        kind = (
+            route.split("/")[1].removesuffix("s").replace("deliverie", "delivery").replace("-", "_")
+        )
         return str(getattr(self, kind, "none"))
 
 
@@ -176,13 +185,16 @@ async def make_things(api: Api, sql: asyncpg.Connection, tenant: str) -> Things:
     session = await sql.fetchval(
         "SELECT id FROM dispatcher.session WHERE hash = $1", digest_of(signed_in.cookie)
     )
+    link = await api.operations.portal_links.create(actor, NewPortalLink.of())
     await sql.execute(
         "INSERT INTO dispatcher.person (id, issuer, subject, name, role, tenant)"
         " VALUES ($1, 'https://login.example.com', $2, 'Ada', 'viewer', $2)",
         f"per_{tenant}",
         tenant,
     )
-    return Things(tenant, endpoint.id, event, delivery, token.id, notification.id, job.id, session)
+    return Things(
+        tenant, endpoint.id, event, delivery, token.id, notification.id, job.id, session, link.id
+    )
 
 
 @pytest.fixture
@@ -231,11 +243,11 @@ async def test_without_a_token_no_route_answers(api, routes):
 
 async def test_a_smaller_role_is_refused_and_changes_nothing(api, routes, connection):
     things = await make_things(api, connection, "acme")
-    tokens = {role: await api.token_of(role) for role in Role}
+    tokens = {role: await api.token_of(role) for role in TOKEN_ROLES}
     before = await state_of(connection)
     unlike = {}
     for route in routes:
-        for role in Role:
+        for role in TOKEN_ROLES:
             if tuple(Role).index(role) < tuple(Role).index(NEEDS[route]):
                 reply = await ask(api, route, things.id_for(route), tokens[role])
                 if reply.status != 403 or NEEDS[route] not in reply.json["detail"]:
@@ -261,7 +273,7 @@ async def test_what_is_anothers_does_not_exist(api, routes, connection):
     everybodys = await api.token_of("admin")
     before = await state_of(connection)
     named = [route for route in routes if "{id}" in route]
-    assert len(named) == 30
+    assert len(named) == 31
     unlike = {}
     for route in named:
         real = other.id_for(route)
@@ -329,7 +341,13 @@ async def test_nothing_is_made_for_another_tenant(api, connection):
     other = await make_things(api, connection, "other")
     token = await api.token_of("admin", "acme")
     before = await state_of(connection)
-    for route in ("POST /endpoints", "POST /events", "POST /notifications", "POST /tokens"):
+    for route in (
+        "POST /endpoints",
+        "POST /events",
+        "POST /notifications",
+        "POST /tokens",
+        "POST /portal-links",
+    ):
         path = route.removeprefix("POST ")
         reply = await api.ask("POST", path, BODIES[route] | {"tenant": "other"}, token=token)
         assert (route, reply.status) == (route, 404)

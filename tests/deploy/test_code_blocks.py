@@ -28,6 +28,7 @@ ELSEWHERE = {
     "go": "the same",
     "java": "the same",
     "csharp": "wire/test_snippets.py compares it with its file; no .NET is available",
+    "html": "read by people: console/embedding.py serves such a page",
     "nginx": "read by people: nginx is not installed where the tests run",
     "": "output of commands, and pictures made of characters",
 }

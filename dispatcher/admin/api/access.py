@@ -1,8 +1,9 @@
-"""Tokens, sessions, people and the audit log over HTTP, for admins."""
+"""Tokens, sessions, people, portal links and the audit log over HTTP."""
 
 from dispatcher.admin.api.route import ApiResponse, Call
 from dispatcher.admin.resources.access import AccessQuery
 from dispatcher.admin.resources.audit import AuditQuery
+from dispatcher.admin.resources.portal_link import NewPortalLink, PortalLinksQuery
 from dispatcher.admin.resources.token import NewToken, TokensQuery
 
 
@@ -30,6 +31,25 @@ async def list_sessions(call: Call, query: AccessQuery) -> ApiResponse:
 async def end_session(call: Call) -> ApiResponse:
     """End a console session; its person is signed out at the next request."""
     await call.operations.access.end_session(call.actor, call.id)
+    return ApiResponse(None)
+
+
+async def create_portal_link(call: Call, fields: NewPortalLink) -> ApiResponse:
+    """Create a link that opens the portal of one tenant, once; only this response contains its URL.
+
+    A token with the role operator creates links for viewers and operators, an admin's token also for managers.
+    """
+    return ApiResponse(await call.operations.portal_links.create(call.actor, fields))
+
+
+async def list_portal_links(call: Call, query: PortalLinksQuery) -> ApiResponse:
+    """List portal links, newest first; a link is deleted two days after its expiry."""
+    return ApiResponse(await call.operations.portal_links.page(call.actor, query))
+
+
+async def revoke_portal_link(call: Call) -> ApiResponse:
+    """Revoke a portal link, used or not; its session ends at the next request."""
+    await call.operations.portal_links.revoke(call.actor, call.id)
     return ApiResponse(None)
 
 

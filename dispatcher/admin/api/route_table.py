@@ -34,6 +34,7 @@ from dispatcher.admin.resources import (
 )
 from dispatcher.admin.resources import pull as pull_resource
 from dispatcher.admin.resources.access import PeoplePage, SessionPage
+from dispatcher.admin.resources.portal_link import CreatedPortalLink, PortalLinkPage
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
 
 TEST_SECONDS_MAX: Final = 80.0
@@ -269,6 +270,18 @@ ROUTES: Final = (
     Route(
         method="DELETE", path="/sessions/{id}", handler=access.end_session,
         role=Role.ADMIN, response=None, status=204, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/portal-links", handler=access.list_portal_links,
+        role=Role.OPERATOR, response=PortalLinkPage, problems=(404,),
+    ),
+    Route(
+        method="POST", path="/portal-links", handler=access.create_portal_link,
+        role=Role.OPERATOR, response=CreatedPortalLink, status=201, problems=(404,),
+    ),
+    Route(
+        method="DELETE", path="/portal-links/{id}", handler=access.revoke_portal_link,
+        role=Role.OPERATOR, response=None, status=204, problems=(404,),
     ),
     Route(
         method="GET", path="/people", handler=access.list_people,

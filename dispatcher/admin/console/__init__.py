@@ -34,6 +34,7 @@ from dispatcher.admin.console.pages import (
     jobs,
     notifications,
     overview,
+    portal,
     schedule,
     search,
     secrets,
@@ -67,6 +68,8 @@ def add_console(
     for module in (*modules, *more, notifications):
         for route in module.ROUTES:
             console.add(application, route)
+    for route in portal.ROUTES:
+        console.add_to_portal(application, route)
     for asset in assets.load().values():
         application.router.add_get(asset.path, session.static)
     application.middlewares.append(console.error_pages)

@@ -9,7 +9,7 @@ from typing import Final
 
 from dispatcher.admin.console.languages import Language
 
-_KINDS: Final = frozenset({"cli", "link", "oidc", "token"})
+_KINDS: Final = frozenset({"cli", "link", "oidc", "portal", "token"})
 
 
 def actor_name(language: Language, actor: str, names: Mapping[str, str]) -> str:

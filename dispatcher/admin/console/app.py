@@ -25,13 +25,15 @@ from dispatcher.admin.console.cookies import (
     THEME_COOKIE,
     ZONE_COOKIE,
     Peer,
+    portal_cookies,
     session_cookie,
 )
-from dispatcher.admin.console.csrf import PAGE_HEADERS, Forms, comes_from_us, same_token
+from dispatcher.admin.console.csrf import Forms, comes_from_us, same_token
 from dispatcher.admin.console.error_pages import error_page, failure_page
 from dispatcher.admin.console.times import read_zone
 from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.portal import PortalAuth, PortalSession
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import DispatcherError, InvalidRequestError, StoreUnavailableError
 from dispatcher.core.printable import escape, escape_lines, is_text
@@ -42,17 +44,24 @@ _log = structlog.get_logger("dispatcher.admin.console")
 RESPONSE_SECONDS_MAX: Final = 30.0
 """A page that takes longer gets the response for an unavailable Postgres; test events have their own bound."""
 
+PORTAL: Final = "/portal"
+"""The path of the portal: its pages are those of the console, of one tenant and with a session of their own."""
+
 Page = Callable[[Context], Awaitable[web.StreamResponse]]
 
 
 class PageRoute(NamedTuple):
-    """A page and its path; `everybody`: it needs no session."""
+    """A page and its path.
+
+    `everybody`: it needs no session. `portal`: it is also a page of the portal, below `/portal`.
+    """
 
     method: str
     path: str
     page: Page
     everybody: bool = False
     seconds: float = RESPONSE_SECONDS_MAX
+    portal: bool = False
 
 
 class ConsoleApp:
@@ -67,6 +76,7 @@ class ConsoleApp:
     ) -> None:
         self.operations = operations
         self.auth = auth
+        self.portals = PortalAuth(operations.deployment, auth)
         self.sign_on = sign_on
         self.settings = settings
         self.languages = languages.NAMES
@@ -103,7 +113,7 @@ class ConsoleApp:
                 is_page = "text/html" in request.headers.get("Accept", "")
                 if request.path.startswith("/api/") or not is_page:
                     raise
-                page = error_page(self.context(request), error.status, "")
+                page = error_page(await self._of_missing(request), error.status, "")
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     page.headers["Allow"] = error.headers["Allow"]
                 return page
@@ -111,12 +121,21 @@ class ConsoleApp:
         return answer
 
     def add(self, application: web.Application, route: PageRoute) -> None:
-        """Add a page to the application."""
+        """Add a page to the application, and to the portal if it is one of the portal's."""
         application.router.add_route(route.method, route.path, self._handler(route))
+        if route.portal:
+            self.add_to_portal(application, route)
 
-    def _handler(self, route: PageRoute) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def add_to_portal(self, application: web.Application, route: PageRoute) -> None:
+        """Add a page to the portal only, below its path."""
+        path = route.path if route.path.startswith(PORTAL) else PORTAL + route.path
+        application.router.add_route(route.method, path, self._handler(route, base=PORTAL))
+
+    def _handler(
+        self, route: PageRoute, base: str = ""
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
-            context = self.context(request)
+            context = self.context(request, base)
             try:
                 async with asyncio.timeout(route.seconds):
                     return await self._answer(route, context)
@@ -146,12 +165,49 @@ class ConsoleApp:
         cookie = request.cookies.get(session_cookie(self.peer(request)))
         return None if cookie is None else await self.auth.actor_of_session(cookie)
 
-    async def is_signed_in(self, request: web.Request) -> bool:
-        """Return whether the session is still valid."""
-        return await self._session(request) is not None
+    def portal_cookie(self, request: web.Request) -> str | None:
+        """Return the session cookie of the portal; None if there is none."""
+        names = portal_cookies(self.peer(request))
+        return next((request.cookies[name] for name in names if name in request.cookies), None)
 
-    def context(self, request: web.Request) -> Context:
-        """Return a context without an actor."""
+    async def _portal_session(self, request: web.Request) -> PortalSession | None:
+        cookie = self.portal_cookie(request)
+        return None if cookie is None else await self.portals.session(cookie)
+
+    async def is_signed_in(self, context: Context) -> bool:
+        """Return whether the session is still valid."""
+        if context.base:
+            return await self._portal_session(context.request) is not None
+        return await self._session(context.request) is not None
+
+    async def _sign_in(self, context: Context) -> bool:
+        """Set the actor of the session; return whether there is one."""
+        if context.base:
+            found = await self._portal_session(context.request)
+            if found is None:
+                return False
+            context.actor, context.csrf = found.actor, found.csrf_token
+            context.show_portal(found.portal)
+            return True
+        session = await self._session(context.request)
+        if session is None:
+            return False
+        context.actor, context.csrf = session
+        return True
+
+    async def _of_missing(self, request: web.Request) -> Context:
+        """Return the context of a page that does not exist, which has the frame of the portal in the portal."""
+        if request.path != PORTAL and not request.path.startswith(f"{PORTAL}/"):
+            return self.context(request)
+        context = self.context(request, PORTAL)
+        try:
+            await self._sign_in(context)
+        except StoreUnavailableError:
+            _log.info("portal.unknown_page", reason="the session cannot be looked up now")
+        return context
+
+    def context(self, request: web.Request, base: str = "") -> Context:
+        """Return a context without an actor; `base` is the path of the portal for its pages."""
         theme = request.cookies.get(THEME_COOKIE, "")
         return Context(
             app=self,
@@ -161,6 +217,9 @@ class ConsoleApp:
             ),
             zone=read_zone(request.cookies.get(ZONE_COOKIE)),
             theme=theme if theme in THEMES else "auto",
+            base=base,
+            # Pages without a session hold nothing of a tenant, and explain themselves in any frame of ours.
+            frame_ancestors=self.settings.portal.frame_ancestors if base else (),
         )
 
     async def _answer(self, route: PageRoute, context: Context) -> web.StreamResponse:
@@ -170,16 +229,20 @@ class ConsoleApp:
             raise InvalidRequestError(problems)
         if request.method == "POST" and not comes_from_us(request.headers):
             raise web.HTTPForbidden(text="cross-site")
-        session = await self._session(request)
-        if session is not None:
-            context.actor, context.csrf = session
-        elif not route.everybody:
-            return _to_sign_in(context)
+        if not await self._sign_in(context) and not route.everybody:
+            return portal_ended(context) if context.base else _to_sign_in(context)
         if request.method == "POST":
             await context.read_form()
             if context.actor is not None and not same_token(context.form.get("csrf"), context.csrf):
                 raise web.HTTPForbidden(text="csrf")
         return await route.page(context)
+
+
+def portal_ended(context: Context) -> web.Response:
+    """Return the page for people whose portal session has ended; it leads nowhere, because only a link opens one."""
+    if "HX-Request" in context.request.headers:
+        return web.Response(status=204, headers={**context.headers, "HX-Redirect": PORTAL})
+    return context.page("portal_ended.html", status=401, reason="ended")
 
 
 def _printable(value: object) -> object:
@@ -204,7 +267,7 @@ def _to_sign_in(context: Context) -> web.Response:
     """Redirect to the sign-in page; a request of htmx for a part of a page redirects the whole page."""
     path = f"/sign-in?{urlencode({'next': _back(context.request)})}"
     if "HX-Request" in context.request.headers:
-        return web.Response(status=204, headers={**PAGE_HEADERS, "HX-Redirect": path})
+        return web.Response(status=204, headers={**context.headers, "HX-Redirect": path})
     return context.go(path)
 
 

@@ -15,16 +15,18 @@ from urllib.parse import quote, urlencode
 from aiohttp import web
 from markupsafe import Markup
 
-from dispatcher.admin.console import assets, times
+from dispatcher.admin.console import assets, languages, times
 from dispatcher.admin.console.actors import actor_name
-from dispatcher.admin.console.csrf import PAGE_HEADERS
+from dispatcher.admin.console.cookies import LANGUAGE_COOKIE, set_page_cookie
+from dispatcher.admin.console.csrf import page_headers
 from dispatcher.admin.console.help_links import help_address
 from dispatcher.admin.console.labels import ICONS, TONES, advice, retry_count
 from dispatcher.admin.console.languages import Language
-from dispatcher.admin.console.navigation import GROUPS, Group, is_current
+from dispatcher.admin.console.navigation import GROUPS, PORTAL_GROUPS, Group, is_current
 from dispatcher.admin.console.times import Zone
 from dispatcher.admin.operations.context import Actor, Role
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.portal import Portal
 from dispatcher.core.business_key import business_key
 from dispatcher.core.errors import DispatcherError, NotFoundError
 from dispatcher.core.problems import Problem, problem
@@ -49,12 +51,25 @@ class Context:
     language: Language
     zone: Zone
     theme: str
+    base: str = ""
+    """The path that the pages are below: that of the portal, or none."""
+    portal: Portal | None = None
+    """The portal whose session this is; None outside the portal, and without a session."""
+    frame_ancestors: tuple[str, ...] = ()
+    """The origins that may embed this page."""
     actor: Actor | None = None
     csrf: str = ""
     form: Mapping[str, str] = field(default_factory=dict)
     """The fields of a POST; the last value of each name."""
     lists: Mapping[str, list[str]] = field(default_factory=dict)
     """The fields of a POST; all values of each name."""
+
+    def show_portal(self, portal: Portal) -> None:
+        """Give the page the frame of a portal: its name, color and language, and the origins that may embed it."""
+        self.portal = portal
+        self.frame_ancestors = portal.frame_ancestors
+        if portal.language is not None and LANGUAGE_COOKIE not in self.request.cookies:
+            self.language = languages.load()[portal.language]
 
     @property
     def operations(self) -> Operations:
@@ -127,18 +142,16 @@ class Context:
         note = self.request.cookies.get(NOTE_COOKIE)
         body = self.app.render(template, {**self._context(), "note": note, **values})
         answer = web.Response(text=body, status=status, content_type="text/html", charset="utf-8")
-        answer.headers.update(PAGE_HEADERS)
+        answer.headers.update(self.headers)
         if note is not None:
-            answer.del_cookie(NOTE_COOKIE, path="/", samesite="Lax")
+            self.set_cookie(answer, NOTE_COOKIE, "", 0)
         return answer
 
     def go(self, path: str, note: str | None = None) -> web.Response:
         """Return a redirect after a form, with the key of a note for the next page."""
-        answer = web.Response(status=303, headers={**PAGE_HEADERS, "Location": path})
+        answer = web.Response(status=303, headers={**self.headers, "Location": self.at(path)})
         if note is not None:
-            answer.set_cookie(
-                NOTE_COOKIE, note, path="/", httponly=True, samesite="Lax", max_age=60
-            )
+            self.set_cookie(answer, NOTE_COOKIE, note, 60)
         return answer
 
     def address(self, path: str | None = None, /, **changes: object) -> str:
@@ -147,7 +160,27 @@ class Context:
         kept = [(name, value) for name, value in parameters if name not in changes]
         kept += [(name, str(value)) for name, value in changes.items() if value is not None]
         query = urlencode([(name, value) for name, value in kept if value])
-        return (path or self.request.path) + (f"?{query}" if query else "")
+        target = self.request.path if path is None else self.at(path)
+        return target + (f"?{query}" if query else "")
+
+    def at(self, path: str) -> str:
+        """Return the address of a page: below the portal's path in the portal."""
+        is_below = path == self.base or path.startswith((f"{self.base}/", f"{self.base}?"))
+        return path if not self.base or is_below else self.base + path
+
+    @property
+    def path(self) -> str:
+        """The path of the requested page, without the portal's."""
+        return self.request.path.removeprefix(self.base) or "/"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of each page."""
+        return page_headers(self.frame_ancestors)
+
+    def set_cookie(self, answer: web.Response, name: str, value: str, seconds: int) -> None:
+        """Set a cookie that pages alone read; 0 seconds delete it."""
+        set_page_cookie(answer, name, value, seconds, in_frames=bool(self.frame_ancestors))
 
     def may(self, role: str) -> bool:
         """Return whether the viewer has a role or a higher one."""
@@ -157,9 +190,15 @@ class Context:
         """Return the groups with the entries that the viewer may open."""
         allowed = [
             Group(group.key, tuple(entry for entry in group.entries if self.may(entry.role)))
-            for group in GROUPS
+            for group in (PORTAL_GROUPS if self.base else GROUPS)
         ]
         return [group for group in allowed if group.entries]
+
+    def _name(self) -> str:
+        """Return the name in the frame: the portal's own, the portal's usual one, or the console's."""
+        if not self.base:
+            return self.text("app.name")
+        return (self.portal and self.portal.name) or self.text("portal.name")
 
     def _ago(self, seconds: float | None, units: Mapping[str, str]) -> str:
         """Return an instant relative to now, as in `3 min ago`; `seconds` is positive in the future."""
@@ -225,11 +264,19 @@ class Context:
             "share": times.share,
             "count": times.count,
             "asset": lambda name: assets.load()[name],
-            "url": lambda *parts: "/" + "/".join(quote(str(part), safe="") for part in parts),
+            "url": lambda *parts: (
+                f"{self.base}/" + "/".join(quote(str(part), safe="") for part in parts)
+            ),
+            "at": self.at,
+            "base": self.base,
+            "in_portal": bool(self.base),
+            "portal": self.portal,
+            "app_name": self._name(),
+            "is_framed": bool(self.frame_ancestors),
             "address": self.address,
-            "path": self.request.path,
+            "path": self.path,
             "actor_name": partial(actor_name, self.language),
-            "help_href": help_address(self.request.path),
+            "help_href": self.at(help_address(self.path, in_portal=bool(self.base))),
             "here": self.request.path_qs,
             "query": self.request.query,
             "actor": self.actor,

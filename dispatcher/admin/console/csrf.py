@@ -1,7 +1,8 @@
 """Protects the console from other sites: response headers, the origin of forms, and repeated forms.
 
 Invariants: a change is a POST that carries the CSRF token of its session and comes from a page of ours.
-No inline script or style runs, no page is framed, and no cache keeps a page. A form that this process has
+No inline script or style runs, no cache keeps a page, and no page is
+framed except those of a portal, by the origins of its link. A form that this process has
 already handled is refused, so that going back and submitting it again creates no second token, secret or
 test event. The number of remembered forms is bounded, and a restart clears them.
 """
@@ -9,13 +10,14 @@ test event. The number of remembered forms is bounded, and a restart clears them
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-POLICY: Final = (
+_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "form-action 'self'; base-uri 'none'; frame-ancestors "
 )
+POLICY: Final = f"{_POLICY}'none'"
 PAGE_HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -27,7 +29,19 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
+_FRAME_OPTIONS: Final = "X-Frame-Options"
 FORMS_REMEMBERED_MAX: Final = 10_000
+
+
+def page_headers(frame_ancestors: Sequence[str] = ()) -> Mapping[str, str]:
+    """Return the headers of a page that these origins may embed; without origins, no page may.
+
+    `X-Frame-Options` cannot name origins, so a page that may be embedded has the policy alone.
+    """
+    if not frame_ancestors:
+        return PAGE_HEADERS
+    headers = {name: value for name, value in PAGE_HEADERS.items() if name != _FRAME_OPTIONS}
+    return {**headers, "Content-Security-Policy": _POLICY + " ".join(frame_ancestors)}
 
 
 def comes_from_us(headers: Mapping[str, str]) -> bool:

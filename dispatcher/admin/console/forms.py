@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dispatcher.admin.console.context import Context
+from dispatcher.admin.operations.endpoints import ADMIN_SETTINGS
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.endpoint_requests import EndpointChange, NewEndpoint
 from dispatcher.admin.resources.presentation import Control, ControlKind, Section, metadata_of
@@ -27,14 +28,19 @@ EMPTY: Final[Mapping[str, Any]] = {
 """An empty form."""
 
 
-def controls_in(section: str, *, creates: bool) -> list[tuple[str, Control]]:
-    """Return the controls of a part of the form, with their fields; some exist only in a new form."""
+def controls_in(section: str, *, creates: bool, is_admin: bool) -> list[tuple[str, Control]]:
+    """Return the controls of a part of the form, with their fields.
+
+    Some exist only in a new form, and some for admins only.
+    """
     return [
         (name, control)
         for name, control in _CONTROLS.items()
         if control.section == Section(section)
         and control.kind is not ControlKind.OWN
         and (creates or name in _CHANGEABLE)
+        and (is_admin or name not in ADMIN_SETTINGS)
+        and (is_admin or name != "tenant")
     ]
 
 
@@ -44,6 +50,8 @@ def read_endpoint(context: Context, *, creates: bool) -> tuple[dict[str, Any], d
     fields: dict[str, Any] = {}
     for name in _CHANGEABLE:
         kind = _CONTROLS[name].kind
+        if name in ADMIN_SETTINGS and not context.may("admin"):
+            continue
         # A list of choices has no empty one: a form that was sent without it leaves the field as it is.
         if kind is ControlKind.OWN or (
             kind in {ControlKind.SECRET, ControlKind.CHOICE} and not form.get(name, "").strip()

@@ -23,6 +23,7 @@ LINKS: Final[Mapping[str, str]] = {
     "/notifications": "reference/console#notifications",
     "/system": "reference/console#system",
     "/preferences": "reference/console#languages-times-keys",
+    "/portal": "reference/console#portal",
     "/sign-in": "reference/console#secure-access",
     "/help": "",
 }
@@ -31,7 +32,8 @@ GUIDES: Final[Mapping[str, Sequence[str]]] = {
     "how_to": (
         "how-to/publish-from-sql", "how-to/publish-from-python", "how-to/publish-from-java", "how-to/publish-from-go",
         "how-to/publish-from-node", "how-to/publish-from-php", "how-to/receive-and-verify", "how-to/find-an-order",
-        "how-to/late-deliveries", "how-to/recover-after-an-outage", "how-to/rotate-secrets", "how-to/install",
+        "how-to/late-deliveries", "how-to/embed-the-portal",
+        "how-to/recover-after-an-outage", "how-to/rotate-secrets", "how-to/install",
         "how-to/go-to-production", "how-to/back-up", "how-to/fail-over", "how-to/upgrade", "how-to/runbooks",
     ),
     "reference": (
@@ -45,18 +47,28 @@ GUIDES: Final[Mapping[str, Sequence[str]]] = {
 }  # fmt: skip
 """The pages of the contents by kind, in order; their texts are `help.kind.<kind>` and `help.about.<page>`."""
 
+PORTAL_PAGES: Final = ("how-to/receive-and-verify", "reference/event-types", "explanation/delivery")
+"""The pages of the portal's help: those about receiving. The others are for the people who run the deployment."""
+_PORTAL_LINKS: Final[Mapping[str, str]] = {
+    "/webhooks": "how-to/receive-and-verify",
+    "/deliveries": "explanation/delivery",
+    "/events": "explanation/delivery",
+    "/event-types": "reference/event-types",
+}
+
 
 def about(page: str) -> str:
     """Return the key of the text about a page."""
     return f"help.about.{page.rpartition('/')[2]}"
 
 
-def help_address(path: str) -> str:
-    """Return the address of the documentation's section about a page of the console."""
+def help_address(path: str, *, in_portal: bool = False) -> str:
+    """Return the address of the documentation's section about a page of the console or the portal."""
+    links = _PORTAL_LINKS if in_portal else LINKS
     fitting = [
         prefix
-        for prefix in LINKS
+        for prefix in links
         if path == prefix or (prefix != "/" and path.startswith(f"{prefix}/"))
     ]
-    section = LINKS[max(fitting, key=len)] if fitting else ""
+    section = links[max(fitting, key=len)] if fitting else ""
     return f"/help/{section}" if section else "/help"

@@ -10,7 +10,7 @@ than one step of the event loop may.
 import asyncio
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +30,7 @@ TRANSLATED: Final = "th"
 """The folder of the Thai pages; its files have the names of the English ones."""
 _COMMENT: Final = re.compile(r"(?m)^<!-- [^\n]* -->$")
 """Marks a generated part of a page; with HTML off it would be shown as text."""
+_LINK_OF_HELP: Final = re.compile(rf'<a href="{PREFIX}([^"#]*)(#[^"]*)?">(.*?)</a>', re.DOTALL)
 _NOT_OF_A_SLUG: Final = re.compile(r"[^\w\- ]")
 
 
@@ -107,6 +108,20 @@ def render(name: str) -> HelpPage:
         anchors=frozenset(one.anchor for _, one in headings),
         language=TRANSLATED if is_translated else "en",
     )
+
+
+def links_below(body: Markup, base: str, pages: Collection[str]) -> Markup:
+    """Return a rendered page whose links to these pages are below `base`; links to other pages become their text."""
+
+    def rewritten(match: re.Match[str]) -> str:
+        return (
+            f'<a href="{base}{PREFIX}{match[1]}{match[2] or ""}">{match[3]}</a>'
+            if match[1] in pages
+            else match[3]
+        )
+
+    text = _LINK_OF_HELP.sub(rewritten, body)
+    return Markup(text.replace(f'src="{PREFIX}', f'src="{base}{PREFIX}'))  # noqa: S704 -- of a rendered page
 
 
 def slug(text: str) -> str:

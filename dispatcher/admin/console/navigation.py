@@ -49,6 +49,20 @@ GROUPS: Final = (
 )
 
 
+PORTAL_GROUPS: Final = (
+    Group(
+        "portal",
+        (
+            Entry("/webhooks", "endpoints"),
+            Entry("/deliveries", "deliveries"),
+            Entry("/events", "events"),
+            Entry("/event-types", "event_types"),
+        ),
+    ),
+)
+"""The navigation of the portal of one tenant."""
+
+
 def is_current(entry: Entry, path: str) -> bool:
     """Return whether a path belongs to an entry."""
     return any(

@@ -2,8 +2,9 @@
 
 A viewer reads: endpoints with their secrets and header values masked, events, deliveries and
 attempts without what receivers answered. An operator also acts on deliveries (test, resend, cancel,
-pause, resume, publish) and sees the responses. An admin also changes endpoints, secrets and tokens
-and reads the audit log.
+pause, resume, publish) and sees the responses. A manager also changes endpoints within limits and
+their secrets; only portal links grant this role. An admin changes everything of endpoints, also
+changes tokens and notifications, and reads the audit log.
 """
 
 from collections.abc import Mapping
@@ -35,9 +36,12 @@ class Role(StrEnum):
 
     VIEWER = "viewer"
     OPERATOR = "operator"
+    MANAGER = "manager"
     ADMIN = "admin"
 
 
+TOKEN_ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+"""The roles that tokens, sign-in links and OpenID rules grant."""
 _RANKS: Final = {role: rank for rank, role in enumerate(Role)}
 
 
@@ -64,8 +68,10 @@ class Actor:
             ForbiddenError: it is not.
         """
         if not self.may(role):
+            # Only portal links grant manager, so everyone else needs admin.
+            required = Role.ADMIN if role is Role.MANAGER else role
             raise ForbiddenError(
-                problem("role", "role_too_low", required=str(role), role=str(self.role))
+                problem("role", "role_too_low", required=str(required), role=str(self.role))
             )
 
 

@@ -139,11 +139,11 @@ class DeliveryReports:
             )
         except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
             return None, str(error)
-        hidden = () if actor.may(Role.ADMIN) else [name.lower() for name in endpoint.headers]
+        hidden = () if actor.may(Role.MANAGER) else [name.lower() for name in endpoint.headers]
         also = also_signing(endpoint.also_sign, self._deployment)
         signatures = [one.signature.header.lower() for one in (profile, *also)]
         is_token = profile.signature.encoding is SignatureEncoding.SECRET
-        if not actor.may(Role.ADMIN if is_token else Role.OPERATOR):
+        if not actor.may(Role.MANAGER if is_token else Role.OPERATOR):
             hidden = [*hidden, *signatures]
         content = signed_content(
             profile, event_id=row.event_id, delivery_id=row.id, timestamp=timestamp, body=body

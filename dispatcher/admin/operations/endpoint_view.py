@@ -30,7 +30,7 @@ def endpoint_of(
         with contextlib.suppress(SecretError):
             public_key = secret.public_key(profile, current)
     values = row._asdict()
-    if not actor.may(Role.ADMIN):  # A custom header is often a credential of the receiver's.
+    if not actor.may(Role.MANAGER):  # A custom header is often a credential of the receiver's.
         values["headers"] = dict.fromkeys(row.headers, secret.MASK)
     if not actor.may(Role.OPERATOR):  # Some URLs are credentials.
         values["url"] = masked_url(row.url)

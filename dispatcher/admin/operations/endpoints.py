@@ -84,6 +84,13 @@ if TYPE_CHECKING:
     from dispatcher.admin.resources.delivery import AttemptOutcomeName
     from dispatcher.store.pool import Reach
 
+ADMIN_SETTINGS: Final = (
+    "max_concurrency",
+    "rate_limit",
+    "timeout_seconds",
+    "retry_schedule_seconds",
+)
+"""Settings that spend the capacity of the deployment, which all tenants share; a manager cannot change them."""
 CANCELLED_AT_ONCE_MAX: Final = 1000
 """Waiting deliveries of a deleted endpoint that end with it; a dispatcher's upkeep ends the rest."""
 WAITING_COUNT_MAX: Final = 10_000
@@ -122,7 +129,7 @@ class Endpoints:
             ForbiddenError: no admin. InvalidRequestError: every fault. ConflictError: the name is
             in use in its tenant.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         keyring = self._deployment.keys()
         new = self.read_new(actor, endpoint.given())
         tenant, profile = new.tenant, self._deployment.profiles[new.profile]
@@ -141,6 +148,7 @@ class Endpoints:
                 raise InvalidRequestError(problems)
         endpoint_id = new_endpoint_id(self._deployment)
         row = {**DEFAULTS, **settings_of(new)}
+        _require_limits(actor, DEFAULTS, row)
         async with self._database.transaction() as connection:
             await store.insert_endpoint(
                 connection,
@@ -385,7 +393,7 @@ class Endpoints:
             endpoint. ConflictError: the name is in use. PreconditionFailedError: it has changed
             since.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -396,6 +404,7 @@ class Endpoints:
             before = {field: getattr(row, field) for field in SETTINGS}
             after = before | settings_of(change)
             changed = [field for field in SETTINGS if after[field] != before[field]]
+            _require_limits(actor, before, after)
             given = given_credentials(change)
             await self._change_credentials(connection, row, after, given, changed)
             changed += sorted(given)
@@ -523,7 +532,7 @@ class Endpoints:
             NotFoundError: no such endpoint. PreconditionFailedError: it has changed since
             `if_match`.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -594,6 +603,23 @@ def _offset(place: Place) -> int:
     if not re.fullmatch(r"[0-9]{1,7}", place.id):
         raise InvalidRequestError([problem("cursor", "invalid_cursor")])
     return int(place.id)
+
+
+def _require_limits(actor: Actor, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Return unless a manager changes a setting that only an admin may.
+
+    Raises:
+        InvalidRequestError: it is so; names each setting.
+    """
+    if actor.may(Role.ADMIN):
+        return
+    problems = [
+        problem(name, "field_needs_admin")
+        for name in ADMIN_SETTINGS
+        if after.get(name) != before.get(name)
+    ]
+    if problems:
+        raise InvalidRequestError(problems)
 
 
 def new_endpoint_id(deployment: Deployment) -> str:

@@ -18,6 +18,7 @@ from dispatcher.admin.operations.jobs import JobOperations
 from dispatcher.admin.operations.names import Names
 from dispatcher.admin.operations.notifications import NotificationOperations
 from dispatcher.admin.operations.overview import Overview
+from dispatcher.admin.operations.portal_links import PortalLinkOperations
 from dispatcher.admin.operations.published_keys import PublishedKeys
 from dispatcher.admin.operations.publishing import Publisher
 from dispatcher.admin.operations.pull import Pull
@@ -58,6 +59,7 @@ class Operations:
     notifications: NotificationOperations
     tokens: Tokens
     access: Access
+    portal_links: PortalLinkOperations
     audit: Audit
     overview: Overview
     system: System
@@ -101,6 +103,7 @@ class Operations:
             notifications=NotificationOperations(deployment),
             tokens=Tokens(deployment),
             access=Access(deployment),
+            portal_links=PortalLinkOperations(deployment),
             audit=Audit(deployment),
             overview=Overview(deployment),
             system=System(deployment),

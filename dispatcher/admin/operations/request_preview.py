@@ -61,7 +61,7 @@ class RequestPreviews:
             ForbiddenError: no admin. InvalidRequestError: every problem of the fields. ConflictError: the profile
             cannot be shown without a secret that its vendor issues.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         new, problems = read_new_endpoint(fields, actor.tenant or TENANT_DEFAULT, self._deployment)
         if new is None or problems:
             raise InvalidRequestError(problems)

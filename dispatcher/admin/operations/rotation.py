@@ -76,7 +76,7 @@ class Rotation:
             ForbiddenError: the role does not reach. InvalidRequestError: every fault. NotFoundError: no such endpoint.
             ConflictError: too many old secrets still sign, or the profile is gone.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:
             row = found(
@@ -146,7 +146,7 @@ class Rotation:
         Raises:
             NotFoundError: no such endpoint. ConflictError: nothing is staged.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         async with self._database.transaction() as connection:
             row = found(
                 await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
@@ -171,7 +171,7 @@ class Rotation:
             NotFoundError: no such endpoint. SecretError: it cannot be opened with the configured
             keys.
         """
-        actor.require(Role.ADMIN)
+        actor.require(Role.MANAGER)
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:
             row = found(

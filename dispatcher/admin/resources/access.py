@@ -1,13 +1,15 @@
 """Access to the console: sign-in links, sessions, and the people of the OpenID provider."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from dispatcher.admin.resources.base import PageQuery, Request, Response
 from dispatcher.admin.resources.fields import RoleName, Tenant, Text, TimeText
 from dispatcher.admin.resources.presentation import Option
+
+SessionRoleName = Literal["viewer", "operator", "manager", "admin"]
 
 
 class NewSignInLink(Request):
@@ -49,7 +51,7 @@ class Session(Response):
     source: str
     actor: str
     label: str | None
-    role: RoleName
+    role: SessionRoleName
     tenant: str | None
     address: str
     created_at: TimeText

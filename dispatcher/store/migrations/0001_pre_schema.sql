@@ -16,6 +16,7 @@
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
 --   endpoint_breaker, replica_figures   hot: open breakers and figures in memory, for pages; they decide nothing
 --   token, session, audit     who may use the API and the console, and what they did
+--   portal_link       links that open one tenant's portal, and the rights of their sessions
 --   notification, notification_problem, notification_inbox, notification_mail, notification_turn
 --                     rules of messages to people, what they follow, and what is not sent yet
 --   traffic           statistics: one row per hour and subject
@@ -767,12 +768,12 @@ CREATE UNIQUE INDEX token_name ON dispatcher.token (coalesce(tenant, ''), name) 
 CREATE TABLE dispatcher.session (
     hash          bytea       NOT NULL PRIMARY KEY CHECK (octet_length(hash) = 32), -- of its cookie
     id            text        COLLATE "C" NOT NULL UNIQUE, -- ses_..., by which an administrator ends it
-    source        text        NOT NULL CHECK (source IN ('token', 'link', 'oidc')),
-    authority     bytea       NOT NULL CHECK (octet_length(authority) = 32), -- of the token, or of the person
+    source        text        NOT NULL CHECK (source IN ('token', 'link', 'oidc', 'portal')),
+    authority     bytea       NOT NULL CHECK (octet_length(authority) = 32), -- of the token, person or portal link
     rules         bytea       CHECK (octet_length(rules) = 32), -- oidc: of the settings that granted it
     actor         text        NOT NULL, -- as in the audit log
     label         text, -- oidc: the person's name
-    role          text        NOT NULL CHECK (role IN ('viewer', 'operator', 'admin')), -- a token's is looked up again
+    role          text        NOT NULL CHECK (role IN ('viewer', 'operator', 'manager', 'admin')), -- a token's is looked up
     tenant        text        COLLATE "C", -- NULL: all tenants
     address       text        NOT NULL, -- of the client that signed in
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -790,6 +791,28 @@ CREATE TABLE dispatcher.sign_in_link (
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at    timestamptz NOT NULL
 );
+
+-- A link that opens the portal of one tenant, once. The session that it opens takes its rights from this row, which is
+-- kept for two days after `expires_at`, longer than any session lasts.
+CREATE TABLE dispatcher.portal_link (
+    id              text        COLLATE "C" NOT NULL PRIMARY KEY, -- pl_..., by which it is revoked
+    hash            bytea       NOT NULL CHECK (octet_length(hash) = 32), -- of its code
+    tenant          text        COLLATE "C" NOT NULL,
+    role            text        NOT NULL CHECK (role IN ('viewer', 'operator', 'manager')),
+    name            text, -- shown in place of the console's name
+    color           text        CHECK (color ~ '^#[0-9a-f]{6}$'),
+    language        text        CHECK (language IN ('en', 'th')),
+    frame_ancestors text[]      NOT NULL DEFAULT '{}', -- origins that may embed it
+    session_seconds integer     NOT NULL CHECK (session_seconds BETWEEN 60 AND 86400),
+    created_by      text        NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at      timestamptz NOT NULL,
+    used_at         timestamptz,
+    revoked_at      timestamptz
+);
+CREATE UNIQUE INDEX portal_link_hash ON dispatcher.portal_link (hash);
+CREATE INDEX portal_link_page ON dispatcher.portal_link (created_at DESC, id DESC);
+CREATE INDEX portal_link_end ON dispatcher.portal_link (expires_at);
 
 -- A person that the OpenID provider has vouched for, as of the last sign-in.
 CREATE TABLE dispatcher.person (

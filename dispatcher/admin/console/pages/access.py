@@ -9,7 +9,7 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.filters import parse_time
 from dispatcher.admin.console.forms import problems_by_field
-from dispatcher.admin.operations.context import Role
+from dispatcher.admin.operations.context import TOKEN_ROLES, Role
 from dispatcher.admin.resources.access import AccessQuery
 from dispatcher.admin.resources.token import CreatedToken, NewToken, Token, TokensQuery
 from dispatcher.core.errors import ConflictError, InvalidRequestError
@@ -67,7 +67,7 @@ async def _tokens_page(
         states={one.id: _state(one, now) for one in page.items},
         problems=problems,
         made=made,
-        roles=tuple(Role),
+        roles=TOKEN_ROLES,
         days=DAYS,
     )
 

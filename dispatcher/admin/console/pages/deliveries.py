@@ -10,7 +10,6 @@ from aiohttp import web
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.commands import as_curl, as_verify
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.filters import (
     PERIODS,
     ROWS,
@@ -112,7 +111,7 @@ async def _list_page(
         is_filtered=bool(own),
         filter=asked.carried(),
         view=urlencode(own),
-        views=read_views(context.request) if endpoint_id is None else [],
+        views=[] if context.base or endpoint_id is not None else read_views(context.request),
         has_waiting=_may_wait(asked.query),
         tail_path=_tail_path(context, asked, endpoint_id),
         **values,
@@ -142,7 +141,7 @@ def _tail_path(
     given = [(name, text) for name, text in asked.given if name != "period"]
     if endpoint_id is not None and ("endpoint_id", endpoint_id) not in given:
         given.append(("endpoint_id", endpoint_id))
-    return "/deliveries/tail" + (f"?{urlencode(given)}" if given else "")
+    return context.at("/deliveries/tail") + (f"?{urlencode(given)}" if given else "")
 
 
 async def export(context: Context) -> web.StreamResponse:
@@ -161,7 +160,7 @@ async def export(context: Context) -> web.StreamResponse:
     note = context.text("export.more", count=EXPORT_ROWS_MAX)
     parts = export_text(operations.deliveries, operations.endpoints, context.who, query, note)
     name = file_name(query, context.app.now().astimezone(context.zone.info))
-    return await send_file(context.request, parts, name, MEDIA_TYPES[form], PAGE_HEADERS)
+    return await send_file(context.request, parts, name, MEDIA_TYPES[form], context.headers)
 
 
 async def save_view(context: Context) -> web.StreamResponse:
@@ -285,7 +284,7 @@ async def body(context: Context) -> web.StreamResponse:
     return web.Response(
         body=report.body.encode(),
         content_type="application/octet-stream",
-        headers={**PAGE_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'},
+        headers={**context.headers, "Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 
@@ -319,12 +318,12 @@ async def act(context: Context) -> web.StreamResponse:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/deliveries", list_deliveries),
-    PageRoute("GET", "/deliveries/export", export, seconds=EXPORT_SECONDS_MAX + 30),
+    PageRoute("GET", "/deliveries", list_deliveries, portal=True),
+    PageRoute("GET", "/deliveries/export", export, seconds=EXPORT_SECONDS_MAX + 30, portal=True),
     PageRoute("POST", "/deliveries/views", save_view),
     PageRoute("POST", "/deliveries/views/remove", remove_view),
-    PageRoute("GET", "/deliveries/{id}", show_delivery),
-    PageRoute("GET", "/deliveries/{id}/body", body),
-    PageRoute("POST", "/deliveries/{id}/{act:resend|cancel}", act),
-    PageRoute("GET", "/webhooks/{id}/deliveries", list_deliveries_of_endpoint),
+    PageRoute("GET", "/deliveries/{id}", show_delivery, portal=True),
+    PageRoute("GET", "/deliveries/{id}/body", body, portal=True),
+    PageRoute("POST", "/deliveries/{id}/{act:resend|cancel}", act, portal=True),
+    PageRoute("GET", "/webhooks/{id}/deliveries", list_deliveries_of_endpoint, portal=True),
 )

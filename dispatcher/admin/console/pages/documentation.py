@@ -6,8 +6,8 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.help_links import GUIDES, about
-from dispatcher.admin.console.manual import IMAGE_TYPES, files, find_page
+from dispatcher.admin.console.help_links import GUIDES, PORTAL_PAGES, about
+from dispatcher.admin.console.manual import IMAGE_TYPES, files, find_page, links_below
 from dispatcher.core.errors import NotFoundError
 from dispatcher.core.problems import problem
 
@@ -18,8 +18,9 @@ IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 async def contents(context: Context) -> web.StreamResponse:
     """Show the contents of the documentation."""
     kinds = {
-        kind: [(await find_page(name, context.language.code), about(name)) for name in names]
+        kind: [(await find_page(name, context.language.code), about(name)) for name in shown]
         for kind, names in GUIDES.items()
+        if (shown := [name for name in names if not context.base or name in PORTAL_PAGES])
     }
     return context.page("help_contents.html", kinds=kinds)
 
@@ -40,14 +41,16 @@ async def show(context: Context) -> web.StreamResponse:
             },
         )
     page = await find_page(name, context.language.code)
-    if page is None:
+    if page is None or (context.base and name not in PORTAL_PAGES):
         raise NotFoundError(problem("id", "id_not_found"))
+    if context.base:
+        page = page._replace(body=links_below(page.body, context.base, PORTAL_PAGES))
     return context.page(
         "help.html", help_page=page, is_untranslated=page.language != context.language.code
     )
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/help", contents),
-    PageRoute("GET", "/help/{name:.+}", show),
+    PageRoute("GET", "/help", contents, portal=True),
+    PageRoute("GET", "/help/{name:.+}", show, portal=True),
 )

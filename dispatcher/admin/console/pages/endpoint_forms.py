@@ -36,7 +36,7 @@ TEST_SECONDS_MAX: Final = 90.0
 
 async def new_endpoint(context: Context) -> web.StreamResponse:
     """Show the form of a new webhook."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     return _form_page(context, {}, {})
 
 
@@ -66,7 +66,7 @@ def _form_page(
             ((group, types) for group, types in groups if types),
             key=lambda one: all(is_operational(each.name) for each in one[1]),  # they come last
         ),
-        controls_in=partial(controls_in, creates=endpoint is None),
+        controls_in=partial(controls_in, creates=endpoint is None, is_admin=context.may("admin")),
         chosen=values["event_types"],
         profiles=[facts(one) for one in in_order(deployment.profiles)],
         endpoint=endpoint,
@@ -83,7 +83,7 @@ def typed(context: Context) -> dict[str, Any]:
 
 async def create_endpoint(context: Context) -> web.StreamResponse:
     """Create a webhook, send a test event on request, and show the secret once; or show a preview only."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     if context.form.get("then") == "preview":
         return _previewed(context)
     if context.form.get("then") == "filter":
@@ -192,7 +192,7 @@ def _wildcards(types: tuple[str, ...]) -> set[str]:
 
 async def update_endpoint(context: Context) -> web.StreamResponse:
     """Change a webhook, unless it was changed since the form was shown."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     values = {
         **typed(context),
@@ -217,8 +217,8 @@ async def update_endpoint(context: Context) -> web.StreamResponse:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks/new", new_endpoint),
-    PageRoute("POST", "/webhooks/new", create_endpoint, seconds=TEST_SECONDS_MAX),
-    PageRoute("GET", "/webhooks/{id}/settings", edit_endpoint),
-    PageRoute("POST", "/webhooks/{id}/settings", update_endpoint),
+    PageRoute("GET", "/webhooks/new", new_endpoint, portal=True),
+    PageRoute("POST", "/webhooks/new", create_endpoint, seconds=TEST_SECONDS_MAX, portal=True),
+    PageRoute("GET", "/webhooks/{id}/settings", edit_endpoint, portal=True),
+    PageRoute("POST", "/webhooks/{id}/settings", update_endpoint, portal=True),
 )

@@ -106,7 +106,7 @@ def profile_facts(context: Context, name: str) -> object:
 async def confirm(context: Context) -> web.StreamResponse:
     """Confirm a pause, a resumption or a deletion, with the effect on waiting deliveries."""
     act = context.part("act")
-    context.who.require(Role.ADMIN if act == "delete" else Role.OPERATOR)
+    context.who.require(Role.MANAGER if act == "delete" else Role.OPERATOR)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     return await _confirmation(context, endpoint, act, {})
 
@@ -137,7 +137,7 @@ async def pause_or_resume(context: Context) -> web.StreamResponse:
 
 async def delete(context: Context) -> web.StreamResponse:
     """Delete a webhook if its name was typed."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     if context.form.get("confirmed_name", "").strip() != endpoint.name.strip():
         problems = {"confirmed_name": context.text("act.delete.wrong_name")}
@@ -215,12 +215,12 @@ async def start_recovery(context: Context) -> web.StreamResponse:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks", list_endpoints),
-    PageRoute("GET", "/webhooks/{id}", show_endpoint),
-    PageRoute("POST", "/webhooks/{id}/retry", retry, seconds=TEST_SECONDS_MAX),
+    PageRoute("GET", "/webhooks", list_endpoints, portal=True),
+    PageRoute("GET", "/webhooks/{id}", show_endpoint, portal=True),
+    PageRoute("POST", "/webhooks/{id}/retry", retry, seconds=TEST_SECONDS_MAX, portal=True),
     PageRoute("GET", "/webhooks/{id}/recover", recover, seconds=COUNT_SECONDS_MAX),
     PageRoute("POST", "/webhooks/{id}/recover", start_recovery),
-    PageRoute("GET", "/webhooks/{id}/{act:pause|resume|delete}", confirm),
-    PageRoute("POST", "/webhooks/{id}/{act:pause|resume}", pause_or_resume),
-    PageRoute("POST", "/webhooks/{id}/delete", delete),
+    PageRoute("GET", "/webhooks/{id}/{act:pause|resume|delete}", confirm, portal=True),
+    PageRoute("POST", "/webhooks/{id}/{act:pause|resume}", pause_or_resume, portal=True),
+    PageRoute("POST", "/webhooks/{id}/delete", delete, portal=True),
 )

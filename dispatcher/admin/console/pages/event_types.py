@@ -7,7 +7,6 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.core.schemas import fields_of
@@ -51,12 +50,12 @@ async def download_asyncapi(context: Context) -> web.StreamResponse:
     return web.Response(
         body=write_json(context.operations.event_types.asyncapi()),
         content_type="application/octet-stream",
-        headers={**PAGE_HEADERS, "Content-Disposition": 'attachment; filename="asyncapi.json"'},
+        headers={**context.headers, "Content-Disposition": 'attachment; filename="asyncapi.json"'},
     )
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/event-types", list_event_types),
-    PageRoute("GET", "/event-types/asyncapi.json", download_asyncapi),
-    PageRoute("GET", "/event-types/{name}", show_event_type),
+    PageRoute("GET", "/event-types", list_event_types, portal=True),
+    PageRoute("GET", "/event-types/asyncapi.json", download_asyncapi, portal=True),
+    PageRoute("GET", "/event-types/{name}", show_event_type, portal=True),
 )

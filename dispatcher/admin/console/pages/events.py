@@ -7,7 +7,6 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.filters import PERIODS, chips, ends_before_contents, event_filter
 from dispatcher.admin.console.forms import problems_by_field
 from dispatcher.admin.resources.event import EventPage
@@ -66,7 +65,7 @@ async def data(context: Context) -> web.StreamResponse:
     return web.Response(
         body=event.text.encode(),
         content_type="application/octet-stream",
-        headers={**PAGE_HEADERS, "Content-Disposition": 'attachment; filename="event.json"'},
+        headers={**context.headers, "Content-Disposition": 'attachment; filename="event.json"'},
     )
 
 
@@ -100,7 +99,7 @@ def _without_spaces(text: str) -> list[str]:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/events", list_events),
-    PageRoute("GET", "/events/{id}", show_event),
-    PageRoute("GET", "/events/{id}/data", data),
+    PageRoute("GET", "/events", list_events, portal=True),
+    PageRoute("GET", "/events/{id}", show_event, portal=True),
+    PageRoute("GET", "/events/{id}/data", data, portal=True),
 )

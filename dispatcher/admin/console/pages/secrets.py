@@ -55,7 +55,7 @@ def _page(
 
 async def reveal_secret(context: Context) -> web.StreamResponse:
     """Show the whole secret in the response to this form; the audit log records it."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     found = await context.operations.rotation.reveal(context.who, endpoint.id)
     return _page(context, endpoint, revealed=found)
@@ -63,7 +63,7 @@ async def reveal_secret(context: Context) -> web.StreamResponse:
 
 async def rotate_secret(context: Context) -> web.StreamResponse:
     """Rotate the endpoint's secret, or stage a new one, and show it once."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     if not context.app.forms.take(context.form.get("form_id", "")):
         raise ConflictError(context.text("error.sent_before"))
@@ -96,15 +96,15 @@ def _key_type(text: str) -> KeyType:
 
 async def activate_secret(context: Context) -> web.StreamResponse:
     """Switches to the staged secret."""
-    context.who.require(Role.ADMIN)
+    context.who.require(Role.MANAGER)
     endpoint_id = context.part("id")
     await context.operations.rotation.activate_staged(context.who, endpoint_id)
     return context.go(f"/webhooks/{endpoint_id}/secret", "note.activated")
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks/{id}/secret", show_secret),
-    PageRoute("POST", "/webhooks/{id}/secret/reveal", reveal_secret),
-    PageRoute("POST", "/webhooks/{id}/secret/rotate", rotate_secret),
-    PageRoute("POST", "/webhooks/{id}/secret/activate", activate_secret),
+    PageRoute("GET", "/webhooks/{id}/secret", show_secret, portal=True),
+    PageRoute("POST", "/webhooks/{id}/secret/reveal", reveal_secret, portal=True),
+    PageRoute("POST", "/webhooks/{id}/secret/rotate", rotate_secret, portal=True),
+    PageRoute("POST", "/webhooks/{id}/secret/activate", activate_secret, portal=True),
 )

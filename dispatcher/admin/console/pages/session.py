@@ -153,15 +153,16 @@ async def edit_preferences(context: Context) -> web.StreamResponse:
 async def save_preferences(context: Context) -> web.StreamResponse:
     """Save the chosen language, theme and time zone, as far as they are present and valid."""
     answer = context.go(local_path(context.form.get("back")))
+    in_frames = bool(context.frame_ancestors)
     if (language := context.form.get("language")) in NAMES and language is not None:
-        keep(answer, LANGUAGE_COOKIE, language)
+        keep(answer, LANGUAGE_COOKIE, language, in_frames=in_frames)
     if (theme := context.form.get("theme")) in THEMES and theme is not None:
-        keep(answer, THEME_COOKIE, theme)
+        keep(answer, THEME_COOKIE, theme, in_frames=in_frames)
     zone = context.form.get("zone")
     if zone == AUTOMATIC:
-        answer.del_cookie(ZONE_COOKIE, path="/", samesite="Lax")
+        keep(answer, ZONE_COOKIE, "", in_frames=in_frames)
     elif zone is not None and (zone == "UTC" or zone in available_names()):
-        keep(answer, ZONE_COOKIE, f"set:{zone}")
+        keep(answer, ZONE_COOKIE, f"set:{zone}", in_frames=in_frames)
     return answer
 
 
@@ -191,6 +192,6 @@ ROUTES: Final = (
     PageRoute("GET", "/sign-in/{code}", link_form, everybody=True),
     PageRoute("POST", "/sign-in/{code}", use_link, everybody=True),
     PageRoute("POST", "/sign-out", sign_out),
-    PageRoute("GET", "/preferences", edit_preferences, everybody=True),
-    PageRoute("POST", "/preferences", save_preferences, everybody=True),
+    PageRoute("GET", "/preferences", edit_preferences, everybody=True, portal=True),
+    PageRoute("POST", "/preferences", save_preferences, everybody=True, portal=True),
 )

@@ -64,6 +64,6 @@ def _captured(form: Mapping[str, str]) -> dict[str, object]:
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/deliveries/{id}/signature", show_form),
-    PageRoute("POST", "/deliveries/{id}/signature", diagnose),
+    PageRoute("GET", "/deliveries/{id}/signature", show_form, portal=True),
+    PageRoute("POST", "/deliveries/{id}/signature", diagnose, portal=True),
 )

@@ -19,7 +19,6 @@ from aiohttp import web
 
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.console.csrf import PAGE_HEADERS
 from dispatcher.admin.console.filters import delivery_filter, unreadable
 from dispatcher.admin.console.labels import TONES, retry_count
 from dispatcher.admin.console.times import NOTHING, moment
@@ -50,7 +49,7 @@ async def tail(context: Context) -> web.StreamResponse:
         raise InvalidRequestError(unreadable(asked.problems))
     async with context.operations.tail.watch(context.who, asked.query) as viewer:
         answer = web.StreamResponse(
-            headers={**PAGE_HEADERS, "Content-Type": "text/event-stream; charset=utf-8",
+            headers={**context.headers, "Content-Type": "text/event-stream; charset=utf-8",
                      "X-Accel-Buffering": "no"}
         )  # fmt: skip
         await answer.prepare(context.request)
@@ -66,7 +65,7 @@ async def tail(context: Context) -> web.StreamResponse:
             while loop.time() < ends_at and not _has_gone(context.request):
                 batch = await viewer.next(LOOK_SECONDS)
                 if loop.time() > asks_at:
-                    if not await context.app.is_signed_in(context.request):
+                    if not await context.app.is_signed_in(context):
                         break
                     asks_at = loop.time() + SESSION_SECONDS_BETWEEN
                 if batch.items:
@@ -131,7 +130,7 @@ def _row(
     code = attempt.response_code
     return {
         "fits": item.fits,
-        "href": f"/deliveries/{delivery.id}",
+        "href": context.at(f"/deliveries/{delivery.id}"),
         "id": delivery.id,
         "at": "" if at is None else at.local,
         "machine": "" if at is None else at.machine,
@@ -156,4 +155,6 @@ def _row(
     }
 
 
-ROUTES: Final = (PageRoute("GET", "/deliveries/tail", tail, seconds=STREAM_SECONDS_MAX + 60),)
+ROUTES: Final = (
+    PageRoute("GET", "/deliveries/tail", tail, seconds=STREAM_SECONDS_MAX + 60, portal=True),
+)

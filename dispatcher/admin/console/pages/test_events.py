@@ -100,6 +100,6 @@ def _page(
 
 
 ROUTES: Final = (
-    PageRoute("GET", "/webhooks/{id}/test", new_test),
-    PageRoute("POST", "/webhooks/{id}/test", send_test, seconds=TEST_SECONDS_MAX),
+    PageRoute("GET", "/webhooks/{id}/test", new_test, portal=True),
+    PageRoute("POST", "/webhooks/{id}/test", send_test, seconds=TEST_SECONDS_MAX, portal=True),
 )

@@ -18,7 +18,9 @@
     const wanted = `dispatcher_zone=auto:${zone}`;
     if (document.cookie.split("; ").includes(wanted)) return;
     const secure = location.protocol === "https:" ? "; Secure" : "";
-    document.cookie = `${wanted}; path=/; max-age=31536000; SameSite=Lax${secure}`;
+    // A frame on another site keeps partitioned cookies only.
+    const kind = "framed" in document.body.dataset ? "SameSite=None; Secure; Partitioned" : `SameSite=Lax${secure}`;
+    document.cookie = `${wanted}; path=/; max-age=31536000; ${kind}`;
   };
 
   const copy = (field) => {
@@ -81,7 +83,7 @@
   // The pane: on a wide screen a link with `data-pane` opens its page next to the list. The fragment of the
   // address names the page (`#/deliveries/wh_...`), so that the address can be shared.
   const wide = matchMedia("(min-width: 1100px)");
-  const PLACE = /^\/[a-z-]+\/[A-Za-z0-9_.~%-]{1,128}(?:\?[A-Za-z0-9_=&.%+-]{0,256})?$/;
+  const PLACE = /^(?:\/portal)?\/[a-z-]+\/[A-Za-z0-9_.~%-]{1,128}(?:\?[A-Za-z0-9_=&.%+-]{0,256})?$/;
   const pane = () => document.getElementById("pane");
   const closePane = () => {
     const place = pane();
@@ -220,7 +222,8 @@
   document.addEventListener("htmx:after:swap", () => fold(document));
 
   // Keys. `g` waits a second for the letter after it; in a field only Escape means something.
-  const places = { h: "/", w: "/webhooks", d: "/deliveries", e: "/events" };
+  const base = document.body.dataset.base ?? "";
+  const places = { h: `${base}/`, w: `${base}/webhooks`, d: `${base}/deliveries`, e: `${base}/events` };
   let goes = 0;
   const rows = () => [...document.querySelectorAll("table.rows tbody tr")].filter((row) => !row.closest("#pane"));
   const step = (by) => {
@@ -318,7 +321,7 @@
     time.textContent = one.at;
     put("at", "").append(time);
     for (const name of ["type", "test", "reason", "code", "latency", "body", "retries", "next"]) put(name, one[name]);
-    put("endpoint", one.endpoint)?.setAttribute("href", `/webhooks/${encodeURIComponent(one.endpoint_id)}`);
+    put("endpoint", one.endpoint)?.setAttribute("href", `${base}/webhooks/${encodeURIComponent(one.endpoint_id)}`);
     put("state", one.state).classList.add(one.tone);
     const box = row.querySelector("input[name=ids]");
     if (box) {
@@ -375,6 +378,10 @@
     button.textContent = source ? button.dataset.tail : button.dataset.paused;
   };
   addEventListener("pagehide", () => source?.close());
+
+  // The link of a portal opens by itself in a frame, whose page the operator allows; in a tab a person opens it.
+  const opens = document.querySelector("form[data-opens]");
+  if (opens && window.top !== window) opens.requestSubmit();
 
   rememberZone();
   fold(document);
