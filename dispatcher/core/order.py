@@ -85,10 +85,12 @@ class Line(Generic[Work]):
 class Lines(Generic[Work]):
     """The lines of one endpoint."""
 
-    __slots__ = ("_lines", "blocked_count", "held", "sweep_after", "woken")
+    __slots__ = ("_lines", "_unplaced", "blocked_count", "held", "sweep_after", "woken")
 
     def __init__(self) -> None:
         self._lines: dict[int, Line[Work]] = {}
+        self._unplaced: dict[int, set[int]] = {}
+        """Positions, by line, of deliveries that are written, or are being written, and not placed yet."""
         self.blocked_count = 0
         """Deliveries in memory that are not first."""
         self.woken: dict[int, None] = {}
@@ -136,10 +138,25 @@ class Lines(Generic[Work]):
         else:
             line.has_more = True
 
+    def announce(self, place: Place) -> None:
+        """Note that a delivery with this place is being written; until it is settled, none passes it."""
+        self._unplaced.setdefault(place.key, set()).add(place.position)
+
+    def settle(self, place: Place) -> None:
+        """Note that an announced delivery is placed, or left to Postgres."""
+        positions = self._unplaced.get(place.key)
+        if positions is not None:
+            positions.discard(place.position)
+            if not positions:
+                del self._unplaced[place.key]
+
     def has_before(self, place: Place, previous_id: str) -> bool:
-        """Return whether the delivery that comes immediately before a place is in memory."""
+        """Return whether all that comes before a place is in memory: the one immediately before it, and no gap."""
         line = self._lines.get(place.key)
         if line is None:
+            return False
+        # One that is not placed yet may stand before those in memory: it was committed after they were placed.
+        if any(position < place.position for position in self._unplaced.get(place.key, ())):
             return False
         # The first may have a higher position than those behind it: it was sent before they were committed.
         before = [work for work in line.works if work.place is not None and work.place < place]

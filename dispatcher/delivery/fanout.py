@@ -285,6 +285,8 @@ class Fanout:
         self._lanes.pump()
         if turn is not None:
             await self._place(turn, in_line)
+        elif in_line:  # the first endpoint with an order appeared while events were encoded
+            self._lanes.place_reserved(in_line, {})
         self._reporting.fanned_out(
             [event for event in events if event.id not in claim.lost],
             [event.type for event in batch.unmatched if event.id not in claim.lost],

@@ -264,6 +264,8 @@ class Lanes:
                 and (delivery.place is None or lane.lines is not None)
             ):
                 entry = inventory.add(lane, delivery.id, RESERVED, delivery)
+            if delivery.place is not None and lane is not None and lane.lines is not None:
+                lane.lines.announce(delivery.place)
             reserved.append(Reserved(endpoint_id, delivery, entry))
         return reserved
 
@@ -290,6 +292,8 @@ class Lanes:
         for endpoint_id, delivery, entry in sorted(reserved, key=_position):
             lane = self.lanes.get(endpoint_id)
             row = placed.get(delivery.id)
+            if delivery.place is not None and lane is not None and lane.lines is not None:
+                lane.lines.settle(delivery.place)
             if isinstance(entry, OrderedEntry) and entry.phase == RESERVED:
                 if row is not None and row.place is not None and entry.lane is lane:
                     self._place_reserved(entry, delivery, row, row.place)
@@ -394,6 +398,11 @@ class Lanes:
         for one in reserved:
             if one.entry is not None and one.entry.phase == RESERVED:
                 self._inventory.forget(one.entry)
+            lane, place = self.lanes.get(one.endpoint_id), one.delivery.place
+            if place is not None and lane is not None and lane.lines is not None:
+                lane.lines.settle(place)
+                if lane.is_open:
+                    self.leave_place(lane, place)
 
     def offer(self, entry: Entry, delivery: Delivery) -> bool:
         """Put a committed delivery that is due in its lane's line, or leave it to Postgres; return which."""

@@ -64,3 +64,9 @@ def test_a_seed_is_the_same_schedule_in_every_process():
     first, second = (_run("--seeds", "8", seconds=60)[1][-1] for _ in range(2))
     assert first["digest"] == second["digest"]
     assert first["digest"] != _run("--seeds", "8", "--first", "8", seconds=60)[1][-1]["digest"]
+
+
+def test_a_claim_that_hangs_before_it_is_placed_is_not_passed():
+    """Seed 5680: the response of `place` was lost, and a later event of the line was sent before the claim's."""
+    code, lines = _run("--seed", "5680", seconds=60)
+    assert code == 0, lines

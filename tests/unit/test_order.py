@@ -149,3 +149,15 @@ def test_first_with_a_higher_position_is_still_before():
     lines: Lines[Work] = Lines()
     _joined(lines, 2, 1)
     assert lines.has_before(Place(1, 3), "1.2")
+
+
+def test_no_delivery_passes_one_that_is_not_placed_yet():
+    """Its claim was committed after those in memory were placed, and Postgres has not said where it stands."""
+    lines: Lines[Work] = Lines()
+    _joined(lines, 8, 10)
+    lines.announce(Place(1, 9))
+    assert not lines.has_before(Place(1, 11), "1.10")
+    assert lines.has_before(Place(1, 9), "1.8")
+    lines.settle(Place(1, 9))
+    assert lines.has_before(Place(1, 11), "1.10")
+    lines.settle(Place(1, 9))  # it may be settled twice, or in a lane that was opened again
