@@ -288,6 +288,7 @@ class Daemon:
                 tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
                 publisher=publisher,
                 listen_url=self._listen_source if settings.listens else None,
+                metrics=metrics,
             )
             server = Server(
                 problems=lambda: self._problems(schema),

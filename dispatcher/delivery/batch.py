@@ -40,7 +40,7 @@ class Batch:
         self.deliveries: list[tuple[EndpointId, Delivery]] = []
         """What is to be sent now, once the claim has committed."""
         self.has_order = False
-        """Whether a delivery stands in a line."""
+        """Whether one of these stands in a line."""
         self.unmatched: list[Event] = []
         """Events that no endpoint subscribes to, apart from the dispatcher's own events."""
 
@@ -131,9 +131,9 @@ class Batch:
                 )
                 continue
             place: Place | None = None
-            if endpoint.ordering is not Ordering.NONE and not endpoint.is_pulled:
+            if endpoint.ordering is not Ordering.NONE:
                 place = place_of(endpoint.ordering, event.ordering_key, event.position)
-                self.has_order = self.has_order or place is not None
+                self.has_order |= place is not None and not endpoint.is_pulled
             rows.append(
                 DeliveryRow(
                     delivery_id,

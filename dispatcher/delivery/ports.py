@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dispatcher.core.census import Pick
 from dispatcher.core.model import DeliveryId, EndpointId, Event, EventId
+from dispatcher.failure_counts import FailureStore
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
@@ -27,7 +28,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
-from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
+from dispatcher.store.routing import EndpointRow, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 
 
@@ -194,7 +195,7 @@ class DeliveryStore(Protocol):
         ...
 
 
-class EndpointStore(Protocol):
+class EndpointStore(FailureStore, Protocol):
     """Endpoints as rows, and their health."""
 
     async def changes(self, since_version: int | None) -> RoutingChanges:
@@ -207,24 +208,6 @@ class EndpointStore(Protocol):
 
     async def failing(self) -> set[EndpointId]:
         """Return the endpoints whose latest attempts failed."""
-        ...
-
-    async def disable(self, endpoint_id: EndpointId, reason: str, *, raises_event: bool) -> bool:
-        """Disable an active endpoint; return whether it was active."""
-        ...
-
-    async def warn(self, endpoint_id: EndpointId, percent: int) -> bool:
-        """Raise the event that an endpoint has been failing for that share of the time it is given."""
-        ...
-
-    async def count_failures(
-        self, failures: Sequence[tuple[EndpointId, datetime, int, bool]]
-    ) -> list[Health]:
-        """Add failed attempts (endpoint, first time, count, of a producer's event); return the health since."""
-        ...
-
-    async def clear_failures(self, endpoint_ids: Sequence[EndpointId]) -> None:
-        """Clear the failures of endpoints that have succeeded again."""
         ...
 
 

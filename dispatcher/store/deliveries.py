@@ -53,7 +53,6 @@ _PLACE = statement("delivery_open_place")
 _SHELVE = statement("delivery_open_shelve")
 _WAKE = statement("delivery_open_wake")
 _SWEEP = statement("delivery_open_sweep")
-_BRING_BACK = statement("delivery_open_bring_back")
 _CANCEL_OF_ENDPOINTS = statement("delivery_open_cancel_of_endpoints")
 _CANCEL_HELD = statement("delivery_open_cancel_held")
 _NOTHING_TO_SEND = statement("endpoint_list_idle")
@@ -512,21 +511,13 @@ class Deliveries:
 
     async def release(self, endpoint_no: int, rows_max: int) -> int:
         """Make up to `rows_max` scheduled deliveries of an endpoint due now; return how many there were."""
-        return await self._value(_RELEASE, endpoint_no, rows_max)
+        return await self._value(_RELEASE, endpoint_no, rows_max, False)
 
     async def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
         """Return where those of these deliveries that are open stand in their lines."""
-        rows = await self._rows(_PLACE, uuids_of(ids), EARLIER_EVENTS_MAX)
-        return [
-            PlacedRow(
-                one,
-                None if row["order_key"] is None else Place(row["order_key"], row["position"]),
-                _optional_id(row["previous_id"]),
-                _optional_id(row["next_id"]),
-                row["is_held"],
-            )
-            for one, row in zip(delivery_ids_of([row["id"] for row in rows]), rows, strict=True)
-        ]
+        with data_faults():
+            async with self._database.transaction() as connection:
+                return await places(connection, uuids_of(ids))
 
     async def shelve(self, ids: Sequence[DeliveryId]) -> None:
         """Take deliveries that stand behind others out of the window, until their line is woken."""
@@ -543,7 +534,7 @@ class Deliveries:
 
     async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
         """Make deliveries due that were shelved, of an endpoint that has no order now; return how many."""
-        return await self._value(_BRING_BACK, endpoint_no, rows_max)
+        return await self._value(_RELEASE, endpoint_no, rows_max, True)
 
     async def endpoints_with_nothing_to_send(self) -> list[tuple[EndpointId, str]]:
         """Return the endpoints whose waiting deliveries must be cancelled, with the reason."""
@@ -606,6 +597,21 @@ class Deliveries:
         with data_faults():
             async with self._database.transaction() as connection:
                 return int(await connection.fetchval(sql, *parameters))
+
+
+async def places(connection: "Reach", ids: Sequence[UUID]) -> list[PlacedRow]:
+    """Return where those of these deliveries that are open stand in their lines."""
+    rows = await connection.fetch(_PLACE, list(ids), EARLIER_EVENTS_MAX)
+    return [
+        PlacedRow(
+            one,
+            None if row["order_key"] is None else Place(row["order_key"], row["position"]),
+            _optional_id(row["previous_id"]),
+            _optional_id(row["next_id"]),
+            row["is_held"],
+        )
+        for one, row in zip(delivery_ids_of([row["id"] for row in rows]), rows, strict=True)
+    ]
 
 
 async def retry_outcome(connection: "Reach", request: RetryRequest) -> RetryOutcome:

@@ -1,41 +1,46 @@
 """Leases of deliveries that receivers fetch: claimed, ended, and recorded like the attempts of a push.
 
-    claim ──▶ pull_lease ── settled by the receiver, or expired ──▶ take (deleted) ──▶ Deliveries.record
+    claim ──▶ pull_lease ── settled by the receiver, or expired ──▶ take (deleted) ──▶ Deliveries.record ──▶ wake
 
-Invariants: a delivery has one lease at a time, and while it has one no other receiver gets it. The process that
-deletes a lease records its attempt. A crash in between leaves no attempt, and the delivery is due again at the end of
-its lease. The attempt is recorded under the present token of the endpoint's shard, as every attempt is.
+Invariants: a delivery has one lease at a time, and while it has one no other receiver gets it. With an order, so has a
+line: only its first delivery is leased. Those behind it are shelved, and brought back when it has been recorded; what a
+crash or a race leaves on the shelf, a sweep by the next poll without a result finds. The process that deletes a lease
+records its attempt. A crash in between leaves no attempt, and the delivery is due again at the end of its lease. The
+attempt is recorded under the present token of the endpoint's shard, as every attempt is.
 """
 
-import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import asyncpg
-import structlog
+from asyncpg.pgproto.pgproto import UUID
 
-from dispatcher.config.database_url import UrlSource
 from dispatcher.core import codes
-from dispatcher.core.model import DeliveryId, DeliveryState, Reason, Trigger
-from dispatcher.runtime.backoff import Backoff
+from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason, Trigger
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.connector import Connector
+from dispatcher.store.claims import pulled_payload
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
-from dispatcher.store.deliveries import DAYS_AT_ONCE, Deliveries, MoveRow, event_of
-from dispatcher.store.delivery_ids import delivery_ids_of, uuids_of
-from dispatcher.store.pool import Database
-from dispatcher.store.session import pin_session
+from dispatcher.store.deliveries import (
+    DAYS_AT_ONCE,
+    Deliveries,
+    MoveRow,
+    Swept,
+    event_of,
+    places,
+)
+from dispatcher.store.delivery_ids import delivery_ids_of, uuid_of, uuids_of
+from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
     from asyncpg import Record
 
-_log = structlog.get_logger("dispatcher.store.pull_leases")
+    from dispatcher.store.pool import Reach
 
-_CLAIM = statement("pull_lease_claim")
-_CLAIM_RESENDS = statement("pull_lease_claim_resends")
+_DUE = statement("pull_lease_due")
+_RESENDS = statement("pull_lease_resends")
+_INSERT = statement("pull_lease_insert")
 _RESEND_DAYS = statement("pull_lease_resend_days")
 _TAKE = statement("pull_lease_take")
 _TAKE_EXPIRED = statement("pull_lease_take_expired")
@@ -43,13 +48,18 @@ _NEXT_DUE = statement("pull_lease_next_due")
 _ENDPOINTS = statement("pull_lease_endpoints")
 _EVENT_TYPES = statement("pull_lease_event_types")
 _STILL_OPEN = statement("pull_lease_still_open")
+_NOTIFY = statement("pull_lease_notify")
+_SHELVE = statement("delivery_open_shelve")
+_FORGET_REQUESTS = statement("delivery_request_forget")
 
-CHANNEL_PULLED = "dispatcher_pulled"
 FENCED_TRIES = 3
 """How often a batch is recorded again because a shard was taken over in the same moment."""
-PROVE_SECONDS = 5.0
-CONNECT_SECONDS_MAX = 5.0
-RESPONSE_SECONDS_MAX = 2.0
+ORDERED_ROWS_MAX = 200
+"""Due deliveries of an endpoint with an order that one claim reads: many of them may stand behind others."""
+FIRST_KEY = -(2**63)
+"""A sweep begins after it."""
+SWEPT_LINES_MAX = 1000
+"""Lines that one statement of a sweep reads: some 10 ms."""
 
 
 class LeasedRow(NamedTuple):
@@ -68,6 +78,25 @@ class LeasedRow(NamedTuple):
     traceparent: str | None
 
 
+class Claimed(NamedTuple):
+    """What a claim has leased."""
+
+    leases: list[LeasedRow]
+    has_more: bool
+    """Others may be due."""
+    is_held: bool = False
+    """A due delivery waits for an earlier event of its line that is still in the outbox."""
+
+
+class LineUp(NamedTuple):
+    """Where candidates of a claim stand in their lines."""
+
+    first: dict[UUID, int | None]
+    """Those that may be leased, with the key of their line; None: they are in none."""
+    behind: frozenset[UUID]
+    is_held: bool
+
+
 class TakenLease(NamedTuple):
     """A lease that has ended, with the delivery as it was when it was leased."""
 
@@ -83,17 +112,23 @@ class TakenLease(NamedTuple):
     reason: Reason | None
     trigger: Trigger
     event_id: str
+    order_key: int | None
+    """The delivery's line; None: it was leased in no order."""
 
 
 class PulledEndpoint(NamedTuple):
     """What the attempts of an endpoint are decided and recorded with."""
 
     number: int
-    id: str
+    id: EndpointId
     tenant: str
     profile: str
     retry_schedule_seconds: list[float] | None
+    skip_after_attempts: int | None
     shard: int
+    is_failing: bool
+    """Failures since its last success are counted."""
+    failed_lately: bool
 
 
 class PullLeases:
@@ -103,26 +138,92 @@ class PullLeases:
         self._database = database
         self._deliveries = Deliveries(database)
 
-    async def claim(self, endpoint_no: int, rows_max: int, seconds: float) -> list[LeasedRow]:
-        """Lease up to `rows_max` deliveries of an endpoint: those that people resend first, then due ones."""
+    async def claim(
+        self, endpoint_no: int, rows_max: int, seconds: float, *, is_ordered: bool = False
+    ) -> Claimed:
+        """Lease up to `rows_max` deliveries of an endpoint: those that people resend first, then due ones.
+
+        With an order, at most the first delivery of each line is leased.
+        """
         rows: list[Record] = []
         async with self._database.transaction() as connection:
+            resends: list[Record] = []
             days = [
                 row["day"]
                 for row in await connection.fetch(_RESEND_DAYS, endpoint_no, DAYS_AT_ONCE)
             ]
             if days:
                 await connection.execute(PLAN_FOR_VALUES)
-                ids = [uuid.uuid4() for _ in range(rows_max)]
-                rows += await connection.fetch(
-                    _CLAIM_RESENDS, endpoint_no, rows_max, seconds, ids, days
-                )
-        if len(rows) < rows_max:
-            left = rows_max - len(rows)
-            ids = [uuid.uuid4() for _ in range(left)]
-            async with self._database.transaction() as connection:
-                rows += await connection.fetch(_CLAIM, endpoint_no, left, seconds, ids)
-        return await self.load(rows)
+                resends = await connection.fetch(_RESENDS, endpoint_no, rows_max, days)
+            due: list[Record] = []
+            due_max = rows_max - len(resends)
+            if due_max:
+                due_max = max(due_max, ORDERED_ROWS_MAX) if is_ordered else due_max
+                due = await connection.fetch(_DUE, endpoint_no, due_max)
+            line_up = LineUp({}, frozenset(), is_held=False)
+            candidates = [*resends, *due]
+            if is_ordered and candidates:
+                line_up = await self._line_up(connection, resends, due)
+                candidates = [row for row in candidates if row["id"] in line_up.first][:rows_max]
+            if candidates:
+                values = _columns(candidates, line_up.first)
+                rows = await connection.fetch(_INSERT, endpoint_no, seconds, *values)
+            if is_ordered and len(rows) < len(candidates):
+                # Another delivery of its line is leased, and the end of that lease brings it back.
+                leased = {row["delivery_id"] for row in rows}
+                left = [row["id"] for row in candidates if row["id"] not in leased]
+                await connection.execute(_SHELVE, left)
+        has_more = bool(rows or line_up.behind) and len(due) == due_max
+        return Claimed(await self.load(rows), has_more, line_up.is_held)
+
+    @staticmethod
+    async def _line_up(
+        connection: "Reach", resends: "Sequence[Record]", due: "Sequence[Record]"
+    ) -> LineUp:
+        """Find the deliveries that are first in their lines, and shelve those that stand behind others.
+
+        A requested resend of an open delivery that is not first is dropped: it is sent in its turn.
+        """
+        first: dict[UUID, int | None] = {row["id"]: None for row in resends if not row["is_open"]}
+        waiting = [row["id"] for row in (*resends, *due) if row["id"] not in first]
+        behind: set[UUID] = set()
+        is_held = False
+        for row in await places(connection, waiting):
+            uuid = uuid_of(row.id)
+            if row.previous_id is not None:
+                behind.add(uuid)
+            elif row.is_held:
+                is_held = True
+            else:
+                first[uuid] = None if row.place is None else row.place.key
+        if behind:
+            await connection.execute(_SHELVE, list(behind))
+        dropped = [row["id"] for row in resends if row["id"] not in first]
+        if dropped:
+            await connection.execute(_FORGET_REQUESTS, dropped, ["resend"] * len(dropped))
+        return LineUp(first, frozenset(behind), is_held)
+
+    async def bring_back(self, leases: "Sequence[TakenLease]") -> None:
+        """Make the deliveries due that stood behind these ones in their lines, and wake polls for them.
+
+        If this fails, a sweep finds them.
+        """
+        keys: dict[int, set[int]] = {}
+        for one in leases:
+            if one.order_key is not None:
+                keys.setdefault(one.endpoint_no, set()).add(one.order_key)
+        for endpoint_no in sorted(keys):
+            await self._deliveries.wake(endpoint_no, sorted(keys[endpoint_no]), 1)
+        if keys:
+            await self.notify(sorted(keys))
+
+    async def sweep(self, endpoint_no: int, after_key: int) -> Swept:
+        """Make the first deliveries of some lines due where they were shelved."""
+        return await self._deliveries.sweep(endpoint_no, after_key, SWEPT_LINES_MAX)
+
+    async def notify(self, endpoint_nos: Sequence[int]) -> None:
+        """Wake the polls of these endpoints, in every process."""
+        await self._database.execute(_NOTIFY, pulled_payload(endpoint_nos))
 
     async def load(self, rows: "Sequence[Record]") -> list[LeasedRow]:
         """Return claimed rows with their events; an event that is gone has no body."""
@@ -174,7 +275,7 @@ class PullLeases:
     async def endpoints(self, numbers: Sequence[int]) -> dict[int, PulledEndpoint]:
         """Return endpoints by their number, deleted ones included."""
         rows = await self._database.fetch(_ENDPOINTS, list(set(numbers)))
-        return {row["number"]: PulledEndpoint(*tuple(row)[:6]) for row in rows}
+        return {row["number"]: PulledEndpoint(*tuple(row)[:-1]) for row in rows}
 
     async def event_types(self, leases: Sequence[TakenLease]) -> dict[tuple[date, str], str]:
         """Return the types of the events of these leases, by day and event id."""
@@ -191,8 +292,12 @@ class PullLeases:
             types |= {(row["day"], row["id"]): row["type"] for row in found}
         return types
 
-    async def record(self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow]) -> None:
-        """Record attempts under the present tokens of their shards.
+    async def record(
+        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow]
+    ) -> frozenset[DeliveryId]:
+        """Record attempts under the present tokens of their shards; return those that could not be recorded.
+
+        A shard that is taken over at each of the tries leaves its attempts out, as a crash would.
 
         Raises:
             StoreUnavailableError: not recorded; the deliveries are due again at the end of their leases.
@@ -211,10 +316,27 @@ class PullLeases:
                 if move.delivery_id in recorded.fenced
             ]
             moves, attempts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        return frozenset(move.delivery_id for move in moves)
 
     async def settle_resends(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
         """Delete the requests that these attempts (id, attempted at, succeeded) have carried out."""
         await self._deliveries.settle_requests(attempts)
+
+
+def _columns(
+    candidates: "Sequence[Record]", lines: Mapping[UUID, int | None]
+) -> list[list[object]]:
+    """Return the candidates of a claim as parameters, in an order in which no two claims deadlock."""
+    rows = [
+        (
+            uuid.uuid4(), row["id"], row["day"], row["event_id"], row["attempt_count"],
+            row["schedule_position"], row["state"], row["reason"], row["trigger"],
+            lines.get(row["id"]),
+        )
+        for row in {row["id"]: row for row in reversed(candidates)}.values()
+    ]  # fmt: skip
+    rows.sort(key=lambda row: (row[-1] is None, row[-1] or 0, row[1]))
+    return columns(rows, 10)
 
 
 def _taken(rows: "Sequence[Record]") -> list[TakenLease]:
@@ -225,60 +347,7 @@ def _taken(rows: "Sequence[Record]") -> list[TakenLease]:
             row["attempt_count"], row["schedule_position"], row["revision"],
             DeliveryState(codes.state_of(row["state"])),
             None if row["reason"] is None else Reason(codes.reason_of(row["reason"]) or ""),
-            Trigger(codes.TRIGGERS[row["trigger"] - 1]), row["event_id"],
+            Trigger(codes.TRIGGERS[row["trigger"] - 1]), row["event_id"], row["order_key"],
         )
         for row, delivery_id in zip(rows, ids, strict=True)
     ]  # fmt: skip
-
-
-class PulledListener:
-    """Receives notifications of deliveries that polls wait for, as prompts: without one they read every second."""
-
-    def __init__(self, url: str | UrlSource, arrived: Callable[[str], None]) -> None:
-        """`arrived` is called with the numbers of the endpoints, joined by commas; empty: any."""
-        self._connector = Connector(url)
-        self._arrived = arrived
-        self.is_up = False
-
-    async def run(self) -> None:
-        """Listen, and connect again with backoff after a failure, until cancelled."""
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            try:
-                await self._listen()
-                backoff.reset()
-            except (
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-                OSError,
-            ) as error:
-                _log.info("pull_listener.disconnected", error=str(error) or type(error).__name__)
-            await backoff.pause()
-
-    async def _listen(self) -> None:
-        connection = await self._connector.connect(
-            seconds=CONNECT_SECONDS_MAX, purpose="listen", command_timeout=RESPONSE_SECONDS_MAX,
-            statement_cache_size=0,
-        )  # fmt: skip
-        try:
-            if not await pin_session(connection):
-                raise ConnectionError("a pooler stands before Postgres")
-            lost = asyncio.Event()
-            connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(
-                CHANNEL_PULLED, lambda *heard: self._arrived(str(heard[-1]))
-            )
-            self.is_up = True
-            self._arrived("")
-            while not lost.is_set():
-                # A half-open connection is detected by a round trip.
-                await connection.fetchval("SELECT 1")
-                try:
-                    async with asyncio.timeout(PROVE_SECONDS):
-                        await lost.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            self.is_up = False
-            connection.terminate()

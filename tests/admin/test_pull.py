@@ -3,9 +3,7 @@
 import asyncio
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import orjson
@@ -13,94 +11,22 @@ import pytest
 
 from dispatcher.admin.operations.pull import POLLS_PER_ENDPOINT_MAX
 from dispatcher.admin.resources.token import NewToken
-from dispatcher.core import ids
 from dispatcher.dev.receiver import Receiver, ReceiverRoute
 from dispatcher.runtime import probe
 from dispatcher.verify import verify
 from tests.admin.conftest import ALL
 from tests.admin.serving import Api
 from tests.support.daemon import until
-from tests.support.endpoints import create_endpoint
+from tests.support.pulled import Pulled, done, pulled_endpoint
 
 pytestmark = pytest.mark.postgres
 
 CLIENT = Path(__file__).resolve().parents[2] / "docs" / "snippets" / "pull_client.py"
 
 
-class Pulled:
-    """A pulled endpoint with a secret, and deliveries that fan-out has written for it."""
-
-    def __init__(self, api: Api, sql: asyncpg.Connection, endpoint: Any) -> None:
-        self.api = api
-        self.sql = sql
-        self.id = endpoint.id
-        self.secret = endpoint.secret
-        self.path = f"/endpoints/{endpoint.id}/poll"
-        self._count = 0
-
-    async def add(self, count: int = 1) -> list[str]:
-        """Write deliveries that are due, and return their ids."""
-        made: list[str] = []
-        now = datetime.now(UTC)  # noqa: TID251 -- rows of today have a partition
-        for _ in range(count):
-            self._count += 1
-            event = f"evt-{self._count}"
-            delivery = ids.delivery_id(ids.delivery_unix_ms(now, now.date()), event, self.id)
-            body = orjson.dumps({"type": "order.created", "data": {"n": self._count}})
-            await self.sql.execute(
-                "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at,"
-                " accepted_at, profile, bytes)"
-                " VALUES ($1, $2, 'order.created', 'acme', '{}', $3, '{}', $3, $3, 'standard', $4)",
-                now.date(), event, now, body,
-            )  # fmt: skip
-            await self.sql.execute(
-                "INSERT INTO words.delivery_open (id, day, event_id, endpoint_id, event_type, tenant, profile)"
-                " VALUES ($1, $2, $3, $4, 'order.created', 'acme', 'standard')",
-                delivery, now.date(), event, self.id,
-            )  # fmt: skip
-            made.append(delivery)
-        return made
-
-    async def poll(self, query: str = "") -> list[dict[str, Any]]:
-        reply = await self.api.ask("GET", f"{self.path}?{query}")
-        assert reply.status == 200, reply.raw
-        return list(reply.json["items"])
-
-    async def settle(self, *results: dict[str, Any]) -> list[str]:
-        reply = await self.api.ask("POST", self.path, {"results": results})
-        assert reply.status == 200, reply.raw
-        return [one["status"] for one in reply.json["items"]]
-
-    async def shown(self, delivery: str) -> Any:
-        return (await self.api.ask("GET", f"/deliveries/{delivery}")).json
-
-    async def end_leases(self) -> None:
-        """Let every lease have expired, and be recorded."""
-        await self.sql.execute(
-            "UPDATE dispatcher.pull_lease SET leased_until = now() - interval '1 second'"
-        )
-        await self.sql.execute("UPDATE dispatcher.delivery_open SET next_attempt_at = now()")
-        await self.api.operations.pull.expire()
-
-    async def make_due(self) -> None:
-        await self.sql.execute("UPDATE dispatcher.delivery_open SET next_attempt_at = now()")
-
-
 @pytest.fixture
 async def pulled(api: Api, connection: asyncpg.Connection) -> Pulled:
-    endpoint = await create_endpoint(
-        api.operations.endpoints,
-        ALL,
-        {
-            "name": "behind", "tenant": "acme", "event_types": ["*"], "profile": "standard",
-            "delivery": "pull", "retry_schedule_seconds": [60], "headers": {"X-Api-Key": "k"},
-        },
-    )  # fmt: skip
-    return Pulled(api, connection, endpoint)
-
-
-def done(item: dict[str, Any], code: int = 200, **more: Any) -> dict[str, Any]:
-    return {"lease_id": item["lease_id"], "response_code": code, **more}
+    return await pulled_endpoint(api, connection)
 
 
 async def test_a_fetched_delivery_is_signed_acknowledged_and_logged(pulled: Pulled) -> None:

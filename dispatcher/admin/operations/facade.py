@@ -33,6 +33,7 @@ from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.admin.operations.tokens import Tokens
 from dispatcher.config.database_url import UrlSource
 from dispatcher.outbound.client import HttpClient
+from dispatcher.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +77,12 @@ class Operations:
         tested: Callable[[str], None] = lambda _: None,
         publisher: Publisher | None = None,
         listen_url: str | UrlSource | None = None,
+        metrics: Metrics | None = None,
     ) -> Self:
         """Return the operations of a deployment.
 
         `tested` is called for each test event. Without `publisher` each event is committed on its own, and
-        without `listen_url` a poll that waits reads every second.
+        without `listen_url` a poll that waits reads every second. Attempts that are pulled are counted in `metrics`.
         """
         return cls(
             deployment=deployment,
@@ -108,5 +110,5 @@ class Operations:
             overview=Overview(deployment),
             system=System(deployment),
             tail=Tail(deployment),
-            pull=Pull(deployment, listen_url),
+            pull=Pull(deployment, listen_url, metrics),
         )

@@ -390,9 +390,12 @@ CREATE TABLE dispatcher.pull_lease (
     state         smallint    NOT NULL, -- of the delivery, as in delivery_done
     reason        smallint,
     trigger       smallint    NOT NULL,
-    event_id      text        COLLATE "C" NOT NULL
+    event_id      text        COLLATE "C" NOT NULL,
+    order_key     bigint      -- the delivery's line; NULL: it is sent in no order
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 CREATE INDEX pull_lease_end ON dispatcher.pull_lease (leased_until);
+-- One delivery of a line at a time, whichever processes serve the polls.
+CREATE UNIQUE INDEX pull_lease_line ON dispatcher.pull_lease (endpoint_no, order_key) WHERE order_key IS NOT NULL;
 
 -- ---------- Jobs: bulk resends and replays --------------------------------------------------------------------------
 

@@ -5,4 +5,4 @@
 DELETE FROM dispatcher.pull_lease AS l
 WHERE l.lease_id = ANY ($2::uuid[]) AND l.endpoint_no = $1 AND l.leased_until > clock_timestamp()
 RETURNING l.lease_id, l.leased_at, l.delivery_id, l.day, l.endpoint_no, l.attempt_count, l.schedule_position, l.revision,
-       l.state, l.reason, l.trigger, l.event_id
+       l.state, l.reason, l.trigger, l.event_id, l.order_key

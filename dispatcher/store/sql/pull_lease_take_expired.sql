@@ -9,4 +9,4 @@ WHERE l.delivery_id = ANY (ARRAY(
     LIMIT $1
     FOR UPDATE SKIP LOCKED))
 RETURNING l.lease_id, l.leased_at, l.delivery_id, l.day, l.endpoint_no, l.attempt_count, l.schedule_position, l.revision,
-       l.state, l.reason, l.trigger, l.event_id
+       l.state, l.reason, l.trigger, l.event_id, l.order_key
