@@ -1,4 +1,4 @@
-"""Goal 5: one event to 1,000 endpoints, and 1,000 events to 20, beside one event to one endpoint.
+"""Goal 5: one event to 1,000 endpoints, with and without filters, and 1,000 events to 20, beside one event to one.
 
 `python -m benchmarks fanout [--short] [--deliveries N] [--rounds N] [--json PATH]`. Each round: as
 many deliveries as events to a single endpoint, as few events to 1,000 endpoints, and as events to
@@ -23,19 +23,25 @@ from benchmarks.harness import (
     write_results,
 )
 
-WIDTHS = {"ours": 1, "to 1,000": 1_000, "to 20": 20}
+FILTERED = "to 1,000 with filters"
+WIDTHS = {"ours": 1, "to 1,000": 1_000, FILTERED: 1_000, "to 20": 20}
 
 
-async def _subscribe(url: str, target_url: str, width: int) -> None:
-    """Makes `width` endpoints the only ones."""
+async def _subscribe(url: str, target_url: str, width: int, *, is_filtered: bool) -> None:
+    """Makes `width` endpoints the only ones, each with an expression of its own if they are filtered."""
     connection = await asyncpg.connect(url)
     async with connection.transaction():
         await connection.execute("UPDATE dispatcher.endpoint SET deleted_at = now()")
         others = await connection.fetchval("SELECT count(*) FROM dispatcher.endpoint")
         for one in range(width):
-            await add_endpoint(
+            endpoint_id = await add_endpoint(
                 connection, f"fan{others + one}", target_url, concurrency=64 if width == 1 else 10
             )
+            if is_filtered:
+                await connection.execute(
+                    "UPDATE dispatcher.endpoint SET content_filter = $2 WHERE id = $1",
+                    endpoint_id, f'data.order_id.startsWith("ORD-") && data.customer != "CUST-{one + 2}"',
+                )  # fmt: skip
     await connection.close()
 
 
@@ -65,7 +71,7 @@ def main() -> None:
         try:
             for number in range(1, options.rounds + 1):
                 for kind, width in WIDTHS.items():
-                    asyncio.run(_subscribe(url, target.url, width))
+                    asyncio.run(_subscribe(url, target.url, width, is_filtered=kind == FILTERED))
                     asyncio.run(_settle(url))
                     rounds[kind].append(
                         drain(
@@ -81,8 +87,12 @@ def main() -> None:
             5, f"one event {kind}: deliveries/s over one to one", 0.8, ratio(values, rounds["ours"])
         )
         for kind, values in rounds.items()
-        if kind != "ours"
+        if kind not in {"ours", FILTERED}
     ]
+    filtered = ratio(rounds[FILTERED], rounds["to 1,000"])
+    goals.append(
+        Goal(5, "one event to 1,000 with filters: deliveries/s over without", 0.5, filtered)
+    )
     write_results(
         "fanout", {"deliveries": options.deliveries, "rounds": rounds}, options.json, goals
     )
