@@ -32,6 +32,7 @@ from dispatcher.cli.values import NONE, moment, secret_text, text_or_file
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.endpoint import ChangedEndpoint
+    from dispatcher.admin.resources.request_preview import PreviewedRequest
     from dispatcher.cli.session import Session
 
 group = CommandGroup()
@@ -106,15 +107,47 @@ def preview(context: typer.Context, fields: Fields, output: Output) -> None:
         from dispatcher.admin.operations.request_preview import RequestPreviews
 
         answer = RequestPreviews(session.deployment).preview(session.actor, fields)
-        if output.is_data:
-            say_data(answer, output)
-            return
-        say(f"{answer.method} {answer.url}")
-        for name, value in answer.headers:
-            say(f"{name}: {value}")
-        say(f"\n{answer.body}")
+        _say_request(answer, output)
 
     run_step(context, step)
+
+
+@group.command("preview-update")
+@takes(EndpointChange)
+def preview_update(
+    context: typer.Context,
+    endpoint: Endpoint,
+    fields: Fields,
+    output: Output,
+    tenant: Tenant = None,
+) -> None:
+    r"""Show the request that an endpoint would get with some settings changed.
+
+    The options are those of `update`. An omitted option keeps its value. Nothing is stored or sent.
+
+    Examples:
+      dispatcher endpoint preview-update ERP --exclude customer.email
+    """
+
+    async def step(session: "Session") -> None:
+        from dispatcher.admin.operations.request_preview import RequestPreviews
+
+        endpoint_id = await session.id_of("endpoint", endpoint, tenant)
+        previews = RequestPreviews(session.deployment)
+        answer = await previews.preview_change(session.actor, endpoint_id, fields)
+        _say_request(answer, output)
+
+    run_step(context, step)
+
+
+def _say_request(request: "PreviewedRequest", output: Output) -> None:
+    if output.is_data:
+        say_data(request, output)
+        return
+    say(f"{request.method} {request.url}")
+    for name, value in request.headers:
+        say(f"{name}: {value}")
+    say(f"\n{request.body}")
 
 
 @group.command("list")

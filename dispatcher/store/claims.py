@@ -250,7 +250,7 @@ class Claim:
 
     async def announce_pulled(self, endpoint_nos: Sequence[int]) -> None:
         """Wake the polls of these endpoints, at commit."""
-        await self._connection.execute(_ANNOUNCE_PULLED, pulled_payload(endpoint_nos))
+        await announce_pulled(self._connection, endpoint_nos)
 
 
 class FewClaim(Claim):
@@ -333,6 +333,11 @@ class FewClaim(Claim):
 def pulled_payload(endpoint_nos: Sequence[int]) -> str:
     """Return what a notification of pulled deliveries names; empty: any endpoint may have some."""
     return "" if len(endpoint_nos) > PULLED_NAMED_MAX else ",".join(map(str, endpoint_nos))
+
+
+async def announce_pulled(connection: "Reach", endpoint_nos: Sequence[int]) -> None:
+    """Wake the polls of these endpoints in every process, at commit."""
+    await connection.execute(_ANNOUNCE_PULLED, pulled_payload(endpoint_nos))
 
 
 async def announce_arrivals(connection: "Reach", incarnation: str) -> None:

@@ -521,7 +521,8 @@ class Deliveries:
 
     async def shelve(self, ids: Sequence[DeliveryId]) -> None:
         """Take deliveries that stand behind others out of the window, until their line is woken."""
-        await self._database.execute(_SHELVE, uuids_of(ids))
+        async with self._database.transaction() as connection:
+            await shelve(connection, uuids_of(ids))
 
     async def wake(self, endpoint_no: int, keys: Sequence[int], rows_max: int) -> list[WindowRow]:
         """Return the first deliveries of each of these lines; those that were shelved are due now."""
@@ -612,6 +613,16 @@ async def places(connection: "Reach", ids: Sequence[UUID]) -> list[PlacedRow]:
         )
         for one, row in zip(delivery_ids_of([row["id"] for row in rows]), rows, strict=True)
     ]
+
+
+async def shelve(connection: "Reach", ids: Sequence[UUID]) -> None:
+    """Take deliveries that stand behind others out of the window, until their line is woken."""
+    await connection.execute(_SHELVE, list(ids))
+
+
+async def drop_resends(connection: "Reach", ids: Sequence[UUID]) -> None:
+    """Delete the requested resends of these deliveries."""
+    await connection.execute(_FORGET, list(ids), ["resend"] * len(ids))
 
 
 async def retry_outcome(connection: "Reach", request: RetryRequest) -> RetryOutcome:

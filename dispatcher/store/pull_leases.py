@@ -19,15 +19,17 @@ from asyncpg.pgproto.pgproto import UUID
 from dispatcher.core import codes
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason, Trigger
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.claims import pulled_payload
+from dispatcher.store.claims import announce_pulled
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.deliveries import (
     DAYS_AT_ONCE,
     Deliveries,
     MoveRow,
     Swept,
+    drop_resends,
     event_of,
     places,
+    shelve,
 )
 from dispatcher.store.delivery_ids import delivery_ids_of, uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns
@@ -48,9 +50,6 @@ _NEXT_DUE = statement("pull_lease_next_due")
 _ENDPOINTS = statement("pull_lease_endpoints")
 _EVENT_TYPES = statement("pull_lease_event_types")
 _STILL_OPEN = statement("pull_lease_still_open")
-_NOTIFY = statement("pull_lease_notify")
-_SHELVE = statement("delivery_open_shelve")
-_FORGET_REQUESTS = statement("delivery_request_forget")
 
 FENCED_TRIES = 3
 """How often a batch is recorded again because a shard was taken over in the same moment."""
@@ -172,7 +171,7 @@ class PullLeases:
                 # Another delivery of its line is leased, and the end of that lease brings it back.
                 leased = {row["delivery_id"] for row in rows}
                 left = [row["id"] for row in candidates if row["id"] not in leased]
-                await connection.execute(_SHELVE, left)
+                await shelve(connection, left)
         has_more = bool(rows or line_up.behind) and len(due) == due_max
         return Claimed(await self.load(rows), has_more, line_up.is_held)
 
@@ -197,10 +196,10 @@ class PullLeases:
             else:
                 first[uuid] = None if row.place is None else row.place.key
         if behind:
-            await connection.execute(_SHELVE, list(behind))
+            await shelve(connection, list(behind))
         dropped = [row["id"] for row in resends if row["id"] not in first]
         if dropped:
-            await connection.execute(_FORGET_REQUESTS, dropped, ["resend"] * len(dropped))
+            await drop_resends(connection, dropped)
         return LineUp(first, frozenset(behind), is_held)
 
     async def bring_back(self, leases: "Sequence[TakenLease]") -> None:
@@ -215,15 +214,12 @@ class PullLeases:
         for endpoint_no in sorted(keys):
             await self._deliveries.wake(endpoint_no, sorted(keys[endpoint_no]), 1)
         if keys:
-            await self.notify(sorted(keys))
+            async with self._database.transaction() as connection:
+                await announce_pulled(connection, sorted(keys))
 
     async def sweep(self, endpoint_no: int, after_key: int) -> Swept:
         """Make the first deliveries of some lines due where they were shelved."""
         return await self._deliveries.sweep(endpoint_no, after_key, SWEPT_LINES_MAX)
-
-    async def notify(self, endpoint_nos: Sequence[int]) -> None:
-        """Wake the polls of these endpoints, in every process."""
-        await self._database.execute(_NOTIFY, pulled_payload(endpoint_nos))
 
     async def load(self, rows: "Sequence[Record]") -> list[LeasedRow]:
         """Return claimed rows with their events; an event that is gone has no body."""

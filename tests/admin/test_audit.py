@@ -19,6 +19,7 @@ READS = {
 } | {
     "POST /content-filters/test",
     "POST /endpoints/preview",
+    "POST /endpoints/{id}/preview",
     "POST /deliveries/{id}/diagnose-signature",
 }
 UNWRITTEN = {"POST /events", "POST /endpoints/{id}/poll"}

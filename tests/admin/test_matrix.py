@@ -25,6 +25,7 @@ NEEDS = {
     "GET /endpoints": Role.VIEWER,
     "POST /endpoints": Role.ADMIN,
     "POST /endpoints/preview": Role.ADMIN,
+    "POST /endpoints/{id}/preview": Role.ADMIN,
     "GET /endpoints/{id}": Role.VIEWER,
     "PATCH /endpoints/{id}": Role.ADMIN,
     "DELETE /endpoints/{id}": Role.ADMIN,
@@ -84,6 +85,7 @@ NEEDS = {
 BODIES: dict[str, Any] = {
     "POST /endpoints": {"name": "new", "url": "https://example.com/a", "event_types": ["*"]},
     "POST /endpoints/preview": {"name": "new", "url": "https://x.example/a", "event_types": ["*"]},
+    "POST /endpoints/{id}/preview": {"max_concurrency": 3},
     "PATCH /endpoints/{id}": {"max_concurrency": 3},
     "POST /events": {"type": "order.created", "data": {}},
     "POST /endpoints/{id}/recover": {"since": "2026-01-01T00:00:00Z"},

@@ -10,13 +10,19 @@ from aiohttp import web
 from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.jobs import JobOperations
+from dispatcher.admin.operations.pull import Pull
+from dispatcher.admin.resources.endpoint import ChangedEndpoint
+from dispatcher.admin.resources.job import JobFilter, NewJob
+from dispatcher.admin.resources.pull import LeaseResult, LeaseResults, PollQuery
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.masks import Mask
 from dispatcher.store.pool import Database
+from dispatcher.verify import verify
 from tests.support.certificates import Authority
 from tests.support.daemon import KEY, WMS_SECRET, add_endpoint, quiet
-from tests.support.endpoints import create_endpoint
+from tests.support.endpoints import create_endpoint, update_endpoint
 from tests.support.raw_receiver import OK, RawReceiver, answering
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
@@ -171,3 +177,76 @@ async def test_token_and_certificate_reach_receivers_that_require_them(bench, sq
     assert not any(b"PRIVATE KEY" in row["sealed"] for row in rows)
     await database.close()
     await runner.cleanup()
+
+
+async def test_masked_bodies_are_pulled_replayed_and_made_again_for_another(bench, sql):
+    """A replay keeps the bytes; one to an endpoint with another mask is made from the event for that endpoint."""
+    receiver = bench.receiver
+    receiver.behave(**{path: {"keep_request": True} for path in ("first", "other", "whole")})
+    database = Database(bench.url, connections_max=4)
+    await database.open()
+    environment = {
+        "DISPATCHER_DATABASE_URL": bench.url,
+        "DISPATCHER_SECRET_KEYS": "k1:" + base64.b64encode(KEY).decode(),
+        "DISPATCHER_EGRESS__ALLOW_HTTP": "true",
+        "DISPATCHER_EGRESS__ALLOW_NETWORKS": '["127.0.0.0/8"]',
+    }
+    deployment = deployment_of(load_settings(None, environment), database)
+    endpoints, jobs, pull = Endpoints(deployment), JobOperations(deployment), Pull(deployment)
+    common: dict[str, Any] = {
+        "event_types": ["*"],
+        "profile": "wms",
+        "retry_schedule_seconds": [0.1],
+    }
+
+    async def create(name: str, **fields: Any) -> ChangedEndpoint:
+        target = {} if fields.get("delivery") else {"url": receiver.url(f"/{name}")}
+        return await create_endpoint(endpoints, ALL, {**common, **target, "name": name, **fields})
+
+    first = await create("first", exclude=["customer.email"])
+    pulled = await create("pulled", delivery="pull", include=["customer.name"])
+    await bench.daemon().started()
+    await sql.execute("INSERT INTO dispatcher.outbox (type, data) VALUES ('a.b', $1)", DATA)
+    await receiver.received(1, kind="request", path="/first")
+
+    # Pulled: the mask of its endpoint, and the same bytes after a rejection and a change of the mask.
+    bodies: list[str] = []
+    for code in (500, 200):
+        page = await pull.poll(ALL, pulled.id, PollQuery.of(wait_seconds="20"))
+        (item,) = page.items
+        verify(item.headers, item.body.encode(), str(pulled.secret), profile="wms")
+        bodies.append(item.body)
+        await update_endpoint(endpoints, ALL, pulled.id, {"include": ["marker"]})
+        result = LeaseResult.of(lease_id=item.lease_id, response_code=code)
+        await pull.settle(ALL, pulled.id, LeaseResults.of(results=[result]))
+    assert [_data(body) for body in bodies] == [masked(include=("customer.name",))] * 2
+    assert bodies[0] == bodies[1]
+
+    await quiet(bench.url, seconds=20)
+    await update_endpoint(endpoints, ALL, first.id, {"exclude": ["n"]})
+    other = await create("other", include=["customer.email"])
+    whole = await create("whole")
+    for target in (None, other, whole):
+        chosen = JobFilter.of(endpoint_id=first.id)
+        to = None if target is None else target.id
+        await jobs.create(ALL, NewJob.of(kind="replay", filter=chosen, to=to))
+    await receiver.received(2, kind="request", path="/first", seconds=30)
+    await receiver.received(1, kind="request", path="/other", seconds=30)
+    await receiver.received(1, kind="request", path="/whole", seconds=30)
+    await database.close()
+    sent = {
+        path: {
+            _data(base64.b64decode(one["body"]).decode())
+            for one in receiver.entries("request", f"/{path}")
+        }
+        for path in ("first", "other", "whole")
+    }
+    assert sent == {
+        "first": {masked(exclude=("customer.email",))},
+        "other": {masked(include=("customer.email",))},
+        "whole": {DATA},
+    }
+
+
+def _data(body: str) -> str:
+    return body[body.index('"data":') + 7 : -1]

@@ -22,7 +22,7 @@ from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.operations.test_events import EventTester
 from dispatcher.cli.session import deployment_of, open_http_client
 from dispatcher.config.settings_reader import load_settings
-from dispatcher.core.errors import InvalidRequestError
+from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.secret import MASK
 from dispatcher.dev.receiver import Receiver, ReceiverRoute
 from dispatcher.store.pool import Database
@@ -254,6 +254,30 @@ async def test_preview_applies_mask_and_signatures_and_stores_nothing(
     assert (await Endpoints(deployment).page(ALL)).items == []
 
 
+async def test_preview_of_a_change_keeps_the_other_settings_and_stores_nothing(
+    deployment: Deployment, receiver: PortReceiver
+) -> None:
+    endpoints, previews = Endpoints(deployment), RequestPreviews(deployment)
+    made = await create_endpoint(
+        endpoints, ALL, new(receiver, event_types=["order.created"], headers={"X-Kept": "1"})
+    )
+    whole = await previews.preview_change(ALL, made.id, {})
+    data = orjson.loads(whole.body)["data"]
+    name = next(iter(data))
+    shown = await previews.preview_change(
+        ALL, made.id, {"exclude": [name], "also_sign": ["standard"]}
+    )
+    assert set(orjson.loads(shown.body)["data"]) == set(data) - {name}
+    assert {"X-Kept", "webhook-signature"} <= {one for one, _ in shown.headers}
+    assert "webhook-signature" not in {one for one, _ in whole.headers}
+    assert await codes_of(previews.preview_change(ALL, made.id, {"exclude": ["."]})) == {
+        "exclude[0]": "invalid_data_path"
+    }
+    assert (await endpoints.show(ALL, made.id)).exclude == []
+    with pytest.raises(NotFoundError):
+        await previews.preview_change(ALL, "ep_none", {})
+
+
 def _given(text: str, _reference: str) -> str:
     return text
 
@@ -416,3 +440,45 @@ async def test_client_certificate_is_presented_and_replaced_with_its_key(
     async with deployment.database.reading() as connection:
         sealed = await load_secrets(connection, [made.id])
     assert [one.role for one in sealed[made.id]] == ["current"]
+
+
+async def test_apply_reports_credentials_that_do_not_fit_before_it_changes_anything(
+    deployment: Deployment, receiver: PortReceiver, tmp_path: Path
+) -> None:
+    endpoints, configuration = Endpoints(deployment), Configuration(deployment)
+    certificate, key = Authority(tmp_path).client_pair()
+    _, other_key = Authority(tmp_path / "other").client_pair()
+    https = "https://example.com/"
+    oauth = {"oauth_token_url": "https://auth.example.com/token", "oauth_client_id": "client"}
+    for name, fields in {
+        "plain": {},
+        "mtls": {"url": https, "client_certificate": certificate, "client_key": key},
+        "oauth": {**oauth, "oauth_client_secret": SHORT},
+    }.items():
+        await create_endpoint(endpoints, ALL, new(receiver, **{"name": name, **fields}))
+    texts = {"env:OTHER": other_key, "env:SECRET": SHORT}
+    plain = new(receiver, name="plain")
+    declared = [
+        {**plain, "name": "first", "event_types": ["stock.*"]},  # is fine, and must not be created
+        {**plain, "oauth_token_url": oauth["oauth_token_url"], "oauth_client_id": "client"},
+        {**plain, "name": "mtls", "url": https, "client_certificate": certificate,
+         "client_key": "env:OTHER"},
+        {**plain, "name": "oauth", **oauth, "headers": {"Authorization": "x"}},
+        {**plain, "name": "unsigned", "also_sign": ["standard"], "secret": "unsigned"},
+    ]  # fmt: skip
+    before = await configuration.export(ALL)
+    with pytest.raises(InvalidRequestError) as caught:
+        await configuration.apply(ALL, declared, resolve=texts.__getitem__)
+    found = {(one.field.partition(": ")[2], one.code) for one in caught.value.problems}
+    assert found == {
+        ("oauth_client_secret", "required"),
+        ("client_key", "client_key_of_another"),
+        ("headers.Authorization", "reserved_header"),
+        ("also_sign", "also_sign_without_secret"),
+    }
+    assert await configuration.export(ALL) == before
+    # A stored secret that the declaration leaves out stays, and fits.
+    applied = await configuration.apply(
+        ALL, [{**plain, "name": "oauth", **oauth}], resolve=texts.__getitem__
+    )
+    assert [one.action for one in applied.items if one.name == "oauth"] == ["unchanged"]

@@ -56,6 +56,7 @@ def test_every_url_of_an_endpoint_accepts_references():
     assert set(found) == {
         "dispatcher endpoint create",
         "dispatcher endpoint preview",
+        "dispatcher endpoint preview-update",
         "dispatcher endpoint update",
     }
     assert all(REFERENCES in text for text in found.values())

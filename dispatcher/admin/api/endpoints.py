@@ -119,6 +119,18 @@ async def preview_endpoint(
     return ApiResponse(call.operations.request_previews.preview(call.actor, fields))
 
 
+async def preview_change(
+    call: Call, fields: Annotated[Mapping[str, Any], EndpointChange]
+) -> ApiResponse:
+    """Preview the request that an endpoint would get with some fields changed.
+
+    An omitted field keeps its value. The event is the catalogue's sample of the first type that the endpoint
+    subscribes to, and the signatures are made with a secret of the preview alone. Nothing is stored or sent.
+    """
+    previews = call.operations.request_previews
+    return ApiResponse(await previews.preview_change(call.actor, call.id, fields))
+
+
 async def rotate_secret(
     call: Call, fields: Annotated[Mapping[str, Any], NewSecret] = _NOTHING
 ) -> ApiResponse:

@@ -75,6 +75,10 @@ ROUTES: Final = (
         role=Role.ADMIN, response=None, status=204, problems=(404, 412),
     ),
     Route(
+        method="POST", path="/endpoints/{id}/preview", handler=endpoints.preview_change,
+        role=Role.ADMIN, response=request_preview.PreviewedRequest, problems=(404, 409),
+    ),
+    Route(
         method="POST", path="/endpoints/{id}/test", handler=endpoints.send_test,
         role=Role.OPERATOR, response=delivery.DeliveryWithAttempts, problems=(404, 409),
         bytes_max=EVENT_BYTES_MAX, seconds_max=TEST_SECONDS_MAX,

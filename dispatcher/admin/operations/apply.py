@@ -12,17 +12,20 @@ Each endpoint is changed in a transaction of its own: after an interruption, app
 again. An endpoint that was changed between comparison and update is rejected, not overwritten.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.credentials import (
+    CREDENTIAL_OWNERS,
     ROLES,
     credential_problems,
     given_credentials,
     opened_credentials,
 )
 from dispatcher.admin.operations.endpoint_rules import (
+    also_sign_problems,
     read_new_endpoint,
     secret_problems,
     settings_of,
@@ -42,6 +45,7 @@ from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.core import secret
 from dispatcher.core.errors import InvalidRequestError, SecretError
 from dispatcher.core.problems import Problem, problem
+from dispatcher.core.profile import Profile
 from dispatcher.core.secret import Secret
 from dispatcher.store.secrets import load_secrets
 
@@ -65,6 +69,14 @@ class ApplyStep(NamedTuple):
     change: EndpointChange | None = None
     secret: str | None = None
     """A new secret of an existing endpoint; None: it stays as it is."""
+
+
+class _Stored(NamedTuple):
+    """What is stored encrypted of an endpoint."""
+
+    confidential: dict[str, Secret]
+    current: str | None
+    """The secret that signs now."""
 
 
 class Configuration:
@@ -184,9 +196,9 @@ class Configuration:
                 unresolved += [one.at(field) for one in found]
         declared, problems = read_new_endpoint(plain, TENANT_DEFAULT, self._deployment)
         problems += unresolved
-        if declared is not None and before is None:
-            settings = {**DEFAULTS, **settings_of(declared)}
-            problems += credential_problems(settings, profile, given_credentials(declared))
+        stored = _Stored({}, None) if before is None else await self._stored(before.id)
+        if declared is not None and not unresolved:
+            problems += _combination_problems(declared, profile, stored.confidential)
         if actor.tenant not in {None, fields["tenant"]}:
             value = fields["tenant"]
             problems.append(problem("tenant", "not_one_of", value=value, allowed=actor.tenant))
@@ -198,6 +210,10 @@ class Configuration:
             problems += secret_problems(text, profile) if text is not None else []
         elif reference == UNSIGNED:
             problems += secret_problems(None, profile)
+        if declared is not None and profile is not None and (reference or before is not None):
+            own = stored.current if text is None and reference != UNSIGNED else text
+            signing = None if own is None else Secret(own)
+            problems += also_sign_problems(declared.also_sign, profile, signing, self._deployment)
         tenant, name = str(fields["tenant"]), str(fields.get("name"))
         if before is None:
             if problems or declared is None:
@@ -232,10 +248,14 @@ class Configuration:
             )
             for field, value in changed.items()
         }
-        confidential = await self._new_credentials(before.id, given_credentials(declared))
+        confidential = {
+            field: one
+            for field, one in given_credentials(declared).items()
+            if stored.confidential.get(field) != one
+        }
         for field in confidential:
             shown[field] = {"from": getattr(before, field), "to": fields[field]}
-        if text is not None and not await self._is_current(before.id, text):
+        if text is not None and stored.current != text:
             shown["secret"] = {"from": before.secret, "to": reference}
         else:
             text = None
@@ -244,29 +264,17 @@ class Configuration:
         change = EndpointChange.of(**written) if written else None
         return ApplyStep(action, tenant, name, before, shown, change=change, secret=text), []
 
-    async def _new_credentials(
-        self, endpoint_id: str, given: Mapping[str, Secret]
-    ) -> dict[str, Secret]:
-        """Return the confidential fields that differ from the stored ones."""
-        if not given:
-            return {}
-        async with self._deployment.database.transaction() as connection:
+    async def _stored(self, endpoint_id: str) -> "_Stored":
+        """Return what is stored encrypted of an endpoint; what no key decrypts can only be replaced."""
+        async with self._deployment.database.reading() as connection:
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
-        known = opened_credentials(sealed, endpoint_id, self._deployment.keyring)
-        return {field: one for field, one in given.items() if known.get(field) != one}
-
-    async def _is_current(self, endpoint_id: str, text: str) -> bool:
-        """Return whether this is the secret that signs now."""
-        keyring = self._deployment.keys()
-        async with self._deployment.database.transaction() as connection:
-            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
+        keyring = self._deployment.keyring
+        current = None
         for one in sealed:
-            if one.role == "current":
-                try:
-                    return keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id) == text
-                except SecretError:
-                    return False  # It cannot be read, so it can only be replaced.
-        return False
+            if one.role == "current" and keyring is not None:
+                with contextlib.suppress(SecretError):
+                    current = keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id)
+        return _Stored(opened_credentials(sealed, endpoint_id, keyring), current)
 
     async def _take(self, actor: Actor, step: ApplyStep) -> tuple[str | None, list[str]]:
         """Carry out one step; return the endpoint's id and warnings."""
@@ -308,6 +316,19 @@ class Configuration:
         raise InvalidRequestError(
             [problem("endpoints", "too_many_endpoints", maximum=ENDPOINTS_MAX)]
         )
+
+
+def _combination_problems(
+    declared: NewEndpoint, profile: Profile | None, stored: Mapping[str, Secret]
+) -> list[Problem]:
+    """List why declared settings and confidential fields, also stored ones that stay, do not fit together."""
+    settings = {**DEFAULTS, **settings_of(declared)}
+    stays = {
+        field: one
+        for field, one in stored.items()
+        if settings[CREDENTIAL_OWNERS[field]] is not None
+    }
+    return credential_problems(settings, profile, stays | given_credentials(declared))
 
 
 def _resolved(reference: object, resolve: Resolve) -> tuple[str | None, list[Problem]]:

@@ -131,7 +131,7 @@ class Pull:
         return PulledPage(items=turn.items)
 
     async def _turn(self, actor: Actor, endpoint_id: str, query: PollQuery) -> "_Turn":
-        """Lease what is due now; with an order, look for lines whose first delivery is shelved if nothing is."""
+        """Lease due deliveries. With an order and without any, sweep lines whose first delivery is shelved."""
         row, number, sealed = await self._endpoint(actor, endpoint_id)
         template = self._template(row, sealed)
         is_ordered = row.ordering != Ordering.NONE

@@ -2,11 +2,19 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dispatcher import __version__
 from dispatcher.admin.operations.context import Actor, Deployment, Role, allowed_tenant
-from dispatcher.admin.operations.endpoint_rules import also_signing, read_new_endpoint
+from dispatcher.admin.operations.endpoint_rules import (
+    also_signing,
+    read_change,
+    read_new_endpoint,
+    settings_of,
+)
+from dispatcher.admin.operations.endpoint_view import endpoint_of
+from dispatcher.admin.operations.endpoints import found
+from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.admin.resources.request_preview import PreviewedRequest
 from dispatcher.core import ids, secret
@@ -29,12 +37,13 @@ from dispatcher.core.request import RequestTemplate, validate_also_sign, validat
 from dispatcher.core.request import request_template as compile_template
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import CanonicalUrl, canonical_url
-from dispatcher.store.endpoints import EndpointDetail
-from dispatcher.store.secrets import SealedSecret
+from dispatcher.store.endpoints import EndpointDetail, load_endpoint
+from dispatcher.store.secrets import SealedSecret, load_secrets
 from dispatcher.usability import signing_secrets
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
 """The client validates the port: a denied one is an attempt with that outcome."""
+PREVIEWED: Final = ("url", "event_types", "headers", "also_sign", "include", "exclude")
 EXAMPLE_URL: Final = "https://example.com/webhooks"
 """Of a preview whose URL is not typed yet, or is invalid."""
 
@@ -49,7 +58,7 @@ class RequestPreview(NamedTuple):
 
 
 class RequestPreviews:
-    """Previews of requests to endpoints that do not exist yet."""
+    """Previews of requests to endpoints that do not exist yet, or with settings that are not saved yet."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -66,7 +75,7 @@ class RequestPreviews:
         if new is None or problems:
             raise InvalidRequestError(problems)
         allowed_tenant(actor, new.tenant)
-        found = preview_request(
+        request = preview_request(
             self._deployment,
             profile=self._deployment.profiles[new.profile],
             url=new.url,
@@ -78,15 +87,63 @@ class RequestPreviews:
             include=new.include,
             exclude=new.exclude,
         )
-        if found is None:
+        if request is None:
             raise ConflictError(problem("profile", "no_preview", profile=new.profile))
-        return PreviewedRequest(
-            event_type=found.event_type,
-            method="POST",
-            url=found.url,
-            headers=found.head,
-            body=found.body,
-        )
+        return _shown(request)
+
+    async def preview_change(
+        self, actor: Actor, endpoint_id: str, fields: Mapping[str, object]
+    ) -> PreviewedRequest:
+        """Return the request that an endpoint would get with these fields changed; nothing is stored or sent.
+
+        Raises:
+            ForbiddenError: no manager. NotFoundError: no such endpoint. InvalidRequestError: every problem of the
+            fields. ConflictError: its profile is missing, or cannot be shown without a secret that its vendor issues.
+        """
+        actor.require(Role.MANAGER)
+        async with self._deployment.database.reading() as connection:
+            row = found(await load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
+            sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
+        endpoint = endpoint_of(row, sealed, self._deployment, actor)
+        profile = self._deployment.profiles.get(row.profile)
+        change, problems = read_change(fields, profile, self._deployment)
+        if change is None:
+            raise InvalidRequestError(problems)
+        request = None
+        if profile is not None:
+            request = preview_of(self._deployment, endpoint, profile, settings_of(change))
+        if request is None:
+            raise ConflictError(problem("profile", "no_preview", profile=row.profile))
+        return _shown(request)
+
+
+def _shown(request: RequestPreview) -> PreviewedRequest:
+    return PreviewedRequest(
+        event_type=request.event_type,
+        method="POST",
+        url=request.url,
+        headers=request.head,
+        body=request.body,
+    )
+
+
+def preview_of(
+    deployment: Deployment, endpoint: Endpoint, profile: Profile, changed: Mapping[str, Any]
+) -> RequestPreview | None:
+    """Return the request that an endpoint would get with these settings changed; None: it cannot be shown."""
+    settings = {name: getattr(endpoint, name) for name in PREVIEWED} | dict(changed)
+    return preview_request(
+        deployment,
+        profile=profile,
+        url=settings["url"],
+        event_types=settings["event_types"],
+        headers=settings["headers"],
+        is_signed=endpoint.secret is not None,
+        also_sign=settings["also_sign"],
+        ed25519=endpoint.public_key is not None,
+        include=settings["include"],
+        exclude=settings["exclude"],
+    )
 
 
 def preview_request(

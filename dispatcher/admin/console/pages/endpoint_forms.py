@@ -20,8 +20,9 @@ from dispatcher.admin.console.pages.test_events import send_test_event
 from dispatcher.admin.console.profiles import also_codes, code_of, facts, in_order
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.operations.published_keys import keys_url
-from dispatcher.admin.operations.request_preview import RequestPreview, preview_request
+from dispatcher.admin.operations.request_preview import RequestPreview, preview_of, preview_request
 from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult
+from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.core.errors import (
     ConflictError,
     DispatcherError,
@@ -131,7 +132,7 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
 
 
 def _previewed(context: Context) -> web.Response:
-    """Show the request that the typed settings would send, in place or with the form around it."""
+    """Show the request that a new webhook of the typed settings would get."""
     deployment = context.operations.deployment
     fields, _ = read_endpoint(context, creates=True)
     default = deployment.settings.endpoints.default_profile
@@ -150,9 +151,16 @@ def _previewed(context: Context) -> web.Response:
             include=fields.get("include", ()),
             exclude=fields.get("exclude", ()),
         )
+    return _preview_page(context, typed(context), preview)
+
+
+def _preview_page(
+    context: Context, values: Mapping[str, Any], preview: RequestPreview | None
+) -> web.Response:
+    """Show the request that typed settings would send, in place or with the form around it."""
     if "HX-Request" in context.request.headers:
         return context.page("_request_preview.html", preview=preview)
-    return _form_page(context, typed(context), {}, preview=preview)
+    return _form_page(context, values, {}, preview=preview)
 
 
 async def _filter_tested(
@@ -183,7 +191,18 @@ async def edit_endpoint(context: Context) -> web.StreamResponse:
     known = tuple(context.operations.deployment.catalogue.types)
     values = {**shown_endpoint(endpoint, (*known, *_wildcards(known))), "endpoint": endpoint}
     values["version"] = endpoint.etag
-    return _form_page(context, values, {})
+    preview = None
+    if context.who.may(Role.MANAGER):
+        preview = _preview_of_change(context, endpoint, {})
+    return _form_page(context, values, {}, preview=preview)
+
+
+def _preview_of_change(
+    context: Context, endpoint: Endpoint, changed: Mapping[str, Any]
+) -> RequestPreview | None:
+    deployment = context.operations.deployment
+    profile = deployment.profiles.get(endpoint.profile)
+    return None if profile is None else preview_of(deployment, endpoint, profile, changed)
 
 
 def _wildcards(types: tuple[str, ...]) -> set[str]:
@@ -191,7 +210,7 @@ def _wildcards(types: tuple[str, ...]) -> set[str]:
 
 
 async def update_endpoint(context: Context) -> web.StreamResponse:
-    """Change a webhook, unless it was changed since the form was shown."""
+    """Change a webhook, unless it was changed since the form was shown; or show a preview only."""
     context.who.require(Role.MANAGER)
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
     values = {
@@ -202,6 +221,8 @@ async def update_endpoint(context: Context) -> web.StreamResponse:
     if context.form.get("then") == "filter":
         return await _filter_tested(context, values, endpoint.tenant)
     fields, problems = read_endpoint(context, creates=False)
+    if context.form.get("then") == "preview":
+        return _preview_page(context, values, _preview_of_change(context, endpoint, fields))
     if problems:
         return _form_page(context, values, problems, 422)
     try:
