@@ -442,7 +442,7 @@ async def test_client_certificate_is_presented_and_replaced_with_its_key(
     assert [one.role for one in sealed[made.id]] == ["current"]
 
 
-async def test_apply_reports_credentials_that_do_not_fit_before_it_changes_anything(
+async def test_apply_validates_credentials_before_it_changes_anything(
     deployment: Deployment, receiver: PortReceiver, tmp_path: Path
 ) -> None:
     endpoints, configuration = Endpoints(deployment), Configuration(deployment)
