@@ -316,6 +316,35 @@ def test_public_key_code_php_verifies_ed25519(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("javac") is None, reason="javac is not installed")
+def test_public_key_code_java_verifies_ed25519(tmp_path: Path) -> None:
+    (tmp_path / "Webhook.java").write_text(KEY_CODE["Java"])
+    calls = "".join(
+        f"System.out.println(Webhook.verify(Map.ofEntries({pairs}), {orjson.dumps(body).decode()}.getBytes(),"
+        f' "{PUBLIC_KEY}", {now}L));\n'
+        for headers, body, now, _ in key_cases()
+        for pairs in [
+            ", ".join(f'Map.entry("{name}", "{value}")' for name, value in headers.items())
+        ]
+    )
+    (tmp_path / "Main.java").write_text(
+        "import java.util.Map;\nfinal class Main { public static void main(String[] arguments) throws Exception {\n"
+        f"{calls}}} }}\n"
+    )
+    java = ["-XX:TieredStopAtLevel=1"]
+    subprocess.run(
+        [str(shutil.which("javac")), "-J" + java[0], "-d", str(tmp_path),
+         *(str(tmp_path / name) for name in ("Webhook.java", "Main.java"))],
+        check=True, timeout=90,
+    )  # fmt: skip
+    answer = subprocess.run(
+        [str(shutil.which("java")), *java, "-cp", str(tmp_path), "Main"],
+        capture_output=True, check=True, timeout=90,
+    )  # fmt: skip
+    assert [one == b"true" for one in answer.stdout.split()] == [one[3] for one in key_cases()]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(GO is None, reason="go is not installed")
 def test_public_key_code_go_verifies_ed25519(tmp_path: Path) -> None:
     (tmp_path / "verify.go").write_text(KEY_CODE["Go"])

@@ -33,8 +33,6 @@ _LANGUAGES: Final[Mapping[str, str]] = {
     "C#": "csharp",
 }
 """The name of each template."""
-_PUBLIC_KEY_LANGUAGES: Final = ("Python", "JavaScript", "PHP", "Go")
-"""Languages with Ed25519 in the standard library or, for Python, in the library that most programs have."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9 _=:,;./+-]*")
 """Texts that need no escape in any of the languages."""
 _SOURCES: Final = {
@@ -84,7 +82,7 @@ def public_key_code(profile: Profile) -> Mapping[str, str]:
         return {}
     return {
         language: _write(f"{_LANGUAGES[language]}_public_key", rule=rule, keys=keys)
-        for language in _PUBLIC_KEY_LANGUAGES
+        for language in _LANGUAGES
     }
 
 
