@@ -10,7 +10,7 @@ import pytest
 from dispatcher.admin.operations.asyncapi import asyncapi
 from dispatcher.config.catalogue import Catalogue, EventType, Group, Text
 from dispatcher.config.loading import load_configuration
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.schemas import compile_schema
 
 OFFICIAL = Path(__file__).parent / "vendor" / "asyncapi-3.0.0.json"
