@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from dispatcher.admin.resources.base import PageQuery, Response
-from dispatcher.admin.resources.fields import Text, Time, TimeText
-from dispatcher.admin.resources.presentation import Option, Reading
+from dispatcher.admin.resources.base import PageQuery, Response, Since, Until
+from dispatcher.admin.resources.fields import Text, TimeText
+from dispatcher.admin.resources.presentation import Option
 
 
 class AuditQuery(PageQuery):
@@ -24,14 +24,8 @@ class AuditQuery(PageQuery):
     object: Annotated[Text | None, Option(metavar="ID", help="Only entries about this object.")] = (
         None
     )
-    since: Annotated[
-        Time | None,
-        Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
-    ] = None
-    until: Annotated[
-        Time | None,
-        Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST),
-    ] = None
+    since: Since = None
+    until: Until = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dispatcher.admin.resources.fields import Cursor, QueryLimit
-from dispatcher.admin.resources.presentation import Option
+from dispatcher.admin.resources.fields import Cursor, QueryLimit, Time
+from dispatcher.admin.resources.presentation import Option, Reading
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.admin.resources.validation import NOW, problems_of
 from dispatcher.core.errors import InvalidRequestError
@@ -50,6 +50,15 @@ class Response:
 
     __slots__ = ()
     __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+Since = Annotated[
+    Time | None,
+    Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
+]
+Until = Annotated[
+    Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
+]
 
 
 class PageQuery(Request):

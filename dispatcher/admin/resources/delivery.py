@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, Since, Until
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
     DeliveryId,
@@ -18,7 +18,6 @@ from dispatcher.admin.resources.fields import (
     QueryTruth,
     ResponseClassNames,
     Text,
-    Time,
     TimeText,
 )
 from dispatcher.admin.resources.presentation import Option, Reading
@@ -74,13 +73,8 @@ class DeliveriesFilter(Request):
     tenant: Annotated[
         Text | None, Option(metavar="TENANT", help="Only deliveries of this tenant.")
     ] = None
-    since: Annotated[
-        Time | None,
-        Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
-    ] = None
-    until: Annotated[
-        Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
-    ] = None
+    since: Since = None
+    until: Until = None
     q: Annotated[
         Text | None,
         Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, Since, Until
 from dispatcher.admin.resources.delivery import Delivery
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
@@ -138,13 +138,8 @@ class EventsQuery(PageQuery):
         QueryTruth | None,
         Option(help="Only test events, or none of them.", reads=Reading.SWITCH),
     ] = None
-    since: Annotated[
-        Time | None,
-        Option(metavar="TIME", help="RFC 3339, or a time ago: 15m, 2h, 7d.", reads=Reading.PAST),
-    ] = None
-    until: Annotated[
-        Time | None, Option(metavar="TIME", help="As --since, exclusive.", reads=Reading.PAST)
-    ] = None
+    since: Since = None
+    until: Until = None
     q: Annotated[
         Text | None,
         Option(
