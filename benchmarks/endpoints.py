@@ -43,6 +43,7 @@ from dispatcher.core.matching import parse_event_types
 from dispatcher.core.model import DeliveryId, EndpointId, EndpointState
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.sealing import Keyring
+from dispatcher.core.url import CanonicalUrl
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
@@ -211,6 +212,11 @@ async def _longest_step(done: Callable[[], bool]) -> float:
     return longest * 1000
 
 
+def make_target(url: CanonicalUrl, _: str | None, label: str, __: object = None) -> Target:
+    """Return the target of a URL, as `HttpClient.make_target` does for an endpoint without certificates."""
+    return Target(url.scheme, url.host, url.port, label=label)
+
+
 async def _load(url: str, count: int) -> dict[str, float]:
     """Load the routing table whole, and time each step."""
     exclude_the_start()  # as the daemon does
@@ -218,7 +224,7 @@ async def _load(url: str, count: int) -> dict[str, float]:
     await database.open()
     client = SimpleNamespace(
         policy=SimpleNamespace(allow_ports=DEFAULT_PORTS),
-        make_target=lambda url, _, label: Target(url.scheme, url.host, url.port, label=label),
+        make_target=make_target,
     )
     settings = SimpleNamespace(
         egress=SimpleNamespace(allow_http=True, user_agent=""),

@@ -1,6 +1,7 @@
 """The benchmarks' own parts: contenders, figures of processes, and what a page over HTTP is called."""
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from benchmarks import pages
+from benchmarks import endpoints, pages
 from benchmarks.contenders import _SEED, checkout
 from benchmarks.drain import COSTS, table
 from benchmarks.harness import OURS, ROOT, cpu_seconds, postgres_cpu, receiver
+from dispatcher.outbound.client import HttpClient
 from tests.support.long_history import ENDPOINTS, Seeded, endpoint_id
 
 SEEDED = Seeded(
@@ -93,3 +95,11 @@ async def test_the_receiver_counts_its_requests():
     with receiver() as target:
         first = await asyncio.to_thread(target.requests_count)
         assert await asyncio.to_thread(target.requests_count) == first + 1
+
+
+def test_endpoints_are_loaded_with_a_client_like_the_real_one():
+    own = inspect.signature(endpoints.make_target).parameters.values()
+    real = list(inspect.signature(HttpClient.make_target).parameters.values())[1:]
+    assert [(one.kind, one.default is one.empty) for one in own] == [
+        (one.kind, one.default is one.empty) for one in real
+    ]
