@@ -9,7 +9,7 @@ partitions before it locks them, and the locks of one range are released before 
 Statements take the range as their last two parameters; the first range has no end (`infinity`).
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -59,17 +59,20 @@ async def newest_first(
     sql: str,
     *parameters: object,
     enough: Callable[[list["Record"]], bool],
+    details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
 ) -> list["Record"]:
     """Return the rows of a read-only statement, range after range, until they are enough.
 
-    The connection is in a transaction, which keeps none of the locks.
+    `details` reads what belongs to the rows of a range, before the locks of that range are released. The connection is
+    in a transaction, which keeps none of the locks.
     """
     last, first = NO_END, SystemClock.now().date() - timedelta(days=DAYS_AT_ONCE - 1)
     oldest: date | None = None
     rows: list[Record] = []
     await connection.execute(_BEGIN)
     while True:
-        rows += await connection.fetch(sql, *parameters, first, last)
+        found = await connection.fetch(sql, *parameters, first, last)
+        rows += found if details is None else await details(found)
         if enough(rows):
             break
         if oldest is None:
@@ -84,11 +87,15 @@ async def newest_first(
 
 
 async def newest_page(
-    connection: "Reach", sql: str, *parameters: object, limit: object
+    connection: "Reach",
+    sql: str,
+    *parameters: object,
+    limit: object,
+    details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
 ) -> list["Record"]:
     """Return the first `limit` rows, as `newest_first` reads them; `limit` is among the parameters too."""
     assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
     rows = await newest_first(
-        connection, sql, *parameters, enough=lambda found: len(found) >= limit
+        connection, sql, *parameters, enough=lambda found: len(found) >= limit, details=details
     )
     return rows[:limit]

@@ -6,6 +6,7 @@ filters fits none.
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DELIVERY_COLUMNS = 17
 """How many columns the statements return that end in `delivery_details`."""
 _DELIVERIES_PAGE = statement("delivery_page")
+_DELIVERIES_OF_IDS = statement("delivery_list_of_ids")
 _DELIVERIES_PAGE_OF_ENDPOINTS = statement("delivery_page_of_endpoints")
 _ENDPOINT_NUMBERS = statement("endpoint_numbers")
 _DELIVERIES_OF_EVENTS = statement("delivery_page_of_events")
@@ -131,7 +133,13 @@ async def page_of_deliveries(
         if len(rows) <= FEW_ENDPOINTS:
             return await page_of_endpoints_deliveries(connection, [row[0] for row in rows], filters)
     return delivery_details(
-        await newest_page(connection, _DELIVERIES_PAGE, *filters, limit=filters[12])
+        await newest_page(
+            connection,
+            _DELIVERIES_PAGE,
+            *filters,
+            limit=filters[12],
+            details=partial(_of_ids, connection),
+        )
     )
 
 
@@ -141,9 +149,19 @@ async def page_of_endpoints_deliveries(
     """Return a page of the deliveries of a few endpoints; `filters` as in `page_of_deliveries`."""
     rows = await newest_page(
         connection, _DELIVERIES_PAGE_OF_ENDPOINTS, list(numbers), None, *filters[2:],
-        limit=filters[12],
+        limit=filters[12], details=partial(_of_ids, connection),
     )  # fmt: skip
     return delivery_details(rows)
+
+
+async def _of_ids(connection: "Reach", picked: "list[Record]") -> "list[Record]":
+    """Return the rows of ids and days, planned for these days."""
+    if not picked:
+        return []
+    days = [row[1] for row in picked]
+    return await connection.fetch(
+        _DELIVERIES_OF_IDS, [row[0] for row in picked], days, min(days), max(days)
+    )
 
 
 async def page_of_events_deliveries(

@@ -119,6 +119,23 @@ async def test_the_plan_of_last_attempts_descends_once_for_each_delivery_and_day
     assert touched <= 50 * 3 * 4  # attempt, delivery_done, endpoint with its revision
 
 
+async def test_the_plan_of_a_pages_rows_has_the_partitions_of_their_days_alone(
+    database: str, sql: "asyncpg.Connection[Any]", seeded: Seeded
+) -> None:
+    """A plan of all days takes Postgres longer than the rows do."""
+    del seeded
+    rows = await sql.fetch("SELECT id, day FROM dispatcher.delivery_done ORDER BY id DESC LIMIT 20")
+    days = [row["day"] for row in rows]
+    plan = await explain(
+        database, "delivery_list_of_ids", [row["id"] for row in rows], days, min(days), max(days)
+    )
+    names = {str(node.get("Relation Name", "")) for node in nodes(plan)}
+    partitions = {name[-8:] for name in names if name[-8:].isdecimal()}
+    assert partitions == {f"{day:%Y%m%d}" for day in days}
+    assert plan["Actual Rows"] == len(rows)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 20 * 3 * 5
+
+
 async def test_the_plan_of_names_reads_by_key(database: str, seeded: Seeded) -> None:
     plan = await explain(database, "endpoint_names", seeded.endpoints[:50], None)
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 200

@@ -1,4 +1,4 @@
--- A page of deliveries, newest first: open and ended ones, merged.
+-- The ids and days of a page of deliveries, newest first: open and ended ones, merged.
 --
 -- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, or its beginning and `*`; $5 the code of
 --   the type (NULL with `*`), $6 codes of the states, $7 test, $8 labels that the event must have (JSON text), $9 the lowest id (since), $10 the id that all are below
@@ -6,7 +6,7 @@
 --   one of the event's labels must fulfil, $15 classes and codes of the last response (core/response_classes.py), $16 codes of types
 --   that do not begin as $4, which need no look at their events; $17 and $18 the first and the last day (store/day_walk.py).
 -- A succeeded delivery has the class 2xx, whatever a later resend came to. The others' last attempt is one read each.
--- The ids of the page are picked first, where the filters allow it from the index alone; then its rows are read.
+-- The ids are picked where the filters allow it from the index alone; delivery_list_of_ids reads their rows.
 -- Index: delivery_done_id, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
 --   delivery_done_pkey of the days asked for, and delivery_open_pkey, read backwards until the page is full; type,
 --   state and endpoint are compared within the index. An id has the day of its partition. A tenant that never had an
@@ -74,15 +74,5 @@ WITH page AS MATERIALIZED (
             AND e.day = d.day AND e.id = d.event_id) @? $14::jsonpath)
      ORDER BY id DESC
      LIMIT $13)
-), newest AS MATERIALIZED (
-    SELECT id, day FROM page ORDER BY id DESC LIMIT $13
 )
-SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
-       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels, e.ordering_key
-FROM newest AS n
-CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
-                    WHERE v.day BETWEEN $17 AND $18 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
-LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
-LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id
-ORDER BY n.id DESC
+SELECT id, day FROM page ORDER BY id DESC LIMIT $13

@@ -63,15 +63,5 @@ WITH page AS MATERIALIZED (
          ORDER BY id DESC
          LIMIT $13)
     ) AS p
-), newest AS MATERIALIZED (
-    SELECT id, day FROM page ORDER BY id DESC LIMIT $13
 )
-SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
-       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
-       e.labels::text AS labels, e.ordering_key
-FROM newest AS n
-CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
-                    WHERE v.day BETWEEN $17 AND $18 AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
-LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
-LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id
-ORDER BY n.id DESC
+SELECT id, day FROM page ORDER BY id DESC LIMIT $13

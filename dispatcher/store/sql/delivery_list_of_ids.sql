@@ -1,0 +1,14 @@
+-- The deliveries of some ids, newest first: the rows of a page whose ids were picked before.
+--
+-- Parameters: $1 ids, $2 their days, in the same order, $3 and $4 the first and the last of these days.
+-- Planned for these days alone: a plan of all days of a page costs Postgres more than reading its rows.
+-- Index: delivery_open_pkey, delivery_done_id, event_pkey of these days, endpoint_number. Locks: none.
+SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, e.type AS event_type, p.tenant, p.profile, d.state, d.reason,
+       d.test, d.attempt_count, d.schedule_position, d.next_attempt_at, d.finished_at, d.warnings,
+       e.labels::text AS labels, e.ordering_key
+FROM unnest($1::uuid[], $2::date[]) AS n (id, day)
+CROSS JOIN LATERAL (SELECT * FROM dispatcher.delivery_row AS v
+                    WHERE v.day BETWEEN $3::date AND $4::date AND v.id = n.id AND v.day = n.day LIMIT 1) AS d
+LEFT JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no
+LEFT JOIN dispatcher.event AS e ON e.day BETWEEN $3 AND $4 AND e.day = d.day AND e.id = d.event_id
+ORDER BY n.id DESC
