@@ -127,7 +127,8 @@ def publish(
     given = single_pairs(labels or [], "--labels")
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.events import Events, NewEvent
+        from dispatcher.admin.operations.events import Events
+        from dispatcher.admin.operations.new_event import NewEvent
         from dispatcher.core.errors import InvalidRequestError
         from dispatcher.core.matching import event_type_problems
         from dispatcher.core.problems import problem
@@ -175,7 +176,8 @@ def _publish_batch(
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.api.batch_decoder import decode_batch
-        from dispatcher.admin.operations.events import Events, NewEvent
+        from dispatcher.admin.operations.events import Events
+        from dispatcher.admin.operations.new_event import NewEvent
         from dispatcher.admin.resources.event import NewEventFields
         from dispatcher.core.errors import InvalidRequestError
 

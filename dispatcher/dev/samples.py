@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.endpoints import Endpoints
-from dispatcher.admin.operations.events import Events, NewEvent
+from dispatcher.admin.operations.events import Events
+from dispatcher.admin.operations.new_event import NewEvent
 from dispatcher.admin.operations.rotation import Rotation
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import StoreUnavailableError

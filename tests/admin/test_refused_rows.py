@@ -9,8 +9,9 @@ import pytest
 import structlog
 
 from dispatcher.admin.api.problems import problem_of
-from dispatcher.admin.operations import events as module
-from dispatcher.admin.operations.events import Events, NewEvent
+from dispatcher.admin.operations import new_event as module
+from dispatcher.admin.operations.events import Events
+from dispatcher.admin.operations.new_event import NewEvent
 from dispatcher.telemetry import logs
 from tests.admin.conftest import ALL
 

@@ -11,20 +11,16 @@ from dispatcher.admin.operations.context import Actor, Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.event_types import EventTypes
-from dispatcher.admin.operations.events import Events, NewEvent
+from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.explain import Explainer
 from dispatcher.admin.operations.jobs import JobOperations
+from dispatcher.admin.operations.new_event import NewEvent
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.admin.resources.job import JobFilter, NewJob
 from dispatcher.admin.resources.serialization import time_text, write_json
 from dispatcher.core import codes
-from dispatcher.core.errors import (
-    ConflictError,
-    InvalidRequestError,
-    NotFoundError,
-    TooManyError,
-)
+from dispatcher.core.errors import ConflictError, InvalidRequestError, NotFoundError, TooManyError
 from tests.support.story import ACME, ALL, Story
 
 pytestmark = pytest.mark.postgres

@@ -12,7 +12,8 @@ import pytest
 from dispatcher.admin.operations import text_search
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
-from dispatcher.admin.operations.events import Events, NewEvent
+from dispatcher.admin.operations.events import Events
+from dispatcher.admin.operations.new_event import NewEvent
 from dispatcher.admin.operations.text_search import WAITING_MAX, SearchQueue
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery

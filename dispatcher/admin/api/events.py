@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 
 from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
-from dispatcher.admin.operations.events import NewEvent
-from dispatcher.admin.resources.event import (
-    EventsQuery,
-    NewEventFields,
-    PublishQuery,
-)
+from dispatcher.admin.operations.new_event import NewEvent
+from dispatcher.admin.resources.event import EventsQuery, NewEventFields, PublishQuery
 from dispatcher.core.errors import InvalidRequestError
 
 

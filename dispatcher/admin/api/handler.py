@@ -28,8 +28,8 @@ from dispatcher.admin.auth import Auth
 from dispatcher.admin.client_address import address_of
 from dispatcher.admin.file_response import send_file
 from dispatcher.admin.operations.context import Actor
-from dispatcher.admin.operations.events import CLIENT, WAIT_SECONDS, Client
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.new_event import CLIENT, WAIT_SECONDS, Client
 from dispatcher.admin.rate_limits import Buckets
 from dispatcher.admin.resources.serialization import write_json
 from dispatcher.admin.resources.validation import NOW, problems_of

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from dispatcher.admin.api.body import BODY_BYTES_MAX
 from dispatcher.admin.operations.context import Actor, Role
-from dispatcher.admin.operations.events import CLIENT, Client
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.new_event import CLIENT, Client
 
 PREFIX: Final = "/api/v1"
 SECONDS_MAX: Final = 20.0
