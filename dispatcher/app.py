@@ -43,6 +43,7 @@ from dispatcher.maintenance.jobs import JobRunner
 from dispatcher.maintenance.notifications import NotificationLoop
 from dispatcher.maintenance.outages import OutageWatch
 from dispatcher.maintenance.retention import Retention, days_of
+from dispatcher.maintenance.text_indexes import TextIndexes
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import HttpClient, trust_problems
 from dispatcher.outbound.dialer import self_test
@@ -261,6 +262,7 @@ class Daemon:
             jobs = JobRunner(
                 database, replica.incarnation, clock=self._clock, started=pipeline.job_started
             )
+            text_indexes = TextIndexes(self._listen_source, replica.incarnation)
             admin_database = Database(
                 self._source,
                 connections_max=ADMIN_CONNECTIONS_MAX,
@@ -319,6 +321,8 @@ class Daemon:
                         tasks.spawn("notifications", notifications.run())
                         tasks.spawn("mail", notifications.run_mail())
                         tasks.spawn("jobs", jobs.run())
+                        if settings.search.trigram_index:
+                            tasks.spawn("text_indexes", text_indexes.run())
                     if self._role is not Role.DELIVERY:
                         tasks.spawn("credentials", auth.run())
                         tasks.spawn("tail", operations.tail.run())
@@ -338,6 +342,7 @@ class Daemon:
                     outages.stop()
                     notifications.stop()
                     jobs.stop()
+                    text_indexes.stop()
                     if self._role is Role.API:
                         self._notifier.stopping()
                     else:

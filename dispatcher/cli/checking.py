@@ -34,6 +34,7 @@ from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.schema import missing_partitions, missing_privileges, strangers
 from dispatcher.store.secrets import sealed_secrets
 from dispatcher.store.server import lock_room, server_facts
+from dispatcher.store.text_indexes import has_extension
 from dispatcher.usability import Configuration, find_problem
 
 CLOCK_SECONDS_MAX: Final = 30.0
@@ -251,6 +252,11 @@ async def _check_schema(
             numbers = await read_numbers(connection)
         if numbers.is_behind:
             problems.append(f"{numbers.problem} (dispatcher run does it, too)")
+    if settings.search.trigram_index and not await has_extension(connection):
+        problems.append(
+            "search.trigram_index needs the extension pg_trgm; run as the owner of the database:"
+            " CREATE EXTENSION pg_trgm"
+        )
     findings.warnings += await strangers(connection)
     await _check_producers(connection, findings)
     if await migrate.has_notify(connection) != settings.intake.notify:

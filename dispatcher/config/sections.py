@@ -226,9 +226,10 @@ class LimitsSettings(Section):
 
 
 class SearchSettings(Section):
-    """How long a search in payloads may read."""
+    """How a search reads payloads, and for how long."""
 
     time_budget: float = Field(default=3.0, ge=0.1, le=10.0)
+    trigram_index: bool = False
 
 
 class EndpointsSettings(Section):

@@ -19,6 +19,7 @@ _ESCAPES: Final = {'"': '"', "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r
 _OFTEN_ESCAPED: Final = frozenset("\"\\/<>&'+=`\x7f")
 """ASCII characters that some JSON writers escape; so are control characters."""
 _HEX_LETTER: Final = re.compile("[a-f]")
+_RUN_OF_THREE: Final = re.compile(r"[^\W_]{3}")
 _ASCII_MAX: Final = 0x7F
 _CONTROLS_MAX: Final = 0x1F
 
@@ -33,6 +34,11 @@ class TextPattern(NamedTuple):
     """One of them matches the lower-case JSON wherever the text is."""
     regex: str
     """For the operator `~` of Postgres."""
+
+    @property
+    def has_trigrams(self) -> bool:
+        """Whether an index of trigrams helps: each pattern for LIKE has three letters or digits in a row."""
+        return all(_RUN_OF_THREE.search(like) is not None for like in self.likes)
 
 
 def text_pattern(text: str) -> TextPattern:

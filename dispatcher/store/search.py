@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _LIMITS = statement("connection_search")
+_BITMAP = statement("connection_bitmap")
 _BOUND = statement("event_search_bound")
 _SEARCH = statement("event_search")
 _SEARCH_WAITING = statement("outbox_search")
@@ -72,6 +73,11 @@ async def limit_statements(connection: "Reach", milliseconds: int) -> bool:
     return row is not None and bool(row["is_busy"])
 
 
+async def allow_text_index(connection: "Reach", milliseconds: int) -> None:
+    """Have the next statement of the transaction read the index of a day's text, and bound it."""
+    await connection.fetchrow(_BITMAP, str(milliseconds))
+
+
 async def slice_bound(
     connection: "Reach", day: date, before: tuple[datetime, str] | None, rows_max: int
 ) -> tuple[int, datetime | None]:
@@ -88,8 +94,11 @@ async def search_slice(
     floor: datetime,
     before: tuple[datetime, str] | None,
     rows_max: int,
+    *,
+    is_indexed: bool = False,
 ) -> list[EventDetail]:
-    """Return the matching events of a slice, newest first."""
+    """Return the matching events of a slice, newest first; `is_indexed`: by the index of the day's text."""
+    likes = [*query.pattern.likes, None]
     rows = await connection.fetch(
         _SEARCH,
         day,
@@ -104,6 +113,7 @@ async def search_slice(
         query.known_label,
         rows_max,
         query.system,
+        *(likes[:2] if is_indexed else (None, None)),
     )
     return [event_detail(row) for row in rows]
 

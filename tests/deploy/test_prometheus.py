@@ -166,7 +166,9 @@ async def test_prometheus_fires_while_a_receiver_is_stopped_and_ends(
         async with asyncio.timeout(20):
             await prometheus.wait()
     say(orjson.dumps({"id": "M2", **transcript}).decode())
-    assert "wms/dispatcher: endpoint ep_1 (ep_1) of tenant default is down" in transcript["summary"]
+    summary = transcript["alert"]["summary"]
+    assert "wms/dispatcher: endpoint ep_1 (ep_1) of tenant default is down" in summary
+    assert transcript["alert"]["console_url"] == "/webhooks/ep_1"
     first, last = transcript["events"]
     assert (first["reason"], last["reason"]) == ("down", "succeeded")
     assert first["waiting_count"] > 0
@@ -182,8 +184,8 @@ async def _outage(
 ) -> dict[str, Any]:
     """Stop the receiver under traffic, and start it again; return what was observed, in seconds since the stop."""
 
-    async def firing() -> dict[str, str] | None:
-        """Publish an event; return the summaries of the alerts that fire; None: Prometheus does not respond."""
+    async def firing() -> dict[str, dict[str, str]] | None:
+        """Publish an event; return the annotations of the alerts that fire; None: Prometheus does not respond."""
         await sql.execute(
             "INSERT INTO dispatcher.outbox (type, data) VALUES ('order.created', '{\"n\": 1}')"
         )
@@ -197,7 +199,7 @@ async def _outage(
         except OSError:
             return None
         return {
-            one["labels"]["alertname"]: one["annotations"]["summary"]
+            one["labels"]["alertname"]: one["annotations"]
             for one in found
             if one["state"] == "firing"
         }
@@ -215,7 +217,7 @@ async def _outage(
     async def responds() -> bool:
         return await firing() is not None
 
-    async def fired() -> str | None:
+    async def fired() -> dict[str, str] | None:
         return (await firing() or {}).get("DispatcherEndpointDown")
 
     async def silent() -> bool:
@@ -242,16 +244,16 @@ async def _outage(
 
     seconds: dict[str, float] = {}
 
-    async def all_seen() -> str | None:
-        """Return the alert's summary once every signal of the outage was seen; note when each was."""
-        summary = await fired()
-        seen = {"alert_fired": summary, "event_raised": await announced()}
+    async def all_seen() -> dict[str, str] | None:
+        """Return the alert's annotations once every signal of the outage was seen; note when each was."""
+        alert = await fired()
+        seen = {"alert_fired": bool(alert), "event_raised": await announced()}
         seen |= {f"{name}_told": bool(got) for name, got in people.messages().items()}
         for name in (name for name, is_seen in seen.items() if is_seen):
             seconds.setdefault(name, elapsed())
-        return summary if all(seen.values()) else None
+        return alert if all(seen.values()) else None
 
-    summary = await until(all_seen, seconds=fires_seconds_max, what="all signals", pause=0.5)
+    alert = await until(all_seen, seconds=fires_seconds_max, what="all signals", pause=0.5)
     assert await health() == "down"
     again = Receiver(bench.folder, port=receiver.port)
     try:
@@ -264,4 +266,4 @@ async def _outage(
         seconds["people_told_of_the_end"] = elapsed()
     finally:
         again.stop()
-    return {"seconds": seconds, "summary": summary, "events": await events()}
+    return {"seconds": seconds, "alert": alert, "events": await events()}

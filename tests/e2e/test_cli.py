@@ -239,7 +239,8 @@ def test_a_terminal_is_not_steered_by_what_is_shown(run: Run):
 
 
 def test_check_finds_a_migrated_database_good(make_database: Callable[..., str]):
-    run = runner(make_database(migrated=False))
+    url = make_database(migrated=False)
+    run = runner(url)
     before = run("check")
     assert (before.returncode, "run: dispatcher migrate" in before.stdout) == (1, True)
     pending = run("migrate", "--check")
@@ -253,6 +254,10 @@ def test_check_finds_a_migrated_database_good(make_database: Callable[..., str])
     found = orjson.loads(after.stdout)
     assert found["problems"] == found["configuration_problems"] == []
     assert KEY.split(":")[1] not in after.stdout
+    given = environ(url) | {"DISPATCHER_SEARCH__TRIGRAM_INDEX": "true"}
+    with_index = run_command(("check",), given, "")
+    assert with_index.returncode == 1
+    assert "CREATE EXTENSION pg_trgm" in with_index.stdout
 
 
 async def test_check_names_an_endpoint_whose_row_cannot_be_read(

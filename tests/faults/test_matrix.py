@@ -27,7 +27,7 @@ IDS = [
     *(f"S{number}" for number in range(1, 13)),
     *(f"B{number}" for number in range(1, 3)),
     *(f"N{number}" for number in range(1, 5)),
-    *(f"J{number}" for number in range(1, 4)),
+    *(f"J{number}" for number in range(1, 6)),
     *(f"H{number}" for number in range(1, 6)),
     "O1",
     "W1",

@@ -1,10 +1,11 @@
 """Searches for a text: its phases, its time budget, and the bound of searches at a time.
 
 A search has phases, each newest first: exact matches (ids and labels, by index), deliveries of endpoints
-with that name, then the events' contents. The contents have no index, so a page whose first phases found
-something ends before them, and its cursor leads to them. They are read from the newest event on, in
+with that name, then the events' contents. The contents of the current day have no index, so a page whose
+first phases found something ends before them, and its cursor leads to them. They are read from the newest event on, in
 slices of about 0.05 s, until the page is full or the budget is spent. The cursor then continues where
-the search stopped.
+the search stopped. A day whose text has an index (store/text_indexes.py) is read in one statement, unless that takes
+longer than `INDEX_SECONDS_MAX`, as for a text that most events have.
 
 What is always true: a search uses one connection and one server process at a time, and keeps no lock and
 no snapshot between slices. After each slice it rests: briefly in an idle database, and 19 times as
@@ -19,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from dispatcher.admin.resources.serialization import Place
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
@@ -30,6 +31,10 @@ from dispatcher.store.day_walk import days_of_events
 from dispatcher.store.events import EventDetail
 from dispatcher.store.pool import Database
 from dispatcher.store.search import TextQuery
+from dispatcher.store.text_indexes import indexed_days
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
 
 Row = TypeVar("Row")
 
@@ -49,6 +54,8 @@ REST_SHARE_BUSY: Final = 19.0
 """The same next to deliveries: a search uses at most a twentieth of one processor."""
 BUSY_SECONDS: Final = 1.0
 """How long the database counts as busy after another session was seen in a transaction."""
+INDEX_SECONDS_MAX: Final = 1.0
+"""How long the index of one day is read, before the day is read in slices."""
 STATEMENT_MILLISECONDS_MIN: Final = 100
 STATEMENT_MILLISECONDS_MAX: Final = 5_000
 BUDGET_SECONDS_UNUSED: Final = 0.05
@@ -188,11 +195,23 @@ class TextSearch:
         if before is None and query.until is not None:
             before = Place(query.until, "")
         days, oldest = await self._days(query, before)
+        indexed = await self._indexed_days(query)
         rows_count, is_first = SLICE_ROWS_FIRST, True
         while days:
             started = now()
             if started >= self._deadline and not is_first:
                 return
+            if days[0] in indexed and not is_first:
+                found = await self._indexed(query, days[0], before, rows_max)
+                if found is None or not found.end.id:
+                    indexed.discard(days[0])
+                if found is not None:
+                    before, self.searched_back_to = found.end, found.end.at
+                    yield found
+                    if not before.id:
+                        days.pop(0)
+                    await self._rest(now() - started)
+                continue
             try:
                 step, read_count = await self._slice(
                     query, days[0], before, rows_count, rows_max, is_first=is_first
@@ -216,11 +235,53 @@ class TextSearch:
                 days.pop(0)
             growth = min(SLICE_SECONDS / max(seconds, 0.001), SLICE_GROWTH_MAX)
             rows_count = max(1, min(int(rows_count * growth), SLICE_ROWS_MAX))
-            share = REST_SHARE_BUSY if now() < self._busy_until else REST_SHARE_IDLE
-            rest = min(seconds * share, self._deadline - now())
-            if rest > 0:
-                await asyncio.sleep(rest)
+            await self._rest(seconds)
         self.is_complete, self.searched_back_to = True, oldest
+
+    async def _rest(self, seconds: float) -> None:
+        """Leave the processor to deliveries after a statement that took so long."""
+        now = asyncio.get_running_loop().time
+        share = REST_SHARE_BUSY if now() < self._busy_until else REST_SHARE_IDLE
+        rest = min(seconds * share, self._deadline - now())
+        if rest > 0:
+            await asyncio.sleep(rest)
+
+    async def _indexed_days(self, query: TextQuery) -> set[date]:
+        """Return the days that can be read by the index of their text."""
+        if not query.pattern.has_trigrams:
+            return set()
+        async with self._database.transaction() as connection:
+            return set(await indexed_days(connection))
+
+    async def _indexed(
+        self, query: TextQuery, day: date, before: Place | None, rows_max: int
+    ) -> Step | None:
+        """Return the next matches of a day by its index; None: that took too long."""
+        left = self._deadline - asyncio.get_running_loop().time()
+        milliseconds = int(min(left, INDEX_SECONDS_MAX) * 1000)
+        floor = datetime.combine(day, time(), UTC)
+        if query.since is not None:
+            floor = max(floor, query.since)
+        try:
+            async with self._database.transaction() as connection:
+                await self._limit(connection, milliseconds)
+                await search.allow_text_index(
+                    connection, max(STATEMENT_MILLISECONDS_MIN, milliseconds)
+                )
+                events = await search.search_slice(
+                    connection, query, day, floor, before, rows_max, is_indexed=True
+                )
+        except StoreUnavailableError:
+            return None  # the slices that follow raise it again if the database is away
+        last = events[-1] if len(events) == rows_max else None
+        if last is None or last.accepted_at is None:
+            return Step(events, Place(floor, ""))
+        return Step(events, Place(last.accepted_at, last.id))
+
+    async def _limit(self, connection: "Reach", milliseconds: int) -> None:
+        """Bound the statements of a transaction, and note whether deliveries go on next to it."""
+        if await search.limit_statements(connection, max(STATEMENT_MILLISECONDS_MIN, milliseconds)):
+            self._busy_until = asyncio.get_running_loop().time() + BUSY_SECONDS
 
     async def _days(
         self, query: TextQuery, before: Place | None
@@ -254,10 +315,7 @@ class TextSearch:
         left = int((self._deadline - asyncio.get_running_loop().time()) * 1000)
         milliseconds = STATEMENT_MILLISECONDS_MAX if is_first else left
         async with self._database.transaction() as connection:
-            if await search.limit_statements(
-                connection, max(STATEMENT_MILLISECONDS_MIN, milliseconds)
-            ):
-                self._busy_until = asyncio.get_running_loop().time() + BUSY_SECONDS
+            await self._limit(connection, milliseconds)
             count, floor = await search.slice_bound(connection, day, before, rows_count)
             if floor is None:
                 return None, 0

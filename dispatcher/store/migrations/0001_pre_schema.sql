@@ -209,6 +209,11 @@ CREATE INDEX event_labels ON dispatcher.event USING gin (labels) WITH (gin_pendi
 -- By the digits of a request id, for profiles that may have one: the shipped ones that have none are not in it.
 CREATE INDEX event_request ON dispatcher.event ((substring(sha256(id::bytea) FOR 8)))
     WHERE profile NOT IN ('standard', 'wms', 'github', 'stripe', 'slack', 'teams', 'discord', 'line');
+-- The text of an event that a search looks into, in lower case of ASCII. The indexes of ended days (store/text_indexes.py)
+-- are of this expression. IMMUTABLE holds because convert_from() of UTF8 in a database of UTF8 changes nothing.
+CREATE FUNCTION dispatcher.event_text(id text, type text, labels jsonb, data json, bytes bytea) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN lower((id || ' ' || type || ' ' || labels::text || ' ' || coalesce(data::text, convert_from(bytes, 'UTF8'), '')) COLLATE "C");
 
 -- The wire bodies of further profiles of an event. `profile` is `wms@12` where it is the body of endpoint 12 alone, whose
 -- mask leaves parts of the data out.
@@ -1084,6 +1089,6 @@ SELECT dispatcher.make_partitions(7);
 REVOKE ALL ON FUNCTION dispatcher.outbox_make_id(), dispatcher.outbox_refuse_reserved_id(), dispatcher.outbox_notify(),
     dispatcher.endpoint_count_revision(), dispatcher.endpoint_keep_revision(), dispatcher.routing_changed(),
     dispatcher.notification_collect(), dispatcher.lock_upkeep(), dispatcher.drop_day(text, date), dispatcher.empty_attempts(date),
-    dispatcher.make_partitions(integer),
+    dispatcher.make_partitions(integer), dispatcher.event_text(text, text, jsonb, json, bytea),
     dispatcher.publish(text, json, text, text, jsonb, timestamptz, text, text),
     dispatcher.publish(text, text, text, text, jsonb, timestamptz, text, text) FROM PUBLIC;

@@ -4,8 +4,9 @@
 --   $5 tenant, $6 type, or its beginning and `*`; $7 labels that it must have (JSON text), $8 test; the text's patterns (core/text_pattern.py): $9 run
 --   (NULL: none), $10 whether escapes may hide it, $11 patterns for LIKE on lower case, $12 regular expression; events that
 --   are left out, because they were found before: $13 an id, $14 a JSON path that a label fulfils; $15 rows at most;
---   $16 whether of the dispatcher's own types (NULL: any).
--- Index: event_newest of that day; every row of the slice is read. Locks: none.
+--   $16 whether of the dispatcher's own types (NULL: any); $17 and $18 (NULL: as $17) patterns of $11, of which one must
+--   match the text that is indexed; NULL where the day has no index.
+-- Index: event_newest of that day, so that every row of the slice is read, or the index of its text. Locks: none.
 -- Each pattern costs more than the one before, and CASE keeps their order: 1 µs for the run in 500 bytes, 4 µs for LIKE,
 -- 12 µs for the regular expression. COLLATE "C" makes lower() five times as fast; it changes ASCII alone.
 SELECT id, type, tenant, content.data, occurred_at, ordering_key, labels::text AS labels, traceparent, inserted_at,
@@ -26,6 +27,8 @@ WHERE day = $1
   AND ($8::boolean IS NULL OR test = $8)
   AND ($13::text IS NULL OR id <> $13)
   AND ($14::text IS NULL OR NOT labels @? $14::jsonpath)
+  AND ($17::text IS NULL OR dispatcher.event_text(id, type, labels, e.data, bytes) LIKE $17
+       OR dispatcher.event_text(id, type, labels, e.data, bytes) LIKE coalesce($18::text, $17))
   AND CASE
       WHEN (lower(id) LIKE ($11::text[])[1] OR type LIKE ($11::text[])[1]) AND (id ~ $12 OR type ~ $12) THEN true
       WHEN labels <> '{}' AND lower(labels::text COLLATE "C") LIKE ANY ($11::text[]) AND labels::text ~ $12 THEN true
