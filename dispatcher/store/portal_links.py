@@ -20,7 +20,7 @@ _FIND = statement("portal_link_find")
 _TAKE = statement("portal_link_take")
 _PAGE = statement("portal_link_page")
 _REVOKE = statement("portal_link_revoke")
-_SESSION_FIND = statement("portal_session_find")
+_SESSION_FIND = statement("session_find_portal")
 
 
 class PortalLinkRow(NamedTuple):

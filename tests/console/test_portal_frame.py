@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Frame, expect, sync_playwright
+from playwright.sync_api import Browser, Frame, Route, expect, sync_playwright
 
 from tests.console.conftest import ADMIN_TOKEN, Living, Watched
 from tests.console.embedding import Application, application, create_link
@@ -112,6 +112,47 @@ def test_portal_in_a_frame_creates_tests_and_shows_a_delivery(
     tenants = {row["tenant"] for row in living.sql("SELECT tenant FROM dispatcher.endpoint")}
     assert tenants == {"acme"}
     assert sorted(set(tab.complaints)) == []
+
+
+def test_portal_in_a_frame_of_a_foreign_page_is_not_shown(
+    living: Living, embedding: Application, open_tab: Callable[..., Watched]
+) -> None:
+    """Neither a page that the settings do not allow, nor an allowed one that the link does not name, shows it."""
+    framed = create_link(living.base, tenant="acme", frame_ancestors=[embedding.origin])
+    own = create_link(living.base, tenant="acme")
+    with application() as foreign:
+        for page, link in ((foreign, framed), (embedding, own)):
+            tab = open_tab()
+            tab.page.goto(page.page(link["url"]))
+            tab.page.wait_for_load_state("networkidle")
+            assert any("frame-ancestors" in one for one in tab.complaints)
+            assert tab.page.frames[-1].locator("button").count() == 0
+    links = living.sql(
+        "SELECT used_at FROM dispatcher.portal_link WHERE id = ANY($1)", [framed["id"], own["id"]]
+    )
+    assert [row["used_at"] for row in links] == [None, None], "no page of a foreign site uses it up"
+
+
+def test_control_cookie_that_is_not_partitioned_is_not_kept(
+    living: Living, embedding: Application, open_tab: Callable[..., Watched]
+) -> None:
+    """The browser of these tests does block cookies of other sites: without `Partitioned` the frame has no session."""
+    link = create_link(living.base, tenant="acme", frame_ancestors=[embedding.origin])
+    tab = open_tab()
+
+    def without_partitioned(route: Route) -> None:
+        answer = route.fetch(max_redirects=0)
+        headers = {
+            name: value.replace("; Partitioned", "") for name, value in answer.headers.items()
+        }
+        route.fulfill(status=answer.status, headers=headers, body=answer.body())
+
+    tab.page.route("**/portal/link/**", without_partitioned)
+    tab.page.goto(embedding.page(link["url"]))
+    frame = tab.page.frames[-1]
+    expect(
+        frame.get_by_role("heading", name="The browser did not keep the session")
+    ).to_be_visible()
 
 
 IMAGE = Path(__file__).parents[2] / "docs" / "images" / "portal.png"
