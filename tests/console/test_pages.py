@@ -641,6 +641,35 @@ async def test_new_webhook_previews_the_request_with_and_without_scripts(admin: 
     assert "is saved" in saved.text
 
 
+async def test_settings_preview_a_change_and_keep_prefixes_of_types(
+    served: Served, admin: Client
+) -> None:
+    endpoint = await made(served, profile="wms", event_types=["order.*", "stock.changed"])
+    path = f"/webhooks/{endpoint.id}/settings"
+    shown = await admin.get(path)
+    assert "The request for stock.changed with these settings" in shown.text
+    other = re.search(r'<input[^>]*name="other_types"[^>]*value="([^"]*)"', shown.text)
+    assert other is not None, "a prefix has no box, so it is in the field"
+    assert other[1] == "order.*"
+    fields = {
+        **{name: shown.hidden(name) for name in ("csrf", "form_id", "version")}, "then": "preview",
+        "name": "erp", "url": "https://example.com/hooks", "event_types": "stock.changed",
+        "other_types": other[1], "also_sign": "standard", "exclude": "sku",
+    }  # fmt: skip
+    part = await admin.post(path, fields, HX_Request="true")
+    assert (part.status, "<html" in part.text) == (200, False)
+    assert "webhook-signature: v1," in part.text
+    assert "sku" not in part.text
+    whole = await admin.post(path, fields)
+    assert "webhook-signature: v1," in whole.text
+    assert 'value="standard"' in whole.text, "what was typed stays"
+    assert (await served.operations.endpoints.show(ALL, endpoint.id)).also_sign == []
+    saved = await admin.post(path, {**fields, "then": "save"})
+    assert saved.status == 303
+    changed = await served.operations.endpoints.show(ALL, endpoint.id)
+    assert (changed.event_types, changed.also_sign) == (["stock.changed", "order.*"], ["standard"])
+
+
 async def test_made_webhook_sends_a_test_event_in_place(admin: Client) -> None:
     receiver = Receiver(ReceiverRoute(behaviour=Behaviour(status=401)))
     port = await receiver.start("127.0.0.1", 0)

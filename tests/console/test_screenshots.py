@@ -114,6 +114,17 @@ def picture_of_diagnosis(living: Living, tab: Watched, folder: Path) -> None:
     tab.page.screenshot(path=folder / "diagnosis.png")
 
 
+def picture_of_settings(tab: Watched, endpoint: str, folder: Path) -> None:
+    """Show what a mask and a second signature would send, before they are saved."""
+    tab.open(f"{endpoint}/settings")
+    tab.page.locator("details.advanced > summary").click()
+    tab.page.fill("[name=also_sign]", "standard")
+    tab.page.fill("[name=exclude]", "ship_to.name\nitems.unit_price")
+    tab.page.locator("#preview").get_by_text("unit_price").first.wait_for(state="detached")
+    tab.page.locator("[name=also_sign]").evaluate("(one) => one.scrollIntoView({block: 'center'})")
+    tab.page.screenshot(path=folder / "settings.png")
+
+
 @pytest.mark.postgres
 @pytest.mark.e2e
 @pytest.mark.slow
@@ -149,6 +160,8 @@ def test_the_pictures_are_made_anew(
             tab.page.locator("#result").scroll_into_view_if_needed()
         tab.page.screenshot(path=tmp_path / f"{name}.png")
         tab.close()
+    lower = {"viewport": {"width": 1280, "height": 660}, "locale": "en-GB"}
+    picture_of_settings(open_tab(**lower).sign_in(), endpoint, tmp_path)
     picture_of_diagnosis(living, open_tab(**wide, locale="en-GB").sign_in(), tmp_path)
     for made in tmp_path.glob("*.png"):
         assert made.stat().st_size < BYTES_MAX, made.name

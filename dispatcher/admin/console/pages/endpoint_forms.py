@@ -188,8 +188,8 @@ async def _filter_tested(
 async def edit_endpoint(context: Context) -> web.StreamResponse:
     """Show the settings of a webhook; a viewer who may not change them sees the values."""
     endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
-    known = tuple(context.operations.deployment.catalogue.types)
-    values = {**shown_endpoint(endpoint, (*known, *_wildcards(known))), "endpoint": endpoint}
+    known = ("*", *context.operations.deployment.catalogue.types)  # they have boxes
+    values = {**shown_endpoint(endpoint, known), "endpoint": endpoint}
     values["version"] = endpoint.etag
     preview = None
     if context.who.may(Role.MANAGER):
@@ -203,10 +203,6 @@ def _preview_of_change(
     deployment = context.operations.deployment
     profile = deployment.profiles.get(endpoint.profile)
     return None if profile is None else preview_of(deployment, endpoint, profile, changed)
-
-
-def _wildcards(types: tuple[str, ...]) -> set[str]:
-    return {"*", *(f"{name.partition('.')[0]}.*" for name in types)}
 
 
 async def update_endpoint(context: Context) -> web.StreamResponse:
