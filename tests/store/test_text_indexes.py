@@ -13,7 +13,7 @@ from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.cli.session import deployment_of
-from dispatcher.config.settings import load_settings
+from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.printable import escape_json, is_text
 from dispatcher.maintenance.text_indexes import TextIndexes
 from dispatcher.store.pool import Database
