@@ -118,7 +118,7 @@ def _parameter(model: type[BaseModel], name: str, option: Option) -> inspect.Par
     if name == "limit":
         kind = int
     default: Any = inspect.Parameter.empty
-    if not field.is_required():
+    if option.is_optional or not field.is_required():
         default, kind = None, kind | None
     completer = complete_words(*words) if words else _COMPLETERS.get(option.reads)
     return inspect.Parameter(

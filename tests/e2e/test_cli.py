@@ -119,6 +119,14 @@ def test_faults_are_told_on_standard_error(run: Run):
     assert "event_types[0]: " in finished.stderr
 
 
+def test_an_endpoint_needs_a_url_unless_it_fetches_its_deliveries(run: Run):
+    words = ("endpoint", "create", "--name", "behind", "--event-types", "order.*")
+    finished = run(*words)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "url: " in finished.stderr
+    assert answer(run(*words, "--delivery", "pull", "--json"))["delivery"] == "pull"
+
+
 def test_a_type_that_is_none_is_told_whether_or_not_there_are_data(run: Run):
     for data in ([], ["--data", "{}"]):
         finished = run("event", "publish", "Bad Type", *data)

@@ -53,8 +53,9 @@ Url = Annotated[
     TargetUrl,
     Option(
         metavar="URL",
-        help="The target, https://… If it is a credential, use -, @FILE or env:NAME.",
+        help="The target, https://… If it is a credential, use -, @FILE or env:NAME. Not needed with --delivery pull.",
         reads=Reading.REFERENCE,
+        is_optional=True,
     ),
     Control(ControlKind.URL, characters_max=URL_CHARACTERS_MAX),
 ]

@@ -46,6 +46,8 @@ class Option:
     metavar: str | None = None
     reads: Reading = Reading.TEXT
     name: str | None = None
+    is_optional: bool = False
+    """Whether a command runs without it although the field is required: another field can stand for it."""
 
     def name_of(self, field: str) -> str:
         """Return the name of the option, as people type it."""
