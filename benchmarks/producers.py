@@ -1,4 +1,4 @@
-"""Goal 4: what the triggers cost producers: commits/s with a dispatcher busy, asleep and stopped.
+"""Goals 4 and 16: what the triggers cost producers, with a dispatcher busy, asleep and stopped: commits/s, and CPU.
 
 `python -m benchmarks producers [--short] [--seconds N] [--rounds N] [--json PATH]`.
 pgbench inserts one event per transaction. Compared within each round, in turn: `bare` (the same
@@ -8,7 +8,8 @@ this load it would wake), `busy` (a dispatcher at work on these very events, sub
 `beside` (the bare table, while a dispatcher is as busy with events that another connection commits
 in bulk), and as the control `always` (a trigger that notifies unconditionally). `busy` over `bare`
 is what producers feel on this machine, competition for its processors included; `busy` over
-`beside` is what the trigger costs of it.
+`beside` is what the trigger costs of it. The CPU of the server processes per commit, which other work on the
+machine disturbs less than the rate, is compared where no daemon works: `stopped` and `asleep` over `bare`.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
@@ -29,14 +31,35 @@ from benchmarks.harness import (
     insert_events,
     pinned,
     postgres,
+    postgres_cpu,
     spread,
     write_results,
 )
 
 CLIENTS = (1, 8, 32)
-CASES = ("bare", "stopped", "busy", "beside")
-CONTROLS = ("asleep", "always")
+CASES = ("bare", "stopped", "asleep", "busy", "beside")
+CONTROLS = ("always",)
 """Left out of short runs."""
+CPU_GOAL = 1.05
+
+
+class Run(NamedTuple):
+    """What all cases share."""
+
+    pgbench: str
+    directory: Path
+    host: str
+    url: str
+    server_id: int
+    seconds: int
+
+
+class Measured(NamedTuple):
+    """The commits/s of a case, and the CPU of the server's backends in microseconds per commit."""
+
+    rate: float
+    cpu_us: float
+
 
 _INSERT = "INSERT INTO {table} (type, data) VALUES ('order.created', '{{\"order_id\": \"ORD-2026-1234\"}}');\n"
 
@@ -61,36 +84,23 @@ def _pgbench() -> str:
     return found
 
 
-def _commits(
-    pgbench: str, directory: Path, host: str, table: str, clients: int, seconds: int
-) -> float:
-    script = directory / f"{table}.sql"
+def _commits(run: "Run", table: str, clients: int) -> Measured:
+    script = run.directory / f"{table}.sql"
     script.write_text(_INSERT.format(table=table))
     command = [
-        pgbench,
-        "-n",
-        "-h",
-        host,
-        "-U",
-        "dispatcher",
-        "-d",
-        "bench",
-        "-f",
-        str(script),
-        "-c",
-        str(clients),
-        "-j",
-        "1",
-        "-T",
-        str(seconds),
+        *(run.pgbench, "-n", "-h", run.host, "-U", "dispatcher", "-d", "bench", "-f", str(script)),
+        *("-c", str(clients), "-j", "1", "-T", str(run.seconds)),
     ]
+    before = postgres_cpu(run.server_id)["backends"]
     output = subprocess.run(
         pinned(CLIENT_CPU, command), check=True, capture_output=True, text=True
     ).stdout
-    found = re.search(r"tps = ([0-9.]+)", output)
-    if found is None:
+    used = postgres_cpu(run.server_id)["backends"] - before
+    rate = re.search(r"tps = ([0-9.]+)", output)
+    count = re.search(r"actually processed: ([0-9]+)", output)
+    if rate is None or count is None:
         raise SystemExit(output)
-    return float(found[1])
+    return Measured(float(rate[1]), used / max(1, int(count[1])) * 1e6)
 
 
 async def _run(url: str, *statements: str) -> None:
@@ -126,24 +136,30 @@ def main() -> None:
     options = arguments(
         "producers", __doc__, short={"seconds": 1, "rounds": 5}, full={"seconds": 4, "rounds": 7}
     )
-    pgbench = _pgbench()
     cases = CASES if options.short else (*CASES, *CONTROLS)
-    results: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[Measured]]] = {}
     with postgres() as (server, url), tempfile.TemporaryDirectory() as name:
-        directory, host = Path(name), str(server.socket_directory)
+        assert server.process_id is not None  # noqa: S101 -- it is ours, and it runs
+        run = Run(
+            _pgbench(),
+            Path(name),
+            str(server.socket_directory),
+            url,
+            server.process_id,
+            options.seconds,
+        )
         asyncio.run(_run(url, _BARE))
         for clients in CLIENTS:
-            tps = results.setdefault(str(clients), {})
+            of_case = results.setdefault(str(clients), {})
             for _ in range(options.rounds):
                 for case in cases:
-                    tps.setdefault(case, []).append(
-                        _case(case, pgbench, directory, host, url, clients, options.seconds, tps)
-                    )
-            print(f"{clients} clients: bare {spread(tps['bare'])} commits/s", flush=True)
+                    of_case.setdefault(case, []).append(_case(case, run, clients, of_case))
+            rates = [one.rate for one in of_case["bare"]]
+            print(f"{clients} clients: bare {spread(rates)} commits/s", flush=True)
 
-    def over(clients: int, case: str, other: str) -> list[float]:
-        tps = results[str(clients)]
-        return [a / b for a, b in zip(tps[case], tps[other], strict=True)]
+    def over(clients: int, case: str, other: str, figure: str = "rate") -> list[float]:
+        pairs = zip(results[str(clients)][case], results[str(clients)][other], strict=True)
+        return [getattr(a, figure) / getattr(b, figure) for a, b in pairs]
 
     goals = []
     for clients in CLIENTS:
@@ -158,67 +174,73 @@ def main() -> None:
                 over(clients, "busy", "beside"),
             ),
         ]
+        goals += [
+            Goal(
+                16,
+                f"{who}, {case} over bare: CPU of Postgres per commit",
+                CPU_GOAL,
+                over(clients, case, "bare", "cpu_us"),
+                at_least=False,
+            )
+            for case in ("stopped", "asleep")
+        ]
         for case in CONTROLS if not options.short else ():
             print(f"  {who}, {case} over bare: {spread(over(clients, case, 'bare'))}")
-    write_results("producers", {"commits_per_second": results}, options.json, goals)
+    figures = {
+        clients: {case: [one._asdict() for one in found] for case, found in of_case.items()}
+        for clients, of_case in results.items()
+    }
+    write_results("producers", {"commits": figures}, options.json, goals)
 
 
-def _case(
-    case: str,
-    pgbench: str,
-    directory: Path,
-    host: str,
-    url: str,
-    clients: int,
-    seconds: int,
-    before: dict[str, list[float]],
-) -> float:
-    """Returns the commits/s of one case; `beside` feeds the daemon at the rate of the latest `busy`."""
+def _case(case: str, run: Run, clients: int, before: dict[str, list[Measured]]) -> Measured:
+    """Returns the figures of one case; `beside` feeds the daemon at the rate of the latest `busy`."""
     tables = {"bare": "outbox_bare", "beside": "outbox_bare", "always": "outbox_always"}
     table = f"dispatcher.{tables.get(case, 'outbox')}"
     asyncio.run(
         _run(
-            url,
+            run.url,
             "TRUNCATE dispatcher.outbox, dispatcher.outbox_bare, dispatcher.outbox_always",
+            "SELECT setval('dispatcher.asleep_until', 0)",
             "CHECKPOINT",
         )
     )
     if case == "busy":
-        daemon = Dispatcher(url, directory)
+        daemon = Dispatcher(run.url, run.directory)
         daemon.start()
         try:
-            return _commits(pgbench, directory, host, table, clients, seconds)
+            return _commits(run, table, clients)
         finally:
             daemon.stop()
     if case == "beside":
-        daemon = Dispatcher(url, directory)
+        daemon = Dispatcher(run.url, run.directory)
         daemon.start()
         stop = threading.Event()
-        feeder = threading.Thread(target=_feed, args=(url, before["busy"][-1], stop))
+        feeder = threading.Thread(target=_feed, args=(run.url, before["busy"][-1].rate, stop))
         feeder.start()
         try:
-            return _commits(pgbench, directory, host, table, clients, seconds)
+            return _commits(run, table, clients)
         finally:
             stop.set()
             feeder.join()
             daemon.stop()
     if case == "asleep":
         with asyncio.Runner() as runner:
-            connection = runner.run(_hold_asleep(url))
+            connection = runner.run(_hold_asleep(run.url))
             try:
-                return _commits(pgbench, directory, host, table, clients, seconds)
+                return _commits(run, table, clients)
             finally:
                 runner.run(connection.execute("SELECT setval('dispatcher.asleep_until', 0)"))
                 runner.run(connection.close())
     if case == "always":
         with asyncio.Runner() as runner:
-            connection = runner.run(asyncpg.connect(url))
+            connection = runner.run(asyncpg.connect(run.url))
             runner.run(connection.execute("LISTEN dispatcher_bench"))
             try:
-                return _commits(pgbench, directory, host, table, clients, seconds)
+                return _commits(run, table, clients)
             finally:
                 runner.run(connection.close())
-    return _commits(pgbench, directory, host, table, clients, seconds)
+    return _commits(run, table, clients)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ the other tenants, in turns (core/census.py). Without a backlog these queries ar
 
 NOTIFY is a hint without contents. While asleep, intake keeps the sequence `asleep_until` in the future
 (store/listener.py), so that producers' commits send a NOTIFY. While events stream in, it clears the
-sequence and polls, so that producers send none, because a NOTIFY takes a database-wide lock. The poll
+sequence and polls, so that producers send none, because a NOTIFY takes a lock that is held until its commit
+is on disk: all commits with one are written one after the other. On a slow disk their rate may never
+exceed what a stream is recognized by, so intake also stays awake while commits wait for that lock. The poll
 covers every gap: a commit between the last poll and the announcement, a listener whose connection
 failed, a pooler that does not deliver notifications.
 
@@ -41,6 +43,13 @@ LINGER_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.004
 BUSY_EVENTS_PER_SECOND = 500
 """Above this rate, producers send no NOTIFY."""
+CONTENTION_EVENTS_PER_SECOND = 10
+"""Below this rate, commits that wait for each other's NOTIFY are not counted."""
+CONTENDED_COMMITS = 2
+"""If this many commits wait for another one's NOTIFY, producers send none for a while."""
+SILENT_SECONDS = 5.0
+SILENT_SECONDS_MAX = 60.0
+"""How long for; twice as long if they wait again soon after."""
 FEW_EVENTS = FEW_EVENTS_MAX // 2
 """After a claim of at most so many events, the next one is made for a few."""
 BACKLOG_CLAIMS = 2
@@ -104,6 +113,9 @@ class Intake:
         self._poll_seconds = poll_seconds
         self._stopping = False
         self.outage = Outage(_log, "intake.stalled", "intake.resumed")
+        self._silent_until = float("-inf")
+        """Until when intake polls because NOTIFY would make commits wait."""
+        self._silent_seconds = SILENT_SECONDS
         self._rate = 0.0
         self._measured_at = clock.monotonic()
         self._measured_count = 0
@@ -131,6 +143,9 @@ class Intake:
             except StoreUnavailableError as error:
                 self.outage.began(error)
                 await backoff.pause()
+        if not self._shards.has_company():
+            # Nobody is left to wake: producers' commits would go on to send a NOTIFY for some seconds.
+            await self._signal.wake()
 
     def is_alive(self, within_seconds: float) -> bool:
         """Return whether the loop has claimed, polled, or waited within its bounds recently."""
@@ -152,15 +167,31 @@ class Intake:
         waiting = True
         if now - self._polled_at >= self._poll_seconds:
             self._polled_at = now
-            poll = await self._outbox.poll()
+            counts_waiters = self._signal.is_asleep and self._rate > CONTENTION_EVENTS_PER_SECOND
+            poll = await self._outbox.poll(counts_waiters=counts_waiters)
             self.looked_at = self._clock.monotonic()
+            if poll.notify_waiters_count >= CONTENDED_COMMITS:
+                await self._silence()
             await self._follow(poll)
             waiting = poll.outbox_waiting
         if waiting and await self._drain():
             return
+        if self._clock.monotonic() < self._silent_until:
+            return
         if await self._signal.sleep():
             return  # newly asleep: poll once more for events that were committed before it
         await self._wait()
+
+    async def _silence(self) -> None:
+        """Poll for a while instead of being notified, because commits wait for each other's NOTIFY."""
+        now = self._clock.monotonic()
+        again = now - self._silent_until < 2 * self._silent_seconds
+        self._silent_seconds = (
+            min(2 * self._silent_seconds, SILENT_SECONDS_MAX) if again else SILENT_SECONDS
+        )
+        self._silent_until = now + self._silent_seconds
+        await self._signal.wake()
+        probe.hit("intake.silenced")
 
     async def _follow(self, poll: Poll) -> None:
         """React to the changes other than events that the poll found."""
@@ -207,8 +238,10 @@ class Intake:
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
                 await self._signal.wake()
-            elif not any(one.more for one in taken) and (
-                events_count == 0 or self._signal.is_asleep
+            elif (
+                not any(one.more for one in taken)
+                and (events_count == 0 or self._signal.is_asleep)
+                and now >= self._silent_until
             ):
                 return False  # commits from now on send a NOTIFY
             if events_count:

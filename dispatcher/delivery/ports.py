@@ -82,7 +82,7 @@ class Claim(Protocol):
 class OutboxStore(Protocol):
     """Events that producers committed and that are not fanned out yet."""
 
-    async def poll(self) -> Poll:
+    async def poll(self, *, counts_waiters: bool = False) -> Poll:
         """Return what may have changed since the last poll."""
         ...
 

@@ -67,6 +67,8 @@ class Poll(NamedTuple):
     routing_version: int
     outbox_waiting: bool
     requests_waiting: bool
+    notify_waiters_count: int = 0
+    """Commits that wait for the lock of another commit's NOTIFY, if they were to be counted."""
 
 
 class Outbox:
@@ -80,13 +82,13 @@ class Outbox:
         self._census = Census()
         self._numbers = EventNumbers(database)
 
-    async def poll(self) -> Poll:
-        """Poll for waiting events, waiting requests and changes of endpoints."""
+    async def poll(self, *, counts_waiters: bool = False) -> Poll:
+        """Poll for waiting events, waiting requests, changes of endpoints, and commits that wait for a NOTIFY."""
         await self._numbers.verify_if_due()
         began = time.monotonic()
         floor = self._floor.for_poll(began)
         try:
-            row = await self._database.fetch_row(_POLL, floor)
+            row = await self._database.fetch_row(_POLL, floor, counts_waiters)
         except StoreUnavailableError:
             seconds = time.monotonic() - began
             if floor == 0 and seconds > HOPELESS_SECONDS:
@@ -95,10 +97,10 @@ class Outbox:
                 )
             raise
         assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
-        poll = Poll(row[0], row[1], row[2])
+        poll = Poll(row[0], row[1], row[2], row[3])
         if floor == 0:
             self._floor.polled(
-                time.monotonic(), seconds=row[3], dead_rows=row[4], found=poll.outbox_waiting
+                time.monotonic(), seconds=row[4], dead_rows=row[5], found=poll.outbox_waiting
             )
         return poll
 

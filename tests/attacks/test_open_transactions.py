@@ -43,7 +43,7 @@ async def test_rows_of_an_open_transaction_are_passed_over_once(
         "INSERT INTO dispatcher.outbox (type, data)"
         f" SELECT 'a.b', '{{}}' FROM generate_series(1, {OPEN_ROWS})"
     )
-    row = await database.fetch_row(statements.statement("outbox_poll"), 0)
+    row = await database.fetch_row(statements.statement("outbox_poll"), 0, False)
     assert row is not None
     assert row[4] >= DEAD_ROWS_MIN, "the rows in the way are not known"
     floor = Floor()
@@ -163,7 +163,7 @@ async def test_statements_leave_no_server_process_behind_a_locked_table(
     await producer.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="lock timeout"):
-            await database.fetch_row(statements.statement("outbox_poll"), 0)
+            await database.fetch_row(statements.statement("outbox_poll"), 0, False)
     assert await producer.fetchval(_WAITING) == 0
     await producer.execute("ROLLBACK")
 
@@ -174,7 +174,7 @@ async def test_control_a_session_without_limits_waits_on_after_it_was_given_up(
     await producer.execute("BEGIN; LOCK TABLE dispatcher.outbox IN ACCESS EXCLUSIVE MODE")
     given_up = await asyncpg.connect(fresh_database)
     with pytest.raises(TimeoutError):
-        await given_up.fetchrow(statements.statement("outbox_poll"), 0, timeout=0.5)
+        await given_up.fetchrow(statements.statement("outbox_poll"), 0, False, timeout=0.5)
     given_up.terminate()
     assert await producer.fetchval(_WAITING) == 1
     await producer.execute("ROLLBACK")

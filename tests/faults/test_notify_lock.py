@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import asyncpg
 import pytest
 
+from tests.support.bench import Bench
 from tests.support.servers import own_cluster, prepare
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.alone]
@@ -24,6 +25,8 @@ The promised figure itself is measured by `./run bench producers`.
 CONTROL_RATIO_MAX = 0.8
 """The control over ours: 0.6 where nothing else runs. Both shares grow together beside other work."""
 CASES = ("outbox_bare", "outbox", "outbox_always")
+SLOW_CASES = ("outbox_always", "outbox_bare", "outbox")
+"""The outbox comes last: the dispatcher is asleep when its producers begin."""
 
 _TABLES = """
 CREATE TABLE dispatcher.outbox_bare (LIKE dispatcher.outbox INCLUDING ALL);
@@ -86,3 +89,26 @@ async def test_producers_are_slowed_by_the_commit_lock_in_the_control_alone(
     )
     assert ours >= RATIO_MIN
     assert control <= CONTROL_RATIO_MAX * ours, "the lock costs nothing here: this proves nothing"
+
+
+@pytest.mark.timeout(180)
+async def test_intake_on_a_slow_disk_keeps_producers_off_the_lock(
+    make_bench: Callable[[str], Bench], say: Callable[[str], None]
+) -> None:
+    """P42: a commit takes 20 ms, and its NOTIFY would keep all others waiting; their rate is far below `busy`."""
+    slow = {"commit_delay": "20000", "commit_siblings": "0"}
+    with own_cluster(fsync="on", full_page_writes="on", **slow) as server:
+        bench = make_bench(await prepare(await asyncio.to_thread(server.start)))
+        async with contextlib.AsyncExitStack() as open_connections:
+            writers = []
+            for _ in range(WRITERS):
+                writers.append(await asyncpg.connect(bench.url))
+                open_connections.push_async_callback(writers[-1].close)
+            await writers[0].execute(_TABLES)
+            await bench.daemon().started()
+            rates = {
+                table: round(await _commits_per_second(writers, table)) for table in SLOW_CASES
+            }
+    say(f'{{"id":"P42","writers":{WRITERS},"commits_per_second":{list(rates.values())}}}')
+    assert rates["outbox_always"] <= rates["outbox_bare"] / 4, "the lock costs nothing here"
+    assert rates["outbox"] >= 2 * rates["outbox_always"]

@@ -131,7 +131,8 @@ class MemoryOutbox(ports.OutboxStore):
         self._reach = reach
         self._census = Census()
 
-    async def poll(self) -> Poll:
+    async def poll(self, *, counts_waiters: bool = False) -> Poll:
+        del counts_waiters
         return await self._reach.ask(self._reach.tables.poll)
 
     @asynccontextmanager

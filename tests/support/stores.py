@@ -107,7 +107,8 @@ class FakeOutbox(ports.OutboxStore):
     def committed_count(self) -> int:
         return sum(len(claim.events) for claim in self.claims)
 
-    async def poll(self) -> Poll:
+    async def poll(self, *, counts_waiters: bool = False) -> Poll:
+        del counts_waiters
         return Poll(self.routing_version, bool(self.waiting), requests_waiting=False)
 
     @asynccontextmanager

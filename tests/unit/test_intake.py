@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery import intake
 from dispatcher.delivery.fanout import Overtaken, TakenThrough
 from dispatcher.delivery.intake import BACKLOG_CLAIMS, Intake
 from dispatcher.delivery.load_queue import LoadQueue
@@ -78,15 +79,17 @@ class World:
         )
         self.behind = 0
         self.company = False
+        self.notify_waiters_count = 0
         self.overtakes: list[int] = []
 
     @property
     def fan_out(self) -> Any:
         return FakeFanout(self)
 
-    async def poll(self) -> Poll:
+    async def poll(self, *, counts_waiters: bool = False) -> Poll:
         self.polls += 1
-        return Poll(1, self.waiting > 0, requests_waiting=False)
+        waiters_count = self.notify_waiters_count if counts_waiters else 0
+        return Poll(1, self.waiting > 0, requests_waiting=False, notify_waiters_count=waiters_count)
 
     # Routing table, shards, lanes and metrics.
 
@@ -244,6 +247,46 @@ async def test_stopping_wakes_it_and_claims_nothing_more(start):
     assert len(world.claims) == claims
 
 
+async def test_intake_polls_while_commits_wait_for_a_notify(start, monkeypatch):
+    monkeypatch.setattr(intake, "CONTENTION_EVENTS_PER_SECOND", -1.0)
+    monkeypatch.setattr(intake, "SILENT_SECONDS", 0.3)
+    world = World(poll_seconds=0.02)
+    world.notify_waiters_count = intake.CONTENDED_COMMITS
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.silenced")
+        world.notify_waiters_count = 0
+        assert not world.alarm.is_asleep, "producers send none"
+        world.commit(3)
+        await heard.wait("intake.asleep", count=2)
+    assert sum(world.claims) == 3
+    assert "notify" not in world.woken_by
+
+
+async def test_intake_without_contention_goes_on_to_be_notified(start, monkeypatch):
+    monkeypatch.setattr(intake, "CONTENTION_EVENTS_PER_SECOND", -1.0)
+    world = World(poll_seconds=0.02)
+    world.notify_waiters_count = intake.CONTENDED_COMMITS - 1
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep", count=3)
+        assert world.alarm.is_asleep
+    assert world.alarm.wakes == 0
+
+
+@pytest.mark.parametrize("company", [False, True])
+async def test_intake_that_ends_alone_lets_producers_commit_silently(company):
+    world = World()
+    world.company = company
+    with probe.listen() as heard:
+        task = asyncio.get_running_loop().create_task(world.intake.run())
+        await heard.wait("intake.asleep")
+        world.intake.stop()
+        async with asyncio.timeout(5):
+            await task
+    assert world.alarm.wakes == (0 if company else 1), "another replica may sleep by the same sign"
+
+
 async def test_a_claim_that_never_ends_stops_what_the_watchdog_looks_at(start):
     """F6: hung within, it is seen by the time at which it last went round; refused again and again, by another."""
     world = World()
@@ -272,7 +315,7 @@ async def test_what_is_refused_again_and_again_turns_and_takes_nothing_in(start)
     world = World(poll_seconds=0.0)
     polled = asyncio.Event()
 
-    async def refuse() -> Poll:
+    async def refuse(**_: object) -> Poll:
         if world.polls:
             polled.set()
         world.polls += 1
