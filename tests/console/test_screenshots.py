@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from dispatcher.core import histogram
+from dispatcher.core.sealing import Keyring
 from tests.console.conftest import Living, Watched
 from tests.support.cluster import run_apart
-from tests.support.daemon import until
+from tests.support.daemon import KEY, WMS_SECRET, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "console.md"
 IMAGES = PAGE.parents[1] / "images"
@@ -114,9 +115,16 @@ def picture_of_diagnosis(living: Living, tab: Watched, folder: Path) -> None:
     tab.page.screenshot(path=folder / "diagnosis.png")
 
 
-def picture_of_settings(tab: Watched, endpoint: str, folder: Path) -> None:
+def picture_of_settings(living: Living, tab: Watched, endpoint_id: str, folder: Path) -> None:
     """Show what a mask and a second signature would send, before they are saved."""
-    tab.open(f"{endpoint}/settings")
+    sealed = Keyring({"k1": KEY}).seal(WMS_SECRET, owner=endpoint_id, nonce=b"n" * 12)
+    living.sql(
+        "INSERT INTO dispatcher.endpoint_secret (endpoint_id, role, key_id, sealed)"
+        " VALUES ($1, 'current', 'k1', $2)",
+        endpoint_id,
+        sealed,
+    )
+    tab.open(f"/webhooks/{endpoint_id}/settings")
     tab.page.locator("details.advanced > summary").click()
     tab.page.fill("[name=also_sign]", "standard")
     tab.page.fill("[name=exclude]", "ship_to.name\nitems.unit_price")
@@ -161,7 +169,8 @@ def test_the_pictures_are_made_anew(
         tab.page.screenshot(path=tmp_path / f"{name}.png")
         tab.close()
     lower = {"viewport": {"width": 1280, "height": 660}, "locale": "en-GB"}
-    picture_of_settings(open_tab(**lower).sign_in(), endpoint, tmp_path)
+    erp = endpoint.removeprefix("/webhooks/")
+    picture_of_settings(living, open_tab(**lower).sign_in(), erp, tmp_path)
     picture_of_diagnosis(living, open_tab(**wide, locale="en-GB").sign_in(), tmp_path)
     for made in tmp_path.glob("*.png"):
         assert made.stat().st_size < BYTES_MAX, made.name
