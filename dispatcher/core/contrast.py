@@ -39,6 +39,7 @@ def accent_on(color: str, paper: str, raised: str, *, is_dark: bool) -> Accent:
     """
     towards = _WHITE if is_dark else _BLACK
     given, surfaces = _channels(color), (_channels(paper), _channels(raised))
+    shade, soft = given, surfaces[0]
     for percent in range(101):
         shade = _mixed(given, towards, percent)
         soft = _mixed(surfaces[0], shade, _SOFT_PERCENT)

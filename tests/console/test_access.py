@@ -20,7 +20,8 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 STATIC_PAGES = (
     "/", "/?range=7d", "/problems", "/search?q=order", "/webhooks", "/webhooks/new", "/deliveries",
     "/deliveries?state=failed", "/events", "/activity", "/notifications", "/notifications/new", "/access",
-    "/access/sessions", "/access/people", "/system", "/system/settings", "/help", "/help/reference/console",
+    "/access/sessions", "/access/people", "/access/portal", "/system", "/system/settings", "/help",
+    "/help/reference/console",
     "/preferences", "/deliveries/wh_none", "/jobs",
     "/jobs/new?event_type=order.created&kind=replay", "/schedule",
     "/schedule/postpone?event_type=order.created",

@@ -1,6 +1,7 @@
 """A portal link opens one portal, once; every other use has a page that states why, and opens nothing."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -170,3 +171,21 @@ async def test_portal_link_with_a_wrong_field_is_refused(served, sql, field, val
         await new_link(served, **{field: value})
     assert caught.value.problems[0].field.startswith(field)
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.portal_link") == 0
+
+
+async def test_portal_link_of_the_console_is_shown_once_and_revoked(served, sql, admin):
+    fields = {"tenant": "acme", "role": "viewer", "name": "Acme", "color": "#0f7b6c"}
+    made = await admin.submit("/access/portal", fields)
+    assert made.status == 200
+    path = re.findall(r"/portal/link/[\w-]{43}", made.text)[0]
+    assert path not in (await admin.get("/access/portal")).text
+    client = served.client()
+    assert (await client.post(path, {})).status == 303
+    link_id = await sql.fetchval("SELECT id FROM dispatcher.portal_link")
+    answer = await admin.submit(f"/access/portal/{link_id}/revoke", {}, page="/access/portal")
+    assert answer.status == 303
+    assert (await client.get("/portal/webhooks")).status == 401
+    wrong = await admin.submit("/access/portal", {**fields, "color": "red"})
+    assert (wrong.status, "is not a color" in wrong.text) == (422, True)
+    operator = await served.as_role("operator", "acme")
+    assert (await operator.get("/access/portal")).status == 403

@@ -146,7 +146,8 @@ def test_every_key_that_is_there_is_asked_for():
     groups = set(re.findall(r'word\("([a-z]+)"', source)) | {
         "act", "advice", "error", "invalid", "form", "health", "health_text", "keys", "nav", "note", "phase",
         "problem", "profile", "range", "retry", "schedule", "tab", "theme", "unit", "jobstate", "help",
-        "sign_in", "portal", "access", "actor", "change", "search", "check", "source", "activity", "tokenstate",
+        "sign_in", "portal", "access", "actor",
+        "change", "linkstate", "search", "check", "source", "activity", "tokenstate",
         "finding", "finding_fix", "ordering",
     }  # fmt: skip
     unused = {

@@ -35,6 +35,7 @@ from dispatcher.admin.console.pages import (
     notifications,
     overview,
     portal,
+    portal_links,
     schedule,
     search,
     secrets,
@@ -64,7 +65,17 @@ def add_console(
     # page of a delivery.
     of_endpoints = (endpoint_forms, endpoints, test_events, secrets)
     modules = (session, overview, search, *of_endpoints, tail, deliveries, signature)
-    more = (schedule, documentation, events, event_types, jobs, access, activity, system)
+    more = (
+        schedule,
+        documentation,
+        events,
+        event_types,
+        jobs,
+        access,
+        portal_links,
+        activity,
+        system,
+    )
     for module in (*modules, *more, notifications):
         for route in module.ROUTES:
             console.add(application, route)
