@@ -1,8 +1,18 @@
 """The request that an endpoint would get, before it is created."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import WithJsonSchema
 
 from dispatcher.admin.resources.base import Response
+
+HeaderPair = Annotated[
+    tuple[str, str],
+    # Without `prefixItems`, which clients of OpenAPI 3.0 and schemathesis 4 do not read.
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}),
+]
+"""A name and its value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,5 +22,5 @@ class PreviewedRequest(Response):
     event_type: str
     method: str
     url: str
-    headers: list[tuple[str, str]]
+    headers: list[HeaderPair]
     body: str
