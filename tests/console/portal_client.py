@@ -21,7 +21,7 @@ def path_of(link: CreatedPortalLink) -> str:
 async def opened(served: Served, **fields: object) -> Client:
     """Return a client with an open portal."""
     client = served.client()
-    answer = await client.post(path_of(await new_link(served, **fields)), {})
+    answer = await client.post(path_of(await new_link(served, ALL, **fields)), {})
     assert (answer.status, answer.headers["Location"]) == (303, "/portal?opened=1")
     return client
 

@@ -113,7 +113,11 @@ def addresses(ids: dict[str, str]) -> list[str]:
     for module in pkgutil.iter_modules(pages.__path__):
         for route in importlib.import_module(f"{pages.__name__}.{module.name}").ROUTES:
             is_page = route.method == "GET" and route.path not in UNSEEN
-            if not is_page or route.path.startswith("/help") or route.path.endswith((".json", ".css")):
+            if (
+                not is_page
+                or route.path.startswith("/help")
+                or route.path.endswith((".json", ".css"))
+            ):
                 continue
             address = route.path.replace("{code}", "none").replace("{name}", "order.created")
             for kind in ("webhooks", "deliveries", "events", "jobs", "notifications", "access"):

@@ -96,8 +96,9 @@ async def test_intake_on_a_slow_disk_keeps_producers_off_the_lock(
     make_bench: Callable[[str], Bench], say: Callable[[str], None]
 ) -> None:
     """P42: a commit takes 20 ms, and its NOTIFY would keep all others waiting; their rate is far below `busy`."""
-    slow = {"commit_delay": "20000", "commit_siblings": "0"}
-    with own_cluster(fsync="on", full_page_writes="on", **slow) as server:
+    with own_cluster(
+        fsync="on", full_page_writes="on", commit_delay="20000", commit_siblings="0"
+    ) as server:
         bench = make_bench(await prepare(await asyncio.to_thread(server.start)))
         async with contextlib.AsyncExitStack() as open_connections:
             writers = []

@@ -54,7 +54,7 @@ class PortalLinkOperations:
             ForbiddenError: no operator, or no admin for a manager's link. NotFoundError: the tenant is not the actor's.
             InvalidRequestError: no tenant, or an origin that the settings do not allow.
         """
-        actor.require(Role.ADMIN if new.role == Role.MANAGER else Role.OPERATOR)
+        actor.require(Role.ADMIN if Role(new.role) is Role.MANAGER else Role.OPERATOR)
         tenant = allowed_tenant(actor, new.tenant)
         allowed = self._deployment.settings.portal.frame_ancestors
         problems = [
