@@ -14,6 +14,7 @@ IDS = [
     *(f"P{number}" for number in (*range(1, 13), *range(14, 20), *range(21, 26), *range(31, 37))),
     "P40",
     "P41",
+    "P42",
     *(f"R{number}" for number in range(1, 27)),
     *(f"T{number}" for number in range(1, 5)),
     *(f"A{number}" for number in range(1, 31)),
@@ -21,6 +22,7 @@ IDS = [
     "A44",
     "A47",
     "A48",
+    "A49",
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),
@@ -30,8 +32,9 @@ IDS = [
     *(f"J{number}" for number in range(1, 6)),
     *(f"H{number}" for number in range(1, 6)),
     "O1",
+    "O2",
     "W1",
-    *(f"Y{number}" for number in range(1, 4)),
+    *(f"Y{number}" for number in range(1, 5)),
 ]
 
 
