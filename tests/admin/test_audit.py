@@ -52,6 +52,8 @@ WRITTEN: Mapping[str, tuple[Any, str]] = {
     "POST /jobs": ({"kind": "resend", "filter": {"event_type": "order.created"}}, "job.create"),
     "POST /endpoints/{id}/recover": ({"since": "2026-01-01T00:00:00Z"}, "job.create"),
     "POST /tokens": ({"name": "n", "role": "viewer"}, "token.create"),
+    "POST /portal-links": ({"role": "operator"}, "portal_link.create"),
+    "DELETE /portal-links/{id}": (None, "portal_link.revoke"),
     "DELETE /sessions/{id}": (None, "session.end"),
     "DELETE /tokens/{id}": (None, "token.revoke"),
     "POST /notifications": (

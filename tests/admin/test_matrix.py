@@ -321,8 +321,8 @@ async def test_lists_hold_ones_own_alone(api, routes, connection):
     token = await api.token_of("admin", "acme")
     lists = [route for route in routes if route.startswith("GET ") and "{id}" not in route]
     for route in lists:
-        if route.startswith("GET /event-types"):
-            continue
+        if route.startswith("GET /event-types") or route == "GET /deliveries/export":
+            continue  # the first has no tenants, the second is a file: tests/admin/test_export.py
         path = route.removeprefix("GET ")
         page = await api.ask("GET", path, token=token)
         tenants = {item["tenant"] for item in page.json["items"]}
