@@ -359,6 +359,19 @@ def test_check_descriptor_limit_too_small_is_reported(database: str):
     assert any("fewer than delivery.concurrency_total" in one for one in found["warnings"])
 
 
+def test_portal_links_are_printed_listed_and_revoked(run: Run):
+    made = answer(run("portal", "link", "--tenant", "acme", "--color", "#0F7B6C", "--json"))
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/portal/link/[\w-]{43}", made["url"])
+    assert (made["role"], made["color"], made["state"]) == ("manager", "#0f7b6c", "unused")
+    listed = run("portal", "list", "--json")
+    assert [one["id"] for one in answer(listed)["items"]] == [made["id"]]
+    assert made["url"].rpartition("/")[2] not in listed.stdout
+    assert run("portal", "revoke", made["id"], "--yes").returncode == 0
+    assert answer(run("portal", "list", "--json"))["items"][0]["state"] == "revoked"
+    refused = run("portal", "link", "--tenant", "acme", "--frame-ancestor", "https://a.example")
+    assert (refused.returncode, "portal.frame_ancestors" in refused.stderr) == (2, True)
+
+
 def examples() -> list[str]:
     from dispatcher.cli import (  # noqa: PLC0415 -- only for their texts
         audit,
@@ -368,6 +381,7 @@ def examples() -> list[str]:
         event,
         job,
         notification,
+        portal,
         schedule,
         secrets,
         token,
@@ -375,7 +389,7 @@ def examples() -> list[str]:
 
     found = []
     modules = (delivery, endpoint, event, job, notification, schedule, token, console_session)
-    for module in (*modules, audit, secrets):
+    for module in (*modules, audit, secrets, portal):
         for command in module.group.registered_commands:
             text = re.sub(r"\\\n\s*", "", str(command.callback.__doc__)) if command.callback else ""
             found += re.findall(r"^\s*((?:echo .*\| )?dispatcher .*)$", text, re.MULTILINE)
@@ -409,6 +423,7 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
             or "event release" in text
             or "job_" in text
             or "ses_" in text
+            or "pl_" in text
         ):
             # These need a receiver, a delivery, a quarantined event or a job: below, and in the tests of `dev`.
             continue
