@@ -144,7 +144,7 @@ class Intake:
                 self.outage.began(error)
                 await backoff.pause()
         if not self._shards.has_company():
-            # Nobody is left to wake: producers' commits would go on to send a NOTIFY for some seconds.
+            # No dispatcher is left to wake, and commits would go on to send a NOTIFY for some seconds.
             await self._signal.wake()
 
     def is_alive(self, within_seconds: float) -> bool:

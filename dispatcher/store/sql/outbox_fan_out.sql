@@ -1,9 +1,9 @@
 -- Claims events that were read without a lock, and writes them with their deliveries, in one statement.
 --
--- Parameters: $1 events (dispatcher.claimed_event: `data_offset` and `data_length` say where the bytes have the data, NULL if
---   they do not; `position` is NULL for an event that has no order), $2 when they were accepted, $3 its day, $4 deliveries
---   (dispatcher.opened_delivery), $5 whether the commit waits for the disk, $6 our incarnation if other replicas have to be
---   notified of deliveries (see delivery_open_notify.sql), NULL otherwise.
+-- Parameters: $1 events (dispatcher.claimed_event: `data_offset` and `data_length` are the place of the data in the bytes,
+--   NULL if they are not in them; `position` is NULL for an event that has no order), $2 when they were accepted, $3 its
+--   day, $4 deliveries (dispatcher.opened_delivery), $5 whether the commit waits for the disk, $6 our incarnation if other
+--   replicas have to be notified of deliveries (see delivery_open_notify.sql), NULL otherwise.
 -- Returns the ids of the events that it claimed. It leaves those that another replica has claimed or is claiming.
 -- Index: outbox_pkey. Locks: the rows that it claims.
 -- num_nulls(), because `IS NULL` fits the partial index outbox_waiting: a plan that PostgreSQL 15 or 16 makes on an empty
