@@ -82,7 +82,7 @@ class TextIndexes:
                 if day.make is None:
                     if not self._is_reported:
                         self._is_reported = True
-                        _log.warning("text_index.extension_missing", extension="pg_trgm")
+                        _log.warning("text_index.skipped", extension="pg_trgm")
                     break
                 began = time.monotonic()
                 if day.is_valid is not None:
@@ -94,7 +94,7 @@ class TextIndexes:
                 days_now = await session.days(self._incarnation, self._ended_seconds)
                 sizes = {one.day: one.bytes for one in days_now}
                 _log.info(
-                    "text_index.made",
+                    "text_index.created",
                     day=str(day.day),
                     bytes=sizes.get(day.day, 0),
                     duration_seconds=seconds,

@@ -97,6 +97,7 @@ def context_with(**fields: Any) -> Context:
         lists=lists,
         language=language,
         text=language.text,
+        may=lambda _role: True,
         problem_text=lambda one: language.text(f"invalid.{one.code}", **one.values),
     )
     return cast("Context", made)

@@ -203,7 +203,7 @@ class ConsoleApp:
         try:
             await self._sign_in(context)
         except StoreUnavailableError:
-            _log.info("portal.unknown_page", reason="the session cannot be looked up now")
+            _log.info("portal.lookup_failed", reason="the session cannot be looked up now")
         return context
 
     def context(self, request: web.Request, base: str = "") -> Context:
