@@ -121,7 +121,7 @@ def preview_update(
     output: Output,
     tenant: Tenant = None,
 ) -> None:
-    r"""Show the request that an endpoint would get with some settings changed.
+    r"""Show the request that an endpoint would get after a change.
 
     The options are those of `update`. An omitted option keeps its value. Nothing is stored or sent.
 

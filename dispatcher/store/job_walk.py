@@ -79,7 +79,7 @@ class Criteria:
 
     def write(self) -> str:
         """Return the criteria as JSON text."""
-        return orjson.dumps(self).decode()
+        return orjson.dumps(self, default=list).decode()
 
     @classmethod
     def read(cls, text: str) -> Self:

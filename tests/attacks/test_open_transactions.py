@@ -45,10 +45,10 @@ async def test_rows_of_an_open_transaction_are_passed_over_once(
     )
     row = await database.fetch_row(statements.statement("outbox_poll"), 0, False)
     assert row is not None
-    assert row[4] >= DEAD_ROWS_MIN, "the rows in the way are not known"
+    assert row[5] >= DEAD_ROWS_MIN, "the rows in the way are not known"
     floor = Floor()
     for _ in range(2):
-        floor.polled(1.0, seconds=row[3], dead_rows=row[4], found=False)
+        floor.polled(1.0, seconds=row[4], dead_rows=row[5], found=False)
     floor.claimed(2.0, OPEN_ROWS + 1)
     floor.claimed(3.0, OPEN_ROWS + 2)
     assert floor.for_claim() > OPEN_ROWS

@@ -439,7 +439,9 @@ def test_every_example_of_the_help_works(run: Run, tmp_path):
 
 
 def run_line(run: Run, line: str) -> "subprocess.CompletedProcess[str]":
-    words = shlex.split(line.partition(" > ")[0])
+    words = shlex.split(line)
+    if ">" in words:  # into a file
+        words = words[: words.index(">")]
     stdin = ""
     if words[0] == "echo":
         stdin, words = words[1], words[3:]

@@ -389,7 +389,7 @@ async def test_r16_a_redirect_is_a_failure_that_shows_where_to(sender: Sender, s
         assert len(receiver.requests) == 1
     assert (answer.outcome, answer.status) == (Outcome.HTTP_ERROR, status)
     assert answer.location == location.decode()
-    assert "none is followed" in (answer.error or "")
+    assert "redirects are not followed" in (answer.error or "")
 
 
 @pytest.mark.parametrize(
