@@ -1,4 +1,4 @@
-"""The settings for demanding receivers by tenant and role: who changes them, and what nobody reads."""
+"""The settings for demanding receivers by tenant and role: who changes them, and which values stay unread."""
 
 from pathlib import Path
 from typing import Any
