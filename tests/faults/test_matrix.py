@@ -26,7 +26,7 @@ IDS = [
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),
-    *(f"S{number}" for number in range(1, 13)),
+    *(f"S{number}" for number in range(1, 14)),
     *(f"B{number}" for number in range(1, 3)),
     *(f"N{number}" for number in range(1, 5)),
     *(f"J{number}" for number in range(1, 6)),

@@ -1,0 +1,46 @@
+"""A role that may only connect fills PostgreSQL's table of locks, so that no session can take another one."""
+
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+
+from tests.support.bench import Bench
+from tests.support.checker import Subscriber
+from tests.support.daemon import STANDARD_SECRET, add_endpoint, quiet
+from tests.support.ledger import Plan
+from tests.support.servers import own_cluster, prepare
+
+pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
+
+EVENTS = 200
+FILL = "SELECT count(pg_advisory_lock(g)) FROM generate_series(1, 10000000) AS g"
+"""Locks of a session survive the error of the statement that takes them."""
+PUBLISH = "INSERT INTO dispatcher.outbox (type, data) VALUES ('order.created', '{}')"
+
+
+@pytest.mark.timeout(120)
+async def test_a_full_lock_table_loses_nothing_and_is_recovered_from(
+    make_bench: Callable[[str], Bench],
+) -> None:
+    """S13: no statement of anybody succeeds meanwhile, the producers' included."""
+    with own_cluster(max_locks_per_transaction="10", max_connections="40") as server:
+        bench = make_bench(await prepare(server.start()))
+        bench.receiver.behave(hook={"secret": STANDARD_SECRET})
+        admin = await asyncpg.connect(bench.url)
+        await add_endpoint(admin, "ep_x", bench.receiver.url("/hook"))
+        await admin.execute("CREATE ROLE stranger LOGIN")
+        stranger = await asyncpg.connect(bench.url, user="stranger")
+        daemon = await bench.daemon().started()
+        producer = bench.produce(Plan(url=bench.url, events_count=EVENTS, events_per_second=100))
+        await bench.receiver.received(10)
+        with pytest.raises(asyncpg.OutOfMemoryError):
+            await stranger.execute(FILL)
+        with pytest.raises(asyncpg.OutOfMemoryError):  # the control: the table is full
+            await admin.execute(PUBLISH)
+        await daemon.said("traffic.stalled")
+        await stranger.close()
+        await admin.close()
+        assert await producer.ended(30) == 0
+        await quiet(bench.url, seconds=20)
+        await bench.report("S13", [Subscriber("ep_x", "/hook")], bounds={"duplicates": EVENTS})
