@@ -35,6 +35,7 @@ from dispatcher.delivery.lanes import Lanes, Reserved
 from dispatcher.delivery.ports import DeliveryStore, OutboxStore
 from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.routing import RoutingTable
+from dispatcher.delivery.turns import Turn, Turns
 from dispatcher.runtime import probe
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.deliveries import PlacedRow
@@ -53,8 +54,10 @@ ENCODING_SECONDS_MAX = 1.0
 """A claim of several events that takes longer is abandoned, and the next one is smaller."""
 YIELD_SECONDS = 0.01
 """How long encoding may block the event loop."""
-TURN_SECONDS = 1.0
-"""How long a claim waits for those with earlier events before its deliveries are placed in their lines."""
+BATCH_SECONDS = 0.5
+"""Target duration of a batch whose bytes make it slow, because the events of all tenants wait for it."""
+BATCH_BYTES_MIN = 1_048_576
+"""A batch of fewer bytes is slow for another reason, such as a distant Postgres."""
 UNSURE_SECONDS = 30.0
 """How long after a COMMIT without a response its deliveries are searched in Postgres."""
 
@@ -72,44 +75,6 @@ class TakenThrough(NamedTuple):
 
     events_count: int
     more: bool
-
-
-class Turn:
-    """A claim that is not placed yet."""
-
-    __slots__ = ("position",)
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-
-
-class Turns:
-    """The claims of this process that are open, by their first event."""
-
-    def __init__(self) -> None:
-        self._open: set[Turn] = set()
-        self._ended = asyncio.Event()
-
-    def begin(self, events: Sequence[Event]) -> Turn:
-        """Note a claim that has read its events."""
-        turn = Turn(min(event.position or 0 for event in events))
-        self._open.add(turn)
-        return turn
-
-    async def wait(self, turn: Turn) -> None:
-        """Wait until no claim with an earlier event is open, or `TURN_SECONDS` are over."""
-        try:
-            async with asyncio.timeout(TURN_SECONDS):
-                while any(other.position < turn.position for other in self._open):
-                    self._ended.clear()
-                    await self._ended.wait()
-        except TimeoutError:
-            return
-
-    def end(self, turn: Turn) -> None:
-        """Note that a claim is placed, or has failed."""
-        self._open.discard(turn)
-        self._ended.set()
 
 
 class Overtaken(NamedTuple):
@@ -145,7 +110,8 @@ class Fanout:
         self._reporting = reporting
         self._clock = clock
         self._incarnation = incarnation
-        self._batch_bytes_max = batch_bytes_max
+        self._bytes_max = self._bytes_limit = batch_bytes_max
+        """The bound of a batch's bytes, which is smaller after a slow batch; and its setting."""
         self._events_max = BATCH_EVENTS_MAX
         """The bound of a batch, which is smaller for a while after a batch was refused."""
         self._encoding_events_max = BATCH_EVENTS_MAX
@@ -170,7 +136,7 @@ class Fanout:
         """
         deliveries_bound = max(1, int(BATCH_DELIVERIES_MAX / self._deliveries_per_event))
         # A row that a claim locks and then leaves, because its bytes exceed the bound, costs a write.
-        bytes_bound = max(1, int(2 * self._batch_bytes_max / self._bytes_per_event))
+        bytes_bound = max(1, int(2 * self._bytes_max / self._bytes_per_event))
         limit = min(
             events_max, self._events_max, deliveries_bound, bytes_bound, self._encoding_events_max
         )
@@ -248,10 +214,12 @@ class Fanout:
         """Fan out one batch, a few events, one given event, or picked events, all or none of them."""
         reserved: list[Reserved] = []
         turn: Turn | None = None
+        began = self._clock.monotonic()
+        bytes_max = FEW_BYTES_MAX if few else self._bytes_max
         if few:
             claiming = self._outbox.claim_few(events_max)
         else:
-            claiming = self._outbox.claim(events_max, self._batch_bytes_max, event_id, tenants)
+            claiming = self._outbox.claim(events_max, bytes_max, event_id, tenants)
         try:
             async with claiming as claim:
                 events = claim.events
@@ -294,10 +262,17 @@ class Fanout:
         probe.hit("fanout.committed", events=len(events))
         bytes_count = sum(len(event.data) for event in events)
         self._bytes_per_event = max(1.0, bytes_count / len(events))
-        bytes_max = FEW_BYTES_MAX if few else self._batch_bytes_max
+        self._follow_bytes(bytes_count, self._clock.monotonic() - began)
         return TakenThrough(len(events), len(events) == events_max or bytes_count > bytes_max // 4)
 
-    async def _place(self, turn: "Turn", reserved: Sequence[Reserved]) -> None:
+    def _follow_bytes(self, bytes_count: int, seconds: float) -> None:
+        """Adapt the bound of a batch's bytes, so that one tenant's large events do not delay the others'."""
+        if seconds > BATCH_SECONDS and bytes_count > BATCH_BYTES_MIN:
+            self._bytes_max = max(BATCH_BYTES_MIN, int(bytes_count * BATCH_SECONDS / seconds))
+        elif seconds < BATCH_SECONDS / 2 and bytes_count > self._bytes_max // 4:
+            self._bytes_max = min(self._bytes_limit, self._bytes_max * 2)
+
+    async def _place(self, turn: Turn, reserved: Sequence[Reserved]) -> None:
         """Put committed deliveries in their lines, after those of claims with earlier events.
 
         If Postgres is unavailable, the loader finds them.

@@ -51,7 +51,7 @@ SILENT_SECONDS = 5.0
 SILENT_SECONDS_MAX = 60.0
 """How long for; twice as long if they wait again soon after."""
 FEW_EVENTS = FEW_EVENTS_MAX // 2
-"""After a claim of at most so many events, the next one is made for a few."""
+"""After a claim of at most so many events, which left none behind, the next one is made for a few."""
 BACKLOG_CLAIMS = 2
 """This many full claims in a row are a backlog; from then on tenants are served in turns."""
 SHARED_SECONDS = 5.0
@@ -230,7 +230,7 @@ class Intake:
             few = self._expects_few()
             taken = await self._take(events_max, few=few)
             self.looked_at = self._clock.monotonic()
-            self._few = all(one.events_count <= FEW_EVENTS for one in taken)
+            self._few = all(one.events_count <= FEW_EVENTS and not one.more for one in taken)
             self._follow_pace(sum(one.events_count for one in taken), self.looked_at - began)
             events_count = overtook_count + sum(one.events_count for one in taken)
             is_full = any(one.more for one in taken) and not few

@@ -1,7 +1,7 @@
 """Fan-out: what a claim becomes, what is offered only after its commit, and what one bad event or endpoint costs."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -302,3 +302,59 @@ async def test_a_refused_event_behind_a_backlog_costs_its_neighbours_nothing():
     assert taken.events_count == 7
     assert world.outbox.left == [5], "it is shelved when it is the oldest"
     assert not world.outbox.quarantined
+
+
+class SlowByBytes(FakeOutbox):
+    """Claims within their bound of bytes, which take their time."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.bounds: list[int] = []
+        self.clock = clock
+        self.seconds_min = 0.0
+        self.bytes_per_second = 2e6
+
+    @contextlib.asynccontextmanager
+    async def claim(self, events_max: int, bytes_max: int, *others: Any) -> AsyncIterator[Any]:
+        self.bounds.append(bytes_max)
+        fitting = bytes_max // max(1, len(self.waiting[0].data))
+        async with super().claim(max(1, min(events_max, fitting)), bytes_max, *others) as claim:
+            yield claim
+            bytes_count = sum(len(event.data) for event in claim.events)
+            self.clock.advance(max(self.seconds_min, bytes_count / self.bytes_per_second))
+
+
+def make_slow(world: World) -> SlowByBytes:
+    """Return an outbox whose batches are slow by their bytes, which `world` fans out."""
+    clock = ManualClock()
+    outbox = world.outbox = SlowByBytes(clock)
+    fake: Any = world
+    world.fanout = Fanout(
+        outbox, fake, fake, fake, fake,
+        clock=clock, incarnation="ours", batch_bytes_max=16_000_000,
+    )  # fmt: skip
+    return outbox
+
+
+async def test_a_batch_that_is_slow_by_its_bytes_makes_the_next_smaller(world):
+    outbox = make_slow(world)
+    outbox.waiting = [make_event(f"e{n}", f'"{"x" * 500_000}"') for n in range(80)]
+    for _ in range(4):
+        await world.fanout(1_000)
+    assert outbox.bounds[0] == 16_000_000
+    assert all(1_000_000 <= bound <= 1_100_000 for bound in outbox.bounds[1:])
+    outbox.waiting = [make_event(f"f{n}", f'"{"x" * 60_000}"') for n in range(2_000)]
+    before = len(outbox.bounds)
+    outbox.bytes_per_second = 1e9
+    for _ in range(6):
+        await world.fanout(1_000)
+    assert outbox.bounds[before:][-1] == 16_000_000
+
+
+async def test_a_distant_postgres_makes_no_batch_of_small_events_smaller(world):
+    outbox = make_slow(world)
+    outbox.seconds_min = 5.0
+    outbox.waiting = [make_event(f"e{n}") for n in range(3_000)]
+    for _ in range(3):
+        await world.fanout(1_000)
+    assert outbox.bounds == [16_000_000] * 3

@@ -27,7 +27,7 @@ class FakeFanout:
         world = self._world
         world.fews.append(few)
         if few:
-            events_max = min(events_max, FEW_EVENTS_MAX)
+            events_max = min(events_max, world.few_max)
         if world.outages:
             world.outages -= 1
             raise StoreUnavailableError("away")
@@ -57,6 +57,7 @@ class World:
         self.waiting = 0
         self.claims: list[int] = []
         self.fews: list[bool] = []
+        self.few_max = FEW_EVENTS_MAX
         self.polls = 0
         self.outages = 0
         self.woken_by: list[str] = []
@@ -362,6 +363,18 @@ async def test_intake_after_a_small_claim_expects_a_few_events_again(start):
     large = [few for few, count in zip(world.fews, world.claims, strict=True) if count == 100]
     assert large
     assert not any(large), "a transaction for many"
+
+
+async def test_large_events_that_wait_behind_each_other_are_a_backlog(start):
+    """The bytes of one event fill a claim of a few, which is not taken for the end of a backlog."""
+    world = World()
+    world.few_max = 1
+    world.waiting, world.behind = 300, 10
+    with probe.listen() as heard:
+        await start(world)
+        await heard.wait("intake.asleep")
+    assert world.claims[: 1 + BACKLOG_CLAIMS] == [1, 100, 100]
+    assert world.overtakes[0] == 10
 
 
 async def test_intake_with_another_replica_locks_what_it_claims(start):
