@@ -78,10 +78,14 @@ async def known(api: Api, role: Role) -> Known:
         endpoints.append((await api.ask("POST", "/endpoints", fields)).json["id"])
     sent = await api.ask("POST", f"/endpoints/{endpoints[0]}/test")
     event = await api.ask("POST", "/events", {"type": "order.created", "data": {}})
+    job = await api.ask("POST", "/jobs", {"kind": "replay", "filter": {"state": "failed"}})
+    notification = await api.ask("POST", "/notifications", {"name": "x", "email": "a@example.com"})
     ids = {
         "endpoints": endpoints,
         "events": [event.json["id"], sent.json["event_id"]],
         "deliveries": [sent.json["id"]],
+        "jobs": [job.json["id"]],
+        "notifications": [notification.json["id"]],
     }
     return Known(api.url, await api.token_of(role.value), ids)
 

@@ -16,6 +16,7 @@ from dispatcher.admin.resources.system import (
     Postgres,
     Replica,
     SystemStatus,
+    TextIndex,
 )
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.store.audit import write_audit
@@ -161,6 +162,7 @@ def status_of(**changes) -> SystemStatus:
         "shards_free_count": 0,
         "breakers": [],
         "outbox": OutboxBacklog(backlog_count=0, backlog_capped=False, lag_seconds=0.0),
+        "text_index": TextIndex(enabled=False, extension_installed=False, days=[]),
         "hot_tables": [],
         "partitions": [
             PartitionDay(day=day, bytes=1, tables=[Partition(table="event", bytes=1, rows_estimate=1)])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
@@ -14,7 +15,7 @@ from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.events import Events
 from dispatcher.admin.operations.new_event import NewEvent
-from dispatcher.admin.operations.text_search import WAITING_MAX, SearchQueue
+from dispatcher.admin.operations.text_search import WAITING_MAX, SearchQueue, TextSearch
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.core.errors import TooManyError
@@ -165,6 +166,38 @@ async def test_search_with_slow_statement_ends_after_last_slice(
     assert page.next_cursor is not None
     rest = await Events(deployment).page(ALL, EventsQuery.of(q="needle", cursor=page.next_cursor))
     assert [one.id for one in rest.items] == ["e1", "e0"]
+
+
+async def test_search_rests_next_to_transactions_not_next_to_heartbeats(
+    database: str, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks_count = store_search.limit_statements, 0
+
+    async def count(connection: Any, milliseconds: int) -> bool:
+        nonlocal looks_count
+        looks_count += 1
+        return await look(connection, milliseconds)
+
+    monkeypatch.setattr(store_search, "limit_statements", count)
+    now, slice_seconds = asyncio.get_running_loop().time, 0.1
+    search = TextSearch(deployment.database, 60.0)
+
+    async def looks(*sightings: bool) -> int:
+        nonlocal looks_count
+        looks_count = 0
+        search._sightings.clear()
+        search._sightings.extend(sightings)
+        await search._rest(slice_seconds)
+        return looks_count
+
+    assert await looks(True) == 0, "one heartbeat"
+    assert await looks(True, True) == 3, "the load has ended"
+    other = await asyncpg.connect(database)
+    await other.execute("BEGIN")
+    began = now()
+    assert await looks(True, True) > 3
+    assert now() - began >= text_search.REST_SHARE_BUSY * slice_seconds
+    await other.close()
 
 
 async def test_search_of_deliveries_pages_through_names_and_payloads(

@@ -11,7 +11,9 @@ import pytest
 from dispatcher.admin.operations import text_search
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.events import Events
+from dispatcher.admin.operations.system import System
 from dispatcher.admin.resources.event import EventsQuery
+from dispatcher.admin.resources.system import TextIndex
 from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.printable import escape_json, is_text
@@ -20,7 +22,7 @@ from dispatcher.store.pool import Database
 from tests.store.test_search import HOSTILE
 from tests.support.daemon import until
 from tests.support.history import make_day
-from tests.support.story import ALL, KEY
+from tests.support.story import ACME, ALL, KEY
 
 pytestmark = pytest.mark.postgres
 
@@ -141,6 +143,10 @@ async def test_ended_days_get_an_index_that_searches_read(history: History) -> N
     assert await indexes.round() == 3
     assert await history.indexes() == dict.fromkeys(names(history), True), "not the current day"
     assert await indexes.round() == 0
+    status = await System(history.deployment).show(ACME)
+    assert status.text_index.extension_installed
+    indexed = {f"event_{day.replace('-', '')}_text" for day in status.text_index.days}
+    assert indexed == names(history)
     assert await history.scans() == 0
     assert {text: await history.found(text) for text in queries} == before
     await history.deployment.database.close()  # its sessions report what they read at their end
@@ -191,6 +197,8 @@ async def test_without_the_extension_nothing_is_made(history: History) -> None:
     assert await indexes.round() == 0
     assert await indexes.round() == 0
     assert await history.indexes() == {}
+    status = await System(history.deployment).show(ALL)
+    assert status.text_index == TextIndex(enabled=False, extension_installed=False, days=[])
 
 
 async def test_index_that_is_too_slow_is_left_for_slices(

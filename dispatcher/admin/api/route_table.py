@@ -12,6 +12,7 @@ from dispatcher.admin.api import (
     notifications,
     pull,
     schedule,
+    system,
 )
 from dispatcher.admin.api.batch_decoder import EVENT_BYTES_MAX
 from dispatcher.admin.api.body import BATCH_BYTES_MAX
@@ -36,6 +37,7 @@ from dispatcher.admin.resources import pull as pull_resource
 from dispatcher.admin.resources.access import PeoplePage, SessionPage
 from dispatcher.admin.resources.portal_link import CreatedPortalLink, PortalLinkPage
 from dispatcher.admin.resources.schedule import Rescheduled, SchedulePage
+from dispatcher.admin.resources.system import SystemStatus
 
 TEST_SECONDS_MAX: Final = 80.0
 """An endpoint's time-out is 60 s at most; the rest is the database's."""
@@ -294,5 +296,9 @@ ROUTES: Final = (
     Route(
         method="GET", path="/audit", handler=access.list_audit,
         role=Role.ADMIN, response=audit.AuditPage, problems=(404,),
+    ),
+    Route(
+        method="GET", path="/system", handler=system.show_system,
+        role=Role.VIEWER, response=SystemStatus, problems=(),
     ),
 )  # fmt: skip

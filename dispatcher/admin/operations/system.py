@@ -19,12 +19,14 @@ from dispatcher.admin.resources.system import (
     Replica,
     SystemStatus,
     Table,
+    TextIndex,
 )
 from dispatcher.store import statistics
 from dispatcher.store.leases import ReplicaRow, read_replicas
 from dispatcher.store.partitions import TableRow, read_tables
 from dispatcher.store.server import ServerStatus, server_status
 from dispatcher.store.statistics import read_backlog
+from dispatcher.store.text_indexes import has_extension, indexed_days
 
 BREAKERS_MAX: Final = 200
 COUNT_MAX: Final = 100_000
@@ -45,9 +47,10 @@ class System:
 
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
+        self._indexes_text = deployment.settings.search.trigram_index
 
     async def show(self, actor: Actor) -> SystemStatus:
-        """Return replicas, breakers, the backlog, tables, partitions by day, and the database.
+        """Return replicas, breakers, the backlog, the index of texts, tables, partitions by day, and the database.
 
         An actor of one tenant sees the breakers and the backlog of that tenant alone, and of the rest
         which replicas run: figures, tables, partitions and the database are those of all tenants.
@@ -58,6 +61,11 @@ class System:
             breakers = await statistics.read_breakers(connection, None, actor.tenant, BREAKERS_MAX)
             now = await read_backlog(connection, actor.tenant, COUNT_MAX)
             tables = await read_tables(connection) if sees_all else []
+            text_index = TextIndex(
+                enabled=self._indexes_text,
+                extension_installed=await has_extension(connection),
+                days=[str(day) for day in sorted(await indexed_days(connection))],
+            )
             postgres = await server_status(connection)
         return SystemStatus(
             at=time_text(postgres.now),
@@ -80,6 +88,7 @@ class System:
                 backlog_capped=now.outbox_count > COUNT_MAX,
                 lag_seconds=now.outbox_seconds or 0.0,
             ),
+            text_index=text_index,
             hot_tables=[_table(row) for row in tables if row.name in HOT_TABLES],
             partitions=_partitions(tables),
             postgres=_postgres(postgres) if sees_all else None,

@@ -8,14 +8,15 @@ the search stopped. A day whose text has an index (store/text_indexes.py) is rea
 longer than `INDEX_SECONDS_MAX`, as for a text that most events have.
 
 What is always true: a search uses one connection and one server process at a time, and keeps no lock and
-no snapshot between slices. After each slice it rests: briefly in an idle database, and 19 times as
+no snapshot between slices. After each slice it rests: briefly in an idle database, and up to 19 times as
 long as it worked while other sessions of the dispatcher are in transactions, so that deliveries keep
-the processor. At most `RUNNING_MAX` run in
-this process and `WAITING_MAX` wait; further ones are rejected. With a slow Postgres a statement is
-cancelled once the budget is spent, and the page ends after the last slice that was read.
+the processor. An idle daemon has its heartbeats, so a single such sighting does not count as load. At most
+`RUNNING_MAX` run in this process and `WAITING_MAX` wait; further ones are rejected. With a slow Postgres a
+statement is cancelled once the budget is spent, and the page ends after the last slice that was read.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,8 +53,13 @@ REST_SHARE_IDLE: Final = 0.25
 """Rest after a slice, in slices."""
 REST_SHARE_BUSY: Final = 19.0
 """The same next to deliveries: a search uses at most a twentieth of one processor."""
-BUSY_SECONDS: Final = 1.0
-"""How long the database counts as busy after another session was seen in a transaction."""
+SIGHTINGS: Final = 4
+BUSY_SIGHTINGS: Final = 2
+"""The database is busy if so many of the last `SIGHTINGS` looks found another session in a transaction.
+
+Next to an idle daemon 1 look of 42 did, and next to a drain 8 of 10."""
+NAP_SECONDS: Final = 0.1
+"""How long a rest goes on before another look, which ends it once the database is idle."""
 INDEX_SECONDS_MAX: Final = 1.0
 """How long the index of one day is read, before the day is read in slices."""
 STATEMENT_MILLISECONDS_MIN: Final = 100
@@ -181,7 +187,7 @@ class TextSearch:
 
     def __init__(self, database: Database, seconds: float) -> None:
         self._database = database
-        self._busy_until = 0.0
+        self._sightings: deque[bool] = deque(maxlen=SIGHTINGS)
         self._deadline = asyncio.get_running_loop().time() + seconds
         self.searched_back_to: datetime | None = None
         """All events that were accepted since then have been read."""
@@ -241,10 +247,19 @@ class TextSearch:
     async def _rest(self, seconds: float) -> None:
         """Leave the processor to deliveries after a statement that took so long."""
         now = asyncio.get_running_loop().time
-        share = REST_SHARE_BUSY if now() < self._busy_until else REST_SHARE_IDLE
-        rest = min(seconds * share, self._deadline - now())
-        if rest > 0:
-            await asyncio.sleep(rest)
+        began = now()
+        while True:
+            share = REST_SHARE_BUSY if self._is_busy() else REST_SHARE_IDLE
+            rest = min(began + seconds * share, self._deadline) - now()
+            if rest <= 0:
+                return
+            await asyncio.sleep(min(rest, NAP_SECONDS))
+            if rest > NAP_SECONDS:
+                async with self._database.transaction() as connection:
+                    await self._limit(connection, STATEMENT_MILLISECONDS_MAX)
+
+    def _is_busy(self) -> bool:
+        return sum(self._sightings) >= BUSY_SIGHTINGS
 
     async def _indexed_days(self, query: TextQuery) -> set[date]:
         """Return the days that can be read by the index of their text."""
@@ -280,8 +295,8 @@ class TextSearch:
 
     async def _limit(self, connection: "Reach", milliseconds: int) -> None:
         """Bound the statements of a transaction, and note whether deliveries go on next to it."""
-        if await search.limit_statements(connection, max(STATEMENT_MILLISECONDS_MIN, milliseconds)):
-            self._busy_until = asyncio.get_running_loop().time() + BUSY_SECONDS
+        milliseconds = max(STATEMENT_MILLISECONDS_MIN, milliseconds)
+        self._sightings.append(await search.limit_statements(connection, milliseconds))
 
     async def _days(
         self, query: TextQuery, before: Place | None

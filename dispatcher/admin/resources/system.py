@@ -87,6 +87,18 @@ class Postgres(Response):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextIndex(Response):
+    """The optional index of the text of ended days; searches read all other days without one."""
+
+    enabled: bool
+    """`search.trigram_index` of the replica that responds."""
+    extension_installed: bool
+    """Without the extension `pg_trgm` no index is made."""
+    days: list[str]
+    """The days whose index can be used, oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemStatus(Response):
     """All of it; tables, partitions and Postgres are left out for those who see one tenant."""
 
@@ -95,6 +107,7 @@ class SystemStatus(Response):
     shards_free_count: int
     breakers: list[Breaker]
     outbox: OutboxBacklog
+    text_index: TextIndex
     hot_tables: list[Table]
     partitions: list[PartitionDay]
     postgres: Postgres | None
