@@ -78,6 +78,7 @@ class PortalAuth:
     def __init__(self, deployment: Deployment, auth: Auth) -> None:
         self._database = deployment.database
         self._allowed = deployment.settings.portal.frame_ancestors
+        self._clock = deployment.clock
         self._auth = auth
         self._links = PortalLinks(deployment.database)
         self._wrong = Buckets(WRONG_PER_SECOND, WRONG_BURST, monotonic=deployment.clock.monotonic)
@@ -99,7 +100,7 @@ class PortalAuth:
             self._wrong.take(address)
             _log.warning("portal_link.rejected", address=address)
             return None
-        return FoundLink(self._portal(row), row.state)
+        return FoundLink(self._portal(row), row.state(self._clock.now()))
 
     async def open(self, code: str, address: str) -> OpenedPortal | None:
         """Use a link up and open its session; None if it was used or revoked, or has expired.

@@ -24,22 +24,7 @@ _SESSION_FIND = statement("session_find_portal")
 
 
 class PortalLinkRow(NamedTuple):
-    """What a portal link grants, and how its portal looks."""
-
-    id: str
-    tenant: str
-    role: str
-    name: str | None
-    color: str | None
-    language: str | None
-    frame_ancestors: Sequence[str]
-    session_seconds: int
-    state: str
-    """`unused`, `used`, `expired` or `revoked`."""
-
-
-class PortalLinkDetail(NamedTuple):
-    """A portal link as administrators see it."""
+    """A portal link: what it grants, how its portal looks, and what has happened to it."""
 
     id: str
     tenant: str
@@ -55,6 +40,14 @@ class PortalLinkDetail(NamedTuple):
     used_at: datetime | None
     revoked_at: datetime | None
 
+    def state(self, now: datetime) -> str:
+        """Return `unused`, `used`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.used_at is not None:
+            return "used"
+        return "expired" if self.expires_at <= now else "unused"
+
 
 class RevokedLink(NamedTuple):
     """A revoked link; `is_new`: it was not revoked before."""
@@ -64,13 +57,11 @@ class RevokedLink(NamedTuple):
     is_new: bool
 
 
-async def insert_portal_link(
-    connection: "Reach", values: Sequence[object]
-) -> tuple[datetime, datetime]:
-    """Create a link, from values in the order of the statement; return when it was created and expires."""
+async def insert_portal_link(connection: "Reach", values: Sequence[object]) -> PortalLinkRow:
+    """Create a link, from values in the order of the statement, and return it."""
     row = await connection.fetchrow(_INSERT, *values)
     assert row is not None  # noqa: S101 -- an INSERT returns its row
-    return row["created_at"], row["expires_at"]
+    return PortalLinkRow(*row)
 
 
 async def take_portal_link(connection: "Reach", digest: bytes) -> PortalLinkRow | None:
@@ -81,9 +72,9 @@ async def take_portal_link(connection: "Reach", digest: bytes) -> PortalLinkRow 
 
 async def page_of_portal_links(
     connection: "Reach", filters: Sequence[object]
-) -> list[PortalLinkDetail]:
+) -> list[PortalLinkRow]:
     """Return a page of links; `filters` in the order of the statement."""
-    return [PortalLinkDetail(*row) for row in await connection.fetch(_PAGE, *filters)]
+    return [PortalLinkRow(*row) for row in await connection.fetch(_PAGE, *filters)]
 
 
 async def revoke_portal_link(
@@ -110,4 +101,4 @@ class PortalLinks:
     ) -> tuple[PortalLinkRow, bytes] | None:
         """Return the link of a session that has not ended, and the SHA-256 of the link's code."""
         row = await self._database.fetch_row(_SESSION_FIND, digest, idle_seconds_max)
-        return None if row is None else (PortalLinkRow(*row[:9]), row[9])
+        return None if row is None else (PortalLinkRow(*row[:-1]), row["hash"])

@@ -33,7 +33,7 @@ from dispatcher.core.origins import allows
 from dispatcher.core.problems import problem
 from dispatcher.store import portal_links as store
 from dispatcher.store.audit import write_audit
-from dispatcher.store.portal_links import PortalLinkDetail
+from dispatcher.store.portal_links import PortalLinkRow
 
 CODE_BYTES: Final = 32
 CODE_CHARACTERS_MAX: Final = 64
@@ -74,7 +74,7 @@ class PortalLinkOperations:
             secrets.token_bytes(ids.RANDOMNESS_BYTES),
         )
         async with self._database.transaction() as connection:
-            created_at, expires_at = await store.insert_portal_link(
+            row = await store.insert_portal_link(
                 connection,
                 [
                     link_id, digest_of(code), tenant, new.role, new.name, new.color, new.language,
@@ -84,15 +84,11 @@ class PortalLinkOperations:
             await write_audit(
                 connection, actor.name, tenant, "portal_link.create", link_id,
                 {
-                    "role": new.role, "expires_at": time_text(expires_at),
+                    "role": new.role, "expires_at": time_text(row.expires_at),
                     **({} if new.name is None else {"name": new.name}),
                     **({"frame_ancestors": new.frame_ancestors} if new.frame_ancestors else {}),
                 },
             )  # fmt: skip
-        row = PortalLinkDetail(
-            link_id, tenant, new.role, new.name, new.color, new.language, new.frame_ancestors,
-            new.session_seconds, actor.name, created_at, expires_at, None, None,
-        )  # fmt: skip
         url = f"{self._deployment.settings.console_url()}{PATH}{code}"
         return CreatedPortalLink(**_values(row, now), url=url)
 
@@ -141,18 +137,10 @@ class PortalLinkOperations:
                 )  # fmt: skip
 
 
-def _values(row: PortalLinkDetail, now: datetime) -> dict[str, Any]:
+def _values(row: PortalLinkRow, now: datetime) -> dict[str, Any]:
     values = row._asdict()
-    values["state"] = _state(row, now)
+    values["state"] = row.state(now)
     values["frame_ancestors"] = list(row.frame_ancestors)
     for name in ("created_at", "expires_at", "used_at", "revoked_at"):
         values[name] = time_text(values[name])
     return values
-
-
-def _state(row: PortalLinkDetail, now: datetime) -> str:
-    if row.revoked_at is not None:
-        return "revoked"
-    if row.used_at is not None:
-        return "used"
-    return "expired" if row.expires_at <= now else "unused"

@@ -5,4 +5,5 @@
 UPDATE dispatcher.portal_link
 SET used_at = clock_timestamp()
 WHERE hash = $1 AND used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp()
-RETURNING id, tenant, role, name, color, language, frame_ancestors, session_seconds, 'used' AS state
+RETURNING id, tenant, role, name, color, language, frame_ancestors, session_seconds, created_by, created_at, expires_at,
+          used_at, revoked_at
