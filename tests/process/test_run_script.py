@@ -319,6 +319,16 @@ def test_a_failing_step_does_not_hide_the_later_ones(
     assert script.run_steps({"second": ["true"]}, tmp_path / ".venv") == 0
 
 
+def test_halves_of_the_unit_tests_leave_no_file_out(script: ModuleType):
+    files = {f"tests/unit/{path.name}" for path in (SOURCE / "tests" / "unit").glob("test_*.py")}
+    first, second = (
+        {word.removeprefix("--ignore=") for word in command if word.startswith("--ignore=")}
+        for command in script.unit_test_steps().values()
+    )
+    assert first | second == files
+    assert not first & second
+
+
 def test_chosen_python_gets_an_environment_of_its_own(copy: Checkout):
     assert copy.run("--python", sys.executable, "x")[0] == 0
     suffix = f"{sys.version_info.major}.{sys.version_info.minor}"

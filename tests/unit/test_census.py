@@ -4,7 +4,6 @@ import pytest
 
 from dispatcher.core.census import (
     LEFT_MAX,
-    POSITIONS_MAX,
     POSITIONS_PER_TENANT_MAX,
     RESTART_SECONDS_MIN,
     TRAIL_SECONDS,
@@ -98,10 +97,3 @@ def test_a_refused_event_is_left_to_the_claim_by_position(census: Census) -> Non
     assert list(census.pick(10).tenants) == [5]
     for position in range(LEFT_MAX + 10):
         census.leave(position)
-
-
-def test_memory_is_bounded(census: Census) -> None:
-    census.scanned({"b": range(1, POSITIONS_PER_TENANT_MAX + 100)}, 1, 0.001)
-    assert len(census.pick(POSITIONS_MAX).tenants) == POSITIONS_PER_TENANT_MAX
-    census.scanned({f"t{n}": range(n * 100, n * 100 + 100) for n in range(1, 4_000)}, 1, 0.001)
-    assert len(census.pick(POSITIONS_MAX * 2).tenants) <= POSITIONS_MAX

@@ -13,13 +13,14 @@ def methods() -> dict[tuple[str, str], str]:
     """Return the source of every method of both packages by the names of its class and itself."""
     found = {}
     for path in (one for package in PACKAGES for one in (CHECKOUT / package).rglob("*.py")):
-        text = path.read_text()
-        for node in ast.walk(ast.parse(text)):
+        lines = path.read_text().splitlines()
+        for node in ast.parse("\n".join(lines)).body:
             if isinstance(node, ast.ClassDef):
                 for one in node.body:
                     if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
-                        source = ast.get_source_segment(text, one) or ""
-                        found[node.name, one.name] = source
+                        found[node.name, one.name] = "\n".join(
+                            lines[one.lineno - 1 : one.end_lineno]
+                        )
     return found
 
 

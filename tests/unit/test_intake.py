@@ -162,7 +162,7 @@ async def test_a_commit_between_the_last_look_and_the_lock_is_found_at_once(star
 
 
 async def test_without_a_listener_the_poll_finds_what_was_committed(start):
-    world = World(poll_seconds=0.05)
+    world = World(poll_seconds=0.02)
     world.alarm.works = False
     with probe.listen() as heard:
         await start(world)
@@ -182,7 +182,7 @@ async def test_control_without_a_poll_what_a_dead_listener_missed_is_not_found(s
         await heard.wait("intake.asleep")
         world.commit()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(20 * 0.05):
+            async with asyncio.timeout(20 * 0.02):
                 await heard.wait("intake.asleep", count=2)
     assert world.waiting == 1
 
