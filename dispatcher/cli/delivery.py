@@ -28,6 +28,7 @@ from dispatcher.cli.output import (
 )
 from dispatcher.cli.resource_options import EndpointName, Fields, takes
 from dispatcher.cli.values import read_body
+from dispatcher.core.business_key import business_key
 
 if TYPE_CHECKING:
     from dispatcher.admin.resources.delivery_report import DeliveryReport
@@ -45,7 +46,9 @@ def columns(endpoint_names: Mapping[str, str]) -> tuple[Column, ...]:
         Column("TENANT", "tenant", is_wide=True),
         Column("STATE", "state", is_state=True),
         Column("REASON", "reason", is_wide=True),
-        Column("EVENT TYPE", "event_type", can_be_cut=True),
+        Column("KEY", lambda row: business_key(row.labels), can_be_cut=True, is_cut_last=True),
+        Column("ORDERING KEY", "ordering_key", is_wide=True),
+        Column("TYPE", "event_type", can_be_cut=True),
         Column("EVENT ID", "event_id", is_wide=True),
         Column(
             "ENDPOINT",
@@ -81,7 +84,8 @@ def page(
 ) -> None:
     """List deliveries, newest first.
 
-    With --watch, the newest come last, and -o json prints one object on each line.
+    KEY is the label by which people know the event, such as an order number; --search finds it. With --watch, the
+    newest come last, and -o json prints one object on each line.
 
     Examples:
       dispatcher delivery list --state failed --since 1d

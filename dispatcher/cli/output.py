@@ -66,6 +66,8 @@ class Column(NamedTuple):
     """Shown by `-o wide` only."""
     can_be_cut: bool = False
     """Whether its cells end in an ellipsis if the table is too wide."""
+    is_cut_last: bool = False
+    """Whether it is cut only if the other columns are as narrow as they can be, as the first column is."""
     is_state: bool = False
     """Whether its words have colours."""
     if_different: bool = False
@@ -290,7 +292,8 @@ def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
         if column.can_be_cut
     }
     # The first column, which has the name, is cut last.
-    order = [[at for at in minima if at != 0], [at for at in minima if at == 0]]
+    last = {at for at in minima if at == 0 or columns[at].is_cut_last}
+    order = [[at for at in minima if at not in last], sorted(last)]
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         candidates = next(
             (

@@ -26,7 +26,7 @@ def _columns() -> tuple[Column, ...]:
         age_column("due_at", "DUE"),
         Column("ATTEMPT", "attempt_number"),
         Column("ENDPOINT", "endpoint_name", can_be_cut=True),
-        Column("EVENT TYPE", "event_type", can_be_cut=True),
+        Column("TYPE", "event_type", can_be_cut=True),
         Column("EVENT ID", "event_id", is_wide=True),
         Column("WHY", "why", can_be_cut=True),
     )

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from dispatcher.cli.delivery import columns
 from dispatcher.cli.output import Column, Output, age, cut, duration, say_table
 from dispatcher.cli.yaml import write_yaml
+from dispatcher.runtime.clock import SystemClock
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -51,6 +53,26 @@ def test_a_table_fits_and_cuts_the_name_last(monkeypatch, capsys, width: int):
     assert lines[2].startswith("ERP_Order_Sync ")
     assert lines[1].startswith("ที่คลังสินค้า_ก้ำกึ่ง ")
     assert all("ep_" + "0" * 26 in line and line.endswith("…") for line in lines[1:])
+
+
+def test_a_list_of_deliveries_at_80_columns_keeps_the_business_key_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    now = SystemClock.now()
+    delivery = SimpleNamespace(
+        **{name: name for name in ("tenant", "reason", "event_id", "endpoint_id", "ordering_key")},
+        id="wh_" + "0" * 26,
+        state="succeeded",
+        labels={"warehouse": "BKK", "order_id": "ORD-2026-1234"},
+        event_type="inventory.stock.adjusted",
+        attempt_count=1,
+        next_attempt_at=None,
+        created_at=now - timedelta(minutes=3),
+    )
+    say_table([delivery], columns({"endpoint_id": "ERP_Order_Sync_Bangkok"}), "none")
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "STATE", "KEY", "TYPE", "ENDPOINT", "AGE"]
+    assert "  ORD-2026-1234  " in line
+    assert max(cell_len(head), cell_len(line)) <= 80
 
 
 def test_a_wide_table_has_all_columns_and_whole_values(monkeypatch, capsys):
