@@ -40,9 +40,14 @@ WITH page AS MATERIALIZED (
            AND ($3::text IS NULL OR event_id = $3)
            AND ($5::integer IS NULL OR event_type_code = $5)
        AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
-       AND ($4::text IS NULL OR (
-            SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
-            FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
+       AND ($5::integer IS NULL OR (
+            SELECT e.type = $4 FROM dispatcher.event AS e
+            WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
+       AND ($16::integer[] IS NULL OR (
+            SELECT starts_with(e.type, left($4, -1)) FROM dispatcher.event AS e
+            WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = (
+                SELECT f.event_id FROM dispatcher.delivery_done AS f
+                WHERE f.day BETWEEN $17 AND $18 AND f.day = d.day AND f.id = d.id LIMIT 1)))
            AND ($6::smallint[] IS NULL OR state = ANY ($6))
        AND ($15::smallint[] IS NULL OR 2 = ANY ($15) OR state <> 3)
        AND ($15::smallint[] IS NULL OR state = 3 OR coalesce((
