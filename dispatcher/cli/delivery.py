@@ -48,7 +48,7 @@ def columns(endpoint_names: Mapping[str, str]) -> tuple[Column, ...]:
         Column("REASON", "reason", is_wide=True),
         Column("KEY", lambda row: business_key(row.labels), can_be_cut=True, is_cut_last=True),
         Column("ORDERING KEY", "ordering_key", is_wide=True),
-        Column("TYPE", "event_type", can_be_cut=True),
+        Column("TYPE", "event_type", can_be_cut=True, can_be_left_out=True),
         Column("EVENT ID", "event_id", is_wide=True),
         Column(
             "ENDPOINT",

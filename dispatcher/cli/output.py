@@ -4,8 +4,9 @@ External text (names, URLs, responses of receivers) may contain control characte
 a terminal; it is printed escaped. A stream that cannot encode a character gets its escape as well
 (`tolerate_encodings`): an output in Latin-1 is no reason to fail.
 
-A table fits the terminal: if it is too wide, long cells end in an ellipsis, ids and times never. An output that is
-not a terminal, and `-o wide`, have the whole values. Colours are only used on a terminal, without NO_COLOR.
+A table fits the terminal: if it is too wide, the least important column is left out, and long cells end in an ellipsis,
+ids and times never. An output that is not a terminal, and `-o wide`, have the whole values. Colours are only used on a
+terminal, without NO_COLOR.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from dispatcher.core.printable import escape, escape_json
 CELL_CHARACTERS_MAX: Final = 60
 CELL_CHARACTERS_MIN: Final = 8
 """A cell is not cut further than this, however narrow the terminal is."""
+LEFT_OUT_CELLS: Final = 12
 LIVE_CELL_CHARACTERS: Final = 20
 """The room that a table which goes on keeps for longer values to come."""
 _GAP: Final = "  "
@@ -68,6 +70,8 @@ class Column(NamedTuple):
     """Whether its cells end in an ellipsis if the table is too wide."""
     is_cut_last: bool = False
     """Whether it is cut only if the other columns are as narrow as they can be, as the first column is."""
+    can_be_left_out: bool = False
+    """Whether the table is shown without it if fewer than `LEFT_OUT_CELLS` would be left for it."""
     is_state: bool = False
     """Whether its words have colours."""
     if_different: bool = False
@@ -236,6 +240,8 @@ def say_table(
     is_wide = output is Output.WIDE
     goes_on = widths is not None
     shown = [one for one in columns if is_wide or _is_shown(one, rows, all_rows=not goes_on)]
+    if widths and len(widths) < len(shown):
+        shown = [one for one in shown if not one.can_be_left_out]
     cells = [[cell(column.value(row)) for column in shown] for row in rows]
     if not is_wide:
         cells = [
@@ -257,7 +263,16 @@ def say_table(
                 for size, column in zip(widths, shown, strict=True)
             ]
         if width is not None:
+            wanted = list(widths)
             _shrink(widths, shown, width)
+            if any(
+                column.can_be_left_out and size < min(room, LEFT_OUT_CELLS)
+                for column, size, room in zip(shown, widths, wanted, strict=True)
+            ):
+                widths.clear()
+                rest = [one for one in columns if not one.can_be_left_out]
+                say_table(rows, rest, empty, output, widths=widths if goes_on else None)
+                return
     for line in lines:
         texts = []
         for text, column, size in zip(line, shown, widths, strict=True):
@@ -284,6 +299,10 @@ def _is_shown(column: Column, rows: Sequence[object], *, all_rows: bool) -> bool
     return not all_rows or len({cell(column.value(row)) for row in rows}) > 1
 
 
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
 def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
     """Make the widest columns that can be cut narrower, until the table fits."""
     minima = {
@@ -294,7 +313,7 @@ def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> None:
     # The first column, which has the name, is cut last.
     last = {at for at in minima if at == 0 or columns[at].is_cut_last}
     order = [[at for at in minima if at not in last], sorted(last)]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+    while _width(widths) > width:
         candidates = next(
             (
                 found

@@ -55,24 +55,29 @@ def test_a_table_fits_and_cuts_the_name_last(monkeypatch, capsys, width: int):
     assert all("ep_" + "0" * 26 in line and line.endswith("…") for line in lines[1:])
 
 
-def test_a_list_of_deliveries_at_80_columns_keeps_the_business_key_whole(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-    now = SystemClock.now()
+@pytest.mark.parametrize(("width", "names"), [(80, []), (110, ["TYPE"])])
+def test_a_list_of_deliveries_keeps_the_business_key_whole(
+    monkeypatch, capsys, width: int, names: list[str]
+):
+    monkeypatch.setenv("COLUMNS", str(width))
     delivery = SimpleNamespace(
         **{name: name for name in ("tenant", "reason", "event_id", "endpoint_id", "ordering_key")},
         id="wh_" + "0" * 26,
         state="succeeded",
-        labels={"warehouse": "BKK", "order_id": "ORD-2026-1234"},
+        labels={"warehouse": "BKK", "order_id": "ORD-2026-01234"},
         event_type="inventory.stock.adjusted",
         attempt_count=1,
         next_attempt_at=None,
-        created_at=now - timedelta(minutes=3),
+        created_at=SystemClock.now() - timedelta(minutes=3),
     )
-    say_table([delivery], columns({"endpoint_id": "ERP_Order_Sync_Bangkok"}), "none")
-    head, line = capsys.readouterr().out.splitlines()
-    assert head.split() == ["ID", "STATE", "KEY", "TYPE", "ENDPOINT", "AGE"]
-    assert "  ORD-2026-1234  " in line
-    assert max(cell_len(head), cell_len(line)) <= 80
+    widths: list[int] = []
+    for kept in (None, widths, widths):
+        shown = columns({"endpoint_id": "ERP_Order_Sync_of_Bangkok"})
+        say_table([delivery], shown, "none", widths=kept)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "STATE", "KEY", *names, "ENDPOINT", "AGE"]
+    assert all("ORD-2026-01234 " in line for line in lines if not line.startswith("ID"))
+    assert max(map(cell_len, [head, *lines])) <= width
 
 
 def test_a_wide_table_has_all_columns_and_whole_values(monkeypatch, capsys):
