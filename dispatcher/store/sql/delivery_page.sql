@@ -8,8 +8,8 @@
 -- A succeeded delivery has the class 2xx, whatever a later resend came to. The others' last attempt is one read each.
 -- The ids are picked where the filters allow it from the index alone; delivery_list_of_ids reads their rows. A type is
 -- compared by the event's id, which is in the row; a pattern, whose codes are no condition of the index, by the delivery's
--- id, so that those that are left out are not read. Ended deliveries are read a day at a time: a merge of all days would
--- have to read each of them down to its first match.
+-- id, so that those that are left out are not read. NOT IN keeps the planner from estimating each code in each partition,
+-- which took it 40 ms. Ended deliveries are read a day at a time: a merge of all days reads each down to its first match.
 -- Index: delivery_done_id, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
 --   delivery_done_pkey of the days asked for, and delivery_open_pkey, read backwards until the page is full; type,
 --   state and endpoint are compared within the index. An id has the day of its partition. A tenant that never had an
@@ -23,7 +23,7 @@ WITH page AS MATERIALIZED (
        AND ($2::text IS NULL OR endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $2))
        AND ($3::text IS NULL OR event_id = $3)
        AND ($5::integer IS NULL OR event_type_code = $5)
-       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($16::integer[] IS NULL OR event_type_code NOT IN (SELECT unnest($16)))
        AND ($4::text IS NULL OR (
             SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
             FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
@@ -59,7 +59,7 @@ WITH page AS MATERIALIZED (
            AND ($2::text IS NULL OR endpoint_no = (SELECT number FROM dispatcher.endpoint WHERE id = $2))
            AND ($3::text IS NULL OR event_id = $3)
            AND ($5::integer IS NULL OR event_type_code = $5)
-           AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+           AND ($16::integer[] IS NULL OR event_type_code NOT IN (SELECT unnest($16)))
            AND ($5::integer IS NULL OR (
                 SELECT e.type = $4 FROM dispatcher.event AS e
                 WHERE e.day BETWEEN $17 AND $18 AND e.day = g.midnight::date AND e.id = d.event_id))

@@ -12,7 +12,7 @@ WITH page AS MATERIALIZED (
          WHERE day BETWEEN $17::date AND $18::date AND endpoint_no = g.number AND $2::text IS NULL
            AND ($3::text IS NULL OR event_id = $3)
            AND ($5::integer IS NULL OR event_type_code = $5)
-       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($16::integer[] IS NULL OR event_type_code NOT IN (SELECT unnest($16)))
        AND ($4::text IS NULL OR (
             SELECT CASE WHEN right($4, 1) = '*' THEN starts_with(e.type, left($4, -1)) ELSE e.type = $4 END
             FROM dispatcher.event AS e WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))
@@ -39,7 +39,7 @@ WITH page AS MATERIALIZED (
          WHERE day BETWEEN $17::date AND $18::date AND endpoint_no = g.number
            AND ($3::text IS NULL OR event_id = $3)
            AND ($5::integer IS NULL OR event_type_code = $5)
-       AND ($16::integer[] IS NULL OR event_type_code <> ALL ($16))
+       AND ($16::integer[] IS NULL OR event_type_code NOT IN (SELECT unnest($16)))
        AND ($5::integer IS NULL OR (
             SELECT e.type = $4 FROM dispatcher.event AS e
             WHERE e.day BETWEEN $17 AND $18 AND e.day = d.day AND e.id = d.event_id))

@@ -27,7 +27,6 @@ async def list_event_types(context: Context) -> web.StreamResponse:
         counted_since=usage.counted_since,
         groups=[(group, types) for group, types in groups if types],
         unknown=[one for one in usage.items if not one.in_catalogue],
-        samples={name: readable(one.sample) for name, one in catalogue.types.items()},
     )
 
 

@@ -321,6 +321,7 @@
     time.textContent = one.at;
     put("at", "").append(time);
     for (const name of ["type", "test", "reason", "code", "latency", "body", "retries", "next"]) put(name, one[name]);
+    for (const name of ["retries", "next"]) row.querySelector(`[data-f="${name}"]`)?.classList.toggle("none", ["0", "–"].includes(one[name]));
     put("endpoint", one.endpoint)?.setAttribute("href", `${base}/webhooks/${encodeURIComponent(one.endpoint_id)}`);
     put("state", one.state).classList.add(one.tone);
     const box = row.querySelector("input[name=ids]");
