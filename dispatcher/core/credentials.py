@@ -143,6 +143,11 @@ def expiry_of(certificate: str) -> datetime:
     return _certificates(certificate)[0].not_valid_after_utc
 
 
+def subject_of(certificate: str) -> str:
+    """Return the subject of a valid certificate (RFC 4514)."""
+    return _certificates(certificate)[0].subject.rfc4514_string()
+
+
 def _certificates(text: str) -> "list[Certificate]":
     """Parse certificates in PEM; raise as cryptography does if they are invalid."""
     from cryptography import x509  # noqa: PLC0415 -- a twelfth of the start, and few endpoints have a certificate

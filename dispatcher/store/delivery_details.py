@@ -76,6 +76,8 @@ class ContextRow(NamedTuple):
     endpoint_id: str
     name: str
     url: str
+    delivery: str
+    """`push` or `pull`."""
     state: str
     reason: str | None
     rate_limit: float | None

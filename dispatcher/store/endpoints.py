@@ -119,6 +119,7 @@ class RoutedEndpoint(NamedTuple):
     updated_at: datetime
     deleted_at: datetime | None
     rate_limit: float | None
+    is_pulled: bool
     content_filter: str | None = None
 
 

@@ -45,6 +45,7 @@ class ScheduledRow(NamedTuple):
     rate_limit: float | None
     breaker_state: str | None
     probe_at: datetime | None
+    is_pulled: bool
 
 
 class EventMatch(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.admin.operations.context import Deployment
+from dispatcher.admin.operations.context import Deployment, Role
 from dispatcher.core.schemas import SchemaPolicy, compile_schema
 from tests.admin.serving import Api, served
 
@@ -52,6 +52,25 @@ async def test_reject_refuses_http_alone_and_marks_sql(rejecting: Api, connectio
     assert (checked["checked_count"], checked["mismatch_count"]) == (2, 1)
     assert [one["id"] for one in checked["mismatching"]] == [inserted]
     assert (await api.ask("GET", "/event-types/order.none")).status == 404
+
+
+async def test_marks_are_those_of_ones_own_tenant_for_each_role(rejecting: Api, connection) -> None:
+    """The page of a type names events, so a tenant sees its own alone; the catalogue is the same for all."""
+    for tenant in ("acme", "other"):
+        await connection.execute(
+            "INSERT INTO dispatcher.outbox (tenant, type, data) VALUES ($1, 'order.created', '{}')",
+            tenant,
+        )
+    own = await connection.fetchval("SELECT id FROM dispatcher.outbox WHERE tenant = 'acme'")
+    for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN):
+        token = await rejecting.token_of(role, "acme")
+        shown = (await rejecting.ask("GET", "/event-types/order.created", token=token)).json
+        assert (shown["checked_count"], shown["mismatch_count"]) == (1, 1)
+        assert [one["id"] for one in shown["mismatching"]] == [own]
+        assert shown["schema"]["required"] == ["order_id"]
+        assert (await rejecting.ask("GET", "//asyncapi.json", token=token)).status == 200
+    everybodys = await rejecting.ask("GET", "/event-types/order.created")
+    assert everybodys.json["mismatch_count"] == 2
 
 
 async def test_warn_publishes_and_marks(deployment: Deployment) -> None:

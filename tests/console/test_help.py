@@ -82,6 +82,8 @@ async def test_help_is_shown_in_both_languages_with_a_notice(served):
     assert contents.text.count('<dt><a href="/help/') == sum(map(len, GUIDES.values()))
     english = await client.get("/help/reference/operations")
     assert '<h2 id="single-sign-on">' in english.text
+    assert "<th></th>" not in english.text
+    assert "<thead>\n<tr>\n<td></td>" in (await client.get("/help/how-to/receive-and-verify")).text
     assert "available in English only" not in english.text
     thai = await client.get("/help/reference/operations", Accept_Language="th")
     assert 'lang="en">' in thai.text

@@ -3,17 +3,15 @@
 import base64
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import orjson
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.conftest import ADMIN_TOKEN, Living, Watched
-from tests.support.certificates import Authority
+from tests.console.conftest import Living, Watched
 from tests.support.cluster import run_apart
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
@@ -170,49 +168,4 @@ def test_oauth_credentials_are_stored_hidden_and_used(
     tab.open(f"/webhooks/{endpoint_id(living, 'oauth')}/settings")
     assert page.input_value("[name=oauth_client_id]") == "client-1"
     assert "secret-of-the-client" not in page.content()
-    assert tab.complaints == []
-
-
-def test_a_client_certificate_is_stored_and_its_key_hidden(
-    tab: Watched, living: Living, tmp_path: Path
-) -> None:
-    certificate, key = Authority(tmp_path).client_pair()
-    _, other_key = Authority(tmp_path / "other").client_pair()
-    page = new_form(tab, "mtls", "https://example.com/hook", "wms")
-    page.fill("[name=client_certificate]", certificate)
-    page.fill("[name=client_key]", other_key)
-    save(page)
-    expect(page.locator("#p-client_key")).to_be_visible()
-    page.fill("[name=client_key]", key)
-    save(page)
-    expect(page.get_by_role("heading", level=1)).to_contain_text("mtls")
-    tab.open(f"/webhooks/{endpoint_id(living, 'mtls')}/settings")
-    assert page.input_value("[name=client_certificate]").strip() == certificate.strip()
-    assert "PRIVATE KEY" not in page.content()
-    living.sql(
-        "UPDATE dispatcher.endpoint SET state = 'paused', paused_at = now() WHERE name = 'mtls'"
-    )
-    assert tab.complaints == []
-
-
-def test_a_pulled_webhook_needs_no_url_and_shows_what_was_fetched(
-    tab: Watched, living: Living
-) -> None:
-    page = new_form(tab, "pulled", None, "standard")
-    page.check("[name=delivery]")
-    save(page)
-    expect(page.get_by_role("heading", level=1)).to_contain_text("pulled")
-    publish(living)
-    path = f"{living.base}/api/v1/endpoints/{endpoint_id(living, 'pulled')}/poll"
-
-    def call(query: str = "", value: object = None) -> Any:
-        data = None if value is None else orjson.dumps(value)
-        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
-        with urlopen(Request(path + query, data, headers)) as response:  # noqa: S310 -- the daemon's
-            return orjson.loads(response.read())
-
-    item = call("?wait_seconds=20")["items"][0]
-    call(value={"results": [{"lease_id": item["lease_id"], "response_code": 200}]})
-    tab.open(f"/deliveries/{item['delivery_id']}")
-    expect(page.locator("main")).to_contain_text("Succeeded")
     assert tab.complaints == []

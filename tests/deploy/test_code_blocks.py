@@ -27,6 +27,7 @@ ELSEWHERE = {
     "php": "the same",
     "go": "the same",
     "java": "the same",
+    "ruby": "e2e/test_producer_snippets.py runs it",
     "csharp": "wire/test_snippets.py compares it with its file; no .NET is available",
     "html": "read by people: console/embedding.py serves such a page",
     "nginx": "read by people: nginx is not installed where the tests run",

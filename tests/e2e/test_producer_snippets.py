@@ -1,8 +1,8 @@
 """What the pages on publishing show is true: their recipes publish, the table names every rule, errors are those seen.
 
 SQL, asyncpg, psycopg, SQLAlchemy and Django always run, as a role that may only publish. Go's pgx, Node's pg and
-Prisma, PHP's pdo_pgsql and Java's libraries run where they are installed, else they are skipped with that reason and
-only parsed or compiled.
+Prisma, PHP's pdo_pgsql, Ruby's Active Record and Java's libraries run where they are installed, else they are skipped
+with that reason and only parsed or compiled.
 """
 
 import asyncio
@@ -363,6 +363,31 @@ def test_php_publishes(shop: Shop, tmp_path: Path) -> None:
         f"echo ship($connection, '{ORDER}');"
     )
     assert_shipped(shop, shop.run(php, "-r", main))
+
+
+def test_active_record_publishes_in_the_transaction_of_its_models(
+    shop: Shop, tmp_path: Path
+) -> None:
+    ruby = program("ruby")
+    file = tmp_path / "ship.rb"
+    file.write_text(block("ruby"))
+    shop.run(ruby, "-c", str(file))
+    libraries = [ruby, "-e", "require 'active_record'; require 'pg'"]
+    if subprocess.run(libraries, capture_output=True, check=False).returncode != 0:
+        pytest.skip("parsed only: Ruby's libraries activerecord and pg are not installed")
+    main = f"""
+require "active_record"
+ActiveRecord::Base.establish_connection(
+  adapter: "postgresql", host: {shop.host!r}, database: {shop.name!r}, username: {APPLICATION!r}
+)
+require {str(file)!r}
+begin
+  ActiveRecord::Base.transaction {{ ship({ORDER!r}); raise KeyError }}
+rescue KeyError
+  puts ship({ORDER!r})
+end
+"""
+    assert_shipped(shop, shop.run(ruby, "-e", main))
 
 
 @pytest.mark.slow

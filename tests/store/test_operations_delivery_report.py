@@ -9,7 +9,9 @@ from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.delivery_report import DeliveryReports
 from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.operations.explain import Explainer
+from dispatcher.admin.operations.schedule import Schedule
 from dispatcher.admin.resources.delivery import NextStep
+from dispatcher.admin.resources.schedule import ScheduleQuery
 from dispatcher.core.errors import NotFoundError
 from dispatcher.store.leases import Leases
 from dispatcher.store.statistics import BreakerRow, Statistics
@@ -63,6 +65,34 @@ async def test_a_delivery_shows_what_was_sent_and_why_it_failed(
     assert headers["X-Api-Key"] == "very secret"
     assert headers["Host"] == "example.com"
     assert shown.request.signed_content == f"e1.{shown.request.timestamp}.{{}}"
+
+
+async def test_request_of_a_fetched_delivery_has_its_own_headers_alone(
+    deployment: Deployment, story: Story, connection: Any
+) -> None:
+    endpoint = await story.endpoint()
+    await story.event("e1")
+    await story.body("e1", "standard")
+    delivery = await story.delivery(endpoint, "e1", "failed")
+    await attempt(connection, delivery, 500)
+
+    async def names() -> dict[str, str]:
+        shown = await DeliveryReports(deployment).delivery(ALL, delivery)
+        assert shown.request is not None
+        return dict(shown.request.headers)
+
+    assert "Authorization" not in await names()
+    await connection.execute(
+        "UPDATE dispatcher.endpoint SET oauth_token_url = 'https://auth.example.com/', oauth_client_id = 'x'"
+    )
+    assert (await names())["Authorization"] == "Bearer ********"
+    await connection.execute("UPDATE dispatcher.endpoint SET delivery = 'pull'")
+    found = await names()
+    assert "webhook-signature" in found
+    assert not {"Host", "Content-Length", "Authorization"} & set(found)
+    shown = await DeliveryReports(deployment).delivery(ALL, delivery)
+    assert shown.endpoint is not None
+    assert shown.endpoint.delivery == "pull"
 
 
 async def test_failed_test_event_offers_no_resend(
@@ -133,6 +163,11 @@ async def test_what_comes_next_names_what_holds_it_up(
     assert await next_code() == "waits_its_turn"
     await connection.execute("UPDATE dispatcher.endpoint SET rate_limit = NULL")
     assert await next_code() == "due"
+    await connection.execute("UPDATE dispatcher.endpoint SET delivery = 'pull'")
+    assert await next_code() == "waits_for_poll"
+    (scheduled,) = (await Schedule(deployment).page(ALL, ScheduleQuery.of())).items
+    assert scheduled.waits_for.code == "waits_for_poll"
+    await connection.execute("UPDATE dispatcher.endpoint SET delivery = 'push'")
     await connection.execute(
         "UPDATE dispatcher.delivery_open SET next_attempt_at = now() + interval '1 hour'"
     )

@@ -31,7 +31,8 @@ GUIDES: Final[Mapping[str, Sequence[str]]] = {
     "tutorial": ("quick-start", "tutorials/receive-a-webhook", "tutorials/support-a-webhook"),
     "how_to": (
         "how-to/publish-from-sql", "how-to/publish-from-python", "how-to/publish-from-java", "how-to/publish-from-go",
-        "how-to/publish-from-node", "how-to/publish-from-php", "how-to/receive-and-verify", "how-to/find-an-order",
+        "how-to/publish-from-node", "how-to/publish-from-php", "how-to/publish-from-ruby", "how-to/check-event-data",
+        "how-to/receive-and-verify", "how-to/authenticate-to-receivers", "how-to/find-an-order",
         "how-to/late-deliveries", "how-to/embed-the-portal",
         "how-to/recover-after-an-outage", "how-to/rotate-secrets", "how-to/install",
         "how-to/go-to-production", "how-to/back-up", "how-to/fail-over", "how-to/upgrade", "how-to/runbooks",

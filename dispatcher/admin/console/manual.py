@@ -99,6 +99,8 @@ def render(name: str) -> HelpPage:
     body = parser.renderer.render(_in_boxes(tokens), parser.options, {})
     # With HTML off, only the renderer writes this tag. A block that scrolls must be reachable by keys.
     body = body.replace("<pre>", '<pre tabindex="0">')
+    # The corner of a table with headers on two sides is no header (WCAG 1.3.1).
+    body = body.replace("<th></th>", "<td></td>")
     is_translated = name.startswith(f"{TRANSLATED}/")
     return HelpPage(
         name=name.removeprefix(f"{TRANSLATED}/"),

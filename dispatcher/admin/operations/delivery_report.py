@@ -13,7 +13,7 @@ from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import also_signing
 from dispatcher.admin.operations.objects import attempt_values, delivery_values, event_of
 from dispatcher.admin.operations.reasons import Circumstances, attempt_advice, next_step, why
-from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
+from dispatcher.admin.operations.request_preview import ANY_PORT, FRAMING, request_template
 from dispatcher.admin.resources.delivery import Advice
 from dispatcher.admin.resources.delivery_report import (
     AlsoSigned,
@@ -52,6 +52,8 @@ from dispatcher.store.routing import routed_row
 from dispatcher.store.secrets import SealedSecret, load_secrets
 
 _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
+ACCESS_TOKEN: Final = ("Authorization", f"Bearer {secret.MASK}")
+"""The header of an endpoint with OAuth: no token is stored."""
 _WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
 
 
@@ -139,6 +141,10 @@ class DeliveryReports:
             )
         except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
             return None, str(error)
+        if endpoint.delivery == "pull":
+            head = [(name, value) for name, value in head if name.lower() not in FRAMING]
+        elif endpoint.oauth_token_url is not None:
+            head.append(ACCESS_TOKEN)
         hidden = () if actor.may(Role.MANAGER) else [name.lower() for name in endpoint.headers]
         also = also_signing(endpoint.also_sign, self._deployment)
         signatures = [one.signature.header.lower() for one in (profile, *also)]
@@ -243,6 +249,7 @@ def _endpoint(context: ContextRow, actor: Actor) -> DeliveryEndpoint:
         id=context.endpoint_id,
         name=context.name,
         url=context.url if actor.may(Role.OPERATOR) else masked_url(context.url),
+        delivery="pull" if context.delivery == "pull" else "push",
         state=_endpoint_state(context),
         reason=context.reason,
     )
@@ -262,6 +269,7 @@ def _around(context: ContextRow | None, problem: str | None) -> Circumstances:
         probe_at=context.probe_at,
         is_resend_waiting=context.is_resend_waiting,
         is_behind=context.is_behind,
+        is_pulled=context.delivery == "pull",
         dispatchers_alive=context.dispatchers_alive,
         problem=problem,
         now=context.now,

@@ -192,6 +192,7 @@ def _around(
         rate_limit=endpoint.rate_limit,
         breaker_state=None if breaker is None else breaker.state,
         probe_at=None if breaker is None else breaker.probe_at,
+        is_pulled=endpoint.is_pulled,
         dispatchers_alive=alive,
         problem=problem,
         now=now,

@@ -20,7 +20,7 @@ import structlog
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.pull_results import PullResults
-from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
+from dispatcher.admin.operations.request_preview import ANY_PORT, FRAMING, request_template
 from dispatcher.admin.resources.pull import (
     LeaseResults,
     PollQuery,
@@ -63,7 +63,6 @@ REREAD_SECONDS_MIN: Final = 0.01
 HELD_SECONDS: Final = 0.25
 """When a poll reads again if a due delivery cannot be leased yet: another poll locks it, or an earlier event of its
 line is still in the outbox."""
-_FRAMING: Final = frozenset({"host", "content-length", "accept-encoding"})
 
 
 class Pull:
@@ -237,7 +236,7 @@ class Pull:
             event_id=leased.event_id,
             event_type=leased.event_type,
             attempt_number=leased.attempt_number,
-            headers={name: value for name, _, value in pairs if name.lower() not in _FRAMING},
+            headers={name: value for name, _, value in pairs if name.lower() not in FRAMING},
             body=body.decode(),
         )
 

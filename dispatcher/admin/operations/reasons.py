@@ -30,6 +30,8 @@ class Circumstances(NamedTuple):
     is_resend_waiting: bool = False
     is_behind: bool = False
     """Whether an earlier delivery of its line is open."""
+    is_pulled: bool = False
+    """Whether its receiver fetches it."""
     dispatchers_alive: int = 1
     problem: str | None = None
     """Why the configuration does not let the endpoint be sent to; None: it does."""
@@ -44,6 +46,7 @@ def _step(code: str, text: str, at: datetime | None = None) -> NextStep:
     return NextStep(code=code, text=text, at=time_text(at))
 
 
+_FETCHED: Final = _step("waits_for_poll", "it waits until the receiver fetches it")
 _OUTCOMES: Final[dict[str, Advice]] = {
     Outcome.OK: _advice("ok", "the receiver took it"),
     Outcome.GONE: _advice(
@@ -236,6 +239,8 @@ def next_step(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
     if around.is_resend_waiting:
         if not alive:
             return _step("no_dispatcher", f"a resend was asked for, but {NO_DISPATCHER}")
+        if around.is_pulled:
+            return _FETCHED
         return _step("resend_waiting", "one more attempt was asked for and comes at once")
     if delivery.state not in {DeliveryState.PENDING, DeliveryState.RETRYING}:
         if delivery.test:
@@ -273,6 +278,8 @@ def _of_endpoint(delivery: DeliveryDetail, around: Circumstances) -> NextStep:
             probe,
         )
     if due is not None and around.now is not None and due <= around.now:
+        if around.is_pulled:
+            return _FETCHED
         if around.rate_limit is not None:
             return _step(
                 "waits_its_turn",

@@ -43,6 +43,8 @@ from dispatcher.usability import signing_secrets
 
 ANY_PORT: Final = PortPolicy(DATABASE_PORTS, ((1, 65_535),))
 """The client validates the port: a denied one is an attempt with that outcome."""
+FRAMING: Final = frozenset({"host", "content-length", "accept-encoding"})
+"""Headers of a request that a fetched delivery does not have."""
 PREVIEWED: Final = ("url", "event_types", "headers", "also_sign", "include", "exclude")
 EXAMPLE_URL: Final = "https://example.com/webhooks"
 """Of a preview whose URL is not typed yet, or is invalid."""

@@ -334,6 +334,7 @@ def _scheduled(found: _Match, unusable: str | None, alive: int, now: datetime) -
         rate_limit=row.rate_limit,
         breaker_state=row.breaker_state,
         probe_at=row.probe_at,
+        is_pulled=row.is_pulled,
         dispatchers_alive=alive,
         problem=unusable,
         now=now,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dispatcher.admin.resources.base import Response
 from dispatcher.admin.resources.delivery import Advice, Attempt, Delivery, NextStep
+from dispatcher.admin.resources.endpoint_fields import DeliveryMode
 from dispatcher.admin.resources.event import Event
 from dispatcher.admin.resources.fields import EndpointId
 
@@ -35,6 +36,7 @@ class DeliveryEndpoint(Response):
     id: EndpointId
     name: str
     url: str
+    delivery: DeliveryMode
     state: str
     reason: str | None
 

@@ -3,7 +3,7 @@
 -- Parameters: $1 endpoint id, $2 delivery id. Index: endpoint_pkey, endpoint_breaker_pkey, delivery_request_pkey,
 -- delivery_open_pkey, delivery_open_line.
 -- Locks: none.
-SELECT e.id AS endpoint_id, e.name, e.url, e.state, e.reason, e.rate_limit, e.retry_schedule_seconds, e.deleted_at,
+SELECT e.id AS endpoint_id, e.name, e.url, e.delivery, e.state, e.reason, e.rate_limit, e.retry_schedule_seconds, e.deleted_at,
        b.state AS breaker_state, b.probe_at,
        EXISTS (SELECT FROM dispatcher.delivery_request AS q
                WHERE q.delivery_id = $2::uuid AND q.kind = 'resend') AS is_resend_waiting,

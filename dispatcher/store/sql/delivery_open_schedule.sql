@@ -7,7 +7,8 @@
 -- An event type that few of many waiting deliveries have is read past within the index of the endpoint, as is the rest.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, p.name AS endpoint_name, p.tenant, p.profile, d.attempt_count,
        d.schedule_position, greatest(least(d.next_attempt_at, '9999-01-01'), '1970-01-01') AS next_attempt_at, d.warnings,
-       p.state AS endpoint_state, p.rate_limit, b.state AS breaker_state, b.probe_at
+       p.state AS endpoint_state, p.rate_limit, b.state AS breaker_state, b.probe_at,
+       p.delivery = 'pull' AS is_pulled
 FROM (
     SELECT o.*
     FROM dispatcher.endpoint AS e

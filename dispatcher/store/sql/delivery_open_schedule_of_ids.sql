@@ -5,7 +5,8 @@
 -- Index: delivery_open_pkey, endpoint_number_key. Locks: none.
 SELECT d.id, d.day, d.event_id, p.id AS endpoint_id, p.name AS endpoint_name, p.tenant, p.profile, d.attempt_count,
        d.schedule_position, greatest(least(d.next_attempt_at, '9999-01-01'), '1970-01-01') AS next_attempt_at, d.warnings,
-       p.state AS endpoint_state, p.rate_limit, b.state AS breaker_state, b.probe_at
+       p.state AS endpoint_state, p.rate_limit, b.state AS breaker_state, b.probe_at,
+       p.delivery = 'pull' AS is_pulled
 FROM unnest($1::uuid[]) AS g (id)
 JOIN dispatcher.delivery_open AS d ON d.id = g.id
 JOIN dispatcher.endpoint AS p ON p.number = d.endpoint_no AND p.deleted_at IS NULL

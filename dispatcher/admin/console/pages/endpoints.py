@@ -16,6 +16,8 @@ from dispatcher.admin.resources.endpoint import Endpoint, EndpointPage
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.admin.resources.job import EndpointRecovery
 from dispatcher.admin.resources.overview import EndpointFigures
+from dispatcher.admin.resources.serialization import time_text
+from dispatcher.core.credentials import certificate_problems, expiry_of, subject_of
 from dispatcher.core.errors import ConflictError, DispatcherError, InvalidRequestError
 from dispatcher.core.model import EndpointState, HealthState
 from dispatcher.core.problems import problem
@@ -28,6 +30,8 @@ COUNT_SECONDS_MAX: Final = 60.0
 PAGE_SIZE: Final = "20"
 RECOVERIES: Final = (1, 6, 24, 168, 744)
 """Hours back that a recovery offers: the last hour to 31 days."""
+FETCH_COMMAND: Final = """export DISPATCHER_URL={url} DISPATCHER_TOKEN=dsp_...
+dispatcher poll {id} --forward http://localhost:3000/hook"""
 ENDPOINT_FIELDS: Final = ("q", "state", "health", "profile", "tenant")
 _HEALTHS: Final = (
     HealthState.DOWN, HealthState.DEGRADED, HealthState.RECOVERING, HealthState.HEALTHY,
@@ -90,6 +94,10 @@ async def show_endpoint(context: Context) -> web.StreamResponse:
             for one in failures.responses
         ],
         profile=profile_facts(context, endpoint.profile),
+        certificate=certificate_facts(endpoint.client_certificate or ""),
+        fetch_command=FETCH_COMMAND.format(
+            url=context.app.settings.console_url().rstrip("/"), id=endpoint.id
+        ),
         traffic=charts.bars([(one.ok_count, one.not_ok_count) for one in buckets]),
         latency=charts.lines(
             [[one.p50_seconds for one in buckets], [one.p95_seconds for one in buckets]]
@@ -101,6 +109,14 @@ def profile_facts(context: Context, name: str) -> object:
     """Return what a profile means; None where it is not configured any more."""
     profile = context.operations.deployment.profiles.get(name)
     return None if profile is None else facts(profile)
+
+
+def certificate_facts(certificate: str) -> Mapping[str, str] | None:
+    """Return the subject and the expiry of a certificate in PEM; None: there is none, or it cannot be read."""
+    if not certificate or certificate_problems(certificate):
+        return None
+    expires_at = time_text(expiry_of(certificate))
+    return {"subject": subject_of(certificate), "expires_at": expires_at}
 
 
 async def confirm(context: Context) -> web.StreamResponse:
