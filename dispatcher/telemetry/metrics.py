@@ -14,7 +14,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `schema_mismatches_total` | counter | | events that do not fit the schema of their type; see the log | |
 | `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `events_published_total` | counter | | events committed over HTTP; those inserted with SQL are not counted | |
-| `attempts_total` | counter | profile, outcome | finished attempts; of a test: `test` | yes |
+| `attempts_total` | counter | profile, outcome | finished attempts, also pulled ones; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
 | `connections_reused_total` | counter | | attempts on a connection that had served before | |
 | `connections_opened_total` | counter | | connections opened to receivers | |
@@ -24,8 +24,8 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `egress_blocked_total` | counter | reason | connects denied by the address policy, by range | |
 | `log_lines_dropped_total` | counter | | log lines lost because they were not read in time | yes |
 | `endpoint_attempts_total` | counter | endpoint, outcome | if the settings ask; capped | |
-| `attempt_duration_seconds` | histogram | | from an attempt's begin to its end | |
-| `delivery_latency_seconds` | histogram | | from the event's insert to the first 2xx | yes |
+| `attempt_duration_seconds` | histogram | | from an attempt's begin to its end; only pushes | |
+| `delivery_latency_seconds` | histogram | | from the event's insert to the first 2xx; only pushes | yes |
 | `retry_lateness_seconds` | histogram | | from a retry's due time to its begin | |
 | `recorder_batch_size` | histogram | | results committed together | |
 | `recorder_flush_seconds` | histogram | | time of one such commit | yes |
@@ -294,10 +294,14 @@ class Metrics:
     def _make_histograms(self) -> None:
         make = self._histogram
         self.attempt_duration = make(
-            "attempt_duration_seconds", "From an attempt's begin to its end.", LATENCY_BOUNDS
+            "attempt_duration_seconds",
+            "From an attempt's begin to its end; only pushes.",
+            LATENCY_BOUNDS,
         )
         self.delivery_latency = make(
-            "delivery_latency_seconds", "From the event's insert to the first 2xx.", DELIVERY_BOUNDS
+            "delivery_latency_seconds",
+            "From the event's insert to the first 2xx; only pushes.",
+            DELIVERY_BOUNDS,
         )
         self.retry_lateness = make(
             "retry_lateness_seconds", "From a retry's due time to its begin.", LATENCY_BOUNDS

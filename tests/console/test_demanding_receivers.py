@@ -174,7 +174,7 @@ def test_a_webhook_behind_a_firewall_is_fetched_and_forwarded(
     assert tab.complaints == []
 
 
-def test_an_access_token_and_a_client_certificate_are_stored_hidden_and_used(
+def test_token_and_client_certificate_are_stored_hidden_and_used(
     tab: Watched, living: Living, tmp_path: Path, picture: Callable[..., None]
 ) -> None:
     with guarded_receiver(tmp_path) as receiver:
