@@ -140,7 +140,7 @@ def test_a_webhook_behind_a_firewall_is_fetched_and_forwarded(
     save(page)
     expect(page.get_by_role("heading", level=1)).to_contain_text("ERP_Behind")
     expect(page.locator("main").get_by_role("button", name="Send Test Event")).to_have_count(0)
-    living.receiver.behave(behind={"share": 0.12, "statuses": [503]})
+    living.receiver.behave(behind={"share": 0.08, "statuses": [503]})
     for number in range(24):
         publish(living, order_id=f"ORD-2026-{1200 + number}", marker=f"m{number}")
     wait_for(living, "ERP_Behind", 24)
@@ -211,7 +211,7 @@ def test_token_and_client_certificate_are_stored_hidden_and_used(
     facts = page.locator("dl.facts")
     expect(facts).to_contain_text(receiver.token_url)
     expect(facts).to_contain_text("CN=dispatcher")
-    picture("client-certificate", 500, foot=True)
+    picture("client-certificate", 560, foot=True)
     tab.open(f"/webhooks/{identifier}/settings")
     assert page.input_value("[name=client_certificate]").strip() == certificate.strip()
     assert page.input_value("[name=oauth_client_id]") == "dispatcher"
