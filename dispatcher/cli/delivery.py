@@ -128,13 +128,13 @@ def export(context: typer.Context, fields: Fields) -> None:
 
     async def step(session: "Session") -> None:
         from dispatcher.admin.operations.deliveries import DeliveryOperations
-        from dispatcher.admin.operations.endpoints import Endpoints
+        from dispatcher.admin.operations.endpoint_reader import EndpointReader
         from dispatcher.admin.operations.export_files import export_text
 
         query = ExportQuery.of(**await session.resolved(fields))
         deliveries, endpoints = (
             DeliveryOperations(session.deployment),
-            Endpoints(session.deployment),
+            EndpointReader(session.deployment),
         )
         async for part in export_text(deliveries, endpoints, session.actor, query):
             say_file(part)

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.endpoint_reader import EndpointReader
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.cli.output import say
 from dispatcher.core.errors import StoreUnavailableError
@@ -50,7 +50,7 @@ async def _follow(
 
 
 async def _figures(deployment: Deployment, actor: Actor, since: datetime) -> Figures:
-    page = await Endpoints(deployment).page(actor, EndpointsQuery(limit=ENDPOINTS_MAX))
+    page = await EndpointReader(deployment).page(actor, EndpointsQuery(limit=ENDPOINTS_MAX))
     names = {endpoint.id: endpoint.name for endpoint in reversed(page.items)}
     found = {
         one.endpoint_id: one for one in await read_progress(deployment.database, list(names), since)

@@ -42,10 +42,10 @@ def failures(
     """
 
     async def step(session: "Session") -> None:
-        from dispatcher.admin.operations.endpoints import Endpoints
+        from dispatcher.admin.operations.endpoint_reader import EndpointReader
 
         endpoint_id = await session.id_of("endpoint", endpoint, tenant)
-        answer = await Endpoints(session.deployment).failures(session.actor, endpoint_id)
+        answer = await EndpointReader(session.deployment).failures(session.actor, endpoint_id)
         if output.is_data:
             say_data(answer, output)
             return

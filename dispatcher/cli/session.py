@@ -23,7 +23,7 @@ import uvloop
 
 from dispatcher import __version__
 from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.endpoint_reader import EndpointReader
 from dispatcher.admin.operations.names import Names
 from dispatcher.admin.resources.problem import count_text, field_problems
 from dispatcher.admin.resources.serialization import write_json
@@ -97,7 +97,7 @@ class Session:
 
     async def endpoint_names(self, endpoint_ids: Iterable[str | None]) -> dict[str, str]:
         """Return the names of endpoints by id, deleted ones included."""
-        rows = await Endpoints(self.deployment).names(self.actor, filter(None, endpoint_ids))
+        rows = await EndpointReader(self.deployment).names(self.actor, filter(None, endpoint_ids))
         return {row.id: row.name for row in rows.values()}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import orjson
 
-from dispatcher.core.errors import ConflictError
+from dispatcher.core.errors import ConflictError, NotFoundError
 from dispatcher.core.problems import problem
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import failed_since
@@ -129,6 +129,20 @@ def _endpoint(row: "Record") -> EndpointDetail:
 
 
 async def load_endpoint(
+    connection: "Reach", endpoint_id: str, tenant: str | None, *, lock: bool = False
+) -> EndpointDetail:
+    """Return an endpoint that is not deleted, on request locked for a change.
+
+    Raises:
+        NotFoundError: the tenant has none of that id, or it is deleted.
+    """
+    endpoint = await find_endpoint(connection, endpoint_id, tenant, lock=lock)
+    if endpoint is None:
+        raise NotFoundError(problem("id", "endpoint_not_found", value=endpoint_id))
+    return endpoint
+
+
+async def find_endpoint(
     connection: "Reach", endpoint_id: str, tenant: str | None, *, lock: bool = False
 ) -> EndpointDetail | None:
     """Return an endpoint that is not deleted, on request locked for a change; None: there is none."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dispatcher.admin.console.context import Context
-from dispatcher.admin.operations.endpoints import ADMIN_SETTINGS
+from dispatcher.admin.operations.endpoint_rules import ADMIN_SETTINGS
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.endpoint_requests import EndpointChange, NewEndpoint
 from dispatcher.admin.resources.presentation import Control, ControlKind, Section, metadata_of

@@ -5,21 +5,24 @@ The client secret and the private key are written, never read: responses contain
 """
 
 import contextlib
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.resources.endpoint_requests import EndpointChange, NewEndpoint
 from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core import secret
 from dispatcher.core.credentials import certificate_problems, expiry_of, key_problems, pair_problems
-from dispatcher.core.errors import SecretError
+from dispatcher.core.errors import InvalidRequestError, SecretError
 from dispatcher.core.problems import Problem, problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.request import header_names
-from dispatcher.core.sealing import Keyring
+from dispatcher.core.sealing import NONCE_BYTES, Keyring
 from dispatcher.core.secret import Secret
-from dispatcher.store.secrets import SealedSecret, forget_secret, insert_secret
+from dispatcher.store.endpoints import EndpointDetail
+from dispatcher.store.secrets import SealedSecret, forget_secret, insert_secret, load_secrets
 from dispatcher.usability import CLIENT_KEY_ROLE, OAUTH_ROLE
 
 if TYPE_CHECKING:
@@ -111,6 +114,36 @@ def credential_warnings(settings: Mapping[str, Any], now: datetime) -> list[str]
         return []
     verb = "expired" if expires_at <= now else "expires"
     return [f"client_certificate: it {verb} at {time_text(expires_at)}. Replace it with its key."]
+
+
+async def change_credentials(
+    connection: "Reach",
+    deployment: Deployment,
+    endpoint: EndpointDetail,
+    settings: Mapping[str, Any],
+    given: Mapping[str, Secret],
+    changed: Sequence[str],
+) -> None:
+    """Store the confidential fields that were given, and delete those that have no use any more.
+
+    `settings` are those after the change, and `changed` names those that differ.
+
+    Raises:
+        InvalidRequestError: the settings and the fields do not fit together.
+    """
+    if not given and CREDENTIAL_SETTINGS.isdisjoint(changed):
+        return
+    sealed = (await load_secrets(connection, [endpoint.id]))[endpoint.id]
+    known = opened_credentials(sealed, endpoint.id, deployment.keyring)
+    stays = {
+        field: one for field, one in known.items() if settings[CREDENTIAL_OWNERS[field]] is not None
+    }
+    profile = deployment.profiles.get(endpoint.profile)
+    problems = credential_problems(settings, profile, stays | dict(given))
+    if problems:
+        raise InvalidRequestError(problems)
+    keyring, nonce = deployment.keys(), secrets.token_bytes(NONCE_BYTES)
+    await store_credentials(connection, keyring, endpoint.id, settings, given, nonce)
 
 
 async def store_credentials(

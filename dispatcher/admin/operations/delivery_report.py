@@ -80,7 +80,7 @@ class DeliveryReports:
             context = await load_context(connection, row)
             event = await load_event(connection, row)
             body = await load_body(connection, row)
-            endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
+            endpoint = await store.find_endpoint(connection, row.endpoint_id, actor.tenant)
             sealed = (await load_secrets(connection, [row.endpoint_id]))[row.endpoint_id]
         chosen = chosen_attempt(attempts, attempt_number)
         profile = self._deployment.profiles.get(row.profile)

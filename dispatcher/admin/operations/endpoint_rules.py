@@ -6,11 +6,11 @@ and makes an endpoint unsigned.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from dispatcher.admin.operations.context import Deployment
+from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.resources.endpoint import SETTINGS, EndpointSettings
 from dispatcher.admin.resources.endpoint_fields import RULES
 from dispatcher.admin.resources.endpoint_requests import (
@@ -34,6 +34,14 @@ from dispatcher.core.request import headers_bytes_count, validate_also_sign, val
 from dispatcher.core.secret import Secret, check, secret_under
 from dispatcher.core.similar import similar_words
 from dispatcher.core.url import CanonicalUrl, canonical_url
+
+ADMIN_SETTINGS: Final = (
+    "max_concurrency",
+    "rate_limit",
+    "timeout_seconds",
+    "retry_schedule_seconds",
+)
+"""Settings that spend the capacity of the deployment, which all tenants share; a manager cannot change them."""
 
 
 class Rules:
@@ -291,3 +299,20 @@ def event_types_warnings(event_types: list[str], deployment: Deployment) -> list
 def _advice(text: str, known: Iterable[str]) -> str:
     similar = similar_words(text, known)
     return f"did you mean {similar[0]}?" if similar else "check its spelling."
+
+
+def require_limits(actor: Actor, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Return unless a manager changes a setting that only an admin may.
+
+    Raises:
+        InvalidRequestError: it is so; names each setting.
+    """
+    if actor.may(Role.ADMIN):
+        return
+    problems = [
+        problem(name, "field_needs_admin")
+        for name in ADMIN_SETTINGS
+        if after.get(name) != before.get(name)
+    ]
+    if problems:
+        raise InvalidRequestError(problems)

@@ -22,7 +22,7 @@ def endpoint_of(
     row: EndpointDetail, sealed: Sequence[SealedSecret], deployment: Deployment, actor: Actor
 ) -> Endpoint:
     """Return an endpoint as the actor may see it; a secret that no key decrypts is shown as stars."""
-    opened = {one.role: _opened(one, row.id, deployment.keyring) for one in sealed}
+    opened = {one.role: opened_secret(one, row.id, deployment.keyring) for one in sealed}
     current = opened.get("current")
     profile = deployment.profiles.get(row.profile)
     public_key = None
@@ -71,7 +71,8 @@ def _masked(opened: Mapping[str, Secret | None], role: str) -> str | None:
     return secret.MASK if held is None else secret.mask(held)
 
 
-def _opened(sealed: SealedSecret, endpoint_id: str, keyring: Keyring | None) -> Secret | None:
+def opened_secret(sealed: SealedSecret, endpoint_id: str, keyring: Keyring | None) -> Secret | None:
+    """Return a secret in the clear; None if no key decrypts it."""
     if keyring is None:
         return None
     try:

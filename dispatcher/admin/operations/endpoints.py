@@ -1,69 +1,56 @@
-"""Endpoints: made, listed, shown, changed, paused, resumed, deleted.
+"""Endpoints: created, changed, paused, resumed, deleted.
 
-The secrets of an endpoint are in `rotation.py`. Any change of a row moves the routing version (a
-trigger does), by which every dispatcher learns of it before its next fan-out.
+`endpoint_reader.py` lists and shows them. The secrets of an endpoint are in `rotation.py`. Any change of a
+row moves the routing version (a trigger does), by which every dispatcher learns of it before its next fan-out.
 """
 
 import contextlib
 import dataclasses
 import hashlib
-import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from dispatcher.admin.operations.changes import change_detail
 from dispatcher.admin.operations.context import Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.credentials import (
-    CREDENTIAL_OWNERS,
-    CREDENTIAL_SETTINGS,
+    change_credentials,
     credential_problems,
     credential_warnings,
     given_credentials,
-    opened_credentials,
     store_credentials,
 )
+from dispatcher.admin.operations.endpoint_reader import EndpointReader
 from dispatcher.admin.operations.endpoint_rules import (
     also_sign_problems,
     event_types_warnings,
     header_problems,
     read_change,
     read_new_endpoint,
+    require_limits,
     settings_of,
     with_pull_url,
     with_secret_of_url,
 )
-from dispatcher.admin.operations.endpoint_view import _opened, endpoint_of
+from dispatcher.admin.operations.endpoint_view import opened_secret
 from dispatcher.admin.resources.endpoint import (
     DEFAULTS,
     SETTINGS,
     ChangedEndpoint,
     Endpoint,
-    EndpointPage,
     etag_of,
 )
-from dispatcher.admin.resources.endpoint_recovery import (
-    EndpointFailures,
-    FailedResponse,
-    WaitingDeliveries,
-)
-from dispatcher.admin.resources.endpoint_requests import EndpointChange, EndpointsQuery, NewEndpoint
+from dispatcher.admin.resources.endpoint_requests import EndpointChange, NewEndpoint
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.admin.resources.serialization import (
-    Place,
-    cursor_scope,
-    page_of,
-    read_cursor,
     time_text,
-    write_cursor,
 )
 from dispatcher.core import ids, secret
 from dispatcher.core.errors import (
     ConflictError,
     InvalidRequestError,
-    NotFoundError,
     PreconditionFailedError,
     StoreUnavailableError,
 )
@@ -76,33 +63,18 @@ from dispatcher.core.url import masked_url
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import Deliveries
-from dispatcher.store.endpoint_counts import COUNTED_MAX, count_failures, read_waiting
-from dispatcher.store.endpoints import EndpointDetail, EndpointName
+from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.secrets import SealedSecret, insert_secret, load_secrets
 
 if TYPE_CHECKING:
-    from dispatcher.admin.resources.delivery import AttemptOutcomeName
     from dispatcher.store.pool import Reach
 
-ADMIN_SETTINGS: Final = (
-    "max_concurrency",
-    "rate_limit",
-    "timeout_seconds",
-    "retry_schedule_seconds",
-)
-"""Settings that spend the capacity of the deployment, which all tenants share; a manager cannot change them."""
 CANCELLED_AT_ONCE_MAX: Final = 1000
 """Waiting deliveries of a deleted endpoint that end with it; a dispatcher's upkeep ends the rest."""
-WAITING_COUNT_MAX: Final = 10_000
-"""Waiting deliveries of an endpoint are counted up to here."""
 
 
-class Endpoints:
-    """The endpoints of a deployment."""
-
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
-        self._database = deployment.database
+class Endpoints(EndpointReader):
+    """The endpoints of a deployment, with their changes."""
 
     def read_new(self, actor: Actor, fields: Mapping[str, object]) -> NewEndpoint:
         """Return a new endpoint from the members of a body, a form or a command.
@@ -148,7 +120,7 @@ class Endpoints:
                 raise InvalidRequestError(problems)
         endpoint_id = new_endpoint_id(self._deployment)
         row = {**DEFAULTS, **settings_of(new)}
-        _require_limits(actor, DEFAULTS, row)
+        require_limits(actor, DEFAULTS, row)
         async with self._database.transaction() as connection:
             await store.insert_endpoint(
                 connection,
@@ -174,7 +146,6 @@ class Endpoints:
             )
             made = await store.load_endpoint(connection, endpoint_id, None)
             sealed = await load_secrets(connection, [endpoint_id])
-        assert made is not None  # noqa: S101 -- it was inserted in this transaction
         return self._changed(
             made,
             sealed[endpoint_id],
@@ -202,153 +173,6 @@ class Endpoints:
                 problem("tenant", "too_many_endpoints_of_tenant", tenant=tenant, maximum=limit)
             )
 
-    async def page(
-        self,
-        actor: Actor,
-        query: EndpointsQuery = EndpointsQuery(),  # noqa: B008 -- frozen
-    ) -> EndpointPage:
-        """Return a page of endpoints, newest first or by trouble.
-
-        By trouble, a cursor is a number of rows: a page after it may repeat or miss an endpoint whose trouble has
-        changed in between.
-
-        Raises:
-            InvalidRequestError: the cursor is another filter's.
-        """
-        tenant = allowed_tenant(actor, query.tenant)
-        scope = cursor_scope("endpoints", actor.tenant, query.given())
-        place = read_cursor(query.cursor, scope)
-        if query.sort == "trouble":
-            return await self._page_by_trouble(actor, tenant, query, place, scope)
-        filters = [
-            tenant, query.name, query.profile, query.state, *(place or (None, None)), query.limit + 1, None,
-            query.health, query.q,
-        ]  # fmt: skip
-        async with self._database.reading() as connection:
-            rows = await store.page_of_endpoints(connection, filters)
-            sealed = await load_secrets(connection, [row.id for row in rows])
-        items, next_cursor = page_of(
-            rows,
-            query.limit,
-            lambda row: Place(row.created_at, row.id),
-            lambda row: self._shown(row, sealed[row.id], actor),
-            scope=scope,
-        )
-        return EndpointPage(items=items, next_cursor=next_cursor)
-
-    async def _page_by_trouble(
-        self,
-        actor: Actor,
-        tenant: str | None,
-        query: EndpointsQuery,
-        place: Place | None,
-        scope: str,
-    ) -> EndpointPage:
-        offset = 0 if place is None else _offset(place)
-        filters = [tenant, query.name, query.q, query.profile, query.state, query.health]
-        async with self._database.reading() as connection:
-            ids_found = await store.endpoints_by_trouble(
-                connection, filters, rows_max=query.limit + 1, offset=offset
-            )
-            items = await self._of_ids(connection, actor, tenant, ids_found[: query.limit])
-        end = Place(self._deployment.clock.now(), str(offset + query.limit))
-        return EndpointPage(
-            items=items,
-            next_cursor=write_cursor(end, scope) if len(ids_found) > query.limit else None,
-        )
-
-    async def _of_ids(
-        self, connection: "Reach", actor: Actor, tenant: str | None, ids: list[str]
-    ) -> list[Endpoint]:
-        any_filter = [tenant, *(None,) * 5, len(ids), ids, None, None]
-        rows = {row.id: row for row in await store.page_of_endpoints(connection, any_filter)}
-        sealed = await load_secrets(connection, list(rows))
-        return [self._shown(rows[one], sealed[one], actor) for one in ids if one in rows]
-
-    async def with_problems(
-        self, actor: Actor, *, has_failed: bool, failed_max: int, rows_max: int
-    ) -> tuple[list[Endpoint], bool]:
-        """Return the endpoints that are disabled, not healthy, or have failed deliveries, and whether there are more.
-
-        `has_failed`: failed deliveries count as a problem; at most `failed_max` of them are read.
-        """
-        async with self._database.reading() as connection:
-            ids = await store.endpoints_with_problems(
-                connection,
-                actor.tenant,
-                has_failed=has_failed,
-                failed_max=failed_max,
-                rows_max=rows_max + 1,
-            )
-            items = await self._of_ids(connection, actor, actor.tenant, ids[:rows_max])
-        return items, len(ids) > rows_max
-
-    async def failures(self, actor: Actor, endpoint_id: str) -> EndpointFailures:
-        """Return the failed and the retrying deliveries of an endpoint by their last response.
-
-        Raises:
-            NotFoundError: there is none of that id, or it is deleted.
-        """
-        async with self._database.reading() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
-            )
-            counts = await count_failures(connection, endpoint_id, actor.tenant)
-        return EndpointFailures(
-            endpoint_id=EndpointId(endpoint_id),
-            responses=[
-                FailedResponse(
-                    outcome=cast("AttemptOutcomeName | None", one.outcome),
-                    response_code=one.response_code,
-                    failed_count=one.failed_count,
-                    retrying_count=one.retrying_count,
-                )
-                for one in counts
-            ],
-            capped=max(row.failed_count, row.waiting_count) > COUNTED_MAX,
-        )
-
-    async def show(self, actor: Actor, endpoint_id: str) -> Endpoint:
-        """Return an endpoint; its secret is masked.
-
-        Raises:
-            NotFoundError: there is none of that id, or it is deleted.
-        """
-        async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
-            )
-            sealed = await load_secrets(connection, [endpoint_id])
-        return self._shown(row, sealed[endpoint_id], actor)
-
-    async def names(self, actor: Actor, endpoint_ids: Iterable[str]) -> dict[str, EndpointName]:
-        """Return the names of the actor's endpoints by id, deleted ones included."""
-        wanted = sorted(set(endpoint_ids))
-        if not wanted:
-            return {}
-        async with self._database.reading() as connection:
-            rows = await store.read_names(connection, wanted, actor.tenant)
-        return {row.id: row for row in rows}
-
-    async def waiting(self, actor: Actor, endpoint_id: str) -> WaitingDeliveries:
-        """Return how many deliveries wait for an endpoint: a pause holds them, a deletion cancels them.
-
-        They are counted up to `WAITING_COUNT_MAX`.
-
-        Raises:
-            NotFoundError: no such endpoint.
-        """
-        async with self._database.reading() as connection:
-            found(await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
-            (row,) = await read_waiting(connection, [endpoint_id], None, WAITING_COUNT_MAX)
-        return WaitingDeliveries(
-            endpoint_id=endpoint_id,
-            waiting_count=min(row.waiting_count, WAITING_COUNT_MAX),
-            retrying_count=min(row.retrying_count, WAITING_COUNT_MAX),
-            capped=row.waiting_count > WAITING_COUNT_MAX,
-            oldest_due_at=time_text(row.oldest_due_at),
-        )
-
     async def read_change(
         self, actor: Actor, endpoint_id: str, fields: Mapping[str, object]
     ) -> EndpointChange:
@@ -360,9 +184,7 @@ class Endpoints:
             never change.
         """
         async with self._database.reading() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
         change = self._change(row, fields)
         for field, present in (("profile", row.profile), ("tenant", row.tenant)):
             if fields.get(field, present) != present:
@@ -395,18 +217,15 @@ class Endpoints:
         """
         actor.require(Role.MANAGER)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             _require_version(row, if_match)
             change = self._change(row, change.given())
             before = {field: getattr(row, field) for field in SETTINGS}
             after = before | settings_of(change)
             changed = [field for field in SETTINGS if after[field] != before[field]]
-            _require_limits(actor, before, after)
+            require_limits(actor, before, after)
             given = given_credentials(change)
-            await self._change_credentials(connection, row, after, given, changed)
+            await change_credentials(connection, self._deployment, row, after, given, changed)
             changed += sorted(given)
             if changed:
                 await self._require_signable(connection, row, after)
@@ -425,7 +244,7 @@ class Endpoints:
                     endpoint_id,
                     change_detail(changed, before, after),
                 )
-            row = found(await store.load_endpoint(connection, endpoint_id, None), endpoint_id)
+            row = await store.load_endpoint(connection, endpoint_id, None)
             sealed = await load_secrets(connection, [endpoint_id])
         warnings = (
             event_types_warnings(row.event_types, self._deployment)
@@ -435,35 +254,6 @@ class Endpoints:
         if "client_certificate" in changed:
             warnings += credential_warnings(after, self._deployment.clock.now())
         return self._changed(row, sealed[endpoint_id], actor, warnings=warnings)
-
-    async def _change_credentials(
-        self,
-        connection: "Reach",
-        row: EndpointDetail,
-        after: Mapping[str, Any],
-        given: Mapping[str, Secret],
-        changed: Sequence[str],
-    ) -> None:
-        """Store the confidential fields that were given, and delete those that have no use any more.
-
-        Raises:
-            InvalidRequestError: the settings and the fields do not fit together.
-        """
-        if not given and CREDENTIAL_SETTINGS.isdisjoint(changed):
-            return
-        sealed = (await load_secrets(connection, [row.id]))[row.id]
-        known = opened_credentials(sealed, row.id, self._deployment.keyring)
-        stays = {
-            field: one
-            for field, one in known.items()
-            if after[CREDENTIAL_OWNERS[field]] is not None
-        }
-        profile = self._deployment.profiles.get(row.profile)
-        problems = credential_problems(after, profile, stays | dict(given))
-        if problems:
-            raise InvalidRequestError(problems)
-        keyring, nonce = self._deployment.keys(), secrets.token_bytes(NONCE_BYTES)
-        await store_credentials(connection, keyring, row.id, after, given, nonce)
 
     async def _require_signable(
         self, connection: "Reach", row: EndpointDetail, after: Mapping[str, Any]
@@ -480,7 +270,7 @@ class Endpoints:
         if after["also_sign"] != row.also_sign:
             sealed = (await load_secrets(connection, [row.id]))[row.id]
             signing = [one for one in sealed if one.role in {"current", "previous"}]
-            opened = [_opened(one, row.id, self._deployment.keyring) for one in signing]
+            opened = [opened_secret(one, row.id, self._deployment.keyring) for one in signing]
             for own in [one for one in opened if one is not None] if signing else [None]:
                 problems += also_sign_problems(after["also_sign"], profile, own, self._deployment)
         if problems:
@@ -494,10 +284,7 @@ class Endpoints:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             if row.state == EndpointState.DISABLED:
                 raise ConflictError(problem("state", "endpoint_disabled"))
             if await store.pause_endpoint(connection, endpoint_id):
@@ -514,10 +301,7 @@ class Endpoints:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             if await store.resume_endpoint(connection, endpoint_id):
                 detail = {"was": row.state, "reason": row.reason}
                 await write_audit(
@@ -534,10 +318,7 @@ class Endpoints:
         """
         actor.require(Role.MANAGER)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             _require_version(row, if_match)
             await store.delete_endpoint(connection, endpoint_id)
             await write_audit(
@@ -553,9 +334,6 @@ class Endpoints:
             await Deliveries(self._database).cancel_of_endpoints(
                 [(EndpointId(endpoint_id), Reason.ENDPOINT_DELETED)], CANCELLED_AT_ONCE_MAX
             )
-
-    def _shown(self, row: EndpointDetail, sealed: Sequence[SealedSecret], actor: Actor) -> Endpoint:
-        return endpoint_of(row, sealed, self._deployment, actor)
 
     def _changed(
         self,
@@ -581,45 +359,6 @@ def _require_version(row: EndpointDetail, if_match: str | None) -> None:
     present = etag_of(time_text(row.updated_at))
     if if_match is not None and if_match != present:
         raise PreconditionFailedError(problem("If-Match", "version_changed", version=present))
-
-
-def found(row: EndpointDetail | None, endpoint_id: str) -> EndpointDetail:
-    """Return the endpoint that was looked for.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    if row is None:
-        raise NotFoundError(problem("id", "endpoint_not_found", value=endpoint_id))
-    return row
-
-
-def _offset(place: Place) -> int:
-    """Return the rows before a page by trouble.
-
-    Raises:
-        InvalidRequestError: the cursor is none of ours.
-    """
-    if not re.fullmatch(r"[0-9]{1,7}", place.id):
-        raise InvalidRequestError([problem("cursor", "invalid_cursor")])
-    return int(place.id)
-
-
-def _require_limits(actor: Actor, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Return unless a manager changes a setting that only an admin may.
-
-    Raises:
-        InvalidRequestError: it is so; names each setting.
-    """
-    if actor.may(Role.ADMIN):
-        return
-    problems = [
-        problem(name, "field_needs_admin")
-        for name in ADMIN_SETTINGS
-        if after.get(name) != before.get(name)
-    ]
-    if problems:
-        raise InvalidRequestError(problems)
 
 
 def new_endpoint_id(deployment: Deployment) -> str:

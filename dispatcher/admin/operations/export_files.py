@@ -16,7 +16,7 @@ import orjson
 
 from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.operations.deliveries import EXPORT_ROWS_MAX, DeliveryOperations
-from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.endpoint_reader import EndpointReader
 from dispatcher.admin.resources.delivery import Attempt, Delivery, ExportedDelivery, ExportQuery
 from dispatcher.core.business_key import business_key
 
@@ -33,7 +33,7 @@ BOM: Final = "\ufeff"
 
 async def export_text(
     deliveries: DeliveryOperations,
-    endpoints: Endpoints,
+    endpoints: EndpointReader,
     actor: Actor,
     query: ExportQuery,
     note: str = NOTE,

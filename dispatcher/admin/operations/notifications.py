@@ -148,7 +148,7 @@ class NotificationOperations:
         found = {}
         for endpoint_id in dict.fromkeys([*rule.endpoint_ids, rule.to_endpoint_id or ""]):
             if endpoint_id:
-                row = await endpoint_store.load_endpoint(connection, endpoint_id, tenant)
+                row = await endpoint_store.find_endpoint(connection, endpoint_id, tenant)
                 found[endpoint_id] = row
         problems += [
             problem(f"endpoint_ids[{index}]", "target_not_found", value=one)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment
-from dispatcher.admin.operations.endpoints import Endpoints
+from dispatcher.admin.operations.endpoint_reader import EndpointReader
 from dispatcher.admin.resources.overview import (
     AttemptTotals,
     Backlog,
@@ -66,7 +66,7 @@ class Overview:
     def __init__(self, deployment: Deployment) -> None:
         self._database = deployment.database
         self._clock = deployment.clock
-        self._endpoints = Endpoints(deployment)
+        self._endpoints = EndpointReader(deployment)
 
     async def problems(self, actor: Actor) -> OpenProblems:
         """Return the problems of this moment.

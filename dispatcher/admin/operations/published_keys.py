@@ -59,7 +59,7 @@ class PublishedKeys:
 
     async def _read(self, endpoint_id: str) -> PublishedKeySet | None:
         async with self._deployment.database.reading() as connection:
-            row = await store.load_endpoint(connection, endpoint_id, None)
+            row = await store.find_endpoint(connection, endpoint_id, None)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         if row is None:
             return None

@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 import structlog
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.pull_results import PullResults
 from dispatcher.admin.operations.request_preview import ANY_PORT, FRAMING, request_template
 from dispatcher.admin.resources.pull import (
@@ -161,9 +160,7 @@ class Pull:
         self, actor: Actor, endpoint_id: str
     ) -> tuple[EndpointDetail, int, list[SealedSecret]]:
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
             if row.delivery != "pull":
                 raise ConflictError(problem("id", "endpoint_not_pulled"))
             if row.state != EndpointState.ACTIVE:
@@ -253,7 +250,7 @@ class Pull:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            found(await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
+            await store.load_endpoint(connection, endpoint_id, actor.tenant)
             number = await store.endpoint_number(connection, endpoint_id)
         return await self._results.settle(number, results)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import WAITING_COUNT_MAX, found
+from dispatcher.admin.operations.endpoint_reader import WAITING_COUNT_MAX
 from dispatcher.admin.operations.objects import attempt_of
 from dispatcher.admin.resources.delivery import Attempt
 from dispatcher.admin.resources.endpoint_recovery import EndpointRetry
@@ -64,10 +64,7 @@ class Recovery:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             if row.state != EndpointState.ACTIVE:
                 raise ConflictError(problem("state", f"endpoint_{row.state}"))
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]

@@ -13,7 +13,6 @@ from dispatcher.admin.operations.endpoint_rules import (
     settings_of,
 )
 from dispatcher.admin.operations.endpoint_view import endpoint_of
-from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.fields import TENANT_DEFAULT
 from dispatcher.admin.resources.request_preview import PreviewedRequest
@@ -104,7 +103,7 @@ class RequestPreviews:
         """
         actor.require(Role.MANAGER)
         async with self._deployment.database.reading() as connection:
-            row = found(await load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id)
+            row = await load_endpoint(connection, endpoint_id, actor.tenant)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
         endpoint = endpoint_of(row, sealed, self._deployment, actor)
         profile = self._deployment.profiles.get(row.profile)

@@ -19,7 +19,7 @@ from dispatcher.admin.operations.endpoint_rules import (
     secret_problems,
 )
 from dispatcher.admin.operations.endpoint_view import endpoint_of, previous_expiry
-from dispatcher.admin.operations.endpoints import found, seal
+from dispatcher.admin.operations.endpoints import seal
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.endpoint_fields import KeyType
 from dispatcher.admin.resources.fields import number_problems
@@ -79,10 +79,7 @@ class Rotation:
         actor.require(Role.MANAGER)
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             profile = self._profile(row)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             problems = [*problems, *_problems(profile, new_secret, overlap_seconds, activate)]
@@ -148,10 +145,7 @@ class Rotation:
         """
         actor.require(Role.MANAGER)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True),
-                endpoint_id,
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             if not any(one.role == "staged" for one in sealed):
                 raise ConflictError(problem("activate_staged", "no_staged_secret"))
@@ -174,9 +168,7 @@ class Rotation:
         actor.require(Role.MANAGER)
         keyring = self._deployment.keys()
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
             opened = {
                 one.role: Secret(keyring.open(one.sealed, owner=endpoint_id, key_id=one.key_id))

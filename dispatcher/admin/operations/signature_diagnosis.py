@@ -80,7 +80,7 @@ class SignatureDiagnosis:
             row = await find_delivery(connection, delivery_id, actor.tenant)
             if row is None:
                 raise NotFoundError(problem("id", "delivery_not_found", value=delivery_id))
-            endpoint = await store.load_endpoint(connection, row.endpoint_id, actor.tenant)
+            endpoint = await store.find_endpoint(connection, row.endpoint_id, actor.tenant)
             if endpoint is None:
                 raise ConflictError(problem("id", "endpoint_deleted"))
             attempts = await load_attempts(connection, row)

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
-from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.operations.objects import delivery_with_attempts
 from dispatcher.admin.operations.request_preview import ANY_PORT, request_template
 from dispatcher.admin.resources.delivery import DeliveryWithAttempts
@@ -97,9 +96,7 @@ class EventTester:
         """
         actor.require(Role.OPERATOR)
         async with self._database.transaction() as connection:
-            row = found(
-                await store.load_endpoint(connection, endpoint_id, actor.tenant), endpoint_id
-            )
+            row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
             if row.delivery == "pull":
                 raise ConflictError(problem("id", "endpoint_is_pulled"))
             self._deployment.send_limits.take_send(actor.name, endpoint_id)

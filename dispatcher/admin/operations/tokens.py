@@ -11,7 +11,6 @@ import secrets
 from typing import Any, Final
 
 from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
-from dispatcher.admin.operations.endpoints import found
 from dispatcher.admin.resources.serialization import (
     Place,
     cursor_scope,
@@ -84,9 +83,7 @@ class Tokens:
                     [problem("role", "not_one_of", value=str(new.role), allowed=allowed)]
                 )
             async with self._database.transaction() as connection:
-                endpoint = found(
-                    await load_endpoint(connection, new.endpoint_id, tenant), new.endpoint_id
-                )
+                endpoint = await load_endpoint(connection, new.endpoint_id, tenant)
             tenant = endpoint.tenant
         text = TEXT_PREFIX + base64.urlsafe_b64encode(
             secrets.token_bytes(TEXT_BYTES)
