@@ -13,7 +13,8 @@ import typer
 import uvloop
 
 from dispatcher import __version__
-from dispatcher.app import Daemon, Role, start_problems
+from dispatcher.app.daemon import Daemon
+from dispatcher.app.start import Role, start_problems
 from dispatcher.cli.output import fail, tell
 from dispatcher.cli.session import FAILED, USAGE, readable_settings
 from dispatcher.config.settings import Settings

@@ -22,7 +22,7 @@ import uvloop
 
 from dispatcher import __version__
 from dispatcher.admin.operations.access import Access
-from dispatcher.app import Daemon
+from dispatcher.app.daemon import Daemon
 from dispatcher.cli.dev_progress import show_progress
 from dispatcher.cli.migration import connect
 from dispatcher.cli.output import say, tell

@@ -66,7 +66,7 @@ async def test_traces_collector_away_delays_no_delivery_and_the_end_a_little(ben
 
 def test_off_imports_nothing_of_it():
     code = (
-        "import sys, dispatcher.app, dispatcher.cli.program;"
+        "import sys, dispatcher.app.daemon, dispatcher.cli.program;"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

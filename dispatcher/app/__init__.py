@@ -1,0 +1,1 @@
+"""The daemon: its parts, whether it is ready, and its life cycle from start to drain."""

@@ -1,0 +1,267 @@
+"""Composes the parts of a replica from its settings.
+
+Nothing runs yet: the daemon binds the port, waits for the database, and starts the parts that its role has. A part
+that a reload changes is changed through `Pipeline.reload` and `profiles`; every other setting needs a restart.
+"""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Self
+
+import structlog
+
+from dispatcher import __version__
+from dispatcher.admin.auth import Auth
+from dispatcher.admin.oidc.sign_on import SignOn
+from dispatcher.admin.operations.context import Deployment
+from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.operations.publishing import CONNECTIONS_MAX as PUBLISH_CONNECTIONS_MAX
+from dispatcher.admin.operations.publishing import Publisher
+from dispatcher.admin.server import Server
+from dispatcher.app.readiness import Readiness
+from dispatcher.app.start import Role
+from dispatcher.config.database_url import UrlSource
+from dispatcher.config.loading import keyring_of, load_configuration
+from dispatcher.config.settings import Settings
+from dispatcher.core.addresses import RULES
+from dispatcher.core.profile import Profile
+from dispatcher.delivery.gauges import Gauges
+from dispatcher.delivery.pipeline import Pipeline
+from dispatcher.delivery.shards import Replica, new_incarnation
+from dispatcher.maintenance.jobs import JobRunner
+from dispatcher.maintenance.notifications import NotificationLoop
+from dispatcher.maintenance.outages import OutageWatch
+from dispatcher.maintenance.retention import Retention, days_of
+from dispatcher.maintenance.text_indexes import TextIndexes
+from dispatcher.maintenance.upkeep import Upkeep
+from dispatcher.outbound.client import HttpClient
+from dispatcher.outbound.dialer import self_test
+from dispatcher.outbound.mail import Mailer
+from dispatcher.outbound.own_addresses import OwnAddresses
+from dispatcher.runtime.clock import Clock
+from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.jobs import Jobs
+from dispatcher.store.notifications import Notifications
+from dispatcher.store.outbox import Outbox
+from dispatcher.store.partitions import Partitions
+from dispatcher.store.pool import Database
+from dispatcher.store.routing import Endpoints
+from dispatcher.store.schema import Schema
+from dispatcher.store.statistics import Statistics
+from dispatcher.telemetry.logs import Writer
+from dispatcher.telemetry.metrics import TEST_OUTCOME, Metrics
+from dispatcher.telemetry.tracing import Tracing
+
+_log = structlog.get_logger("dispatcher.app")
+
+ADMIN_CONNECTIONS_MAX = 4
+"""The API and the console have a connection pool of their own, so that slow pages never starve delivery."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one replica."""
+
+    database: Database
+    admin_database: Database
+    publish_database: Database
+    schema: Schema
+    metrics: Metrics
+    tracing: Tracing | None
+    profiles: dict[str, Profile]
+    """Replaced by a reload; the operations read it through a proxy."""
+    own_addresses: OwnAddresses
+    http_client: HttpClient
+    replica: Replica
+    pipeline: Pipeline
+    upkeep: Upkeep
+    outages: OutageWatch
+    notifications: NotificationLoop
+    jobs: JobRunner
+    text_indexes: TextIndexes
+    publisher: Publisher
+    auth: Auth
+    operations: Operations
+    readiness: Readiness
+    server: Server
+
+    @classmethod
+    async def of(
+        cls,
+        settings: Settings,
+        tasks: TaskSet,
+        *,
+        source: UrlSource,
+        listen_source: UrlSource,
+        clock: Clock,
+        log: Writer | None,
+        role: Role,
+        probe_path: str | None,
+        draining: asyncio.Event,
+    ) -> Self:
+        """Compose a replica and open its connection pools.
+
+        `draining` is set once the replica drains.
+
+        Raises:
+            ConfigurationError: the configuration is invalid.
+        """
+        database = await _open(settings, source, settings.database.pool_size)
+        admin_database = await _open(settings, source, ADMIN_CONNECTIONS_MAX)
+        publish_database = await _open(settings, source, PUBLISH_CONNECTIONS_MAX)
+        schema = Schema(database)
+        configuration = load_configuration(settings, needs_keys=True)
+        profiles = dict(configuration.profiles.profiles)
+        metrics = Metrics(
+            version=__version__,
+            profiles=profiles,
+            blocked_reasons=RULES,
+            endpoints_max=settings.metrics.per_endpoint_max if settings.metrics.per_endpoint else 0,
+            event_types=configuration.catalogue.types,
+        )
+        name = settings.replica.name or socket.gethostname()
+        otlp_url = settings.tracing.otlp_url
+        tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
+        own_addresses = OwnAddresses(settings)
+        http_client = HttpClient(settings, tasks, clock, protected=own_addresses.resolve())
+        await self_test()
+        replica = Replica(name, new_incarnation(name), __version__)
+        pipeline = Pipeline(
+            settings,
+            database,
+            http_client,
+            listen_url=listen_source,
+            profiles=configuration.profiles.profiles,
+            event_types=frozenset(configuration.catalogue.types),
+            schemas=configuration.catalogue.schemas,
+            keyring=keyring_of(settings),
+            metrics=metrics,
+            clock=clock,
+            replica=replica,
+            tracing=tracing,
+        )
+        gauges = Gauges(metrics, pipeline, Deliveries(database), log, delivers=role is not Role.API)
+        upkeep = Upkeep(
+            Deliveries(database),
+            Outbox(database),
+            schema,
+            Retention(
+                Partitions(database),
+                days_of(settings.retention),
+                clock=clock,
+                figures=gauges.tell_history,
+                unknown=gauges.forget_history,
+            ),
+            Statistics(database),
+            Jobs(database),
+            hold_seconds=settings.delivery.hold_days * 86400.0,
+            idempotency_days=settings.retention.idempotency_days,
+            history_days=settings.retention.deliveries_days,
+            partitions_ahead_days=settings.retention.partitions_ahead_days,
+        )
+        pipeline.routing.refreshed = upkeep.soon
+        publisher = Publisher(publish_database, committed=metrics.published)
+        deployment = Deployment.of(
+            settings,
+            admin_database,
+            configuration,
+            policy=http_client.policy,
+            profiles=MappingProxyType(profiles),
+        )
+        auth = Auth(deployment)
+        operations = Operations.of(
+            deployment,
+            http_client,
+            tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
+            publisher=publisher,
+            listen_url=listen_source if settings.listens else None,
+            metrics=metrics,
+        )
+        readiness = Readiness(schema, pipeline, role, clock, draining)
+        return cls(
+            database=database,
+            admin_database=admin_database,
+            publish_database=publish_database,
+            schema=schema,
+            metrics=metrics,
+            tracing=tracing,
+            profiles=profiles,
+            own_addresses=own_addresses,
+            http_client=http_client,
+            replica=replica,
+            pipeline=pipeline,
+            upkeep=upkeep,
+            outages=OutageWatch(
+                Endpoints(database),
+                down_after_seconds=round(settings.health.down_after_minutes * 60),
+            ),
+            notifications=NotificationLoop(
+                Notifications(database),
+                _mailer(settings),
+                clock=clock,
+                public_url=settings.http.public_url,
+                language=settings.notifications.language,
+            ),
+            jobs=JobRunner(
+                database, replica.incarnation, clock=clock, started=pipeline.job_started
+            ),
+            text_indexes=TextIndexes(listen_source, replica.incarnation),
+            publisher=publisher,
+            auth=auth,
+            operations=operations,
+            readiness=readiness,
+            server=Server(
+                problems=readiness.problems,
+                render_metrics=gauges.render,
+                operations=operations,
+                auth=auth,
+                settings=settings,
+                sign_on=SignOn.of(deployment, auth, http_client.documents()),
+                serves_api=role is not Role.DELIVERY,
+                probe_path=probe_path,
+            ),
+        )
+
+    def warnings(self, settings: Settings) -> list[str]:
+        """Return the doubtful values of the settings, and limits of this machine."""
+        narrow = self.http_client.descriptors.warning
+        return [
+            *settings.warnings,
+            *self.http_client.policy.warnings,
+            *([narrow] if narrow else []),
+        ]
+
+    async def close(self) -> None:
+        """Stop serving, and close all connections."""
+        await self.server.stop()
+        await self.http_client.close()
+        await self.publish_database.close()
+        await self.admin_database.close()
+        await self.database.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
+
+
+async def _open(settings: Settings, source: UrlSource, connections_max: int) -> Database:
+    database = Database(
+        source,
+        connections_max=connections_max,
+        statement_cache_size=0 if settings.database.pooler else 100,
+    )
+    await database.open()
+    return database
+
+
+def _mailer(settings: Settings) -> Mailer | None:
+    """Return what sends e-mail; None if no server is set."""
+    if not settings.smtp.host:
+        return None
+    password = settings.smtp_password
+    return Mailer(
+        settings.smtp,
+        None if password is None else password.get_secret_value(),
+        ca_file=settings.egress.ca_file,
+    )
