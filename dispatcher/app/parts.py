@@ -37,9 +37,9 @@ from dispatcher.maintenance.retention import Retention, days_of
 from dispatcher.maintenance.text_indexes import TextIndexes
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import HttpClient
-from dispatcher.outbound.dialer import self_test
 from dispatcher.outbound.mail import Mailer
 from dispatcher.outbound.own_addresses import OwnAddresses
+from dispatcher.outbound.self_test import self_test
 from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.deliveries import Deliveries

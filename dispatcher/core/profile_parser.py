@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from dispatcher.core.errors import ConfigurationError
 from dispatcher.core.profile import (
@@ -34,11 +33,11 @@ from dispatcher.core.profile import (
     TextRules,
     TimeFormat,
 )
+from dispatcher.core.profile_table import ProfileTable
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _EVENT_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 _INDEX = re.compile(r"0|[1-9][0-9]*")
-_PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 _RETRIES_MAX = 100
 _DELAY_SECONDS_MAX = 30 * 86_400
@@ -53,8 +52,6 @@ _TEXT_SOURCES = (FieldSource.EVENT_ID, FieldSource.EVENT_TYPE, FieldSource.OCCUR
 _OPTIONAL_SOURCES = (FieldSource.CONSOLE_LINK,)
 _GENERATED_SIZES = {KeyForm.TEXT: (20, 200), KeyForm.BASE64: (24, 64)}
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
 
 def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Profile:
     """Return the profile that `document`, a loaded TOML file, describes.
@@ -65,7 +62,7 @@ def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Pr
         ConfigurationError: with every fault, each as `key.path: what is wrong`.
     """
     problems: list[str] = []
-    root = _Table(document, "", problems)
+    root = ProfileTable(document, "", problems)
     body = root.table("body")
     json_mode = body.choice("json", JsonMode)
     fields = _body_fields(body, json_mode)
@@ -110,132 +107,7 @@ def parse(document: Mapping[str, Any], find_zone: Callable[[str], tzinfo]) -> Pr
     return profile
 
 
-class _Table:
-    """A table of the document that notes faults and which keys were read, instead of raising.
-
-    What is missing or wrong is noted once and read as some value of its type.
-    """
-
-    def __init__(self, values: Mapping[str, Any], path: str, problems: list[str]) -> None:
-        self._values = values
-        self._path = path
-        self._problems = problems
-        self._known: set[str] = set()
-        self._children: list[_Table] = []
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def fault(self, key: str, message: str) -> None:
-        self._problems.append(f"{self._path}{key}: {message}")
-
-    def _read(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:  # noqa: ANN401 -- TOML
-        """Return the value of `key`, or None after noting why there is none of that kind."""
-        self._known.add(key)
-        value = self._values.get(key)
-        if value is None:
-            self.fault(key, f"is missing, {expected}")
-        elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.fault(key, expected)
-        else:
-            return value
-        return None
-
-    def text(
-        self, key: str, pattern: re.Pattern[str] = _PRINTABLE, default: str | None = None
-    ) -> str:
-        if default is not None and not self.has(key):
-            return default
-        value = self._read(key, str, "must be a text")
-        if value is None:
-            return ""
-        if pattern.fullmatch(value) is None:
-            self.fault(key, f"{value!r} does not match {pattern.pattern}")
-        return str(value)
-
-    def boolean(self, key: str) -> bool:
-        return bool(self._read(key, bool, "must be true or false"))
-
-    def constant(self, key: str) -> str | int | bool:
-        self._known.add(key)
-        value = self._values.get(key)
-        if isinstance(value, str | int | bool):
-            return value
-        self.fault(key, "must be a text, a whole number, or true or false")
-        return ""
-
-    def choice(self, key: str, choices: type[_Choice]) -> _Choice:
-        return self._chosen(
-            key, self._read(key, str, f"must be one of {', '.join(choices)}"), choices
-        )
-
-    def choices(self, key: str, choices: type[_Choice]) -> tuple[_Choice, ...]:
-        values = self._read(key, list, f"must be a list of {', '.join(choices)}") or []
-        return tuple(self._chosen(key, value, choices) for value in values)
-
-    def _chosen(self, key: str, value: object, choices: type[_Choice]) -> _Choice:
-        if value in list(choices):
-            return choices(str(value))
-        if value is not None:
-            self.fault(key, f"{value!r} is not one of {', '.join(choices)}")
-        return next(iter(choices))
-
-    def number(self, key: str, most: float) -> float:
-        value = self._read(key, (int, float), f"must be a number above 0, at most {most}")
-        if value is not None and not 0 < value <= most:
-            self.fault(key, f"{value} is not above 0 and at most {most}")
-        return float(value or 1)
-
-    def whole_number(self, key: str, least: int, most: int) -> int:
-        value = self._read(key, int, f"must be a whole number from {least} to {most}")
-        if value is not None and not least <= value <= most:
-            self.fault(key, f"{value} is not from {least} to {most}")
-        return int(value or least)
-
-    def numbers(self, key: str, most: float, counts: range) -> tuple[float, ...]:
-        values = self._read(key, list, "must be a list of numbers")
-        if values is None:
-            return ()
-        if len(values) not in counts:
-            self.fault(key, f"has {len(values)} numbers, not {counts[0]} to {counts[-1]}")
-        for value in values:
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 < value <= most
-            ):
-                self.fault(key, f"{value!r} is not a number above 0 and at most {most}")
-                return ()
-        return tuple(float(value) for value in values)
-
-    def table(self, key: str) -> "_Table":
-        return self._child(self._read(key, dict, "must be a table") or {}, key)
-
-    def tables(self, key: str, *, required: bool = True) -> "list[_Table]":
-        if not required and not self.has(key):
-            return []
-        found = []
-        for index, value in enumerate(self._read(key, list, "must be a list of tables") or []):
-            if isinstance(value, dict):
-                found.append(self._child(value, f"{key}[{index}]"))
-            else:
-                self.fault(f"{key}[{index}]", "must be a table")
-        return found
-
-    def _child(self, values: Mapping[str, Any], key: str) -> "_Table":
-        child = _Table(values, f"{self._path}{key}.", self._problems)
-        self._children.append(child)
-        return child
-
-    def refuse_unknown_keys(self) -> None:
-        for key in self._values:
-            if key not in self._known:
-                self.fault(key, "is not a key of a profile here")
-        for child in self._children:
-            child.refuse_unknown_keys()
-
-
-def _body_fields(body: _Table, json_mode: JsonMode) -> tuple[BodyField, ...]:
+def _body_fields(body: ProfileTable, json_mode: JsonMode) -> tuple[BodyField, ...]:
     if body.has("whole"):
         if body.text("whole") != FieldSource.DATA:
             body.fault("whole", 'can only be "data"')
@@ -249,7 +121,9 @@ def _body_fields(body: _Table, json_mode: JsonMode) -> tuple[BodyField, ...]:
     return fields
 
 
-def _members(parent: _Table, key: str, json_mode: JsonMode, depth: int) -> tuple[BodyField, ...]:
+def _members(
+    parent: ProfileTable, key: str, json_mode: JsonMode, depth: int
+) -> tuple[BodyField, ...]:
     """Return the members of an object of the body."""
     if depth > _BODY_DEPTH_MAX:
         parent.fault(key, f"is nested deeper than {_BODY_DEPTH_MAX} levels. Flatten it.")
@@ -261,7 +135,7 @@ def _members(parent: _Table, key: str, json_mode: JsonMode, depth: int) -> tuple
     return tuple(fields)
 
 
-def _member(table: _Table, json_mode: JsonMode, depth: int) -> BodyField:
+def _member(table: ProfileTable, json_mode: JsonMode, depth: int) -> BodyField:
     name = table.text("name", re.compile(".+", re.DOTALL))
     if json_mode is JsonMode.JAVASCRIPT and _INDEX.fullmatch(name):
         table.fault("name", f"JavaScript would move the field {name!r}")
@@ -313,7 +187,7 @@ def flattened(fields: tuple[BodyField, ...]) -> list[BodyField]:
     return found
 
 
-def _text(table: _Table) -> TextRules:
+def _text(table: ProfileTable) -> TextRules:
     parts = []
     for part in table.tables("parts"):
         if part.has("text"):
@@ -353,7 +227,7 @@ def _check_text(profile: Profile, problems: list[str]) -> None:
         problems.append('text: is not used. Add a field with source = "text", or remove it.')
 
 
-def _zone(body: _Table, find_zone: Callable[[str], tzinfo]) -> tzinfo | None:
+def _zone(body: ProfileTable, find_zone: Callable[[str], tzinfo]) -> tzinfo | None:
     if not body.has("zone"):
         return None
     name = body.text("zone")
@@ -364,7 +238,7 @@ def _zone(body: _Table, find_zone: Callable[[str], tzinfo]) -> tzinfo | None:
         return None
 
 
-def _signature(table: _Table) -> SignatureRules:
+def _signature(table: ProfileTable) -> SignatureRules:
     lead = []
     for part in table.tables("lead", required=False):
         if part.has("source"):
@@ -396,7 +270,7 @@ def _signature(table: _Table) -> SignatureRules:
     )
 
 
-def _ed25519(table: _Table) -> Ed25519Rules:
+def _ed25519(table: ProfileTable) -> Ed25519Rules:
     return Ed25519Rules(
         secret_prefix=table.text("secret_prefix"),
         public_key_prefix=table.text("public_key_prefix"),
@@ -404,7 +278,7 @@ def _ed25519(table: _Table) -> Ed25519Rules:
     )
 
 
-def _secret(table: _Table) -> SecretRules:
+def _secret(table: ProfileTable) -> SecretRules:
     key = table.choice("key", KeyForm)
     return SecretRules(
         key=key,
@@ -415,7 +289,7 @@ def _secret(table: _Table) -> SecretRules:
     )
 
 
-def _jitter(delivery: _Table) -> tuple[float, float] | None:
+def _jitter(delivery: ProfileTable) -> tuple[float, float] | None:
     if not delivery.has("jitter"):
         return None
     bounds = delivery.numbers("jitter", _JITTER_MAX, range(2, 3))
@@ -425,7 +299,7 @@ def _jitter(delivery: _Table) -> tuple[float, float] | None:
     return low, high
 
 
-def _fixed_test(table: _Table) -> FixedTest | None:
+def _fixed_test(table: ProfileTable) -> FixedTest | None:
     kind = table.text("kind")
     if kind == "catalogue":
         return None
@@ -437,7 +311,7 @@ def _fixed_test(table: _Table) -> FixedTest | None:
     )
 
 
-def _fixed_fields(table: _Table, depth: int) -> tuple[FixedField, ...]:
+def _fixed_fields(table: ProfileTable, depth: int) -> tuple[FixedField, ...]:
     if depth > _FIXED_DEPTH_MAX:
         table.fault("fields", f"nested deeper than {_FIXED_DEPTH_MAX}")
         return ()

@@ -7,7 +7,7 @@ denied one. The checked address is the dialled address, so a name that resolves 
 gains nothing (A4).
 
 `connect()` gets a substitute for aiohttp's request. The second and third argument of that method are not
-documented by aiohttp, so `self_test` opens one loopback connection at start, and the version is pinned.
+documented by aiohttp, so `self_test.py` opens one loopback connection at start, and the version is pinned.
 Only `Egress.open` depends on this: to replace the connector, replace that function.
 
 Invariants. No error message contains an address that a name resolved to, because tenants read the
@@ -33,7 +33,6 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
 import aiohttp
-from aiohttp import http_parser
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dispatcher.core.addresses import AddressPolicy
@@ -47,7 +46,6 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf)
 _LOCAL_SHORTAGES: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
 )
-_SELF_TEST_SECONDS: Final = 5.0
 HUNG_UP_EARLY: Final = "the receiver closed the connection before it was asked"
 SPOKE_EARLY: Final = "the receiver speaks before it is asked: it is no HTTP server"
 
@@ -68,10 +66,6 @@ class TooEarlyError(ConnectFailedError):
 
 class LocalResourceError(DispatcherError):
     """This machine lacks a resource, so no attempt was made."""
-
-
-class SelfTestError(DispatcherError):
-    """An installed library is not compatible with this program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,66 +386,3 @@ def _os_reason(fault: OSError) -> str:
     numbers = [fault.errno] if fault.errno else re.findall(r"\[Errno ([0-9]+)\]", str(fault))
     texts = dict.fromkeys(os.strerror(int(number)) for number in numbers)
     return "; ".join(texts) or type(fault).__name__
-
-
-async def self_test() -> None:
-    """Check that `Egress.open` works with the installed aiohttp.
-
-    Raises:
-        SelfTestError: its C parser is missing, or a loopback connection did not open as expected.
-    """
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise SelfTestError("aiohttp is installed without its C parser; install a wheel of it")
-    try:
-        async with asyncio.timeout(_SELF_TEST_SECONDS):
-            await _open_one()
-    except Exception as fault:
-        raise SelfTestError(
-            f"aiohttp {aiohttp.__version__} does not open connections as expected: {fault!r}"
-        ) from fault
-
-
-async def _open_one() -> None:
-    """Open, use and close a loopback connection, as the pool does."""
-    server = await asyncio.get_running_loop().create_server(_Echo, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    policy = AddressPolicy.parse(allow_networks=[f"{host}/32"], allow_ports=[port])
-    egress = Egress(policy, resolver=None)
-    try:
-        opened = await egress.open(Address(host=host, port=port), Dial(0.0, is_tls=False))
-        taker = _Taker(opened.release)
-        opened.transport.set_protocol(taker)
-        opened.transport.write(b"ping")
-        await taker.heard
-        opened.transport.abort()
-        await taker.lost
-    finally:
-        server.close()
-        await egress.aclose()
-
-
-class _Echo(asyncio.Protocol):
-    """Send received bytes back."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._transport.write(data)
-
-
-class _Taker(asyncio.Protocol):
-    """Takes over a connection in the way of `Connection`."""
-
-    def __init__(self, release: Callable[[Exception | None], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.heard: asyncio.Future[bytes] = loop.create_future()
-        self.lost: asyncio.Future[None] = loop.create_future()
-        self._release = release
-
-    def data_received(self, data: bytes) -> None:
-        self.heard.set_result(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._release(exc)
-        self.lost.set_result(None)

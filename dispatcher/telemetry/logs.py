@@ -23,7 +23,6 @@ Names follow OpenTelemetry: `timestamp`, `severity_text`, `event.name`, `service
 time.
 """
 
-import dataclasses
 import logging
 import os
 import queue
@@ -33,25 +32,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import orjson
 import structlog
-from pydantic import SecretBytes, SecretStr
-from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
-from structlog.processors import JSONRenderer
 from structlog.typing import Processor
 
-from dispatcher.core.printable import escape, escape_json, escape_lines
+from dispatcher.telemetry.log_rendering import Record, console_renderer, json_renderer, json_text
 
-MASK: Final = "********"
 QUEUE_LINES_MAX: Final = 10_000
 """About 5 MB of attempt lines, some seconds of a busy daemon."""
-LINE_BYTES_MAX: Final = 64 * 1024
-"""A longer record is cut, because one line must not fill a pipe."""
 BATCH_SECONDS: Final = 0.02
 """The thread rests after each batch, so that it interrupts a busy loop at most 50 times per second."""
 REPEAT_SECONDS: Final = 10.0
@@ -83,19 +75,7 @@ _REPEAT_FIELDS: Final = (
     "event_id",
     "task",
 )
-_OPTIONS: Final = (
-    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_UTC_Z
-)
-_COLOURS: Final = {
-    "DEBUG": "\x1b[2m",
-    "INFO": "\x1b[32m",
-    "WARN": "\x1b[33m",
-    "ERROR": "\x1b[31m",
-    "FATAL": "\x1b[31;1m",
-}
-
 _LISTS: Final = (list, tuple)
-Record = MutableMapping[str, Any]
 # Up to what may follow in a text of several errors: a hint, a traceback, the next error's line.
 _QUOTED_ROWS: Final = re.compile(
     r"\n?(?:DETAIL|CONTEXT):.*?(?=\nHINT:|\n\n|\nTraceback|\nasyncpg\.|\Z)", re.DOTALL
@@ -188,77 +168,6 @@ class Writer:
                 select.select([], [self._descriptor], [], 1.0)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 -- a log call accepts any value
-    """Return a JSON value for an object that JSON cannot represent; secrets are masked by type."""
-    if isinstance(value, SecretStr | SecretBytes) or hasattr(value, "reveal"):
-        return MASK
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value[:256]).decode("utf-8", "backslashreplace")
-    if isinstance(value, Mapping):
-        return {str(key): item for key, item in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
-        return list(value)
-    return str(value)
-
-
-def _deep_plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 -- as in _plain
-    """Return the value with `_plain` applied at every depth, for records that orjson rejects."""
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else str(value)
-    if type(value) is str:
-        return value.encode("utf-8", "backslashreplace").decode()
-    if depth > 8:  # noqa: PLR2004 -- deep enough for a record, shallow enough for a circle
-        return "..."
-    if type(value) is dict:
-        return {_deep_plain(str(key)): _deep_plain(item, depth + 1) for key, item in value.items()}
-    if type(value) is list:
-        return [_deep_plain(item, depth + 1) for item in value]
-    return _deep_plain(_plain(value), depth + 1)
-
-
-def _dumps(record: Record, **options: Any) -> bytes:  # noqa: ANN401 -- orjson's options
-    """Return JSON of at most `LINE_BYTES_MAX` bytes without characters that steer a terminal."""
-    try:
-        line = orjson.dumps(record, **options)
-    except (TypeError, ValueError, RecursionError):
-        line = orjson.dumps(_deep_plain(dict(record)))
-    if len(line) > LINE_BYTES_MAX:
-        line = orjson.dumps(_cut(record))
-    if not line.isascii() or b"\x7f" in line:
-        # JSON allows DEL, C1, bidirectional and separator characters; terminals obey some of them.
-        line = escape_json(line.decode()).encode()
-    return line
-
-
-def _cut(record: Record) -> dict[str, Any]:
-    """Return the head of each field, so that the line fits and still describes the event."""
-    plain = _deep_plain(dict(record))
-    short = {str(key)[:64]: _head(value) for key, value in list(plain.items())[:50]}
-    return {**short, "log.cut": True}
-
-
-def _head(value: Any) -> Any:  # noqa: ANN401 -- any field's value
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return _text(value)[:200]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
 class _Origin:
     """Begins each record with its time, severity, name and version."""
 
@@ -335,40 +244,6 @@ class _RepeatFilter:
         return record
 
 
-def _json_renderer() -> Processor:
-    return JSONRenderer(_dumps, default=_plain, option=_OPTIONS)
-
-
-def _console_renderer(*, colour: bool) -> Processor:
-    """Return structlog's console renderer with our columns, for records of plain, escaped values."""
-    styles = ConsoleRenderer.get_default_column_styles(colors=False)
-    levels, reset = (_COLOURS, "\x1b[0m") if colour else (dict.fromkeys(_COLOURS, ""), "")
-    plain = KeyValueColumnFormatter(None, "", "", str)
-    render = ConsoleRenderer(
-        columns=[
-            Column("timestamp", plain),
-            Column("severity_text", LogLevelColumnFormatter(levels, reset)),
-            Column("event.name", plain),
-            Column("", KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, str)),
-        ],
-        sort_keys=False,
-    )
-
-    def render_line(logger: object, method: str, record: Record) -> bytes:
-        at, stack = record.pop("timestamp"), record.pop("error.stack", None)
-        record.pop("service.version", None)
-        fields = _deep_plain(dict(record))
-        shown = {escape(name): escape(_text(value)) for name, value in fields.items()}
-        shown["timestamp"] = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-        if stack:
-            lines = escape_lines(stack).rstrip().splitlines()
-            shown["exception"] = "\n".join(f"    {line}" for line in lines)
-        text = render(logger, method, shown)
-        return text.encode("utf-8", "backslashreplace")[:LINE_BYTES_MAX]
-
-    return render_line
-
-
 class _Chain:
     """Runs the processors; an error in one of them becomes a line that reports it."""
 
@@ -429,7 +304,7 @@ def writes_members() -> bool:
 
 def members(fields: Record) -> str:
     """Return fields as rendered JSON members, for `write_members`; secrets are masked."""
-    return _dumps(fields, default=_plain, option=_OPTIONS)[1:-1].decode()
+    return json_text(fields)[1:-1]
 
 
 def write_members(event_name: str, lines: Sequence[str]) -> None:
@@ -441,7 +316,7 @@ def write_members(event_name: str, lines: Sequence[str]) -> None:
     state = _state
     if state is None or not lines:
         return
-    lead = _dumps(state.origin.lead("info", event_name), option=_OPTIONS)[:-1].decode() + ","
+    lead = json_text(state.origin.lead("info", event_name))[:-1] + ","
     text = lead + ("}\n" + lead).join(lines) + "}\n"
     state.writer.write(text.encode(), len(lines))
 
@@ -474,7 +349,7 @@ def configure(
                 _describe_error,
                 _drop_rows,
                 _RepeatFilter(),
-                _json_renderer() if is_json else _console_renderer(colour=colour),
+                json_renderer() if is_json else console_renderer(colour=colour),
             )
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

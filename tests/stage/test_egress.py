@@ -25,7 +25,7 @@ from dispatcher.core.model import Outcome
 from dispatcher.core.url import canonical_url
 from dispatcher.outbound import dialer as egress_module
 from dispatcher.outbound import resolver as resolver_module
-from dispatcher.outbound.dialer import Egress, SelfTestError, self_test
+from dispatcher.outbound.dialer import Egress
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.outbound.resolver import (
     AresLookup,
@@ -33,6 +33,7 @@ from dispatcher.outbound.resolver import (
     Resolver,
     ThreadedLookup,
 )
+from dispatcher.outbound.self_test import SelfTestError, self_test
 from dispatcher.outbound.tls import TlsContexts, make_tls_context
 from tests.support.certificates import (
     AUTHORITY_KEY_IDENTIFIER,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from dispatcher.core.model import Outcome
-from dispatcher.telemetry import logs
+from dispatcher.telemetry import log_rendering, logs
 
 CANARY = "whsec_canary_geheim"
 Open = Callable[..., logs.Writer]
@@ -126,7 +126,7 @@ def test_members_are_written_under_the_same_names():
         assert record["event.name"] == "delivery.attempted"
     assert [list(record.items())[4:] for record in records] == [
         [("a", 1)],
-        [("a", 2), ("b", logs.MASK)],
+        [("a", 2), ("b", log_rendering.MASK)],
     ]
 
 
@@ -197,11 +197,11 @@ def test_whatever_is_logged_one_record_is_one_line(value: object):
         "event.name": "a.b",
         "value": value,
     }
-    line = logs._json_renderer()(None, "info", dict(record))
+    line = log_rendering.json_renderer()(None, "info", dict(record))
     assert isinstance(line, bytes)
     assert line.decode().splitlines() == [line.decode()]
     assert orjson.loads(line)["event.name"] == "a.b"
-    human = logs._console_renderer(colour=False)(None, "info", dict(record))
+    human = log_rendering.console_renderer(colour=False)(None, "info", dict(record))
     assert isinstance(human, bytes)
     assert len(human.decode().splitlines()) == 1
     assert not any(character < " " for character in human.decode())
