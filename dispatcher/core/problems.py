@@ -9,6 +9,7 @@ import json  # noqa: TID251 -- orjson writes neither NaN nor a number of more th
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from dispatcher.core.printable import escape_json
 from dispatcher.core.problem_codes import SENTENCES
 
 PROBLEMS_MAX: Final = 100
@@ -75,7 +76,7 @@ def shortened(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except ValueError:  # an integer of more digits than Python converts
         text = "the number"
-    text = text.encode("utf-8", "replace").decode()
+    text = escape_json(text.encode("utf-8", "replace").decode())
     if len(text) <= VALUE_CHARACTERS_MAX:
         return text
     return f"{text[: VALUE_CHARACTERS_MAX - 1]}…"

@@ -6,6 +6,7 @@ from typing import Final
 
 from dispatcher.admin.resources.base import Response
 from dispatcher.core import problems
+from dispatcher.core.printable import escape
 
 ERRORS_MAX: Final = 100
 """Problems that are listed: a body can hold a hundred thousand, and people read a few."""
@@ -39,7 +40,7 @@ def field_problems(found: Sequence[problems.Problem]) -> list[FieldProblem]:
     """Return the first problems, and bound what they repeat."""
     return [
         FieldProblem(
-            field=one.field[:FIELD_CHARACTERS_MAX],
+            field=escape(one.field[:FIELD_CHARACTERS_MAX]),
             code=one.code,
             message=one.message,
             fix=one.fix,
