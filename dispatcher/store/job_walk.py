@@ -364,7 +364,7 @@ class JobWalk:
         if not free:
             return list(candidates)
         rows = await connection.fetch(
-            _BUSY, [one.id for one in free], [one.day for one in free], self._job_id
+            _BUSY, [one.id for one in free], [one.day for one in free], self._job_id, _days(free)
         )
         facts = {row["id"]: row for row in rows}
         return [
@@ -410,9 +410,9 @@ async def start(
             job_id,
         ]
         if kind == "resend":
-            started += await connection.fetchval(_RESEND, *values, actor)
+            started += await connection.fetchval(_RESEND, *values, actor, _days(present))
         else:
-            started += await connection.fetchval(_REPLAY, *values)
+            started += await connection.fetchval(_REPLAY, *values, _days(present))
     if absent:
         started += await connection.fetchval(
             _OPEN,
@@ -422,8 +422,14 @@ async def start(
             [one.event_type_code for one in absent],
             target_id,
             job_id,
+            _days(absent),
         )
     return started
+
+
+def _days(candidates: Sequence[Candidate]) -> list[date]:
+    """Return the days of some deliveries, each once: the constants of a plan."""
+    return sorted({one.day for one in candidates})
 
 
 def _json(labels: dict[str, str] | None) -> str | None:

@@ -220,7 +220,7 @@ async def settle_deliveries(connection: "Reach", kind: str, rows: Sequence[Start
     for first in range(0, len(days), _DAYS_AT_ONCE):
         some = set(days[first : first + _DAYS_AT_ONCE])
         values = columns([row for row in rows if row.day in some], 5)
-        found = await connection.fetchrow(_SETTLE[kind], *values)
+        found = await connection.fetchrow(_SETTLE[kind], *values, sorted(some))
         assert found is not None  # noqa: S101 -- a SELECT of subqueries has one row
         total = total.plus(Settled(*found))
     return total

@@ -1,7 +1,7 @@
 -- Creates the deliveries of some events to an endpoint that had none of them, due now. Returns how many.
 --
--- Parameters, one element each: $1 delivery ids, $2 days, a few, $3 event ids, $4 codes of the event types; $5 id of the
---   endpoint, $6 id of the job.
+-- Parameters, one element each: $1 delivery ids, $2 days, $3 event ids, $4 codes of the event types; $5 id of the
+--   endpoint, $6 id of the job; $7 the days, each once.
 -- Their bodies are made when they are loaded (late_bodies.py). Left out: events that were erased, days whose
 -- history of deliveries has been dropped, and everything if the endpoint is deleted or disabled.
 -- Index: endpoint_pkey, event_pkey, delivery_done_pkey, delivery_open_pkey. Locks: FOR SHARE on the endpoint and on the
@@ -13,7 +13,7 @@ WITH given AS MATERIALIZED (
     SELECT number, ordering FROM dispatcher.endpoint WHERE id = $5 AND deleted_at IS NULL AND state <> 'disabled' FOR SHARE
 ), living AS MATERIALIZED (
     SELECT e.day, e.id, e.position, e.ordering_key FROM dispatcher.event AS e
-    WHERE e.day = ANY ($2::date[]) AND (e.day, e.id) IN (SELECT day, event_id FROM given) AND e.erased_at IS NULL
+    WHERE e.day = ANY ($7::date[]) AND (e.day, e.id) IN (SELECT day, event_id FROM given) AND e.erased_at IS NULL
     ORDER BY e.day, e.id
     FOR SHARE
 ), opened AS (
@@ -30,7 +30,7 @@ WITH given AS MATERIALIZED (
     ) AS k
     WHERE to_regclass('dispatcher.delivery_done' || to_char(g.day, '_YYYYMMDD')) IS NOT NULL
       AND NOT EXISTS (SELECT FROM dispatcher.delivery_done AS d
-                      WHERE d.day = ANY ($2::date[]) AND d.day = g.day AND d.event_id = g.event_id
+                      WHERE d.day = ANY ($7::date[]) AND d.day = g.day AND d.event_id = g.event_id
                         AND d.endpoint_no = a.number)
     ORDER BY g.delivery_id
     ON CONFLICT (id) DO NOTHING

@@ -1,8 +1,8 @@
 -- Starts the replay of some deliveries that have ended: they are open again, at the start of the schedule and due now, with
 -- the attempts that they had. Returns how many.
 --
--- Parameters, one element each: $1 delivery ids, $2 days, a few, $3 event ids, $4 numbers of the endpoints, $5 states;
---   $6 id of the job.
+-- Parameters, one element each: $1 delivery ids, $2 days, $3 event ids, $4 numbers of the endpoints, $5 states;
+--   $6 id of the job; $7 the days, each once.
 -- Left out: deliveries in another state than was seen, those in a job, those with a resend that waits (its result would end
 -- the new run), those of endpoints that are deleted or disabled.
 -- The first attempt of a delivery may be in its row; it becomes a row of `attempt`.
@@ -20,7 +20,7 @@ WITH given AS MATERIALIZED (
 ), ended AS (
     DELETE FROM dispatcher.delivery_done AS d
     USING given AS g, alive AS a
-    WHERE d.day = ANY ($2::date[]) AND d.day = g.day AND d.event_id = g.event_id AND d.endpoint_no = g.endpoint_no
+    WHERE d.day = ANY ($7::date[]) AND d.day = g.day AND d.event_id = g.event_id AND d.endpoint_no = g.endpoint_no
       AND d.state = g.state AND NOT d.test AND a.number = g.endpoint_no
       AND NOT EXISTS (SELECT FROM dispatcher.job_delivery AS j WHERE j.delivery_id = g.delivery_id)
       AND NOT EXISTS (SELECT FROM dispatcher.delivery_request AS r
@@ -39,7 +39,7 @@ WITH given AS MATERIALIZED (
     SELECT e.id, v.position,
            CASE e.ordering WHEN 'strict' THEN 0 WHEN 'key' THEN dispatcher.order_key(v.ordering_key) END AS order_key
     FROM ended AS e
-    JOIN dispatcher.event AS v ON v.day = ANY ($2::date[]) AND v.day = e.day AND v.id = e.event_id
+    JOIN dispatcher.event AS v ON v.day = ANY ($7::date[]) AND v.day = e.day AND v.id = e.event_id
     WHERE e.ordering <> 'none' AND v.position IS NOT NULL
 ), opened AS (
     INSERT INTO dispatcher.delivery_open

@@ -1,8 +1,8 @@
 -- Starts the resend of some deliveries: requests one more attempt of each whose endpoint is not deleted and whose state is
 -- still the one that was seen. Returns of how many.
 --
--- Parameters, one element each: $1 delivery ids, $2 days, a few, $3 event ids, $4 numbers of the endpoints, $5 states;
---   $6 id of the job, $7 who requested it.
+-- Parameters, one element each: $1 delivery ids, $2 days, $3 event ids, $4 numbers of the endpoints, $5 states;
+--   $6 id of the job, $7 who requested it; $8 the days, each once.
 -- Index: endpoint_number_key, delivery_open_pkey, delivery_done_id, job_delivery_pkey, delivery_request_pkey. Locks: FOR
 -- SHARE on the endpoints, against their deletion; the new rows.
 WITH given AS MATERIALIZED (
@@ -18,7 +18,7 @@ WITH given AS MATERIALIZED (
     JOIN alive ON alive.number = g.endpoint_no
     CROSS JOIN LATERAL (
         SELECT r.attempt_count FROM dispatcher.delivery_row AS r
-        WHERE r.day = ANY ($2::date[]) AND r.id = g.delivery_id AND r.day = g.day
+        WHERE r.day = ANY ($8::date[]) AND r.id = g.delivery_id AND r.day = g.day
           AND (r.state = g.state OR r.state <= 2 AND g.state <= 2)
         LIMIT 1
     ) AS v

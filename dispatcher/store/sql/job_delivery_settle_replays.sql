@@ -1,7 +1,7 @@
 -- Takes the replayed deliveries that have ended out of their job, and counts them by what became of them.
 --
--- Parameters, one element each: $1 delivery ids, $2 days, a few, $3 event ids, $4 numbers of the endpoints, $5 attempts
---   that they had when the job started them (not used: a replay ends when the delivery does).
+-- Parameters, one element each: $1 delivery ids, $2 days, $3 event ids, $4 numbers of the endpoints, $5 attempts
+--   that they had when the job started them (not used: a replay ends when the delivery does); $6 the days, each once.
 -- Returns also how many wait for their first attempt at an endpoint that could be sent to now: the job waits for these.
 -- Index: delivery_open_pkey, delivery_done_pkey, endpoint_number_key, endpoint_breaker_pkey, job_delivery_pkey. Locks: the
 -- rows deleted.
@@ -16,7 +16,7 @@ WITH given AS MATERIALIZED (
     LEFT JOIN dispatcher.endpoint_breaker AS b ON b.endpoint_id = p.id
     LEFT JOIN dispatcher.delivery_open AS o ON o.id = g.id
     LEFT JOIN dispatcher.delivery_done AS d
-        ON d.day = ANY ($2::date[]) AND d.day = g.day AND d.event_id = g.event_id AND d.endpoint_no = g.endpoint_no
+        ON d.day = ANY ($6::date[]) AND d.day = g.day AND d.event_id = g.event_id AND d.endpoint_no = g.endpoint_no
 ), gone AS (
     DELETE FROM dispatcher.job_delivery AS j USING seen AS s WHERE j.delivery_id = s.id AND NOT s.is_open
     RETURNING s.state
