@@ -10,10 +10,11 @@ and moves the cursor past them in one transaction, so each delivery of the filte
 whatever crashes and however many replicas run. The lease only keeps two replicas from working on the same
 job. Deliveries that were started belong to the delivery path: a job makes no request.
 
-Live traffic: a step starts what the rate permits, at most `STEP_MAX` deliveries. A job starts no more
-while two seconds' worth of its deliveries wait for an endpoint that could be sent to, because live
-deliveries of that endpoint would queue behind them. Statements examine bounded rows, and the walk rests as
-long as it worked. Memory holds one batch per job, which is a cache.
+Live traffic: a step starts what the rate permits, some `STEP_DELIVERIES` up to 20 times per second, because live
+deliveries wait for the processors behind the burst of a step. A job starts no more while two seconds' worth of its
+deliveries wait for an endpoint that could be sent to, because live deliveries of that endpoint would queue
+behind them. Statements examine bounded rows, and steps and walk rest as long as they worked. Memory holds one
+batch per job, which is a cache.
 
 Crash: the lease ends within `LEASE_SECONDS`, and another replica continues behind the cursor. Slow or
 absent Postgres: the loop retries with backoff, and nothing is lost. Slow or dead receiver: its deliveries
@@ -61,10 +62,15 @@ CLAIM_SECONDS: Final = 1.0
 """How often jobs are looked for, and changes that people made to ours."""
 JOBS_MAX: Final = 32
 """Jobs that one replica runs at once; also the limit of jobs that go on in a deployment."""
-STEP_SECONDS: Final = 0.2
-STEP_MAX: Final = 500
+STEP_DELIVERIES: Final = 20
+"""How many deliveries a step starts, as far as the bounds below permit. A step costs some 3 ms of CPU time, and
+its deliveries are sent in one burst, behind which live deliveries wait for the processors."""
+STEP_SECONDS_MIN: Final = 0.05
+STEP_SECONDS_MAX: Final = 0.2
+CATCH_UP: Final = 2.0
+"""How many times as much as is its share a step may start, after steps that were late."""
 BURST_SECONDS: Final = 0.5
-"""How much of its rate a job may catch up at once."""
+"""How much of its rate a job may catch up."""
 DUE_SECONDS: Final = 2.0
 """How much of its rate may wait for endpoints that could be sent to."""
 DUE_MIN: Final = 20
@@ -246,8 +252,9 @@ class JobRunner:
         room = min(
             max(DUE_MIN, int(rate * DUE_SECONDS)) - run.due_count, WAITING_MAX - run.waiting_count
         )
-        limit = min(int(credit), room, STEP_MAX)
-        run.walk_at = now + max(STEP_SECONDS, min(1.0, 1 / rate))
+        seconds = _step_seconds(rate)
+        limit = min(int(credit), room, max(1, int(rate * seconds * CATCH_UP)))
+        run.walk_at = now + seconds
         if limit < 1:
             return
         if not run.picked and not run.is_end:
@@ -267,6 +274,9 @@ class JobRunner:
         await self._start(run, free, skips, cursor, is_walked=last and run.is_end)
         # Unused credit is kept up to the burst; what was started is taken off.
         run.credit_at = max(run.credit_at, now - BURST_SECONDS) + len(free) / rate
+        # A step that takes long shares the processors or the disk with other work, which comes first.
+        after = self._clock.monotonic()
+        run.walk_at = max(run.walk_at, after + (after - now))
 
     async def _start(
         self,
@@ -425,6 +435,12 @@ class JobRunner:
             if locked is not None and locked[0].finished_at is None:
                 change = unchanged(locked[0])._replace(state="failed", reason="data_fault")
                 await advance_job(connection, locked[0], change)
+
+
+def _step_seconds(rate: float) -> float:
+    """Return how long after a step the next one may be made."""
+    seconds = min(max(STEP_DELIVERIES / rate, STEP_SECONDS_MIN), STEP_SECONDS_MAX)
+    return max(seconds, min(1.0, 1 / rate))
 
 
 def _take(picked: deque[Candidate], limit: int) -> tuple[list[Candidate], "Counter[str]"]:

@@ -290,6 +290,21 @@ async def test_a_paused_job_starts_nothing_until_it_is_resumed(
     assert await connection.fetchval("SELECT is_settled FROM dispatcher.job")
 
 
+async def test_a_late_step_starts_no_burst(
+    deployment: Deployment, story: Story, runners: Runners
+) -> None:
+    endpoint = await story.endpoint("erp")
+    for number in range(60):
+        await story.delivery(endpoint, f"e{number}", "failed")
+    made = await JobOperations(deployment).create(ALL, job(state="failed", rate=500.0))
+    runner = runners.runner()
+    await runners.counted(runner)
+    await runners.rounds(runner, seconds=2.5)
+    assert (await shown(deployment, made)).started_count == 50, "twice a twentieth of a second"
+    await runners.rounds(runner, seconds=0.051)
+    assert (await shown(deployment, made)).started_count == 60
+
+
 async def test_a_job_ends_with_its_endpoint(
     deployment: Deployment, story: Story, connection: Any, runners: Runners
 ) -> None:
