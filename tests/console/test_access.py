@@ -19,9 +19,10 @@ AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text(encodin
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 STATIC_PAGES = (
     "/", "/?range=7d", "/problems", "/search?q=order", "/webhooks", "/webhooks/new", "/deliveries",
-    "/deliveries?state=failed", "/events", "/activity", "/notifications", "/notifications/new", "/access",
+    "/deliveries?state=failed", "/events", "/event-types", "/event-types/order.created",
+    "/activity", "/notifications", "/notifications/new", "/access",
     "/access/sessions", "/access/people", "/access/portal", "/system", "/system/settings", "/help",
-    "/help/reference/console",
+    "/help/reference/console", "/help/how-to/receive-and-verify",
     "/preferences", "/deliveries/wh_none", "/jobs",
     "/jobs/new?event_type=order.created&kind=replay", "/schedule",
     "/schedule/postpone?event_type=order.created",
