@@ -34,7 +34,7 @@ def _columns() -> tuple[Column, ...]:
 @group.command("list")
 @takes(AccessQuery)
 def page(context: typer.Context, fields: Fields, output: Output) -> None:
-    """List the people who are signed in, the newest session first.
+    """List the sessions of the console, newest first.
 
     Examples:
       dispatcher session list
@@ -56,7 +56,7 @@ def end(
     session_id: Annotated[str, typer.Argument(metavar="ID", help="The session's id, ses_…")],
     yes: Yes = False,
 ) -> None:
-    """Sign a person out, at the next request on every replica.
+    """End a session; every replica rejects its next request.
 
     Examples:
       dispatcher session end ses_01kat9zma1gk18t0mvx8z4q6re --yes

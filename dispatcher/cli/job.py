@@ -139,7 +139,7 @@ def pause(context: typer.Context, job_id: Id, output: Output) -> None:
 
 @group.command()
 def resume(context: typer.Context, job_id: Id, output: Output) -> None:
-    """Resume a paused job behind its last delivery.
+    """Resume a paused job after the last delivery that it started.
 
     Examples:
       dispatcher job resume job_01kat9zma1e4gbryhh3m9dq2yw

@@ -61,7 +61,7 @@ def demo(
     """Run `dispatcher dev` with a simulated warehouse.
 
     The warehouse inserts orders, shipments and stock changes with SQL, in the transactions of its own tables. Three
-    receivers get them: one requires a token, one is slow, and one fails now and then.
+    receivers get them: one requires a token, one is slow, and one fails occasionally.
 
     Examples:
       dispatcher demo
@@ -85,7 +85,7 @@ def listen(
         list[str] | None,
         typer.Option(
             metavar="TYPE",
-            help="What that endpoint subscribes to. May be repeated. Default: *.",
+            help="A type that the endpoint subscribes to. May be repeated. Default: *.",
             autocompletion=complete_event_types,
         ),
     ] = None,
@@ -135,7 +135,9 @@ def listen(
     ] = 0.0,
     stall: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="Close each connection after this, unanswered."),
+        typer.Option(
+            metavar="SECONDS", help="Close each connection after this time without a response."
+        ),
     ] = 0.0,
     drip: Annotated[
         float,
@@ -160,7 +162,7 @@ def listen(
     """Run a receiver on this machine that prints each request.
 
     It verifies signatures and marks repeats, and can fail on purpose. With --endpoint, it creates an endpoint, prints
-    its secret, and deletes it at the end. An endpoint that a crash left is taken over.
+    its secret, and deletes it at the end. If a crash left the endpoint, it is reused.
 
     Examples:
       dispatcher listen --endpoint my-laptop --event-types 'order.*'

@@ -232,8 +232,8 @@ def poll(
 ) -> None:
     r"""Fetch the deliveries of an endpoint and forward them.
 
-    For receivers that no request from outside can reach. The endpoint has --delivery pull. Each delivery is forwarded
-    with its headers and its signature, and the response decides on its retries, as that of a pushed one does.
+    Use it for receivers that requests from outside cannot reach. The endpoint needs --delivery pull. Each delivery is
+    forwarded with its headers and its signature. The response decides whether it is retried, as for a pushed delivery.
 
     Examples:
       dispatcher poll ep_01kat9zma1e4gbryhh3m9dq2yw \

@@ -49,7 +49,7 @@ def _section(command: Any, path: str) -> Iterator[str]:  # noqa: ANN401 -- typer
 
 def _rows(command: Any, context: Context) -> Iterator[str]:  # noqa: ANN401 -- typer's own
     for one in command.params:
-        if one.name in _EVERYWHERE:
+        if one.name in _EVERYWHERE or getattr(one, "hidden", False):
             continue
         if isinstance(one, TyperArgument):
             yield f"| `{_cell(one.display_name_raw)}` | {_cell(one.help or '')} |"

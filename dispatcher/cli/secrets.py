@@ -29,9 +29,10 @@ def rekey(
 ) -> None:
     """Encrypt every secret with the first of the secret keys.
 
-    The keys are in DISPATCHER_SECRET_KEYS. Replicas keep running. Follow this order: add the new key behind the old
-    one and restart every replica; move it to the front and restart; run this command; remove the old key and restart.
-    If the command is interrupted, run it again. It exits with 1 if no configured key decrypts a secret.
+    The keys are in DISPATCHER_SECRET_KEYS. Replicas keep running. Add the new key behind the old one and
+    restart every replica. Move it to the front and restart again. Then run this command, remove the old key and
+    restart. If the command is interrupted, run it again. It exits with 1 if a secret cannot be decrypted with any
+    configured key.
 
     Examples:
       dispatcher secrets rekey

@@ -41,6 +41,13 @@ def pages(living: Living) -> list[str]:
             name,
             living.receiver.url(f"/{name}"),
         )
+    # A problem that is open from the first page on: the marks of one must not depend on when a receiver failed.
+    living.sql(
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard, state, reason)"
+        " VALUES ($1, 'default', 'off', $2, 'wms', '{*}', 3, 'disabled', 'gone')",
+        "ep_off".ljust(29, "a"),
+        living.receiver.url("/off"),
+    )
     living.sql(
         "INSERT INTO dispatcher.outbox (type, data, labels)"
         """ VALUES ('order.created', '{"a": [1, 2]}', '{"order_id": "1"}')"""

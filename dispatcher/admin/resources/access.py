@@ -40,7 +40,9 @@ class SignInLink(Response):
 class AccessQuery(PageQuery):
     """Which sessions or people."""
 
-    tenant: Annotated[Text | None, Option(help="Only those of this tenant.")] = None
+    tenant: Annotated[
+        Text | None, Option(metavar="TENANT", help="Only sessions of this tenant.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,7 +147,7 @@ class EndpointSettings(Request):
     )
     ordering: Annotated[
         OrderingName,
-        Option(metavar="none|key|strict", help="In which order deliveries are sent."),
+        Option(metavar="none|key|strict", help="The order in which deliveries are sent."),
         Control(ControlKind.CHOICE, Section.ADVANCED, values=("none", "key", "strict")),
     ] = Field(
         default="none",
@@ -251,7 +251,7 @@ class EndpointSettings(Request):
         ClientCertificate,
         Option(
             metavar="@FILE",
-            help="The certificate (PEM, with its chain) to present to the receiver. none: none.",
+            help="The certificate (PEM, with its chain) to present to the receiver. none: no certificate.",
             reads=Reading.FILE,
         ),
         Control(ControlKind.PEM, Section.ADVANCED),

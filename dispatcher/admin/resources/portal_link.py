@@ -62,7 +62,7 @@ class NewPortalLink(Request):
         Option(
             metavar="ROLE",
             help="viewer: read. operator: also test, resend, cancel, pause. manager: also create, change and delete"
-            " Webhooks, and their secrets. Default: manager.",
+            " Webhooks, and their secrets.",
         ),
     ] = Field(default="manager", description="A token with the role operator cannot grant manager.")
     name: Annotated[
@@ -107,7 +107,7 @@ class NewPortalLink(Request):
         Option(
             name="frame-ancestor",
             metavar="ORIGIN",
-            help="An origin whose pages may embed the portal, such as https://app.example.com. Repeatable.",
+            help="An origin whose pages may embed the portal, such as https://app.example.com. May be repeated.",
             reads=Reading.TEXTS,
         ),
     ] = Field(
@@ -120,7 +120,7 @@ class NewPortalLink(Request):
         Option(
             name="expires-in",
             metavar="SECONDS",
-            help="Seconds until the link expires, 60 to 604800. Default: 300.",
+            help="Seconds until the link expires, 60 to 604800.",
             reads=Reading.NUMBER,
         ),
     ] = LINK_SECONDS_DEFAULT
@@ -128,7 +128,7 @@ class NewPortalLink(Request):
         Annotated[int, Bounds(SECONDS_MIN, SESSION_SECONDS_MAX, whole=True)],
         Option(
             metavar="SECONDS",
-            help="Seconds that the session lasts, 60 to 86400. Default: 28800 (8 hours).",
+            help="Seconds that the session lasts, 60 to 86400.",
             reads=Reading.NUMBER,
         ),
     ] = SESSION_SECONDS_DEFAULT
