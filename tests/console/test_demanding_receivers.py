@@ -16,10 +16,10 @@ import orjson
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.console import pictures
 from tests.console.conftest import ADMIN_TOKEN, Living, Watched
 from tests.console.guarded_receiver import TOKEN, guarded_receiver
 from tests.console.test_receiver_settings import endpoint_id, new_form, save
-from tests.console.test_screenshots import BYTES_MAX, IMAGES
 from tests.support.cluster import run_apart
 from tests.support.daemon import CHECKOUT, Daemon, Receiver, until
 
@@ -93,21 +93,6 @@ def tab(open_tab: Callable[..., Watched]) -> Watched:
     return open_tab(viewport={"width": 1280, "height": 760}, locale="en-GB").sign_in()
 
 
-@pytest.fixture
-def picture(tab: Watched, long_run: bool) -> Callable[..., None]:
-    """Take a picture of the documentation, in the long run."""
-
-    def take(name: str, height: int, *, foot: bool = False) -> None:
-        if long_run:
-            tab.page.set_viewport_size({"width": 1280, "height": height})
-            if foot:
-                tab.page.evaluate("scrollTo(0, document.body.scrollHeight)")
-            tab.page.screenshot(path=IMAGES / f"{name}.png")
-            assert (IMAGES / f"{name}.png").stat().st_size < BYTES_MAX
-
-    return take
-
-
 def publish(living: Living, **changes: Any) -> str:
     (row,) = living.sql(
         "INSERT INTO dispatcher.outbox (type, data, labels)"
@@ -133,7 +118,7 @@ def wait_for(living: Living, name: str, count: int, where: str = "true") -> str:
 
 
 def test_a_webhook_behind_a_firewall_is_fetched_and_forwarded(
-    tab: Watched, living: Living, picture: Callable[..., None]
+    tab: Watched, living: Living, long_run: bool
 ) -> None:
     page = new_form(tab, "ERP_Behind", None, "standard")
     page.check("[name=delivery]")
@@ -163,7 +148,8 @@ def test_a_webhook_behind_a_firewall_is_fetched_and_forwarded(
     expect(stats).to_contain_text(re.compile(rf"Waiting\s*{rejected + 3}"))
     expect(page.locator("main")).not_to_contain_text("pull.invalid")
     expect(page.locator("#fetching")).to_contain_text(f"dispatcher poll {identifier}")
-    picture("pull", 620)
+    if long_run:
+        pictures.take(tab, "pull", 620)
     done = wait_for(living, "ERP_Behind", 24 - rejected, "d.state = 'succeeded'")
     tab.open(f"/deliveries/{done}")
     expect(page.locator("#delivery")).to_contain_text("Succeeded")
@@ -175,7 +161,7 @@ def test_a_webhook_behind_a_firewall_is_fetched_and_forwarded(
 
 
 def test_token_and_client_certificate_are_stored_hidden_and_used(
-    tab: Watched, living: Living, tmp_path: Path, picture: Callable[..., None]
+    tab: Watched, living: Living, tmp_path: Path, long_run: bool
 ) -> None:
     with guarded_receiver(tmp_path) as receiver:
         certificate, key = receiver.authority.client_pair()
@@ -205,13 +191,15 @@ def test_token_and_client_certificate_are_stored_hidden_and_used(
     expect(page.locator("#delivery")).to_contain_text("Succeeded")
     expect(page.locator("#request-head")).to_contain_text("Authorization: Bearer ********")
     assert TOKEN not in page.content()
-    picture("access-token", 660)
+    if long_run:
+        pictures.take(tab, "access-token", 660)
     identifier = endpoint_id(living, "Bank_Orders")
     tab.open(f"/webhooks/{identifier}")
     facts = page.locator("dl.facts")
     expect(facts).to_contain_text(receiver.token_url)
     expect(facts).to_contain_text("CN=dispatcher")
-    picture("client-certificate", 560, foot=True)
+    if long_run:
+        pictures.take(tab, "client-certificate", 560, foot=True)
     tab.open(f"/webhooks/{identifier}/settings")
     assert page.input_value("[name=client_certificate]").strip() == certificate.strip()
     assert page.input_value("[name=oauth_client_id]") == "dispatcher"
@@ -224,12 +212,12 @@ def test_token_and_client_certificate_are_stored_hidden_and_used(
 
 
 def test_an_event_that_does_not_fit_its_schema_is_delivered_and_marked(
-    tab: Watched, living: Living, picture: Callable[..., None]
+    tab: Watched, living: Living, long_run: bool
 ) -> None:
     living.receiver.behave(schema={"keep_request": True})
-    page = new_form(tab, "Schema", living.receiver.url("/schema"), "wms")
+    page = new_form(tab, "ERP_Orders", living.receiver.url("/schema"), "wms")
     save(page)
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Schema")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("ERP_Orders")
     fitting = [publish(living, order_id=f"ORD-2026-{1400 + number}") for number in range(11)]
     wrong = publish(
         living, order_id=1235, warehouse="Bangkok", items=[{"sku": "SKU-1", "quantity": 0}]
@@ -244,9 +232,13 @@ def test_an_event_that_does_not_fit_its_schema_is_delivered_and_marked(
     expect(notice).to_contain_text("data.items[0].quantity")
     tab.open(f"/events/{fitting[0]}")
     expect(page.locator("main")).not_to_contain_text("do not fit")
+    expect(page.get_by_role("link", name="ERP_Orders", exact=True)).to_be_visible()
+    if long_run:
+        pictures.take(tab, "event", 620)
     tab.open("/event-types/order.created")
     expect(page.locator(".notice.warn")).to_contain_text("1 of the newest 12")
     expect(page.get_by_role("link", name=wrong)).to_be_visible()
     expect(page.get_by_role("link", name=fitting[0])).to_have_count(0)
-    picture("schema", 710)
+    if long_run:
+        pictures.take(tab, "schema", 710)
     assert tab.complaints == []

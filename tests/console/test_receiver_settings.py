@@ -11,6 +11,7 @@ import orjson
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.console import pictures
 from tests.console.conftest import Living, Watched
 from tests.support.cluster import run_apart
 
@@ -137,8 +138,10 @@ def test_ordering_is_chosen_shown_and_kept(tab: Watched, living: Living) -> None
     assert tab.complaints == []
 
 
-def test_an_ed25519_key_is_made_and_its_code_shown(tab: Watched, living: Living) -> None:
-    page = new_form(tab, "keyed", living.receiver.url("/keyed"), "standard")
+def test_an_ed25519_key_is_made_and_its_code_shown(
+    tab: Watched, living: Living, long_run: bool
+) -> None:
+    page = new_form(tab, "Carrier_API", living.receiver.url("/keyed"), "standard")
     page.select_option("[name=key_type]", "ed25519")
     expect(page.locator("#preview")).to_contain_text("v1a,")
     save(page)
@@ -146,9 +149,12 @@ def test_an_ed25519_key_is_made_and_its_code_shown(tab: Watched, living: Living)
     content = page.content()
     assert "Ed25519PublicKeyParameters" in content
     assert "Signature.getInstance(" in content
+    if long_run:
+        tab.open(f"/webhooks/{endpoint_id(living, 'Carrier_API')}/secret")
+        pictures.take(tab, "public-key", 720)
     assert "v1a," in received(living, "keyed")["headers"]["webhook-signature"]
     address = f"{living.base}/.well-known/dispatcher/keys"
-    with urlopen(f"{address}?endpoint={endpoint_id(living, 'keyed')}") as keys:  # noqa: S310 -- the daemon's
+    with urlopen(f"{address}?endpoint={endpoint_id(living, 'Carrier_API')}") as keys:  # noqa: S310 -- the daemon's
         assert [one["crv"] for one in orjson.loads(keys.read())["keys"]] == ["Ed25519"]
     assert tab.complaints == []
 
