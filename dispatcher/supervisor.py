@@ -41,7 +41,6 @@ _log = structlog.get_logger("dispatcher.supervisor")
 ALL: Final = "all"
 API: Final = "api"
 DELIVERY: Final = "delivery"
-PROCESSES_MAX: Final = 64
 RESTART_SECONDS: Final = (0.5, 30.0)
 STEADY_SECONDS: Final = 60.0
 """A child that has run for so long is restarted with the shortest pause again."""
