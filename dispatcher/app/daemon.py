@@ -93,7 +93,7 @@ class Daemon:
             ConfigurationError, SchemaError: the daemon cannot start; the message contains the fix.
         """
         async with TaskSet("dispatcher") as tasks:
-            parts = self._parts = await Parts.of(
+            parts = self._parts = Parts(
                 self._settings,
                 tasks,
                 source=self._source,
@@ -104,6 +104,7 @@ class Daemon:
                 probe_path=self._probe_path,
                 draining=self._stop,
             )
+            await parts.open()
             for warning in parts.warnings(self._settings):
                 _log.warning("configuration.warned", warning=warning)
             self._handle_signals()

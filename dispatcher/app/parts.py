@@ -6,9 +6,7 @@ that a reload changes is changed through `Pipeline.reload` and `profiles`; every
 
 import asyncio
 import socket
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self
 
 import structlog
 
@@ -26,7 +24,6 @@ from dispatcher.config.database_url import UrlSource
 from dispatcher.config.loading import keyring_of, load_configuration
 from dispatcher.config.settings import Settings
 from dispatcher.core.addresses import RULES
-from dispatcher.core.profile import Profile
 from dispatcher.delivery.gauges import Gauges
 from dispatcher.delivery.pipeline import Pipeline
 from dispatcher.delivery.shards import Replica, new_incarnation
@@ -61,36 +58,11 @@ ADMIN_CONNECTIONS_MAX = 4
 """The API and the console have a connection pool of their own, so that slow pages never starve delivery."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The parts of one replica."""
 
-    database: Database
-    admin_database: Database
-    publish_database: Database
-    schema: Schema
-    metrics: Metrics
-    tracing: Tracing | None
-    profiles: dict[str, Profile]
-    """Replaced by a reload; the operations read it through a proxy."""
-    own_addresses: OwnAddresses
-    http_client: HttpClient
-    replica: Replica
-    pipeline: Pipeline
-    upkeep: Upkeep
-    outages: OutageWatch
-    notifications: NotificationLoop
-    jobs: JobRunner
-    text_indexes: TextIndexes
-    publisher: Publisher
-    auth: Auth
-    operations: Operations
-    readiness: Readiness
-    server: Server
-
-    @classmethod
-    async def of(
-        cls,
+    def __init__(
+        self,
         settings: Settings,
         tasks: TaskSet,
         *,
@@ -101,53 +73,54 @@ class Parts:
         role: Role,
         probe_path: str | None,
         draining: asyncio.Event,
-    ) -> Self:
-        """Compose a replica and open its connection pools.
-
-        `draining` is set once the replica drains.
+    ) -> None:
+        """Compose a replica; `draining` is set once it drains.
 
         Raises:
             ConfigurationError: the configuration is invalid.
         """
-        database = await _open(settings, source, settings.database.pool_size)
-        admin_database = await _open(settings, source, ADMIN_CONNECTIONS_MAX)
-        publish_database = await _open(settings, source, PUBLISH_CONNECTIONS_MAX)
-        schema = Schema(database)
+        database = self.database = _pool(settings, source, settings.database.pool_size)
+        admin_database = self.admin_database = _pool(settings, source, ADMIN_CONNECTIONS_MAX)
+        self.publish_database = _pool(settings, source, PUBLISH_CONNECTIONS_MAX)
+        self.schema = Schema(database)
         configuration = load_configuration(settings, needs_keys=True)
-        profiles = dict(configuration.profiles.profiles)
-        metrics = Metrics(
+        loaded = configuration.profiles.profiles
+        self.profiles = dict(loaded)
+        """Replaced by a reload; the operations read it through a proxy."""
+        self.metrics = metrics = Metrics(
             version=__version__,
-            profiles=profiles,
+            profiles=loaded,
             blocked_reasons=RULES,
             endpoints_max=settings.metrics.per_endpoint_max if settings.metrics.per_endpoint else 0,
             event_types=configuration.catalogue.types,
         )
         name = settings.replica.name or socket.gethostname()
         otlp_url = settings.tracing.otlp_url
-        tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
-        own_addresses = OwnAddresses(settings)
-        http_client = HttpClient(settings, tasks, clock, protected=own_addresses.resolve())
-        await self_test()
-        replica = Replica(name, new_incarnation(name), __version__)
-        pipeline = Pipeline(
+        self.tracing = Tracing(otlp_url, version=__version__, replica=name) if otlp_url else None
+        self.own_addresses = OwnAddresses(settings)
+        self.http_client = http_client = HttpClient(
+            settings, tasks, clock, protected=self.own_addresses.resolve()
+        )
+        self.replica = Replica(name, new_incarnation(name), __version__)
+        self.pipeline = pipeline = Pipeline(
             settings,
             database,
             http_client,
             listen_url=listen_source,
-            profiles=configuration.profiles.profiles,
+            profiles=loaded,
             event_types=frozenset(configuration.catalogue.types),
             schemas=configuration.catalogue.schemas,
             keyring=keyring_of(settings),
             metrics=metrics,
             clock=clock,
-            replica=replica,
-            tracing=tracing,
+            replica=self.replica,
+            tracing=self.tracing,
         )
         gauges = Gauges(metrics, pipeline, Deliveries(database), log, delivers=role is not Role.API)
-        upkeep = Upkeep(
+        self.upkeep = Upkeep(
             Deliveries(database),
             Outbox(database),
-            schema,
+            self.schema,
             Retention(
                 Partitions(database),
                 days_of(settings.retention),
@@ -162,68 +135,55 @@ class Parts:
             history_days=settings.retention.deliveries_days,
             partitions_ahead_days=settings.retention.partitions_ahead_days,
         )
-        pipeline.routing.refreshed = upkeep.soon
-        publisher = Publisher(publish_database, committed=metrics.published)
+        pipeline.routing.refreshed = self.upkeep.soon
+        self.outages = OutageWatch(
+            Endpoints(database), down_after_seconds=round(settings.health.down_after_minutes * 60)
+        )
+        self.notifications = NotificationLoop(
+            Notifications(database),
+            _mailer(settings),
+            clock=clock,
+            public_url=settings.http.public_url,
+            language=settings.notifications.language,
+        )
+        self.jobs = JobRunner(
+            database, self.replica.incarnation, clock=clock, started=pipeline.job_started
+        )
+        self.text_indexes = TextIndexes(listen_source, self.replica.incarnation)
+        self.publisher = Publisher(self.publish_database, committed=metrics.published)
         deployment = Deployment.of(
             settings,
             admin_database,
             configuration,
             policy=http_client.policy,
-            profiles=MappingProxyType(profiles),
+            profiles=MappingProxyType(self.profiles),
         )
-        auth = Auth(deployment)
-        operations = Operations.of(
+        self.auth = Auth(deployment)
+        self.operations = Operations.of(
             deployment,
             http_client,
             tested=lambda profile: metrics.attempts.labels(profile, TEST_OUTCOME).inc(),
-            publisher=publisher,
+            publisher=self.publisher,
             listen_url=listen_source if settings.listens else None,
             metrics=metrics,
         )
-        readiness = Readiness(schema, pipeline, role, clock, draining)
-        return cls(
-            database=database,
-            admin_database=admin_database,
-            publish_database=publish_database,
-            schema=schema,
-            metrics=metrics,
-            tracing=tracing,
-            profiles=profiles,
-            own_addresses=own_addresses,
-            http_client=http_client,
-            replica=replica,
-            pipeline=pipeline,
-            upkeep=upkeep,
-            outages=OutageWatch(
-                Endpoints(database),
-                down_after_seconds=round(settings.health.down_after_minutes * 60),
-            ),
-            notifications=NotificationLoop(
-                Notifications(database),
-                _mailer(settings),
-                clock=clock,
-                public_url=settings.http.public_url,
-                language=settings.notifications.language,
-            ),
-            jobs=JobRunner(
-                database, replica.incarnation, clock=clock, started=pipeline.job_started
-            ),
-            text_indexes=TextIndexes(listen_source, replica.incarnation),
-            publisher=publisher,
-            auth=auth,
-            operations=operations,
-            readiness=readiness,
-            server=Server(
-                problems=readiness.problems,
-                render_metrics=gauges.render,
-                operations=operations,
-                auth=auth,
-                settings=settings,
-                sign_on=SignOn.of(deployment, auth, http_client.documents()),
-                serves_api=role is not Role.DELIVERY,
-                probe_path=probe_path,
-            ),
+        self.readiness = Readiness(self.schema, pipeline, role, clock, draining)
+        self.server = Server(
+            problems=self.readiness.problems,
+            render_metrics=gauges.render,
+            operations=self.operations,
+            auth=self.auth,
+            settings=settings,
+            sign_on=SignOn.of(deployment, self.auth, http_client.documents()),
+            serves_api=role is not Role.DELIVERY,
+            probe_path=probe_path,
         )
+
+    async def open(self) -> None:
+        """Open the connection pools, and check that the HTTP client opens connections."""
+        for database in (self.database, self.admin_database, self.publish_database):
+            await database.open()
+        await self_test()
 
     def warnings(self, settings: Settings) -> list[str]:
         """Return the doubtful values of the settings, and limits of this machine."""
@@ -245,14 +205,12 @@ class Parts:
             await asyncio.to_thread(self.tracing.close)
 
 
-async def _open(settings: Settings, source: UrlSource, connections_max: int) -> Database:
-    database = Database(
+def _pool(settings: Settings, source: UrlSource, connections_max: int) -> Database:
+    return Database(
         source,
         connections_max=connections_max,
         statement_cache_size=0 if settings.database.pooler else 100,
     )
-    await database.open()
-    return database
 
 
 def _mailer(settings: Settings) -> Mailer | None:
