@@ -1,4 +1,4 @@
-"""Fetched deliveries, access tokens with client certificates, and schemas: in a browser, with real receivers.
+"""Fetched deliveries, access tokens with client certificates, filters and schemas: in a browser, with real receivers.
 
 With `--long` each test also takes its picture of the documentation.
 """
@@ -211,6 +211,36 @@ def test_token_and_client_certificate_are_stored_hidden_and_used(
     assert tab.complaints == []
 
 
+def test_a_content_filter_is_tried_saved_and_explained(
+    tab: Watched, living: Living, long_run: bool
+) -> None:
+    living.receiver.behave(filtered={"keep_request": True})
+    for number in range(12):
+        publish(living, order_id=f"ORD-2026-{1500 + number}", warehouse=f"BKK-0{number % 3}")
+    page = new_form(tab, "BKK_02_Orders", living.receiver.url("/filtered"), "wms")
+    page.fill("[name=content_filter]", 'data.warehouse == "BKK-02"')
+    page.get_by_role("button", name="Test filter").click()
+    tested = page.locator("#filter-test")
+    expect(tested.locator(".notice")).to_contain_text(re.compile(r"^\s*4 of the last \d+ events"))
+    if long_run:
+        page.locator("[name=content_filter]").evaluate(
+            "(one) => one.scrollIntoView({block: 'center'})"
+        )
+        pictures.take(tab, "content-filter", 700)
+    save(page)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("BKK_02_Orders")
+    left_out = publish(living, warehouse="CNX-01")
+    wanted = publish(living, warehouse="BKK-02")
+    (request,) = run_apart(
+        lambda: living.receiver.received(1, kind="request", path="/filtered", seconds=20)
+    )
+    assert request["event_id"] == wanted
+    tab.open(f"/events/{left_out}")
+    row = page.locator("tr", has=page.get_by_text("BKK_02_Orders", exact=True))
+    expect(row).to_contain_text('data.warehouse is "CNX-01"')
+    assert tab.complaints == []
+
+
 def test_an_event_that_does_not_fit_its_schema_is_delivered_and_marked(
     tab: Watched, living: Living, long_run: bool
 ) -> None:
@@ -236,7 +266,7 @@ def test_an_event_that_does_not_fit_its_schema_is_delivered_and_marked(
     if long_run:
         pictures.take(tab, "event", 620)
     tab.open("/event-types/order.created")
-    expect(page.locator(".notice.warn")).to_contain_text("1 of the newest 12")
+    expect(page.locator(".notice.warn")).to_contain_text("schema: 1 of the newest")
     expect(page.get_by_role("link", name=wrong)).to_be_visible()
     expect(page.get_by_role("link", name=fitting[0])).to_have_count(0)
     if long_run:
