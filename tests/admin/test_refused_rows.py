@@ -17,13 +17,24 @@ from tests.admin.conftest import ALL
 
 pytestmark = pytest.mark.postgres
 
-RULE = "occurred_at_is_in_the_years_1970_to_9999"
+RULE = "event_bytes"
 DATA = "Somchai Jaidee"
+BROKEN = """
+INSERT INTO dispatcher.event (inserted_at, accepted_at, occurred_at, day, id, type, tenant, data, bytes)
+VALUES (now(), now(), now(), (now() AT TIME ZONE 'UTC')::date, 'x', 'order.created', 'default', $1, '')
+"""
 
 
 @pytest.fixture
-async def refused(deployment, monkeypatch) -> asyncpg.CheckViolationError:
-    """What Postgres says of a row that our own rules let through by mistake."""
+async def refused(connection) -> asyncpg.CheckViolationError:
+    """What Postgres says of a row of history that breaks a CHECK."""
+    with pytest.raises(asyncpg.CheckViolationError) as caught:
+        await connection.execute(BROKEN, f'{{"name": "{DATA}"}}')
+    assert DATA in str(caught.value), "what these tests are about"
+    return caught.value
+
+
+async def test_a_rule_of_the_outbox_names_no_data(deployment, monkeypatch):
     monkeypatch.setattr(module, "occurred_at_problems", lambda _: [])
     event = NewEvent(
         type="order.created",
@@ -32,8 +43,9 @@ async def refused(deployment, monkeypatch) -> asyncpg.CheckViolationError:
     )
     with pytest.raises(asyncpg.CheckViolationError) as caught:
         await Events(deployment).publish(ALL, event)
-    assert DATA in str(caught.value), "what these tests are about"
-    return caught.value
+    assert caught.value.constraint_name == "occurred_at_is_in_the_years_1970_to_9999"
+    assert "1960-01-01" in caught.value.detail
+    assert DATA not in str(caught.value)
 
 
 def logged(error: Exception, folder: Path, form: str) -> str:

@@ -72,7 +72,7 @@ REFUSED = [
     "CREATE TABLE dispatcher.x (a int)",
     "CREATE FUNCTION dispatcher.x() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "CREATE TRIGGER t BEFORE INSERT ON dispatcher.outbox EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-    "CREATE TEMP TABLE t (a int); CREATE TRIGGER t BEFORE INSERT ON t EXECUTE FUNCTION dispatcher.outbox_make_id()",
+    "CREATE TEMP TABLE t (a int); CREATE TRIGGER t BEFORE INSERT ON t EXECUTE FUNCTION dispatcher.outbox_accept()",
     "CREATE TEMP TABLE t (id text); CREATE TRIGGER t AFTER INSERT ON t EXECUTE FUNCTION dispatcher.outbox_notify()",
     "COPY dispatcher.outbox (type, data) FROM PROGRAM 'id'",
     "SELECT pg_read_file('/etc/passwd')",

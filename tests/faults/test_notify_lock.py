@@ -33,8 +33,8 @@ CREATE TABLE dispatcher.outbox_bare (LIKE dispatcher.outbox INCLUDING ALL);
 ALTER TABLE dispatcher.outbox_bare ALTER COLUMN id
     SET DEFAULT 'evt_2026_' || nextval('dispatcher.event_number');
 CREATE TABLE dispatcher.outbox_always (LIKE dispatcher.outbox INCLUDING ALL);
-CREATE TRIGGER make_id BEFORE INSERT ON dispatcher.outbox_always FOR EACH ROW
-    WHEN (NEW.id IS NULL) EXECUTE FUNCTION dispatcher.outbox_make_id();
+CREATE TRIGGER accept BEFORE INSERT ON dispatcher.outbox_always FOR EACH ROW
+    EXECUTE FUNCTION dispatcher.outbox_accept();
 CREATE FUNCTION always() RETURNS trigger LANGUAGE plpgsql AS
     'BEGIN NOTIFY always; RETURN NULL; END';
 CREATE TRIGGER notify AFTER INSERT ON dispatcher.outbox_always FOR EACH ROW

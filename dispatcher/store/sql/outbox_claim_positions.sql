@@ -26,7 +26,7 @@ WITH waiting AS MATERIALIZED (
     WHERE id = ANY (ARRAY(SELECT id FROM taken WHERE id_is_ours))
 ), remembered AS (
     UPDATE dispatcher.outbox
-    SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
+    SET data = NULL, bytes = 0, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
     WHERE id = ANY (ARRAY(SELECT id FROM taken WHERE NOT id_is_ours))
 )
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,

@@ -12,7 +12,7 @@ WITH waiting AS MATERIALIZED (
     DELETE FROM dispatcher.outbox WHERE id IN (SELECT id FROM waiting WHERE id_is_ours)
 ), remembered AS (
     UPDATE dispatcher.outbox
-    SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = coalesce(consumed_at, now())
+    SET data = NULL, bytes = 0, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = coalesce(consumed_at, now())
     WHERE id IN (SELECT id FROM waiting WHERE NOT id_is_ours)
 ), kept AS (
     INSERT INTO dispatcher.event

@@ -20,7 +20,7 @@ WITH given AS MATERIALIZED (
     WHERE id = ANY (ARRAY(SELECT id FROM taken WHERE id_is_ours))
 ), remembered AS (
     UPDATE dispatcher.outbox
-    SET data = NULL, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
+    SET data = NULL, bytes = 0, labels = '{}', ordering_key = NULL, traceparent = NULL, consumed_at = now()
     WHERE id = ANY (ARRAY(SELECT id FROM taken WHERE NOT id_is_ours))
 ), written AS (
     INSERT INTO dispatcher.event
