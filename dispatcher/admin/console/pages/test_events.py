@@ -7,6 +7,7 @@ from aiohttp import web
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.forms import problems_by_field
+from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import DeliveryWithAttempts
 from dispatcher.admin.resources.endpoint import Endpoint
@@ -45,7 +46,7 @@ async def send_test(context: Context) -> web.StreamResponse:
         raise ConflictError(context.text("error.sent_before"))
     event_type = context.form.get("event_type") or None
     sample = _sample(context, event_type)
-    data = context.form.get("data", "").strip() or None
+    data = context.form.get("data", "").replace("\r\n", "\n").strip() or None
     try:
         result = await send_test_event(
             context, endpoint.id, event_type, None if data == sample else data
@@ -65,8 +66,9 @@ async def _send_in_place(context: Context) -> web.Response:
 
 
 def _sample(context: Context, event_type: str | None) -> str | None:
+    """Return the catalogue's sample on several lines; unchanged, it is sent as it is in the catalogue."""
     known = context.operations.deployment.catalogue.types.get(event_type or "")
-    return None if known is None else known.sample
+    return None if known is None else readable(known.sample)
 
 
 def _page(
