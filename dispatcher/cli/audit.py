@@ -26,7 +26,7 @@ def _columns() -> tuple[Column, ...]:
         Column("TENANT", "tenant", if_different=True),
         Column("ACTION", "action"),
         Column("OBJECT", "object"),
-        Column("DETAIL", "detail", can_be_cut=True),
+        Column("DETAIL", "detail", can_be_cut=True, can_be_left_out=True),
     )
 
 

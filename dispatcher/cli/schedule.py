@@ -26,9 +26,10 @@ def _columns() -> tuple[Column, ...]:
         age_column("due_at", "DUE"),
         Column("ATTEMPT", "attempt_number"),
         Column("ENDPOINT", "endpoint_name", can_be_cut=True),
-        Column("TYPE", "event_type", can_be_cut=True),
+        Column("TYPE", "event_type", can_be_cut=True, can_be_left_out=True),
         Column("EVENT ID", "event_id", is_wide=True),
-        Column("WHY", "why", can_be_cut=True),
+        Column("WHY", lambda row: row.waits_for.code, can_be_cut=True, is_cut_last=True),
+        Column("EXPLANATION", lambda row: row.waits_for.text, is_wide=True),
     )
 
 
@@ -37,7 +38,7 @@ def _columns() -> tuple[Column, ...]:
 def page(context: typer.Context, fields: Fields, output: Output) -> None:
     """List waiting deliveries by due time.
 
-    ATTEMPT is the number of the next attempt, and WHY is what the delivery is waiting for.
+    ATTEMPT is the number of the next attempt. WHY is the code of the reason; -o wide explains it.
 
     Examples:
       dispatcher schedule list

@@ -130,11 +130,6 @@ class ScheduledDelivery(Response):
     due_at: TimeText
     waits_for: NextStep
 
-    @property
-    def why(self) -> str:
-        """Why it waits, as one sentence for a table."""
-        return self.waits_for.text
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulePage(Response):
