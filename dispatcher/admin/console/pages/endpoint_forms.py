@@ -15,11 +15,10 @@ from dispatcher.admin.console.forms import (
     read_endpoint,
     shown_endpoint,
 )
-from dispatcher.admin.console.pages.endpoints import profile_facts
+from dispatcher.admin.console.pages.secrets import signing_values
 from dispatcher.admin.console.pages.test_events import send_test_event
-from dispatcher.admin.console.profiles import also_codes, code_of, facts, in_order
+from dispatcher.admin.console.profiles import facts, in_order
 from dispatcher.admin.operations.context import Role
-from dispatcher.admin.operations.published_keys import keys_url
 from dispatcher.admin.operations.request_preview import RequestPreview, preview_of, preview_request
 from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult
 from dispatcher.admin.resources.endpoint import Endpoint
@@ -116,15 +115,7 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
             was_paused = True
     return context.page(
         "endpoint_made.html",
-        endpoint=endpoint,
-        profile=profile_facts(context, endpoint.profile),
-        code=code_of(
-            context.operations.deployment.profiles.get(endpoint.profile), endpoint.public_key
-        ),
-        keys_url=keys_url(endpoint.id),
-        also=also_codes(
-            context.operations.deployment.profiles, endpoint.also_sign, endpoint.public_key
-        ),
+        **signing_values(context, endpoint),
         test=test,
         test_problem=test_problem,
         was_paused=was_paused,

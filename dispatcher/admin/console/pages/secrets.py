@@ -1,6 +1,6 @@
 """The secret of an endpoint: masked, shown on demand, rotated as the profile allows."""
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -38,15 +38,7 @@ def _page(
         "endpoint_secret.html",
         status=status,
         tab="secret",
-        endpoint=endpoint,
-        profile=profile_facts(context, endpoint.profile),
-        code=code_of(
-            context.operations.deployment.profiles.get(endpoint.profile), endpoint.public_key
-        ),
-        keys_url=keys_url(endpoint.id),
-        also=also_codes(
-            context.operations.deployment.profiles, endpoint.also_sign, endpoint.public_key
-        ),
+        **signing_values(context, endpoint),
         revealed=revealed,
         rotated=rotated,
         problems=problems or {},
@@ -108,3 +100,15 @@ ROUTES: Final = (
     PageRoute("POST", "/webhooks/{id}/secret/rotate", rotate_secret, portal=True),
     PageRoute("POST", "/webhooks/{id}/secret/activate", activate_secret, portal=True),
 )
+
+
+def signing_values(context: Context, endpoint: Endpoint) -> dict[str, Any]:
+    """Return what a page needs to show how a receiver verifies the requests of an endpoint."""
+    profiles, public_key = context.operations.deployment.profiles, endpoint.public_key
+    return {
+        "endpoint": endpoint,
+        "profile": profile_facts(context, endpoint.profile),
+        "code": code_of(profiles.get(endpoint.profile), public_key),
+        "keys_url": keys_url(endpoint.id),
+        "also": also_codes(profiles, endpoint.also_sign, public_key),
+    }
