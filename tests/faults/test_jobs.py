@@ -231,7 +231,7 @@ async def test_live_traffic_is_not_delayed_by_a_replay(bench, sql, old, say, lon
     Phases with and without the replay alternate within the run, so that other load meets both.
     """
     count, rate, live_per_second = (100_000, 350, 100) if long_run else (1_500, 200, 50)
-    beside_seconds, alone_seconds = (20.0, 5.0) if long_run else (2.0, 2.0)
+    beside_seconds, alone_seconds = (20.0, 4.0) if long_run else (2.0, 2.0)
     await old(count)
     await add_endpoint(sql, "ep_live", bench.receiver.url("/live"), event_types=["live.*"], shard=9)
     daemon = await bench.daemon().started()
