@@ -12,7 +12,7 @@ from dispatcher.admin.api.decoder import Steps
 from dispatcher.admin.api.problems import ProblemError
 from tests.support.clock import ManualClock
 
-WORK_SECONDS = 0.02
+WORK_SECONDS = 0.005
 
 
 async def test_a_large_body_rests_between_its_steps():

@@ -188,7 +188,7 @@ async def test_control_without_a_poll_what_a_dead_listener_missed_is_not_found(s
 
 
 async def test_idle_it_asks_once_a_poll_and_no_more(start):
-    world = World(poll_seconds=0.05)
+    world = World(poll_seconds=0.02)
     with probe.listen() as heard:
         await start(world)
         await heard.wait("intake.asleep", count=5)
@@ -250,7 +250,7 @@ async def test_stopping_wakes_it_and_claims_nothing_more(start):
 
 async def test_intake_polls_while_commits_wait_for_a_notify(start, monkeypatch):
     monkeypatch.setattr(intake, "CONTENTION_EVENTS_PER_SECOND", -1.0)
-    monkeypatch.setattr(intake, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(intake, "SILENT_SECONDS", 0.1)
     world = World(poll_seconds=0.02)
     world.notify_waiters_count = intake.CONTENDED_COMMITS
     with probe.listen() as heard:
