@@ -28,6 +28,7 @@ from dispatcher.core.sealing import Keyring
 from dispatcher.outbound.client import address_policy, descriptors_for, trust_problems
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
+from dispatcher.store.distribution import distribution_problems, is_distributed
 from dispatcher.store.event_numbers import read_numbers
 from dispatcher.store.producers import may_act_as_producer, producer_excess, producer_insert_problem
 from dispatcher.store.routing import saved_endpoints
@@ -248,6 +249,8 @@ async def _check_schema(
     problems += [f"missing privilege: {one}" for one in await missing_privileges(connection)]
     if not waiting:
         problems += await migrate.definition_problems(connection)
+        findings.facts["history_distributed"] = await is_distributed(connection)
+        problems += await distribution_problems(connection)
         async with connection.transaction():
             numbers = await read_numbers(connection)
         if numbers.is_behind:

@@ -11,6 +11,7 @@ from dispatcher.cli.session import FAILED, database_source, guarded, settings_of
 from dispatcher.config.database_url import UrlSource
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.store import distribution
 from dispatcher.store import migrate as migrations
 from dispatcher.store.connector import Connector
 from dispatcher.store.pool import Database
@@ -19,12 +20,17 @@ from dispatcher.store.schema import Schema
 CONNECT_SECONDS_MAX = 10.0
 
 
-def migrate(config: Path | None, *, check: bool, phase: str) -> None:
-    """Apply pending migrations, or list them."""
+def migrate(config: Path | None, *, check: bool, phase: str, distributes: bool = False) -> None:
+    """Apply pending migrations, and distribute the history if asked to; or list them."""
 
     async def run() -> int:
         settings = settings_of(config)
-        return await (_show(settings, phase) if check else apply(settings, phase))
+        if check:
+            return await _show(settings, phase)
+        code = await apply(settings, phase)
+        if distributes and code == 0:
+            await _distribute(settings)
+        return code
 
     codes: list[int] = []
     guarded(lambda: codes.append(uvloop.run(run())))
@@ -66,6 +72,17 @@ async def _show(settings: Settings, phase: str) -> int:
     return 0
 
 
+async def _distribute(settings: Settings) -> None:
+    connection = await connect(database_source(settings))
+    try:
+        is_new = await distribution.distribute(connection, report=tell)
+    finally:
+        await connection.close()
+    tell(
+        "the history is distributed by event id" if is_new else "the history was distributed before"
+    )
+
+
 async def apply(settings: Settings, phase: str) -> int:
     """Apply pending migrations, and set up role, trigger and partitions according to the settings."""
     source = database_source(settings)
@@ -82,6 +99,7 @@ async def apply(settings: Settings, phase: str) -> int:
         if await migrations.set_notify(connection, wanted=wanted, report=tell):
             tell(f"the wake-up trigger was {'attached' if wanted else 'dropped'} (intake.notify)")
         sql = await migrations.grant_producers(connection, report=tell)
+        await distribution.refresh(connection)
     finally:
         await connection.close()
     if sql is not None:

@@ -162,6 +162,14 @@ def migrate(
             autocompletion=complete_words("pre", "post", "all"),
         ),
     ] = "all",
+    distribute: Annotated[
+        bool,
+        typer.Option(
+            "--distribute",
+            help="Then distribute the history over the workers of a Citus coordinator. Stop all replicas first."
+            " There is no way back.",
+        ),
+    ] = False,
 ) -> None:
     """Create or upgrade the schema of the database.
 
@@ -176,9 +184,13 @@ def migrate(
         raise typer.BadParameter(
             f"{phase!r} is not a phase. Use pre, post or all.", param_hint="--phase"
         )
+    if distribute and (check or phase != "all"):
+        raise typer.BadParameter(
+            "it needs the whole schema. Leave --check and --phase out.", param_hint="--distribute"
+        )
     from dispatcher.cli import migration
 
-    migration.migrate(context.obj, check=check, phase=phase)
+    migration.migrate(context.obj, check=check, phase=phase, distributes=distribute)
 
 
 @program.command()

@@ -227,7 +227,7 @@ class Deliveries:
             asyncpg.PostgresError: one of the rows is invalid.
         """
         try:
-            if all(map(_is_plain, moves, attempts)):
+            if not self._database.is_distributed and all(map(_is_plain, moves, attempts)):
                 return await self._record_first(moves, attempts, tokens)
             return await self._record(moves, attempts, tokens)
         except asyncpg.PostgresError as error:

@@ -140,6 +140,10 @@ class Outbox:
             BatchRefusedError: the statement was refused for the contents of these events.
             StoreUnavailableError: Postgres is unavailable; retry later.
         """
+        if self._database.is_distributed:
+            async with self.claim(min(events_max, FEW_EVENTS_MAX), FEW_BYTES_MAX) as locked:
+                yield locked
+            return
         floor = self._floor.for_claim()
         try:
             began = time.monotonic()

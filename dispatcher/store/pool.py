@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _BEGIN = statement("transaction_begin")
 _PLAN_FOR_VALUES = statement("connection_plan")
 
+IS_DISTRIBUTED = statement("history_is_distributed")
+
 _BEGIN_PINNED = statement("transaction_begin_pinned")
 _WITHOUT_FLUSH = ";\n" + statement("transaction_unflushed")
 """For transactions that are repeated with the same outcome if a crash of the server loses them."""
@@ -104,6 +106,10 @@ class Database:
         self._connections_max = connections_max
         self._statement_cache_size = statement_cache_size
         self._connections: ConnectionPool | None = None
+        self._connection_class: type[Reach] | None = None
+        """None: not known before the first connection."""
+        self.is_distributed = False
+        """Whether history is distributed over workers (store/distributed.py); known from the first connection on."""
 
     async def open(self) -> None:
         """Begin without a connection; the first statement makes one."""
@@ -112,11 +118,33 @@ class Database:
         )
 
     async def _connect(self) -> "Reach":
+        known = self._connection_class
+        connection = await self._connect_as(known or asyncpg.Connection)
+        if known is None:  # several connections may be the first
+            try:
+                # Preparing and running it are two round trips, and a pooler may stand between.
+                async with connection.transaction():
+                    self.is_distributed = bool(await connection.fetchval(IS_DISTRIBUTED))
+            except BaseException:
+                connection.terminate()
+                raise
+            if not self.is_distributed:
+                self._connection_class = asyncpg.Connection
+                return connection
+            connection.terminate()
+            from dispatcher.store.distributed import DistributedConnection  # noqa: PLC0415 -- few databases need it
+
+            self._connection_class = DistributedConnection
+            return await self._connect_as(DistributedConnection)
+        return connection
+
+    async def _connect_as(self, connection_class: "type[Reach]") -> "Reach":
         connection = await self._connector.connect(
             seconds=CONNECT_SECONDS_MAX,
             command_timeout=STATEMENT_SECONDS_MAX,
             statement_cache_size=self._statement_cache_size,
             max_cached_statement_lifetime=0,
+            connection_class=connection_class,
         )
         try:
             await self._prepare_session(connection)
@@ -204,7 +232,9 @@ class Database:
         """
         async with self.connection() as connection:
             begin = _BEGIN_PINNED if self._statement_cache_size else _BEGIN
-            await connection.execute(begin if waits_for_disk else begin + _WITHOUT_FLUSH)
+            # Workers commit after the coordinator, whose commit must not be lost after theirs.
+            is_durable = waits_for_disk or self.is_distributed
+            await connection.execute(begin if is_durable else begin + _WITHOUT_FLUSH)
             try:
                 yield connection
             except asyncpg.PostgresError:

@@ -7,7 +7,7 @@ import asyncpg
 
 from dispatcher.core.errors import SchemaError, StoreUnavailableError
 from dispatcher.store import migrate
-from dispatcher.store.pool import Database
+from dispatcher.store.pool import Database, data_faults
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _STRANGERS = statement("schema_strangers")
 _SCHEMA_MARK = statement("schema_mark")
 _SCHEMA_MARK_DEV = statement("schema_mark_dev")
 
+DISTRIBUTED_SECONDS_MAX = 120
+"""Partitions of a distributed history are made shard by shard on the workers: some 0.1 s of CPU each."""
 DEV_MARK = "made by dispatcher dev"
 
 
@@ -77,8 +79,16 @@ class Schema:
             SchemaError: they cannot be made, by this role or at all; the text has the reason.
             StoreUnavailableError: not now.
         """
+        seconds = None
         try:
-            return int(await self._database.fetch_value(_MAKE_PARTITIONS, days_ahead))
+            with data_faults():
+                async with self._database.transaction() as connection:
+                    if self._database.is_distributed:
+                        seconds = DISTRIBUTED_SECONDS_MAX
+                        await connection.execute(f"SET LOCAL statement_timeout = '{seconds}s'")
+                    return int(
+                        await connection.fetchval(_MAKE_PARTITIONS, days_ahead, timeout=seconds)
+                    )
         except StoreUnavailableError as error:
             if isinstance(error.__cause__, asyncpg.SyntaxOrAccessError | asyncpg.DataError):
                 raise SchemaError(f"partitions cannot be made: {error.__cause__}") from error

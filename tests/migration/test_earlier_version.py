@@ -35,6 +35,11 @@ NOT_PREPARED = {
     "schema_create",
     "producer_member",
     "producer_trial",
+    # Of servers with the extension citus: tests/distributed.
+    "history_distribute",
+    "history_functions",
+    "history_prepared_max",
+    "history_state",
 }
 
 

@@ -1,6 +1,6 @@
 """History is ready to be distributed by event id (Citus): keys contain it, and the hot path joins it with nothing hot.
 
-The server of the tests has no such extension, so this reads the catalogue and the SQL files. ADR 0114 has the limits.
+This reads the catalogue and the SQL files. `tests/distributed` runs where the server has the extension.
 """
 
 import re

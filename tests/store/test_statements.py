@@ -13,7 +13,7 @@ pytestmark = pytest.mark.postgres
 PACKAGE = Path(statements.__file__).parent.parent
 # What statements are about that are not about a table.
 GROUPS = {
-    "connection", "deployment", "listener", "migration", "partition", "producer", "schema", "server",
+    "connection", "deployment", "history", "listener", "migration", "partition", "producer", "schema", "server",
     "transaction",
 }  # fmt: skip
 # Several commands in one file, or a command that cannot be prepared: run by tests of their own.
@@ -29,6 +29,11 @@ NOT_PREPARED = {
     "producer_member",
     "producer_trial",
     "delivery_request_notify",
+    # Of servers with the extension citus: tests/distributed.
+    "history_distribute",
+    "history_functions",
+    "history_prepared_max",
+    "history_state",
 }
 
 

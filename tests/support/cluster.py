@@ -138,13 +138,14 @@ class Cluster:
             unfinished = f"{TEMPLATE}_unfinished"
             await connection.execute(f'DROP DATABASE IF EXISTS "{unfinished}" WITH (FORCE)')
             await connection.execute(f'CREATE DATABASE "{unfinished}" TEMPLATE template0')
-            await _migrate(self.dsn_for(unfinished))
+            await migrate_for_tests(self.dsn_for(unfinished))
             await connection.execute(f'ALTER DATABASE "{unfinished}" RENAME TO "{TEMPLATE}"')
         finally:
             await connection.close()
 
 
-async def _migrate(dsn: str) -> None:
+async def migrate_for_tests(dsn: str) -> None:
+    """Migrates a database, with the function that empties it and the insertable views."""
     from dispatcher.store.migrate import migrate  # noqa: PLC0415 -- only the template needs it
 
     connection = await asyncpg.connect(dsn)
@@ -209,8 +210,8 @@ class Emptier:
     descriptors: ClassVar[set[str]] = set()
     """Of the connections that stay open from test to test, which is no leak of the one that opened them."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, url: str) -> None:
+        self.url = url
         self._runner = asyncio.Runner()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._descriptor = ""
@@ -235,7 +236,7 @@ class Emptier:
                 return
             self._connection.terminate()
         self.descriptors.discard(self._descriptor)
-        self._connection = await asyncpg.connect(self._dsn)
+        self._connection = await asyncpg.connect(self.url)
         transport = self._connection._transport  # type: ignore[attr-defined]  # the driver offers no other way
         self._descriptor = str(transport.get_extra_info("socket").fileno())
         self.descriptors.add(self._descriptor)

@@ -35,7 +35,8 @@ GUIDES: Final[Mapping[str, Sequence[str]]] = {
         "how-to/receive-and-verify", "how-to/authenticate-to-receivers", "how-to/find-an-order",
         "how-to/late-deliveries", "how-to/embed-the-portal",
         "how-to/recover-after-an-outage", "how-to/rotate-secrets", "how-to/install",
-        "how-to/go-to-production", "how-to/back-up", "how-to/fail-over", "how-to/upgrade", "how-to/runbooks",
+        "how-to/go-to-production", "how-to/back-up", "how-to/fail-over",
+        "how-to/distribute-the-history", "how-to/upgrade", "how-to/runbooks",
     ),
     "reference": (
         "reference/console", "reference/sql", "reference/api", "reference/cli", "reference/errors",
