@@ -147,7 +147,11 @@ class Parts:
             language=settings.notifications.language,
         )
         self.jobs = JobRunner(
-            database, self.replica.incarnation, clock=clock, started=pipeline.job_started
+            database,
+            self.replica.incarnation,
+            clock=clock,
+            started=pipeline.job_started,
+            has_company=pipeline.shards.has_company,
         )
         self.text_indexes = TextIndexes(listen_source, self.replica.incarnation)
         self.publisher = Publisher(self.publish_database, committed=metrics.published)

@@ -109,7 +109,10 @@ class _Run:
 
 
 class JobRunner:
-    """One loop per replica; `started` is called with a job's kind after each step that started deliveries."""
+    """One loop per replica; `started` is called with a job's kind after each step that started deliveries.
+
+    `has_company` returns whether other replicas may have to load them.
+    """
 
     def __init__(
         self,
@@ -118,12 +121,14 @@ class JobRunner:
         *,
         clock: Clock,
         started: Callable[[str], None] = lambda _: None,
+        has_company: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = database
         self._jobs = Jobs(database)
         self._incarnation = incarnation
         self._clock = clock
         self._started = started
+        self._has_company = has_company
         self._runs: dict[str, _Run] = {}
         self._stop = asyncio.Event()
         self._claim_at = 0.0
@@ -318,7 +323,8 @@ class JobRunner:
                         cursor, is_walked, "running", None, started_count=started, skipped=skipped
                     )
                     await advance_job(connection, job, change)
-                    if started:
+                    if started and self._has_company():
+                        # Alone, a NOTIFY would only make producers' commits wait for this one.
                         await announce(connection, job.kind)
         except StoreUnavailableError:
             self._drop(run)  # the step may be committed: the cursor in Postgres decides

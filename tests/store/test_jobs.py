@@ -28,6 +28,7 @@ from dispatcher.store import job_walk
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.jobs import announce as real_announce
+from dispatcher.store.listener import CHANNEL_ARRIVED
 from dispatcher.store.pool import Database
 from tests.support.clock import ManualClock
 from tests.support.history import make_day
@@ -303,6 +304,23 @@ async def test_a_late_step_starts_no_burst(
     assert (await shown(deployment, made)).started_count == 50, "twice a twentieth of a second"
     await runners.rounds(runner, seconds=0.051)
     assert (await shown(deployment, made)).started_count == 60
+
+
+@pytest.mark.parametrize("has_company", [True, False])
+async def test_steps_notify_other_replicas_alone(
+    deployment: Deployment, database: str, story: Story, runners: Runners, *, has_company: bool
+) -> None:
+    await story.delivery(await story.endpoint("erp"), "e1", "failed")
+    await JobOperations(deployment).create(ALL, job(state="failed"))
+    runner = JobRunner(runners.database, "a", clock=runners.clock, has_company=lambda: has_company)
+    heard: list[str] = []
+    listener = await asyncpg.connect(database)
+    await listener.add_listener(CHANNEL_ARRIVED, lambda *more: heard.append(more[2]))
+    await runners.counted(runner)
+    await runners.rounds(runner, seconds=2.5)
+    await listener.execute("SELECT 1")  # what was sent before is delivered with its response
+    await listener.close()
+    assert heard == [CHANNEL_ARRIVED] * has_company
 
 
 async def test_a_job_ends_with_its_endpoint(
