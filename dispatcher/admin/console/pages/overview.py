@@ -9,6 +9,7 @@ from aiohttp import web
 from dispatcher.admin.console import charts
 from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
+from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.console.pages.test_events import TEST_SECONDS_MAX
 from dispatcher.admin.console.times import count, moment, span
 from dispatcher.admin.operations.context import Role
@@ -128,7 +129,8 @@ async def _insert_statement(context: Context, *, has_endpoint: bool) -> str:
     preferred = [_EXAMPLE_TYPE] if _EXAMPLE_TYPE in catalogue else []
     event_type = next(iter([*subscribed, *preferred, *ordinary]), _EXAMPLE_TYPE)
     known = catalogue.get(event_type)
-    data = (_EXAMPLE_DATA if known is None else known.sample or _EXAMPLE_DATA).replace("'", "''")
+    sample = _EXAMPLE_DATA if known is None else known.sample or _EXAMPLE_DATA
+    data = readable(sample).replace("'", "''")
     return f"INSERT INTO dispatcher.outbox (type, data)\nVALUES ('{event_type}', '{data}');"
 
 
