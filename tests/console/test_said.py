@@ -148,6 +148,7 @@ async def test_who_is_of_one_tenant_sees_neither_the_database_nor_the_settings(
     tenants_admin = await served.as_role("operator", "acme")
     assert (await tenants_admin.get("/system/settings")).status == 404
     assert "PostgreSQL" in of_all
+    assert "search.trigram_index is off" in of_all
     assert "shown to those who see all tenants" in of_acme.text
     assert "shown to those who see all tenants" not in of_all
 
