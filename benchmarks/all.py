@@ -22,7 +22,7 @@ from benchmarks.plots import RESULTS, bars
 
 NAMES = (
     "stages", "drain", "rates", "latency", "publish", "producers", "tls", "peers", "fanout", "isolation",
-    "wheel", "recovery", "growth", "replicas", "soak",
+    "wheel", "recovery", "growth", "replicas", "roles", "soak",
 )  # fmt: skip
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 _TABLE = re.compile(r"(<!-- results: begin -->\n).*(<!-- results: end -->)", re.DOTALL)

@@ -318,9 +318,11 @@ class Dispatcher:
         *,
         cpu: int | None = CLIENT_CPU,
         checkout: Checkout = OURS,
+        arguments: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.port = free_port()
+        self._arguments = arguments
         self._cpu = cpu
         self._checkout = checkout
         self._environ = {
@@ -334,7 +336,7 @@ class Dispatcher:
 
     def start(self) -> int:
         """Starts it, waits until it is ready, and returns its process id."""
-        command = [self._checkout.python, "-m", "dispatcher", "run"]
+        command = [self._checkout.python, "-m", "dispatcher", "run", *self._arguments]
         self.process = subprocess.Popen(
             command if self._cpu is None else pinned(self._cpu, command),
             cwd=self._checkout.path, env=self._environ, stdout=subprocess.DEVNULL, stderr=self._log,

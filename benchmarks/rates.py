@@ -43,7 +43,7 @@ P50_GOAL_MS = 1.2
 Figures = dict[str, float]
 
 
-async def _produce(
+async def produce(
     url: str, rate: int, count: int, event_type: str
 ) -> tuple[dict[str, float], float]:
     """Commits events at a steady rate; returns when each was committed, and the CPU of the server process."""
@@ -73,12 +73,12 @@ def measure(
     event_type = f"rates.r{number}_{rate}"
     with arrivals() as (port, arrived), contender.running() as daemon:
         daemon.create_endpoint(f"rates{number}-{rate}", f"http://127.0.0.1:{port}/hook", 64, TENANT)
-        asyncio.run(_produce(contender.url, max(rate, WARM_EVENTS), WARM_EVENTS, event_type))
+        asyncio.run(produce(contender.url, max(rate, WARM_EVENTS), WARM_EVENTS, event_type))
         _settle(daemon, WARM_EVENTS)
         assert daemon.process is not None  # noqa: S101 -- it runs
         count = max(rate, int(rate * seconds))
         before = cpu_seconds(daemon.process.pid), sum(postgres_cpu(postgres_id).values())
-        committed, own = asyncio.run(_produce(contender.url, rate, count, event_type))
+        committed, own = asyncio.run(produce(contender.url, rate, count, event_type))
         time.sleep(SETTLE_SECONDS)
         after = cpu_seconds(daemon.process.pid), sum(postgres_cpu(postgres_id).values())
         _settle(daemon, WARM_EVENTS + count)
