@@ -318,7 +318,7 @@ class Dispatcher:
         *,
         cpu: int | None = CLIENT_CPU,
         checkout: Checkout = OURS,
-        arguments: Sequence[str] = (),
+        arguments: tuple[str, ...] = (),
         **settings: str,
     ) -> None:
         self.port = free_port()
