@@ -194,8 +194,11 @@ async def test_event_types_show_the_catalogue_and_unknown_types(
 ) -> None:
     await story.endpoint()
     await story.event("e1", event_type="parcel.lost")
+    await story.event("e2", event_type="order.created")
     english = (await admin.get("/event-types")).text
     assert "parcel.lost" in english.partition("Not in the catalogue")[2].partition("</section>")[0]
+    assert '<a href="/events?event_type=order.created">1</a>' in english, "the number of events"
+    assert '<a href="/event-types/order.created">' in english
     thai = (await admin.get("/event-types", Accept_Language="th")).text
     assert "order.created" in thai
     assert "ไม่อยู่ในรายการ" in thai

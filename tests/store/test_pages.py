@@ -165,6 +165,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 }
 BUFFERS_MAX = 4_000
 """Pages of 8 KiB; the whole history of the short form has some 15,000."""
+PATTERN_BUFFERS_MAX = 1_000
+"""The index of the short form has some 600 pages."""
 HOURS = (0, 1, 6, 12, 18)
 """Of the day on which a deep page begins: how much of that day is left decides which way the search takes."""
 
@@ -235,6 +237,31 @@ async def test_a_request_id_is_looked_up_among_those_that_have_one(
     none, read, _ = await ask(url, {"request_id": "req_0123456789abcdef"})
     assert none == []
     assert read.buffers() <= 500
+
+
+async def test_a_page_that_a_day_fills_reads_no_other_day(history: tuple[str, Seeded]) -> None:
+    """A merge of all days has to read each of them down to its first match."""
+    url, _ = history
+    found, read, _ = await ask(url, {"response": "5xx"})
+    assert len(found) == LIMIT
+    days = {
+        node["Relation Name"]
+        for node in read.nodes()
+        if node.get("Relation Name", "").startswith("delivery_done_") and node["Actual Loops"]
+    }
+    assert len(days) <= 2  # the day after today may have a partition, which is empty
+
+
+async def test_a_pattern_of_a_rare_type_reads_the_index_alone(history: tuple[str, Seeded]) -> None:
+    url, _ = history
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("VACUUM dispatcher.delivery_done")
+    finally:
+        await connection.close()
+    found, read, _ = await ask(url, {"event_type": RARE_TYPE.partition(".")[0] + ".*"})
+    assert found
+    assert read.buffers() <= PATTERN_BUFFERS_MAX
 
 
 async def test_a_question_that_reads_everything_would_be_seen(history: tuple[str, Seeded]) -> None:
