@@ -4,10 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import orjson
-
 from dispatcher.admin.resources.delivery import DeliveriesFilter, DeliveriesQuery
-from dispatcher.admin.resources.serialization import Place
+from dispatcher.admin.resources.serialization import Place, labels_json
 from dispatcher.core import codes, ids
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.core.matching import EVERYTHING, type_fits
@@ -165,7 +163,7 @@ async def deliveries_of_events(
             first_uuid(wanted.since),
             _below(wanted, place),
             rows_max,
-            orjson.dumps(dict(wanted.label)).decode() if wanted.label else None,
+            labels_json(wanted.label),
             response_codes(wanted),
         ],
     )

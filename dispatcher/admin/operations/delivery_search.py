@@ -13,8 +13,6 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from dispatcher.admin.operations.context import Actor, Deployment, allowed_tenant
 from dispatcher.admin.operations.delivery_filter import (
     changed,
@@ -44,7 +42,7 @@ from dispatcher.admin.operations.text_search import (
     run_phases,
 )
 from dispatcher.admin.resources.delivery import DeliveriesQuery
-from dispatcher.admin.resources.serialization import Place
+from dispatcher.admin.resources.serialization import Place, labels_json
 from dispatcher.core.text_pattern import text_pattern
 from dispatcher.store.delivery_details import (
     DeliveryDetail,
@@ -109,7 +107,7 @@ class DeliverySearch:
                 pattern=pattern,
                 tenant=tenant,
                 type=wanted.event_type,
-                labels=orjson.dumps(dict(wanted.label)).decode() if wanted.label else None,
+                labels=labels_json(wanted.label),
                 test=wanted.test,
                 since=wanted.since,
                 until=None if wanted.until is None else end_of_day(wanted.until),
@@ -120,7 +118,7 @@ class DeliverySearch:
             async def find_exact(before: Place | None, rows_max: int) -> Part[DeliveryDetail]:
                 async with self._database.reading() as connection:
                     rows = await self._rows(connection, tenant, exact, before, rows_max)
-                return Part(rows=[(row, Place(row.created_at, row.id)) for row in rows])
+                return Part.of(rows, _place)
 
             async def find_named(before: Place | None, rows_max: int) -> Part[DeliveryDetail]:
                 numbers = [
@@ -140,9 +138,8 @@ class DeliverySearch:
                         rows += [row for row in batch if row.event_id not in known]
                         if len(batch) < rows_max:
                             break
-                        before = Place(batch[-1].created_at, batch[-1].id)
-                found = [(row, Place(row.created_at, row.id)) for row in rows]
-                return Part(rows=found[:rows_max])
+                        before = _place(batch[-1])
+                return Part.of(rows[:rows_max], _place)
 
             async def find_content(before: Place | None, rows_max: int) -> Part[DeliveryDetail]:
                 ids_named = {endpoint_id for _, endpoint_id in named}
@@ -163,7 +160,7 @@ class DeliverySearch:
         path = exact.value_path
         if not labels and path is None:
             return set()
-        text = orjson.dumps(dict(labels)).decode() if labels else None
+        text = labels_json(labels)
         found = await keys_of_labelled_events(
             connection, [text, path, tenant, None, None, None, EVENTS_MAX + 1]
         )
@@ -261,7 +258,7 @@ class DeliverySearch:
             return await deliveries_of_events(
                 connection, events, requested.profiles, tenant, wanted, place, rows_max
             )
-        labels = orjson.dumps(dict(wanted.label)).decode() if wanted.label else None
+        labels = labels_json(wanted.label)
         if (labels or value_path) and wanted.event_id is None:
             day_max = None if place is None else place.at.date()
             found = await keys_of_labelled_events(
@@ -353,3 +350,7 @@ async def _of_endpoints(
         part = numbers[first : first + NAMED_AT_ONCE]
         rows += await page_of_endpoints_deliveries(connection, part, filters)
     return sorted(rows, key=lambda row: row.id, reverse=True)[:rows_max]
+
+
+def _place(row: DeliveryDetail) -> Place:
+    return Place(row.created_at, row.id)

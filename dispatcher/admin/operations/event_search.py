@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from dispatcher.admin.operations.context import Actor, Deployment, allowed_tenant
 from dispatcher.admin.operations.exact_match import LABEL, label_path, value_path_of
 from dispatcher.admin.operations.text_search import (
@@ -15,7 +13,7 @@ from dispatcher.admin.operations.text_search import (
     run_phases,
 )
 from dispatcher.admin.resources.event import RESERVED_ID, EventsQuery
-from dispatcher.admin.resources.serialization import Place
+from dispatcher.admin.resources.serialization import Place, labels_json
 from dispatcher.core.matching import is_operational, type_fits
 from dispatcher.core.text_pattern import text_pattern
 from dispatcher.store.events import (
@@ -61,7 +59,7 @@ class EventSearch:
                 pattern=text_pattern(text),
                 tenant=tenant,
                 type=wanted.wanted_type,
-                labels=orjson.dumps(dict(wanted.label)).decode() if wanted.label else None,
+                labels=labels_json(wanted.label),
                 test=wanted.test,
                 since=wanted.since,
                 until=wanted.until,
@@ -78,12 +76,12 @@ class EventSearch:
                         rows = await labelled_events(
                             connection, tenant, wanted, text, before, rows_max
                         )
-                return Part(rows=[(row, _event_place(row)) for row in rows])
+                return Part.of(rows, _event_place)
 
             async def find_waiting(before: Place | None, rows_max: int) -> Part[EventDetail]:
                 async with self._database.reading() as connection:
                     rows = await search_waiting(connection, content, before, rows_max)
-                return Part(rows=[(row, _event_place(row)) for row in rows])
+                return Part.of(rows, _event_place)
 
             async def find_content(before: Place | None, rows_max: int) -> Part[EventDetail]:
                 rows: list[tuple[EventDetail, Place]] = []
@@ -134,7 +132,7 @@ async def labelled_events(
             labels[label[1]] = label[2]
         else:
             value_path = value_path_of(text)
-    labels_text = orjson.dumps(labels).decode() if labels else None
+    labels_text = labels_json(labels)
     until = wanted.until
     rest = [tenant, wanted.wanted_type, labels_text, wanted.test, wanted.since]
     if labels or value_path:

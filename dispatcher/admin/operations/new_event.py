@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
 
-import orjson
-
 from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.resources.event import (
     Event,
@@ -20,7 +18,7 @@ from dispatcher.admin.resources.event import (
 )
 from dispatcher.admin.resources.fields import tenant_problems
 from dispatcher.admin.resources.problem import field_problems
-from dispatcher.admin.resources.serialization import JsonText, time_text
+from dispatcher.admin.resources.serialization import JsonText, labels_json, time_text
 from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
@@ -151,7 +149,7 @@ def row_of(event: NewEvent, tenant: str, token: bytes | None) -> NewRow:
         # As text: the driver writes `datetime.max` as infinity, which no year is.
         None if event.occurred_at is None else event.occurred_at.isoformat(),
         event.ordering_key,
-        orjson.dumps(event.labels).decode() if event.labels else None,
+        labels_json(event.labels),
         event.traceparent,
         token,
     )

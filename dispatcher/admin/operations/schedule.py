@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import orjson
-
 from dispatcher.admin.operations.context import ALL_TENANTS, Actor, Deployment, Role, allowed_tenant
 from dispatcher.admin.operations.deliveries import ALL_ENDPOINTS
 from dispatcher.admin.operations.delivery_filter import with_endpoint_id
@@ -32,6 +30,7 @@ from dispatcher.admin.resources.schedule import (
 from dispatcher.admin.resources.serialization import (
     Place,
     cursor_scope,
+    labels_json,
     read_cursor,
     time_text,
     write_cursor,
@@ -303,7 +302,7 @@ class Schedule:
         named: AbstractSet[str],
     ) -> list[_Match]:
         """Return those of the deliveries whose event has the type and the labels, and it or its endpoint the text."""
-        labels = orjson.dumps(dict(wanted.label)).decode() if wanted.label else None
+        labels = labels_json(wanted.label)
         events = await store.match_events(
             connection, [(row.day, row.event_id) for row in rows], wanted.event_type, labels, text
         )

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Self, TypeVar
 
 from dispatcher.admin.resources.serialization import Place
 from dispatcher.core.errors import StoreUnavailableError, TooManyError
@@ -121,6 +121,11 @@ class Part(Generic[Row]):
     stopped_at: Place | None = None
     """Where the budget ended; None: the phase is complete, or returned all the rows it was to find."""
     searched_back_to: datetime | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], place: Callable[[Row], Place]) -> Self:
+        """Return all that a phase finds."""
+        return cls(rows=[(row, place(row)) for row in rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeVar, overload
 
@@ -50,6 +50,11 @@ def _fragment(value: object) -> object:
     if isinstance(value, JsonText):
         return orjson.Fragment(value.text)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def labels_json(labels: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> str | None:
+    """Return labels as the JSON that statements take; None if there are none."""
+    return orjson.dumps(dict(labels)).decode() if labels else None
 
 
 @overload
