@@ -1,6 +1,7 @@
 """Resources: what is generated from them is what is written, and each setting is defined completely."""
 
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -8,6 +9,7 @@ from dispatcher.admin.resources import reference
 from dispatcher.admin.resources.endpoint import SETTINGS, Endpoint, EndpointSettings
 from dispatcher.admin.resources.endpoint_requests import NewEndpoint
 from dispatcher.admin.resources.presentation import Control, Option, metadata_of
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.problem_codes import SENTENCES
 from dispatcher.core.problems import problem, shortened
 from dispatcher.store.endpoints import EndpointDetail
@@ -66,3 +68,10 @@ def test_a_value_of_a_problem_is_shortened_and_never_steers_a_format():
     assert shortened(["secret"]) == "[]"
     one = problem("a", "not_one_of", value="{allowed}", allowed="b")
     assert one.message.startswith('"{allowed}"')
+
+
+def test_times_have_four_digits_of_the_year_and_microseconds():
+    assert time_text(datetime(6, 10, 28, 10, 21, tzinfo=UTC)) == "0006-10-28T10:21:00.000000Z"
+    bangkok = timezone(timedelta(hours=7))
+    assert time_text(datetime(2026, 1, 1, 5, tzinfo=bangkok)) == "2025-12-31T22:00:00.000000Z"
+    assert time_text(None) is None

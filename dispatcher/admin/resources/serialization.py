@@ -67,7 +67,10 @@ def time_text(moment: datetime | None) -> str | None: ...
 
 def time_text(moment: datetime | None) -> str | None:
     """Return RFC 3339 in UTC with microseconds and `Z`, as in `2026-05-29T14:32:11.000000Z`."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if moment is None:
+        return None
+    # strftime writes the year 6 as one digit.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def page_of(
