@@ -31,6 +31,7 @@ from dispatcher.cli.values import read_body
 from dispatcher.core.business_key import business_key
 
 if TYPE_CHECKING:
+    from dispatcher.admin.resources.delivery import Attempt, Delivery
     from dispatcher.admin.resources.delivery_report import DeliveryReport
     from dispatcher.cli.session import Session
 
@@ -39,12 +40,20 @@ group = CommandGroup()
 Id = Annotated[str, typer.Argument(metavar="ID", help="The delivery's id, wh_…")]
 
 
-def columns(endpoint_names: Mapping[str, str]) -> tuple[Column, ...]:
-    """Return the columns of deliveries, with the names of their endpoints."""
+def columns(
+    endpoint_names: Mapping[str, str], last_attempts: "Mapping[str, Attempt] | None" = None
+) -> tuple[Column, ...]:
+    """Return the columns of deliveries, with the names of their endpoints and, if given, their last status codes."""
+
+    def code(row: "Delivery") -> int | None:
+        attempt = (last_attempts or {}).get(row.id)
+        return None if attempt is None else attempt.response_code
+
     return (
         Column("ID", "id"),
         Column("TENANT", "tenant", is_wide=True),
         Column("STATE", "state", is_state=True),
+        *(() if last_attempts is None else (Column("CODE", code),)),
         Column("REASON", "reason", is_wide=True),
         Column("KEY", lambda row: business_key(row.labels), can_be_cut=True, is_cut_last=True),
         Column("ORDERING KEY", "ordering_key", is_wide=True),
@@ -84,8 +93,8 @@ def page(
 ) -> None:
     """List deliveries, newest first.
 
-    KEY is the label by which people know the event, such as an order number; --search finds it. With --watch, the
-    newest come last, and -o json prints one object on each line.
+    KEY is the label by which people know the event, such as an order number; --search finds it. CODE is the status code
+    of the last response. With --watch, the newest come last, and -o json prints one object on each line.
 
     Examples:
       dispatcher delivery list --state failed --since 1d
@@ -105,10 +114,14 @@ def page(
 
             await watch_deliveries(session, query, output)
             return
-        answer = await DeliveryOperations(session.deployment).page(session.actor, query)
-        names = await session.endpoint_names(one.endpoint_id for one in answer.items)
+        operations = DeliveryOperations(session.deployment)
+        answer = await operations.page(session.actor, query)
+        names, last = {}, {}
+        if not output.is_data:
+            names = await session.endpoint_names(one.endpoint_id for one in answer.items)
+            last = await operations.last_attempts(session.actor, answer.items)
         hint = session.type_hint(query.event_type)
-        say_page(answer, columns(names), output=output, empty=f"no deliveries{hint}")
+        say_page(answer, columns(names, last), output=output, empty=f"no deliveries{hint}")
 
     run_step(context, step)
 

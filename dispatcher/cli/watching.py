@@ -99,7 +99,9 @@ class _Watch:
                     say_data(one, Output.YAML)
             case _:
                 names = await self._session.endpoint_names(one.endpoint_id for one in deliveries)
-                say_table(deliveries, columns(names), "", self._output, widths=self._widths)
+                last = await self._operations.last_attempts(self._session.actor, deliveries)
+                shown = columns(names, last)
+                say_table(deliveries, shown, "", self._output, widths=self._widths)
         sys.stdout.flush()
 
 

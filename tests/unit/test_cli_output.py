@@ -72,10 +72,11 @@ def test_a_list_of_deliveries_keeps_the_business_key_whole(
     )
     widths: list[int] = []
     for kept in (None, widths, widths):
-        shown = columns({"endpoint_id": "ERP_Order_Sync_of_Bangkok"})
+        last = {delivery.id: SimpleNamespace(response_code=200)}
+        shown = columns({"endpoint_id": "ERP_Order_Sync_of_Bangkok"}, last)  # type: ignore[arg-type]
         say_table([delivery], shown, "none", widths=kept)
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["ID", "STATE", "KEY", *names, "ENDPOINT", "AGE"]
+    assert head.split() == ["ID", "STATE", "CODE", "KEY", *names, "ENDPOINT", "AGE"]
     assert all("ORD-2026-01234 " in line for line in lines if not line.startswith("ID"))
     assert max(map(cell_len, [head, *lines])) <= width
 
