@@ -73,7 +73,7 @@ def test_a_list_of_deliveries_keeps_the_business_key_whole(
     widths: list[int] = []
     for kept in (None, widths, widths):
         last = {delivery.id: SimpleNamespace(response_code=200)}
-        shown = columns({"endpoint_id": "ERP_Order_Sync_of_Bangkok"}, last)  # type: ignore[arg-type]
+        shown = columns({"endpoint_id": "ERP_Order_Sync_of_Bangkok"}, last)  # type: ignore[arg-type]  # stands for attempts
         say_table([delivery], shown, "none", widths=kept)
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "STATE", "CODE", "KEY", *names, "ENDPOINT", "AGE"]
