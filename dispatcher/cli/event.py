@@ -91,7 +91,7 @@ def page(
 def show(context: typer.Context, event_id: Id, output: Output) -> None:
     """Show an event with its deliveries.
 
-    If an id was used twice, this is the newest event.
+    If several events have the id, the newest one is shown.
 
     Examples:
       dispatcher event show evt_2026_000001
@@ -120,7 +120,7 @@ def release(
 ) -> None:
     """Return quarantined events to the queue.
 
-    Run it after the cause was fixed. An event gets a new id if an earlier event has its id.
+    Run it after you have fixed the cause. An event gets a new id if an earlier event has its id.
 
     Examples:
       dispatcher event release evt_2026_000013
