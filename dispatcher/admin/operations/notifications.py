@@ -145,25 +145,25 @@ class NotificationOperations:
             InvalidRequestError: has every fault.
         """
         problems = self._target_problems(rule)
-        found = {}
-        for endpoint_id in dict.fromkeys([*rule.endpoint_ids, rule.to_endpoint_id or ""]):
-            if endpoint_id:
-                row = await endpoint_store.find_endpoint(connection, endpoint_id, tenant)
-                found[endpoint_id] = row
+        target = rule.to_endpoint_id
+        found = {
+            one: await endpoint_store.find_endpoint(connection, one, tenant)
+            for one in dict.fromkeys([*rule.endpoint_ids, *([] if target is None else [target])])
+        }
         problems += [
             problem(f"endpoint_ids[{index}]", "target_not_found", value=one)
             for index, one in enumerate(rule.endpoint_ids)
             if found[one] is None
         ]
-        if rule.to_endpoint_id:
-            problems += self._endpoint_problems(rule, found[rule.to_endpoint_id])
+        if target is not None:
+            problems += self._endpoint_problems(rule, found[target])
         if problems:
             raise InvalidRequestError(problems)
 
     def _target_problems(self, new: NotificationSettings) -> list[Problem]:
-        if new.to_endpoint_id and new.email:
+        if new.to_endpoint_id is not None and new.email is not None:
             return [problem("email", "conflicting", other="to_endpoint_id")]
-        if not new.to_endpoint_id and not new.email:
+        if new.to_endpoint_id is None and new.email is None:
             return [problem("to_endpoint_id", "no_target")]
         if new.email and not self._deployment.settings.smtp.host:
             return [problem("email", "smtp_not_configured")]
