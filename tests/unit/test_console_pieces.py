@@ -84,7 +84,10 @@ def test_a_line_breaks_where_there_is_no_value():
     assert len(line.dots) == 2
 
 
-@pytest.mark.parametrize(("value", "top"), [(0, 1), (1, 1), (3, 5), (11, 20), (10**9, 10**9)])
+@pytest.mark.parametrize(
+    ("value", "top"),
+    [(0, 1), (1, 1), (2, 2), (3, 5), (11, 20), (21, 25), (2_299, 2_500), (10**9, 10**9)],
+)
 def test_the_top_of_a_chart_is_a_round_number(value: int, top: int):
     assert charts.round_up(value) == top
 

@@ -122,16 +122,16 @@ def _length(value: int, top: int, height: float) -> float:
 
 
 def round_up(value: int) -> int:
-    """Return the next of 1, 2, 5, 10, 20, 50, ..., which make a readable scale."""
+    """Return the next of 1, 2, 5, 10, 20, 25, 50, ..., which make a readable scale."""
     return int(round_up_real(float(max(1, value))))
 
 
 def round_up_real(value: float) -> float:
-    """Return the next of 1, 2, 5 times a power of ten, which may be below 1."""
+    """Return the next of 1, 2, 2.5, 5 times a power of ten, which may be below 1."""
     if value <= 0:
         return 1.0
     power: float = 10.0 ** (ceil(log10(value)) - 1)
-    for factor in (1, 2, 5, 10):
+    for factor in (1, 2, 2.5, 5, 10):
         if value <= factor * power * 1.000001:
             return factor * power
     return 10 * power
