@@ -6,6 +6,7 @@ from tests.support.checker import Subscriber
 from tests.support.citus import run_sql
 from tests.support.daemon import STANDARD_SECRET, WMS_SECRET, add_endpoint, quiet
 from tests.support.ledger import Plan
+from tests.support.servers import frozen
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -45,6 +46,21 @@ async def test_drain_survives_a_killed_daemon_and_a_worker_that_crashes(
     )  # Citus does it once a minute
     report = await bench.report("D1", SUBSCRIBERS, bounds={"dup": 256, "unrecorded": 256})
     assert report.pairs == 2 * events_count
+
+
+async def test_worker_that_hangs_delays_events_and_loses_none(bench, sql, citus):
+    receiver = bench.receiver
+    receiver.behave(steady={"secret": STANDARD_SECRET})
+    await add_endpoint(sql, "ep_steady", receiver.url("/steady"), retry_schedule_seconds=RETRIES)
+    daemon = await bench.daemon().started()
+    await bench.produced(Plan(url=bench.url, events_count=20, prefix="before"))
+    await quiet(bench.url, seconds=30)
+    with frozen(citus.worker):
+        await bench.produced(Plan(url=bench.url, events_count=50, prefix="while"))
+        await daemon.said("intake.stalled", seconds=30)
+    await quiet(bench.url, seconds=60)
+    await run_sql(bench.url, "SELECT recover_prepared_transactions()")
+    await bench.report("D2", SUBSCRIBERS[:1], bounds={"dup": 256})
 
 
 async def test_control_events_of_one_endpoint_alone_are_missed(bench, sql):
