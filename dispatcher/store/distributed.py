@@ -17,7 +17,7 @@ The texts are replaced in the connection, so that an ordinary database has neith
 import contextlib
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -104,23 +104,42 @@ def texts() -> Mapping[str, str]:
         if name.startswith("history_"):  # about the distribution itself
             continue
         text = statements.statement(name)
-        distributed = _distributed(own.get(name, text), known.get(name, {}))
+        changed = own.get(name, text)
+        for old, new in edits().get(name, ()):
+            if old not in changed:
+                raise KeyError(f"distributed_reads.toml: {name} has no text {old!r}")
+            changed = changed.replace(old, new)
+        distributed = _distributed(changed, known.get(name, {}))
         if distributed != text:
             found[text] = distributed
     return found
 
 
 @cache
+def _entries() -> Mapping[str, Mapping[str, Any]]:
+    text = resources.files("dispatcher.store").joinpath("distributed_reads.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+@cache
+def edits() -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return the parts of each statement that are replaced, with their replacements."""
+    return {
+        name: [tuple(one) for one in entry.get("edit", ())] for name, entry in _entries().items()
+    }
+
+
+@cache
 def reads() -> Mapping[str, Mapping[str, str]]:
     """Return the rows of history that each statement needs: a SELECT for each table."""
-    text = resources.files("dispatcher.store").joinpath("distributed_reads.toml").read_text("utf-8")
     found: dict[str, dict[str, str]] = {}
-    for name, entry in tomllib.loads(text).items():
-        replaced = entry.pop("replace", [])
-        found[name] = dict(found[entry.pop("like")]) if "like" in entry else {}
-        found[name] |= {table: _select(table, rows) for table, rows in entry.items()}
-        for old, new in replaced:
-            found[name] = {table: rows.replace(old, new) for table, rows in found[name].items()}
+    for name, entry in _entries().items():
+        rows = {table: _select(table, entry[table]) for table in entry if table in TABLES}
+        if "like" in entry:
+            rows = dict(found[entry["like"]])
+        for old, new in entry.get("replace", ()):
+            rows = {table: select.replace(old, new) for table, select in rows.items()}
+        found[name] = rows
     return found
 
 
@@ -141,10 +160,6 @@ def _distributed(text: str, rows: Mapping[str, str]) -> str:
             if table in sources and sources <= {one.partition("_read ")[0] for one in ctes}:
                 ctes.append(f"{view}_read AS NOT MATERIALIZED (\n{_read_names(_query_of(view))})")
     code = _read_names(code)
-    for place in ("ctid >= $2::text::tid", "ctid >= ($2::text::tid)"):
-        code = code.replace(
-            place, "$2::text IS NOT NULL"
-        )  # rows of several nodes have no common order of places
     code = (
         re.sub(r"\bWITH (?=\w+ AS)", ",\n", code, count=1)
         if code.lstrip().startswith("WITH ")

@@ -41,6 +41,14 @@ def test_each_statement_that_reads_history_has_a_distributed_form():
     assert reading - ALONE - OWN - distributed.reads().keys() == set()
 
 
+@pytest.mark.parametrize("name", sorted(OWN | distributed.reads().keys()))
+def test_a_distributed_form_takes_the_parameters_of_the_statement(name):
+    text = statements.statement(name)
+    number = re.compile(r"(?<![%\w])\$(\d+)(?!\$)")
+    form = distributed.texts().get(text, text)
+    assert set(number.findall(_code(form))) == set(number.findall(_code(text)))
+
+
 def test_a_distributed_form_names_no_table_of_history():
     for name in distributed.reads():
         text = distributed.texts()[statements.statement(name)]
