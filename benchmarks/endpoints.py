@@ -274,6 +274,10 @@ class _Others:
         """Return shard to token."""
         return self.tokens
 
+    def has_company(self) -> bool:
+        """Return false: no other replica fans out."""
+        return False
+
     def is_trusted(self) -> bool:
         """Return whether requests may be started."""
         return True

@@ -256,6 +256,10 @@ class Bench:
         """Return shard to token."""
         return {7: 1}
 
+    def has_company(self) -> bool:
+        """Return false: no other replica fans out."""
+        return False
+
     def is_trusted(self) -> bool:
         """Stands for the lease; nothing is sent while fan-out is measured."""
         return self.may_send

@@ -5,7 +5,8 @@
 
 Memory holds a part of a line: a run of deliveries without a gap, which begins with the first of all that are
 open in Postgres. `has_more` is set where Postgres has others behind the run. When such a run is used up,
-the line is `woken`: its first delivery is read from Postgres.
+the line is `woken`: its first delivery is read from Postgres. While other replicas fan out as well, one of them may
+write between two deliveries of a run, and a run is not used: memory holds the first delivery of a line alone.
 
 Invariants: only the first of a line is in a queue of its lane, in flight, or waiting for a retry. A line without
 a delivery in memory has no entry here. Nothing here waits or reads a clock. A crash loses nothing that a sweep
@@ -198,10 +199,13 @@ class Lines(Generic[Work]):
         self.blocked_count += 1
         return False
 
-    def leave(self, work: Work, *, ended: bool) -> tuple[Work | None, list[Work]]:
+    def leave(
+        self, work: Work, *, ended: bool, is_gapless: bool = True
+    ) -> tuple[Work | None, list[Work]]:
         """Take a delivery out of its line; return the one that is first now, and those that leave memory with it.
 
-        If the first of a line leaves although it is open, those behind it leave as well: Postgres has them all.
+        If the first of a line leaves although it is open, those behind it leave as well: Postgres has them all. If
+        another replica may have written between those in memory (not `is_gapless`), the next one is read from Postgres.
         """
         key = _place(work).key
         line = self._lines[key]
@@ -213,11 +217,11 @@ class Lines(Generic[Work]):
             line.has_more = line.has_more or not ended
             return None, []
         works.popleft()
-        if ended and works:
+        if ended and works and is_gapless:
             self.blocked_count -= 1
             return works[0], []
         del self._lines[key]
-        if ended and line.has_more:
+        if ended and (line.has_more or works):
             self.wake(key)
         self.blocked_count -= len(works)
         for left in works:

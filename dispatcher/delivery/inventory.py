@@ -85,6 +85,8 @@ class Inventory:
         self.counts = [0] * len(PHASE_NAMES)
         """Entries by phase; that of ABSENT is what makes the sum zero."""
         self.ready_bytes = 0
+        self.has_runs: Callable[[], bool] = lambda: True
+        """Whether no other replica writes deliveries between those of a line that are in memory."""
         self.moved_up: Callable[[EndpointLane], None] = lambda _: None
         """Called when a delivery of a lane became the first of its line, or a line is to be read; `Lanes` sets it."""
         self.stalled = 0
@@ -203,7 +205,7 @@ class Inventory:
         """Let the next delivery of a line move up; if the first is left to Postgres, so are those behind it."""
         lane, place = entry.lane, entry.place
         if entry.is_in_line and lane.lines is not None:
-            following, left = lane.lines.leave(entry, ended=ended)
+            following, left = lane.lines.leave(entry, ended=ended, is_gapless=self.has_runs())
             for one in left:
                 self.forget(one)
             if following is not None:

@@ -54,6 +54,10 @@ class Ownership(Protocol):
         """Return shard to token of the shards to send for."""
         ...
 
+    def has_company(self) -> bool:
+        """Return whether other replicas fan out, or did recently."""
+        ...
+
 
 class Endpoints(Protocol):
     """The routing table, as lanes use it."""
@@ -145,6 +149,7 @@ class Lanes:
         """Clear while a quick lane is crowded: fan-out may wait a moment."""
         self.room.set()
         inventory.moved_up = self._moved_up
+        inventory.has_runs = self.has_runs
         sender.recorder.after_commit(self.pump)  # there is room for results again
 
     def stop(self) -> None:
@@ -314,7 +319,9 @@ class Lanes:
         elif row.is_held:
             self._inventory.forget(entry)
             self.hold(lane, place)
-        elif row.previous_id is not None and not lines.has_before(place, row.previous_id):
+        elif row.previous_id is not None and not (
+            self.has_runs() and lines.has_before(place, row.previous_id)
+        ):
             self._inventory.forget(entry)
             self.leave_place(lane, place)
         else:
@@ -365,9 +372,17 @@ class Lanes:
             lines.expect_more(place.key)
         return is_taken
 
+    def has_runs(self) -> bool:
+        """Return whether deliveries may stand behind others in memory: no other replica writes between them."""
+        return not self._shards.has_company()
+
     def _has_room_behind(self, lane: EndpointLane) -> bool:
         """Return whether one more delivery may stand behind others in memory."""
-        return lane.load < lane.window and self._inventory.ready_bytes <= self._bodies_bytes_max
+        return (
+            lane.load < lane.window
+            and self._inventory.ready_bytes <= self._bodies_bytes_max
+            and self.has_runs()
+        )
 
     def _crowd(self, lane: EndpointLane) -> None:
         """Note that a quick lane has much in memory, so that fan-out waits a moment."""

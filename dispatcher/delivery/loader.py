@@ -226,7 +226,8 @@ class Loader:
                 self._inventory.forget(entry)
                 self._lanes.hold(entry.lane, row.place)
             elif row.previous_id is None or (
-                len(kept) < entry.lane.window - entry.lane.load
+                self._lanes.has_runs()
+                and len(kept) < entry.lane.window - entry.lane.load
                 and (row.previous_id in kept or lines.has_before(row.place, row.previous_id))
             ):
                 entry.previous_id, entry.next_id = row.previous_id, row.next_id

@@ -70,3 +70,9 @@ def test_a_claim_that_hangs_before_it_is_placed_is_not_passed():
     """Seed 5680: the response of `place` was lost, and a later event of the line was sent before the claim's."""
     code, lines = _run("--seed", "5680", seconds=60)
     assert code == 0, lines
+
+
+def test_a_delivery_that_another_replica_wrote_in_between_is_not_passed():
+    """Seed 7677: its announcement was lost with the connection, and the line went on behind it in memory."""
+    code, lines = _run("--seed", "7677", seconds=60)
+    assert code == 0, lines

@@ -89,6 +89,10 @@ class Stages:
         self.running.append(Running(entry, delivery, ended))
         self.started.append(delivery)
 
+    def has_company(self) -> bool:
+        """Return false: no other replica fans out."""
+        return False
+
     def is_trusted(self) -> bool:
         return self.may_send
 

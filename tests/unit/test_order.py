@@ -47,6 +47,15 @@ def test_next_of_a_line_moves_up_when_the_first_has_ended():
     assert (lines.count, lines.blocked_count, lines.woken) == (0, 0, {})
 
 
+def test_next_of_a_line_with_a_possible_gap_is_read_from_postgres():
+    """Another replica may have written a delivery between the first two."""
+    lines: Lines[Work] = Lines()
+    first, second, third = _joined(lines, 1, 2, 3)
+    assert lines.leave(first, ended=True, is_gapless=False) == (None, [second, third])
+    assert (lines.count, lines.blocked_count, lines.woken) == (0, 0, {1: None})
+    assert not second.is_in_line
+
+
 def test_first_that_leaves_open_takes_the_others_along():
     lines: Lines[Work] = Lines()
     first, second = _joined(lines, 1, 2)
