@@ -23,6 +23,8 @@ def test_help_every_link_leads_to_a_page_and_a_section():
     for name in PAGES:
         for address in re.findall(r'(?:href|src)="([^"]*)"', render(name).body):
             target, _, anchor = unescape(address).partition("#")
+            if not address:
+                broken.append(f"{name}: an empty address")
             if target.startswith("https://"):
                 continue
             page = target.removeprefix("/help/") or name
@@ -105,6 +107,16 @@ async def test_help_is_shown_in_both_languages_with_a_notice(served):
 )
 async def test_help_unknown_page_is_not_found(admin, path):
     assert (await admin.get(path)).status == 404
+
+
+async def test_help_link_to_the_translation_shows_it_to_an_english_viewer(served, admin):
+    del admin
+    client = served.client()
+    await client.sign_in()
+    assert 'href="/help/th/quick-start"' in (await client.get("/help/README")).text
+    thai = (await client.get("/help/th/quick-start")).text
+    assert '<article class="prose" lang="th">' in thai
+    assert "available in English only" not in thai
 
 
 async def test_help_needs_a_session(served):

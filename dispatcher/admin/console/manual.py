@@ -69,11 +69,14 @@ def files() -> Mapping[str, Path]:
 
 
 async def find_page(name: str, language: str) -> HelpPage | None:
-    """Return a page in a language, or in English if it is not translated; None if it does not exist."""
+    """Return a page in a language, or in English if it is not translated; None if it does not exist.
+
+    `th/quick-start` is the translation in every language: an English page links to it.
+    """
     translated = f"{language}/{name}"
     chosen = translated if language == TRANSLATED and translated in files() else name
     path = files().get(chosen)
-    if path is None or path.suffix != ".md" or name.startswith(f"{TRANSLATED}/"):
+    if path is None or path.suffix != ".md":
         return None
     return await asyncio.to_thread(render, chosen)
 
@@ -162,7 +165,11 @@ def _adapt(token: "Token", name: str) -> None:
     if token.type == "link_open":
         _adapt_link(token, name)
     elif token.type == "image":
-        token.attrSet("src", _address(str(token.attrGet("src") or ""), name) or "")
+        address = _address(str(token.attrGet("src") or ""), name)
+        if address is None:  # a picture outside the documentation, which is not shipped
+            token.type = "text"
+        else:
+            token.attrSet("src", address)
     elif token.type in {"fence", "code_block"}:
         token.info = ""
 
@@ -190,7 +197,8 @@ def _address(href: str, name: str) -> str | None:
     target = posixpath.normpath(posixpath.join(folder, parts.path)).removesuffix(".md")
     if target not in files():
         return None
-    target = target.removeprefix(f"{TRANSLATED}/")
+    if name.startswith(f"{TRANSLATED}/"):  # its viewer gets translations by the plain name
+        target = target.removeprefix(f"{TRANSLATED}/")
     return f"{PREFIX}{target}" + (f"#{parts.fragment}" if parts.fragment else "")
 
 

@@ -45,9 +45,8 @@ async def show(context: Context) -> web.StreamResponse:
         raise NotFoundError(problem("id", "id_not_found"))
     if context.base:
         page = page._replace(body=links_below(page.body, context.base, PORTAL_PAGES))
-    return context.page(
-        "help.html", help_page=page, is_untranslated=page.language != context.language.code
-    )
+    is_untranslated = page.language == "en" != context.language.code
+    return context.page("help.html", help_page=page, is_untranslated=is_untranslated)
 
 
 ROUTES: Final = (
