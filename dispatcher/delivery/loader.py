@@ -259,7 +259,8 @@ class Loader:
             for key in keys:
                 del lines.woken[key]
             try:
-                rows_max = 1 if lane.has_plenty() else WOKEN_ROWS_MAX
+                has_room = self._lanes.has_runs() and not lane.has_plenty()
+                rows_max = WOKEN_ROWS_MAX if has_room else 1
                 rows = await self._store.wake(endpoint.number, keys, rows_max)
             except StoreUnavailableError:
                 lines.woken.update(dict.fromkeys(keys))
