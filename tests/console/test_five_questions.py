@@ -1,6 +1,7 @@
 """The five questions of people at work, each in at most three steps: by mouse, by keyboard, and without scripts.
 
-*Is anything wrong? Where is this order? What did they answer? Make it right. Why is the signature refused?*
+*Is anything wrong? Where is this order? How did the receiver respond? How do I send the waiting deliveries?
+Why is the signature refused?*
 With `--long` it also takes the pictures of docs/tutorials/support-a-webhook.md.
 """
 
