@@ -270,7 +270,7 @@ def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Decision:
 
 def _waiting(delivery: DeliveryDetail) -> str:
     if delivery.attempt_count:
-        return f"{delivery.attempt_count} attempts failed so far"
+        return f"failed attempts so far: {delivery.attempt_count}"
     return "it waits for its first attempt"
 
 
