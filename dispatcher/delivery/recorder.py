@@ -80,7 +80,6 @@ class Recorder:
         self._batch_rows_max = batch_rows_max
         self._unrecorded_max = unrecorded_max
         self._flush_rows_min = max(1, min(batch_rows_max, unrecorded_max // FLUSH_SHARE))
-        self._following_up = asyncio.Lock()
         self._flush_seconds = flush_seconds
         self._pending: list[AttemptResult] = []
         self._pending_since = 0.0
