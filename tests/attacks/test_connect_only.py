@@ -40,7 +40,9 @@ async def stranger(fresh_database) -> AsyncIterator[asyncpg.Connection]:
 
 
 def test_no_statement_takes_an_advisory_lock():
-    texts = [statements.statement(name) for name in statements.names()]
+    """But for a distributed history, whose rows on several workers no statement can lock (ADR 0131)."""
+    names = set(statements.names()) - {"history_functions"}
+    texts = [statements.statement(name) for name in names]
     texts += [one.sql for one in migrate.known()]
     assert not [text for text in texts if re.search(r"pg_(try_)?advisory", text)]
 

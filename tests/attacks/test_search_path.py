@@ -89,9 +89,16 @@ def _quoted(name: str) -> str:
     return f'"_{name.removesuffix("[]")}"' if name.endswith("[]") else f'"{name}"'
 
 
+EXTENSION = re.compile(r"run_command_on_workers|pg_dist_")
+"""What only a server with the extension for distribution has, in pg_catalog; tests/distributed run those statements."""
+
+
 def queries() -> list[str]:
+    texts = {name: statements.statement(name) for name in statements.names()}
     return sorted(
-        name for name in statements.names() if not COMMANDS.search(statements.statement(name))
+        name
+        for name, text in texts.items()
+        if not COMMANDS.search(text) and not EXTENSION.search(text)
     )
 
 

@@ -30,7 +30,7 @@ SLOW_CASES = ("outbox_always", "outbox_bare", "outbox")
 
 _TABLES = """
 CREATE TABLE dispatcher.outbox_bare (LIKE dispatcher.outbox INCLUDING ALL);
-ALTER TABLE dispatcher.outbox_bare ALTER COLUMN id
+ALTER TABLE dispatcher.outbox_bare ALTER COLUMN bytes SET DEFAULT 0, ALTER COLUMN id
     SET DEFAULT 'evt_2026_' || nextval('dispatcher.event_number');
 CREATE TABLE dispatcher.outbox_always (LIKE dispatcher.outbox INCLUDING ALL);
 CREATE TRIGGER accept BEFORE INSERT ON dispatcher.outbox_always FOR EACH ROW

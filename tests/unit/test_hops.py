@@ -26,7 +26,7 @@ def methods() -> dict[tuple[str, str], str]:
 
 def test_each_hop_of_the_architecture_is_a_call_in_the_code():
     page = (CHECKOUT / "docs" / "architecture.md").read_text()
-    section = page.partition("## Six hops")[2].partition("\n## ")[0]
+    section = page.partition("## From intake to the SQL")[2].partition("\n## ")[0]
     hops = HOP.findall(section)
     assert len(hops) == 7  # the last one has two statements
     known = methods()

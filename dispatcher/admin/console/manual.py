@@ -30,6 +30,8 @@ TRANSLATED: Final = "th"
 """The folder of the Thai pages; its files have the names of the English ones."""
 _COMMENT: Final = re.compile(r"(?m)^<!-- [^\n]* -->$")
 """Marks a generated part of a page; with HTML off it would be shown as text."""
+_DIAGRAM: Final = re.compile(r'<p>(?=<img [^>]*\.svg")')
+"""The paragraph of a diagram, which scrolls on a narrow screen."""
 _LINK_OF_HELP: Final = re.compile(rf'<a href="{PREFIX}([^"#]*)(#[^"]*)?">(.*?)</a>', re.DOTALL)
 _NOT_OF_A_SLUG: Final = re.compile(r"[^\w\- ]")
 
@@ -102,6 +104,7 @@ def render(name: str) -> HelpPage:
     body = parser.renderer.render(_in_boxes(tokens), parser.options, {})
     # With HTML off, only the renderer writes this tag. A block that scrolls must be reachable by keys.
     body = body.replace("<pre>", '<pre tabindex="0">')
+    body = _DIAGRAM.sub('<p tabindex="0">', body)
     # The corner of a table with headers on two sides is no header (WCAG 1.3.1).
     body = body.replace("<th></th>", "<td></td>")
     is_translated = name.startswith(f"{TRANSLATED}/")
