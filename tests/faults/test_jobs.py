@@ -223,15 +223,15 @@ async def phase(sql: asyncpg.Connection, job_id: str, state: str, seconds: float
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 @pytest.mark.usefixtures("notified")
 async def test_live_traffic_is_not_delayed_by_a_replay(bench, sql, old, say, long_run):
     """J2: 100,000 deliveries with `--long`, 1,500 without, which is too few for the share.
 
     Phases with and without the replay alternate within the run, so that other load meets both.
     """
-    count, rate, live_per_second = (100_000, 350, 100) if long_run else (1_500, 200, 50)
-    beside_seconds, alone_seconds = (20.0, 4.0) if long_run else (2.0, 2.0)
+    count, rate, live_per_second = (100_000, 100, 100) if long_run else (1_500, 200, 50)
+    beside_seconds, alone_seconds = (40.0, 8.0) if long_run else (2.0, 2.0)
     await old(count)
     await add_endpoint(sql, "ep_live", bench.receiver.url("/live"), event_types=["live.*"], shard=9)
     daemon = await bench.daemon().started()
