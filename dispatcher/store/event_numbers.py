@@ -82,7 +82,6 @@ async def read_numbers(connection: "Reach", *, with_history: bool = True) -> Num
     takes some 50 ms, and much longer on a busy server.
     """
     await connection.execute(PLAN_FOR_VALUES)
-    drawn = await connection.fetchval(_DRAWN)
     found = [await connection.fetchval(_HIGHEST) or 0]
     days: list[date] = []
     if with_history:
@@ -92,6 +91,8 @@ async def read_numbers(connection: "Reach", *, with_history: bool = True) -> Num
         if number is not None:
             found.append(number)
             break
+    # Last: producers draw numbers meanwhile, and the sequence would seem to be behind what they have just inserted.
+    drawn = await connection.fetchval(_DRAWN)
     return Numbers(int(drawn), max(found))
 
 
@@ -127,9 +128,9 @@ class EventNumbers:
         async with self._database.transaction() as connection:
             await connection.execute(_MARK_LOCK)
             numbers = await read_numbers(connection, with_history=with_history)
+            highest = numbers.drawn
             if numbers.is_behind:
-                await self._move(connection, numbers)
-            highest = numbers.highest + MARGIN if numbers.is_behind else numbers.drawn
+                highest = await self._move(connection, numbers)
             marked_at = await connection.fetchval(_MARK, highest)
         self._number, self._marked_at = highest, marked_at
         if numbers.is_behind:
@@ -137,9 +138,10 @@ class EventNumbers:
         return numbers
 
     @staticmethod
-    async def _move(connection: "Reach", numbers: Numbers) -> None:
+    async def _move(connection: "Reach", numbers: Numbers) -> int:
+        """Move the sequence, and return where it is now."""
         try:
-            await connection.execute(_MOVE, numbers.highest + MARGIN)
+            return int(await connection.fetchval(_MOVE, numbers.highest, MARGIN))
         except asyncpg.InsufficientPrivilegeError:
             raise ConfigurationError([numbers.problem]) from None
 

@@ -1,12 +1,13 @@
 """The sequence of event numbers that fell behind, and quarantined events."""
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
 
 from dispatcher.core.errors import ConfigurationError, StoreUnavailableError
-from dispatcher.store.event_numbers import MARGIN, EventNumbers, read_numbers
+from dispatcher.store.event_numbers import MARGIN, EventNumbers, Numbers, read_numbers
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
 
@@ -62,6 +63,61 @@ async def test_sequence_ahead_stays_as_it_is(sql, pool):
     first = int((await sql.fetchval(INSERT))[9:])
     await EventNumbers(pool).verify()
     assert int((await sql.fetchval(INSERT))[9:]) == first + 1
+
+
+class Busy:
+    """A connection after each of whose statements a producer commits events."""
+
+    def __init__(self, connection: asyncpg.Connection, producer: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._producer = producer
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._connection, name)
+
+        async def run(*arguments: object) -> Any:
+            result = await method(*arguments)
+            await self._producer.execute(INSERT)
+            return result
+
+        return run
+
+
+async def test_sequence_next_to_a_fast_producer_is_not_taken_for_behind(sql, pool):
+    """A daemon that started next to one moved the sequence, and back again: two events had one number."""
+    await sql.execute(INSERT)
+    async with pool.transaction() as connection:
+        busy: Any = Busy(connection, sql)
+        assert not (await read_numbers(busy)).is_behind
+
+
+async def test_sequence_is_never_moved_back(sql, pool):
+    drawn = [int((await sql.fetchval(INSERT))[9:]) for _ in range(3)][-1]
+    async with pool.transaction() as connection:
+        moved_to = await EventNumbers._move(connection, Numbers(0, 1))
+    assert moved_to == max(drawn, 1) + MARGIN
+    assert int((await sql.fetchval(INSERT))[9:]) == moved_to + 1
+
+
+async def test_claim_of_events_with_one_position_has_its_day(sql, pool):
+    """Their bytes are added up one row after the other, so one of them is the first."""
+    for own_id in ("own-1", "own-2"):
+        await sql.execute(
+            "INSERT INTO dispatcher.outbox (id, position, type, data) VALUES ($1, 1, 'a.b', '{}')",
+            own_id,
+        )
+    outbox = Outbox(pool)
+    async with outbox.claim_few(5) as few:
+        assert len(few.events) == 2
+        assert few.day
+    for own_id in ("own-3", "own-4"):
+        await sql.execute(
+            "INSERT INTO dispatcher.outbox (id, position, type, data) VALUES ($1, 1, 'a.b', '{}')",
+            own_id,
+        )
+    async with outbox.claim(5, 1_000_000) as claim:
+        assert len(claim.events) == 2
+        assert claim.day
 
 
 async def test_two_replicas_never_move_the_sequence_to_one_number(sql, pool):

@@ -21,7 +21,7 @@ WITH waiting AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ), taken AS MATERIALIZED (
     SELECT *
-    FROM (SELECT *, sum(bytes) OVER (ORDER BY position) - bytes AS bytes_before FROM waiting) AS measured
+    FROM (SELECT *, sum(bytes) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM waiting) AS measured
     WHERE bytes_before < $2
 ), consumed AS (
     DELETE FROM dispatcher.outbox
@@ -37,4 +37,4 @@ SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
        CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version,
        position
 FROM taken
-ORDER BY position
+ORDER BY position, bytes_before

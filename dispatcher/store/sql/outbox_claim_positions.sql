@@ -19,7 +19,7 @@ WITH waiting AS MATERIALIZED (
     ) AS o
 ), taken AS MATERIALIZED (
     SELECT *
-    FROM (SELECT *, sum(bytes) OVER (ORDER BY turn) - bytes AS bytes_before FROM waiting) AS measured
+    FROM (SELECT *, sum(bytes) OVER (ORDER BY turn ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM waiting) AS measured
     WHERE bytes_before < $2
 ), consumed AS (
     DELETE FROM dispatcher.outbox
@@ -35,4 +35,4 @@ SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
        CASE WHEN bytes_before = 0 THEN (SELECT version FROM dispatcher.routing) END AS routing_version,
        position
 FROM taken
-ORDER BY turn
+ORDER BY turn, bytes_before

@@ -15,6 +15,6 @@ WITH waiting AS MATERIALIZED (
 SELECT id, type, data::text AS data, tenant, occurred_at, inserted_at,
        CASE WHEN labels <> '{}' THEN labels::text END AS labels, traceparent, ordering_key, now() AS accepted_at,
        (SELECT version FROM dispatcher.routing) AS routing_version, position
-FROM (SELECT *, sum(bytes) OVER (ORDER BY position) - bytes AS bytes_before FROM waiting) AS measured
+FROM (SELECT *, sum(bytes) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before FROM waiting) AS measured
 WHERE bytes_before < $2
-ORDER BY position
+ORDER BY position, bytes_before
