@@ -2,7 +2,7 @@
 
 `python -m benchmarks roles [--short] [--seconds N] [--rounds N] [--json PATH]`. A producer commits 50 events per second
 with SQL, and the time from each commit to the request at the receiver is measured. In each round, in turn: `quiet`, a
-process with `--role delivery` and one with `--role api` that nobody asks anything; `split`, the same two while 16
+process with `--role delivery` and one with `--role api` that gets no requests; `split`, the same two while 16
 connections ask the API for lists of deliveries as fast as it responds; `together`, one process with `--role all` under
 the same requests. No process is pinned, and all share the machine with the producer, the receiver and the clients.
 """

@@ -42,7 +42,7 @@ class Readiness:
         elif self._role is Role.API:
             pass  # it claims no events
         elif not intake.is_alive(TURNED_SECONDS_MAX):
-            problems.append("intake has not turned of late")
+            problems.append("intake has made no turn recently")
         elif not intake.reads_outbox(TURNED_SECONDS_MAX):
             problems.append("the outbox cannot be read: see intake.stalled in the log")
         elif refused := self._pipeline.refused(self._clock.monotonic(), REFUSED_SECONDS_MAX):

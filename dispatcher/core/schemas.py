@@ -1,6 +1,7 @@
 """JSON Schemas of event types: compiled when the catalogue is loaded, evaluated at publishing and at fan-out.
 
-Invariants: a schema that was accepted takes a few milliseconds at most for any event. An evaluation runs in Rust and
+Invariants: a schema that was accepted takes a few milliseconds for most events. The worst found, 48 alternatives for
+each of 3,000 values, took 57 to 115 ms on a busy machine. An evaluation runs in Rust and
 cannot be interrupted, so `compile_schema` refuses what multiplies work: references to other documents, cycles, dynamic
 references, and schemas of too many parts. Patterns run on an engine with linear time. An event that is larger than
 `DATA_CHARACTERS_MAX` or has more than `VALUES_MAX` values is not evaluated, and does not fit its schema. Nothing is
