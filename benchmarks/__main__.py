@@ -1,7 +1,10 @@
 """`python -m benchmarks [NAME] [options]`: runs one benchmark, or lists them."""
 
+import platform
 import runpy
 import sys
+
+from benchmarks.harness import interpreter_build
 
 BENCHMARKS = {
     "all": "every goal, then the table in docs/explanation/performance.md and the plots; --short: a quarter of an hour",
@@ -41,6 +44,8 @@ def main() -> int:
         return 0 if len(sys.argv) < 2 else 2
     name = sys.argv.pop(1)
     sys.argv[0] = f"benchmarks {name}"
+    if "--help" not in sys.argv:
+        print(f"Python {platform.python_version()}: {interpreter_build()}", file=sys.stderr)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     return 0
 

@@ -85,6 +85,7 @@ def report() -> None:
         )
     machines = {
         f"{d['machine']['processors']} processors, {d['machine']['system']}, Python {d['machine']['python']}"
+        f" ({d['machine'].get('build', 'no PGO, no LTO')})"
         for d in documents
     }
     commits = sorted({f"{d['commit']} ({d['benchmark']})" for d in documents})

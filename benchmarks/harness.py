@@ -17,6 +17,7 @@ import ssl
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -534,6 +535,19 @@ def arguments(
     return options
 
 
+def interpreter_build() -> str:
+    """States how this interpreter was built, as far as its configuration shows it."""
+    stated = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    guided = "--enable-optimizations" in stated or "-fprofile-use" in str(
+        sysconfig.get_config_var("PY_CORE_CFLAGS")
+    )
+    linked = "--with-lto" in stated or "-flto" in str(sysconfig.get_config_var("PY_CORE_LDFLAGS"))
+    # A distribution optimises by its own make targets, and removes the flags from the configuration.
+    if sys.base_prefix == "/usr" and not (guided or linked):
+        return "distribution's build, which does not state PGO and LTO"
+    return f"{'PGO' if guided else 'no PGO'}, {'LTO' if linked else 'no LTO'}"
+
+
 def write_results(
     name: str, figures: dict[str, object], path: str | None, goals: Sequence[Goal] = ()
 ) -> None:
@@ -557,6 +571,7 @@ def write_results(
             "processors": os.cpu_count(),
             "system": platform.platform(),
             "python": platform.python_version(),
+            "build": interpreter_build(),
         },
         "versions": {
             p: version(p)

@@ -338,6 +338,48 @@ def test_chosen_python_gets_an_environment_of_its_own(copy: Checkout):
     assert (copy.top / ".venv").is_dir()
 
 
+def test_other_build_of_a_chosen_version_gets_the_environment_anew(
+    copy: Checkout, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    copy.run("--python", sys.executable, "x")
+    environment = next(copy.top.glob(".venv-*"))
+    monkeypatch.setattr(script, "CHECKOUT", copy.top)
+    monkeypatch.setenv(script.CHOSEN, "1")
+    assert script.is_ready(environment)
+    monkeypatch.setattr(script, "base_interpreter", lambda: "/usr/bin/true")
+    assert not script.is_ready(environment)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.8, ["/quick", ["bench", "drain"]]), (0.98, None), (float("inf"), None)],
+)
+def test_bench_starts_the_build_of_its_version_that_is_clearly_quicker(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    expected: list[object] | None,
+):
+    version = f"{sys.version_info.major}.{sys.version_info.minor}.99"
+    started: list[list[object]] = []
+    monkeypatch.delenv(script.CHOSEN, raising=False)
+    monkeypatch.setattr(script, "interpreters", lambda: [(version, "/quick"), ("3.99.1", "/other")])
+    monkeypatch.setattr(
+        script,
+        "loop_seconds",
+        lambda paths: {path: seconds if path == "/quick" else 1.0 for path in paths},
+    )
+    monkeypatch.setattr(script, "start_again", lambda *arguments: started.append([*arguments]))
+    script.start_with_quickest(["bench", "drain"])
+    assert started == ([expected] if expected else [])
+
+
+def test_loop_of_an_interpreter_that_cannot_start_takes_forever(script: ModuleType):
+    seconds = script.loop_seconds([sys.executable, "/usr/bin/false", "/missing"])
+    assert seconds["/usr/bin/false"] == seconds["/missing"] == float("inf")
+    assert 0 < seconds[sys.executable] < 60
+
+
 def test_python_that_is_not_found_is_an_error_with_a_remedy(copy: Checkout):
     code, _, err = copy.run("--python", "3.99", "x")
     assert code == 1
