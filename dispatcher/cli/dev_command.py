@@ -311,7 +311,7 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
     if run.samples:
         say("endpoints  " + ", ".join(sample.name for sample in run.samples))
     say(
-        "try        endpoint list; delivery list; event publish order.created"
+        "try        endpoint list; delivery list; event publish order.created; open"
         "  (after ./run or dispatcher)"
     )
     say("end        Ctrl-C")
@@ -325,7 +325,7 @@ async def _print_link(session: Session, port: int) -> None:
         tell(f"no sign-in link: {error}; create one with `dispatcher open`")
         return
     say(f"sign in    http://{LOOPBACK}:{port}/{link.path}")
-    say("           (once, within 5 minutes; another link: dispatcher open)")
+    say("           (once, within 5 minutes; `open` prints another link)")
 
 
 async def _migrate(settings: Settings, *, own: bool) -> None:

@@ -70,8 +70,8 @@ class Reader:
 
 def reads_secret(reader: Reader, create: str) -> None:
     """Types a block that creates the endpoint, and exports its secret for the receiver that the block starts."""
-    assert create.endswith("\npython3 receiver.py\n")
-    create = create.removesuffix("python3 receiver.py\n")
+    assert create.endswith("\n.venv/bin/python receiver.py\n")
+    create = create.removesuffix(".venv/bin/python receiver.py\n")
     reader.environ["SECRET"] = reader.types(f'{create}printf "\\n%s" "$SECRET"').splitlines()[-1]
 
 
