@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -37,6 +38,43 @@ async def stranger(fresh_database) -> AsyncIterator[asyncpg.Connection]:
     yield connection
     await connection.execute(f"DISCARD TEMP; RESET ROLE; DROP ROLE {role}")
     await connection.close()
+
+
+async def test_the_documented_statement_leaves_no_way_to_fill_the_table_of_locks(fresh_database):
+    """Its own role cannot take advisory locks nor make temporary tables; the owner's producers still insert."""
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
+    (statement,) = re.findall(r"(?ms)^```sql\n(.*?)^```$", page.read_text(encoding="utf-8"))
+    connection = await asyncpg.connect(fresh_database)
+    transaction = connection.transaction()
+    await transaction.start()
+    ways = {
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
+        "CREATE TEMPORARY TABLE t ()",
+    }
+
+    async def open_ways() -> set[str]:
+        found = set()
+        for way in ways:
+            try:
+                async with connection.transaction():
+                    await connection.execute(f"SET LOCAL ROLE outsider; {way}")
+                    await connection.execute("RESET ROLE")
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+            found.add(way)
+        return found
+
+    try:
+        await connection.execute("CREATE ROLE outsider")
+        assert await open_ways() == ways  # the control
+        await connection.execute("DROP TABLE t")
+        await connection.execute(statement)
+        assert await open_ways() == set()
+        await connection.execute("INSERT INTO dispatcher.outbox (type, data) VALUES ('a.b', '{}')")
+    finally:
+        await transaction.rollback()
+        await connection.close()
 
 
 def test_no_statement_takes_an_advisory_lock():
