@@ -33,8 +33,8 @@ from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.collector import exclude_the_start
 from dispatcher.runtime.notify import Notifier
 from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.encryption_keys import missing_keys, register_keys, wrong_keys
 from dispatcher.store.event_numbers import EventNumbers
-from dispatcher.store.secrets import sealed_secrets
 from dispatcher.telemetry.logs import Writer
 
 _log = structlog.get_logger("dispatcher.app")
@@ -166,12 +166,17 @@ class Daemon:
         return await server.start(http.host, http.port, self._bound)
 
     async def _wait_for_schema(self, parts: Parts) -> bool:
-        """Wait until the database is reachable; raise at once if the schema does not fit."""
+        """Wait until the database is reachable; raise at once if the schema or a key does not fit.
+
+        Raises:
+            SchemaError: the schema does not fit. ConfigurationError: a key is missing or has another value.
+        """
         backoff = Backoff(SCHEMA_SECONDS_MIN, SCHEMA_SECONDS_MAX)
         outage = Outage(_log, "daemon.stalled", "daemon.resumed")
         while not self._stop.is_set():
             try:
                 await parts.schema.require()
+                await self._require_keys(parts)
             except StoreUnavailableError as error:
                 outage.began(error)
             else:
@@ -182,22 +187,27 @@ class Daemon:
         return False
 
     async def _prepare(self, parts: Parts) -> None:
-        """Create the partitions that the first event needs, and reject keys that decrypt no secret.
+        """Create the partitions that the first event needs, and register the keys.
 
         Raises:
-            ConfigurationError: secrets are encrypted with keys that are not configured, or the sequence of
-            event numbers is behind and this role may not move it.
+            ConfigurationError: another process has registered another value of a key meanwhile, or the sequence
+            of event numbers is behind and this role may not move it.
         """
         try:
             await parts.schema.make_partitions(self._settings.retention.partitions_ahead_days)
         except (SchemaError, StoreUnavailableError) as error:
             _log.error("daemon.prepared_in_part", error=str(error))  # upkeep goes on trying
         try:
+            async with parts.database.transaction() as connection:
+                await register_keys(connection, keyring_of(self._settings))
             await EventNumbers(parts.database).verify()
-            sealed = await sealed_secrets(parts.database)
         except StoreUnavailableError:
             return  # the database is unavailable again: the stages wait for it
-        problems = keyring_of(self._settings).problems(sealed)
+
+    async def _require_keys(self, parts: Parts) -> None:
+        keyring = keyring_of(self._settings)
+        problems = await missing_keys(parts.database, keyring)
+        problems += await wrong_keys(parts.database, keyring)
         if problems:
             raise ConfigurationError(problems)
 

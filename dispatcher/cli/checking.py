@@ -29,11 +29,11 @@ from dispatcher.outbound.client import address_policy, descriptors_for, trust_pr
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
 from dispatcher.store.distribution import distribution_problems, is_distributed
+from dispatcher.store.encryption_keys import missing_keys, wrong_keys
 from dispatcher.store.event_numbers import read_numbers
 from dispatcher.store.producers import may_act_as_producer, producer_excess, producer_insert_problem
 from dispatcher.store.routing import saved_endpoints
 from dispatcher.store.schema import missing_partitions, missing_privileges, strangers
-from dispatcher.store.secrets import sealed_secrets
 from dispatcher.store.server import lock_room, server_facts
 from dispatcher.store.text_indexes import has_extension
 from dispatcher.usability import Configuration, find_problem
@@ -237,7 +237,8 @@ async def _check_schema(
     findings.facts["schema"] = migrate.known()[-1].name
     if settings.secret_keys:
         keyring = Keyring({key.id: key.key.get_secret_value() for key in settings.secret_keys})
-        findings.configuration_problems += keyring.problems(await sealed_secrets(connection))
+        findings.configuration_problems += await missing_keys(connection, keyring)
+        findings.configuration_problems += await wrong_keys(connection, keyring)
     problems += [f"migration {one.name} is pending; run: dispatcher migrate" for one in waiting]
     problems += await _endpoint_problems(connection, settings, findings)
     ahead = settings.retention.partitions_ahead_days

@@ -46,6 +46,7 @@ from dispatcher.outbound.client import HttpClient, address_policy
 from dispatcher.outbound.own_addresses import protected_addresses
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.runtime.tasks import TaskSet
+from dispatcher.store.encryption_keys import wrong_keys
 from dispatcher.store.names import NamedKind
 from dispatcher.store.pool import Database
 from dispatcher.store.schema import Schema
@@ -163,7 +164,12 @@ def deployment_of(settings: Settings, database: Database) -> Deployment:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Session]:
-    """Yield a session on a database with a compatible schema."""
+    """Yield a session on a database with a compatible schema, whose keys have the values of these settings.
+
+    Raises:
+        ConfigurationError: the settings are invalid, or a key has another value in this database.
+        SchemaError: the schema does not fit. StoreUnavailableError: the database cannot be reached.
+    """
     database = Database(
         database_source(settings),
         connections_max=2,
@@ -173,6 +179,9 @@ async def opened(settings: Settings) -> AsyncIterator[Session]:
     await database.open()
     try:
         await Schema(database).require()
+        problems = await wrong_keys(database, deployment.keyring) if deployment.keyring else []
+        if problems:
+            raise ConfigurationError(problems)
         yield Session(deployment=deployment, actor=actor())
     finally:
         await database.close()

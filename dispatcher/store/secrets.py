@@ -18,7 +18,6 @@ _INSERT = statement("endpoint_secret_insert")
 _RETIRE = statement("endpoint_secret_retire")
 _FORGET = statement("endpoint_secret_forget")
 _ACTIVATE = statement("endpoint_secret_activate")
-_SEALED = statement("endpoint_secret_list")
 _OTHERS = statement("endpoint_secret_list_others")
 
 
@@ -111,8 +110,3 @@ async def forget_secret(connection: "Reach", endpoint_id: str, role: str) -> Non
 async def activate_secret(connection: "Reach", endpoint_id: str) -> None:
     """Make the staged secret the current one."""
     await connection.execute(_ACTIVATE, endpoint_id)
-
-
-async def sealed_secrets(connection: "Reach | Database") -> list[tuple[str, str, bytes]]:
-    """Return every encrypted secret: its endpoint, the id of its key, the bytes."""
-    return [(row[0], row[1], row[2]) for row in await connection.fetch(_SEALED)]

@@ -23,6 +23,7 @@ IDS = [
     "A47",
     "A48",
     "A49",
+    "A50",
     *(f"E{number}" for number in range(1, 3)),
     *(f"D{number}" for number in range(1, 8)),
     *(f"M{number}" for number in range(1, 4)),

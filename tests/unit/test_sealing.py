@@ -68,15 +68,37 @@ def test_a_key_that_is_not_configured_is_named():
         Keyring({"k1": NEW}).open(b"x" * 40, owner="ep", key_id="gone")
 
 
-def test_a_keyring_that_cannot_read_what_is_sealed_is_told_as_a_whole():
+def test_missing_keys_are_named_each():
+    [problem] = Keyring({"k2": NEW}).missing_keys(["k1", "k2"])
+    assert "'k1' is missing" in problem
+    assert Keyring({"k2": NEW}).missing_keys([]) == []
+
+
+def test_a_proof_fits_the_value_that_made_it_alone():
+    mine, other = Keyring({"k1": OLD, "k2": NEW}), Keyring({"k1": NEW, "k2": NEW})
+    proofs = {key_id: mine.proof(key_id, NONCE) for key_id in ("k1", "k2")}
+    assert mine.wrong_keys(proofs, []) == []
+    [problem] = other.wrong_keys(proofs, [])
+    assert problem.startswith("DISPATCHER_SECRET_KEYS: key 'k1' has another value")
+    assert mine.wrong_keys({"k1": proofs["k2"]}, []), "a proof of another id"
+    assert mine.wrong_keys({"k1": b"short"}, [])
+    assert Keyring({"k3": NEW}).wrong_keys(proofs, []) == [], "ids of its own"
+
+
+def test_a_proof_is_no_secret_and_a_secret_no_proof():
+    keyring = Keyring({"k1": OLD})
+    secret = keyring.seal("dispatcher", owner="ep", nonce=NONCE)
+    assert keyring.wrong_keys({"k1": secret}, [])
+    with pytest.raises(SecretError):
+        keyring.open(keyring.proof("k1", NONCE), owner="ep", key_id="k1")
+
+
+def test_without_a_proof_one_secret_that_opens_is_enough():
     mine, other = Keyring({"k1": b"1" * 32}), Keyring({"k1": b"2" * 32})
     sealed = [
         ("ep_1", "k1", mine.seal("one secret", owner="ep_1", nonce=b"n" * 12)),
         ("ep_2", "k1", b"spoilt bytes, long enough for a nonce"),
     ]
-    assert mine.problems(sealed) == [], "one spoilt row is that row's fault"
-    assert mine.problems([]) == []
-    [problem] = other.problems(sealed)
-    assert "open none" in problem
-    [problem] = Keyring({"k2": b"1" * 32}).problems(sealed)
-    assert "'k1' is missing" in problem
+    assert mine.wrong_keys({}, sealed) == [], "one spoilt row is that row's fault"
+    [problem] = other.wrong_keys({}, sealed)
+    assert "'k1'" in problem

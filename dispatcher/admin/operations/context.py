@@ -7,10 +7,11 @@ their secrets; only portal links grant this role. An admin changes everything of
 changes tokens and notifications, and reads the audit log.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from dispatcher.admin.operations.text_search import SearchQueue
 from dispatcher.admin.rate_limits import SendLimits
@@ -23,9 +24,13 @@ from dispatcher.core.problems import problem
 from dispatcher.core.profile import Profile
 from dispatcher.core.sealing import Keyring
 from dispatcher.runtime.clock import Clock, SystemClock
+from dispatcher.store.encryption_keys import register_keys
 from dispatcher.store.pool import Database
 from dispatcher.store.routing import EndpointRow
 from dispatcher.usability import CompiledRequest, Configuration, find_problem
+
+if TYPE_CHECKING:
+    from dispatcher.store.pool import Reach
 
 ALL_TENANTS: Final = "*"
 """The tenant of an audited act that is about all of them."""
@@ -135,6 +140,18 @@ class Deployment:
                 ]
             )
         return self.keyring
+
+    @asynccontextmanager
+    async def encrypting(self) -> AsyncIterator["Reach"]:
+        """Yield a transaction that may encrypt with `keys()`, which have the values of this database's keys.
+
+        Raises:
+            ConfigurationError: there are no keys, or one has another value than in this database.
+        """
+        keyring = self.keys()
+        async with self.database.transaction() as connection:
+            await register_keys(connection, keyring)
+            yield connection
 
 
 def allowed_tenant(actor: Actor, wanted: str | None) -> str | None:

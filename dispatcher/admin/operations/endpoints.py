@@ -121,7 +121,7 @@ class Endpoints(EndpointReader):
         endpoint_id = new_endpoint_id(self._deployment)
         row = {**DEFAULTS, **settings_of(new)}
         require_limits(actor, DEFAULTS, row)
-        async with self._database.transaction() as connection:
+        async with self._deployment.encrypting() as connection:
             await store.insert_endpoint(
                 connection,
                 [endpoint_id, tenant, profile.name, shard_of(endpoint_id), *stored_in_order(row)],
@@ -216,7 +216,10 @@ class Endpoints(EndpointReader):
             since.
         """
         actor.require(Role.MANAGER)
-        async with self._database.transaction() as connection:
+        begin = (
+            self._deployment.encrypting if given_credentials(change) else self._database.transaction
+        )
+        async with begin() as connection:
             row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             _require_version(row, if_match)
             change = self._change(row, change.given())

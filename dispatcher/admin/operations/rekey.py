@@ -47,7 +47,7 @@ class Rekey:
 
         Raises:
             ConflictError: a living replica does not have the key; `unchecked` skips this check.
-            ConfigurationError: there are no keys. ForbiddenError: the actor is no admin.
+            ConfigurationError: there are no keys, or one has another value here. ForbiddenError: the actor is no admin.
             NotFoundError: the actor is bound to a tenant, and all tenants share the keys.
         """
         actor.require(Role.ADMIN)
@@ -60,6 +60,8 @@ class Rekey:
             raise ConflictError(
                 problem("key", "replicas_without_key", key=key_id, replicas=", ".join(blind))
             )
+        async with self._deployment.encrypting():
+            pass  # the key is registered now, so the slices need not compare it
         total, left = await self._secrets.count(key_id)
         done = after = 0
         unreadable: set[str] = set()

@@ -78,7 +78,7 @@ class Rotation:
         """
         actor.require(Role.MANAGER)
         keyring = self._deployment.keys()
-        async with self._database.transaction() as connection:
+        async with self._deployment.encrypting() as connection:
             row = await store.load_endpoint(connection, endpoint_id, actor.tenant, lock=True)
             profile = self._profile(row)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]

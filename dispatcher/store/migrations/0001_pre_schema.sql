@@ -13,6 +13,7 @@
 --   job, job_delivery bulk resends and replays, and the deliveries that they have started and that have not ended
 --   endpoint, endpoint_revision, endpoint_secret, endpoint_health, routing, endpoint_change     which endpoint gets which
 --                     events; routing's version grows with each change, endpoint_change has the last one of each endpoint
+--   encryption_key    a proof of each key that encrypts secrets, so that an id has one value everywhere
 --   replica, shard    which replica sends for which endpoints, and the token that stops a replica that lost its shard
 --   endpoint_breaker, replica_figures   hot: open breakers and figures in memory, for pages; they decide nothing
 --   token, session, audit     who may use the API and the console, and what they did
@@ -571,6 +572,14 @@ CREATE TABLE dispatcher.endpoint_secret (
 );
 CREATE UNIQUE INDEX endpoint_secret_one ON dispatcher.endpoint_secret (endpoint_id, role) WHERE role <> 'previous';
 CREATE INDEX endpoint_secret_of ON dispatcher.endpoint_secret (endpoint_id);
+
+-- A known text under each key that a process has had: one whose key of the same id has another value decrypts no secret
+-- and must encrypt none. Rows are never changed or deleted, so an id belongs to one value.
+CREATE TABLE dispatcher.encryption_key (
+    key_id        text        COLLATE "C" NOT NULL PRIMARY KEY,
+    proof         bytea       NOT NULL, -- nonce, ciphertext, tag
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 -- Failing since when: a row only while an endpoint fails.
 CREATE TABLE dispatcher.endpoint_health (
