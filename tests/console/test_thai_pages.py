@@ -25,11 +25,13 @@ TERMS = set(
 NAMES = {
     "English", "PostgreSQL", "PostgreSQL:", "Python", "Java", "Go", "PHP", "Ruby", "Node.js", "C#", "C", "Ctrl", "K",
     "Enter", "Esc", "Tab", "tester", "reason", "down", "KiB", "MiB", "GiB", "B", "admin-token", "example.com", "wms",
-    "humansoft", "standard", "github", "stripe",
+    "humansoft", "standard", "github", "stripe", "X-WMS-Signature",
 }  # fmt: skip
 """Names of products, keys and of what this test makes."""
 CODE = {"code", "pre", "kbd", "script", "style", "textarea", "option", "datalist", "time"}
 SPOKEN = {"aria-label", "title", "placeholder", "alt"}
+SENTENCE = re.compile(r"[a-z']+(?: [a-z']+){2,}")
+"""Three words in a row: no code has them, but for a command."""
 UNSEEN = {
     "/deliveries/tail", "/deliveries/export", "/deliveries/{id}/body", "/events/{id}/data", "/sign-in/oidc",
     "/sign-in/callback", "/tokens",
@@ -45,6 +47,7 @@ class Words(HTMLParser):
         self.found: list[str] = []
         self._open: list[str] = []
         self._silent: list[str] = []
+        self._foreign: list[bool] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
@@ -61,6 +64,7 @@ class Words(HTMLParser):
             "line",
         }:
             self._open.append(tag)
+            self._foreign.append(values.get("lang") not in {None, "th"})
             is_code = tag in CODE or "code" in (values.get("class") or "").split()
             if (
                 is_code
@@ -77,6 +81,7 @@ class Words(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         while tag in self._open:
             ended = self._open.pop()
+            self._foreign.pop()
             if self._silent:
                 self._silent.pop()
             if ended == tag:
@@ -85,6 +90,8 @@ class Words(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._silent:
             self._keep(data)
+        elif self._open[-1] == "code" and not any(self._foreign):
+            self.found += SENTENCE.findall(re.sub(r"^dispatcher .*", "", data))
 
     def _keep(self, text: str) -> None:
         text = re.sub(r"https?://\S+", "", text)
@@ -185,6 +192,63 @@ async def test_every_page_in_thai_has_no_english_sentences(
     assert not wrong, "\n".join(f"{one}: {words}" for one, words in wrong.items())
 
 
+async def test_each_state_of_a_delivery_in_thai_has_no_english_sentences(
+    served: Served, admin: Client, story: Story, sql: "asyncpg.Connection[Any]"
+) -> None:
+    """Also where something is missing: attempts, the body, the endpoint, a usable configuration."""
+    admin.headers["Accept_Language"] = "th"
+    endpoint = await story.endpoint("ระบบคลัง", profile="wms", content_filter="data.total > 100")
+    plain = await story.endpoint("ระบบเดิม", profile="wms")
+    gone = await story.endpoint("ระบบเก่า", profile="wms")
+    states = ["pending", "retrying", "succeeded", "failed", "cancelled"]
+    deliveries = {
+        state: await story.delivery(endpoint, f"evt_{state}", state, "wms") for state in states
+    }
+    deliveries["not allowed"] = await story.delivery(plain, "evt_plain", "retrying", "wms")
+    deliveries["no endpoint"] = await story.delivery(gone, "evt_gone", "failed", "wms")
+    deliveries["no body"] = await story.delivery(endpoint, "evt_erased", "failed", "wms")
+    deliveries["no profile"] = await story.delivery(endpoint, "evt_profile", "failed", "former")
+    for each in deliveries.values():
+        await sql.execute(
+            "INSERT INTO words.attempt (day, delivery_id, attempt_number, trigger, outcome, attempted_at,"
+            " latency_seconds, url, error, reused) SELECT $1, $2, 1, 'scheduled', 'connect_error', now(), 0.1,"
+            " 'https://example.com/', 'the receiver cannot be reached: Connection refused', false WHERE $2 <> $3",
+            story.now.date(), each, deliveries["pending"],
+        )  # fmt: skip
+    await sql.execute("DELETE FROM dispatcher.body WHERE event_id = 'evt_erased'")
+    await sql.execute(
+        "UPDATE dispatcher.endpoint SET url = 'http://example.com/' WHERE id = $1", plain
+    )
+    await sql.execute("UPDATE dispatcher.endpoint SET created_at = created_at - interval '1 day'")
+    await served.operations.endpoints.delete(ALL, gone)
+    await story.event("evt_filtered")
+    pages_of = [f"/deliveries/{one}" for one in deliveries.values()]
+    pages_of += [f"/events/{one}" for one in ("evt_filtered", "evt_failed")]
+    pages_of += [f"/webhooks/{plain}", "/webhooks", "/", "/problems", "/deliveries"]
+    read = {address: await admin.get(address) for address in pages_of}
+    fields = {
+        "name": "ใหม่",
+        "url": "https://example.com/",
+        "event_types": "order.creatd",
+        "profile": "wms",
+    }
+    read["made"] = await admin.submit("/webhooks/new", fields)
+    assert {address: page.status for address, page in read.items() if page.status != 200} == {}, (
+        read["made"].text
+    )
+    assert "order.creatd" in read["made"].text
+    assert "data.total" in read["/events/evt_filtered"].text
+    wrong = {
+        address: found
+        for address, page in read.items()
+        if (found := english_in(page.text[page.text.index("<body") :]))
+    }
+    assert wrong == {}
+
+
 def test_an_english_sentence_in_a_thai_page_would_be_noticed() -> None:
     page = '<p title="Save it">บันทึก <code>ok</code> Payload <b lang="en">Hello</b> was saved.</p>'
     assert english_in(page) == ["Save", "it", "was", "saved"]
+    assert english_in("<code>no attempt was made</code>") == ["no attempt was made"]
+    assert english_in('<p lang="en"><code>no attempt was made</code></p>') == []
+    assert english_in("<code>dispatcher event release evt_1</code>") == []

@@ -45,6 +45,7 @@ def failure_page(
         [(one.field, context.problem_text(one)) for one in error.problems]
         if isinstance(error, InvalidRequestError)
         else [],
+        is_translated=error.problem is not None,
     )
     match error:
         case TooManyError():
@@ -57,9 +58,17 @@ def failure_page(
 
 
 def error_page(
-    context: Context, status: int, detail: str, faults: list[tuple[str, str]] | None = None
+    context: Context,
+    status: int,
+    detail: str,
+    faults: list[tuple[str, str]] | None = None,
+    *,
+    is_translated: bool = True,
 ) -> web.Response:
-    """Return the page of a status; `detail` is the message of the error, shown below ours."""
+    """Return the page of a status; `detail` is the message of the error, shown below ours.
+
+    A message without a code is not translated, and is marked as English.
+    """
     return context.page(
         "error.html",
         status=status,
@@ -67,4 +76,5 @@ def error_page(
         kind=str(status) if status in _WITH_A_PAGE else "other",
         detail=detail,
         faults=faults or [],
+        is_translated=is_translated,
     )

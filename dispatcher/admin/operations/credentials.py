@@ -106,14 +106,19 @@ def credential_problems(
 
 def credential_warnings(settings: Mapping[str, Any], now: datetime) -> list[str]:
     """Return a sentence if the client certificate has expired or expires soon."""
-    certificate = settings["client_certificate"]
-    if certificate is None:
-        return []
-    expires_at = expiry_of(certificate)
-    if expires_at > now + EXPIRY_WARNING:
+    expires_at = expiring_at(settings["client_certificate"], now)
+    if expires_at is None:
         return []
     verb = "expired" if expires_at <= now else "expires"
     return [f"client_certificate: it {verb} at {time_text(expires_at)}. Replace it with its key."]
+
+
+def expiring_at(certificate: str | None, now: datetime) -> datetime | None:
+    """Return when a client certificate expires; None: not soon, or there is none."""
+    if certificate is None:
+        return None
+    expires_at = expiry_of(certificate)
+    return expires_at if expires_at <= now + EXPIRY_WARNING else None
 
 
 async def change_credentials(

@@ -7,7 +7,7 @@ headers masked, as everywhere.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor, Deployment, Role
 from dispatcher.admin.operations.endpoint_rules import also_signing
@@ -55,6 +55,13 @@ _OPEN: Final = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 ACCESS_TOKEN: Final = ("Authorization", f"Bearer {secret.MASK}")
 """The header of an endpoint with OAuth: no token is stored."""
 _WITHOUT_A_BODY: Final = frozenset({Reason.UNENCODABLE_EVENT, Reason.EVENT_ERASED})
+
+
+class RequestProblem(NamedTuple):
+    """Why the request of a delivery cannot be shown; the console has its own text for each code."""
+
+    code: str
+    text: str
 
 
 class DeliveryReports:
@@ -108,7 +115,8 @@ class DeliveryReports:
             resend=_resend(row, context, has_body=body is not None),
             can_cancel=row.state in _OPEN,
             request=request,
-            request_problem=request_problem,
+            request_problem=None if request_problem is None else request_problem.text,
+            request_problem_code=None if request_problem is None else request_problem.code,
         )
 
     def _problem(self, endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> str | None:
@@ -125,22 +133,23 @@ class DeliveryReports:
         sealed: Sequence[SealedSecret],
         profile: Profile | None,
         traceparent: str | None,
-    ) -> tuple[SentRequest | None, str | None]:
+    ) -> tuple[SentRequest | None, RequestProblem | None]:
         """Return the request of an attempt, or why it cannot be shown."""
-        if body is None or profile is None or endpoint is None:
-            gone = (
-                "its body" if body is None else "its profile" if profile is None else "its endpoint"
-            )
-            return None, f"{gone} is not there any more"
+        if body is None:
+            return None, RequestProblem("body_missing", "its body does not exist any more")
+        if profile is None:
+            return None, RequestProblem("profile_missing", "its profile does not exist any more")
+        if endpoint is None:
+            return None, RequestProblem("endpoint_missing", "its endpoint does not exist any more")
         if attempt is None:
-            return None, "no attempt was made so far"
+            return None, RequestProblem("no_attempts", "no attempt was made so far")
         timestamp = int(attempt.attempted_at.timestamp())
         try:
             head = made_head(
                 self._deployment, endpoint, profile, sealed, row, attempt, body, traceparent
             )
         except (ConflictError, ConfigurationError, EncodingError, InvalidRequestError) as error:
-            return None, str(error)
+            return None, RequestProblem("settings_invalid", str(error))
         if endpoint.delivery == "pull":
             head = [(name, value) for name, value in head if name.lower() not in FRAMING]
         elif endpoint.oauth_token_url is not None:

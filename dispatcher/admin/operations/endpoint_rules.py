@@ -283,9 +283,20 @@ def also_signing(names: Iterable[str], deployment: Deployment) -> list[Profile]:
 
 def event_types_warnings(event_types: list[str], deployment: Deployment) -> list[str]:
     """Return a sentence for each subscription that no type of the catalogue matches."""
+    return [
+        f"event_types: the catalogue has no {text}. The subscription is kept; "
+        + ("check its spelling." if similar is None else f"did you mean {similar}?")
+        for text, similar in unknown_subscriptions(event_types, deployment)
+    ]
+
+
+def unknown_subscriptions(
+    event_types: list[str], deployment: Deployment
+) -> list[tuple[str, str | None]]:
+    """Return each subscription that no type of the catalogue matches, with the most similar type."""
     known = deployment.catalogue.types
     return [
-        f"event_types: the catalogue has no {text}. The subscription is kept; {_advice(text, known)}"
+        (text, next(iter(similar_words(text, known)), None))
         for text in event_types
         if text != "*"
         and (
@@ -294,11 +305,6 @@ def event_types_warnings(event_types: list[str], deployment: Deployment) -> list
             else text not in known
         )
     ]
-
-
-def _advice(text: str, known: Iterable[str]) -> str:
-    similar = similar_words(text, known)
-    return f"did you mean {similar[0]}?" if similar else "check its spelling."
 
 
 def require_limits(actor: Actor, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

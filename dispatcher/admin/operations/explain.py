@@ -32,6 +32,14 @@ SEEN_MAX = 8
 """Values of an event that the explanation of a filter repeats."""
 
 
+class SeenByFilter(NamedTuple):
+    """What a content filter that does not match was evaluated with."""
+
+    values: dict[str, str | None]
+    """By path; None: the event has no such value."""
+    error: str | None
+
+
 class Decision(NamedTuple):
     """Whether an endpoint gets the event, the reason as a code and as a sentence, and the next step."""
 
@@ -45,6 +53,16 @@ class Decision(NamedTuple):
     """When that happened which `why` names: delivered, created later, changed later."""
     next_at: str | None = None
     """The time of the next step, where it is known."""
+    seen: SeenByFilter | None = None
+
+
+class Match(NamedTuple):
+    """Whether an event fits an endpoint's subscription, and the reason."""
+
+    is_match: bool
+    why: str
+    explanation: str
+    seen: SeenByFilter | None = None
 
 
 class Explainer:
@@ -143,11 +161,15 @@ def decide(
         )
     if endpoint.deleted_at is not None:
         return Decision(False, "endpoint_deleted", "the endpoint is deleted", nothing)
-    matches, why, explanation = _match(event, endpoint)
+    matches, why, explanation, seen = _match(event, endpoint)
     if event.accepted_at is None:
         if not matches:
             return Decision(
-                False, why, explanation, "nothing, unless the endpoint changes before it is taken"
+                False,
+                why,
+                explanation,
+                "nothing, unless the endpoint changes before it is taken",
+                seen=seen,
             )
         if event.quarantined_at is not None:
             return Decision(
@@ -177,7 +199,7 @@ def decide(
             nothing,
             at=endpoint.updated_at,
         )
-    return Decision(False, why, explanation, nothing)
+    return Decision(False, why, explanation, nothing, seen=seen)
 
 
 def _around(
@@ -199,52 +221,51 @@ def _around(
     )
 
 
-def _match(event: EventDetail, endpoint: RoutedEndpoint) -> tuple[bool, str, str]:
+def _match(event: EventDetail, endpoint: RoutedEndpoint) -> Match:
     listed = ", ".join(endpoint.event_types)
     if event.type == NOTIFICATION:
         names_it = event.labels.get(TARGET_LABEL) == endpoint.id
         explanation = "a notification goes to the one endpoint that its rule names"
-        return names_it, "subscribed" if names_it else "not_subscribed", explanation
+        return Match(names_it, "subscribed" if names_it else "not_subscribed", explanation)
     try:
         subscribed = parse_event_types(endpoint.event_types).matches(event.type)
     except InvalidRequestError:
         subscribed = False
     if not subscribed:
-        return False, "not_subscribed", f"it subscribes to {listed}, which leaves {event.type} out"
+        text = f"it subscribes to {listed}, which leaves {event.type} out"
+        return Match(False, "not_subscribed", text)
     if not labels_match(endpoint.labels, event.labels):
         wanted = ", ".join(f"{name}={value}" for name, value in endpoint.labels.items())
-        return (
-            False,
-            "labels_differ",
-            f"it asks for the labels {wanted}, which the event does not have",
-        )
+        text = f"it requires the labels {wanted}, which the event does not have"
+        return Match(False, "labels_differ", text)
     if endpoint.content_filter is not None:
         failed = _filter(event, endpoint.content_filter)
         if failed is not None:
             return failed
-    return True, "subscribed", f"it subscribes to {listed}"
+    return Match(True, "subscribed", f"it subscribes to {listed}")
 
 
-def _filter(event: EventDetail, expression: str) -> tuple[bool, str, str] | None:
+def _filter(event: EventDetail, expression: str) -> Match | None:
     """Return why an event does not match an expression, with the values that it saw; None: it matches."""
     compiled = compile_filter(expression)
     values = EventValues(event.id, event.type, event.tenant, event.data, event.labels)
     result = compiled.evaluate(values)
     if result.matched:
         return None
-    seen = ", ".join(_seen(values, path) for path in compiled.paths()[:SEEN_MAX])
-    text = f"its filter {expression} does not match: {seen}"
+    paths = compiled.paths()[:SEEN_MAX]
+    seen = SeenByFilter({".".join(path): _seen(values, path) for path in paths}, result.error)
+    listed = ", ".join(f"{path} is {value or 'missing'}" for path, value in seen.values.items())
+    text = f"its filter {expression} does not match: {listed}"
     if result.error is not None:
-        return False, "filter_error", f"{text} ({result.error})"
-    return False, "filtered", text
+        return Match(False, "filter_error", f"{text} ({result.error})", seen)
+    return Match(False, "filtered", text, seen)
 
 
-def _seen(values: EventValues, path: Sequence[str]) -> str:
+def _seen(values: EventValues, path: Sequence[str]) -> str | None:
     try:
-        found = shortened(values.value(path))
+        return shortened(values.value(path))
     except KeyError:
-        found = "missing"
-    return f"{'.'.join(path)} is {found}"
+        return None
 
 
 def _of_delivery(delivery: DeliveryDetail, around: Circumstances) -> Decision:
@@ -290,5 +311,8 @@ def _verdict(
         next_code=decision.next_code,
         at=time_text(decision.at),
         next_at=decision.next_at,
+        content_filter=endpoint.content_filter,
+        filter_values=None if decision.seen is None else decision.seen.values,
+        filter_error=None if decision.seen is None else decision.seen.error,
         delivery=None if delivery is None else delivery_of(delivery),
     )

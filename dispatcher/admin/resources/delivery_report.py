@@ -69,7 +69,7 @@ class DeliveryReport(Response):
     """A delivery with its request, the reason for its state, and the next step.
 
     `request` is that of the chosen attempt, by default the last one; if it is null,
-    `request_problem` has the reason.
+    `request_problem` has the reason, and `request_problem_code` its stable code.
     """
 
     delivery: ExplainedDelivery
@@ -86,3 +86,4 @@ class DeliveryReport(Response):
     can_cancel: bool
     request: SentRequest | None
     request_problem: str | None
+    request_problem_code: str | None

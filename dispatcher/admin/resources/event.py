@@ -337,7 +337,11 @@ class EventWithDeliveries(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(Response):
-    """Why an endpoint did or did not get an event, and the next step."""
+    """Why an endpoint did or did not get an event, and the next step.
+
+    `filter_values` are those that a filter that does not match was evaluated with, by path; null
+    for a path that the event does not have.
+    """
 
     endpoint_id: EndpointId
     endpoint_name: str
@@ -351,6 +355,9 @@ class Verdict(Response):
     next_code: str
     at: TimeText | None
     next_at: TimeText | None
+    content_filter: str | None
+    filter_values: dict[str, str | None] | None
+    filter_error: str | None
     delivery: Delivery | None
 
 

@@ -19,9 +19,12 @@ from dispatcher.admin.console.pages.secrets import signing_values
 from dispatcher.admin.console.pages.test_events import send_test_event
 from dispatcher.admin.console.profiles import facts, in_order
 from dispatcher.admin.operations.context import Role
+from dispatcher.admin.operations.credentials import expiring_at
+from dispatcher.admin.operations.endpoint_rules import unknown_subscriptions
 from dispatcher.admin.operations.request_preview import RequestPreview, preview_of, preview_request
 from dispatcher.admin.resources.content_filter import FilterTest, FilterTestResult
 from dispatcher.admin.resources.endpoint import Endpoint
+from dispatcher.admin.resources.serialization import time_text
 from dispatcher.core.errors import (
     ConflictError,
     DispatcherError,
@@ -119,6 +122,8 @@ async def create_endpoint(context: Context) -> web.StreamResponse:
         test=test,
         test_problem=test_problem,
         was_paused=was_paused,
+        unknown_types=unknown_subscriptions(endpoint.event_types, context.operations.deployment),
+        expires_at=time_text(expiring_at(endpoint.client_certificate, context.app.now())),
     )
 
 
