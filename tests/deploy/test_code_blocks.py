@@ -20,6 +20,7 @@ import yaml
 
 from dispatcher.store.migrate import grant_producers
 from tests.deploy.test_documents import CHECKOUT, PAGES
+from tests.support.tools import need
 
 BLOCK = re.compile(r"(?ms)^( *)```([\w#]*)\n(.*?)^ *```$")
 ELSEWHERE = {
@@ -30,7 +31,6 @@ ELSEWHERE = {
     "ruby": "e2e/test_producer_snippets.py runs it",
     "csharp": "wire/test_snippets.py compares it with its file; no .NET is available",
     "html": "read by people: console/embedding.py serves such a page",
-    "nginx": "read by people: nginx is not installed where the tests run",
     "": "output of commands, and pictures made of characters",
 }
 TABLES = "CREATE TEMPORARY TABLE orders (id text PRIMARY KEY, state text)"
@@ -55,7 +55,7 @@ def blocks(language: str | None = None, pages: list[Path] = PAGES) -> Iterator[B
 
 
 def test_every_block_has_a_language_that_is_checked():
-    checked = {"sh", "sql", "python", "json", "toml", "yaml"} | ELSEWHERE.keys()
+    checked = {"sh", "sql", "python", "json", "toml", "yaml", "nginx"} | ELSEWHERE.keys()
     assert {str(one.page): one.language for one in blocks() if one.language not in checked} == {}
 
 
@@ -81,6 +81,41 @@ def test_python_json_toml_and_yaml_blocks_can_be_read():
             compile(one.text, str(one.page), "exec")
         elif one.language in readers:
             readers[one.language](one.text)
+
+
+def nginx_errors(text: str, folder: Path) -> str:
+    """Returns what nginx reports about server blocks, with a certificate in the place of the reader's."""
+    nginx = need("nginx")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = f"{need('openssl')} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x"
+    subprocess.run(
+        [*command.split(), "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    text = re.sub(r"(ssl_certificate) +[^;]+", rf"\1 {certificate}", text)
+    text = re.sub(r"(ssl_certificate_key) +[^;]+", rf"\1 {key}", text)
+    configuration = folder / "nginx.conf"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f"{kind}_temp_path {folder / kind};\n" for kind in kinds)
+    configuration.write_text(
+        f"events {{}}\npid {folder}/pid;\nerror_log stderr;\n"
+        f"http {{\naccess_log off;\n{folders}{text}}}\n"
+    )
+    checked = subprocess.run(
+        [nginx, "-t", "-q", "-p", str(folder), "-c", str(configuration)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return checked.stderr if checked.returncode else ""
+
+
+def test_nginx_blocks_are_valid(tmp_path: Path):
+    found = list(blocks("nginx"))
+    assert found
+    for one in found:
+        assert nginx_errors(one.text, tmp_path) == ""
+    wrong = found[0].text.replace("proxy_pass", "proxy_passes")  # the control
+    assert 'unknown directive "proxy_passes"' in nginx_errors(wrong, tmp_path)
 
 
 def test_thai_pages_show_the_code_of_the_english_pages():
