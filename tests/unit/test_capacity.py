@@ -1,6 +1,7 @@
 """The capacity model: its arithmetic, its calibration, and the tables of docs/explanation/scaling.md."""
 
 import re
+import statistics
 from pathlib import Path
 
 import orjson
@@ -136,3 +137,32 @@ def test_the_page_tells_the_errors_that_were_measured(page):
             assert number(cell) == round(100 * size[f"{what}_error"])
             within = size[f"{what}_error"] <= ERROR_MAX
             assert within or "**" in cell, "a miss is to be seen"
+
+
+def test_the_growth_on_the_page_is_what_was_measured(page):
+    results = COMMITTED.parent
+    replicas = orjson.loads((results / "replicas.json").read_bytes())
+    growth = orjson.loads((results / "growth.json").read_bytes())
+    assert f"{growth['rows']:,} old deliveries" in page
+    expected = [(replicas, "two", "ours"), (growth, "ours", "new")]
+    for cells, (measured, more, less) in zip(table(page, "growth"), expected, strict=True):
+        rates = [
+            statistics.median(one["rate"] for one in measured["rounds"][name])
+            for name in (more, less)
+        ]
+        assert [number(one) for one in cells[2].split(" instead of ")] == [*map(round, rates)]
+        ratios = measured["goals"][0]["values"]
+        values = [statistics.median(ratios), min(ratios), max(ratios)]
+        assert re.findall(r"[\d.]+", cells[3]) == [f"{one:.2f}" for one in values]
+
+
+def test_the_drain_and_the_memory_on_the_page_are_what_was_measured(page):
+    results = COMMITTED.parent
+    drain = orjson.loads((results / "drain.json").read_bytes())["rounds"]["ours"]
+    rates = [round(one["rate"]) for one in drain]
+    assert f"{min(rates):,} to {max(rates):,} per second" in page
+    recovery = orjson.loads((results / "recovery.json").read_bytes())
+    more = statistics.median(one["more_mb"] for one in recovery["rounds"]) * 2**20
+    assert (
+        f"{recovery['retries']:,} of some {round(more / recovery['retries'], -1):.0f} bytes" in page
+    )
