@@ -101,10 +101,17 @@ class Contender:
         self._settings = settings
 
     @contextmanager
-    def running(self, *, cpu: int | None = CLIENT_CPU) -> Iterator[Dispatcher]:
-        """Starts its daemon, and stops it at the end."""
+    def running(
+        self, *, cpu: int | None = CLIENT_CPU, command: tuple[str, ...] = ()
+    ) -> Iterator[Dispatcher]:
+        """Starts its daemon with these options, and stops it at the end."""
         daemon = Dispatcher(
-            self.url, self._directory, cpu=cpu, checkout=self.checkout, **self._settings
+            self.url,
+            self._directory,
+            cpu=cpu,
+            checkout=self.checkout,
+            arguments=command,
+            **self._settings,
         )
         daemon.start()
         try:

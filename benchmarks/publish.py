@@ -1,21 +1,25 @@
 """Publishing over HTTP at full speed, next to one INSERT per transaction in the same run.
 
-`python -m benchmarks publish [--short] [--seconds N] [--rounds N] [--json PATH]`. Each round, in turn:
-16 connections that insert one event per transaction, 16 connections that publish single events over HTTP,
-and 4 that publish batches of 100 (newline-delimited JSON). The daemon runs with every feature on and
-delivers the events to one endpoint meanwhile. CPU is that of the daemon and of Postgres, deliveries
-included; the clients' own is not counted, but they share the machine.
+`python -m benchmarks publish [--short] [--seconds N] [--rounds N] [--json PATH] [--against COMMIT|FOLDER]`. Each
+round, with each contender in turn: 16 connections that insert one event per transaction (`insert`), 16 connections
+that publish single events over HTTP (`http`), and 4 that publish batches of 100 (`batch`, newline-delimited JSON).
+The daemon runs with every feature on and delivers the events to one endpoint meanwhile. The same cases follow with a
+process of the role `api`, which delivers nothing (`insert_alone`, `http_alone`, `batch_alone`): the difference is
+what deliveries cost. CPU is that of the daemon and of Postgres while events are published; the clients' own is not
+counted, but they share the machine.
 """
 
 import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import asyncpg
 import uvloop
 
+from benchmarks.contenders import Contender, checkouts
 from benchmarks.harness import (
     BODY_DATA,
     TOKEN,
@@ -37,7 +41,15 @@ BATCH = 100
 _EVENT = b'{"type":"order.created","data":' + BODY_DATA.encode() + b"}"
 _INSERT = "INSERT INTO dispatcher.outbox (type, data) VALUES ('order.created', $1::text::json)"
 
+WARM_SECONDS = 0.5
+SETTINGS = {
+    "DISPATCHER_HTTP__EVENTS_PER_SECOND": "1000000",
+    "DISPATCHER_HTTP__REQUESTS_PER_SECOND": "100000",
+}
+
+Figures = dict[str, float]
 Publish = Callable[[], Awaitable[None]]
+Run = Callable[[float], Awaitable[tuple[int, float]]]
 
 
 class Client:
@@ -118,60 +130,132 @@ async def _requests(
     return found
 
 
-def main() -> None:
-    """Runs the rounds and prints rates and CPU."""
-    options = arguments(
-        "publish", __doc__, short={"seconds": 2, "rounds": 3}, full={"seconds": 5, "rounds": 7}
-    )
+def measure(
+    contender: Contender, postgres_id: int, seconds: float, *, delivers: bool
+) -> dict[str, Figures]:
+    """Returns the rate, the CPU and its parts of each case, from one daemon that is started for them."""
+    command = () if delivers else ("--role", "api")
     lines = b"\n".join([_EVENT] * BATCH)
-    rates: dict[str, list[float]] = {"insert": [], "http": [], "batch": []}
-    cpu: dict[str, list[float]] = {name: [] for name in rates}
-    with postgres() as (server, url), receiver() as target, tempfile.TemporaryDirectory() as name:
-        asyncio.run(_endpoint(url, target.url))
-        daemon = Dispatcher(
-            url,
-            Path(name),
-            DISPATCHER_HTTP__EVENTS_PER_SECOND="1000000",
-            DISPATCHER_HTTP__REQUESTS_PER_SECOND="100000",
-        )
-        daemon_id, server_id = daemon.start(), server.process_id or 0
-        cases: dict[str, tuple[int, Callable[[], Awaitable[tuple[int, float]]]]] = {
-            "insert": (1, lambda: _inserts(url, options.seconds)),
+    measured: dict[str, Figures] = {}
+    with contender.running(command=command) as daemon:
+        assert daemon.process is not None  # noqa: S101 -- it runs
+        daemon_id, port = daemon.process.pid, daemon.port
+        cases: dict[str, tuple[int, Run]] = {
+            "insert": (1, lambda time_: _inserts(contender.url, time_)),
             "http": (
                 1,
-                lambda: _requests(
-                    daemon.port, CONNECTIONS, _EVENT, "application/json", options.seconds
-                ),
+                lambda time_: _requests(port, CONNECTIONS, _EVENT, "application/json", time_),
             ),
             "batch": (
                 BATCH,
-                lambda: _requests(
-                    daemon.port, BATCH_CONNECTIONS, lines, "application/x-ndjson", options.seconds
+                lambda time_: _requests(
+                    port, BATCH_CONNECTIONS, lines, "application/x-ndjson", time_
                 ),
             ),
         }
-        try:
-            for number in range(options.rounds + 1):
-                for case, (size, run) in cases.items():
-                    before = cpu_seconds(daemon_id) + cpu_seconds(server_id)
-                    count, seconds = uvloop.run(run())
-                    used = cpu_seconds(daemon_id) + cpu_seconds(server_id) - before
-                    if number:  # the first round warms up
-                        rates[case].append(count * size / seconds)
-                        cpu[case].append(used / (count * size) * 1e6)
-                    wait_for(lambda: _is_drained(daemon), 300)
-                print(f"round {number}: " + ", ".join(f"{k} {v[-1:]}" for k, v in rates.items()))
-        finally:
-            daemon.stop()
-    for case in cases:
-        print(f"  {case:<7} {spread(rates[case])} events/s, {spread(cpu[case])} µs of CPU each")
+        for _, run in cases.values():
+            uvloop.run(run(WARM_SECONDS))
+        for case, (size, run) in cases.items():
+            _settle(contender, daemon, delivers=delivers)
+            before = cpu_seconds(daemon_id), cpu_seconds(postgres_id)
+            count, took = uvloop.run(run(seconds))
+            used = cpu_seconds(daemon_id) - before[0], cpu_seconds(postgres_id) - before[1]
+            events = count * size
+            measured[case] = {
+                "events_per_second": events / took,
+                "cpu_us": sum(used) / events * 1e6,
+                "daemon_us": used[0] / events * 1e6,
+                "postgres_us": used[1] / events * 1e6,
+            }
+        _settle(contender, daemon, delivers=delivers)
+    return measured
+
+
+def _settle(contender: Contender, daemon: Dispatcher, *, delivers: bool) -> None:
+    """Waits for the deliveries; removes the events that none deliver."""
+    if delivers:
+        wait_for(lambda: _is_drained(daemon), 300, every=0.2)
+    else:
+        asyncio.run(_execute(contender.url, "TRUNCATE dispatcher.outbox"))
+
+
+def main() -> None:
+    """Runs the rounds and prints rates and CPU."""
+    options = arguments(
+        "publish",
+        __doc__,
+        short={"seconds": 2, "rounds": 3},
+        full={"seconds": 5, "rounds": 7},
+        against=True,
+    )
+    rounds: dict[str, dict[str, list[Figures]]] = {}
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server, _ = stack.enter_context(postgres())
+        target = stack.enter_context(receiver())
+        assert server.process_id is not None  # noqa: S101 -- it is ours, and it runs
+        contenders = [
+            Contender(one.name, server, directory, one, **SETTINGS)
+            for one in stack.enter_context(checkouts([options.against]))
+        ]
+        for contender in contenders:
+            asyncio.run(_endpoint(contender.url, target.url))
+        for number in range(options.rounds):
+            for delivers, suffix in ((True, ""), (False, "_alone")):
+                for contender in contenders:
+                    found = measure(
+                        contender, server.process_id, options.seconds, delivers=delivers
+                    )
+                    for case, figures in found.items():
+                        of_case = rounds.setdefault(contender.name, {})
+                        of_case.setdefault(case + suffix, []).append(figures)
+                        words = "  ".join(f"{key} {value:,.0f}" for key, value in figures.items())
+                        print(
+                            f"round {number + 1}, {contender.name}, {case + suffix}: {words}",
+                            flush=True,
+                        )
+    for name, of_case in rounds.items():
+        for case, all_figures in of_case.items():
+            print(
+                f"  {name:<9} {case:<12} {_column(all_figures, 'events_per_second')} events/s,"
+                f" CPU µs each: daemon {_column(all_figures, 'daemon_us')},"
+                f" Postgres {_column(all_figures, 'postgres_us')}"
+            )
+            if name != "ours":
+                for key in ("events_per_second", "daemon_us", "postgres_us"):
+                    pairs = zip(rounds["ours"][case], all_figures, strict=True)
+                    ratios = [mine[key] / theirs[key] for mine, theirs in pairs if theirs[key]]
+                    if ratios:
+                        print(f"    ours over {name}, {key}: {spread(ratios)}")
+    ours = rounds["ours"]
+    rates, cpu = (
+        {case: [one[key] for one in figures] for case, figures in ours.items()}
+        for key in ("events_per_second", "cpu_us")
+    )
     ratio = [http / insert for http, insert in zip(rates["http"], rates["insert"], strict=True)]
     goals = [
         Goal(11, "single events over HTTP, over one INSERT per transaction", 0.5, ratio),
         Goal(11, "a single event over HTTP: CPU µs", 600, cpu["http"], at_least=False),
+        Goal(11, "the same, not delivered: CPU µs", 600, cpu["http_alone"], at_least=False),
         Goal(11, "batches of 100: events/s", 15_000, rates["batch"]),
+        Goal(11, "batches of 100, not delivered: events/s", 15_000, rates["batch_alone"]),
     ]
-    write_results("publish", {"events_per_second": rates, "cpu_us": cpu}, options.json, goals)
+    write_results(
+        "publish",
+        {"events_per_second": rates, "cpu_us": cpu, "rounds": rounds},
+        options.json,
+        goals,
+    )
+
+
+def _column(all_figures: list[Figures], key: str) -> str:
+    return spread([figures[key] for figures in all_figures])
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(sql)
+    await connection.close()
 
 
 def _is_drained(daemon: Dispatcher) -> bool:

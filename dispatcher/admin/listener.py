@@ -23,7 +23,7 @@ import logging
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -98,6 +98,7 @@ def _is_theirs(error: BaseException | None) -> bool:
     return isinstance(error, HttpProcessingError)
 
 
+DirectHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Factory = Callable[[], asyncio.Protocol]
 
 
@@ -158,10 +159,13 @@ class HttpListener(_Server):
         *,
         probes: web.Application | None = None,
         trusted: Sequence[Network] = (),
+        direct: Mapping[tuple[str, str], DirectHandler] | None = None,
     ) -> None:
+        """Requests of the methods and paths in `direct` go to their handlers, and not through the application."""
         super().__init__()
         self._connections_max = connections_max
         self._trusted = trusted
+        self._direct = direct or {}
         self._runner = _runner(application)
         self._seats = _Seats(probes)
 
@@ -175,7 +179,17 @@ class HttpListener(_Server):
         """
         await self._runner.setup()
         await self._seats.setup()
+        server = self._runner.server
+        assert server is not None, "setup() has made it"  # noqa: S101 -- aiohttp's promise
+        server.request_handler = self._routed(server.request_handler)
         return await self._bind(lambda: _Entrance(self._admit), host, port, bound)
+
+    def _routed(self, routed: DirectHandler) -> DirectHandler:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            handler = self._direct.get((request.method, request.path), routed)
+            return await handler(request)
+
+        return handle
 
     async def stop(self) -> None:
         """Stop serving; requests under way have `SHUTDOWN_SECONDS_MAX` to end."""

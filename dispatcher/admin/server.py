@@ -18,9 +18,10 @@ import orjson
 from aiohttp import web
 
 from dispatcher.admin.auth import Auth
-from dispatcher.admin.listener import HttpListener, ProbeListener
+from dispatcher.admin.listener import DirectHandler, HttpListener, ProbeListener
 from dispatcher.admin.oidc.sign_on import SignOn
 from dispatcher.admin.operations.facade import Operations
+from dispatcher.admin.written_response import PROTECTION, SENT, SERVER
 from dispatcher.config.settings import Settings
 from dispatcher.core.errors import ConfigurationError
 
@@ -62,13 +63,13 @@ class Server:
         self._listener: HttpListener | None = None
         if not serves_api:
             return
-        from dispatcher.admin.api.handler import add_api  # noqa: PLC0415 -- the role `delivery` needs neither
+        from dispatcher.admin.api.handler import PUBLISH, add_api  # noqa: PLC0415 -- the role `delivery` needs neither
         from dispatcher.admin.api.published_keys import add_published_keys  # noqa: PLC0415 -- as above
         from dispatcher.admin.console import add_console  # noqa: PLC0415 -- as above
 
         if self._probe_listener is None:
             self._add_probes(application)
-        add_api(application, operations, auth, settings)
+        publish = add_api(application, operations, auth, settings)
         add_published_keys(application, operations, settings)
         add_console(application, operations, auth, settings, sign_on)
         self._listener = HttpListener(
@@ -76,6 +77,7 @@ class Server:
             http.connections_max,
             probes=probes if self._probe_listener is None else None,
             trusted=http.trusted_proxies,
+            direct={PUBLISH: _protected(publish)},
         )
 
     def _add_probes(self, application: web.Application) -> None:
@@ -141,12 +143,23 @@ async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Connection"] = "close"
 
 
-async def _protect(_: web.Request, response: web.StreamResponse) -> None:
-    """Add the headers of every response, unless it sets them: no type sniffing, no caching, no referrer."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("Referrer-Policy", "no-referrer")
-    response.headers["Server"] = "dispatcher"
+async def _protect(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Add the headers of every response, unless it sets them."""
+    for name, value in PROTECTION.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = SERVER
+
+
+def _protected(handler: DirectHandler) -> DirectHandler:
+    """Return the handler of a request that reaches no application, whose signals would add the headers."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = await handler(request)
+        if response is not SENT:
+            await _protect(request, response)
+        return response
+
+    return answer
 
 
 def _json(value: object, status: int = 200) -> web.Response:

@@ -145,7 +145,6 @@ def _publish_batch(
         from dispatcher.admin.api.batch_decoder import decode_batch
         from dispatcher.admin.operations.events import Events
         from dispatcher.admin.operations.new_event import NewEvent
-        from dispatcher.admin.resources.event import NewEventFields
         from dispatcher.core.errors import InvalidRequestError
 
         events: list[NewEvent | InvalidRequestError] = []
@@ -153,7 +152,7 @@ def _publish_batch(
             try:
                 if isinstance(members, InvalidRequestError):
                     raise members
-                events.append(NewEvent.of(NewEventFields.of(**members)))
+                events.append(NewEvent.read(members))
             except InvalidRequestError as error:
                 events.append(error)
         batch = await Events(session.deployment).publish_batch(

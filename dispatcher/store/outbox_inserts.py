@@ -61,21 +61,43 @@ async def insert_events(fetch: Fetch, rows: Sequence[NewRow]) -> list[InsertedRo
     """Insert events into the outbox by one statement.
 
     None for each event whose id is known, or whose token is not valid.
+    """
+    return [
+        None
+        if record is None
+        else InsertedRow(
+            record[0], record[1], {} if record[2] is None else orjson.loads(record[2]), record[3]
+        )
+        for record in await _insert(fetch, rows, is_detailed=True)
+    ]
+
+
+async def _insert(
+    fetch: Fetch, rows: Sequence[NewRow], *, is_detailed: bool
+) -> "Sequence[Record | None]":
+    """Insert events by one statement; return one record or None for each.
 
     Postgres returns the new rows in the order in which it inserted them. A returned row belongs to the
     next event that has its id, or to the next one without an id if no event has it.
     """
-    returned = iter(await fetch(_INSERT, *columns(rows, len(NewRow._fields))))
+    # The driver encodes each element of an array, but a NULL in place of an array costs nothing.
+    arrays = [
+        None if column.count(None) == len(rows) else column
+        for column in columns(rows, len(NewRow._fields))
+    ]
+    returned = await fetch(_INSERT, *arrays, is_detailed)
+    if len(returned) == len(rows):
+        return returned
     given = {row.id for row in rows}
-    inserted: list[InsertedRow | None] = []
-    record = next(returned, None)
+    inserted: list[Record | None] = []
+    remaining = iter(returned)
+    record = next(remaining, None)
     for row in rows:
         if record is None or (record[0] in given if row.id is None else record[0] != row.id):
             inserted.append(None)
             continue
-        labels = {} if record[2] == "{}" else orjson.loads(record[2])
-        inserted.append(InsertedRow(record[0], record[1], labels, record[3]))
-        record = next(returned, None)
+        inserted.append(record)
+        record = next(remaining, None)
     assert record is None, "a returned row belongs to no event"  # noqa: S101 -- a slip
     return inserted
 
@@ -86,9 +108,9 @@ async def owners_of_events(fetch: Fetch, event_ids: Sequence[str]) -> dict[str, 
 
 
 class Batch(NamedTuple):
-    """The result of a batch: one row per event, None for a known id; and the errors by position."""
+    """The result of a batch: the id of each new event, None for a known one; and the errors by position."""
 
-    rows: list[InsertedRow | None]
+    ids: list[str | None]
     errors: dict[int, StoreUnavailableError]
 
 
@@ -107,7 +129,7 @@ async def insert_batch(
     parts = list(_parts(rows))
     if len(parts) == 1 and verify is None:
         try:
-            return Batch(await insert_events(database.fetch, rows), {})
+            return Batch(await _insert_ids(database.fetch, rows), {})
         except StoreUnavailableError as error:
             if not (isinstance(error, DataFaultError) or is_locked(error)):
                 raise
@@ -118,6 +140,13 @@ async def insert_batch(
         if verify is not None:
             await verify(connection.fetch, batch)
     return batch
+
+
+async def _insert_ids(fetch: Fetch, rows: Sequence[NewRow]) -> list[str | None]:
+    return [
+        None if record is None else record[0]
+        for record in await _insert(fetch, rows, is_detailed=False)
+    ]
 
 
 def _parts(rows: Sequence[NewRow]) -> Iterator[tuple[int, int]]:
@@ -137,7 +166,7 @@ async def _insert_part(
 ) -> None:
     await connection.execute(_SAVE)
     try:
-        batch.rows[start:end] = await insert_events(connection.fetch, rows[start:end])
+        batch.ids[start:end] = await _insert_ids(connection.fetch, rows[start:end])
     except asyncpg.PostgresError as error:
         if not (is_about_rows(error) or isinstance(error, asyncpg.LockNotAvailableError)):
             raise

@@ -240,7 +240,7 @@ async def test_an_id_in_an_open_transaction_delays_no_other_event(
     assert isinstance(results[0], StoreUnavailableError)
     assert all(isinstance(one, InsertedRow) for one in results[1:])
     assert in_time(seconds, 1.0)
-    assert [found is not None for found in batch.rows] == [True, False, True]
+    assert [found is not None for found in batch.ids] == [True, False, True]
     assert list(batch.errors) == [1]
 
 

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from dispatcher.admin.api.batch_decoder import EVENT_BYTES_MAX, Batch, decode_events
 from dispatcher.admin.api.decoder import Result, Steps, decode_body
@@ -75,17 +75,22 @@ class BodyReader:
         Raises:
             ProblemError, InvalidRequestError: as `read`; no event of a batch can be read if one is not JSON.
         """
-        lines = request.content_type == LINES_TYPE
+        arrived = _arrived(request)
+        if arrived is not None:
+            return await self._decode_events(request, arrived)
         async with self._raw(request, BATCH_BYTES_MAX) as raw:
-            if _is_batch(request, raw):
-                if not lines:
-                    _require_type(request, JSON_TYPES)
-                steps = decode_events(raw, lines=lines)
-                return await self.run(steps, len(raw), rest=BATCH_REST)
-            if not raw:
-                return {}
-            _require_type(request, JSON_TYPES)
-            return await self.run(decode_body(raw), len(raw))
+            return await self._decode_events(request, raw)
+
+    async def _decode_events(self, request: web.Request, raw: bytes) -> Mapping[str, Any] | Batch:
+        lines = request.content_type == LINES_TYPE
+        if _is_batch(request, raw):
+            if not lines:
+                _require_type(request, JSON_TYPES)
+            return await self.run(decode_events(raw, lines=lines), len(raw), rest=BATCH_REST)
+        if not raw:
+            return {}
+        _require_type(request, JSON_TYPES)
+        return await self.run(decode_body(raw), len(raw))
 
     @asynccontextmanager
     async def _raw(self, request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
@@ -147,6 +152,19 @@ class BodyReader:
                 result: Result = end.value
                 return result
             await asyncio.sleep((self._monotonic() - began_at) * rest)
+
+
+def _arrived(request: web.Request) -> bytes | None:
+    """Return a small body that has arrived completely, so that no bound on it has to be kept.
+
+    None: it must be read, or it is not an ordinary one.
+    """
+    length, content = request.content_length, request.content
+    if length is None or length > LARGE_BYTES or not content.is_eof() or content.exception():
+        return None
+    if hdrs.CONTENT_ENCODING in request.headers or hdrs.EXPECT in request.headers:
+        return None
+    return content.read_nowait()
 
 
 async def _read(

@@ -60,7 +60,10 @@ class _Name:
         self.text = text
 
 
-_SMALL: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=lambda _, text: _Name(text))
+_SMALL: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SMALL_PAIRS: Final = msgspec.json.Decoder(
+    dict[_Name, msgspec.Raw], dec_hook=lambda _, text: _Name(text)
+)
 _TEXT: Final = msgspec.json.Decoder(str)
 
 
@@ -122,34 +125,42 @@ def decode_body(raw: bytes) -> Steps[Mapping[str, Any]]:
 
 
 def _decode_small(raw: bytes) -> dict[str, Any] | None:
-    """Return the members of an ordinary small body, in one step of some 20 µs instead of 70.
+    """Return the members of an ordinary small body, in one step of some 3 µs instead of 70.
 
     None: the body is not valid, or comes close to a bound; the thorough way decides. Brackets and commas
     are counted with those in strings, which can only exceed the true figures.
+
+    A body that is exactly as long as its different members need repeats no name. Any other one has
+    blanks, escaped names or a repeated name, and its names are counted.
     """
     if raw.count(b"[") + raw.count(b"{") >= DEPTH_MAX:
         return None
     if raw.count(b",") >= VALUES_MAX - DEPTH_MAX - MEMBERS_MAX:
         return None
     members: dict[str, Any] = {}
+    size = 1  # two braces; each member has two quotes, a colon and a comma, the last one has none
     try:
-        raw.decode()
-        for name, value in _SMALL.decode(raw).items():
-            key, text = name.text, bytes(value)
-            if key in members or len(members) == MEMBERS_MAX:
-                return None
+        if not raw.isascii():
+            raw.decode()
+        pairs = _SMALL.decode(raw)
+        if len(pairs) > MEMBERS_MAX:
+            return None
+        for key, value in pairs.items():
+            text = bytes(value)
+            size += len(key) + len(text) + 4
             if key in KEPT_AS_TEXT:
                 members[key] = JsonText(text.decode(), len(text))
-                continue
-            if text[:1] == b'"':
+            elif text[:1] == b'"':
                 members[key] = _TEXT.decode(text)
+                if BACKSLASH in text and not is_text(members[key]):
+                    return None
             else:
                 repeated: dict[str, None] = {}
                 members[key] = _value(memoryview(text), repeated)
-                if repeated:
+                if repeated or _text_problems(key, members[key]):
                     return None
-            if _text_problems(key, members[key]):
-                return None
+        if len(raw) != size and len(_SMALL_PAIRS.decode(raw)) != len(pairs):
+            return None
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, ProblemError):
         return None
     return members

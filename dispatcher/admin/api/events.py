@@ -1,6 +1,7 @@
 """Events over HTTP: published by producers outside the database, listed, shown, explained; the catalogue."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from dispatcher.admin.api.route import PREFIX, ApiResponse, Call
 from dispatcher.admin.operations.new_event import NewEvent
@@ -35,7 +36,9 @@ async def list_events(call: Call, query: EventsQuery) -> ApiResponse:
     return ApiResponse(await call.operations.events.page(call.actor, query))
 
 
-async def publish_event(call: Call, query: PublishQuery, fields: NewEventFields) -> ApiResponse:
+async def publish_event(
+    call: Call, query: PublishQuery, fields: Annotated[NewEvent, NewEventFields]
+) -> ApiResponse:
     """Publish an event, or a batch of events.
 
     For producers outside the database; `data` keeps its bytes: digits, order of names, spaces. With
@@ -50,19 +53,17 @@ async def publish_event(call: Call, query: PublishQuery, fields: NewEventFields)
     number of seconds, up to 60.
     """
     del query  # one event is all or nothing
-    event, is_new = await call.operations.events.publish(
-        call.actor, NewEvent.of(fields), call.client
-    )
+    event, is_new = await call.operations.events.publish(call.actor, fields, call.client)
     return ApiResponse(event, 201 if is_new else 200, {"Location": f"{PREFIX}/events/{event.id}"})
 
 
 async def publish_events(
-    call: Call, query: PublishQuery, fields: Sequence[NewEventFields | InvalidRequestError]
+    call: Call, query: PublishQuery, fields: Sequence[NewEvent | InvalidRequestError]
 ) -> ApiResponse:
     """Publish a batch of events."""
     batch = await call.operations.events.publish_batch(
         call.actor,
-        [one if isinstance(one, InvalidRequestError) else NewEvent.of(one) for one in fields],
+        fields,
         all_or_nothing=query.all_or_nothing,
         client=call.client,
     )

@@ -8,8 +8,9 @@ gets the members as they are: the operation validates them and `Model` only docu
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import UnionType
-from typing import Annotated, Final, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -80,10 +81,20 @@ class Route:
     """Another media type of the response, if the handler returns a file."""
     batch: Handler | None = None
     """The handler of a body that is a list or newline-delimited JSON; `fields` of `handler` is one event."""
+    read: Callable[[Mapping[str, Any], datetime], object] | None = None
+    """Returns the handler's `fields` from the members and the present time, in place of the model's validation.
+
+    Raises InvalidRequestError with all problems. The model only documents them.
+    """
     for_endpoint_tokens: bool = False
     """Whether a token for one endpoint is enough, if `{id}` is that endpoint."""
     bytes_max: int = BODY_BYTES_MAX
     seconds_max: float = SECONDS_MAX
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the path has names in braces."""
+        return "{" in self.path
 
     @property
     def full_path(self) -> str:

@@ -19,6 +19,7 @@ from dispatcher.admin.api.body import BATCH_BYTES_MAX
 from dispatcher.admin.api.route import SECONDS_MAX, Route
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.operations.deliveries import EXPORT_SECONDS_MAX
+from dispatcher.admin.operations.new_event import NewEvent
 from dispatcher.admin.resources import (
     audit,
     content_filter,
@@ -146,7 +147,7 @@ ROUTES: Final = (
         method="POST", path="/events", handler=events.publish_event,
         role=Role.OPERATOR, response=event.Event, status=201, problems=(404, 409),
         also={200: "The id is known: the first event of that id, and nothing new. Or the results of a batch."},
-        also_responses={200: event.EventOrBatch}, batch=events.publish_events,
+        also_responses={200: event.EventOrBatch}, batch=events.publish_events, read=NewEvent.read,
         bytes_max=BATCH_BYTES_MAX, seconds_max=PUBLISH_SECONDS_MAX,
     ),
     Route(

@@ -10,14 +10,14 @@ from dispatcher.admin.operations.new_event import (
     CLIENT,
     Client,
     NewEvent,
+    batch_results,
     event_problems,
     id_in_use,
     inserted_event,
     not_an_object,
     rejected_batch,
-    result_of,
     row_of,
-    validated_events,
+    validated_rows,
 )
 from dispatcher.admin.operations.objects import (
     delivery_of,
@@ -121,26 +121,18 @@ class Events:
             StoreUnavailableError: nothing is committed; OutcomeUnknownError: everything may be.
         """
         actor.require(Role.OPERATOR)
-        rows: list[NewRow] = []
-        positions: list[int] = []
-        rejected: dict[int, list[Problem]] = {}
-        async for position, event, problems in validated_events(actor, events, self._schemas):
-            if problems:
-                rejected[position] = problems
-            elif isinstance(event, NewEvent):
-                positions.append(position)
-                tenant = actor.tenant or event.tenant or TENANT_DEFAULT
-                rows.append(row_of(event, tenant, client.token))
+        row_at, rejected = await validated_rows(actor, events, self._schemas, client.token)
+        positions, rows = list(row_at), list(row_at.values())
         if all_or_nothing and rejected:
             raise rejected_batch(rejected)
 
         async def add_rejected(fetch: Fetch, batch: Batch) -> None:
             """Add the events that the database has rejected, or whose id is another tenant's."""
             known = [
-                row.id for row, found in zip(rows, batch.rows, strict=True) if not found and row.id
+                row.id for row, found in zip(rows, batch.ids, strict=True) if not found and row.id
             ]
             owners = await owners_of_events(fetch, known) if known else {}
-            for position, row, found in zip(positions, rows, batch.rows, strict=True):
+            for position, row, found in zip(positions, rows, batch.ids, strict=True):
                 owner = None if found or row.id is None else owners.get(row.id)
                 if owner is not None and owner != row.tenant:
                     rejected[position] = [id_in_use(actor, row.id, owner)]
@@ -160,13 +152,12 @@ class Events:
                 is_wanted=client.is_waiting,
                 verify=verify if all_or_nothing else None,
             )
-            if None in batch.rows:
+            if None in batch.ids:
                 await client.confirm()
                 if not all_or_nothing:
                     await add_rejected(self._database.fetch, batch)
-        found = dict(zip(positions, zip(rows, batch.rows, strict=True), strict=True))
-        results = [result_of(index, found.get(index), rejected) for index in range(len(events))]
-        created = sum(one.status == "created" for one in results)
+        results = batch_results(len(events), row_at, batch.ids, rejected)
+        created = len(rows) - batch.ids.count(None)
         return PublishedBatch(
             created=created,
             known=len(results) - created - len(rejected),

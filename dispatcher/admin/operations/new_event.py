@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Self
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from dispatcher.admin.operations.context import Actor
 from dispatcher.admin.resources.event import (
@@ -16,11 +16,11 @@ from dispatcher.admin.resources.event import (
     id_problems,
     occurred_at_problems,
 )
-from dispatcher.admin.resources.fields import tenant_problems
+from dispatcher.admin.resources.fields import TENANT_DEFAULT, tenant_problems
 from dispatcher.admin.resources.problem import field_problems
 from dispatcher.admin.resources.serialization import JsonText, labels_json, time_text
 from dispatcher.core.errors import InvalidRequestError
-from dispatcher.core.limits import EVENT_DATA_BYTES_MAX
+from dispatcher.core.limits import EVENT_DATA_BYTES_MAX, EVENT_TYPE_CHARACTERS_MAX
 from dispatcher.core.matching import event_type_problems, labels_problems
 from dispatcher.core.printable import is_text, utf8_length
 from dispatcher.core.problems import Problem, problem
@@ -28,6 +28,8 @@ from dispatcher.core.schemas import Schema, SchemaPolicy
 from dispatcher.store.outbox_inserts import InsertedRow, NewRow
 
 TEXT_CHARACTERS_MAX: Final = 256
+_PLAIN: Final = {"type", "data", "id", "tenant", "ordering_key", "labels", "traceparent"}
+_ABSENT: Final = object()
 WAIT_SECONDS: Final = 10.0
 """How long a client waits by default while Postgres is unavailable."""
 BUSY_SECONDS: Final = 0.001
@@ -42,8 +44,7 @@ _KINDS: Final = {
 """What a JSON text is, by its first character."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """What a producer gives; `data` is JSON text and keeps its bytes. None: the column's default."""
 
     type: str
@@ -56,8 +57,19 @@ class NewEvent:
     traceparent: str | None = None
 
     @classmethod
-    def of(cls, fields: NewEventFields) -> Self:
-        """Return the event of a request."""
+    def read(cls, members: Mapping[str, Any], now: datetime | None = None) -> "NewEvent":
+        """Return the event of a request's members.
+
+        Members that need no conversion are used as they are, which takes a tenth of the time. Their rules
+        are those of `event_problems`, which reports the same problems as the model.
+
+        Raises:
+            InvalidRequestError: members are invalid; has all problems.
+        """
+        return _plain_event(members) or cls._of(NewEventFields.of(now, **members))
+
+    @classmethod
+    def _of(cls, fields: NewEventFields) -> "NewEvent":
         return cls(
             type=fields.type,
             data=fields.data.text,
@@ -70,12 +82,30 @@ class NewEvent:
         )
 
 
+def _plain_event(members: Mapping[str, Any]) -> NewEvent | None:
+    """Return the event of members that need no conversion; None: the model converts and decides."""
+    given = {**members}
+    data, labels = given.get("data"), given.get("labels", _ABSENT)
+    if type(data) is not JsonText or data.text[:1] != "{" or "type" not in given:
+        return None
+    if data.bytes_count > EVENT_DATA_BYTES_MAX or not given.keys() <= _PLAIN:
+        return None
+    if labels is not _ABSENT and not (
+        type(labels) is dict and all(type(value) is str for value in labels.values())
+    ):
+        return None
+    given["data"] = data.text
+    for name, value in given.items():
+        if type(value) is not str and name != "labels":
+            return None
+    return NewEvent(**given)
+
+
 async def _valid() -> None:
     """Accept a client that nothing is known against."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
+class Client(NamedTuple):
     """The client that waits for a publication."""
 
     wait_seconds: float = WAIT_SECONDS
@@ -92,7 +122,9 @@ CLIENT: Final = Client()
 
 def event_problems(event: NewEvent, schemas: Mapping[str, Schema]) -> list[Problem]:
     """List the problems of a new event. Postgres decides whether its data are valid JSON."""
-    problems = event_type_problems(event.type)
+    problems: list[Problem] = []
+    if len(event.type) > EVENT_TYPE_CHARACTERS_MAX or not _is_event_type(event.type):
+        problems += event_type_problems(event.type)
     length = utf8_length(event.data)
     if length is None:
         problems.append(problem("data", "invalid_text"))
@@ -105,12 +137,12 @@ def event_problems(event: NewEvent, schemas: Mapping[str, Schema]) -> list[Probl
         problems += id_problems(event.id)
     if event.tenant is not None:
         problems += tenant_problems(event.tenant)
-    if event.labels:
-        problems += labels_problems(event.labels)
     for name, text in (("ordering_key", event.ordering_key), ("traceparent", event.traceparent)):
         if text is not None and (len(text) > TEXT_CHARACTERS_MAX or not is_text(text)):
             code = "invalid_text" if not is_text(text) else "too_long"
             problems.append(problem(name, code, maximum=TEXT_CHARACTERS_MAX))
+    if event.labels:
+        problems += labels_problems(event.labels)
     if event.occurred_at is not None:
         problems += occurred_at_problems(event.occurred_at)
     schema = schemas.get(event.type)
@@ -119,24 +151,40 @@ def event_problems(event: NewEvent, schemas: Mapping[str, Schema]) -> list[Probl
     return problems
 
 
-async def validated_events(
+@lru_cache(maxsize=1_024)
+def _is_event_type(text: str) -> bool:
+    return not event_type_problems(text)
+
+
+async def validated_rows(
     actor: Actor,
     events: Sequence[NewEvent | InvalidRequestError],
     schemas: Mapping[str, Schema],
-) -> AsyncIterator[tuple[int, NewEvent | InvalidRequestError, list[Problem]]]:
-    """Yield each event with its position and its problems; other tasks run after each millisecond."""
+    token: bytes | None,
+) -> tuple[dict[int, NewRow], dict[int, list[Problem]]]:
+    """Return the rows of valid events and the problems of the others, by position.
+
+    Other tasks run after each millisecond.
+    """
+    rows: dict[int, NewRow] = {}
+    rejected: dict[int, list[Problem]] = {}
     began_at = time.monotonic()
     for position, event in enumerate(events):
         if isinstance(event, InvalidRequestError):
-            problems = event.problems
+            rejected[position] = event.problems
+            continue
+        problems = event_problems(event, schemas)
+        if event.tenant is not None and actor.tenant not in {None, event.tenant}:
+            problems.append(problem("tenant", "tenant_not_found", value=event.tenant))
+        if problems:
+            rejected[position] = problems
         else:
-            problems = event_problems(event, schemas)
-            if event.tenant is not None and actor.tenant not in {None, event.tenant}:
-                problems.append(problem("tenant", "tenant_not_found", value=event.tenant))
-        yield position, event, problems
+            tenant = actor.tenant or event.tenant or TENANT_DEFAULT
+            rows[position] = row_of(event, tenant, token)
         if time.monotonic() - began_at > BUSY_SECONDS:
             await asyncio.sleep(0)
             began_at = time.monotonic()
+    return rows, rejected
 
 
 def row_of(event: NewEvent, tenant: str, token: bytes | None) -> NewRow:
@@ -174,21 +222,29 @@ def inserted_event(row: NewRow, inserted: InsertedRow, mismatches: list[SchemaMi
     )
 
 
-def result_of(
-    index: int,
-    found: tuple[NewRow, InsertedRow | None] | None,
+def batch_results(
+    count: int,
+    rows: Mapping[int, NewRow],
+    ids: Sequence[str | None],
     rejected: Mapping[int, list[Problem]],
-) -> PublishedEvent:
-    """Return the result of one event of a batch."""
-    problems = rejected.get(index)
-    if problems is not None or found is None:
-        event_id = None if found is None else found[0].id
-        errors = field_problems(problems or [])
-        return PublishedEvent(index=index, status="rejected", id=event_id, errors=errors)
-    row, inserted = found
-    if inserted is None:
-        return PublishedEvent(index=index, status="known", id=row.id)
-    return PublishedEvent(index=index, status="created", id=inserted.id)
+) -> list[PublishedEvent]:
+    """Return the result of each of a batch's events; `ids` has one for each of the rows, None if it is known."""
+    results: dict[int, PublishedEvent] = {}
+    for (index, row), event_id in zip(rows.items(), ids, strict=True):
+        if event_id is not None:
+            results[index] = PublishedEvent(index=index, status="created", id=event_id)
+        elif index not in rejected:
+            results[index] = PublishedEvent(index=index, status="known", id=row.id)
+    for index, problems in rejected.items():
+        results[index] = PublishedEvent(
+            index=index,
+            status="rejected",
+            id=rows[index].id if index in rows else None,
+            errors=field_problems(problems),
+        )
+    if not rejected:
+        return list(results.values())
+    return [results[index] for index in range(count)]
 
 
 def rejected_batch(rejected: Mapping[int, list[Problem]]) -> InvalidRequestError:

@@ -3,6 +3,7 @@
 --
 -- Parameters, one element per event: $1 types, $2 data (JSON text), $3 ids, $4 tenants, $5 occurred at (RFC 3339 text),
 --   $6 ordering keys, $7 labels (JSON text), $8 traceparents, $9 SHA-256 of tokens; NULL: the column's default, no token.
+--   An array of which every element is NULL may be NULL itself. $10 whether more than the ids is returned.
 -- A producer that holds an uncommitted row of the same id makes every insert of that id wait, and the API has few
 -- connections. The lock's time limit is part of the statement, so that it costs no round trip.
 -- Index: outbox_pkey, token_hash. Locks: none but the new rows.
@@ -20,4 +21,5 @@ FROM bound,
 WHERE bound.set IS NOT NULL AND (n.token IS NULL OR n.token IN (SELECT hash FROM valid))
 ORDER BY n.place
 ON CONFLICT (id) DO NOTHING
-RETURNING id, occurred_at, labels::text AS labels, inserted_at
+RETURNING id, CASE WHEN $10 THEN occurred_at END AS occurred_at,
+          CASE WHEN $10 AND labels <> '{}' THEN labels::text END AS labels, CASE WHEN $10 THEN inserted_at END AS inserted_at
