@@ -379,3 +379,78 @@ async def test_an_outcome_is_unknown_if_the_time_is_over_during_a_commit(
     publisher = distant.operations.events._publisher
     with pytest.raises(OutcomeUnknownError):
         await publisher.publish(row(), 0.3)
+
+
+# --- the response ---
+
+
+async def replies(
+    api: Api, raw: bytes, count: int = 1, *, closes: bool = False
+) -> list[tuple[list[bytes], bytes]]:
+    """Sends bytes; returns so many responses, each its head's lines and its body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    writer.write(raw)
+    found = []
+    for _ in range(count):
+        head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[:-2]
+        length = next(int(line[16:]) for line in head if line.startswith(b"Content-Length: "))
+        found.append((head, await reader.readexactly(length)))
+    if closes:
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    return found
+
+
+def request_of(api: Api, body: bytes, *lines: str, version: str = "1.1") -> bytes:
+    head = [
+        f"POST /api/v1/events HTTP/{version}",
+        "Host: dispatcher",
+        f"Authorization: Bearer {api.token}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *lines,
+    ]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+async def test_a_publish_that_is_written_directly_has_the_head_that_aiohttp_writes(
+    api: Api,
+) -> None:
+    body = orjson.dumps(event(id="same"))
+    await api.ask("POST", "/events", raw=body)  # both of the others get 200 for it
+    [(direct, first)] = await replies(api, request_of(api, body))
+    [(usual, second)] = await replies(api, request_of(api, body, "Connection: close"), closes=True)
+    without_date = [[line for line in head if b"Date: " not in line] for head in (direct, usual)]
+    assert sorted([*without_date[0], b"Connection: close"]) == sorted(without_date[1])
+    assert first == second
+    assert sum(line.startswith(b"Date: ") and line.endswith(b" GMT") for line in direct) == 1
+
+
+async def test_pipelined_publishes_are_answered_in_order_and_in_every_version(
+    api: Api,
+) -> None:
+    raw = b"".join(request_of(api, orjson.dumps(event(id=f"p-{n}"))) for n in range(20))
+    wrong = request_of(api, b"{}")
+    old = request_of(api, orjson.dumps(event(id="old")), version="1.0")
+    found = await replies(api, raw + wrong + old, 22, closes=True)
+    assert [orjson.loads(body).get("id") for _, body in found] == [
+        *(f"p-{n}" for n in range(20)), None, "old",
+    ]  # fmt: skip
+    assert found[20][0][0].startswith(b"HTTP/1.1 422 ")
+    assert b"X-Content-Type-Options: nosniff" in found[20][0]
+    assert found[21][0][0] == b"HTTP/1.0 201 Created"
+
+
+async def test_a_batch_keeps_empty_texts_and_texts_that_few_events_have(
+    api: Api, connection
+) -> None:
+    events = [event(ordering_key=""), event(), event(labels={"a": "b"}), event(traceparent="t")]
+    reply = await api.ask("POST", "/events", events)
+    assert reply.json["created"] == 4
+    rows = await connection.fetch(
+        "SELECT ordering_key, labels::text, traceparent FROM dispatcher.outbox ORDER BY position"
+    )
+    assert [tuple(one) for one in rows] == [
+        ("", "{}", None), (None, "{}", None), (None, '{"a": "b"}', None), (None, "{}", "t"),
+    ]  # fmt: skip

@@ -120,6 +120,29 @@ def test_repeated_names_and_unstorable_texts_are_invalid(raw, fields):
     assert [field for field, *_ in caught.value.problems] == fields
 
 
+@given(
+    st.lists(st.sampled_from(["a", "data", "ชื่อ", '"']), min_size=1, max_size=4),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),
+    st.booleans(),
+)
+def test_a_repeated_name_is_found_however_the_body_is_written(names, separators, is_escaped):
+    comma, colon = separators
+    written = [
+        "".join(f"\\u{ord(one):04x}" for one in name)
+        if is_escaped
+        else orjson.dumps(name).decode()[1:-1]
+        for name in names
+    ]
+    raw = ("{" + comma.join(f'"{name}"{colon}{{}}' for name in written) + "}").encode()
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if not repeated:
+        assert list(decoded(raw)) == names
+        return
+    with pytest.raises(InvalidRequestError) as caught:
+        decoded(raw)
+    assert sorted(field for field, *_ in caught.value.problems) == sorted(repeated)
+
+
 @pytest.mark.parametrize("name", ["data", "labels"])
 @pytest.mark.parametrize(("open_", "close"), [("[", "]"), ('{"a":', "}")])
 def test_depth_is_bounded_exactly(open_: str, close: str, name: str):
