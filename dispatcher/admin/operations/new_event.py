@@ -88,7 +88,7 @@ def _plain_event(members: Mapping[str, Any]) -> NewEvent | None:
     data, labels = given.get("data"), given.get("labels", _ABSENT)
     if type(data) is not JsonText or data.text[:1] != "{" or "type" not in given:
         return None
-    if data.bytes_count > EVENT_DATA_BYTES_MAX or not given.keys() <= _PLAIN:
+    if not given.keys() <= _PLAIN:
         return None
     if labels is not _ABSENT and not (
         type(labels) is dict and all(type(value) is str for value in labels.values())
