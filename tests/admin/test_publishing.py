@@ -414,7 +414,7 @@ def request_of(api: Api, body: bytes, *lines: str, version: str = "1.1") -> byte
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-async def test_a_publish_that_is_written_directly_has_the_head_that_aiohttp_writes(
+async def test_a_direct_response_has_the_head_that_aiohttp_writes(
     api: Api,
 ) -> None:
     body = orjson.dumps(event(id="same"))
@@ -427,7 +427,7 @@ async def test_a_publish_that_is_written_directly_has_the_head_that_aiohttp_writ
     assert sum(line.startswith(b"Date: ") and line.endswith(b" GMT") for line in direct) == 1
 
 
-async def test_pipelined_publishes_are_answered_in_order_and_in_every_version(
+async def test_pipelined_publishes_get_responses_in_order(
     api: Api,
 ) -> None:
     raw = b"".join(request_of(api, orjson.dumps(event(id=f"p-{n}"))) for n in range(20))
