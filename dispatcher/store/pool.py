@@ -257,7 +257,7 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator["Reach"]:
+    async def alone(self) -> AsyncIterator["Reach"]:
         """Yield a connection for a single statement; an error about a row becomes a `DataFaultError`.
 
         Preparing and running a statement are two round trips. Unless they are one transaction, a pooler
@@ -270,22 +270,22 @@ class Database:
 
     async def fetch(self, sql: str, *parameters: object) -> "list[Record]":
         """Run one statement on its own and return its rows."""
-        async with self._alone() as connection:
+        async with self.alone() as connection:
             return await connection.fetch(sql, *parameters)
 
     async def fetch_row(self, sql: str, *parameters: object) -> "Record | None":
         """Run one statement on its own and return its first row."""
-        async with self._alone() as connection:
+        async with self.alone() as connection:
             return await connection.fetchrow(sql, *parameters)
 
     async def fetch_value(self, sql: str, *parameters: object) -> Any:  # noqa: ANN401 -- as the column is
         """Run one statement on its own and return the first column of its first row."""
-        async with self._alone() as connection:
+        async with self.alone() as connection:
             return await connection.fetchval(sql, *parameters)
 
     async def execute(self, sql: str, *parameters: object) -> str:
         """Run one statement on its own and return its command tag."""
-        async with self._alone() as connection:
+        async with self.alone() as connection:
             return await connection.execute(sql, *parameters)
 
 

@@ -381,6 +381,20 @@ async def test_an_outcome_is_unknown_if_the_time_is_over_during_a_commit(
         await publisher.publish(row(), 0.3)
 
 
+async def test_an_event_that_is_not_sent_in_time_is_never_committed(
+    database_pool, connection
+) -> None:
+    async with running(database_pool) as publisher:
+        async with contextlib.AsyncExitStack() as held:
+            for _ in range(4):
+                await held.enter_async_context(database_pool.connection())
+            with pytest.raises(StoreUnavailableError) as caught:
+                await publisher.publish(row("late"), 0.2)
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert await publisher.publish(row("next"), 10.0)
+    assert [one[0] for one in await connection.fetch(IDS)] == ["next"]
+
+
 # --- the response ---
 
 

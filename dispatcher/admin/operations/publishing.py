@@ -265,10 +265,15 @@ class Publisher:
                     await self._insert_apart(part)
 
     async def _send(self, group: list[_Waiting]) -> None:
-        for waiting in group:
-            waiting.is_sent = True
+        """Insert a group; events whose time is over before there is a connection leave it."""
         try:
-            rows = await insert_events(self._database.fetch, [waiting.row for waiting in group])
+            async with self._database.alone() as connection:
+                group[:] = [waiting for waiting in group if not waiting.result.done()]
+                if not group:
+                    return
+                for waiting in group:
+                    waiting.is_sent = True
+                rows = await insert_events(connection.fetch, [waiting.row for waiting in group])
         except StoreUnavailableError as error:
             for waiting in group:
                 waiting.is_sent = is_unsettled(error)
