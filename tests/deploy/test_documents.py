@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import typer
 
+from benchmarks.__main__ import BENCHMARKS
 from dispatcher.admin.console.help_links import GUIDES
 from dispatcher.admin.console.manual import slug
 from dispatcher.cli.program import program
@@ -171,3 +172,22 @@ def test_every_page_is_in_the_help_the_site_and_the_entrance():
         pages - set(re.findall(r"\]\((\S+\.md)\)", (docs / "README.md").read_text("utf-8")))
         == set()
     )
+
+
+def test_benchmarks_that_pages_name_have_these_options():
+    folder = CHECKOUT / "benchmarks"
+    shared = (folder / "harness.py").read_text(encoding="utf-8")
+    wrong = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for command, name in re.findall(r"(?:\./run bench|-m benchmarks) ((\w+)[^`\n]*)`", text):
+            if name not in BENCHMARKS:
+                wrong.append(f"{page.name}: {command}")
+                continue
+            source = shared + (folder / f"{name}.py").read_text(encoding="utf-8")
+            wrong += [
+                f"{page.name}: {command}: --{option}"
+                for option in re.findall(r"--([a-z-]+)", command)
+                if not re.search(rf"\b{option.replace('-', '[-_]')}\b", source)
+            ]
+    assert wrong == []
