@@ -53,9 +53,11 @@ _TRUSTING.verify_mode = ssl.CERT_NONE
 """For asking our own receiver how it fares, and for nothing else."""
 
 
-def pinned(cpu: int, command: Sequence[str]) -> list[str]:
-    """Returns the command bound to one processor, where the tool for it is there."""
-    return ["taskset", "-c", str(cpu), *command] if shutil.which("taskset") else list(command)
+def pinned(cpu: int | None, command: Sequence[str]) -> list[str]:
+    """Returns the command bound to one processor, where the tool for it is there; as it is without a processor."""
+    if cpu is None or not shutil.which("taskset"):
+        return list(command)
+    return ["taskset", "-c", str(cpu), *command]
 
 
 class Process(NamedTuple):
@@ -176,8 +178,13 @@ def environment(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def postgres(**settings: str) -> Iterator[tuple[Postgres, str]]:
-    """Runs a durable Postgres with a migrated database; yields it and the database's URL."""
+def postgres(
+    *, cpu: int | None = SERVER_CPU, **settings: str
+) -> Iterator[tuple[Postgres, str]]:
+    """Runs a durable Postgres with a migrated database; yields it and the database's URL.
+
+    It is bound to the processor `cpu`; to none without it.
+    """
     with tempfile.TemporaryDirectory(prefix="dispatcher-bench-") as directory:
         server = Postgres(
             Path(directory) / "pg",
@@ -191,9 +198,9 @@ def postgres(**settings: str) -> Iterator[tuple[Postgres, str]]:
         )
         server.start()
         try:
-            if server.process_id is not None and shutil.which("taskset"):
+            if cpu is not None and server.process_id is not None and shutil.which("taskset"):
                 subprocess.run(
-                    ["taskset", "-acp", str(SERVER_CPU), str(server.process_id)],
+                    ["taskset", "-acp", str(cpu), str(server.process_id)],
                     check=True,
                     stdout=subprocess.DEVNULL,
                 )
@@ -339,7 +346,7 @@ class Dispatcher:
         """Starts it, waits until it is ready, and returns its process id."""
         command = [self._checkout.python, "-m", "dispatcher", "run", *self._arguments]
         self.process = subprocess.Popen(
-            command if self._cpu is None else pinned(self._cpu, command),
+            pinned(self._cpu, command),
             cwd=self._checkout.path, env=self._environ, stdout=subprocess.DEVNULL, stderr=self._log,
         )  # fmt: skip
         process = self.process

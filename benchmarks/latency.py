@@ -43,7 +43,9 @@ TOGETHER = 10
 
 
 @contextmanager
-def arrivals(stall_seconds: float = 0.0) -> Iterator[tuple[int, dict[str, float]]]:
+def arrivals(
+    stall_seconds: float = 0.0, *, cpu: int | None = SERVER_CPU
+) -> Iterator[tuple[int, dict[str, float]]]:
     """Runs a receiver that notes arrivals; yields its port, and the arrivals once the block has ended."""
     with tempfile.TemporaryDirectory() as name:
         port, path = free_port(), Path(name) / "arrivals.json"
@@ -56,7 +58,7 @@ def arrivals(stall_seconds: float = 0.0) -> Iterator[tuple[int, dict[str, float]
             str(path),
             str(stall_seconds),
         ]
-        process = subprocess.Popen(pinned(SERVER_CPU, command), cwd=ROOT)
+        process = subprocess.Popen(pinned(cpu, command), cwd=ROOT)
         try:
             wait_for(lambda: accepts(port), 10)
             yield port, arrived

@@ -45,6 +45,7 @@ from dispatcher.store.notifications import Notifications
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
+from dispatcher.store.read_limit import ReadLimit
 from dispatcher.store.routing import Endpoints
 from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
@@ -54,8 +55,11 @@ from dispatcher.telemetry.tracing import Tracing
 
 _log = structlog.get_logger("dispatcher.app")
 
-ADMIN_CONNECTIONS_MAX = 4
-"""The API and the console have a connection pool of their own, so that slow pages never starve delivery."""
+WRITE_CONNECTIONS_MAX = 2
+"""The API and the console have a connection pool of their own, so that slow pages never starve delivery.
+
+It has so many connections more than reads may use.
+"""
 
 
 class Parts:
@@ -80,7 +84,6 @@ class Parts:
             ConfigurationError: the configuration is invalid.
         """
         database = self.database = _pool(settings, source, settings.database.pool_size)
-        admin_database = self.admin_database = _pool(settings, source, ADMIN_CONNECTIONS_MAX)
         self.publish_database = _pool(settings, source, PUBLISH_CONNECTIONS_MAX)
         self.schema = Schema(database)
         configuration = load_configuration(settings, needs_keys=True)
@@ -93,6 +96,15 @@ class Parts:
             blocked_reasons=RULES,
             endpoints_max=settings.metrics.per_endpoint_max if settings.metrics.per_endpoint else 0,
             event_types=configuration.catalogue.types,
+        )
+        reads_max = settings.http.reads_max
+        admin_database = self.admin_database = _pool(
+            settings,
+            source,
+            reads_max + WRITE_CONNECTIONS_MAX,
+            reads=ReadLimit(
+                reads_max, waiting=metrics.api_reads_waiting.set, rejected=metrics.api_reads_rejected.inc
+            ),
         )
         name = settings.replica.name or socket.gethostname()
         otlp_url = settings.tracing.otlp_url
@@ -209,10 +221,13 @@ class Parts:
             await asyncio.to_thread(self.tracing.close)
 
 
-def _pool(settings: Settings, source: UrlSource, connections_max: int) -> Database:
+def _pool(
+    settings: Settings, source: UrlSource, connections_max: int, *, reads: ReadLimit | None = None
+) -> Database:
     return Database(
         source,
         connections_max=connections_max,
+        reads=reads,
         statement_cache_size=0 if settings.database.pooler else 100,
     )
 

@@ -1,5 +1,7 @@
-"""What prevents a start and can be found without a database, and the role of a process."""
+"""What prevents a start and can be found without a database, and the role and priority of a process."""
 
+import os
+from contextlib import suppress
 from enum import StrEnum
 
 from dispatcher.config.loading import load_configuration
@@ -37,3 +39,16 @@ def start_problems(settings: Settings) -> list[str]:
         except ConfigurationError as error:
             problems += error.problems
     return problems
+
+
+def lower_priority(settings: Settings, role: Role) -> None:
+    """Give a process that serves the API alone less CPU than those that deliver.
+
+    Each thread has its own priority and inherits that of its parent, so this is called before any is started. Lowering
+    requires no privilege, but a sandbox may refuse the call; the process then runs as it was started.
+    """
+    if role is not Role.API:
+        return
+    with suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, 0) < settings.http.nice:
+            os.setpriority(os.PRIO_PROCESS, 0, settings.http.nice)

@@ -14,7 +14,7 @@ import uvloop
 
 from dispatcher import __version__
 from dispatcher.app.daemon import Daemon
-from dispatcher.app.start import Role, start_problems
+from dispatcher.app.start import Role, lower_priority, start_problems
 from dispatcher.cli.output import fail, tell
 from dispatcher.cli.session import FAILED, USAGE, readable_settings
 from dispatcher.config.settings import Settings
@@ -69,6 +69,7 @@ def run(config: Path | None, role: str = "all", child: Child = Child()) -> None:
         settings = load_settings(config, os.environ)
     except ConfigurationError as error:
         _refuse(_with_what_is_missing(error))
+    lower_priority(settings, Role(role))
     writer = logs.configure(form=settings.log.format, level=settings.log.level, version=__version__)
 
     def reload() -> Settings:

@@ -22,7 +22,7 @@ the planner's costs, so `jit` is off too: it spent 470 ms compiling a claim that
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -31,6 +31,7 @@ from dispatcher.config.database_url import UrlSource
 from dispatcher.core.errors import DataFaultError, NotConnectedError, StoreUnavailableError
 from dispatcher.store.connections import ConnectionPool
 from dispatcher.store.connector import Connector
+from dispatcher.store.read_limit import ReadLimit
 from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     Reach = Connection[Record]
 
 _BEGIN = statement("transaction_begin")
-_PLAN_FOR_VALUES = statement("connection_plan")
+_FOR_VALUES = ";\n" + statement("connection_plan")
 
 IS_DISTRIBUTED = statement("history_is_distributed")
 
@@ -92,9 +93,14 @@ class Database:
     """A lazy pool, created without a server, connected at first use, and reconnected after a failover."""
 
     def __init__(
-        self, url: str | UrlSource, *, connections_max: int = 8, statement_cache_size: int = 100
+        self,
+        url: str | UrlSource,
+        *,
+        connections_max: int = 8,
+        statement_cache_size: int = 100,
+        reads: ReadLimit | None = None,
     ) -> None:
-        """Validate the URL; a `UrlSource` allows the rotation of credentials.
+        """Validate the URL; a `UrlSource` allows the rotation of credentials. `reads` bounds `reading()`.
 
         Raises:
             ConfigurationError: the URL is malformed or cannot be honoured.
@@ -105,6 +111,7 @@ class Database:
         )
         self._connections_max = connections_max
         self._statement_cache_size = statement_cache_size
+        self._reads = reads
         self._connections: ConnectionPool | None = None
         self._connection_class: type[Reach] | None = None
         """None: not known before the first connection."""
@@ -220,11 +227,14 @@ class Database:
             self._connections.release(connection)
 
     @asynccontextmanager
-    async def transaction(self, *, waits_for_disk: bool = True) -> AsyncIterator["Reach"]:
+    async def transaction(
+        self, *, waits_for_disk: bool = True, is_planned_for_values: bool = False
+    ) -> AsyncIterator["Reach"]:
         """Yield a connection inside a transaction that commits if the block does not raise.
 
         Without `waits_for_disk` the commit returns before it is durable (`synchronous_commit = off`).
-        If the server crashes within the next moments, the whole transaction is lost.
+        If the server crashes within the next moments, the whole transaction is lost. With
+        `is_planned_for_values` no statement of it has a generic plan.
 
         Raises:
             StoreUnavailableError: the transaction was not committed, or (if COMMIT itself was cut off) its
@@ -234,7 +244,9 @@ class Database:
             begin = _BEGIN_PINNED if self._statement_cache_size else _BEGIN
             # Workers commit after the coordinator, whose commit must not be lost after theirs.
             is_durable = waits_for_disk or self.is_distributed
-            await connection.execute(begin if is_durable else begin + _WITHOUT_FLUSH)
+            begin += "" if is_durable else _WITHOUT_FLUSH
+            begin += _FOR_VALUES if is_planned_for_values else ""
+            await connection.execute(begin)
             try:
                 yield connection
             except asyncpg.PostgresError:
@@ -251,9 +263,15 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["Reach"]:
-        """Yield a connection whose queries are planned for their values, because a generic plan fits no filter."""
-        async with self.transaction() as connection:
-            await connection.execute(_PLAN_FOR_VALUES)
+        """Yield a connection whose queries are planned for their values, because a generic plan fits no filter.
+
+        Raises:
+            OverloadedError: too many others wait for the limit of reads.
+        """
+        async with (
+            nullcontext() if self._reads is None else self._reads.place(),
+            self.transaction(is_planned_for_values=True) as connection,
+        ):
             yield connection
 
     @asynccontextmanager

@@ -14,6 +14,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `schema_mismatches_total` | counter | | events that do not fit the schema of their type; see the log | |
 | `events_quarantined_total` | counter | | events that Postgres rejected at fan-out; see the log | yes |
 | `events_published_total` | counter | | events committed over HTTP; those inserted with SQL are not counted | |
+| `api_reads_rejected_total` | counter | | reads of the API and the console whose time was over while they waited | |
 | `attempts_total` | counter | profile, outcome | finished attempts, also pulled ones; of a test: `test` | yes |
 | `deliveries_total` | counter | profile, state | deliveries that reached a final state | yes |
 | `connections_reused_total` | counter | | attempts on a connection that had served before | |
@@ -30,6 +31,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `recorder_batch_size` | histogram | | results committed together | |
 | `recorder_flush_seconds` | histogram | | time of one such commit | yes |
 | `publish_seconds` | histogram | | from a publish over HTTP, of one event or a batch, to its commit | |
+| `api_reads_waiting` | gauge | | reads of the API and the console that wait for `http.reads_max` others | |
 | `in_flight_attempts` | gauge | | attempts permitted and not yet recorded, this replica | |
 | `pending_deliveries` | gauge | | deliveries neither final nor held, *database* | yes |
 | `held_deliveries` | gauge | | deliveries that wait for a paused endpoint, *database* | |
@@ -258,6 +260,9 @@ class Metrics:
             "events_quarantined", "Events that Postgres refused to take in."
         )
         self.events_published = make("events_published", "Events committed over HTTP.")
+        self.api_reads_rejected = make(
+            "api_reads_rejected", "Reads of the API and the console that waited in vain."
+        )
         self.attempts = make("attempts", "Finished attempts.", profile=profiles, outcome=outcomes)
         self.deliveries = make(
             "deliveries", "Deliveries that reached a final state.", profile=profiles, state=final
@@ -318,6 +323,9 @@ class Metrics:
 
     def _make_gauges(self) -> None:
         make = self._gauge
+        self.api_reads_waiting = make(
+            "api_reads_waiting", "Reads of the API and the console that wait for others."
+        )
         self.in_flight_attempts = make(
             "in_flight_attempts", "Attempts permitted and not yet recorded."
         )

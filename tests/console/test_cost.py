@@ -136,6 +136,27 @@ async def test_the_plan_of_a_pages_rows_has_the_partitions_of_their_days_alone(
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 20 * 3 * 5
 
 
+async def test_the_rows_of_a_page_are_read_by_id_before_a_partition_is_analyzed(
+    database: str, sql: "asyncpg.Connection[Any]"
+) -> None:
+    """Without statistics a day seemed as selective as an id, and each id read its partition from the beginning."""
+    await sql.execute(
+        """INSERT INTO dispatcher.delivery_done
+             (id, day, event_id, endpoint_no, event_type_code, state, attempt_count, schedule_position)
+           SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date, 'evt_' || n, 1, 1, 3, 1, 0
+           FROM generate_series(10000, 11999) AS n"""
+    )
+    rows = await sql.fetch(
+        "SELECT id, day FROM dispatcher.delivery_done ORDER BY event_id DESC LIMIT 20"
+    )
+    days = [row["day"] for row in rows]
+    plan = await explain(
+        database, "delivery_list_of_ids", [row["id"] for row in rows], days, min(days), max(days)
+    )
+    assert plan["Actual Rows"] == len(rows)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 20 * 3 * 5
+
+
 async def test_the_plan_of_names_reads_by_key(database: str, seeded: Seeded) -> None:
     plan = await explain(database, "endpoint_names", seeded.endpoints[:50], None)
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 200

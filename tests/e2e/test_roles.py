@@ -34,6 +34,31 @@ async def publish(port: int, count: int) -> list[int]:
     return statuses
 
 
+def niceness(process_id: int) -> set[int]:
+    """Return the niceness of each thread of a process."""
+    threads = Path(f"/proc/{process_id}/task").iterdir()
+    return {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads}
+
+
+async def test_a_process_that_serves_the_api_alone_has_a_lower_priority(bench):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    daemons = {
+        name: await bench.daemon(name=name, arguments=["--role", role], **settings).started()
+        for name, role, settings in (
+            ("delivery", "delivery", {}),
+            ("api", "api", {}),
+            ("gentle", "api", {"HTTP__NICE": "15"}),
+            ("unchanged", "api", {"HTTP__NICE": "0"}),
+        )
+    }
+    assert {name: niceness(daemon.child.pid) for name, daemon in daemons.items()} == {
+        "delivery": {own},
+        "api": {10},
+        "gentle": {15},
+        "unchanged": {own},
+    }
+
+
 async def test_api_role_takes_no_lease_and_delivery_role_serves_probes(bench, sql):
     bench.receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_x", bench.receiver.url("/hook"))
