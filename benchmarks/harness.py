@@ -178,9 +178,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def postgres(
-    *, cpu: int | None = SERVER_CPU, **settings: str
-) -> Iterator[tuple[Postgres, str]]:
+def postgres(*, cpu: int | None = SERVER_CPU, **settings: str) -> Iterator[tuple[Postgres, str]]:
     """Runs a durable Postgres with a migrated database; yields it and the database's URL.
 
     It is bound to the processor `cpu`; to none without it.

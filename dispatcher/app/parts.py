@@ -103,7 +103,9 @@ class Parts:
             source,
             reads_max + WRITE_CONNECTIONS_MAX,
             reads=ReadLimit(
-                reads_max, waiting=metrics.api_reads_waiting.set, rejected=metrics.api_reads_rejected.inc
+                reads_max,
+                waiting=metrics.api_reads_waiting.set,
+                rejected=metrics.api_reads_rejected.inc,
             ),
         )
         name = settings.replica.name or socket.gethostname()

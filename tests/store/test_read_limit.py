@@ -49,14 +49,13 @@ async def test_read_limit_further_reads_wait_in_order_and_writes_do_not(limited,
             await connection.fetchval("SELECT 1")
         ended.append(number)
 
-    async with asyncio.TaskGroup() as group:
-        async with limited.reading():
-            for number in range(3):
-                group.create_task(read(number))
-            async with limited.transaction() as connection:
-                assert await connection.fetchval("SELECT 1") == 1
-            assert ended == []
-            assert figures.waiting == [1, 2, 3]
+    async with asyncio.TaskGroup() as group, limited.reading():
+        for number in range(3):
+            group.create_task(read(number))
+        async with limited.transaction() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+        assert ended == []
+        assert figures.waiting == [1, 2, 3]
     assert ended == [0, 1, 2]
     assert figures.waiting[-1] == 0
     assert figures.rejected_count == 0
