@@ -120,6 +120,9 @@ class Intake:
         self._measured_at = clock.monotonic()
         self._measured_count = 0
         self._polled_at = 0.0
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._is_poll_due = False
+        """Whether the timer has ended the wait for a notification."""
         self.turned_at = clock.monotonic()
         """When the loop last made a turn, or waited within its bounds; readiness and the watchdog read it."""
         self.looked_at = self.turned_at
@@ -143,6 +146,8 @@ class Intake:
             except StoreUnavailableError as error:
                 self.outage.began(error)
                 await backoff.pause()
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
         if not self._shards.has_company():
             # No dispatcher is left to wake, and commits would go on to send a NOTIFY for some seconds.
             await self._signal.wake()
@@ -230,16 +235,16 @@ class Intake:
             few = self._expects_few()
             taken = await self._take(events_max, few=few)
             self.looked_at = self._clock.monotonic()
-            self._few = all(one.events_count <= FEW_EVENTS and not one.more for one in taken)
-            self._follow_pace(sum(one.events_count for one in taken), self.looked_at - began)
-            events_count = overtook_count + sum(one.events_count for one in taken)
-            is_full = any(one.more for one in taken) and not few
+            self._few = taken.events_count <= FEW_EVENTS and not taken.more
+            self._follow_pace(taken.events_count, self.looked_at - began)
+            events_count = overtook_count + taken.events_count
+            is_full = taken.more and not few
             self._full_claims = self._full_claims + 1 if is_full else 0
             self._measure(events_count)
             if self._rate > BUSY_EVENTS_PER_SECOND:
                 await self._signal.wake()
             elif (
-                not any(one.more for one in taken)
+                not taken.more
                 and (events_count == 0 or self._signal.is_asleep)
                 and now >= self._silent_until
             ):
@@ -284,17 +289,18 @@ class Intake:
         least = -(-self._batch_events_max // ROUND_SHARE_MIN)
         return max(least, int(ROUND_SECONDS / max(self._event_seconds, 1e-6)))
 
-    async def _take(self, events_max: int, *, few: bool) -> list[TakenThrough]:
+    async def _take(self, events_max: int, *, few: bool) -> TakenThrough:
         """Fan out one batch, or two at once under load: one computes while the other commits."""
         if self._rate <= BUSY_EVENTS_PER_SECOND:
-            return [await self._fanout(events_max, few=few)]
+            return await self._fanout(events_max, few=few)
         half = -(-events_max // 2)
         try:
             async with asyncio.TaskGroup() as group:
                 both = [group.create_task(self._one(half)) for _ in range(2)]
         except* StoreUnavailableError as errors:
             raise StoreUnavailableError(str(errors.exceptions[0])) from None
-        return [one.result() for one in both]
+        first, second = (one.result() for one in both)
+        return TakenThrough(first.events_count + second.events_count, first.more or second.more)
 
     async def _one(self, events_max: int) -> TakenThrough:
         return await self._fanout(events_max)
@@ -302,15 +308,26 @@ class Intake:
     async def _wait(self) -> None:
         """Wait to be woken, or for the next poll."""
         probe.hit("intake.asleep")
-        seconds = self._poll_seconds * random.uniform(0.9, 1.0)  # noqa: S311 -- keeps replicas apart
-        try:
-            async with asyncio.timeout(seconds):
-                await self._signal.woken.wait()
-        except TimeoutError:
-            self._polled_at = 0.0
-            self._metrics.intake_wakeups.labels("poll").inc()
-        else:
-            self._metrics.intake_wakeups.labels("notify").inc()
+        if self._poll_timer is None:
+            self._set_poll_timer(self._poll_seconds * random.uniform(0.9, 1.0))  # noqa: S311 -- keeps replicas apart
+        await self._signal.woken.wait()
+        self._metrics.intake_wakeups.labels("poll" if self._is_poll_due else "notify").inc()
+        self._is_poll_due = False
+
+    def _set_poll_timer(self, seconds: float) -> None:
+        # One timer for all waits until the next poll: a timeout for each wait was set and cancelled with each event.
+        self._poll_timer = asyncio.get_running_loop().call_later(seconds, self._wake_to_poll)
+
+    def _wake_to_poll(self) -> None:
+        """End the wait for a notification, unless a poll was made meanwhile."""
+        rest = self._polled_at + self._poll_seconds - self._clock.monotonic()
+        if rest > self._poll_seconds / 10:
+            self._set_poll_timer(rest)
+            return
+        self._poll_timer = None
+        self._is_poll_due = True
+        self._polled_at = 0.0
+        self._signal.woken.set()
 
     def _measure(self, count: int) -> None:
         """Update the rate of events every tenth of a second."""

@@ -82,13 +82,13 @@ class Recorder:
         self._flush_rows_min = max(1, min(batch_rows_max, unrecorded_max // FLUSH_SHARE))
         self._flush_seconds = flush_seconds
         self._pending: list[AttemptResult] = []
-        self._pending_since = 0.0
         self._flushing = 0
         self._commit_seconds = 0.0
         self._results_per_second = 0.0
         self._taken_at = 0.0
-        self._first = asyncio.Event()
-        self._full = asyncio.Event()
+        self._due = asyncio.Event()
+        """Set when the pending results are to be recorded: they are enough, or the first has waited long enough."""
+        self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._committed: Callable[[], None] = lambda: None
         self.outage = Outage(_log, "recorder.stalled", "recorder.resumed")
@@ -118,10 +118,15 @@ class Recorder:
         self._pending.append(result)
         if len(self._pending) == 1:
             self.empty.clear()
-            self._pending_since = asyncio.get_running_loop().time()
-            self._first.set()
+            self._await_more()
         if len(self._pending) >= self._flush_rows_min and self._is_full():
-            self._full.set()
+            self._due.set()
+
+    def _await_more(self) -> None:
+        """Record the pending results after `flush_seconds`, unless they are enough before."""
+        # One timer per batch. A wait with a timeout in each of the flushes woke the loop twice more per batch.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._flush_seconds, self._due.set)
 
     def _is_full(self) -> bool:
         """Return whether the pending results are worth a transaction now."""
@@ -138,8 +143,7 @@ class Recorder:
     def stop(self) -> None:
         """Let `run` end once everything is recorded."""
         self._stopping = True
-        self._first.set()
-        self._full.set()
+        self._due.set()
 
     async def run(self) -> None:
         """Flush until stopped and empty, with `FLUSHES_AT_ONCE` flushes at a time."""
@@ -148,43 +152,47 @@ class Recorder:
                 group.create_task(self._flush_on())
 
     async def _flush_on(self) -> None:
-        """Flush batch after batch; while one commits, another collects and may commit as well."""
+        """Flush batch after batch; while one commits, another may commit as well."""
+        loop = asyncio.get_running_loop()
         while True:
-            await self._first.wait()
-            await self._collect()
-            # More than a batch may have arrived during other flushes. The larger the batch, the fewer
-            # round trips a result costs.
-            rows_max = BATCHES_AT_ONCE * self._batch_rows_max
-            batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
-            self._flushing += len(batch)
-            self._pending_since = now = asyncio.get_running_loop().time()
+            while (
+                not self._due.is_set()
+            ):  # the other flush may have taken what this one was woken for
+                await self._due.wait()
+            batch = self._take()
             if batch:
-                pace = len(batch) / max(now - self._taken_at, 1e-3)
+                began = loop.time()
+                pace = len(batch) / max(began - self._taken_at, 1e-3)
                 self._results_per_second += _WEIGHT * (pace - self._results_per_second)
-                self._taken_at = now
-            if not self._stopping and not self._pending:
-                self._first.clear()
-            if batch:
+                self._taken_at = began
                 await self._flush(batch)
-                seconds = asyncio.get_running_loop().time() - now
-                self._commit_seconds += _WEIGHT * (seconds - self._commit_seconds)
+                self._commit_seconds += _WEIGHT * (loop.time() - began - self._commit_seconds)
+                if self._is_full():
+                    self._due.set()
             if not len(self):
                 self.empty.set()
             if self._stopping and not self._pending:
                 return
 
-    async def _collect(self) -> None:
-        """Wait until the batch is full, or until its first result has waited `flush_seconds`."""
-        while not (self._stopping or self._is_full()):
-            self._full.clear()
-            try:
-                async with asyncio.timeout_at(self._pending_since + self._flush_seconds):
-                    await self._full.wait()
-            except TimeoutError:
-                # The other flush may have taken the results that this one waited for.
-                now = asyncio.get_running_loop().time()
-                if now >= self._pending_since + self._flush_seconds:
-                    return
+    def _take(self) -> list[AttemptResult]:
+        """Take the next batch of the pending results.
+
+        More than a batch may have arrived during other flushes. The larger the batch, the fewer round trips
+        a result costs.
+        """
+        rows_max = BATCHES_AT_ONCE * self._batch_rows_max
+        batch, self._pending = self._pending[:rows_max], self._pending[rows_max:]
+        self._flushing += len(batch)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._stopping:
+            self._due.clear()
+            if self._pending:
+                self._await_more()
+                if self._is_full():
+                    self._due.set()
+        return batch
 
     async def _flush(self, batch: list[AttemptResult]) -> None:
         """Record a batch in groups with one token per shard, which is one group except after a takeover."""

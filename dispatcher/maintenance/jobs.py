@@ -132,6 +132,8 @@ class JobRunner:
         self._runs: dict[str, _Run] = {}
         self._stop = asyncio.Event()
         self._claim_at = 0.0
+        self._may_own_others = True
+        """Whether Postgres may have jobs of this replica that are not in `_runs`."""
         self._outage = Outage(_log, "jobs.stalled", "jobs.resumed")
 
     def stop(self) -> None:
@@ -181,7 +183,9 @@ class JobRunner:
                 await self._note_fault(run, error)
 
     async def _claim(self) -> None:
-        rows = await self._jobs.claim(self._incarnation, LEASE_SECONDS, JOBS_MAX)
+        may_own = self._may_own_others or bool(self._runs)
+        self._may_own_others = True  # until all that is claimed now has begun
+        rows = await self._jobs.claim(self._incarnation, LEASE_SECONDS, JOBS_MAX, may_own=may_own)
         self._claim_at = self._clock.monotonic() + CLAIM_SECONDS
         runs: dict[str, _Run] = {}
         for job in rows:
@@ -192,6 +196,7 @@ class JobRunner:
                 run = await self._begin(job)
             runs[job.id] = run
         self._runs = runs
+        self._may_own_others = False
         probe.hit("jobs.claimed", jobs=len(runs))
 
     async def _begin(self, job: JobRow) -> _Run:
@@ -244,8 +249,7 @@ class JobRunner:
         """Lock the job; None: it is not ours any more, or moved on without us."""
         locked = await lock_job(connection, run.job.id, self._incarnation)
         if locked is None or locked[0].cursor != run.job.cursor:
-            self._runs.pop(run.job.id, None)
-            self._claim_at = 0.0
+            self._drop(run)
             return None
         return locked[0]
 
@@ -374,6 +378,7 @@ class JobRunner:
     def _drop(self, run: _Run) -> None:
         """Forget a job that moved on without us; the next claim reads it again if it is ours."""
         self._runs.pop(run.job.id, None)
+        self._may_own_others = True
         self._claim_at = 0.0
 
     async def _settle(self, run: _Run) -> None:

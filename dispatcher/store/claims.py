@@ -6,6 +6,7 @@ statement, which saves three of five round trips. Either way an event leaves the
 rows it becomes, or not at all.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime
 from operator import itemgetter
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 _FAN_OUT = statement("outbox_fan_out")
+_FAN_OUT_NUMBERED = statement("outbox_fan_out_numbered")
 _CANCEL = statement("delivery_done_insert_cancelled")
 _ANNOUNCE = statement("delivery_open_notify")
 _ANNOUNCE_PULLED = statement("pull_lease_notify")
 _KEEP = statement("transaction_keep")
+
+_is_numbered = re.compile("evt_[0-9]{4}_[0-9]{6,}").fullmatch
+"""Whether the outbox made an id (outbox_accept() reserves the form)."""
 
 PULLED_NAMED_MAX = 500
 """Endpoints that one notification names; a payload has at most 8,000 bytes."""
@@ -267,6 +272,12 @@ class FewClaim(Claim):
         self._announced_by: str | None = None
         self._pulled: Sequence[int] = ()
 
+    @property
+    def last_position(self) -> int:
+        """The highest position of the events."""
+        position: int = self._rows[-1]["position"]
+        return position
+
     async def write(
         self, bodies: list[BodyRow], deliveries: list[DeliveryRow], cancelled: list[CancelledRow]
     ) -> None:
@@ -290,6 +301,8 @@ class FewClaim(Claim):
         bodies, deliveries, cancelled = self._written
         rows, further = self._event_rows(bodies, deliveries)
         events = [_claimed_event(row) for row in rows]
+        numbered = all(_is_numbered(event.id) for event in self.events)
+        fan_out = _FAN_OUT_NUMBERED if numbered else _FAN_OUT
         # Rows that are rare, or many, are copied in after the statement, in one transaction with it.
         if (
             further
@@ -300,7 +313,7 @@ class FewClaim(Claim):
         ):
             async with database.transaction(waits_for_disk=waits_for_disk) as connection:
                 taken = await connection.fetch(
-                    _FAN_OUT, events, self._accepted_at, self.day, [], waits_for_disk,
+                    fan_out, events, self._accepted_at, self.day, [], waits_for_disk,
                     self._announced_by,
                 )  # fmt: skip
                 self._lose(taken)
@@ -320,7 +333,7 @@ class FewClaim(Claim):
         ]
         self._lose(
             await database.fetch(
-                _FAN_OUT, events, self._accepted_at, self.day, opened, waits_for_disk,
+                fan_out, events, self._accepted_at, self.day, opened, waits_for_disk,
                 self._announced_by,
             )
         )  # fmt: skip

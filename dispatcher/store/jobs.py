@@ -232,9 +232,13 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, incarnation: str, lease_seconds: float, jobs_max: int) -> list[JobRow]:
-        """Lease free jobs, renew our leases, and return the jobs that are ours."""
-        await self._database.execute(_CLAIM, incarnation, lease_seconds, jobs_max)
+    async def claim(
+        self, incarnation: str, lease_seconds: float, jobs_max: int, *, may_own: bool
+    ) -> list[JobRow]:
+        """Lease free jobs, renew our leases, and return the jobs that are ours; `may_own`: some may be ours already."""
+        claimed = await self._database.execute(_CLAIM, incarnation, lease_seconds, jobs_max)
+        if claimed == "UPDATE 0" and not may_own:
+            return []
         return [_job(row) for row in await self._database.fetch(_OWNED, incarnation)]
 
     async def release(self, incarnation: str) -> None:

@@ -15,7 +15,8 @@ polled every few seconds.
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -130,9 +131,8 @@ class Outbox:
             # A missing partition, privilege or column is not caused by an event, and a person fixes it.
             raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
 
-    @asynccontextmanager
-    async def claim_few(self, events_max: int) -> AsyncIterator[Claim]:
-        """Yield a claim on a few of the oldest waiting events, which are claimed when the block ends.
+    def claim_few(self, events_max: int) -> "AbstractAsyncContextManager[Claim]":
+        """Return a context with a claim on a few of the oldest waiting events, which it claims at its end.
 
         If another replica claims one meanwhile, it is in the claim's `lost`, and nothing is written for it.
 
@@ -141,34 +141,44 @@ class Outbox:
             StoreUnavailableError: Postgres is unavailable; retry later.
         """
         if self._database.is_distributed:
-            async with self.claim(min(events_max, FEW_EVENTS_MAX), FEW_BYTES_MAX) as locked:
-                yield locked
-            return
+            return self.claim(min(events_max, FEW_EVENTS_MAX), FEW_BYTES_MAX)
+        return _Few(self, min(events_max, FEW_EVENTS_MAX))
+
+    async def read_few(self, events_max: int) -> FewClaim:
+        """Read events for `claim_few`."""
         floor = self._floor.for_claim()
         try:
             began = time.monotonic()
-            rows = await self._database.fetch(
-                _PEEK, min(events_max, FEW_EVENTS_MAX), FEW_BYTES_MAX, floor
-            )
+            rows = await self._database.fetch(_PEEK, events_max, FEW_BYTES_MAX, floor)
             if floor == 0:
                 self._floor.claimed_whole(seconds=time.monotonic() - began, events_count=len(rows))
             self._numbers.require_new(rows)
-            claim = FewClaim(rows, _events(rows))
-            yield claim
-            if rows:
-                await claim.commit(self._database, waits_for_disk=self._waits_for_disk)
+            return FewClaim(rows, _events(rows))
         except SuspectNumbersError as suspects:
             self._forget()
             await self.renumber(suspects.event_ids)
             raise StoreUnavailableError("event numbers were verified; claim again") from None
-        except (DataFaultError, asyncpg.PostgresError) as error:
-            self._forget()
-            raise BatchRefusedError(str(error)) from error
-        except BaseException:
-            self._forget()
+        except BaseException as error:
+            self._refuse(error)
             raise
-        if rows and not claim.lost:
-            self._claimed(claim.events[0].tenant, rows[-1]["position"])
+
+    async def end_few(self, claim: FewClaim, error: BaseException | None) -> None:
+        """Claim the events of `claim_few` and write their rows, unless its block failed."""
+        if error is not None:
+            self._refuse(error)
+        elif claim.events:
+            try:
+                await claim.commit(self._database, waits_for_disk=self._waits_for_disk)
+            except BaseException as refusal:
+                self._refuse(refusal)
+                raise
+            if not claim.lost:
+                self._claimed(claim.events[0].tenant, claim.last_position)
+
+    def _refuse(self, error: BaseException) -> None:
+        self._forget()
+        if isinstance(error, DataFaultError | asyncpg.PostgresError):
+            raise BatchRefusedError(str(error)) from error
 
     async def oldest(self) -> str | None:
         """Return the id of the oldest waiting event."""
@@ -271,6 +281,28 @@ class Outbox:
         """Delete up to `rows_max` ids that producers set more than `days` ago; return the count."""
         async with self._database.transaction() as connection:
             return int(await connection.fetchval(_FORGET, days, rows_max))
+
+
+class _Few:
+    """The context of `claim_few`. A generator as a context costs a dozen calls more, for each event at low rates."""
+
+    __slots__ = ("_claim", "_events_max", "_outbox")
+
+    def __init__(self, outbox: Outbox, events_max: int) -> None:
+        self._outbox = outbox
+        self._events_max = events_max
+
+    async def __aenter__(self) -> Claim:
+        self._claim = await self._outbox.read_few(self._events_max)
+        return self._claim
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._outbox.end_few(self._claim, error)
 
 
 def _events(rows: "Sequence[Record]") -> list[Event]:

@@ -21,8 +21,14 @@ the planner's costs, so `jit` is off too: it spent 470 ms compiling a claim that
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -188,43 +194,58 @@ class Database:
         if self._connections is not None:
             self._connections.terminate()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator["Reach"]:
-        """Yield a connection; close it after an outage or after a cancellation of its user."""
-        assert self._connections is not None, "open() comes first"  # noqa: S101 -- a programmer's slip
+    def connection(self) -> "AbstractAsyncContextManager[Reach]":
+        """Return a context with a connection; it closes it after an outage or a cancellation of its user."""
+        return _Lent(self)
+
+    async def lend(self) -> "Reach":
+        """Return a connection, which `take_back` has to get.
+
+        Raises:
+            NotConnectedError: there is none.
+        """
         try:
-            connection = await self._acquire()
+            return await self._acquire()
         except (*_NOT_NOW, asyncpg.PostgresError) as error:
             # A person fixes the cause of a refused connection (no such database, a role that may not
             # log in, too many connections) while the process waits, so it does not end.
             raise NotConnectedError(f"no connection to Postgres: {_words(error)}") from error
+
+    def take_back(self, connection: "Reach", error: BaseException | None) -> None:
+        """Release a connection, or close it if its user failed in a way that makes its state uncertain.
+
+        Raises:
+            StoreUnavailableError: instead of an error that is not about the contents of rows.
+        """
+        assert self._connections is not None  # noqa: S101 -- it has lent the connection
         try:
-            yield connection
-        except _BEHIND_A_POOLER as error:
+            if error is not None:
+                self._examine(connection, error)
+        finally:
+            self._connections.release(connection)
+
+    def _examine(self, connection: "Reach", error: BaseException) -> None:
+        assert self._connections is not None  # noqa: S101 -- it has lent the connection
+        if isinstance(error, _BEHIND_A_POOLER):
             _throw_away(connection)
             self._keep_no_statements()
             raise StoreUnavailableError(
                 "a transaction pooler stands before Postgres, it seems: set database.pooler = true"
                 f" ({type(error).__name__})"
             ) from error
-        except _PASSING_BUT_CONNECTED as error:
+        if isinstance(error, _PASSING_BUT_CONNECTED):
             raise StoreUnavailableError(f"Postgres refused for now: {_words(error)}") from error
-        except _PASSING as error:
+        if isinstance(error, _PASSING):
             _throw_away(connection)
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError):
                 self._connections.expire()  # a failover: the others lead to the same old server
             raise StoreUnavailableError(f"Postgres is away: {_words(error)}") from error
-        except asyncpg.PostgresError as error:
-            if is_about_rows(error):
-                raise
+        if isinstance(error, asyncpg.PostgresError) and not is_about_rows(error):
             # A person fixes a privilege revoked for a moment, a table renamed during a swap, or a column
             # or function that a migration is about to create, while the process waits; it does not end.
             raise StoreUnavailableError(f"Postgres refuses: {_words(error)}") from error
-        except asyncio.CancelledError:
+        if isinstance(error, asyncio.CancelledError):
             _throw_away(connection)
-            raise
-        finally:
-            self._connections.release(connection)
 
     @asynccontextmanager
     async def transaction(
@@ -274,17 +295,13 @@ class Database:
         ):
             yield connection
 
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator["Reach"]:
-        """Yield a connection for a single statement; an error about a row becomes a `DataFaultError`.
+    def alone(self) -> "AbstractAsyncContextManager[Reach]":
+        """Return a context with a connection for a single statement; an error about a row becomes a `DataFaultError`.
 
         Preparing and running a statement are two round trips. Unless they are one transaction, a pooler
         may send the second to another server process.
         """
-        reach = self.connection() if self._statement_cache_size else self.transaction()
-        with data_faults():
-            async with reach as connection:
-                yield connection
+        return _Alone(self.connection() if self._statement_cache_size else self.transaction())
 
     async def fetch(self, sql: str, *parameters: object) -> "list[Record]":
         """Run one statement on its own and return its rows."""
@@ -314,17 +331,73 @@ def columns(rows: Sequence[Sequence[object]], count: int) -> list[list[object]]:
     )
 
 
-@contextlib.contextmanager
-def data_faults() -> Iterator[None]:
-    """Raise `DataFaultError` for rows that Postgres refuses or that its driver cannot decode."""
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        if not is_about_rows(error):
-            raise
-        raise DataFaultError(f"Postgres refuses a row's contents: {_words(error)}") from error
-    except (OverflowError, ValueError) as error:
-        raise DataFaultError(f"a row cannot be decoded: {_words(error)}") from error
+class _DataFaults:
+    """Translates errors about rows; it has no state, so one object serves all."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, asyncpg.PostgresError) and is_about_rows(error):
+            raise DataFaultError(f"Postgres refuses a row's contents: {_words(error)}") from error
+        if isinstance(error, OverflowError | ValueError):
+            raise DataFaultError(f"a row cannot be decoded: {_words(error)}") from error
+
+
+_DATA_FAULTS = _DataFaults()
+
+
+def data_faults() -> AbstractContextManager[None]:
+    """Return a context that raises `DataFaultError` for rows that Postgres refuses or that its driver cannot decode."""
+    return _DATA_FAULTS
+
+
+class _Lent:
+    """A connection for the time of a block. A generator as a context costs twice as many calls, at each statement."""
+
+    __slots__ = ("_connection", "_database")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __aenter__(self) -> "Reach":
+        self._connection = await self._database.lend()
+        return self._connection
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._database.take_back(self._connection, error)
+
+
+class _Alone:
+    """A connection for one statement; it translates errors about rows."""
+
+    __slots__ = ("_reach",)
+
+    def __init__(self, reach: "AbstractAsyncContextManager[Reach]") -> None:
+        self._reach = reach
+
+    async def __aenter__(self) -> "Reach":
+        return await self._reach.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with _DATA_FAULTS:
+            await self._reach.__aexit__(kind, error, trace)
+        _DATA_FAULTS.__exit__(kind, error, trace)
 
 
 def is_unsettled(error: StoreUnavailableError) -> bool:

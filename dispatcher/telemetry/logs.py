@@ -44,8 +44,8 @@ from dispatcher.telemetry.log_rendering import Record, console_renderer, json_re
 
 QUEUE_LINES_MAX: Final = 10_000
 """About 5 MB of attempt lines, some seconds of a busy daemon."""
-BATCH_SECONDS: Final = 0.02
-"""The thread rests after each batch, so that it interrupts a busy loop at most 50 times per second."""
+BATCH_SECONDS: Final = 0.1
+"""The thread rests after each batch, so that it interrupts the loop at most ten times per second."""
 REPEAT_SECONDS: Final = 10.0
 REPEAT_KEYS_MAX: Final = 1024
 WRITE_BYTES_MAX: Final = 64 * 1024

@@ -73,6 +73,11 @@ async def test_a_plan_of_the_recorder_joins_no_results(connection, name, paramet
             "outbox",
             "dispatcher.claimed_event[], timestamptz, date, dispatcher.opened_delivery[], boolean, text",
         ),
+        (
+            "outbox_fan_out_numbered",
+            "outbox",
+            "dispatcher.claimed_event[], timestamptz, date, dispatcher.opened_delivery[], boolean, text",
+        ),
         ("outbox_quarantine", "outbox", "text"),
         ("outbox_renumber", "outbox", "text[]"),
         ("delivery_open_load", "delivery_open", "uuid[]"),

@@ -15,7 +15,8 @@ HISTORY = {"event": "id", "body": "event_id", "delivery_done": "event_id", "atte
 """The tables that carry bytes, and the column that holds the event's id."""
 HOT = {"outbox", "delivery_open", "shard", "routing", "replica", "producer_asleep"}
 PATH = (
-    "outbox_poll", "outbox_peek", "outbox_claim", "outbox_claim_positions", "outbox_fan_out", "outbox_release",
+    "outbox_poll", "outbox_peek", "outbox_claim", "outbox_claim_positions", "outbox_fan_out",
+    "outbox_fan_out_numbered", "outbox_release",
     "delivery_open_load", "delivery_open_window", "delivery_open_schedule", "delivery_open_schedule_of_ids",
     "delivery_open_arrived", "delivery_open_move", "delivery_open_notify", "delivery_open_release", "delivery_record",
     "delivery_record_first", "body_load", "body_keep", "event_load", "event_number_mark", "replica_renew",
@@ -78,6 +79,7 @@ def test_hot_path_statement_uses_no_ctid_and_joins_no_history(name):
 
 MIXED = {
     "outbox_fan_out": {"event", "outbox", "delivery_open"},
+    "outbox_fan_out_numbered": {"event", "outbox", "delivery_open"},
     "delivery_record_first": {"delivery_done", "delivery_open", "shard"},
 }
 """Single statements for a few events (ADR 0080): they write a history table next to hot ones, and join nothing."""

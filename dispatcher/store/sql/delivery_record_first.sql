@@ -10,7 +10,7 @@
 WITH fence AS MATERIALIZED (
     SELECT s.shard
     FROM dispatcher.shard AS s
-    WHERE (s.shard, s.token) IN (SELECT * FROM unnest($1::smallint[], $2::bigint[]))
+    WHERE s.shard = ANY ($1) AND s.token = ($2::bigint[])[array_position($1::smallint[], s.shard)]
     FOR SHARE
 ), given AS MATERIALIZED (
     SELECT r.*, NOT r.shard IN (SELECT f.shard FROM fence AS f) AS fenced
