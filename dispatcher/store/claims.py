@@ -9,6 +9,7 @@ rows it becomes, or not at all.
 import re
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,13 +113,13 @@ class Claim:
         self.lost: frozenset[EventId] = frozenset()
         """Events that another replica has claimed first; none if they were locked."""
 
-    @property
+    @cached_property
     def accepted_at(self) -> datetime:
         """When the database accepted the events; UTC."""
         assert self._accepted_at is not None, "an empty claim was never accepted"  # noqa: S101 -- a slip
         return self._accepted_at
 
-    @property
+    @cached_property
     def day(self) -> date:
         """The partition that these events, their deliveries and attempts belong to."""
         return self.accepted_at.date()

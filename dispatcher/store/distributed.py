@@ -25,6 +25,7 @@ from typing import Any, Final
 import asyncpg
 
 from dispatcher.store import statements
+from dispatcher.store.typed_connection import TypedConnection
 
 TABLES: Final = {
     "event": "id",
@@ -44,7 +45,7 @@ _INSERTED: Final = re.compile(rf"\bINTO dispatcher\.({'|'.join(TABLES)})\b")
 _HISTORY: Final = re.compile(rf"\bdispatcher\.({'|'.join((*TABLES, *_VIEWS))})\b")
 
 
-class DistributedConnection(asyncpg.Connection):
+class DistributedConnection(TypedConnection):
     """A connection that runs the distributed form of each statement that has one."""
 
     __slots__ = ()

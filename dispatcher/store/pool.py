@@ -40,6 +40,7 @@ from dispatcher.store.connector import Connector
 from dispatcher.store.read_limit import ReadLimit
 from dispatcher.store.session import pin_session
 from dispatcher.store.statements import statement
+from dispatcher.store.typed_connection import TypedConnection
 
 if TYPE_CHECKING:
     from asyncpg import Connection, Record
@@ -132,7 +133,7 @@ class Database:
 
     async def _connect(self) -> "Reach":
         known = self._connection_class
-        connection = await self._connect_as(known or asyncpg.Connection)
+        connection = await self._connect_as(known or TypedConnection)
         if known is None:  # several connections may be the first
             try:
                 # Preparing and running it are two round trips, and a pooler may stand between.
@@ -142,7 +143,7 @@ class Database:
                 connection.terminate()
                 raise
             if not self.is_distributed:
-                self._connection_class = asyncpg.Connection
+                self._connection_class = TypedConnection
                 return connection
             connection.terminate()
             from dispatcher.store.distributed import DistributedConnection  # noqa: PLC0415 -- few databases need it
