@@ -1,5 +1,5 @@
 -- Reads row types and arrays of them for the driver, which needs them before it encodes the first array of rows of a
--- connection (store/typed_connection.py). Its own query for any type takes ten times as long.
+-- connection (store/typed_connection.py). Its own query for any type takes three times as long.
 --
 -- Parameters: $1 the ids of the types. Returns what the driver's query returns, row types before their arrays.
 -- Index: pg_type_oid_index, pg_attribute_relid_attnum_index. Locks: none.
