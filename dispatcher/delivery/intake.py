@@ -102,8 +102,7 @@ class Intake:
         self._lanes = lanes
         self._load_queue = load_queue
         self._shards = shards
-        self._polls_count = metrics.intake_wakeups.labels("poll")
-        self._notifications_count = metrics.intake_wakeups.labels("notify")
+        self._metrics = metrics
         self._full_claims = 0
         self._few = True
         """Whether the last claim had a few events."""
@@ -312,7 +311,7 @@ class Intake:
         if self._poll_timer is None:
             self._set_poll_timer(self._poll_seconds * random.uniform(0.9, 1.0))  # noqa: S311 -- keeps replicas apart
         await self._signal.woken.wait()
-        (self._polls_count if self._is_poll_due else self._notifications_count).inc()
+        self._metrics.intake_wakeups.labels("poll" if self._is_poll_due else "notify").inc()
         self._is_poll_due = False
 
     def _set_poll_timer(self, seconds: float) -> None:
