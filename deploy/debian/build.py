@@ -9,6 +9,8 @@ run under `DynamicUser=`. Installing starts nothing, because the daemon first ne
 from __future__ import annotations
 
 import argparse
+import email.utils
+import gzip
 import os
 import re
 import shutil
@@ -33,6 +35,21 @@ Description: deliver events from PostgreSQL to webhooks
  An application inserts one row into an outbox table, in the transaction of its
  own work. The daemon signs a request to each subscribed endpoint, retries on a
  schedule, and records every attempt. PostgreSQL is its only dependency.
+"""
+CHANGES = """\
+outbox-dispatcher ({version}) unstable; urgency=medium
+
+  * CHANGELOG.md in this folder lists the changes of each version.
+
+ -- The dispatcher's maintainers <maintainers@example.com>  {date}
+"""
+OVERRIDES = """\
+# The program and its locked packages are one tree under /opt, with the contents of their wheels.
+outbox-dispatcher: dir-or-file-in-opt
+outbox-dispatcher: unstripped-binary-or-object
+outbox-dispatcher: shell-script-fails-syntax-check
+outbox-dispatcher: script-not-executable
+outbox-dispatcher: unusual-interpreter
 """
 POSTINST = """\
 #!/bin/sh
@@ -109,21 +126,30 @@ def install_program(root: Path, flags: list[str], epoch: str, *, is_compiled: bo
             record = path.with_name("RECORD")
             lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
             record.write_text("".join(line for line in lines if f"/{name}," not in line))
+    (target / ".gitignore").unlink()
     if is_compiled:
         run(PYTHON, "-m", "compileall", "-q", "-s", root, "-p", "/",
             "--invalidation-mode", "unchecked-hash", target / "lib")  # fmt: skip
 
 
-def install_files(root: Path) -> None:
-    """Install the units, the settings, the command's link and the licence."""
+def install_files(root: Path, version: str, epoch: str) -> None:
+    """Install the units, the settings, the command's link, the licence and the changes."""
     for source, name in (
         ("deploy/systemd/dispatcher.service", "lib/systemd/system/dispatcher.service"),
         ("deploy/systemd/dispatcher@.service", "lib/systemd/system/dispatcher@.service"),
         ("config/dispatcher.toml", "etc/dispatcher/dispatcher.toml"),
         ("LICENSE", "usr/share/doc/outbox-dispatcher/copyright"),
+        ("CHANGELOG.md", "usr/share/doc/outbox-dispatcher/CHANGELOG.md"),
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(CHECKOUT / source, root / name)
+    date = email.utils.formatdate(int(epoch))
+    changes = CHANGES.format(version=version, date=date).encode()
+    (root / "usr/share/doc/outbox-dispatcher/changelog.gz").write_bytes(
+        gzip.compress(changes, mtime=int(epoch))
+    )
+    (root / "usr/share/lintian/overrides").mkdir(parents=True)
+    (root / "usr/share/lintian/overrides/outbox-dispatcher").write_text(OVERRIDES, encoding="utf-8")
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/dispatcher").symlink_to(f"/{PROGRAM}/bin/dispatcher")
 
@@ -133,9 +159,8 @@ def write_control(root: Path, version: str) -> None:
     directory = root / "DEBIAN"
     directory.mkdir()
     python = run(PYTHON, "-c", "import sys; print('%d %d' % sys.version_info[:2])").split()
-    # A candidate precedes its version: Debian sorts ~ before the end.
     text = CONTROL.format(
-        version=re.sub(r"rc", "~rc", version),
+        version=version,
         architecture=run("dpkg", "--print-architecture"),
         kibibytes=int(run("du", "-sk", "--exclude=DEBIAN", root).split()[0]),
         python=".".join(python),
@@ -153,7 +178,9 @@ def set_modes(root: Path) -> None:
         if path.is_symlink():
             continue
         is_script = path.parent == root / "DEBIAN" and path.name in {"postinst", "prerm", "postrm"}
-        executable = path.is_dir() or is_script or path.stat().st_mode & 0o100
+        # Some wheels mark modules and their own descriptions as executable.
+        is_program = path.stat().st_mode & 0o100 and path.parent.name == "bin"
+        executable = path.is_dir() or is_script or is_program
         path.chmod(0o755 if executable else 0o644)
 
 
@@ -167,12 +194,13 @@ def build(folder: Path, flags: list[str], *, is_fast: bool) -> Path:
         raise BuildError(f"dpkg-deb and {PYTHON} are needed: build on Debian or Ubuntu.")
     epoch = run("git", "log", "-1", "--format=%ct")
     module = (CHECKOUT / "dispatcher/__init__.py").read_text(encoding="utf-8")
-    version = module.partition('__version__ = "')[2].partition('"')[0]
+    # A candidate precedes its version: Debian sorts ~ before the end.
+    version = module.partition('__version__ = "')[2].partition('"')[0].replace("rc", "~rc")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name, "root")
         root.mkdir()
         install_program(root, flags, epoch, is_compiled=not is_fast)
-        install_files(root)
+        install_files(root, version, epoch)
         write_control(root, version)
         set_modes(root)
         folder.mkdir(parents=True, exist_ok=True)

