@@ -95,6 +95,7 @@ async def test_what_a_missing_profile_file_holds_goes_out_when_it_is_back(bench,
     _, text = await daemon.get("/metrics")
     assert 'dispatcher_endpoints_unusable{reason="unknown_profile"} 1.0' in text
     assert 'dispatcher_endpoints_unusable{reason="http_not_allowed"} 1.0' in text
+    await daemon.said("endpoint.rejected", count=2)
     logged = {line["endpoint_id"]: line["reason"] for line in daemon.lines("endpoint.rejected")}
     assert logged == {"ep_mine": "unknown_profile", "ep_wms": "http_not_allowed"}
     checked = _cli(daemon, "check")
@@ -184,6 +185,7 @@ async def test_an_unusable_row_waits_and_goes_on_without_a_restart_once_fixed(be
         receiver.url("/hook"),
     )
     await _reaches(sql, [(name, "succeeded", None, 3) for name in sorted([*names, "ep_ca"])])
+    await daemon.said("endpoint.accepted", count=len(names))
     assert len(daemon.lines("endpoint.accepted")) == len(names)
 
 

@@ -70,7 +70,7 @@ async def test_running_out_of_descriptors_spends_no_attempt_and_starves_nobody(b
         prefix=[program, f"--nofile={descriptors}:{descriptors}"],
         DELIVERY__CONCURRENCY_PER_HOST="300",
     ).started()
-    (warning,) = daemon.lines("configuration.warned")
+    warning = await daemon.said("configuration.warned")
     assert f"the limit of file descriptors is {descriptors}" in warning["warning"]
     fit = share_out(
         descriptors, concurrency_total=500, pool_size=10, listener_connections=256
