@@ -16,6 +16,7 @@ from dispatcher.dev.postgres import Postgres
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries, MoveRow
+from dispatcher.store.jobs import Jobs
 from dispatcher.store.migrate import migrate
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
@@ -154,6 +155,14 @@ async def test_a_poll_of_the_outbox_is_one_statement(counting: CountingDatabase)
     counting.asked.clear()
     await outbox.poll()
     assert counting.asked.total() == 1
+
+
+@pytest.mark.parametrize(("may_own", "statements"), [(False, 1), (True, 2)])
+async def test_jobs_are_read_only_if_there_may_be_some(
+    counting: CountingDatabase, may_own: bool, statements: int
+):
+    assert await Jobs(counting).claim("me", 10.0, 5, may_own=may_own) == []
+    assert counting.asked.total() == statements
 
 
 class Costs(NamedTuple):
