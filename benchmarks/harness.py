@@ -90,6 +90,11 @@ def cpu_seconds(process_id: int) -> float:
     return sum(_cpu_by_name(process_id, lambda _: "").values())
 
 
+def own_cpu_seconds(process_id: int) -> float:
+    """Returns the CPU time of a process, without its descendants."""
+    return _processes()[process_id].own_seconds
+
+
 def postgres_cpu(process_id: int) -> dict[str, float]:
     """Returns the CPU time of a Postgres server: of its `backends`, and of what works in the background.
 
@@ -325,16 +330,22 @@ class Dispatcher:
         cpu: int | None = CLIENT_CPU,
         checkout: Checkout = OURS,
         arguments: tuple[str, ...] = (),
+        processes: int = 1,
         **settings: str,
     ) -> None:
+        """With several `processes`, the supervisor's port for probes and metrics is `port`, which serves no API."""
         self.port = free_port()
+        ports = {"DISPATCHER_HTTP__PORT": str(self.port)}
+        if processes > 1:
+            arguments = (*arguments, "--processes", str(processes))
+            ports = {"DISPATCHER_HTTP__PORT": "0", "DISPATCHER_HTTP__PROBE_PORT": str(self.port)}
         self._arguments = arguments
         self._cpu = cpu
         self._checkout = checkout
         self._environ = {
             **os.environ,
             **environment(url),
-            "DISPATCHER_HTTP__PORT": str(self.port),
+            **ports,
             **settings,
         }
         self._log = (directory / "daemon.log").open("ab")

@@ -1,8 +1,9 @@
-"""Goal 10: a drain by two processes, beside the same drain by one.
+"""Goals 10 and 16: a drain by two processes, next to the same drain by one.
 
 `python -m benchmarks replicas [--short] [--deliveries N] [--rounds N] [--json PATH]`. Each round:
-one replica alone, then two, which first divide the shards. Events go to twenty endpoints on one
-receiver. With processors to spare two should come to 1.8 times one; on two processors, which
+one replica alone, then two, which first divide the shards, then two as the processes of one
+supervisor (`--processes 2`), whose own CPU is a share of the time. Events go to twenty endpoints on
+one receiver. With processors to spare two should come to 1.8 times one; on two processors, which
 Postgres and the receiver use as well, to no less than one. The replicas are not pinned.
 """
 
@@ -20,6 +21,7 @@ from benchmarks.harness import (
     Goal,
     add_endpoint,
     arguments,
+    own_cpu_seconds,
     postgres,
     receiver,
     write_results,
@@ -58,40 +60,61 @@ def main() -> None:
         short={"deliveries": 10_000, "rounds": 5},
         full={"deliveries": 40_000, "rounds": 5},
     )
-    rounds: dict[str, list[Figures]] = {"ours": [], "two": []}
+    rounds: dict[str, list[Figures]] = {"ours": [], "two": [], "supervised": []}
     with postgres() as (server, url), receiver() as target, tempfile.TemporaryDirectory() as name:
         asyncio.run(_prepare(url, target.url))
         for number in range(1, options.rounds + 1):
-            for kind, count in (("ours", 1), ("two", 2)):
+            for kind, count, processes in (("ours", 1, 1), ("two", 2, 1), ("supervised", 1, 2)):
                 daemons = [
                     Dispatcher(
-                        url, Path(name), cpu=None, DISPATCHER_REPLICA__NAME=f"replica-{one}", **SETTINGS
+                        url, Path(name), cpu=None, processes=processes,
+                        DISPATCHER_REPLICA__NAME=f"replica-{one}", **SETTINGS,
                     )
                     for one in range(count)
                 ]  # fmt: skip
                 try:
                     for daemon in daemons:
                         daemon.start()
-                    asyncio.run(_divided(url, count))
-                    rounds[kind].append(
-                        drain(
-                            url, daemons, target, server.process_id or 0,
-                            options.deliveries // ENDPOINTS, ENDPOINTS,
-                        )
+                    asyncio.run(_divided(url, count * processes))
+                    assert daemons[0].process is not None  # noqa: S101 -- it runs
+                    first_id = daemons[0].process.pid
+                    began, before = time.monotonic(), own_cpu_seconds(first_id)
+                    figures = drain(
+                        url, daemons, target, server.process_id or 0,
+                        options.deliveries // ENDPOINTS, ENDPOINTS,
                     )  # fmt: skip
+                    used = own_cpu_seconds(first_id) - before
+                    figures["own_cpu_share"] = used / (time.monotonic() - began)
+                    rounds[kind].append(figures)
                 finally:
                     for daemon in daemons:
                         daemon.stop()
             say(number, rounds)
     processors = os.cpu_count() or 1
-    goal = Goal(
-        10,
-        f"two replicas over one, {processors} processors",
-        1.8 if processors >= PROCESSORS_TO_SPARE else 1.0,
-        ratio(rounds["two"], rounds["ours"]),
-    )
+    aim = 1.8 if processors >= PROCESSORS_TO_SPARE else 1.0
+    goals = [
+        Goal(
+            10,
+            f"two replicas over one, {processors} processors",
+            aim,
+            ratio(rounds["two"], rounds["ours"]),
+        ),
+        Goal(
+            16,
+            f"--processes 2 over one, {processors} processors",
+            aim,
+            ratio(rounds["supervised"], rounds["ours"]),
+        ),
+        Goal(
+            16,
+            "CPU of the supervisor itself during the drain, share of a processor",
+            0.01,
+            [one["own_cpu_share"] for one in rounds["supervised"]],
+            at_least=False,
+        ),
+    ]
     write_results(
-        "replicas", {"deliveries": options.deliveries, "rounds": rounds}, options.json, [goal]
+        "replicas", {"deliveries": options.deliveries, "rounds": rounds}, options.json, goals
     )
 
 

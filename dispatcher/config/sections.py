@@ -307,7 +307,7 @@ class HttpSettings(Section):
     requests_per_second: float = Field(default=100.0, ge=1, le=100_000, allow_inf_nan=False)
     events_per_second: float = Field(default=1_000.0, ge=1, le=1_000_000, allow_inf_nan=False)
     reads_max: int = Field(default=2, ge=1, le=64)
-    nice: int = Field(default=10, ge=0, le=19)
+    nice: int = Field(default=5, ge=0, le=19)
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:

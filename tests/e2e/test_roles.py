@@ -53,7 +53,7 @@ async def test_a_process_that_serves_the_api_alone_has_a_lower_priority(bench):
     }
     assert {name: niceness(daemon.child.pid) for name, daemon in daemons.items()} == {
         "delivery": {own},
-        "api": {10},
+        "api": {5},
         "gentle": {15},
         "unchanged": {own},
     }
