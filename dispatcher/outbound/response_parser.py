@@ -9,7 +9,8 @@ merged before the parser reads them; such a head is buffered until it is complet
 
 Invariants. `status` is set exactly when the head of a final response is complete, and never
 changes afterwards: later bytes (a body after 204, surplus bytes, a broken chunk; R8, R9) cannot
-invalidate it. Head, header line, header count, interim responses, body and raw bytes are limited, and
+invalidate it. Bytes that equal the whole previous response of the connection, a flawless success, are not
+parsed again: between responses the parser has no state, so that it would return the same (ADR 0126). Head, header line, header count, interim responses, body and raw bytes are limited, and
 `feed` returns at once when a limit is reached, so the connection reads no further. Nothing is
 decompressed. Of a failure, the first bytes of headers and body are kept; of a success neither is, unless
 `keeps_successes` is set.
@@ -21,6 +22,7 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from dispatcher.core import limits
+from dispatcher.core.limits import HEAD_BYTES_MAX, HEADER_COUNT_MAX, HEADER_LINE_BYTES_MAX
 from dispatcher.core.model import Flag
 from dispatcher.core.printable import escape
 
@@ -31,6 +33,8 @@ _SUCCESS: Final = range(200, 300)
 _KNOWN: Final = range(200, 600)
 _TLS_ALERT: Final = b"\x15\x03"
 _HEADER_CHARACTERS_MAX: Final = 2_048
+_PLAIN_BYTES_MAX: Final = 4_096
+"""A connection remembers no longer response."""
 # This client supports statuses of these two versions only; the reason phrase is optional.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\x00\r\n]*)?\r?\n")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
@@ -71,6 +75,8 @@ class ResponseReader:
         "_keeps_successes",
         "_length_error",
         "_parser",
+        "_plain",
+        "_plain_status",
         "error",
         "flag",
         "is_keep_alive",
@@ -81,6 +87,9 @@ class ResponseReader:
     def __init__(self, *, keeps_successes: bool = False) -> None:
         self._keeps_successes = keeps_successes
         self._parser = self._make_parser()
+        self._plain: bytes | None = None
+        """The previous response, if it was a flawless success that came in one piece and is not kept."""
+        self._plain_status = 0
         self.begin()
 
     def _make_parser(self) -> HttpResponseParser:
@@ -121,10 +130,29 @@ class ResponseReader:
         Then either `status` is set, with `flag` for an irregularity of the rest, or `error` has
         the human-readable reason.
         """
+        if data == self._plain and not self.raw_bytes:
+            self.raw_bytes = len(data)
+            self.status = self._plain_status
+            self.is_keep_alive = self._is_complete = True
+            return True
         self.raw_bytes += len(data)
         if self._buffer is not None:
             return self._feed_buffer(data)
-        return self._feed_parser(data)
+        is_over = self._feed_parser(data)
+        if is_over and self._is_plain(data):
+            self._plain, self._plain_status = data, self.status
+        return is_over
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Return whether these bytes alone were a response of which only the status matters."""
+        return (
+            self.raw_bytes == len(data) <= _PLAIN_BYTES_MAX
+            and self.status in _SUCCESS
+            and self.is_keep_alive
+            and self.flag is None
+            and not self.error
+            and not self._keeps_successes
+        )
 
     def _feed_parser(self, data: bytes) -> bool:
         if not self.status:
@@ -145,8 +173,8 @@ class ResponseReader:
     def _is_over_cap(self) -> bool:
         if self.raw_bytes > limits.RAW_BYTES_MAX:
             return self._capped(f"the answer took more than {limits.RAW_BYTES_MAX} bytes")
-        if not self.status and self.raw_bytes - self._head_from > limits.HEAD_BYTES_MAX:
-            return self._capped(f"the answer's head has more than {limits.HEAD_BYTES_MAX} bytes")
+        if not self.status and self.raw_bytes - self._head_from > HEAD_BYTES_MAX:
+            return self._capped(f"the answer's head has more than {HEAD_BYTES_MAX} bytes")
         return False
 
     def end(self, *, is_clean: bool) -> None:
@@ -186,12 +214,12 @@ class ResponseReader:
         self._header_count += 1
         line_bytes = len(name) + len(value) + 4
         self._header_bytes += line_bytes
-        if line_bytes > limits.HEADER_LINE_BYTES_MAX:
-            raise _CapError(f"a header line has more than {limits.HEADER_LINE_BYTES_MAX} bytes")
-        if self._header_count > limits.HEADER_COUNT_MAX:
-            raise _CapError(f"the answer has more than {limits.HEADER_COUNT_MAX} headers")
-        if self._header_bytes > limits.HEAD_BYTES_MAX:
-            raise _CapError(f"the answer's headers have more than {limits.HEAD_BYTES_MAX} bytes")
+        if line_bytes > HEADER_LINE_BYTES_MAX:
+            raise _CapError(f"a header line has more than {HEADER_LINE_BYTES_MAX} bytes")
+        if self._header_count > HEADER_COUNT_MAX:
+            raise _CapError(f"the answer has more than {HEADER_COUNT_MAX} headers")
+        if self._header_bytes > HEAD_BYTES_MAX:
+            raise _CapError(f"the answer's headers have more than {HEAD_BYTES_MAX} bytes")
         # Once the status is known this is a trailer, which is ignored.
         if not self.status:
             lower = name.lower()

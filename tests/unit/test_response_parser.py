@@ -71,6 +71,30 @@ def test_an_answer_is_read_alike_whatever_came_before_it(turns: list[int]):
         assert reader.is_keep_alive
 
 
+def test_a_body_that_repeats_the_previous_answer_is_body():
+    reader = ResponseReader()
+    assert reader.feed(ANSWERS[0])
+    reader.begin()
+    assert not reader.feed(b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % len(ANSWERS[0]))
+    assert reader.feed(ANSWERS[0])
+    assert (reader.status, reader.body()) == (500, ANSWERS[0])
+
+
+@pytest.mark.parametrize("keeps_successes", [False, True])
+def test_an_answer_that_repeats_the_previous_one_is_read_alike(keeps_successes: bool):
+    for answer in ANSWERS:
+        reader = ResponseReader(keeps_successes=keeps_successes)
+        first = read(reader, [answer])
+        if reader.is_keep_alive and reader.flag is None:
+            reader.begin()
+            assert read(reader, [answer]) == first
+            reader.begin()
+            surplus = read(reader, [answer + b"HTTP"])
+            assert surplus == read(
+                ResponseReader(keeps_successes=keeps_successes), [answer + b"HTTP"]
+            )
+
+
 def test_interim_answers_do_not_count_into_the_final_head():
     reader = ResponseReader()
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 4000 + b"\r\n\r\n"
