@@ -22,7 +22,7 @@ from dispatcher.core import javascript
 from dispatcher.core.errors import EncodingError, InvalidRequestError
 from dispatcher.core.masks import Mask
 from dispatcher.core.message_text import compose, data_members, value_text
-from dispatcher.core.model import Event, EventId
+from dispatcher.core.model import Event, EventId, made
 from dispatcher.core.problems import problem
 from dispatcher.core.profile import (
     BodyField,
@@ -142,9 +142,10 @@ def _encoder(profile: Profile, is_test: bool) -> Callable[[Event], Encoded]:
 
     def verbatim(event: Event) -> Encoded:
         try:
-            return Encoded((template % tuple([value(event) for value in values])).encode(), ())
+            body = (template % tuple([value(event) for value in values])).encode()
         except UnicodeEncodeError as error:
             raise EncodingError(f"the event holds half a character: {error}") from error
+        return made(Encoded, (body, ()))
 
     def as_javascript(event: Event) -> Encoded:
         data, number_changed = javascript.stringify(event.data)

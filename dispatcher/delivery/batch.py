@@ -14,7 +14,15 @@ import structlog
 from dispatcher.core.envelope import Encoded, encode
 from dispatcher.core.errors import EncodingError
 from dispatcher.core.ids import delivery_ids, delivery_unix_ms, endpoint_bits, event_bits
-from dispatcher.core.model import DeliveryState, EndpointId, EndpointState, Event, Reason, Trigger
+from dispatcher.core.model import (
+    DeliveryState,
+    EndpointId,
+    EndpointState,
+    Event,
+    Reason,
+    Trigger,
+    made,
+)
 from dispatcher.core.order import Ordering, Place, place_of
 from dispatcher.core.profile import JsonMode, Profile
 from dispatcher.delivery.endpoint import Endpoint
@@ -33,6 +41,7 @@ class Batch:
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
+        self._day = claim.day
         self._targets: list[tuple[Event, Endpoint, str | None, Encoded | None]] = []
         self._bodies: list[BodyRow] = []
         self._encoded: dict[tuple[Profile, str], Encoded | None] = {}
@@ -65,7 +74,8 @@ class Batch:
             return self._encoded[key]
         try:
             encoded = encode(profile, event, endpoint.mask)
-            self._bodies.append(BodyRow(self._claim.day, event.id, endpoint.body_key, encoded.body))
+            row = made(BodyRow, (self._day, event.id, endpoint.body_key, encoded.body))
+            self._bodies.append(row)
         except EncodingError as error:
             _log.warning(
                 "event.encoding_failed", event_id=event.id, profile=profile.name, error=str(error)
@@ -99,7 +109,7 @@ class Batch:
 
     async def write(self) -> None:
         """Write all rows within the claim's transaction."""
-        day = self._claim.day
+        day = self._day
         unix_ms: list[int] = []
         bits: list[int] = []
         hashed: Event | None = None
@@ -135,17 +145,20 @@ class Batch:
                 place = place_of(endpoint.ordering, event.ordering_key, event.position)
                 self.has_order |= place is not None and not endpoint.is_pulled
             rows.append(
-                DeliveryRow(
-                    delivery_id,
-                    day,
-                    event.id,
-                    endpoint.id,
-                    endpoint.number,
-                    event.type,
-                    event.tenant,
-                    endpoint.profile_name,
-                    (encoded.warnings or None) if encoded is not None else None,
-                    place,
+                made(
+                    DeliveryRow,
+                    (
+                        delivery_id,
+                        day,
+                        event.id,
+                        endpoint.id,
+                        endpoint.number,
+                        event.type,
+                        event.tenant,
+                        endpoint.profile_name,
+                        (encoded.warnings or None) if encoded is not None else None,
+                        place,
+                    ),
                 )
             )
             if endpoint.is_pulled:
@@ -153,20 +166,23 @@ class Batch:
                 continue
             is_open = endpoint.state is EndpointState.ACTIVE and endpoint.problem is None
             if encoded is not None and is_open:
-                delivery = Delivery(
-                    delivery_id,
-                    day,
-                    event.id,
-                    event.type,
-                    encoded.body,
-                    event.inserted_at,
-                    event.traceparent,
-                    DeliveryState.PENDING,
-                    None,
-                    0,
-                    0,
-                    Trigger.SCHEDULED,
-                    place,
+                delivery = made(
+                    Delivery,
+                    (
+                        delivery_id,
+                        day,
+                        event.id,
+                        event.type,
+                        encoded.body,
+                        event.inserted_at,
+                        event.traceparent,
+                        DeliveryState.PENDING,
+                        None,
+                        0,
+                        0,
+                        Trigger.SCHEDULED,
+                        place,
+                    ),
                 )
                 self.deliveries.append((endpoint.id, delivery))
         await self._claim.write(self._bodies, rows, cancelled)

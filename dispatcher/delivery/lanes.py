@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from dispatcher.core.breaker import Breaker
 from dispatcher.core.lane import CROWDED, RELIEVED
 from dispatcher.core.limits import RATE_PER_SECOND_MAX, RATE_PER_SECOND_MIN
-from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger
+from dispatcher.core.model import DeliveryId, EndpointId, EndpointState, Trigger, made
 from dispatcher.core.order import Lines, Ordering, Place
 from dispatcher.core.rate import TokenBucket
 from dispatcher.delivery.endpoint import Endpoint
@@ -271,7 +271,7 @@ class Lanes:
                 entry = inventory.add(lane, delivery.id, RESERVED, delivery)
             if delivery.place is not None and lane is not None and lane.lines is not None:
                 lane.lines.announce(delivery.place)
-            reserved.append(Reserved(endpoint_id, delivery, entry))
+            reserved.append(made(Reserved, (endpoint_id, delivery, entry)))
         return reserved
 
     def are_all_ours(self, reserved: Sequence[Reserved]) -> bool:

@@ -25,7 +25,7 @@ from typing import Final
 import structlog
 
 from dispatcher.core.errors import DataFaultError, StoreUnavailableError
-from dispatcher.core.model import DeliveryId, DeliveryState, Outcome, Trigger
+from dispatcher.core.model import DeliveryId, DeliveryState, Outcome, Trigger, made
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
@@ -253,14 +253,17 @@ class Recorder:
         due = decision.next_delay_seconds
         if due is not None:
             due -= self._clock.monotonic() - result.finished_at_monotonic
-        return MoveRow(
-            result.endpoint.shard,
-            result.delivery.id,
-            result.attempt_number,
-            decision.state,
-            decision.reason,
-            decision.schedule_position,
-            due,
+        return made(
+            MoveRow,
+            (
+                result.endpoint.shard,
+                result.delivery.id,
+                result.attempt_number,
+                decision.state,
+                decision.reason,
+                decision.schedule_position,
+                due,
+            ),
         )
 
     async def _settle_requests(
@@ -336,30 +339,29 @@ def _bare(attempt: AttemptRow, error: Exception) -> AttemptRow:
 
 
 def _attempt(result: AttemptResult) -> AttemptRow:
-    response = result.response
-    dns, connect, wait, read = response.phases
+    response, delivery, endpoint = result.response, result.delivery, result.endpoint
     error = response.error
-    return AttemptRow(
-        result.delivery.day,
-        result.delivery.event_id,
-        result.delivery.event_type,
-        result.endpoint.number,
-        result.delivery.id,
-        result.attempt_number,
-        result.delivery.trigger,
-        response.outcome,
-        response.flags or None,
-        result.attempted_at,
-        result.latency_seconds,
-        dns,
-        connect,
-        wait,
-        read,
-        response.reused,
-        response.peer,
-        result.endpoint.revision,
-        response.status,
-        response.body or None,
-        error if error is None else error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        response.headers or None,
+    return made(
+        AttemptRow,
+        (
+            delivery.day,
+            delivery.event_id,
+            delivery.event_type,
+            endpoint.number,
+            delivery.id,
+            result.attempt_number,
+            delivery.trigger,
+            response.outcome,
+            response.flags or None,
+            result.attempted_at,
+            result.latency_seconds,
+            *response.phases,
+            response.reused,
+            response.peer,
+            endpoint.revision,
+            response.status,
+            response.body or None,
+            error if error is None else error.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+            response.headers or None,
+        ),
     )

@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import EncodingError
-from dispatcher.core.model import HttpResponse, Outcome
+from dispatcher.core.model import HttpResponse, Outcome, made
 from dispatcher.core.outcome import Decision, decide, decide_success, honours_retry_after
 from dispatcher.core.retry import parse_retry_after
 from dispatcher.delivery.endpoint import Endpoint
@@ -121,17 +121,20 @@ class Sender:
         else:
             decision = self._decide_failure(endpoint, delivery, response)
         self.recorder.add(
-            AttemptResult(
-                entry,
-                delivery,
-                endpoint,
-                token,
-                delivery.attempt_count + 1,
-                attempted_at,
-                finished - started,
-                finished,
-                response,
-                decision,
+            made(
+                AttemptResult,
+                (
+                    entry,
+                    delivery,
+                    endpoint,
+                    token,
+                    delivery.attempt_count + 1,
+                    attempted_at,
+                    finished - started,
+                    finished,
+                    response,
+                    decision,
+                ),
             )
         )
         ended(entry, endpoint, succeeded)

@@ -28,9 +28,9 @@ import ssl
 import struct
 import termios
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
-from dispatcher.core.model import Flag, HttpResponse, Outcome, Phases
+from dispatcher.core.model import Flag, HttpResponse, Outcome, Phases, made
 from dispatcher.core.outcome import judge_status
 from dispatcher.core.printable import escape
 from dispatcher.outbound.response_parser import ResponseReader
@@ -253,7 +253,8 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """Report a response with a status, and decide whether to keep the connection."""
         reader = self._reader
-        listener = cast("ExchangeOwner", self._listener)
+        listener = self._listener
+        assert listener is not None  # noqa: S101 -- the callers have checked it
         self._listener = None
         now = self._monotonic()
         flag, status = reader.flag, reader.status
@@ -267,18 +268,21 @@ class Connection(asyncio.Protocol):
             retry_after = reader.header(b"retry-after")
             location = reader.header(b"location")
             error = _status_in_words(status, location)
-        answer = HttpResponse(
-            outcome,
-            status,
-            body,
-            () if flag is None else (flag,),
-            retry_after,
-            location,
-            error,
-            self.peer,
-            self._served_count > 0,
-            self._phases(now),
-            headers,
+        answer = made(
+            HttpResponse,
+            (
+                outcome,
+                status,
+                body,
+                () if flag is None else (flag,),
+                retry_after,
+                location,
+                error,
+                self.peer,
+                self._served_count > 0,
+                self._phases(now),
+                headers,
+            ),
         )
         self._served_count += 1
         if reusable:
@@ -289,7 +293,8 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, outcome: Outcome, error: str) -> None:
         """End an exchange without a status, and its connection."""
-        listener = cast("ExchangeOwner", self._listener)
+        listener = self._listener
+        assert listener is not None  # noqa: S101 -- the callers have checked it
         is_reused = self._served_count > 0
         answer = HttpResponse(
             outcome,
@@ -309,12 +314,15 @@ class Connection(asyncio.Protocol):
         is_first = not self._served_count
         is_heard = self._reader.raw_bytes > 0
         first_byte_at = self._first_byte_at if is_heard else now
-        return Phases(
-            self._dns_seconds if is_first else None,
-            self._connect_seconds if is_first else None,
-            # An early response can begin before a large request is completely written.
-            max(0.0, first_byte_at - self._written_at),
-            now - first_byte_at if is_heard else None,
+        return made(
+            Phases,
+            (
+                self._dns_seconds if is_first else None,
+                self._connect_seconds if is_first else None,
+                # An early response can begin before a large request is completely written.
+                max(0.0, first_byte_at - self._written_at),
+                now - first_byte_at if is_heard else None,
+            ),
         )
 
     def _is_all_sent(self) -> bool:

@@ -286,7 +286,7 @@ class Connections:
     def answered(self, exchange: Exchange, answer: HttpResponse, *, reusable: bool) -> None:
         """Finish an exchange; its connection returns to the idle list unless it was aborted."""
         connection = exchange.connection
-        if answer.status == HTTPStatus.UNAUTHORIZED and exchange.token is not None:
+        if exchange.token is not None and answer.status == HTTPStatus.UNAUTHORIZED:
             access = exchange.target.access
             if access is not None:
                 access.reject(exchange.token)

@@ -9,11 +9,14 @@ merged before the parser reads them; such a head is buffered until it is complet
 
 Invariants. `status` is set exactly when the head of a final response is complete, and never
 changes afterwards: later bytes (a body after 204, surplus bytes, a broken chunk; R8, R9) cannot
-invalidate it. Bytes that equal the whole previous response of the connection, a flawless success, are not
-parsed again: between responses the parser has no state, so that it would return the same (ADR 0126). Head, header line, header count, interim responses, body and raw bytes are limited, and
+invalidate it. Head, header line, header count, interim responses, body and raw bytes are limited, and
 `feed` returns at once when a limit is reached, so the connection reads no further. Nothing is
 decompressed. Of a failure, the first bytes of headers and body are kept; of a success neither is, unless
 `keeps_successes` is set.
+
+Most receivers respond to all requests of a second with the same bytes. A flawless success that equals the
+previous one of its connection is not parsed again: between two responses the parser has no state, so it
+would come to the same result (ADR 0126).
 """
 
 import re
