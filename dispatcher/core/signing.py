@@ -22,7 +22,7 @@ _Sign = Callable[[bytes], str]
 class Signer:
     """Signs attempts with each of an endpoint's secrets, newest first."""
 
-    __slots__ = ("_content", "_lead", "_separator", "_signs", "header")
+    __slots__ = ("_content", "_lead", "_only", "_separator", "_signs", "header")
 
     def __init__(self, profile: Profile, secrets: Sequence[Secret]) -> None:
         """Compiles the keys.
@@ -39,6 +39,7 @@ class Signer:
         self._lead = tuple((part.text, part.source) for part in rules.lead)
         self._content = _content(rules.content)
         self._signs = [_sign(profile, secret) for secret in secrets]
+        self._only = self._signs[0] if len(secrets) == 1 else None
 
     def sign(
         self, *, event_id: str, delivery_id: str, event_type: str, timestamp: int, body: bytes
@@ -48,8 +49,8 @@ class Signer:
         `timestamp` is the attempt's, in whole seconds since 1970.
         """
         content = self._content(event_id, delivery_id, timestamp, body)
-        if len(self._signs) == 1:
-            signatures = self._signs[0](content)
+        if self._only is not None:
+            signatures = self._only(content)
         else:
             signatures = self._separator.join([sign(content) for sign in self._signs])
         if not self._lead:
@@ -109,15 +110,13 @@ def _sign(profile: Profile, secret: Secret) -> _Sign:
         return lambda _content: token
     write = _WRITERS[rules.encoding]
     if isinstance(key, bytes):
-        prefix = rules.prefix
-        digest = _hmac_sha256(key)
-        return lambda content: prefix + write(digest(content))
+        return _hmac_sha256(key, rules.prefix, write)
     asymmetric_prefix = profile.ed25519.signature_prefix if profile.ed25519 is not None else ""
     return lambda content: asymmetric_prefix + write(key.sign(content))
 
 
-def _hmac_sha256(key: bytes) -> Callable[[bytes], bytes]:
-    """Return HMAC-SHA256 under `key`, whose two blocks are hashed once and for all.
+def _hmac_sha256(key: bytes, prefix: str, write: Callable[[bytes], str]) -> _Sign:
+    """Return the written HMAC-SHA256 under `key`, whose two blocks are hashed once and for all.
 
     For 550 bytes this takes 0.9 us, against 1.6 us of `hmac.digest`, which hashes them each time.
 
@@ -129,14 +128,14 @@ def _hmac_sha256(key: bytes) -> Callable[[bytes], bytes]:
     inner = hashlib.sha256(block.translate(_INNER))
     outer = hashlib.sha256(block.translate(_OUTER))
 
-    def digest(content: bytes) -> bytes:
+    def sign(content: bytes) -> str:
         inside = inner.copy()
         inside.update(content)
         outside = outer.copy()
         outside.update(inside.digest())
-        return outside.digest()
+        return prefix + write(outside.digest())
 
-    return digest
+    return sign
 
 
 def _hex(signature: bytes) -> str:

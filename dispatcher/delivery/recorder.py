@@ -32,7 +32,7 @@ from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.ports import DeliveryStore
 from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.retry_timer import RetryTimer
-from dispatcher.delivery.types import AttemptResult
+from dispatcher.delivery.types import IN_FLIGHT, RECORDING, AttemptResult
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.runtime.clock import Clock
@@ -106,7 +106,10 @@ class Recorder:
         and stop the deliveries to other receivers.
         """
         inventory = self._inventory
-        return inventory.unrecorded - inventory.stalled < self._unrecorded_max
+        counts = (
+            inventory.counts
+        )  # as `unrecorded`, without a call: this is asked before each attempt
+        return counts[IN_FLIGHT] + counts[RECORDING] - inventory.stalled < self._unrecorded_max
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Register an action to call after each commit, when there is room again."""

@@ -38,7 +38,7 @@ class World:
 
     def attempt(self, endpoint: str = "a", outcome: Outcome = Outcome.OK, **changes: str) -> None:
         made = make_endpoint(endpoint, tenant=changes.get("tenant", "default"))
-        self.traffic.add(make_result(make_delivery("d"), endpoint=made, outcome=outcome))
+        self.traffic.add_all([make_result(make_delivery("d"), endpoint=made, outcome=outcome)])
 
     def subject(self, name: str) -> TrafficRow:
         (row,) = [row for row in self.store.added if row.subject == name]
@@ -79,13 +79,15 @@ async def test_every_outcome_is_counted_once(world: World, outcome: Outcome) -> 
 
 async def test_a_resend_that_changes_nothing_ends_nothing(world: World) -> None:
     delivery = make_delivery("d")._replace(state=DeliveryState.FAILED)
-    world.traffic.add(
-        make_result(
-            delivery,
-            endpoint=make_endpoint("a"),
-            outcome=Outcome.HTTP_ERROR,
-            state=DeliveryState.FAILED,
-        )
+    world.traffic.add_all(
+        [
+            make_result(
+                delivery,
+                endpoint=make_endpoint("a"),
+                outcome=Outcome.HTTP_ERROR,
+                state=DeliveryState.FAILED,
+            )
+        ]
     )
     await world.traffic.flush()
     assert world.subject("a").failed_count == 0
@@ -161,8 +163,8 @@ async def test_what_a_receiver_said_is_cut_and_fit_for_postgres(world: World) ->
     result = make_result(
         make_delivery("d"), endpoint=make_endpoint("a"), outcome=Outcome.PROTOCOL_ERROR
     )
-    world.traffic.add(
-        result._replace(response=result.response._replace(error="\0\ud800" + "x" * 9_000))
+    world.traffic.add_all(
+        [result._replace(response=result.response._replace(error="\0\ud800" + "x" * 9_000))]
     )
     await world.traffic.flush()
     error = world.subject("a").last_error
@@ -179,7 +181,7 @@ async def test_no_body_is_kept_until_the_flush(world: World) -> None:
     result = make_result(delivery, endpoint=make_endpoint("a"))
     del delivery
     before = sys.getrefcount(body)
-    world.traffic.add(result)
+    world.traffic.add_all([result])
     del result
     assert sys.getrefcount(body) < before
 

@@ -54,26 +54,24 @@ class AttemptLog:
             _log.info("delivery.attempted", **self._fields(result))
 
     def _count(self, results: list[AttemptResult]) -> None:
-        metrics, add = self._metrics, self._traffic.add
-        attempts: Counter[tuple[str, Outcome]] = Counter()
+        metrics = self._metrics
+        self._traffic.add_all(results)
+        # A list is counted in C, which costs half of what adding one by one does.
+        attempts = Counter([(one.endpoint.profile_name, one.response.outcome) for one in results])
+        durations = [one.latency_seconds for one in results]
         final: Counter[tuple[str, DeliveryState]] = Counter()
-        durations: list[float] = []
         latencies: list[float] = []
         for result in results:
-            add(result)
-            delivery, profile, outcome = (
+            delivery, outcome, state = (
                 result.delivery,
-                result.endpoint.profile_name,
                 result.response.outcome,
+                result.decision.state,
             )
-            state, duration = result.decision.state, result.latency_seconds
-            attempts[profile, outcome] += 1
-            durations.append(duration)
-            if state in _FINAL and delivery.state is not state:
-                final[profile, state] += 1
+            if delivery.state is not state and state in _FINAL:
+                final[result.endpoint.profile_name, state] += 1
                 if outcome is Outcome.OK:
                     waited = (result.attempted_at - delivery.inserted_at).total_seconds()
-                    latencies.append(max(0.0, waited + duration))
+                    latencies.append(max(0.0, waited + result.latency_seconds))
             if self._per_endpoint:
                 metrics.endpoint_attempts.labels(result.endpoint.id, outcome).inc()
         for attempt, count in attempts.items():

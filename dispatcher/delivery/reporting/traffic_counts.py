@@ -1,10 +1,10 @@
 """Counts the outcomes of attempts, and writes the counts to Postgres every few seconds.
 
-    outcomes ── add ──▶ counts, per endpoint ── every 5 s, one statement ──▶ traffic (an hour and subject)
+    outcomes ── add_all ▶ counts, per endpoint ── every 5 s, one statement ──▶ traffic (an hour and subject)
                               └─ of endpoints that failed in the last minutes ─▶ endpoint_recent (a minute)
     lanes ── present state in memory ───────── when it changed ───────────▶ endpoint_breaker, replica_figures
 
-Invariants: `add` is some increments (0.4 µs) and never waits. Delivery does not read the rows written
+Invariants: `add_all` is some increments (0.4 µs each) and never waits. Delivery does not read the rows written
 here. While Postgres is unavailable, counts are kept (one entry per endpoint, therefore bounded) and
 added later. A crash loses the counts of the last seconds. A COMMIT without a response may add the counts
 of one flush twice, or (on shutdown) not at all. Statistics tolerate that, and a second record of every
@@ -117,25 +117,28 @@ class TrafficCounts:
         self.ended = asyncio.Event()
         """Set once `run` has made its last flush."""
 
-    def add(self, result: AttemptResult) -> None:
-        """Count a committed attempt."""
-        counts = self._counts.get(result.endpoint.id)
-        if counts is None:
-            counts = self._counts[result.endpoint.id] = Counts(result)
-        response = result.response
-        group = GROUPS[response.outcome]
-        counts.groups[group] += 1
-        if group:
-            counts.last_failure = (response.outcome, response.status)
-        counts.latency[histogram.place(result.latency_seconds)] += 1
-        counts.last_at = result.attempted_at
-        counts.last_response = response
-        state = result.decision.state
-        if state is not result.delivery.state:
-            if state is DeliveryState.SUCCEEDED:
-                counts.succeeded_count += 1
-            elif state is DeliveryState.FAILED:
-                counts.failed_count += 1
+    def add_all(self, results: Sequence[AttemptResult]) -> None:
+        """Count committed attempts."""
+        counts_of, place = self._counts, histogram.place
+        for result in results:
+            endpoint_id = result.endpoint.id
+            counts = counts_of.get(endpoint_id)
+            if counts is None:
+                counts = counts_of[endpoint_id] = Counts(result)
+            response = result.response
+            group = GROUPS[response.outcome]
+            counts.groups[group] += 1
+            if group:
+                counts.last_failure = (response.outcome, response.status)
+            counts.latency[place(result.latency_seconds)] += 1
+            counts.last_at = result.attempted_at
+            counts.last_response = response
+            state = result.decision.state
+            if state is not result.delivery.state:
+                if state is DeliveryState.SUCCEEDED:
+                    counts.succeeded_count += 1
+                elif state is DeliveryState.FAILED:
+                    counts.failed_count += 1
 
     def stop(self) -> None:
         """Let `run` end after a last flush."""
