@@ -36,10 +36,13 @@ _SUCCESS: Final = range(200, 300)
 _KNOWN: Final = range(200, 600)
 _TLS_ALERT: Final = b"\x15\x03"
 _HEADER_CHARACTERS_MAX: Final = 2_048
+_NO_STATUS_LINE: Final = b"\0"
+"""No head begins with it."""
 _PLAIN_BYTES_MAX: Final = 4_096
 """A connection remembers no longer response."""
 # This client supports statuses of these two versions only; the reason phrase is optional.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\x00\r\n]*)?\r?\n")
+_VERSION_1_1: Final = b"HTTP/1.1 "
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _CONTENT_LENGTH_LINE: Final = re.compile(
     rb"^content-length[ \t]*:([^\r\n]*)\r?\n(?![ \t])", re.IGNORECASE | re.MULTILINE
@@ -80,6 +83,7 @@ class ResponseReader:
         "_parser",
         "_plain",
         "_plain_status",
+        "_status_line",
         "error",
         "flag",
         "is_keep_alive",
@@ -90,6 +94,8 @@ class ResponseReader:
     def __init__(self, *, keeps_successes: bool = False) -> None:
         self._keeps_successes = keeps_successes
         self._parser = self._make_parser()
+        self._status_line = _NO_STATUS_LINE
+        """That of the latest head, with its end of line."""
         self._plain: bytes | None = None
         """The previous response, if it was a flawless success that came in one piece and is not kept."""
         self._plain_status = 0
@@ -233,10 +239,14 @@ class ResponseReader:
         """Record a final status, or skip an interim one."""
         parts = self._head_parts
         head = parts[0] if len(parts) == 1 else b"".join(parts)
-        if _STATUS_LINE.match(head, self._head_start) is None:
-            raise _CapError(
-                "the response does not start with a status line of HTTP/1.0 or HTTP/1.1"
-            )
+        # Most responses of a connection begin as the previous one did.
+        if not head.startswith(self._status_line, self._head_start):
+            match = _STATUS_LINE.match(head, self._head_start)
+            if match is None:
+                raise _CapError(
+                    "the response does not start with a status line of HTTP/1.0 or HTTP/1.1"
+                )
+            self._status_line = match[0]
         status = self._parser.get_status_code()
         if status in _INTERIM and status != _SWITCHING_PROTOCOLS:
             self._interim_count += 1
@@ -276,7 +286,7 @@ class ResponseReader:
             self.is_keep_alive = (
                 parser.should_keep_alive()
                 and self.status in _KNOWN
-                and parser.get_http_version() == "1.1"
+                and self._status_line.startswith(_VERSION_1_1)
             )
 
     # --- Repeated Content-Length headers ----------------------------------------------------------
