@@ -109,6 +109,24 @@ async def test_a_list_and_lines_keep_the_bytes_of_data(api: Api, connection) -> 
     assert [found[0] for found in stored] == [data] * 4
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"],
+)
+@pytest.mark.parametrize("count", [1, 2, 900])
+async def test_body_with_a_byte_order_mark_is_read(
+    api: Api, connection, content_type: str, count: int
+) -> None:
+    lines = [orjson.dumps(event(number)) for number in range(count)]
+    raw = b"\r\n".join(lines)
+    if content_type == "application/json":
+        raw = b"[" + b",".join(lines) + b"]" if count > 1 else lines[0]
+    headers = {"Content-Type": content_type}
+    reply = await api.ask("POST", "/events", raw=b"\xef\xbb\xbf" + raw, headers=headers)
+    assert reply.status in (200, 201), reply.json
+    assert len(await connection.fetch(IDS)) == count
+
+
 async def test_a_batch_publishes_an_id_once_and_never_another_tenants(api: Api, connection) -> None:
     await api.ask("POST", "/events", event(id="theirs", tenant="other"))
     events = [event(id="a"), event(id="b"), event(1, id="a"), event(id="theirs"), event()]

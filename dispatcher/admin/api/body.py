@@ -39,6 +39,10 @@ BUSY_SECONDS: Final = 0.001
 REST: Final = 3.0
 BATCH_REST: Final = 1.0
 LINES_TYPE: Final = "application/x-ndjson"
+LINES_TYPES: Final = frozenset({LINES_TYPE, "application/ndjson", "application/jsonl"})
+"""Newline-delimited JSON has no registered type; these are in use."""
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""Editors and shells of Windows begin files with it; a reader may ignore it (RFC 8259, 8.1)."""
 _BLANKS: Final = b" \t\r\n"
 JSON_TYPES: Final = frozenset({"application/json", "application/merge-patch+json"})
 
@@ -82,7 +86,7 @@ class BodyReader:
             return await self._decode_events(request, raw)
 
     async def _decode_events(self, request: web.Request, raw: bytes) -> Mapping[str, Any] | Batch:
-        lines = request.content_type == LINES_TYPE
+        lines = request.content_type in LINES_TYPES
         if _is_batch(request, raw):
             if not lines:
                 _require_type(request, JSON_TYPES)
@@ -106,7 +110,7 @@ class BodyReader:
                     raise _too_large(EVENT_BYTES_MAX)
                 await larger.enter_async_context(self._batch_places)
 
-            yield await _read(request, bytes_max, grow)
+            yield (await _read(request, bytes_max, grow)).removeprefix(BYTE_ORDER_MARK)
 
     @asynccontextmanager
     async def place(self, length: int | None) -> AsyncIterator[None]:
@@ -164,7 +168,7 @@ def _arrived(request: web.Request) -> bytes | None:
         return None
     if hdrs.CONTENT_ENCODING in request.headers or hdrs.EXPECT in request.headers:
         return None
-    return content.read_nowait()
+    return content.read_nowait().removeprefix(BYTE_ORDER_MARK)
 
 
 async def _read(
@@ -198,7 +202,8 @@ async def _read(
 
 def _is_batch(request: web.Request, head: bytes) -> bool:
     """Return whether a body that begins like this has a batch of events."""
-    return request.content_type == LINES_TYPE or head[:64].lstrip(_BLANKS)[:1] == b"["
+    start = head[:64].removeprefix(BYTE_ORDER_MARK).lstrip(_BLANKS)
+    return request.content_type in LINES_TYPES or start[:1] == b"["
 
 
 def _require_type(request: web.Request, types: frozenset[str]) -> None:
