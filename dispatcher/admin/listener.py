@@ -69,7 +69,7 @@ def _logger() -> logging.Logger:
 
 
 UNREADABLE: Final = "the request cannot be read as HTTP/1.1; the connection is closed"
-UNFORESEEN: Final = "something unforeseen went wrong; the log says what"
+UNFORESEEN: Final = "an internal error; the dispatcher's log has the details"
 
 
 class _Connection(web.RequestHandler):

@@ -305,7 +305,7 @@ def _announce(run: Run, urls: Mapping[str, str], port: int, log_path: Path) -> N
     say(f"api        {console_url}docs  {console_url}metrics")
     say(f"receivers  {urls['http']}  {urls['https']}  (authority: {run.ca_file})")
     say(
-        f"database   {url.get_secret_value() if '@/' in url.get_secret_value() else 'as DISPATCHER_DATABASE_URL says'}"
+        f"database   {url.get_secret_value() if '@/' in url.get_secret_value() else 'from DISPATCHER_DATABASE_URL'}"
     )
     say(f"log        {log_path}")
     if run.samples:

@@ -264,7 +264,7 @@ class AddressPolicy:
         """Return the warnings about this policy that are logged at start."""
         told = [
             f"egress.allow_networks contains {network}: every IPv{network.version} address is open "
-            "to whoever may save an endpoint, internal services included"
+            "to everyone who may save an endpoint, internal services included"
             for network in self.allow_networks
             if network.prefixlen == 0
         ]

@@ -107,7 +107,7 @@ class NotFoundError(DispatcherError):
 
 
 class ConflictError(DispatcherError):
-    """The request contradicts the present state; the message names the conflict."""
+    """The request conflicts with the current state; the message names the conflict."""
 
     kind = "conflict"
 

@@ -112,7 +112,7 @@ def _body_fields(body: ProfileTable, json_mode: JsonMode) -> tuple[BodyField, ..
         if body.text("whole") != FieldSource.DATA:
             body.fault("whole", 'can only be "data"')
         if body.has("fields"):
-            body.fault("fields", "cannot stand beside `whole`")
+            body.fault("fields", "cannot be combined with `whole`")
         return ()
     fields = _members(body, "fields", json_mode, depth=1)
     sources = [field.source for field in flattened(fields)]

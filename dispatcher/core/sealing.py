@@ -42,7 +42,7 @@ class Keyring:
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             raise SecretError(
-                f"the secret of {owner} is sealed with key {key_id!r}, which is not configured"
+                f"the secret of {owner} is encrypted with key {key_id!r}, which is not configured"
             )
         try:
             return cipher.decrypt(

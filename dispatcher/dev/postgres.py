@@ -248,7 +248,7 @@ class Postgres:
             partial.replace(data)  # `data` is an empty folder
         except OSError as error:
             raise PostgresError(
-                f"{data} holds files and no database ({error.strerror}); move it away to begin anew"
+                f"{data} contains files but no database ({error.strerror}); move it away to start with an empty one"
             ) from None
 
     def _check_version(self, data: Path) -> None:
@@ -258,7 +258,7 @@ class Postgres:
         if have and made_by != str(have):
             raise PostgresError(
                 f"{data} was made by Postgres {made_by}, and {self._bin_directory} is {have}.\n"
-                f"Move {data} away to begin anew, or set DISPATCHER_PG_BIN to version {made_by}."
+                f"Move {data} away to start with an empty database, or set DISPATCHER_PG_BIN to version {made_by}."
             )
 
     def _launch(self, data: Path) -> None:

@@ -67,7 +67,7 @@ class ProbeLog:
                     await self._changed.wait()
         except TimeoutError:
             names = sorted({heard for heard, _ in self.heard})
-            raise TimeoutError(f"{name} {wanted or ''} was not heard; heard: {names}") from None
+            raise TimeoutError(f"{name} {wanted or ''} did not come; received: {names}") from None
         return found[count - 1]
 
 

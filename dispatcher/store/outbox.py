@@ -129,7 +129,7 @@ class Outbox:
             if is_about_rows(error):
                 raise BatchRefusedError(str(error)) from error
             # A missing partition, privilege or column is not caused by an event, and a person fixes it.
-            raise StoreUnavailableError(f"events cannot be taken in: {error}") from error
+            raise StoreUnavailableError(f"events cannot be ingested: {error}") from error
 
     def claim_few(self, events_max: int) -> "AbstractAsyncContextManager[Claim]":
         """Return a context with a claim on a few of the oldest waiting events, which it claims at its end.

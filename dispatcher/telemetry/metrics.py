@@ -257,7 +257,7 @@ class Metrics:
             "schema_mismatches", "Events that do not fit the schema of their type."
         )
         self.events_quarantined = make(
-            "events_quarantined", "Events that Postgres refused to take in."
+            "events_quarantined", "Events that Postgres refused to ingest."
         )
         self.events_published = make("events_published", "Events committed over HTTP.")
         self.api_reads_rejected = make(
@@ -284,7 +284,7 @@ class Metrics:
             "egress_blocked", "Connects denied by the address policy.", reason=blocked_reasons
         )
         self.log_lines_dropped = make(
-            "log_lines_dropped", "Log lines lost because nobody read them in time."
+            "log_lines_dropped", "Log lines lost because they were not read in time."
         )
         self.endpoint_attempts = CappedCounter(
             "endpoint_attempts",

@@ -143,7 +143,7 @@ def test_the_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
         ("body.json", "xml", "body.json: 'xml' is not one of verbatim, javascript"),
         ("body.zone", "Asia/Atlantis", "body.zone: there is no time zone"),
         ("body.zone", None, "body.zone: is missing"),
-        ("body.whole", "data", "body.fields: cannot stand beside"),
+        ("body.whole", "data", "body.fields: cannot be combined"),
         ("body.fields.0.name", "12", "body.fields[0].name: JavaScript would move"),
         ("body.fields.0.name", "event", "body.fields: a name occurs twice"),
         ("body.fields.0.source", "clock", "body.fields[0].source:"),

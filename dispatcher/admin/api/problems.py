@@ -141,7 +141,7 @@ def problem_of(error: Exception) -> web.Response:
             return _unavailable(str(error), error.code)
         case _:
             _log.error("request.failed", exc_info=error)
-            return problem(500, "an error of the dispatcher's; its log tells more")
+            return problem(500, "an internal error; the dispatcher's log has the details")
 
 
 def _unavailable(detail: str, code: str = "database_unavailable") -> web.Response:

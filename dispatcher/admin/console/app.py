@@ -140,7 +140,7 @@ class ConsoleApp:
                 async with asyncio.timeout(route.seconds):
                     return await self._answer(route, context)
             except TimeoutError:
-                slow = StoreUnavailableError(f"no answer within {route.seconds:.0f} s")
+                slow = StoreUnavailableError(f"no response within {route.seconds:.0f} s")
                 return failure_page(context, slow)
             except (DispatcherError, web.HTTPException) as error:
                 return failure_page(context, error)

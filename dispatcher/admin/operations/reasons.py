@@ -48,11 +48,11 @@ def _step(code: str, text: str, at: datetime | None = None) -> NextStep:
 
 _FETCHED: Final = _step("waits_for_poll", "it waits until the receiver fetches it")
 _OUTCOMES: Final[dict[str, Advice]] = {
-    Outcome.OK: _advice("ok", "the receiver took it"),
+    Outcome.OK: _advice("ok", "the receiver accepted it"),
     Outcome.GONE: _advice(
         "gone",
         "the receiver responded with 410 Gone",
-        "the receiver says that this URL is no more; ask its owner for the new one",
+        "the receiver no longer uses this URL; ask its owner for the new one",
     ),
     Outcome.THROTTLED: _advice(
         "throttled",
@@ -61,8 +61,8 @@ _OUTCOMES: Final[dict[str, Advice]] = {
     ),
     Outcome.TIMEOUT: _advice(
         "timeout",
-        "the receiver did not answer in time",
-        "a receiver should answer 2xx at once and work afterwards; else raise timeout_seconds",
+        "the receiver did not respond in time",
+        "a receiver should respond with 2xx at once and process the event afterwards; otherwise raise timeout_seconds",
     ),
     Outcome.CONNECT_ERROR: _advice(
         "connect_error",
@@ -79,7 +79,7 @@ _OUTCOMES: Final[dict[str, Advice]] = {
     ),
     Outcome.PROTOCOL_ERROR: _advice(
         "protocol_error",
-        "the answer was no HTTP",
+        "the response was not HTTP",
         "does the URL lead to an HTTP server, with the right scheme and port?",
     ),
     Outcome.BLOCKED_ADDRESS: _advice(
@@ -99,17 +99,17 @@ _STATUSES: Final[dict[int, Advice]] = {
         "the receiver refused us",
         "compare the secret on both sides; a firewall in front of it may be refusing too",
     ),
-    404: _advice("not_found", "nothing answers at this path", "check the path in the URL"),
-    405: _advice("not_found", "this path takes no POST", "check the path in the URL"),
+    404: _advice("not_found", "the receiver has nothing at this path", "check the path in the URL"),
+    405: _advice("not_found", "this path does not accept POST", "check the path in the URL"),
     413: _advice(
         "too_large",
-        "the receiver takes no body of this size",
-        "raise its limit: Express begins with 100 KB, nginx with 1 MB",
+        "the receiver does not accept a body of this size",
+        "raise its limit; the defaults are 100 KB in Express and 1 MB in nginx",
     ),
 }
 _REASONS: Final[dict[str, Advice]] = {
     Reason.SCHEDULE_SPENT: _advice(
-        "schedule_spent", "every attempt of the schedule failed", "mend the receiver, then resend"
+        "schedule_spent", "every attempt of the schedule failed", "fix the receiver, then resend"
     ),
     Reason.GONE: _advice(
         "gone", "the receiver responded with 410 Gone", _OUTCOMES[Outcome.GONE].advice
@@ -119,7 +119,7 @@ _REASONS: Final[dict[str, Advice]] = {
         "cancelled_by_person", "a person cancelled it", "resend it if that was wrong"
     ),
     Reason.ENDPOINT_DISABLED: _advice(
-        "endpoint_disabled", "the endpoint was disabled", "mend it, resume it, then resend"
+        "endpoint_disabled", "the endpoint was disabled", "fix it, resume it, then resend"
     ),
     Reason.ENDPOINT_DELETED: _advice("endpoint_deleted", "the endpoint was deleted"),
     Reason.PAUSED_TOO_LONG: _advice(
@@ -128,9 +128,9 @@ _REASONS: Final[dict[str, Advice]] = {
     Reason.UNENCODABLE_EVENT: _advice(
         "unencodable_event",
         "the event does not fit the endpoint's format",
-        "publish the event again, with data that fit",
+        "publish the event again, with data that fits",
     ),
-    Reason.EVENT_ERASED: _advice("event_erased", "what the event said was erased on request"),
+    Reason.EVENT_ERASED: _advice("event_erased", "the event's data was erased on request"),
     Reason.UNKNOWN_PROFILE: _advice(
         "unknown_profile",
         "the endpoint's profile is not configured",
@@ -172,7 +172,7 @@ _REASONS: Final[dict[str, Advice]] = {
         "fix the receiver, then replay it",
     ),
     Reason.FAILING_TOO_LONG: _advice(
-        "failing_too_long", "the endpoint failed for too long", "mend it, resume it, then resend"
+        "failing_too_long", "the endpoint failed for too long", "fix it, resume it, then resend"
     ),
 }
 _REDIRECTS: Final = range(300, 400)
@@ -199,9 +199,9 @@ def attempt_advice(outcome: str, response_code: int | None) -> Advice:
             "set the URL to where it leads",
         )
     elif response_code in _SERVER_ERRORS:
-        advice = _advice("server_error", "the receiver failed", "its own logs say why")
+        advice = _advice("server_error", "the receiver failed", "the receiver's logs have the reason")
     else:
-        advice = _advice("client_error", "the receiver refused it", "its answer may say why")
+        advice = _advice("client_error", "the receiver refused it", "its response may contain the reason")
     return replace(advice, text=f"{advice.text} ({response_code})")
 
 

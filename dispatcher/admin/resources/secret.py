@@ -23,7 +23,7 @@ class NewSecret(Request):
     )
     overlap_seconds: Annotated[float, Bounds(0, OVERLAP_SECONDS_MAX)] | None = Field(
         default=None,
-        description="How long the old secret signs beside the new one; 86400 where left out.",
+        description="How long the old secret signs together with the new one, in seconds; 86400 by default.",
     )
     activate: bool | None = Field(
         default=None, description="Switch at once, where the profile has room for one signature."

@@ -1,6 +1,6 @@
--- The first schema: what producers insert into, what waits to be sent, and what became of it.
+-- The first schema: the outbox of the producers, the waiting deliveries, and the history.
 --
---   outbox            hot: committed events nobody has taken yet, and the ids producers gave (tombstones)
+--   outbox            hot: committed events that are not fanned out yet, and the ids producers gave (tombstones)
 --   event             history, one partition a UTC day of acceptance: the facts, and the bytes of one wire body
 --   body              history, by day: the bytes of further wire bodies, one row for each further profile
 --   delivery_open     hot: deliveries that are pending or retrying; small, whatever the history's size
@@ -172,11 +172,11 @@ END;
 -- Until when a dispatcher sleeps and wants to be woken, in seconds since 1970. An unlogged sequence serves as a variable
 -- that every transaction sees at once, whatever its snapshot, and that costs neither WAL nor a transaction id to set.
 -- Only the owner reaches it. An advisory lock would do the same, but any role that may connect can take any advisory
--- lock. After a crash of the server it reads as NULL, which means that nobody sleeps.
+-- lock. After a crash of the server it reads as NULL, which means that no dispatcher sleeps.
 CREATE UNLOGGED SEQUENCE dispatcher.asleep_until AS bigint MINVALUE 0 START 0;
 
 -- The wake-up call. It is a hint: polling finds what it misses. While no dispatcher sleeps, producers stay silent, for a
--- NOTIFY takes a lock across the database at commit. `migrate` attaches the trigger as `intake.notify` says.
+-- NOTIFY takes a lock across the database at commit. `migrate` attaches the trigger according to `intake.notify`.
 -- pg_notification_queue_usage(): a queue stuck behind another listener must never fail a producer's commit.
 -- SECURITY DEFINER: producers have no right to read the sequence. The body takes nothing from its caller.
 CREATE FUNCTION dispatcher.outbox_notify() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -193,7 +193,7 @@ END $$;
 -- ---------- History: events, bodies, deliveries, attempts -----------------------------------------------------------
 
 -- Columns stand in the order of their alignment: a row of eight-byte values first wastes no padding.
--- The wire body of one profile lies in the event's own row. The data of the event are a part of it wherever the
+-- The wire body of one profile is in the event's own row. The data of the event are a part of it wherever the
 -- profile embeds them as they were written; only other events store them a second time.
 CREATE TABLE dispatcher.event (
     inserted_at   timestamptz NOT NULL,
@@ -536,7 +536,7 @@ CREATE TABLE dispatcher.endpoint_revision (
     PRIMARY KEY (endpoint_no, revision)
 );
 
--- Counts the revisions of an endpoint, whoever changes it. The deletion of an endpoint empties its headers, which is
+-- Counts the revisions of an endpoint, whichever role changes it. The deletion of an endpoint empties its headers, which is
 -- no revision: nothing is sent after it.
 CREATE FUNCTION dispatcher.endpoint_count_revision() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -559,7 +559,7 @@ CREATE TRIGGER endpoint_2_keep_revision AFTER INSERT ON dispatcher.endpoint FOR 
 CREATE TRIGGER endpoint_3_keep_revision AFTER UPDATE ON dispatcher.endpoint FOR EACH ROW
     WHEN (NEW.revision <> OLD.revision) EXECUTE FUNCTION dispatcher.endpoint_keep_revision();
 
--- Sealed with AES-256-GCM; the row's id, the endpoint and the key's id are authenticated with it.
+-- Encrypted with AES-256-GCM; the row's id, the endpoint and the key's id are authenticated with it.
 CREATE TABLE dispatcher.endpoint_secret (
     id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     endpoint_id   text        COLLATE "C" NOT NULL REFERENCES dispatcher.endpoint (id),
@@ -613,7 +613,7 @@ CREATE TABLE dispatcher.endpoint_status (
     response_code smallint
 ) WITH (fillfactor = 50);
 
--- Any change of an endpoint or a secret, whoever makes it, is seen by the next fan-out. The lock on routing's row is kept
+-- Any change of an endpoint or a secret, by any role, is seen by the next fan-out. The lock on routing's row is kept
 -- until the transaction ends, so versions are committed in their order: a reader that sees one sees all before it. The
 -- version follows the clock, so that after a failover that lost changes no new change has a version that a lost one had.
 CREATE FUNCTION dispatcher.routing_changed() RETURNS trigger LANGUAGE plpgsql
@@ -624,7 +624,7 @@ DECLARE
 BEGIN
     IF TG_TABLE_NAME = 'endpoint' THEN
         endpoint_ids := ARRAY(SELECT id FROM changed);
-        IF TG_OP = 'UPDATE' THEN -- an id that somebody changed by hand: the old one is gone
+        IF TG_OP = 'UPDATE' THEN -- an id that was changed by hand: the old one is gone
             endpoint_ids := endpoint_ids || ARRAY(SELECT id FROM replaced EXCEPT SELECT id FROM changed);
         END IF;
     ELSE
@@ -661,7 +661,7 @@ CREATE TRIGGER endpoint_secret_updated AFTER UPDATE ON dispatcher.endpoint_secre
 CREATE TRIGGER endpoint_secret_deleted AFTER DELETE ON dispatcher.endpoint_secret REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION dispatcher.routing_changed();
 
--- ---------- Reports: the history in words (docs/reference/reporting.md) ---------------------------------------------
+-- ---------- Reports: readable history (docs/reference/reporting.md) ---------------------------------------------
 
 -- The 26 characters of a delivery id, and back: digits of five bits, two zero bits before the first.
 CREATE FUNCTION dispatcher.delivery_id(uuid uuid) RETURNS text
@@ -970,7 +970,7 @@ CREATE TABLE dispatcher.traffic (
     ok_count           bigint      NOT NULL, -- attempts: 2xx
     refused_count      bigint      NOT NULL, -- another answer: http_error, gone, throttled
     timeout_count      bigint      NOT NULL,
-    unreachable_count  bigint      NOT NULL, -- no answer: connect, dns, tls, protocol error, blocked address
+    unreachable_count  bigint      NOT NULL, -- no response: connect, dns, tls, protocol error, blocked address
     succeeded_count    bigint      NOT NULL, -- deliveries that ended so
     failed_count       bigint      NOT NULL,
     latency_counts     integer[]   NOT NULL, -- attempts by latency, up to the bounds of core/histogram.py
@@ -1012,13 +1012,13 @@ END $$;
 --   dropped
 --   emptied     an object of another role refers to the table: the rows are gone, the table goes once that object does
 --   unfinished  deliveries of that day still wait: nothing undelivered is ever dropped
---   needed      the day's deliveries are still kept, and read what lies in this table
+--   needed      the day's deliveries are still kept, and read the rows of this table
 --   gone        there is none, another replica was first
 --   busy        another replica is at it
--- The table's own lock comes before the partition's, as in every query, so that nobody waits in a circle. A detach
+-- The table's own lock comes before the partition's, as in every query, so that no sessions wait in a circle. A detach
 -- needs the strongest lock on the table; it is waited for 200 ms, which is also the longest that others wait
 -- behind it, and the caller tries again. Under these locks the deliveries are looked at: what starts a delivery
--- of that day anew has to take it out of delivery_done first. Not CONCURRENTLY: that leaves a pending
+-- of that day again has to take it out of delivery_done first. Not CONCURRENTLY: that leaves a pending
 -- state behind when it is cut off.
 -- Any role that may connect can create a temporary view of '16445'::regclass, with no right on the schema, and
 -- Postgres then refuses to drop the table of that number. CASCADE would drop what others own, and wait for their locks.
