@@ -172,12 +172,12 @@ class Connection(asyncio.Protocol):
             self._fail(Outcome.TIMEOUT, text)
         elif reader.raw_bytes:
             text = (
-                f"the receiver had not finished the head of its answer {within} "
+                f"the receiver had not finished the head of its response {within} "
                 f"({reader.raw_bytes} bytes came)"
             )
             self._fail(Outcome.TIMEOUT, text)
         else:
-            self._fail(Outcome.TIMEOUT, f"no answer {within}")
+            self._fail(Outcome.TIMEOUT, f"no response {within}")
 
     def abort(self) -> None:
         """End the connection at once, without notifying a waiting listener."""
@@ -235,19 +235,19 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif reader.raw_bytes and exc is None:
             text = (
-                "the receiver closed the connection in the middle of its answer's head "
+                "the receiver closed the connection within the head of its response "
                 f"({reader.raw_bytes} bytes came)"
             )
             self._fail(Outcome.PROTOCOL_ERROR, text)
         elif reader.raw_bytes:
             self._fail(Outcome.CONNECT_ERROR, f"the connection broke in mid-answer: {_words(exc)}")
         elif exc is None:
-            text = "the receiver closed the connection without an answer"
+            text = "the receiver closed the connection without a response"
             self._fail(Outcome.CONNECT_ERROR, text)
         elif isinstance(exc, ssl.SSLError):
             self._fail(Outcome.TLS_ERROR, f"the receiver ended TLS: {_words(exc)}")
         else:
-            text = f"the connection broke before an answer: {_words(exc)}"
+            text = f"the connection broke before a response: {_words(exc)}"
             self._fail(Outcome.CONNECT_ERROR, text)
 
     def _finish(self) -> None:

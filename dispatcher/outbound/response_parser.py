@@ -181,9 +181,9 @@ class ResponseReader:
 
     def _is_over_cap(self) -> bool:
         if self.raw_bytes > limits.RAW_BYTES_MAX:
-            return self._capped(f"the answer took more than {limits.RAW_BYTES_MAX} bytes")
+            return self._capped(f"the response took more than {limits.RAW_BYTES_MAX} bytes")
         if not self.status and self.raw_bytes - self._head_from > HEAD_BYTES_MAX:
-            return self._capped(f"the answer's head has more than {HEAD_BYTES_MAX} bytes")
+            return self._capped(f"the response's head has more than {HEAD_BYTES_MAX} bytes")
         return False
 
     def end(self, *, is_clean: bool) -> None:
@@ -226,9 +226,9 @@ class ResponseReader:
         if line_bytes > HEADER_LINE_BYTES_MAX:
             raise _CapError(f"a header line has more than {HEADER_LINE_BYTES_MAX} bytes")
         if self._header_count > HEADER_COUNT_MAX:
-            raise _CapError(f"the answer has more than {HEADER_COUNT_MAX} headers")
+            raise _CapError(f"the response has more than {HEADER_COUNT_MAX} headers")
         if self._header_bytes > HEAD_BYTES_MAX:
-            raise _CapError(f"the answer's headers have more than {HEAD_BYTES_MAX} bytes")
+            raise _CapError(f"the response's headers have more than {HEAD_BYTES_MAX} bytes")
         # Once the status is known this is a trailer, which is ignored.
         if not self.status:
             lower = name.lower()
@@ -258,7 +258,7 @@ class ResponseReader:
             end = _HEAD_END.search(head, self._head_start)
             self._head_start = len(head) if end is None else end.end()
         elif status < _INTERIM.start:
-            raise _CapError(f"the answer's status is {status}, which is none")
+            raise _CapError(f"the response's status is {status}, which is none")
         else:
             self.status = status
             if self._keeps_successes or status not in _SUCCESS:
@@ -298,7 +298,7 @@ class ResponseReader:
         # A cap raised in a callback is the context of the parser's own error.
         if isinstance(fault.__context__, _CapError):
             return False
-        self._length_error = f"the answer is not HTTP/1.1: {fault}"
+        self._length_error = f"the response is not HTTP/1.1: {fault}"
         self._buffer = bytearray(b"".join(self._head_parts)[self._head_start :])
         return True
 
@@ -339,7 +339,7 @@ class ResponseReader:
                 "the receiver responded in TLS to plain HTTP: the URL may have to begin with https"
             )
         else:
-            self.error = f"the answer is not HTTP/1.1: {fault}"
+            self.error = f"the response is not HTTP/1.1: {fault}"
 
     def _capped(self, error: str) -> bool:
         if self.status:

@@ -34,8 +34,10 @@ async def test_commands_with_another_value_of_the_key_exit_with_2(bench, sql, tm
     """A50: before the first secret and after it; each is refused before it writes."""
     url = bench.receiver.url("/hook")
     create = ["endpoint", "create", "--url", url, "--profile", "wms", "--event-types", "*"]
-    file = tmp_path / "endpoints.yaml"
-    file.write_text(f"endpoints:\n- {{name: c, url: '{url}', profile: wms, event_types: ['*']}}\n")
+    file = tmp_path / "endpoints.toml"
+    file.write_text(
+        f'[[endpoints]]\nname = "c"\nurl = "{url}"\nprofile = "wms"\nevent_types = ["*"]\n'
+    )
     await bench.daemon().started()
     first = await command(bench.url, WRONG, *create, "--name", "a")
     assert (first.returncode, first.stdout) == (2, "")

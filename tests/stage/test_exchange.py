@@ -216,14 +216,14 @@ async def test_r1_dripped_headers_end_at_the_deadline(sender: Sender):
         took_seconds = time.monotonic() - began_at
     assert answer.outcome is Outcome.TIMEOUT
     assert took_seconds >= DEADLINE_SECONDS
-    assert "head of its answer within 0.3 s" in (answer.error or "")
+    assert "head of its response within 0.3 s" in (answer.error or "")
 
 
 async def test_r1_silence_ends_at_the_deadline(sender: Sender):
     async with RawReceiver(stalling(b"")) as receiver:
         answer = await sender.answer(target_of(receiver), timeout_seconds=DEADLINE_SECONDS)
         await receiver.wires[0].gone.wait()
-    assert (answer.outcome, answer.error) == (Outcome.TIMEOUT, "no answer within 0.3 s")
+    assert (answer.outcome, answer.error) == (Outcome.TIMEOUT, "no response within 0.3 s")
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ async def test_r12_a_reset_is_a_connect_error(sender: Sender):
     async with RawReceiver(script) as receiver:
         answer = await sender.answer(target_of(receiver))
     assert answer.outcome is Outcome.CONNECT_ERROR
-    assert "connection broke before an answer" in (answer.error or "")
+    assert "connection broke before a response" in (answer.error or "")
 
 
 async def test_r12_tls_spoken_on_a_plain_port_is_said_to_be_so(sender: Sender):

@@ -199,9 +199,13 @@ def attempt_advice(outcome: str, response_code: int | None) -> Advice:
             "set the URL to where it leads",
         )
     elif response_code in _SERVER_ERRORS:
-        advice = _advice("server_error", "the receiver failed", "the receiver's logs have the reason")
+        advice = _advice(
+            "server_error", "the receiver failed", "the receiver's logs have the reason"
+        )
     else:
-        advice = _advice("client_error", "the receiver refused it", "its response may contain the reason")
+        advice = _advice(
+            "client_error", "the receiver refused it", "its response may contain the reason"
+        )
     return replace(advice, text=f"{advice.text} ({response_code})")
 
 
