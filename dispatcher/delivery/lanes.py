@@ -14,7 +14,7 @@ lane knows (`more_at`). A crash loses only memory.
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from dispatcher.core.breaker import Breaker
@@ -56,6 +56,10 @@ class Ownership(Protocol):
 
     def has_company(self) -> bool:
         """Return whether other replicas fan out, or did recently."""
+        ...
+
+    def follow_joins(self, count: int) -> None:
+        """Note how often replicas have joined."""
         ...
 
 
@@ -294,6 +298,7 @@ class Lanes:
         self, reserved: Sequence[Reserved], placed: Mapping[DeliveryId, PlacedRow]
     ) -> None:
         """Put committed deliveries in their lines, or leave them to Postgres; `placed` is where they stand there."""
+        self.follow_replicas(placed.values())
         for endpoint_id, delivery, entry in sorted(reserved, key=_position):
             lane = self.lanes.get(endpoint_id)
             row = placed.get(delivery.id)
@@ -371,6 +376,14 @@ class Lanes:
         ):
             lines.expect_more(place.key)
         return is_taken
+
+    def follow_replicas(self, placed: Iterable[PlacedRow]) -> None:
+        """Note that another replica has joined, before deliveries with these places are put in their lines.
+
+        Its lease is seen with the next renewal, and until then it may have written between those in memory.
+        """
+        for row in placed:
+            self._shards.follow_joins(row.joins_count)
 
     def has_runs(self) -> bool:
         """Return whether deliveries may stand behind others in memory: no other replica writes between them."""

@@ -207,6 +207,7 @@ class Loader:
     async def _place(self, entries: Sequence[OrderedEntry]) -> None:
         """Note the places of due deliveries; leave those that others come before which are not in memory."""
         rows = {row.id: row for row in await self._store.place([entry.id for entry in entries])}
+        self._lanes.follow_replicas(rows.values())
         for entry in entries:
             row = rows.get(entry.id)
             if row is not None:

@@ -214,8 +214,8 @@ class EndpointStore(FailureStore, Protocol):
 class LeaseStore(Protocol):
     """The rows of replicas and shards."""
 
-    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
-        """Insert this incarnation, if it is not there."""
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> int:
+        """Insert this incarnation, if it is not there; return the number of its join, which are counted."""
         ...
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:

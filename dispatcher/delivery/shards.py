@@ -93,12 +93,21 @@ class Shards:
         self.leaving: set[int] = set()
         """Shards that are being released; no new request is sent for them."""
         self._others_seen_at = float("-inf")
+        self._joins_count: int | None = None
+        """How often replicas had joined when this one last read it."""
         self.changed: Callable[[], None] = lambda: None
         """Called when the shards to send for have changed, so that the lanes are updated."""
 
     def has_company(self) -> bool:
         """Return whether other replicas fan out, or did recently, and may create deliveries for our endpoints."""
         return self._clock.monotonic() - self._others_seen_at < COMPANY_SECONDS
+
+    def follow_joins(self, count: int) -> None:
+        """Note that another replica has joined if replicas have joined more often than this one knows."""
+        if count != self._joins_count:
+            self._joins_count = count
+            self._others_seen_at = self._clock.monotonic()
+            probe.hit("shards.company_noticed")
 
     def is_trusted(self) -> bool:
         """Return whether requests may be started; called immediately before each."""
@@ -121,9 +130,7 @@ class Shards:
             try:
                 if not joined:
                     await self._watch_namesakes()
-                    await self._leases.join(
-                        self._incarnation, self._name, self._version, self._lease_seconds
-                    )
+                    await self._join()
                 joined = await self._renew()
                 self.outage.ended()
             except StoreUnavailableError as error:
@@ -136,6 +143,15 @@ class Shards:
                 continue
             if not self._stopping.is_set():
                 await asyncio.sleep(PROMPTED_SECONDS_MIN)
+
+    async def _join(self) -> None:
+        number = await self._leases.join(
+            self._incarnation, self._name, self._version, self._lease_seconds
+        )
+        if self._joins_count is None or number == self._joins_count + 1:
+            self._joins_count = number
+        else:
+            self.follow_joins(number)  # another one joined before this one joined again
 
     async def _watch_namesakes(self) -> None:
         """Expire the lease that a crash of this replica left, so that its shards are free at once."""

@@ -110,6 +110,8 @@ class PlacedRow(NamedTuple):
     next_id: DeliveryId | None
     is_held: bool
     """An earlier event of its line is still in the outbox."""
+    joins_count: int
+    """How often replicas have joined, counted after the rest was read."""
 
 
 class Swept(NamedTuple):
@@ -610,6 +612,7 @@ async def places(connection: "Reach", ids: Sequence[UUID]) -> list[PlacedRow]:
             _optional_id(row["previous_id"]),
             _optional_id(row["next_id"]),
             row["is_held"],
+            row["joins_count"],
         )
         for one, row in zip(delivery_ids_of([row["id"] for row in rows]), rows, strict=True)
     ]

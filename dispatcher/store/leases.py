@@ -57,11 +57,12 @@ class Leases:
         self._database = database
         self._key_ids = sorted(key_ids)
 
-    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
-        """Insert this incarnation, if it is not there."""
-        await self._database.execute(
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> int:
+        """Insert this incarnation, if it is not there; return the number of its join."""
+        number: int = await self._database.fetch_value(
             _JOIN, incarnation, name, version, lease_seconds, self._key_ids
         )
+        return number
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         """Return other living incarnations under this name, and when each last renewed its lease."""

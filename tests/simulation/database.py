@@ -100,6 +100,7 @@ class Replica:
     name: str
     renewed_at: float
     expires_at: float
+    join_number: int
 
 
 class MemoryDatabase:
@@ -122,6 +123,7 @@ class MemoryDatabase:
         self.endpoint_changes: dict[EndpointId, int] = {}
         self.health: dict[EndpointId, list[float]] = {}
         self.replicas: dict[str, Replica] = {}
+        self.joins_count = 0
         self.owners: list[str | None] = [None] * SHARDS_COUNT
         self.tokens: list[int] = [0] * SHARDS_COUNT
         self.asleep: object = None
@@ -459,7 +461,9 @@ class MemoryDatabase:
         found: list[PlacedRow] = []
         for row in (self.open[i] for i in ids if i in self.open):
             if row.place is None:
-                found.append(PlacedRow(row.id, None, None, None, is_held=False))
+                found.append(
+                    PlacedRow(row.id, None, None, None, is_held=False, joins_count=self.joins_count)
+                )
                 continue
             key, position = row.place
             line = self._line(row.endpoint_id, key)
@@ -483,6 +487,7 @@ class MemoryDatabase:
                     line[at - 1].id if at else None,
                     line[at + 1].id if at + 1 < len(line) else None,
                     is_held,
+                    self.joins_count,
                 )
             )
         return found
@@ -601,10 +606,12 @@ class MemoryDatabase:
 
     # --- leases ---
 
-    def join(self, incarnation: str, name: str, lease_seconds: float) -> None:
+    def join(self, incarnation: str, name: str, lease_seconds: float) -> int:
         self.flush()
         now = self._clock()
-        self.replicas.setdefault(incarnation, Replica(name, now, now + lease_seconds))
+        self.joins_count += 1
+        joined = Replica(name, now, now + lease_seconds, self.joins_count)
+        return self.replicas.setdefault(incarnation, joined).join_number
 
     def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         return [

@@ -310,9 +310,11 @@ class MemoryLeases(ports.LeaseStore):
         del key_ids
         self._reach = reach
 
-    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> int:
         del version
-        await self._reach.ask(lambda: self._reach.tables.join(incarnation, name, lease_seconds))
+        return await self._reach.ask(
+            lambda: self._reach.tables.join(incarnation, name, lease_seconds)
+        )
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         return await self._reach.ask(lambda: self._reach.tables.namesakes(name, incarnation))

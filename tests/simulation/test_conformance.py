@@ -419,8 +419,9 @@ async def test_scheduled_success_after_a_resend_request_settles_it(store, outcom
 
 
 async def test_leases_are_joined_renewed_taken_released_and_buried(store):
-    await store.leases.join("a", "name", "1", 60.0)
-    await store.leases.join("b", "name", "1", 60.0)
+    number = await store.leases.join("a", "name", "1", 60.0)
+    assert await store.leases.join("b", "name", "1", 60.0) == number + 1
+    assert await store.leases.join("a", "name", "1", 60.0) == number, "its response was lost"
     assert len(await store.leases.take("a", 40)) == 40
     assert len(await store.leases.take("b", 64)) == 24
     renewal = await store.leases.renew("a", 60.0)

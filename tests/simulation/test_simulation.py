@@ -76,3 +76,10 @@ def test_a_delivery_that_another_replica_wrote_in_between_is_not_passed():
     """Seed 7677: its announcement was lost with the connection, and the line went on behind it in memory."""
     code, lines = _run("--seed", "7677", seconds=60)
     assert code == 0, lines
+
+
+@pytest.mark.parametrize("seed", ["1947", "6098"])
+def test_an_event_that_a_replica_claims_as_it_joins_is_not_passed(seed: str):
+    """Its lease was not seen yet, so a later event of the line was put behind those in memory, and sent first."""
+    code, lines = _run("--seed", seed, seconds=60)
+    assert code == 0, lines

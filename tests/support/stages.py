@@ -93,6 +93,9 @@ class Stages:
         """Return false: no other replica fans out."""
         return False
 
+    def follow_joins(self, count: int) -> None:
+        """Ignore that no other replica joins."""
+
     def is_trusted(self) -> bool:
         return self.may_send
 

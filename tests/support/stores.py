@@ -190,7 +190,11 @@ class FakeDeliveries(ports.DeliveryStore):
         self.gate.set()
 
     async def place(self, ids: Sequence[DeliveryId]) -> list[PlacedRow]:
-        return [PlacedRow(i, None, None, None, is_held=False) for i in ids if i in self.open]
+        return [
+            PlacedRow(i, None, None, None, is_held=False, joins_count=1)
+            for i in ids
+            if i in self.open
+        ]
 
     async def shelve(self, ids: Sequence[DeliveryId]) -> None:
         del ids
@@ -370,9 +374,12 @@ class FakeLeases(ports.LeaseStore):
         self.mine: dict[int, int] = {}
         self.others_shards: set[int] = set()
         self.expired = False
+        self.join_number = 1
 
-    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> None:
+    async def join(self, incarnation: str, name: str, version: str, lease_seconds: float) -> int:
         """Insert nothing: the row is there."""
+        del incarnation, name, version, lease_seconds
+        return self.join_number
 
     async def namesakes(self, name: str, incarnation: str) -> list[tuple[str, datetime]]:
         del name, incarnation

@@ -143,6 +143,25 @@ async def test_company_is_remembered_for_a_while(made, clock):
     assert not shards.has_company()
 
 
+async def test_company_is_noticed_by_a_join_before_its_lease_is_seen(made, clock):
+    shards, leases, _ = made
+    leases.join_number = 7
+    await shards._join()
+    shards.follow_joins(7)
+    assert not shards.has_company(), "its own join"
+    shards.follow_joins(8)
+    assert shards.has_company()
+    clock.advance(31)
+    shards.follow_joins(8)
+    assert not shards.has_company(), "noticed before"
+    leases.join_number = 9
+    await shards._join()
+    assert not shards.has_company(), "it joined again, alone"
+    leases.join_number = 11
+    await shards._join()
+    assert shards.has_company(), "another one joined before it joined again"
+
+
 async def test_leaving_gives_everything_back_and_ends_trust(made):
     shards, leases, _ = made
     await shards._renew()

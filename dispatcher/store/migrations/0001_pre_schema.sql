@@ -746,8 +746,11 @@ CREATE VIEW dispatcher.attempt_all AS
 
 -- ---------- Replicas: who may send for whom -------------------------------------------------------------------------
 
+-- A sequence counts the joins, so that a replica notices one that joined and left between two of its renewals.
+CREATE SEQUENCE dispatcher.replica_joins;
 CREATE TABLE dispatcher.replica (
     incarnation   text        COLLATE "C" NOT NULL PRIMARY KEY,
+    join_number   bigint      NOT NULL DEFAULT nextval('dispatcher.replica_joins'),
     name          text        NOT NULL,
     version       text        NOT NULL,
     started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),

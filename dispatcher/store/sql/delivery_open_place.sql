@@ -1,12 +1,12 @@
 -- Where waiting deliveries stand in their lines: the one immediately before and after each, and whether an earlier event
--- of its line is still in the outbox, so that it must wait for that event's fan-out.
+-- of its line is still in the outbox, so that it must wait for that event's fan-out. Also how often replicas have joined.
 --
 -- Parameters: $1 delivery ids, $2 events of the outbox that are read at most (with more, later positions count as held).
 -- Deliveries without a line have a NULL key; those that have ended have no row.
 -- Index: delivery_open_pkey, delivery_open_line, endpoint_number_key, outbox_waiting. Locks: none.
 -- One snapshot sees an event either in the outbox or in delivery_open. A row that an uncommitted claim deletes is still in
 -- the outbox here. A strict endpoint (key 0) waits for every earlier event of its tenant: its subscription and its filter
--- are not evaluated here.
+-- are not evaluated here. A replica that had committed a claim by this snapshot had joined before, so its join is counted.
 WITH given AS MATERIALIZED (
     SELECT o.id, o.endpoint_no, o.order_key, o.position, p.tenant
     FROM unnest($1::uuid[]) AS w (id)
@@ -37,7 +37,8 @@ SELECT g.id, g.order_key, g.position,
         WHERE a.endpoint_no = g.endpoint_no AND a.order_key = g.order_key AND a.position > g.position
         ORDER BY a.position LIMIT 1) AS next_id,
        coalesce(CASE WHEN g.order_key = 0 THEN t.position ELSE k.position END < g.position
-                OR g.position > known.position, false) AS is_held
+                OR g.position > known.position, false) AS is_held,
+       (SELECT last_value FROM dispatcher.replica_joins) AS joins_count
 FROM given AS g
 CROSS JOIN known
 LEFT JOIN of_key AS k ON k.tenant = g.tenant AND k.order_key = g.order_key
