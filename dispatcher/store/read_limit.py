@@ -30,6 +30,7 @@ class ReadLimit:
         self._waiting = waiting
         self._rejected = rejected
         self._waiting_count = 0
+        self._waiting(0)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -237,7 +237,7 @@ def test_a_content_filter_is_tried_saved_and_explained(
     assert request["event_id"] == wanted
     tab.open(f"/events/{left_out}")
     row = page.locator("tr", has=page.get_by_text("BKK_02_Orders", exact=True))
-    expect(row).to_contain_text('data.warehouse is "CNX-01"')
+    expect(row).to_contain_text('data.warehouse: "CNX-01"')
     assert tab.complaints == []
 
 

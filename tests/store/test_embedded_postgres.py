@@ -173,7 +173,7 @@ def test_a_start_that_was_cut_off_while_it_made_the_data_is_made_good(folder: Pa
 def test_files_of_somebody_else_are_kept(folder: Path):
     (folder / "data").mkdir()
     (folder / "data" / "letter").write_text("dear")
-    with pytest.raises(PostgresError, match="holds files and no database"):
+    with pytest.raises(PostgresError, match="contains files but no database"):
         Postgres(folder / "data", durable=False).start()
     assert (folder / "data" / "letter").read_text() == "dear"
 
