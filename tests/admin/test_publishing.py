@@ -344,6 +344,8 @@ async def test_publishes_wait_for_a_database_that_recovers(
     unknown_yet = await distant.token_of("operator", "acme")
     await distant.ask("POST", "/events", event(id="before"), token=token)
     take_away(proxy)
+    # An event on a connection whose end was not noticed yet would have an unknown outcome.
+    assert (await distant.ask("GET", "/endpoints")).status == 503
     impatient = await distant.ask(
         "POST", "/events", event(), token=token, headers={"Prefer": "respond-async, wait=1"}
     )
