@@ -4,8 +4,8 @@
          └──▶ behind another one: blocked           leave(open)  ──▶ the line leaves memory with it
 
 Memory holds a part of a line: a run of deliveries without a gap, which begins with the first of all that are
-open in Postgres. `has_more` is set where Postgres has others behind the run. When such a run is used up,
-the line is `woken`: its first delivery is read from Postgres. While other replicas fan out as well, one of them may
+open in Postgres. `has_more` is set where Postgres has others that are not in the run; nothing joins its end then. When such
+a run is used up, the line is `woken`: its first delivery is read from Postgres. While other replicas fan out as well, one of them may
 write between two deliveries of a run, and a run is not used: memory holds the first delivery of a line alone.
 
 Invariants: only the first of a line is in a queue of its lane, in flight, or waiting for a retry. A line without
@@ -154,7 +154,9 @@ class Lines(Generic[Work]):
     def has_before(self, place: Place, previous_id: str) -> bool:
         """Return whether all that comes before a place is in memory: the one immediately before it, and no gap."""
         line = self._lines.get(place.key)
-        if line is None:
+        # A delivery that was left to Postgres may have a lower position than the first: it was committed after the
+        # first was sent. Then all that comes later is left to Postgres as well.
+        if line is None or line.has_more:
             return False
         # One that is not placed yet may stand before those in memory: it was committed after they were placed.
         if any(position < place.position for position in self._unplaced.get(place.key, ())):

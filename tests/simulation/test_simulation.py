@@ -78,6 +78,12 @@ def test_a_delivery_that_another_replica_wrote_in_between_is_not_passed():
     assert code == 0, lines
 
 
+def test_a_delivery_left_to_postgres_is_not_passed_by_one_with_a_higher_position():
+    """Seed 9344: its position was lower than that of the one in flight, and a later event was put behind that one."""
+    code, lines = _run("--seed", "9344", seconds=60)
+    assert code == 0, lines
+
+
 @pytest.mark.parametrize("seed", ["1947", "6098"])
 def test_an_event_that_a_replica_claims_as_it_joins_is_not_passed(seed: str):
     """Its lease was not seen yet, so a later event of the line was put behind those in memory, and sent first."""
