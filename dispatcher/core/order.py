@@ -4,9 +4,10 @@
          └──▶ behind another one: blocked           leave(open)  ──▶ the line leaves memory with it
 
 Memory holds a part of a line: a run of deliveries without a gap, which begins with the first of all that are
-open in Postgres. `has_more` is set where Postgres has others that are not in the run; nothing joins its end then. When such
-a run is used up, the line is `woken`: its first delivery is read from Postgres. While other replicas fan out as well, one of them may
-write between two deliveries of a run, and a run is not used: memory holds the first delivery of a line alone.
+open in Postgres. `has_more` is set where Postgres has others that are not in the run; nothing joins its end then.
+When such a run is used up, the line is `woken`: its first delivery is read from Postgres. While other replicas fan
+out as well, one of them may write between two deliveries of a run, and a run is not used: memory holds the first
+delivery of a line alone.
 
 Invariants: only the first of a line is in a queue of its lane, in flight, or waiting for a retry. A line without
 a delivery in memory has no entry here. Nothing here waits or reads a clock. A crash loses nothing that a sweep

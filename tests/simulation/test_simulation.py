@@ -78,7 +78,7 @@ def test_a_delivery_that_another_replica_wrote_in_between_is_not_passed():
     assert code == 0, lines
 
 
-def test_a_delivery_left_to_postgres_is_not_passed_by_one_with_a_higher_position():
+def test_a_delivery_left_to_postgres_is_not_passed_by_a_later_one():
     """Seed 9344: its position was lower than that of the one in flight, and a later event was put behind that one."""
     code, lines = _run("--seed", "9344", seconds=60)
     assert code == 0, lines

@@ -160,7 +160,7 @@ def test_first_with_a_higher_position_is_still_before():
     assert lines.has_before(Place(1, 3), "1.2")
 
 
-def test_no_delivery_passes_one_left_to_postgres_with_a_lower_position_than_the_first():
+def test_no_delivery_passes_one_left_to_postgres_below_the_first():
     """The first was sent before the other one was committed, so the last in memory is the one immediately before."""
     lines: Lines[Work] = Lines()
     _joined(lines, 11, 1)
