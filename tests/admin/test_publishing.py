@@ -388,7 +388,8 @@ async def test_a_lost_commit_is_repeated_only_with_an_id_of_ones_own(
     assert (other.status, other.json["code"]) == (503, "outcome_unknown")
 
     async def are_committed() -> bool:
-        return await connection.fetchval("SELECT count(*) FROM dispatcher.outbox") == 3
+        count: int = await connection.fetchval("SELECT count(*) FROM dispatcher.outbox")
+        return count == 3
 
     # The server may still be at the statement whose connection was cut.
     await until(are_committed, seconds=10, what="one commit of each")
