@@ -108,7 +108,7 @@ class Recorder:
         inventory = self._inventory
         counts = (
             inventory.counts
-        )  # as `unrecorded`, without a call: this is asked before each attempt
+        )  # `unrecorded` without a call, because this runs before each attempt
         return counts[IN_FLIGHT] + counts[RECORDING] - inventory.stalled < self._unrecorded_max
 
     def after_commit(self, action: Callable[[], None]) -> None:
@@ -158,9 +158,7 @@ class Recorder:
         """Flush batch after batch; while one commits, another may commit as well."""
         loop = asyncio.get_running_loop()
         while True:
-            while (
-                not self._due.is_set()
-            ):  # the other flush may have taken what this one was woken for
+            while not self._due.is_set():  # the other flush may have taken this one's results
                 await self._due.wait()
             batch = self._take()
             if batch:

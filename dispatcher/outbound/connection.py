@@ -240,7 +240,10 @@ class Connection(asyncio.Protocol):
             )
             self._fail(Outcome.PROTOCOL_ERROR, text)
         elif reader.raw_bytes:
-            self._fail(Outcome.CONNECT_ERROR, f"the connection broke in mid-answer: {_words(exc)}")
+            self._fail(
+                Outcome.CONNECT_ERROR,
+                f"the connection broke in the middle of the response: {_words(exc)}",
+            )
         elif exc is None:
             text = "the receiver closed the connection without a response"
             self._fail(Outcome.CONNECT_ERROR, text)
