@@ -13,7 +13,7 @@ pytestmark = pytest.mark.postgres
 
 
 class Figures:
-    """What a limit reports."""
+    """What a limit reports: the count of waiting reads, first when it is made and then after each change."""
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
@@ -55,7 +55,7 @@ async def test_read_limit_further_reads_wait_in_order_and_writes_do_not(limited,
         async with limited.transaction() as connection:
             assert await connection.fetchval("SELECT 1") == 1
         assert ended == []
-        assert figures.waiting == [1, 2, 3]
+        assert figures.waiting == [0, 1, 2, 3]
     assert ended == [0, 1, 2]
     assert figures.waiting[-1] == 0
     assert figures.rejected_count == 0
@@ -66,7 +66,7 @@ async def test_read_limit_a_read_whose_time_is_over_leaves_the_line(limited, fig
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01), limited.reading():
                 pytest.fail("the limit is used up")
-    assert figures.waiting == [1, 0]
+    assert figures.waiting == [0, 1, 0]
     assert figures.rejected_count == 1
     async with limited.reading() as connection:
         assert await connection.fetchval("SELECT 1") == 1
