@@ -60,6 +60,8 @@ _log = structlog.get_logger("dispatcher.maintenance.jobs")
 LEASE_SECONDS: Final = 10.0
 CLAIM_SECONDS: Final = 1.0
 """How often jobs are looked for, and changes that people made to ours."""
+CLAIM_IDLE_SECONDS: Final = 2.0
+"""How often jobs are looked for while this replica runs none."""
 JOBS_MAX: Final = 32
 """Jobs that one replica runs at once; also the limit of jobs that go on in a deployment."""
 STEP_DELIVERIES: Final = 20
@@ -186,7 +188,7 @@ class JobRunner:
         may_own = self._may_own_others or bool(self._runs)
         self._may_own_others = True  # until all that is claimed now has begun
         rows = await self._jobs.claim(self._incarnation, LEASE_SECONDS, JOBS_MAX, may_own=may_own)
-        self._claim_at = self._clock.monotonic() + CLAIM_SECONDS
+        self._claim_at = self._clock.monotonic() + (CLAIM_SECONDS if rows else CLAIM_IDLE_SECONDS)
         runs: dict[str, _Run] = {}
         for job in rows:
             run = self._runs.get(job.id)

@@ -28,6 +28,7 @@ _COUNT = statement("notification_count")
 _LOCK = statement("notification_lock")
 _UPDATE = statement("notification_update")
 _DELETE = statement("notification_delete")
+_EXISTS = statement("notification_exists")
 _TURN = statement("notification_turn")
 _RULES = statement("notification_rules")
 _PROBLEMS = statement("notification_problems")
@@ -193,6 +194,9 @@ class Notifications:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
         """Yield the turn, None if another replica has it or there are no rules; commit after the block."""
+        if not await self._database.fetch_value(_EXISTS):
+            yield None
+            return
         async with self._database.transaction() as connection:
             taken = await connection.fetchval(_TURN)
             yield Turn(connection) if taken else None

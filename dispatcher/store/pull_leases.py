@@ -46,6 +46,7 @@ _INSERT = statement("pull_lease_insert")
 _RESEND_DAYS = statement("pull_lease_resend_days")
 _TAKE = statement("pull_lease_take")
 _TAKE_EXPIRED = statement("pull_lease_take_expired")
+_NEXT_END = statement("pull_lease_next_end")
 _NEXT_DUE = statement("pull_lease_next_due")
 _ENDPOINTS = statement("pull_lease_endpoints")
 _EVENT_TYPES = statement("pull_lease_event_types")
@@ -260,6 +261,11 @@ class PullLeases:
     async def take_expired(self, rows_max: int) -> list[TakenLease]:
         """End leases that have expired; who calls this records their attempts."""
         return _taken(await self._database.fetch(_TAKE_EXPIRED, rows_max))
+
+    async def next_end_seconds(self) -> float | None:
+        """Return the seconds until the first lease ends, negative if it has ended; None: there is no lease."""
+        seconds: float | None = await self._database.fetch_value(_NEXT_END)
+        return seconds
 
     async def still_open(self, leases: Sequence[TakenLease]) -> frozenset[DeliveryId]:
         """Return the deliveries of these leases that have not ended."""
