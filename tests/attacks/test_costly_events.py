@@ -88,7 +88,7 @@ async def test_picked_costly_events_are_cut_and_none_is_left_out(
 
 
 async def test_control_one_batch_of_costly_events_holds_the_loop(world: World) -> None:
-    claim = FakeClaim([make_event(f"e{number}", COSTLY) for number in range(30)], 1)
+    claim = FakeClaim([make_event(f"e{number}", COSTLY) for number in range(90)], 1)
     made = Batch(claim)
     began = time.monotonic()
     for event in claim.events:

@@ -362,16 +362,21 @@ def test_bench_starts_the_build_of_its_version_that_is_clearly_quicker(
 ):
     version = f"{sys.version_info.major}.{sys.version_info.minor}.99"
     started: list[list[object]] = []
-    monkeypatch.delenv(script.CHOSEN, raising=False)
     monkeypatch.setattr(script, "interpreters", lambda: [(version, "/quick"), ("3.99.1", "/other")])
     monkeypatch.setattr(
         script,
         "loop_seconds",
         lambda paths: {path: seconds if path == "/quick" else 1.0 for path in paths},
     )
-    monkeypatch.setattr(script, "start_again", lambda *arguments: started.append([*arguments]))
+
+    def start_again(path: str, arguments: list[str], *, is_chosen: bool) -> None:
+        assert is_chosen
+        started.append([path, arguments])
+
+    monkeypatch.setattr(script, "start_again", start_again)
     script.start_with_quickest(["bench", "drain"])
     assert started == ([expected] if expected else [])
+    assert script.CHOSEN not in os.environ
 
 
 def test_loop_of_an_interpreter_that_cannot_start_takes_forever(script: ModuleType):
