@@ -138,15 +138,16 @@ async def test_retention_and_migrations_go_on_despite_the_locks(fresh_database):
         await database.close()
 
 
-async def test_two_retentions_exclude_each_other_by_a_lock_of_ours(fresh_database):
+async def test_retention_and_migrations_exclude_each_other_by_a_lock_of_ours(fresh_database):
     database = Database(fresh_database, connections_max=1)
     await database.open()
     other = await asyncpg.connect(fresh_database)
     try:
         yesterday = await other.fetchval(YESTERDAY)
-        await other.execute("BEGIN; SELECT dispatcher.lock_upkeep()")
-        assert await Partitions(database).drop("delivery_done", yesterday) == "busy"
-        await other.execute("ROLLBACK")
+        for lock in ("SELECT dispatcher.lock_upkeep()", statements.statement("migration_lock")):
+            await other.execute(f"BEGIN; {lock}")
+            assert await Partitions(database).drop("delivery_done", yesterday) == "busy"
+            await other.execute("ROLLBACK")
         assert await Partitions(database).drop("delivery_done", yesterday) == "dropped"
     finally:
         await other.close()

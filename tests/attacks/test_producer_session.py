@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 
 from dispatcher.store import migrate
+from dispatcher.store.partitions import Partitions
+from dispatcher.store.pool import Database
 from tests.support.cluster import worker_name
 
 pytestmark = pytest.mark.postgres
@@ -188,6 +190,25 @@ async def test_a_producer_calls_no_function_with_rights_of_another(producer):
         f"{PURE} AND provolatile = 'v' AND has_function_privilege(p.oid, 'EXECUTE')"
     )
     assert {row[0].partition("(")[0] for row in changing} == {"dispatcher.publish"}
+
+
+async def test_prepared_statements_of_a_producer_do_not_stop_retention(
+    owner, producer, fresh_database
+):
+    """PREPARE locks the tables of its statement without checking a right, until the transaction ends."""
+    database = Database(fresh_database, connections_max=1)
+    await database.open()
+    try:
+        yesterday = await owner.fetchval("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date - 1")
+        await producer.execute(
+            "BEGIN; PREPARE p AS DELETE FROM dispatcher.schema_migration;"
+            "PREPARE q AS SELECT FROM dispatcher.schema_migration FOR UPDATE"
+        )
+        assert await Partitions(database).drop("delivery_done", yesterday) == "dropped"
+        assert await Partitions(database).empty_attempts(yesterday) == "emptied"
+    finally:
+        await producer.execute("ROLLBACK")
+        await database.close()
 
 
 async def test_control_the_owner_may_do_what_a_producer_may_not(owner):

@@ -1000,12 +1000,13 @@ CREATE TABLE dispatcher.traffic_minute (
 
 -- ---------- Upkeep: days of history come and go ---------------------------------------------------------------------
 
--- Takes the lock of the one who changes the schema: retention, `migrate`. Returns whether it was free. It is a lock on a
--- table that no other role has rights on; any role that may connect can take any advisory lock.
+-- Takes the lock of the one who changes the schema: retention, `migrate`. Returns whether it was free. It is a lock on rows,
+-- which needs the right to update them. Any role that may connect can take any advisory lock, and any role with USAGE on
+-- the schema can lock a table against SHARE ROW EXCLUSIVE: PREPARE takes the lock of its statement and checks no right.
 CREATE FUNCTION dispatcher.lock_upkeep() RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 BEGIN
-    LOCK TABLE dispatcher.schema_migration IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    PERFORM FROM dispatcher.schema_migration FOR UPDATE NOWAIT;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     RETURN false;

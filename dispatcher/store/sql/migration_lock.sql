@@ -1,3 +1,3 @@
 -- Takes the lock of the one who changes the schema. Parameters: none.
--- Locks: SHARE ROW EXCLUSIVE on schema_migration, which conflicts with itself; only the owner of the table can take it.
-LOCK TABLE dispatcher.schema_migration IN SHARE ROW EXCLUSIVE MODE
+-- Locks: EXCLUSIVE on schema_migration, which conflicts with itself and with the row locks of lock_upkeep().
+LOCK TABLE dispatcher.schema_migration IN EXCLUSIVE MODE
