@@ -207,12 +207,19 @@ async def _holders(connection: "Connection[Record]") -> str:
         rows = await connection.fetch(_HOLDERS)
     if not rows:
         return "no session holds it now"
-    sessions = [
-        f"pid {row['pid']} (application {row['application']!r}, user {row['user_name']!r}"
-        + (f", transaction open for {row['seconds']:.0f} s)" if row["seconds"] is not None else ")")
-        for row in rows
-    ]
-    return "held by " + ", ".join(sessions)
+    return "held by " + ", ".join(_holder(row) for row in rows)
+
+
+def _holder(row: "Record") -> str:
+    """Return the description of a session or a prepared transaction."""
+    if row["gid"] is not None:
+        return (
+            f"prepared transaction {row['gid']!r} (user {row['user_name']!r},"
+            f" prepared {row['seconds']:.0f} s ago; end it with ROLLBACK PREPARED or COMMIT PREPARED)"
+        )
+    return f"pid {row['pid']} (application {row['application']!r}, user {row['user_name']!r}" + (
+        f", transaction open for {row['seconds']:.0f} s)" if row["seconds"] is not None else ")"
+    )
 
 
 async def _bootstrap(connection: "Connection[Record]") -> None:

@@ -10,6 +10,7 @@ from dispatcher.core.errors import SchemaError
 from dispatcher.store import migrate as module
 from dispatcher.store.migrate import has_notify, known, migrate, pending, require, set_notify
 from tests.support.daemon import until
+from tests.support.servers import own_cluster
 
 pytestmark = pytest.mark.postgres
 
@@ -143,6 +144,28 @@ async def test_a_lock_that_is_held_is_waited_for_with_a_bound(make_database, mon
     finally:
         await connection.close()
         await holder.close()
+
+
+async def test_a_prepared_transaction_that_holds_a_lock_is_named(monkeypatch):
+    """It has no session: pg_terminate_backend() does not end it, and it survives a restart."""
+    monkeypatch.setattr(module, "_LOCK_RETRIES", 2)
+    monkeypatch.setattr(module, "_LOCK_RETRY_SECONDS", 0.01)
+    with own_cluster(max_prepared_transactions="1") as postgres:
+        connection = await asyncpg.connect(await asyncio.to_thread(postgres.start))
+        try:
+            await migrate(connection)
+            await connection.execute(
+                "BEGIN; INSERT INTO dispatcher.outbox (type, data) VALUES ('a.b', '{}');"
+                "PREPARE TRANSACTION 'forgotten'"
+            )
+            with pytest.raises(
+                SchemaError, match=r"held by prepared transaction 'forgotten'.*ROLLBACK PREPARED"
+            ):
+                await set_notify(connection, wanted=True)
+            await connection.execute("ROLLBACK PREPARED 'forgotten'")
+            assert await set_notify(connection, wanted=True)
+        finally:
+            await connection.close()
 
 
 @pytest.mark.parametrize("is_bad", [False, True], ids=["ours", "known-bad"])
