@@ -388,14 +388,16 @@ class Dispatcher:
         """Returns where the console and the API are."""
         return f"http://127.0.0.1:{self.port}"
 
-    def create_endpoint(self, name: str, url: str, concurrency: int, tenant: str) -> None:
-        """Creates an endpoint for every event of a tenant through the API."""
+    def create_endpoint(
+        self, name: str, url: str, concurrency: int, tenant: str, *, types: Sequence[str] = ("*",)
+    ) -> None:
+        """Creates an endpoint for the events of a tenant that have these types through the API."""
         fields = {
             "name": name,
             "url": url,
             "tenant": tenant,
             "profile": "standard",
-            "event_types": ["*"],
+            "event_types": list(types),
             "max_concurrency": concurrency,
         }
         self.request("endpoints", orjson.dumps(fields))
