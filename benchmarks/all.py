@@ -1,8 +1,8 @@
-"""Every goal, one benchmark after the other, then the table in `docs/explanation/performance.md` and the plots.
+"""Every goal, one benchmark after the other, then the tables in `docs/explanation/performance.md` and the plots.
 
 `python -m benchmarks all [--short] [--only NAME,NAME] [--report]`. `--short` takes about a quarter
 of an hour, without it most of a day (the soak is an hour, the history ten million deliveries).
-`--report` measures nothing and writes table and plots from the results that are there. A benchmark
+`--report` measures nothing and writes tables and plots from the results that are there. A benchmark
 that fails is said, and the others go on.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from benchmarks import latency
 from benchmarks.harness import ROOT, spread
 from benchmarks.plots import RESULTS, bars
 
@@ -25,7 +26,8 @@ NAMES = (
     "wheel", "recovery", "growth", "replicas", "roles", "soak",
 )  # fmt: skip
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
-_TABLE = re.compile(r"(<!-- results: begin -->\n).*(<!-- results: end -->)", re.DOTALL)
+NEIGHBOURS = "latency_against"
+"""The result with the table of figures next to busy loops."""
 SECONDS_MAX = 6 * 3600
 
 
@@ -63,6 +65,37 @@ def _share(goal: dict[str, Any], value: float) -> float:
     return float(goal["aim"] / value) if value > 0 else 3.0
 
 
+def _insert(text: str, mark: str, lines: Sequence[str]) -> str:
+    """Returns the text with these lines, and nothing else, between the comments that begin and end the mark."""
+    place = re.compile(rf"(<!-- {mark}: begin -->\n).*(<!-- {mark}: end -->)", re.DOTALL)
+    return place.sub(lambda match: match[1] + "\n".join([*lines, ""]) + match[2], text)
+
+
+def _neighbours() -> list[str]:
+    """Returns the lines of the comparison next to busy loops; none without a result."""
+    path = RESULTS / f"{NEIGHBOURS}.json"
+    if not path.is_file():
+        return []
+    document = orjson.loads(path.read_bytes())
+    of_ours = next(iter(document["rounds"]["ours"].values()))
+    return [
+        *latency.table(document),
+        "",
+        (
+            f"`ours` is {document['commit']}. {len(of_ours)} rounds of {document['seconds']} seconds per figure, "
+            f"median (range). Machine: {_machine(document)}."
+        ),
+    ]
+
+
+def _machine(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    return (
+        f"{machine['processors']} processors, {machine['system']}, Python {machine['python']}"
+        f" ({machine.get('build', 'no PGO, no LTO')})"
+    )
+
+
 def report() -> None:
     """Writes the table and the plot of all goals from the results that are there."""
     documents = _load()
@@ -83,11 +116,7 @@ def report() -> None:
             f"| {goal['number']} | {goal['what']} | {sign} {goal['aim']:g} | {spread(goal['values'])} "
             f"| {len(goal['values'])}, `{document['benchmark']}` | {'met' if goal['met'] else 'missed'} |"
         )
-    machines = {
-        f"{d['machine']['processors']} processors, {d['machine']['system']}, Python {d['machine']['python']}"
-        f" ({d['machine'].get('build', 'no PGO, no LTO')})"
-        for d in documents
-    }
+    machines = {_machine(document) for document in documents}
     commits = sorted({f"{d['commit']} ({d['benchmark']})" for d in documents})
     loads = [d["load_average"] for d in documents]
     rows += [
@@ -96,11 +125,11 @@ def report() -> None:
             f"Machine: {'; '.join(sorted(machines))}. Load average at the end of each: "
             f"{min(loads):.1f} to {max(loads):.1f}. Commits: {', '.join(commits)}."
         ),
-        "",
     ]
-    text = PAGE.read_text(encoding="utf-8")
-    table = "\n".join(rows)
-    PAGE.write_text(_TABLE.sub(lambda m: m[1] + table + m[2], text), encoding="utf-8")
+    text = _insert(PAGE.read_text(encoding="utf-8"), "results", rows)
+    if lines := _neighbours():
+        text = _insert(text, "neighbours", lines)
+    PAGE.write_text(text, encoding="utf-8")
     bars(
         "goals",
         "How far each goal is reached: median, and range over the rounds",

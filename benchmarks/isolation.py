@@ -26,7 +26,7 @@ from benchmarks.harness import (
     wait_for,
     write_results,
 )
-from benchmarks.latency import arrivals, percentiles, produce
+from benchmarks.steady import arrivals, percentiles, produce
 
 HEALTHY_COUNT, DEAD_COUNT, SLOW_COUNT = 200, 20, 10
 SLOW_SECONDS = 1.0

@@ -1,95 +1,69 @@
-"""Goal 3: from a producer's commit to the request received, at a steady rate, beside one loopback POST.
+"""Goal 3: from an event to its request at the receiver, through SQL and through the API, alone and next to busy loops.
 
-`python -m benchmarks latency [--short] [--rate N] [--seconds N] [--rounds N] [--json PATH]`. One producer
-commits one event per transaction, paced by schedule and not by completion; the receiver notes when
-each request was complete. Both read the same machine's clock. Then the same at half of the rate at
-which the daemon has just drained a backlog, ten events a transaction.
+`python -m benchmarks latency [--short] [--rate N] [--seconds N] [--rounds N] [--neighbours N]
+[--against COMMIT|FOLDER] [--json PATH]`. Each round measures at a steady rate, with a new daemon for each half:
+
+* on the machine as it is: `sql`, one event per transaction, from its commit; `api`, one event per `POST /api/v1/events`
+  on an open connection, from just before the request; `half`, through SQL with ten events per transaction at half of
+  the rate at which this daemon has just drained a backlog;
+* `sql` and `api` again next to busy loops (`--neighbours`, two unless given, one per processor, at the normal
+  priority; 0 leaves this half out). They have figures and no goals.
+
+All times end when the receiver has the complete request. With `--against`, another version of this project, which has
+its own database, is measured in turn with this one, and the results are written to `latency_against.json`.
+
+Each figure has the load average and the number of processors that were busy. The load average is that of the last
+minute, so it also contains the busy loops of the round before; the busy processors are those of the measured seconds,
+with everything that ran. The producer and the receiver share the processors with the busy loops as well, so their own
+wait for a processor is part of the time.
 """
 
 import asyncio
 import http.client
+import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import asyncpg
-import orjson
 
+from benchmarks.contenders import Contender, checkouts
 from benchmarks.harness import (
     BODY_DATA,
-    ROOT,
-    SERVER_CPU,
+    TICKS_PER_SECOND,
     Dispatcher,
     Goal,
-    accepts,
-    add_endpoint,
     arguments,
-    free_port,
     insert_events,
-    pinned,
     postgres,
     spread,
     wait_for,
     write_results,
 )
+from benchmarks.neighbours import neighbours
+from benchmarks.publish import SETTINGS
+from benchmarks.steady import arrivals, percentiles, produce, publish
 
 DRAINED = 5_000
 TOGETHER = 10
-
-
-@contextmanager
-def arrivals(
-    stall_seconds: float = 0.0, *, cpu: int | None = SERVER_CPU
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Runs a receiver that notes arrivals; yields its port, and the arrivals once the block has ended."""
-    with tempfile.TemporaryDirectory() as name:
-        port, path = free_port(), Path(name) / "arrivals.json"
-        arrived: dict[str, float] = {}
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.arrivals",
-            str(port),
-            str(path),
-            str(stall_seconds),
-        ]
-        process = subprocess.Popen(pinned(cpu, command), cwd=ROOT)
-        try:
-            wait_for(lambda: accepts(port), 10)
-            yield port, arrived
-        finally:
-            process.terminate()
-            process.wait(10)
-            arrived.update(orjson.loads(path.read_bytes()))
-
-
-async def produce(
-    url: str, rate: float, seconds: float, *event_types: str, together: int = 1
-) -> dict[str, float]:
-    """Commits events at a steady rate, `together` in a transaction; returns when each was committed, by id.
-
-    Transactions take the types in turn.
-    """
-    connection = await asyncpg.connect(url)
-    committed: dict[str, float] = {}
-    insert = await connection.prepare(
-        "INSERT INTO dispatcher.outbox (type, data)"
-        " SELECT $1, $2::json FROM generate_series(1, $3::int) RETURNING id"
-    )
-    started = time.perf_counter()
-    for number in range(int(rate * seconds / together)):
-        pause = started + number * together / rate - time.perf_counter()
-        if pause > 0:
-            await asyncio.sleep(pause)
-        rows = await insert.fetch(event_types[number % len(event_types)], BODY_DATA, together)
-        committed.update(dict.fromkeys((row[0] for row in rows), time.time()))
-    await connection.close()
-    return committed
+WARM_SECONDS = 1
+BESIDE = "_neighbours"
+"""The end of the name of a case that runs next to busy loops."""
+CASES = {"sql": "{rate}/s, SQL", "api": "{rate}/s, API", "half": "half of its own drain rate"}
+GOALS = (
+    ("sql", "p50_ms", 1.2),
+    ("sql", "p99_ms", 3.0),
+    ("api", "p50_ms", 1.6),
+    ("api", "p99_ms", 4.0),
+    ("half", "p99_ms", 20.0),
+)
+Figures = dict[str, float]
+Rounds = Mapping[str, Mapping[str, Sequence[Figures]]]
+"""The figures of each round, by contender and case."""
 
 
 async def half_rate(url: str, daemon: Dispatcher, event_type: str) -> float:
@@ -103,18 +77,8 @@ async def half_rate(url: str, daemon: Dispatcher, event_type: str) -> float:
     return DRAINED / (time.perf_counter() - started) / 2
 
 
-def percentiles(committed: dict[str, float], arrived: dict[str, float]) -> dict[str, float]:
-    """Returns p50 and p99 in milliseconds, and how many events never arrived."""
-    waits = sorted((arrived[i] - at) * 1000 for i, at in committed.items() if i in arrived)
-    return {
-        "p50_ms": waits[len(waits) // 2],
-        "p99_ms": waits[int(len(waits) * 0.99)],
-        "missing": float(len(committed) - len(waits)),
-    }
-
-
 def loopback_ms(port: int) -> float:
-    """Returns the median time of one POST over a fresh look at an open connection, in milliseconds."""
+    """Returns the median time of one POST over an open connection, in milliseconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     times = []
     for _ in range(200):
@@ -126,64 +90,128 @@ def loopback_ms(port: int) -> float:
     return statistics.median(times)
 
 
+def _busy_seconds() -> float:
+    """Returns how long all processors together were busy since the start, also for other virtual machines."""
+    fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = map(int, fields)
+    return (user + nice + system + interrupts + soft_interrupts + stolen) / TICKS_PER_SECOND
+
+
+def measure(
+    contender: Contender, number: int, rate: int, seconds: int, loops: int
+) -> dict[str, Figures]:
+    """Returns the figures of each case, from one daemon, next to so many busy loops."""
+    url, event_type = contender.url, f"latency.r{number}n{loops}"
+    events: dict[str, dict[str, float]] = {}
+    figures: dict[str, Figures] = {}
+    with ExitStack() as stack:
+        port, arrived = stack.enter_context(arrivals())
+        post_ms = loopback_ms(port)
+        daemon = stack.enter_context(contender.running())
+        target = f"http://127.0.0.1:{port}/hook"
+        daemon.create_endpoint(event_type, target, 64, "default", types=[event_type])
+
+        def run(case: str, producer: Coroutine[None, None, dict[str, float]]) -> None:
+            busy, began, before = _busy_seconds(), time.monotonic(), daemon.delivered()
+            events[case] = asyncio.run(producer)
+            took = time.monotonic() - began
+            figures[case] = {
+                "events_per_second": len(events[case]) / took,
+                "processors_busy": (_busy_seconds() - busy) / took,
+                "load_average": os.getloadavg()[0],
+            }
+            wait_for(lambda: daemon.delivered() - before >= len(events[case]), 60, every=0.2)
+
+        run("warm", produce(url, rate, WARM_SECONDS, event_type))
+        run("warm", publish(daemon.port, rate, WARM_SECONDS, event_type))
+        suffix = BESIDE if loops else ""
+        with neighbours(loops):
+            run("sql" + suffix, produce(url, rate, seconds, event_type))
+            run("api" + suffix, publish(daemon.port, rate, seconds, event_type))
+        if not loops:
+            half = asyncio.run(half_rate(url, daemon, event_type))
+            run("half", produce(url, half, seconds, event_type, together=TOGETHER))
+    del figures["warm"]
+    return {
+        case: {**percentiles(events[case], arrived), "loopback_post_ms": post_ms, **others}
+        for case, others in figures.items()
+    }
+
+
+def table(document: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of a Markdown table of a run's cases, with the ratio to the other version if it has one."""
+    rounds: Rounds = document["rounds"]
+    others = [name for name in rounds if name != "ours"]
+    lines = [
+        "| events | busy loops | version | p50, ms | p99, ms | load average | processors busy |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case, ours in rounds["ours"].items():
+        what = CASES[case.removesuffix(BESIDE)].format(rate=document["rate"])
+        start = f"| {what} | {document['neighbours'] if case.endswith(BESIDE) else 0} |"
+        for name in [*others, "ours"]:
+            columns = (
+                spread([one[key] for one in rounds[name][case]])
+                for key in ("p50_ms", "p99_ms", "load_average", "processors_busy")
+            )
+            lines.append(f"{start} {name} | {' | '.join(columns)} |")
+        for name in others:
+            pairs = list(zip(ours, rounds[name][case], strict=True))
+            p50, p99 = (
+                spread([mine[key] / theirs[key] for mine, theirs in pairs])
+                for key in ("p50_ms", "p99_ms")
+            )
+            lines.append(f"{start} ours over {name} | {p50} | {p99} | | |")
+    return lines
+
+
 def main() -> None:
     """Runs the rounds and prints the percentiles."""
     options = arguments(
         "latency",
         __doc__,
-        short={"rate": 200, "seconds": 5, "rounds": 5},
-        full={"rate": 200, "seconds": 10, "rounds": 9},
+        short={"rate": 200, "seconds": 5, "rounds": 3, "neighbours": 2},
+        full={"rate": 200, "seconds": 10, "rounds": 9, "neighbours": 2},
+        against=True,
     )
-    rounds = []
-    with postgres() as (_, url), tempfile.TemporaryDirectory() as name:
+    rounds: dict[str, dict[str, list[Figures]]] = {}
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server, _ = stack.enter_context(postgres())
+        contenders = [
+            Contender(one.name, server, directory, one, **SETTINGS)
+            for one in stack.enter_context(checkouts([options.against]))
+        ]
         for number in range(options.rounds):
-            with arrivals() as (port, arrived):
-                post_ms = loopback_ms(port)
-                asyncio.run(_endpoint(url, number, port))
-                daemon = Dispatcher(url, Path(name))
-                daemon.start()
-                try:
-                    asyncio.run(produce(url, options.rate, 1, f"round.n{number}"))  # warm
-                    committed = asyncio.run(
-                        produce(url, options.rate, options.seconds, f"round.n{number}")
-                    )
-                    rate = asyncio.run(half_rate(url, daemon, f"round.n{number}"))
-                    half = asyncio.run(
-                        produce(url, rate, options.seconds, f"round.n{number}", together=TOGETHER)
-                    )
-                    time.sleep(0.5)
-                finally:
-                    daemon.stop()
-            at_half = percentiles(half, arrived)
-            rounds.append(
-                {
-                    **percentiles(committed, arrived),
-                    "loopback_post_ms": post_ms,
-                    "half_rate": rate,
-                    "half_p50_ms": at_half["p50_ms"],
-                    "half_p99_ms": at_half["p99_ms"],
-                }
-            )
-            print(f"round {number + 1}: {rounds[-1]}", flush=True)
-    multiples = [one["p50_ms"] / one["loopback_post_ms"] for one in rounds]
-    print(f"  p50 as a multiple of one loopback POST: {spread(multiples)}")
+            for loops in dict.fromkeys((0, options.neighbours)):
+                for contender in contenders:
+                    found = measure(contender, number, options.rate, options.seconds, loops)
+                    for case, figures in found.items():
+                        rounds.setdefault(contender.name, {}).setdefault(case, []).append(figures)
+                        words = "  ".join(f"{key} {value:,.2f}" for key, value in figures.items())
+                        print(f"round {number + 1}, {contender.name}, {case}: {words}", flush=True)
+    ours = rounds["ours"]
+    document = {
+        "rate": options.rate,
+        "seconds": options.seconds,
+        "neighbours": options.neighbours,
+        "rounds": rounds,
+    }
+    print("\n".join(table(document)))
+    multiples = [one["p50_ms"] / one["loopback_post_ms"] for one in ours["sql"]]
+    print(f"  SQL, p50 as a multiple of one loopback POST: {spread(multiples)}")
     goals = [
-        Goal(3, f"{options.rate}/s: p50 ms", 2.5, [r["p50_ms"] for r in rounds], at_least=False),
-        Goal(3, f"{options.rate}/s: p99 ms", 8, [r["p99_ms"] for r in rounds], at_least=False),
         Goal(
-            3, "half of its own drain rate: p99 ms", 25,
-            [r["half_p99_ms"] for r in rounds], at_least=False,
-        ),
-    ]  # fmt: skip
-    write_results("latency", {"rate": options.rate, "rounds": rounds}, options.json, goals)
-
-
-async def _endpoint(url: str, number: int, port: int) -> None:
-    connection = await asyncpg.connect(url)
-    await add_endpoint(
-        connection, f"latency{number}", f"http://127.0.0.1:{port}/hook", types=[f"round.n{number}"]
-    )
-    await connection.close()
+            3,
+            f"{CASES[case].format(rate=options.rate)}: {key.replace('_', ' ')}",
+            aim,
+            [one[key] for one in ours[case]],
+            at_least=False,
+        )
+        for case, key, aim in GOALS
+    ]
+    name = "latency_against" if options.against else "latency"
+    write_results(name, document, options.json, goals)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ SETTINGS = {
 }
 
 Figures = dict[str, float]
-Publish = Callable[[], Awaitable[None]]
+Publish = Callable[[], Awaitable[object]]
 Run = Callable[[float], Awaitable[tuple[int, float]]]
 
 
@@ -67,8 +67,8 @@ class Client:
         """Connects."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
-    async def publish(self) -> None:
-        """Sends the request and reads the response.
+    async def publish(self) -> bytes:
+        """Sends the request and returns the response's body.
 
         Raises:
             SystemExit: it was not accepted.
@@ -79,6 +79,7 @@ class Client:
         body = await self._reader.readexactly(length)
         if head[9:12] not in {b"200", b"201"}:
             raise SystemExit(f"not published: {head!r} {body!r}")
+        return body
 
     def close(self) -> None:
         """Disconnects."""

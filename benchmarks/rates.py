@@ -30,7 +30,7 @@ from benchmarks.harness import (
     wait_for,
     write_results,
 )
-from benchmarks.latency import arrivals, percentiles
+from benchmarks.steady import arrivals, percentiles
 
 RATES = (1, 10, 50, 200, 1_000, 5_000)
 WARM_EVENTS = 200

@@ -37,8 +37,8 @@ from benchmarks.harness import (
     wait_for,
     write_results,
 )
-from benchmarks.latency import arrivals, percentiles
 from benchmarks.rates import TENANT, WARM_EVENTS, produce
+from benchmarks.steady import arrivals, percentiles
 
 EVENTS_PER_SECOND = 50
 CASES = {"quiet": False, "split": True, "together": True}
