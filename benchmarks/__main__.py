@@ -7,13 +7,13 @@ import sys
 from benchmarks.harness import interpreter_build
 
 BENCHMARKS = {
-    "all": "every goal, then the table in docs/explanation/performance.md and the plots; --short: a quarter of an hour",
+    "all": "every goal, then the tables of docs/explanation/performance.md and plots; --short: a quarter of an hour",
     "drain": "goals 1 and 2: deliveries/s and CPU, beside bare ClientSession.post and the bare lean exchange",
     "tls": "goal 1 over TLS, beside bare ClientSession.post over TLS",
     "peers": "goal 1 beside pg-boss, Graphile Worker, PgQueuer and Procrastinate; installs them",
     "stages": "goal 2: CPU of each stage of the hot path by itself, to compare one change with the next",
     "bodies": "how long decoding a request body of 1 MiB holds the event loop, and its memory",
-    "latency": "goal 3: commit to request received, at 200 events/s",
+    "latency": "goal 3: event to request received at 200/s, through SQL and the API, also next to busy loops",
     "publish": "HTTP publishing, single events and batches, beside one INSERT per transaction",
     "producers": "goal 4: producers' commits/s, with the dispatcher busy, asleep and stopped",
     "rates": "the cost of an event and its latency at 1 to 5,000 events/s",

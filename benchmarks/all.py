@@ -65,7 +65,7 @@ def _share(goal: dict[str, Any], value: float) -> float:
     return float(goal["aim"] / value) if value > 0 else 3.0
 
 
-def _insert(text: str, mark: str, lines: Sequence[str]) -> str:
+def insert(text: str, mark: str, lines: Sequence[str]) -> str:
     """Returns the text with these lines, and nothing else, between the comments that begin and end the mark."""
     place = re.compile(rf"(<!-- {mark}: begin -->\n).*(<!-- {mark}: end -->)", re.DOTALL)
     return place.sub(lambda match: match[1] + "\n".join([*lines, ""]) + match[2], text)
@@ -126,9 +126,9 @@ def report() -> None:
             f"{min(loads):.1f} to {max(loads):.1f}. Commits: {', '.join(commits)}."
         ),
     ]
-    text = _insert(PAGE.read_text(encoding="utf-8"), "results", rows)
+    text = insert(PAGE.read_text(encoding="utf-8"), "results", rows)
     if lines := _neighbours():
-        text = _insert(text, "neighbours", lines)
+        text = insert(text, "neighbours", lines)
     PAGE.write_text(text, encoding="utf-8")
     bars(
         "goals",

@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from benchmarks import endpoints, pages
+from benchmarks import endpoints, latency, pages
+from benchmarks.all import insert
 from benchmarks.contenders import _SEED, checkout
 from benchmarks.drain import COSTS, table
-from benchmarks.harness import OURS, ROOT, cpu_seconds, postgres_cpu, receiver
+from benchmarks.harness import OURS, ROOT, cpu_seconds, postgres_cpu, receiver, wait_for
+from benchmarks.neighbours import neighbours
+from benchmarks.steady import percentiles
 from dispatcher.outbound.client import HttpClient
 from tests.support.long_history import ENDPOINTS, Seeded, endpoint_id
 
@@ -45,6 +49,70 @@ def test_a_table_has_medians_and_the_ratio_within_a_round():
 def test_a_figure_that_is_zero_has_no_ratio():
     text = table("x", ("ours", [figures(1)]), ("old", [figures(0)]))
     assert "| deliveries/s | 0.0000 | 1.0000 | - |" in text
+
+
+def latency_figures(milliseconds: float) -> dict[str, float]:
+    keys = ("p50_ms", "p99_ms", "load_average", "processors_busy")
+    return dict.fromkeys(keys, milliseconds)
+
+
+def test_the_table_of_latency_has_every_case_and_the_ratio_within_a_round():
+    ours, theirs = [latency_figures(1), latency_figures(3)], [latency_figures(2)] * 2
+    document = {
+        "rate": 200,
+        "neighbours": 2,
+        "rounds": {
+            "ours": {"sql": ours, "sql_neighbours": ours, "half": ours},
+            "6d33be6": {"sql": theirs, "sql_neighbours": theirs, "half": theirs},
+        },
+    }
+    lines = latency.table(document)
+    ratio = "1.00 (0.50 to 1.50)"
+    assert f"| 200/s, SQL | 0 | ours over 6d33be6 | {ratio} | {ratio} | | |" in lines
+    assert f"| 200/s, SQL | 2 | ours over 6d33be6 | {ratio} | {ratio} | | |" in lines
+    assert sum("| half of its own drain rate | 0 |" in line for line in lines) == 3
+    assert {line.count("|") for line in lines} == {8}
+
+
+def test_percentiles_count_events_that_never_arrived():
+    committed = {str(number): 0.0 for number in range(101)}
+    arrived = {str(number): number / 1000 for number in range(1, 101)}
+    assert percentiles(committed, arrived) == {"p50_ms": 51, "p99_ms": 100, "missing": 1}
+
+
+def test_lines_of_a_report_replace_those_between_its_marks():
+    text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n"
+    assert insert(text, "x", ["1", "2"]) == text.replace("old", "1\n2")
+
+
+def test_busy_loops_use_cpu_and_end_with_their_block_and_with_their_parent():
+    process_ids: list[int] = []
+
+    def fail() -> None:
+        with neighbours(2) as found:
+            process_ids.extend(found)
+            wait_for(lambda: min(map(cpu_seconds, found)) >= 0.05, 30)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [alive(one) for one in process_ids] == [False, False]
+    program = (
+        "import os; from benchmarks.neighbours import neighbours\n"
+        "with neighbours(1) as ids: print(*ids, flush=True); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", program]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    wait_for(lambda: not alive(int(killed.stdout)), 30)
+
+
+def alive(process_id: int) -> bool:
+    """Return whether a process runs; one that has ended may wait for its parent to notice."""
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][0] != "Z"
 
 
 def test_cpu_includes_children_that_run_and_that_ended():
