@@ -119,7 +119,12 @@ def test_cpu_includes_children_that_run_and_that_ended():
     before = cpu_seconds(os.getpid())
     subprocess.run([sys.executable, "-c", "sum(range(10_000_000))"], check=True)
     assert cpu_seconds(os.getpid()) - before >= 0.02
-    assert set(postgres_cpu(os.getpid())) == {"backends"}  # no title of a background process
+
+
+def test_a_process_without_background_titles_has_backends_alone():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert set(postgres_cpu(process.pid)) == {"backends"}
+        process.communicate(b"\n")
 
 
 def test_a_commit_that_does_not_exist_is_named():
