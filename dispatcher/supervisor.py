@@ -51,6 +51,8 @@ SILENT_SECONDS_MAX: Final = 30.0
 DRAIN_SECONDS_MORE: Final = 15.0
 """A child drains for `delivery.drain_seconds` and flushes; after so much more it is killed."""
 _CONFIGURATION: Final = 2
+_DRAINED: Final = (0, -signal.SIGTERM)
+"""A child that is still starting has no handler: SIGTERM ends it, and it has nothing to drain."""
 _NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -196,14 +198,20 @@ class Supervisor:
         while not self._stop.is_set():
             _remove(child.probe_path)
             started_at = child.heard_at = time.monotonic()
+            # A terminal sends Ctrl-C to each process of a group. With the supervisor's signal it would
+            # be a child's second one, which ends the drain.
             child.process = await asyncio.create_subprocess_exec(
-                *child.arguments, env=environ, pass_fds=inherited, stdin=asyncio.subprocess.DEVNULL
+                *child.arguments,
+                env=environ,
+                pass_fds=inherited,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
             if self._stop.is_set():
                 child.signal(signal.SIGTERM)
             code = await child.process.wait()
             if self._stop.is_set():
-                child.code = 0 if code == 0 else max(code, 1)
+                child.code = 0 if code in _DRAINED else max(code, 1)
                 return
             if code == _CONFIGURATION:
                 child.code = code

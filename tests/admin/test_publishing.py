@@ -367,6 +367,12 @@ async def test_publishes_wait_for_a_database_that_recovers(
     assert len(stored) == 4
 
 
+async def test_a_client_that_does_not_want_to_wait_gets_the_event(distant: Api) -> None:
+    for preference in ("wait=0", 'respond-async, wait="0"'):
+        response = await distant.ask("POST", "/events", event(), headers={"Prefer": preference})
+        assert response.status == 201
+
+
 async def test_a_lost_commit_is_repeated_only_with_an_id_of_ones_own(
     distant: Api, proxy: FaultProxy, connection
 ) -> None:

@@ -195,6 +195,24 @@ async def test_a_killed_child_loses_nothing_and_is_started_again(bench, sql, lon
     assert not any(map(exists, children))
 
 
+async def test_ctrl_c_on_a_terminal_drains_every_process(bench):
+    service = bench.daemon(arguments=["--processes", "2"], HTTP__PROBE_PORT=str(free_port()))
+    await service.said("daemon.started", count=2, seconds=60)
+    everyone = [service.child.pid, *children_of(service.child.pid)]
+    group = os.getpgid(service.child.pid)
+    for process_id in [one for one in everyone if os.getpgid(one) == group]:
+        os.kill(process_id, signal.SIGINT)
+    assert await service.ended(60) == 0
+    assert (len(service.lines("daemon.stopped")), service.lines("daemon.aborted")) == (2, [])
+
+
+async def test_processes_that_are_stopped_while_they_start_exit_with_0(bench):
+    service = bench.daemon(arguments=["--processes", "2"], HTTP__PROBE_PORT=str(free_port()))
+    await service.said("supervisor.started", seconds=30)
+    service.kill(signal.SIGTERM)
+    assert await service.ended(60) == 0
+
+
 async def test_children_drain_when_their_supervisor_is_killed(bench):
     service = bench.daemon(arguments=["--processes", "2"], HTTP__PROBE_PORT=str(free_port()))
     await service.said("daemon.started", count=2, seconds=60)

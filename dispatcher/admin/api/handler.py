@@ -58,6 +58,8 @@ _NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 ACTOR: Final = web.RequestKey("actor", Actor)
 CLIENT_KEY: Final = web.RequestKey("client", Client)
 PUBLISH: Final = ("POST", f"{PREFIX}/events")
+WAIT_SECONDS_MIN: Final = 1.0
+"""A time in which a commit is possible: without it, the event would be published and the response 503."""
 WAIT_SECONDS_MAX: Final = 60.0
 PATIENT_MAX: Final = 1_000
 """Requests that may wait for Postgres to look up their tokens."""
@@ -314,10 +316,12 @@ def _token_of(request: web.Request) -> str:
 
 
 def _wait_seconds(request: web.Request) -> float:
-    """Return how long the client waits: `Prefer: wait=N` (RFC 7240), or the default."""
+    """Return how long the client waits: `Prefer: wait=N` (RFC 7240), at least a second, or the default."""
     preference = request.headers.get("Prefer")
     match = None if preference is None else _WAIT.search(preference)
-    return WAIT_SECONDS if match is None else min(float(match[1]), WAIT_SECONDS_MAX)
+    if match is None:
+        return WAIT_SECONDS
+    return max(WAIT_SECONDS_MIN, min(float(match[1]), WAIT_SECONDS_MAX))
 
 
 async def _given(

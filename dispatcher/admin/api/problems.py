@@ -127,7 +127,7 @@ def problem_of(error: Exception) -> web.Response:
             return problem(429, str(error), code=error.code, headers={"Retry-After": str(seconds)})
         case OutcomeUnknownError():
             return _unavailable(
-                "The connection to the database was lost during the commit, so the event may be published."
+                "The database did not confirm the commit, so the event may be published."
                 " With an id of your own, publishing again is safe.",
                 error.code,
             )
