@@ -295,3 +295,33 @@ def test_what_to_erase_is_asked_for_before_any_question(arguments: list[str]):
     assert code == 2
     assert "either" in output
     assert "for good" not in output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check"], ["verify", "--help"]], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_one_error(arguments):
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "dispatcher", *arguments],
+            env={**os.environ, "DISPATCHER_HOME": "/nonexistent", "PYTHONUNBUFFERED": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "dispatcher: cannot write the output: No space left on device\n"
+
+
+def test_closed_standard_streams_are_not_taken_by_a_connection():
+    """Without a standard stream, the first socket gets its number: uvloop then aborts the process."""
+    ended = subprocess.run(  # noqa: S602 -- only a shell closes a stream
+        f'"{sys.executable}" -m dispatcher token list <&- >&-',
+        shell=True,
+        env={**os.environ, "DISPATCHER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.startswith("dispatcher: ")) == (1, True)
