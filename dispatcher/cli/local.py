@@ -171,7 +171,7 @@ def listen(
     """
     from dispatcher.cli import listen_command
     from dispatcher.cli.listen_endpoint import Registration
-    from dispatcher.cli.values import secret_text
+    from dispatcher.cli.values import secret_text, web_address
     from dispatcher.dev.receiver import Behaviour
 
     if not STATUS_MIN <= status <= STATUS_MAX:
@@ -206,7 +206,7 @@ def listen(
         stall_seconds=stall,
         drip_seconds=drip,
         retry_after=retry_after,
-        forward_to=forward_to,
+        forward_to=None if forward_to is None else web_address(forward_to, "--forward-to"),
     )
     listen_command.listen(
         config=context.obj,

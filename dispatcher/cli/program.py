@@ -226,7 +226,9 @@ def poll(
     url: Annotated[
         str,
         typer.Option(
-            metavar="URL", help="The address of the dispatcher's API.", envvar="DISPATCHER_URL"
+            metavar="URL",
+            help="The address of the dispatcher's API, unless DISPATCHER_URL is set.",
+            envvar="DISPATCHER_URL",
         ),
     ],
     token: Annotated[
@@ -252,13 +254,13 @@ def poll(
         --url https://dispatcher.example --forward http://localhost:3000/hook
     """
     from dispatcher.cli import poll_command
-    from dispatcher.cli.values import secret_text
+    from dispatcher.cli.values import secret_text, web_address
 
     poll_command.poll(
-        url=url,
+        url=web_address(url, "--url"),
         token=secret_text(token, "--token"),
         endpoint=endpoint,
-        forward=forward,
+        forward=web_address(forward, "--forward"),
         limit=limit,
         lease_seconds=lease,
         once=once,

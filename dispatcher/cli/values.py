@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -66,6 +67,21 @@ def number(text: str, option: str) -> float | int:
         raise typer.BadParameter(
             f"{text!r} is not a number. Give a number, or none.", param_hint=option
         ) from None
+
+
+def web_address(text: str, option: str) -> str:
+    """Return an http or https URL."""
+    try:
+        parts = urlsplit(text)
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise typer.BadParameter(
+            f"{text!r} is not a URL. Give one such as http://localhost:3000/hook.",
+            param_hint=option,
+        )
+    return text
 
 
 def text_or_file(text: str, option: str) -> str:

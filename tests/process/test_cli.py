@@ -325,3 +325,22 @@ def test_closed_standard_streams_are_not_taken_by_a_connection():
         check=False,
     )
     assert (ended.returncode, ended.stderr.startswith("dispatcher: ")) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "forward", "named"),
+    [
+        ("dispatcher.example", "http://localhost:3000/", "--url"),
+        ("https://dispatcher.example", "localhost:3000", "--forward"),
+        ("https://dispatcher.example", "http://localhost:port/", "--forward"),
+    ],
+)
+def test_poll_rejects_what_is_no_url_instead_of_retrying_forever(url, forward, named):
+    arguments = ["--url", url, "--forward", forward, "--token", "env:HOME", "--once"]
+    code, output = run("poll", "ep_x", *arguments)
+    assert (code, f"{named}: " in output) == (2, True)
+
+
+def test_listen_rejects_a_server_that_is_no_url():
+    code, output = run("listen", "--port", "0", "--forward-to", "localhost")
+    assert (code, "--forward-to: " in output) == (2, True)
