@@ -384,6 +384,10 @@ SENTENCES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "name_in_use": ("The tenant already has an endpoint named {value}.", "Use another name."),
     "token_name_in_use": ("The tenant already has a token named {value}.", "Use another name."),
+    "notification_name_in_use": (
+        "The tenant already has a notification named {value}.",
+        "Use another name.",
+    ),
     "ambiguous_name": (
         "Several tenants use the name {value}: {candidates}.",
         "Use an id, or name the tenant.",

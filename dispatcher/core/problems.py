@@ -79,7 +79,8 @@ def shortened(value: object) -> str:
     text = escape_json(text.encode("utf-8", "replace").decode())
     if len(text) <= VALUE_CHARACTERS_MAX:
         return text
-    return f"{text[: VALUE_CHARACTERS_MAX - 1]}…"
+    quote = '"' if text.startswith('"') else ""
+    return f"{text[: VALUE_CHARACTERS_MAX - 1 - len(quote)]}…{quote}"
 
 
 def number_text(value: float) -> str:

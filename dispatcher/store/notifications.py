@@ -89,7 +89,7 @@ async def insert_notification(connection: "Reach", values: Sequence[object], nam
     """
     created_at: datetime | None = await connection.fetchval(_INSERT, *values)
     if created_at is None:
-        raise ConflictError(problem("name", "name_in_use", value=name))
+        raise ConflictError(problem("name", "notification_name_in_use", value=name))
     return created_at
 
 
@@ -132,7 +132,7 @@ async def update_notification(connection: "Reach", values: Sequence[object], nam
     try:
         await connection.execute(_UPDATE, *values)
     except asyncpg.UniqueViolationError as error:
-        raise ConflictError(problem("name", "name_in_use", value=name)) from error
+        raise ConflictError(problem("name", "notification_name_in_use", value=name)) from error
 
 
 async def delete_notification(connection: "Reach", notification_id: str) -> None:

@@ -131,8 +131,17 @@ async def test_a_paused_endpoint_returns_nothing(pulled: Pulled) -> None:
     assert (reply.status, reply.json["code"]) == (409, "endpoint_paused")
     reply = await pulled.api.ask("POST", f"/endpoints/{pulled.id}/test")
     assert (reply.status, reply.json["code"]) == (409, "endpoint_is_pulled")
-    for query in ("limit=0", "limit=101", "wait_seconds=31", "lease_seconds=0", "limit=a"):
-        assert (await pulled.api.ask("GET", f"{pulled.path}?{query}")).status == 422, query
+    for query, code in (
+        ("limit=0", "out_of_range"),
+        ("limit=-1", "out_of_range"),
+        ("limit=101", "out_of_range"),
+        ("wait_seconds=31", "out_of_range"),
+        ("wait_seconds=-0.5", "out_of_range"),
+        ("lease_seconds=0", "out_of_range"),
+        ("limit=a", "not_an_integer"),
+    ):
+        reply = await pulled.api.ask("GET", f"{pulled.path}?{query}")
+        assert [one["code"] for one in reply.json["errors"]] == [code], query
 
 
 async def test_the_documented_client_fetches_and_acknowledges(pulled: Pulled) -> None:

@@ -324,7 +324,7 @@ async def test_rule_that_could_not_send_is_refused_with_every_fault(deployment, 
     assert await codes(to_endpoint_id=CHAT) == [("recipient", "recipient_required")]
     unknown = "ep_" + "0" * 25 + "9"
     assert await codes(to_endpoint_id=unknown, endpoint_ids=[unknown]) == [
-        ("endpoint_ids[0]", "target_not_found"),
+        ("endpoint_ids[0]", "endpoint_not_found"),
         ("to_endpoint_id", "target_not_found"),
     ]
     assert await codes(to_endpoint_id=CHAT, tenant="other", recipient="U1") == [
@@ -337,8 +337,9 @@ async def test_rule_that_could_not_send_is_refused_with_every_fault(deployment, 
         ("quiet_seconds", "out_of_range"),
     ]
     await create(ALL, NewNotification.of(name="n", to_endpoint_id=EP))
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError) as conflict:
         await create(ALL, NewNotification.of(name="n", to_endpoint_id=EP))
+    assert conflict.value.code == "notification_name_in_use"
 
 
 async def test_changed_rule_reports_to_its_new_target_and_keeps_what_it_follows(

@@ -151,7 +151,7 @@ class NotificationOperations:
             for one in dict.fromkeys([*rule.endpoint_ids, *([] if target is None else [target])])
         }
         problems += [
-            problem(f"endpoint_ids[{index}]", "target_not_found", value=one)
+            problem(f"endpoint_ids[{index}]", "endpoint_not_found", value=one)
             for index, one in enumerate(rule.endpoint_ids)
             if found[one] is None
         ]

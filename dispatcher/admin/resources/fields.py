@@ -32,7 +32,7 @@ _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}")
 _MICROSECONDS: Final = 6
 _TENANT: Final = re.compile(r"[a-z0-9_-]{1,64}")  # also a CHECK of the outbox
 NAME_CHARACTERS_MAX: Final = 128

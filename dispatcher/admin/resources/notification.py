@@ -72,7 +72,7 @@ def _endpoint_ids(value: object) -> object:
         refuse([problem("endpoint_ids", "too_many_items", maximum=ENDPOINTS_MAX)])
     refuse(
         [
-            problem(f"endpoint_ids[{index}]", "target_not_found", value=one)
+            problem(f"endpoint_ids[{index}]", "endpoint_not_found", value=one)
             for index, one in enumerate(value)
             if not isinstance(one, str) or _ENDPOINT_ID.fullmatch(one) is None
         ]

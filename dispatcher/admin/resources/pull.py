@@ -23,7 +23,7 @@ BATCH_MAX: Final = 100
 WAIT_SECONDS_MAX: Final = 30
 LEASE_SECONDS_DEFAULT: Final = 60.0
 LEASE_SECONDS_MAX: Final = 3_600.0
-_DIGITS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?")
 
 
 class QueryBounds(Bounds):
