@@ -56,7 +56,7 @@ _DRAINED: Final = (0, -signal.SIGTERM)
 _NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
-class _Child:
+class Child:
     """One process, and how it is started."""
 
     def __init__(self, number: int, arguments: Sequence[str], probe_path: str) -> None:
@@ -110,7 +110,7 @@ class Supervisor:
             self._child(number, [*command, "run"], role) for number in range(processes)
         ]
 
-    def _child(self, number: int, command: list[str], role: str) -> _Child:
+    def _child(self, number: int, command: list[str], role: str) -> Child:
         path = str(Path(self._folder.name) / f"{number}.sock")
         serves = self._bound is not None and (number == 0 or role == API)
         own_role = role if serves or role != ALL else DELIVERY
@@ -118,7 +118,7 @@ class Supervisor:
         arguments += ["--lifeline", str(self._lifeline)]
         if serves and self._bound is not None:
             arguments += ["--listener", str(self._bound.fileno())]
-        return _Child(number, arguments, path)
+        return Child(number, arguments, path)
 
     @property
     def port(self) -> int:
@@ -188,7 +188,7 @@ class Supervisor:
         for child in self._children:
             child.signal(number)
 
-    async def _keep(self, child: _Child) -> None:
+    async def _keep(self, child: Child) -> None:
         """Start a child again whenever it ends, until the drain."""
         backoff = Backoff(*RESTART_SECONDS)
         environ = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
@@ -261,8 +261,7 @@ class Supervisor:
 
     async def _problems(self) -> list[str]:
         found = []
-        for child in self._children:
-            status, body = await _get(child, "/readyz")
+        for child, (status, body) in await ask_all(self._children, "/readyz"):
             if not status:
                 found.append(f"process {child.number}: not running")
             elif status != 200:  # noqa: PLR2004 -- the status
@@ -271,11 +270,8 @@ class Supervisor:
         return found
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        texts: dict[int, bytes] = {}
-        for child in self._children:
-            status, body = await _get(child, "/metrics")
-            if status == 200:  # noqa: PLR2004 -- the status
-                texts[child.number] = body
+        answers = await ask_all(self._children, "/metrics")
+        texts = {child.number: body for child, (status, body) in answers if status == 200}  # noqa: PLR2004 -- the status
         return web.Response(
             body=merged_metrics(texts),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
@@ -312,7 +308,14 @@ def _labelled(line: str, number: int) -> str:
     return f'{name}{{process="{number}"}} {value}'
 
 
-async def _get(child: _Child, path: str) -> tuple[int, bytes]:
+async def ask_all(children: Sequence[Child], path: str) -> list[tuple[Child, tuple[int, bytes]]]:
+    """Request a path of all children at the same time, so that those that hang take one time limit together."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_get(child, path)) for child in children]
+    return [(child, task.result()) for child, task in zip(children, tasks, strict=True)]
+
+
+async def _get(child: Child, path: str) -> tuple[int, bytes]:
     """Request a path of a child's probes; return the status, 0 if it does not respond, and the body."""
     try:
         async with asyncio.timeout(PROBE_SECONDS_MAX):
