@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import aiohttp
@@ -119,10 +119,11 @@ async def test_pulled_deliveries_survive_kills_of_daemon_and_client(bench, sql, 
     await quiet(bench.url, seconds=120)
     for client in clients.values():
         client.cancel()
+    await asyncio.wait(clients.values())
 
     numbers = [int(one.removeprefix("o-")) for one in pulls.fetched]
     assert set(numbers) == set(range(1, events + 1)), "lost"
-    repeated = {one for one in pulls.fetched if pulls.fetched.count(one) > 1}
+    repeated = {one for one, count in Counter(pulls.fetched).items() if count > 1}
     assert repeated <= pulls.unsettled, (
         "a delivery was returned again although its lease was settled"
     )

@@ -65,16 +65,17 @@ def read(path: Path) -> list[Intent]:
 
 
 async def settle(intents: list[Intent], connection: asyncpg.Connection) -> tuple[list[Intent], int]:
-    """Asks the database about what is unknown; returns the intents without unknown ones, and how many there were."""
+    """Asks the database about what is unknown; returns the intents without unknown ones, and how many there were.
+
+    An id does not tell whether an event was committed: after a crash PostgreSQL draws numbers again whose transactions
+    were lost, so the id may be that of a later event.
+    """
     unknown = [intent.event_id for intent in intents if intent.outcome == "unknown"]
     rows = await connection.fetch(
-        """
-        SELECT id FROM dispatcher.event WHERE id = ANY ($1::text[])
-        UNION SELECT id FROM dispatcher.outbox WHERE id = ANY ($1::text[])
-        """,
+        "SELECT id, data ->> 'marker' AS marker FROM dispatcher.event_all WHERE id = ANY ($1::text[])",
         unknown,
     )
-    there = {row["id"] for row in rows}
+    there = {(row["id"], row["marker"]) for row in rows}
     return [
         intent
         if intent.outcome != "unknown"
@@ -82,7 +83,7 @@ async def settle(intents: list[Intent], connection: asyncpg.Connection) -> tuple
             intent.marker,
             intent.event_id,
             intent.event_type,
-            "committed" if intent.event_id in there else "rolled_back",
+            "committed" if (intent.event_id, intent.marker) in there else "rolled_back",
         )
         for intent in intents
     ], len(unknown)
