@@ -6,6 +6,7 @@ filters fits none. Changes take the connection of the caller's transaction.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _EVENTS_LABELLED = statement("event_list_labelled")
 _EVENTS_REQUESTED = statement("event_list_requested")
+_EVENTS_OF_KEYS = statement("event_list_of_keys")
 _BODY_KEYS = statement("endpoint_body_keys")
 _EVENTS_OF_ID = statement("event_list_of_id")
 _EVENT_OF_DELIVERY = statement("event_load_of_delivery")
@@ -126,9 +128,26 @@ async def requested_events(
     """Return the events whose body under one of the profiles has a request id of these digits."""
     own = [row[0] for row in await connection.fetch(_BODY_KEYS, list(profiles))]
     rows = await newest_page(
-        connection, _EVENTS_REQUESTED, digits, [*profiles, *own], limit=EVENTS_MAX
+        connection,
+        _EVENTS_REQUESTED,
+        digits,
+        [*profiles, *own],
+        limit=EVENTS_MAX,
+        details=partial(_of_keys, connection),
     )
     return [EventKey(*row) for row in rows]
+
+
+async def _of_keys(connection: "Reach", picked: "list[Record]") -> "list[Record]":
+    """Return the keys with their times, planned for these days."""
+    if not picked:
+        return []
+    days = [row[0] for row in picked]
+    rows = await connection.fetch(
+        _EVENTS_OF_KEYS, days, [row[1] for row in picked], min(days), max(days)
+    )
+    keys = {(row[0], row[1]) for row in picked}
+    return [row for row in rows if (row[0], row[1]) in keys]
 
 
 async def events_of_id(connection: "Reach", event_id: str) -> list[EventKey]:

@@ -19,7 +19,8 @@ from tests.support.forking import run_command
 pytestmark = pytest.mark.postgres
 
 ALONE = {
-    "event_days", "event_erase_labelled", "event_list_known", "event_list_of_id", "event_list_requested",
+    "event_days", "event_erase_labelled", "event_list_known", "event_list_of_id", "event_list_of_keys",
+    "event_list_requested",
     "event_load_of_delivery", "event_number_on_day", "event_search", "event_search_bound", "event_type_recent",
     "job_event_pick",
 }  # fmt: skip

@@ -233,6 +233,7 @@ async def test_a_request_id_is_looked_up_among_those_that_have_one(
     url, seeded = history
     found, read, _ = await ask(url, {"request_id": seeded.request_id})
     assert found
+    assert read.tables_read_whole() == set()
     assert read.buffers() <= 500
     none, read, _ = await ask(url, {"request_id": "req_0123456789abcdef"})
     assert none == []
