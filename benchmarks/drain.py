@@ -112,7 +112,7 @@ async def _count(connection: "asyncpg.Connection[asyncpg.Record]") -> Counted:
 
 
 async def _commit(
-    url: str, events: int, tenant: str, keys: int, read: Callable[[], Cpu]
+    url: str, events: int, tenant: str, keys: int, tenants: int, read: Callable[[], Cpu]
 ) -> tuple[Cpu, Counted]:
     """Commits events; returns the CPU and the counters before the commit.
 
@@ -120,7 +120,7 @@ async def _commit(
     """
     connection = await asyncpg.connect(url)
     async with connection.transaction():
-        await insert_events(connection, events, tenant=tenant, keys=keys)
+        await insert_events(connection, events, tenant=tenant, keys=keys, tenants=tenants)
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         counted, cpu = await _count(connection), read()
     await connection.close()
@@ -143,8 +143,12 @@ def drain(
     fan_out: int = 1,
     tenant: str = "default",
     keys: int = 0,
+    tenants: int = 0,
 ) -> Figures:
-    """Commits events of `fan_out` deliveries each; returns their rate, and what a delivery costs."""
+    """Commit events of `fan_out` deliveries each and return their rate and the costs of a delivery.
+
+    `tenant`, `keys` and `tenants` are those of `insert_events`.
+    """
     count = events * fan_out
     before = sum(daemon.delivered() for daemon in daemons)
     ids = [daemon.process.pid for daemon in daemons if daemon.process is not None]
@@ -152,7 +156,7 @@ def drain(
     def read() -> Cpu:
         return Cpu(sum(map(cpu_seconds, ids)), postgres_cpu(postgres_id))
 
-    first, counted = asyncio.run(_commit(url, events, tenant, keys, read))
+    first, counted = asyncio.run(_commit(url, events, tenant, keys, tenants, read))
     started = time.perf_counter()
     wait_delivered(daemons, target, before, count)
     elapsed = time.perf_counter() - started

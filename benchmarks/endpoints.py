@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,8 +65,18 @@ CHANGES = 20
 LANES, RETRIES_PER_LANE = 2_000, 40
 
 
-async def _fill(url: str, target: str, count: int) -> None:
-    """Insert endpoints that subscribe to nothing that is sent, as fast as COPY does."""
+async def fill(
+    url: str,
+    target: str,
+    count: int,
+    *,
+    types: Sequence[str] = ("order.created", "stock.*"),
+    tenant: str = "",
+) -> None:
+    """Insert endpoints as fast as COPY does, by default for types that are not sent.
+
+    They belong to the tenant `default`, or each to a tenant of its own: `tenant` followed by `-0` and on.
+    """
     keyring = Keyring({"k1": KEY})
     ids = [f"ep_many{number:06d}" for number in range(count)]
     connection = await asyncpg.connect(url)
@@ -74,7 +84,7 @@ async def _fill(url: str, target: str, count: int) -> None:
         "endpoint", schema_name="dispatcher",
         columns=["id", "tenant", "name", "url", "profile", "event_types", "shard"],
         records=[
-            (one, "default", one, f"{target}/{one}", "standard", ["order.created", "stock.*"], n % 64)
+            (one, f"{tenant}-{n}" if tenant else "default", one, f"{target}/{one}", "standard", list(types), n % 64)
             for n, one in enumerate(ids)
         ],
     )  # fmt: skip
@@ -94,15 +104,17 @@ async def _subscribe(connection: "Connection", endpoint_id: str, event_type: str
     )  # fmt: skip
 
 
-async def _publish(connection: "Connection", event_type: str) -> str:
+async def publish_event(connection: "Connection", event_type: str, tenant: str = "default") -> str:
+    """Commit one event and return its id."""
     return str(
         await connection.fetchval(
-            "INSERT INTO dispatcher.outbox (type, data) VALUES ($1, '{}') RETURNING id", event_type
+            "INSERT INTO dispatcher.outbox (type, tenant, data) VALUES ($1, $2, '{}') RETURNING id",
+            event_type, tenant,
         )
-    )
+    )  # fmt: skip
 
 
-async def _attempted_at(connection: "Connection", event_id: str) -> float:
+async def attempted_at(connection: "Connection", event_id: str) -> float:
     """Wait for an event's attempt and return when it began, in seconds since 1970."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -128,8 +140,8 @@ async def _change(url: str, count: int, *, changes: bool, everything: bool = Fal
         if changes:
             await _subscribe(connection, endpoint_id, event_type)
         committed_at = time.time()
-        event_id = await _publish(connection, event_type)
-        milliseconds.append((await _attempted_at(connection, event_id) - committed_at) * 1000)
+        event_id = await publish_event(connection, event_type)
+        milliseconds.append((await attempted_at(connection, event_id) - committed_at) * 1000)
         if everything and number == 2:
             break
     await connection.close()
@@ -143,7 +155,7 @@ def _memory_kb(process_id: int) -> int:
     return 0
 
 
-def _settled(process_id: int) -> int:
+def settled_kb(process_id: int) -> int:
     """Return the memory in KB once it has stopped growing."""
     before, now = 0, _memory_kb(process_id)
     while now - before > 200:
@@ -167,13 +179,13 @@ def _round(url: str, directory: Path, count: int, *, first_type: str | None) -> 
     async def publish() -> str:
         connection = await asyncpg.connect(url)
         await _subscribe(connection, "ep_many000001", str(first_type))
-        made = await _publish(connection, str(first_type))
+        made = await publish_event(connection, str(first_type))
         await connection.close()
         return made
 
     async def first() -> float:
         connection = await asyncpg.connect(url)
-        at = await _attempted_at(connection, event_id)
+        at = await attempted_at(connection, event_id)
         await connection.close()
         return at
 
@@ -185,7 +197,7 @@ def _round(url: str, directory: Path, count: int, *, first_type: str | None) -> 
     if first_type is not None:
         figures["first_request_seconds"] = asyncio.run(first()) - started_at
         figures["first_request_cpu_seconds"] = cpu_seconds(process_id)
-    figures["memory_kb"] = _settled(process_id)
+    figures["memory_kb"] = settled_kb(process_id)
     figures["idle_percent"] = _idle_percent(process_id)
     if first_type is not None:
         plain = asyncio.run(_change(url, count, changes=True))
@@ -331,7 +343,7 @@ def main() -> None:
     full: list[dict[str, float]] = []
     with postgres() as (_, url), receiver() as target, tempfile.TemporaryDirectory() as name:
         empty = [_round(url, Path(name), 0, first_type=None) for _ in range(options.rounds)]
-        asyncio.run(_fill(url, target.url, count))
+        asyncio.run(fill(url, target.url, count))
         loaded = [uvloop.run(_load(url, count)) for _ in range(3)]
         for number in range(options.rounds):
             full.append(_round(url, Path(name), count, first_type=f"first.n{number}"))

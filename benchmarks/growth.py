@@ -28,7 +28,7 @@ from benchmarks.harness import Dispatcher, Goal, arguments, postgres, receiver, 
 PAGES = 100
 
 
-def _page_seconds(daemon: Dispatcher) -> float:
+def page_seconds(daemon: Dispatcher) -> float:
     """Returns the mean time of the first page of deliveries."""
     started = time.perf_counter()
     for _ in range(PAGES):
@@ -67,8 +67,8 @@ def main() -> None:
                     given = contender.url, [daemon], target, server.process_id or 0
                     drain(*given, WARM_DELIVERIES, tenant=TENANT)
                     rounds[kind].append(drain(*given, options.events, tenant=TENANT))
-                    _page_seconds(daemon)
-                    pages[kind].append(_page_seconds(daemon))
+                    page_seconds(daemon)
+                    pages[kind].append(page_seconds(daemon))
             say(number, rounds)
     listing = [a / b for a, b in zip(pages["ours"], pages[other], strict=True)]
     drained = ratio(rounds["ours"], rounds[other])

@@ -201,15 +201,18 @@ def postgres(*, cpu: int | None = SERVER_CPU, **settings: str) -> Iterator[tuple
         )
         server.start()
         try:
-            if cpu is not None and server.process_id is not None and shutil.which("taskset"):
-                subprocess.run(
-                    ["taskset", "-acp", str(cpu), str(server.process_id)],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                )
+            if cpu is not None:
+                pin(server, cpu)
             yield server, asyncio.run(prepare_database(server))
         finally:
             server.stop()
+
+
+def pin(server: Postgres, cpu: int = SERVER_CPU) -> None:
+    """Bind the server and all sessions that start later to one processor, if taskset is available."""
+    if server.process_id is not None and shutil.which("taskset"):
+        command = ["taskset", "-acp", str(cpu), str(server.process_id)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 async def prepare_database(server: Postgres, name: str = "bench", checkout: Checkout = OURS) -> str:
@@ -467,12 +470,17 @@ async def insert_events(
     data: str = BODY_DATA,
     tenant: str = "default",
     keys: int = 0,
+    tenants: int = 0,
 ) -> None:
-    """Inserts so many events, of about 500 bytes if nothing else is said, with so many ordering keys in turns."""
+    """Insert events, by default of about 500 bytes, with so many ordering keys in turn.
+
+    With `tenants`, they belong to so many tenants in turn: `tenant` is the start of the name, followed by `-0` and on.
+    """
     await connection.execute(
         "INSERT INTO dispatcher.outbox (type, tenant, data, ordering_key)"
-        " SELECT $2, $4, $3::json, 'key-' || n % nullif($5::int, 0) FROM generate_series(1, $1::int) AS n",
-        count, event_type, data, tenant, keys,
+        " SELECT $2, $4 || coalesce('-' || n % nullif($6::int, 0), ''), $3::json, 'key-' || n % nullif($5::int, 0)"
+        " FROM generate_series(1, $1::int) AS n",
+        count, event_type, data, tenant, keys, tenants,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from benchmarks.drain import SETTINGS, Figures, drain, ratio, say
 from benchmarks.harness import (
     Dispatcher,
     Goal,
+    Receiver,
     add_endpoint,
     arguments,
     own_cpu_seconds,
@@ -34,7 +35,8 @@ _DIVIDED = """SELECT count(*) = $1 AND min(held) > 0.4 * sum(held) / $1
 FROM (SELECT count(*) AS held FROM dispatcher.shard WHERE owner IS NOT NULL GROUP BY owner) AS holders"""
 
 
-async def _prepare(url: str, target_url: str) -> None:
+async def prepare(url: str, target_url: str) -> None:
+    """Save the endpoints."""
     connection = await asyncpg.connect(url)
     for one in range(ENDPOINTS):
         await add_endpoint(connection, f"replicas{one}", target_url, concurrency=20)
@@ -52,6 +54,40 @@ async def _divided(url: str, count: int) -> None:
     await connection.close()
 
 
+def drain_by(
+    count: int,
+    url: str,
+    directory: Path,
+    target: Receiver,
+    postgres_id: int,
+    deliveries: int,
+    *,
+    processes: int = 1,
+) -> Figures:
+    """Start so many replicas, let them divide the shards, and return the figures of a drain."""
+    daemons = [
+        Dispatcher(
+            url, directory, cpu=None, processes=processes,
+            DISPATCHER_REPLICA__NAME=f"replica-{one}", **SETTINGS,
+        )
+        for one in range(count)
+    ]  # fmt: skip
+    try:
+        for daemon in daemons:
+            daemon.start()
+        asyncio.run(_divided(url, count * processes))
+        assert daemons[0].process is not None  # noqa: S101 -- it runs
+        first_id = daemons[0].process.pid
+        began, before = time.monotonic(), own_cpu_seconds(first_id)
+        figures = drain(url, daemons, target, postgres_id, deliveries // ENDPOINTS, ENDPOINTS)
+        used = own_cpu_seconds(first_id) - before
+        figures["own_cpu_share"] = used / (time.monotonic() - began)
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+    return figures
+
+
 def main() -> None:
     """Runs the rounds and prints the ratio."""
     options = arguments(
@@ -62,33 +98,15 @@ def main() -> None:
     )
     rounds: dict[str, list[Figures]] = {"ours": [], "two": [], "supervised": []}
     with postgres() as (server, url), receiver() as target, tempfile.TemporaryDirectory() as name:
-        asyncio.run(_prepare(url, target.url))
+        asyncio.run(prepare(url, target.url))
         for number in range(1, options.rounds + 1):
             for kind, count, processes in (("ours", 1, 1), ("two", 2, 1), ("supervised", 1, 2)):
-                daemons = [
-                    Dispatcher(
-                        url, Path(name), cpu=None, processes=processes,
-                        DISPATCHER_REPLICA__NAME=f"replica-{one}", **SETTINGS,
+                rounds[kind].append(
+                    drain_by(
+                        count, url, Path(name), target, server.process_id or 0,
+                        options.deliveries, processes=processes,
                     )
-                    for one in range(count)
-                ]  # fmt: skip
-                try:
-                    for daemon in daemons:
-                        daemon.start()
-                    asyncio.run(_divided(url, count * processes))
-                    assert daemons[0].process is not None  # noqa: S101 -- it runs
-                    first_id = daemons[0].process.pid
-                    began, before = time.monotonic(), own_cpu_seconds(first_id)
-                    figures = drain(
-                        url, daemons, target, server.process_id or 0,
-                        options.deliveries // ENDPOINTS, ENDPOINTS,
-                    )  # fmt: skip
-                    used = own_cpu_seconds(first_id) - before
-                    figures["own_cpu_share"] = used / (time.monotonic() - began)
-                    rounds[kind].append(figures)
-                finally:
-                    for daemon in daemons:
-                        daemon.stop()
+                )  # fmt: skip
             say(number, rounds)
     processors = os.cpu_count() or 1
     aim = 1.8 if processors >= PROCESSORS_TO_SPARE else 1.0
