@@ -24,6 +24,7 @@ BENCHMARKS = {
     "growth": "goal 9: the drain and a page on a long history",
     "soak": "goal 9 over time: memory, dead rows and latency under a steady load with failures",
     "replicas": "goal 10: a drain by two processes",
+    "scaling": "the drain by 1, 2 and 4 replicas, to 10 to 20,000 endpoints, over up to 100 million old deliveries",
     "roles": "deliveries next to a saturated API, in one process and with a process of their own",
     "capacity": "the capacity model: predicts CPU and disk at three sizes, and measures them",
     "indexes": "what the indexes of pages cost each row that is written",

@@ -1,5 +1,6 @@
-"""Plots as SVG, written by hand: a line a series, or a bar a goal; into `benchmarks/results/`."""
+"""Plots as SVG, written by hand: a line a series, a bar a goal, or a curve with ranges; into `benchmarks/results/`."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -76,3 +77,61 @@ def bars(name: str, title: str, rows: Sequence[tuple[str, float, float, float]])
         f'stroke-dasharray="4"/><text x="{aim_x:.1f}" y="{height - 8}" text-anchor="middle">the aim</text>'
     )
     _write(name, height, title, parts)
+
+
+_STYLE = """<style>
+svg { --back: #fff; --text: #222; --grid: #ddd; --line: #1f77b4; }
+@media (prefers-color-scheme: dark) { svg { --back: #1e2129; --text: #ddd; --grid: #444; --line: #6db3f2; } }
+.back { fill: var(--back); } text { fill: var(--text); } .grid { stroke: var(--grid); }
+.curve { fill: none; stroke: var(--line); stroke-width: 1.5; } .point { fill: var(--line); }
+</style>"""
+
+
+def curves(title: str, panels: Mapping[str, Sequence[tuple[str, Sequence[float]]]]) -> str:
+    """Return the SVG of curves side by side, light or dark as the reader's system is.
+
+    Each panel has points from left to right: a label and the values of its rounds, of which the median and
+    the range are drawn. The axis of values starts at zero and is the same in all panels.
+    """
+    values = [value for points in panels.values() for _, rounds in points for value in rounds]
+    top = max(1.25, *values) * 1.05
+    width, height = (_WIDTH - _LEFT) / len(panels), _HEIGHT - _TOP - 60
+    bottom = _TOP + height
+
+    def at(value: float) -> float:
+        return bottom - height * value / top
+
+    parts = []
+    for number, (name, points) in enumerate(panels.items()):
+        left = _LEFT + width * number
+        step = (width - 20) / len(points)
+        for tick in range(5):
+            if (value := tick / 4) > top:
+                break
+            parts.append(
+                f'<line class="grid" x1="{left:.0f}" y1="{at(value):.1f}" '
+                f'x2="{left + width - 20:.0f}" y2="{at(value):.1f}"/>'
+            )
+            if number == 0:
+                parts.append(
+                    f'<text x="{left - 6:.0f}" y="{at(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>'
+                )
+        middles = []
+        for place, (label, rounds) in enumerate(points):
+            x, middle = left + step * (place + 0.5), at(statistics.median(rounds))
+            middles.append(f"{x:.1f},{middle:.1f}")
+            parts.append(
+                f'<line class="curve" x1="{x:.1f}" y1="{at(min(rounds)):.1f}" x2="{x:.1f}" y2="{at(max(rounds)):.1f}"/>'
+                f'<circle class="point" cx="{x:.1f}" cy="{middle:.1f}" r="4"/>'
+                f'<text x="{x:.1f}" y="{bottom + 18:.0f}" text-anchor="middle">{escape(label)}</text>'
+            )
+        parts.append(
+            f'<polyline class="curve" points="{" ".join(middles)}"/>'
+            f'<text x="{left + (width - 20) / 2:.1f}" y="{bottom + 40:.0f}" text-anchor="middle">{escape(name)}</text>'
+        )
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'font-family="sans-serif" font-size="12">{_STYLE}<rect class="back" width="100%" height="100%"/>'
+        f'<text x="{_LEFT}" y="22" font-size="15">{escape(title)}</text>'
+    )
+    return head + "".join(parts) + "</svg>\n"
