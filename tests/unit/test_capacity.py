@@ -3,10 +3,12 @@
 import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from benchmarks import scaling
 from benchmarks.capacity import CALIBRATION, ERROR_MAX, calibrate_cpu
 from benchmarks.capacity_model import (
     COMMITTED,
@@ -139,21 +141,42 @@ def test_the_page_tells_the_errors_that_were_measured(page):
             assert within or "**" in cell, "a miss is to be seen"
 
 
-def test_the_growth_on_the_page_is_what_was_measured(page):
-    results = COMMITTED.parent
-    replicas = orjson.loads((results / "replicas.json").read_bytes())
-    growth = orjson.loads((results / "growth.json").read_bytes())
-    assert f"{growth['rows']:,} old deliveries" in page
-    expected = [(replicas, "two", "ours"), (growth, "ours", "new")]
-    for cells, (measured, more, less) in zip(table(page, "growth"), expected, strict=True):
-        rates = [
-            statistics.median(one["rate"] for one in measured["rounds"][name])
-            for name in (more, less)
-        ]
-        assert [number(one) for one in cells[2].split(" instead of ")] == [*map(round, rates)]
-        ratios = measured["goals"][0]["values"]
-        values = [statistics.median(ratios), min(ratios), max(ratios)]
-        assert re.findall(r"[\d.]+", cells[3]) == [f"{one:.2f}" for one in values]
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    document: dict[str, Any] = orjson.loads((COMMITTED.parent / "scaling.json").read_bytes())
+    return document
+
+
+def test_the_curve_on_the_page_is_what_was_measured(page, measured):
+    marked = scaling.MARKED.search(page)
+    assert marked
+    assert marked[0] == marked[1] + scaling.tables(measured) + marked[2], (
+        "run `./run bench scaling --report`"
+    )
+
+
+def test_the_plot_of_the_page_is_what_was_measured(measured):
+    assert (COMMITTED.parent / "scaling.svg").read_text("utf-8") == scaling.plot(measured)
+
+
+def test_the_curve_has_every_size_and_its_ratio_to_the_smallest(page, measured):
+    expected = [
+        ("replicas | deliveries per second", "replicas"),
+        ("endpoints | deliveries per second", "endpoints"),
+        ("deliveries in the history | deliveries per second", "history"),
+    ]
+    for heading, kind in expected:
+        sizes = measured["rounds"][kind]
+        first = next(iter(sizes.values()))
+        rows = table(page, heading)
+        assert len(rows) == len(sizes)
+        assert rows[0][2] == "1"
+        for cells, rounds in zip(rows, sizes.values(), strict=True):
+            assert number(cells[1]) == round(statistics.median(one["rate"] for one in rounds))
+        for cells, rounds in list(zip(rows, sizes.values(), strict=True))[1:]:
+            ratios = [a["rate"] / b["rate"] for a, b in zip(rounds, first, strict=True)]
+            values = [statistics.median(ratios), min(ratios), max(ratios)]
+            assert re.findall(r"[\d.]+", cells[2]) == [f"{one:.2f}" for one in values]
 
 
 def test_the_drain_and_the_memory_on_the_page_are_what_was_measured(page):
