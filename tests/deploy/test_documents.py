@@ -164,9 +164,8 @@ def test_every_page_is_in_the_help_the_site_and_the_entrance():
     pages.discard("README.md")
     english = {name for name in pages if not name.startswith("th/")}
     assert {f"{name}.md" for names in GUIDES.values() for name in names} == english
-    navigation = re.findall(
-        r": (\S+\.md)$", (CHECKOUT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE
-    )
+    site = (CHECKOUT / "deploy" / "docs" / "mkdocs.yml").read_text("utf-8")
+    navigation = re.findall(r": (\S+\.md)$", site, re.MULTILINE)
     assert set(navigation) - {"README.md", "adr/README.md"} == pages
     assert (
         pages - set(re.findall(r"\]\((\S+\.md)\)", (docs / "README.md").read_text("utf-8")))

@@ -318,7 +318,7 @@ def test_closed_standard_streams_are_not_taken_by_a_connection():
     ended = subprocess.run(  # noqa: S602 -- only a shell closes a stream
         f'"{sys.executable}" -m dispatcher token list <&- >&-',
         shell=True,
-        env={**os.environ, "DISPATCHER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"},
+        env={**os.environ, "DISPATCHER_DATABASE_URL": "postgresql://user@127.0.0.1:1/none"},
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,

@@ -18,6 +18,7 @@ from dispatcher.store.claims import BodyRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.jobs import Jobs
 from dispatcher.store.migrate import migrate
+from dispatcher.store.notifications import Notifications
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row
@@ -163,6 +164,12 @@ async def test_jobs_are_read_only_if_there_may_be_some(
 ):
     assert await Jobs(counting).claim("me", 10.0, 5, may_own=may_own) == []
     assert counting.asked.total() == statements
+
+
+async def test_a_turn_without_a_rule_of_notifications_is_one_statement(counting: CountingDatabase):
+    async with Notifications(counting).turn() as turn:
+        assert turn is None
+    assert counting.asked.total() == 1
 
 
 class Costs(NamedTuple):
