@@ -1,5 +1,6 @@
 """The console's frame in a browser: search, bell, drawer, pane, JSON, and actions whose outcome appears in place."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -50,6 +51,7 @@ def test_search_suggests_by_keyboard_and_bell_lists_problems(
     tab = open_tab(locale="en-GB").sign_in()
     page, keys = tab.page, tab.page.keyboard
     expect(page.locator("#bell-count")).to_have_text("1")
+    expect(page).to_have_title(re.compile("^Home · "))
     page.locator(".bell > summary").click()
     expect(page.locator("#bell-body a")).to_contain_text("Frame_Sync")
     keys.press("Escape")
@@ -57,6 +59,7 @@ def test_search_suggests_by_keyboard_and_bell_lists_problems(
     keys.press("Control+k")
     keys.type("frame")
     expect(page.locator("#suggestions a").first).to_contain_text("Frame_Sync")
+    expect(page).to_have_title(re.compile("^Home · "))
     keys.press("ArrowDown")
     keys.press("Enter")
     page.wait_for_url(f"**/webhooks/{ENDPOINT}")
