@@ -154,9 +154,8 @@ async def publish_events(deployment: Deployment, actor: Actor) -> None:
     for number, name in zip(range(EVENTS_MAX), itertools.cycle(types), strict=False):
         if number >= EVENTS_AT_ONCE:
             await asyncio.sleep(SECONDS_BETWEEN_EVENTS)
-        event = NewEvent(
-            type=name, data=deployment.catalogue.types[name].sample, labels={"sample": "yes"}
-        )
+        data = deployment.catalogue.types[name].sample
+        event = NewEvent(type=name, data=data, labels={"sample": f"SAMPLE-{number + 1:03}"})
         try:
             await events.publish(actor, event)
         except StoreUnavailableError:
