@@ -232,8 +232,7 @@ class Supervisor:
                 if is_ready:
                     self._notifier.ready()
             self._notifier.watchdog()
-            for child in self._children:
-                status, _ = await _get(child, "/livez")
+            for child, (status, _) in await ask_all(self._children, "/livez"):
                 if status:
                     child.heard_at = time.monotonic()
                 elif time.monotonic() - child.heard_at > SILENT_SECONDS_MAX:
