@@ -9,8 +9,11 @@
 * `sql` and `api` again next to busy loops (`--neighbours`, two unless given, one per processor, at the normal
   priority; 0 leaves this half out). They have figures and no goals.
 
-All times end when the receiver has the complete request. With `--against`, another version of this project, which has
-its own database, is measured in turn with this one, and the results are written to `latency_against.json`.
+All times end when the receiver has the complete request. Next to them stands what the producer waited for: its INSERT
+and COMMIT, which are before the time through SQL, or the response of the API, while the event is being delivered.
+
+With `--against`, another version of this project, which has its own database, is measured in turn with this one, and
+the results are written to `latency_against.json`.
 
 Each figure has the load average and the number of processors that were busy. The load average is that of the last
 minute, so it also contains the busy loops of the round before; the busy processors are those of the measured seconds,
@@ -24,7 +27,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -111,26 +114,38 @@ def measure(
         target = f"http://127.0.0.1:{port}/hook"
         daemon.create_endpoint(event_type, target, 64, "default", types=[event_type])
 
-        def run(case: str, producer: Coroutine[None, None, dict[str, float]]) -> None:
+        def run(
+            case: str, produced: Callable[[list[float]], Coroutine[None, None, dict[str, float]]]
+        ) -> None:
+            took: list[float] = []
             busy, began, before = _busy_seconds(), time.monotonic(), daemon.delivered()
-            events[case] = asyncio.run(producer)
-            took = time.monotonic() - began
+            events[case] = asyncio.run(produced(took))
+            lasted = time.monotonic() - began
             figures[case] = {
-                "events_per_second": len(events[case]) / took,
-                "processors_busy": (_busy_seconds() - busy) / took,
+                "producer_p50_ms": statistics.median(took) * 1000,
+                "events_per_second": len(events[case]) / lasted,
+                "processors_busy": (_busy_seconds() - busy) / lasted,
                 "load_average": os.getloadavg()[0],
             }
             wait_for(lambda: daemon.delivered() - before >= len(events[case]), 60, every=0.2)
 
-        run("warm", produce(url, rate, WARM_SECONDS, event_type))
-        run("warm", publish(daemon.port, rate, WARM_SECONDS, event_type))
+        def through_sql(rate: float, seconds: int, together: int = 1) -> Callable[..., Any]:
+            return lambda took: produce(
+                url, rate, seconds, event_type, together=together, took=took
+            )
+
+        def through_api(seconds: int) -> Callable[..., Any]:
+            return lambda took: publish(daemon.port, rate, seconds, event_type, took=took)
+
+        run("warm", through_sql(rate, WARM_SECONDS))
+        run("warm", through_api(WARM_SECONDS))
         suffix = BESIDE if loops else ""
         with neighbours(loops):
-            run("sql" + suffix, produce(url, rate, seconds, event_type))
-            run("api" + suffix, publish(daemon.port, rate, seconds, event_type))
+            run("sql" + suffix, through_sql(rate, seconds))
+            run("api" + suffix, through_api(seconds))
         if not loops:
             half = asyncio.run(half_rate(url, daemon, event_type))
-            run("half", produce(url, half, seconds, event_type, together=TOGETHER))
+            run("half", through_sql(half, seconds, TOGETHER))
     del figures["warm"]
     return {
         case: {**percentiles(events[case], arrived), "loopback_post_ms": post_ms, **others}
@@ -143,8 +158,8 @@ def table(document: Mapping[str, Any]) -> list[str]:
     rounds: Rounds = document["rounds"]
     others = [name for name in rounds if name != "ours"]
     lines = [
-        "| events | busy loops | version | p50, ms | p99, ms | load average | processors busy |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| events | busy loops | version | p50, ms | p99, ms | producer waits, p50, ms | load | busy processors |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for case, ours in rounds["ours"].items():
         what = CASES[case.removesuffix(BESIDE)].format(rate=document["rate"])
@@ -152,7 +167,13 @@ def table(document: Mapping[str, Any]) -> list[str]:
         for name in [*others, "ours"]:
             columns = (
                 spread([one[key] for one in rounds[name][case]])
-                for key in ("p50_ms", "p99_ms", "load_average", "processors_busy")
+                for key in (
+                    "p50_ms",
+                    "p99_ms",
+                    "producer_p50_ms",
+                    "load_average",
+                    "processors_busy",
+                )
             )
             lines.append(f"{start} {name} | {' | '.join(columns)} |")
         for name in others:
@@ -161,7 +182,7 @@ def table(document: Mapping[str, Any]) -> list[str]:
                 spread([mine[key] / theirs[key] for mine, theirs in pairs])
                 for key in ("p50_ms", "p99_ms")
             )
-            lines.append(f"{start} ours over {name} | {p50} | {p99} | | |")
+            lines.append(f"{start} ours over {name} | {p50} | {p99} | | | |")
     return lines
 
 

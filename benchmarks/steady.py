@@ -58,12 +58,18 @@ async def _paced(rate: float, count: int) -> AsyncIterator[int]:
 
 
 async def produce(
-    url: str, rate: float, seconds: float, *event_types: str, together: int = 1
+    url: str,
+    rate: float,
+    seconds: float,
+    *event_types: str,
+    together: int = 1,
+    took: list[float] | None = None,
 ) -> dict[str, float]:
     """Commits events at a steady rate, `together` in a transaction; returns when each was committed, by id.
 
-    Transactions take the types in turn.
+    Transactions take the types in turn. `took` gets the seconds of each INSERT with its COMMIT.
     """
+    took = [] if took is None else took
     connection = await asyncpg.connect(url)
     committed: dict[str, float] = {}
     insert = await connection.prepare(
@@ -71,17 +77,23 @@ async def produce(
         " SELECT $1, $2::json FROM generate_series(1, $3::int) RETURNING id"
     )
     async for number in _paced(rate / together, int(rate * seconds / together)):
+        began = time.perf_counter()
         rows = await insert.fetch(event_types[number % len(event_types)], BODY_DATA, together)
+        took.append(time.perf_counter() - began)
         committed.update(dict.fromkeys((row[0] for row in rows), time.time()))
     await connection.close()
     return committed
 
 
-async def publish(port: int, rate: float, seconds: float, event_type: str) -> dict[str, float]:
+async def publish(
+    port: int, rate: float, seconds: float, event_type: str, *, took: list[float] | None = None
+) -> dict[str, float]:
     """Publishes single events through the API at a steady rate; returns when each request began, by the event's id.
 
-    A request uses a connection that is open and idle, so that a slow response delays no other request.
+    A request uses a connection that is open and idle, so that a slow response delays no other request. `took` gets
+    the seconds from each request to its response.
     """
+    took = [] if took is None else took
     event = f'{{"type":"{event_type}","data":{BODY_DATA}}}'.encode()
     clients = [Client(port, event, "application/json") for _ in range(API_CONNECTIONS)]
     idle: asyncio.Queue[Client] = asyncio.Queue()
@@ -93,6 +105,7 @@ async def publish(port: int, rate: float, seconds: float, event_type: str) -> di
     async def send(client: Client) -> None:
         began_at = time.time()
         response = await client.publish()
+        took.append(time.time() - began_at)
         began[orjson.loads(response)["id"]] = began_at
         idle.put_nowait(client)
 

@@ -23,6 +23,7 @@ import uvloop
 from _pytest.nodeid import NodeId
 from aiohttp import ClientResponse
 
+from tests.support import planned
 from tests.support.cluster import Cluster, Emptier, OwnedCluster, worker_name
 from tests.support.figures import pytest_terminal_summary
 
@@ -173,7 +174,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if socket_directory is None:
         pytest.fail(error or "the tests were selected so that no cluster was started")
     known = Cluster(socket_directory)
-    yield known
+    with pytest.MonkeyPatch.context() as patch:
+        planned.install(patch)
+        yield known
     known.close()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from dispatcher.core.model import DeliveryId, Event, EventId
+from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.delivery_ids import delivery_ids_of, uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
@@ -48,7 +49,10 @@ class LateBody(NamedTuple):
 
 
 async def body_can_be_made(connection: "Reach", delivery_id: str, day: date) -> bool:
-    """Return whether the event of a delivery still has the data that its body is made from."""
+    """Return whether the event of a delivery still has the data that its body is made from.
+
+    The caller's transaction plans for values.
+    """
     return bool(await connection.fetch(_MISSING, [uuid_of(delivery_id)], [day]))
 
 
@@ -60,11 +64,13 @@ class Bodies:
 
     async def missing(self, deliveries: Sequence[tuple[DeliveryId, date]]) -> list[MissingBody]:
         """Return what these deliveries (id, day) need; those that are gone or erased are left out."""
-        rows = await self._database.fetch(
-            _MISSING,
-            uuids_of([delivery_id for delivery_id, _ in deliveries]),
-            [day for _, day in deliveries],
-        )
+        async with self._database.transaction() as connection:
+            await connection.execute(PLAN_FOR_VALUES)
+            rows = await connection.fetch(
+                _MISSING,
+                uuids_of([delivery_id for delivery_id, _ in deliveries]),
+                [day for _, day in deliveries],
+            )
         return [
             MissingBody(
                 delivery_id,
@@ -96,6 +102,7 @@ class Bodies:
         async with self._database.transaction() as connection:
             if bodies:
                 rows = [(b.day, b.event_id, b.body_key, b.bytes) for b in bodies]
+                await connection.execute(PLAN_FOR_VALUES)
                 await connection.execute(_KEEP, *columns(rows, 4))
             for body in bodies:
                 if body.warnings:

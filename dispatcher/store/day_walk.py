@@ -26,6 +26,8 @@ _DAYS_OF_EVENTS = statement("event_partition_days")
 
 DAYS_AT_ONCE: Final = 32
 """A month and a day: with the default retention one statement reads everything."""
+PAGE_DAYS: Final = 2
+"""The first range of a page: these days fill most pages, and planning for a month takes longer than reading one."""
 NO_END: Final = date.max
 """`infinity` in Postgres."""
 FAILED_DAYS: Final = 31
@@ -60,13 +62,18 @@ async def newest_first(
     *parameters: object,
     enough: Callable[[list["Record"]], bool],
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
+    newest: date | None = None,
+    days_first: int = DAYS_AT_ONCE,
 ) -> list["Record"]:
     """Return the rows of a read-only statement, range after range, until they are enough.
 
     `details` reads what belongs to the rows of a range, before the locks of that range are released. The connection is
-    in a transaction, which keeps none of the locks.
+    in a transaction, which keeps none of the locks. The first range has `days_first` days, and ends with `newest` where
+    no row is of a later day.
     """
-    last, first = NO_END, SystemClock.now().date() - timedelta(days=DAYS_AT_ONCE - 1)
+    today = SystemClock.now().date()
+    last = newest or NO_END
+    first = min(last, today) - timedelta(days=days_first - 1)
     oldest: date | None = None
     rows: list[Record] = []
     await connection.execute(_BEGIN)
@@ -92,10 +99,19 @@ async def newest_page(
     *parameters: object,
     limit: object,
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
+    newest: object = None,
+    days_first: int = DAYS_AT_ONCE,
 ) -> list["Record"]:
-    """Return the first `limit` rows, as `newest_first` reads them; `limit` is among the parameters too."""
+    """Return the first `limit` rows, as `newest_first` reads them; `limit` and `newest` are parameters as well."""
     assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
+    assert newest is None or isinstance(newest, date)  # noqa: S101 -- likewise
     rows = await newest_first(
-        connection, sql, *parameters, enough=lambda found: len(found) >= limit, details=details
+        connection,
+        sql,
+        *parameters,
+        enough=lambda found: len(found) >= limit,
+        details=details,
+        newest=newest,
+        days_first=days_first,
     )
     return rows[:limit]

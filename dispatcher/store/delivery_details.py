@@ -14,7 +14,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
 from dispatcher.store.attempts import AttemptDetail, attempt_detail
-from dispatcher.store.day_walk import newest_page
+from dispatcher.store.day_walk import PAGE_DAYS, newest_page
 from dispatcher.store.delivery_ids import delivery_ids_of, span_of_event, uuid_of
 from dispatcher.store.events import EventDetail, EventKey
 from dispatcher.store.pool import data_faults
@@ -141,6 +141,8 @@ async def page_of_deliveries(
             *filters,
             limit=filters[12],
             details=partial(_of_ids, connection),
+            newest=filters[11],
+            days_first=PAGE_DAYS,
         )
     )
 
@@ -151,7 +153,7 @@ async def page_of_endpoints_deliveries(
     """Return a page of the deliveries of a few endpoints; `filters` as in `page_of_deliveries`."""
     rows = await newest_page(
         connection, _DELIVERIES_PAGE_OF_ENDPOINTS, list(numbers), None, *filters[2:],
-        limit=filters[12], details=partial(_of_ids, connection),
+        limit=filters[12], details=partial(_of_ids, connection), newest=filters[11],
     )  # fmt: skip
     return delivery_details(rows)
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 _WAITING = statement("endpoint_count_waiting")
+_DELIVERIES = statement("endpoint_count_deliveries")
 _FAILURES = statement("endpoint_count_failures")
 _ENDPOINT_PROGRESS = statement("endpoint_progress")
-_BOUNDED_PLAN = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = off"
+BOUNDED_PLAN = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = off"
 """Before a statement that reads the first rows of an index: a bitmap is made of all of them."""
 COUNTED_MAX = 1_000
 """Waiting and failed deliveries of an endpoint are counted up to here."""
@@ -33,6 +34,14 @@ class WaitingRow(NamedTuple):
     waiting_count: int
     retrying_count: int
     oldest_due_at: datetime | None
+
+
+class DeliveryCounts(NamedTuple):
+    """The open and the failed deliveries of one endpoint; `COUNTED_MAX` + 1 where there are more."""
+
+    waiting: int = 0
+    failed: int = 0
+    """Failed and not resent with success."""
 
 
 class FailureRow(NamedTuple):
@@ -65,17 +74,33 @@ async def read_waiting(
     return [WaitingRow(*row) for row in rows]
 
 
+async def count_deliveries(
+    connection: "Reach", endpoint_ids: Sequence[str]
+) -> dict[str, DeliveryCounts]:
+    """Count the waiting and the failed deliveries of endpoints, up to `COUNTED_MAX` each."""
+    if not endpoint_ids:
+        return {}
+    since = failed_since(SystemClock.now())
+    await connection.execute(BOUNDED_PLAN)
+    rows = await connection.fetch(_DELIVERIES, list(endpoint_ids), COUNTED_MAX, since)
+    return {row[0]: DeliveryCounts(*row[1:]) for row in rows}
+
+
 async def count_failures(
     connection: "Reach", endpoint_id: str, tenant: str | None
-) -> list[FailureRow]:
+) -> tuple[list[FailureRow], DeliveryCounts]:
     """Count the failed and the retrying deliveries of an endpoint by their last response, the most frequent first.
 
-    At most `COUNTED_MAX` of either kind are read.
+    At most `COUNTED_MAX` + 1 waiting and failed ones are read; their counts are returned as well.
     """
     since = failed_since(SystemClock.now())
-    await connection.execute(_BOUNDED_PLAN)
+    await connection.execute(BOUNDED_PLAN)
     rows = await connection.fetch(_FAILURES, endpoint_id, tenant, since, COUNTED_MAX, RESPONSES_MAX)
-    return [FailureRow(None if row[0] is None else outcome_of(row[0]), *row[1:]) for row in rows]
+    counts = DeliveryCounts(rows[0]["waiting_read"], rows[0]["failed_read"])
+    found = [row[2:] for row in rows if row["failed_count"] is not None]
+    return [
+        FailureRow(None if code is None else outcome_of(code), *rest) for code, *rest in found
+    ], counts
 
 
 async def read_progress(

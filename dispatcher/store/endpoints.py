@@ -16,7 +16,7 @@ from dispatcher.core.problems import problem
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import failed_since
 from dispatcher.store.delivery_requests import notify_dispatchers
-from dispatcher.store.endpoint_counts import _BOUNDED_PLAN, COUNTED_MAX
+from dispatcher.store.endpoint_counts import BOUNDED_PLAN
 from dispatcher.store.job_walk import Target, target_of
 from dispatcher.store.statements import statement
 
@@ -84,9 +84,6 @@ class EndpointDetail(NamedTuple):
     health_since: datetime | None
     health_cause: str | None
     health_response_code: int | None
-    waiting_count: int
-    failed_count: int
-    """Failed and not resent with success; like `waiting_count`, `COUNTED_MAX` + 1 where there are more."""
 
 
 class EndpointName(NamedTuple):
@@ -159,8 +156,7 @@ async def endpoint_number(connection: "Reach", endpoint_id: str) -> int:
 
 async def page_of_endpoints(connection: "Reach", filters: Sequence[object]) -> list[EndpointDetail]:
     """Return a page; `filters` in the order of the statement, the part of a name last."""
-    since = failed_since(SystemClock.now())
-    rows = await connection.fetch(_ENDPOINTS_PAGE, *filters, COUNTED_MAX, since)
+    rows = await connection.fetch(_ENDPOINTS_PAGE, *filters)
     return [_endpoint(row) for row in rows]
 
 
@@ -169,7 +165,7 @@ async def endpoints_by_trouble(
 ) -> list[str]:
     """Return the ids of endpoints, those in trouble first; `filters` in the order of the statement."""
     since = failed_since(SystemClock.now())
-    await connection.execute(_BOUNDED_PLAN)
+    await connection.execute(BOUNDED_PLAN)
     rows = await connection.fetch(
         _ENDPOINTS_BY_TROUBLE, *filters, since, FAILED_READ_MAX, rows_max, offset
     )

@@ -11,7 +11,7 @@ from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import failed_since
-from dispatcher.store.endpoint_counts import _BOUNDED_PLAN
+from dispatcher.store.endpoint_counts import BOUNDED_PLAN
 from dispatcher.store.statements import statement
 from tests.support.story import ALL, Story
 
@@ -132,7 +132,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
 
     async def rows_read(name: str, *parameters: object) -> tuple[int, set[str]]:
         async with deployment.database.reading() as connection:
-            await connection.execute(_BOUNDED_PLAN)
+            await connection.execute(BOUNDED_PLAN)
             text = await connection.fetchval(
                 "EXPLAIN (ANALYZE, FORMAT JSON) " + statement(name), *parameters
             )

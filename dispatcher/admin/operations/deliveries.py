@@ -152,7 +152,7 @@ class DeliveryOperations:
             is deleted, or it was a test. TooManyError: too many for this endpoint.
         """
         actor.require(Role.OPERATOR)
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(is_planned_for_values=True) as connection:
             row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
             if row.test:
                 raise ConflictError(problem("id", "test_not_resendable"))
@@ -182,7 +182,7 @@ class DeliveryOperations:
             already.
         """
         actor.require(Role.OPERATOR)
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(is_planned_for_values=True) as connection:
             row = _found(await find_delivery(connection, delivery_id, actor.tenant), delivery_id)
             if not await cancel_delivery(connection, row.id, actor.name):
                 row = _found(

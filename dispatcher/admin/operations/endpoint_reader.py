@@ -25,7 +25,14 @@ from dispatcher.core.errors import InvalidRequestError
 from dispatcher.core.model import EndpointId
 from dispatcher.core.problems import problem
 from dispatcher.store import endpoints as store
-from dispatcher.store.endpoint_counts import COUNTED_MAX, count_failures, read_waiting
+from dispatcher.store.endpoint_counts import (
+    COUNTED_MAX,
+    DeliveryCounts,
+    FailureRow,
+    count_deliveries,
+    count_failures,
+    read_waiting,
+)
 from dispatcher.store.endpoints import EndpointDetail, EndpointName
 from dispatcher.store.secrets import SealedSecret, load_secrets
 
@@ -68,12 +75,14 @@ class EndpointReader:
         ]  # fmt: skip
         async with self._database.reading() as connection:
             rows = await store.page_of_endpoints(connection, filters)
-            sealed = await load_secrets(connection, [row.id for row in rows])
+            ids = [row.id for row in rows]
+            sealed = await load_secrets(connection, ids)
+            counts = await count_deliveries(connection, ids)
         items, next_cursor = page_of(
             rows,
             query.limit,
             lambda row: Place(row.created_at, row.id),
-            lambda row: self._shown(row, sealed[row.id], actor),
+            lambda row: self._shown(row, sealed[row.id], counts[row.id], actor),
             scope=scope,
         )
         return EndpointPage(items=items, next_cursor=next_cursor)
@@ -102,10 +111,15 @@ class EndpointReader:
     async def _of_ids(
         self, connection: "Reach", actor: Actor, tenant: str | None, ids: list[str]
     ) -> list[Endpoint]:
+        if not ids:
+            return []
         any_filter = [tenant, *(None,) * 5, len(ids), ids, None, None]
         rows = {row.id: row for row in await store.page_of_endpoints(connection, any_filter)}
         sealed = await load_secrets(connection, list(rows))
-        return [self._shown(rows[one], sealed[one], actor) for one in ids if one in rows]
+        counts = await count_deliveries(connection, list(rows))
+        return [
+            self._shown(rows[one], sealed[one], counts[one], actor) for one in ids if one in rows
+        ]
 
     async def with_problems(
         self, actor: Actor, *, has_failed: bool, failed_max: int, rows_max: int
@@ -132,21 +146,24 @@ class EndpointReader:
             NotFoundError: there is none of that id, or it is deleted.
         """
         async with self._database.reading() as connection:
+            await store.load_endpoint(connection, endpoint_id, actor.tenant)
+            found, counts = await count_failures(connection, endpoint_id, actor.tenant)
+        return _failures(endpoint_id, found, counts)
+
+    async def show_with_failures(
+        self, actor: Actor, endpoint_id: str
+    ) -> tuple[Endpoint, EndpointFailures]:
+        """Return what `show` and `failures` return, with one count of the deliveries.
+
+        Raises:
+            NotFoundError: there is none of that id, or it is deleted.
+        """
+        async with self._database.reading() as connection:
             row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
-            counts = await count_failures(connection, endpoint_id, actor.tenant)
-        return EndpointFailures(
-            endpoint_id=EndpointId(endpoint_id),
-            responses=[
-                FailedResponse(
-                    outcome=cast("AttemptOutcomeName | None", one.outcome),
-                    response_code=one.response_code,
-                    failed_count=one.failed_count,
-                    retrying_count=one.retrying_count,
-                )
-                for one in counts
-            ],
-            capped=max(row.failed_count, row.waiting_count) > COUNTED_MAX,
-        )
+            sealed = await load_secrets(connection, [endpoint_id])
+            found, counts = await count_failures(connection, endpoint_id, actor.tenant)
+        shown = self._shown(row, sealed[endpoint_id], counts, actor)
+        return shown, _failures(endpoint_id, found, counts)
 
     async def show(self, actor: Actor, endpoint_id: str) -> Endpoint:
         """Return an endpoint; its secret is masked.
@@ -154,10 +171,11 @@ class EndpointReader:
         Raises:
             NotFoundError: there is none of that id, or it is deleted.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
             sealed = await load_secrets(connection, [endpoint_id])
-        return self._shown(row, sealed[endpoint_id], actor)
+            counts = await count_deliveries(connection, [endpoint_id])
+        return self._shown(row, sealed[endpoint_id], counts[endpoint_id], actor)
 
     async def names(self, actor: Actor, endpoint_ids: Iterable[str]) -> dict[str, EndpointName]:
         """Return the names of the actor's endpoints by id, deleted ones included."""
@@ -187,8 +205,32 @@ class EndpointReader:
             oldest_due_at=time_text(row.oldest_due_at),
         )
 
-    def _shown(self, row: EndpointDetail, sealed: Sequence[SealedSecret], actor: Actor) -> Endpoint:
-        return endpoint_of(row, sealed, self._deployment, actor)
+    def _shown(
+        self,
+        row: EndpointDetail,
+        sealed: Sequence[SealedSecret],
+        counts: DeliveryCounts,
+        actor: Actor,
+    ) -> Endpoint:
+        return endpoint_of(row, sealed, counts, self._deployment, actor)
+
+
+def _failures(
+    endpoint_id: str, found: Sequence[FailureRow], counts: DeliveryCounts
+) -> EndpointFailures:
+    return EndpointFailures(
+        endpoint_id=EndpointId(endpoint_id),
+        responses=[
+            FailedResponse(
+                outcome=cast("AttemptOutcomeName | None", one.outcome),
+                response_code=one.response_code,
+                failed_count=one.failed_count,
+                retrying_count=one.retrying_count,
+            )
+            for one in found
+        ],
+        capped=max(counts) > COUNTED_MAX,
+    )
 
 
 def _offset(place: Place) -> int:

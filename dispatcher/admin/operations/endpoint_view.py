@@ -12,14 +12,18 @@ from dispatcher.core.errors import SecretError
 from dispatcher.core.sealing import Keyring
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import masked_url
-from dispatcher.store.endpoint_counts import COUNTED_MAX
+from dispatcher.store.endpoint_counts import COUNTED_MAX, DeliveryCounts
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.routing import routed_row
 from dispatcher.store.secrets import SealedSecret
 
 
 def endpoint_of(
-    row: EndpointDetail, sealed: Sequence[SealedSecret], deployment: Deployment, actor: Actor
+    row: EndpointDetail,
+    sealed: Sequence[SealedSecret],
+    counts: DeliveryCounts,
+    deployment: Deployment,
+    actor: Actor,
 ) -> Endpoint:
     """Return an endpoint as the actor may see it; a secret that no key decrypts is shown as stars."""
     opened = {one.role: opened_secret(one, row.id, deployment.keyring) for one in sealed}
@@ -39,8 +43,6 @@ def endpoint_of(
     values["created_at"] = time_text(row.created_at)
     values["updated_at"] = time_text(row.updated_at)
     values["health_since"] = time_text(row.health_since)
-    values["waiting_count"] = min(row.waiting_count, COUNTED_MAX)
-    failed_count = values.pop("failed_count")
     values |= masked_credentials(sealed)
     unusable = deployment.problem_of(routed_row(row, sealed))
     return Endpoint(
@@ -52,9 +54,10 @@ def endpoint_of(
         problem=None
         if unusable is None or unusable.problem is None
         else EndpointProblem(reason=unusable.problem, detail=unusable.detail),
-        waiting_capped=row.waiting_count > COUNTED_MAX,
-        failed_unresolved_count=min(failed_count, COUNTED_MAX),
-        failed_unresolved_capped=failed_count > COUNTED_MAX,
+        waiting_count=min(counts.waiting, COUNTED_MAX),
+        waiting_capped=counts.waiting > COUNTED_MAX,
+        failed_unresolved_count=min(counts.failed, COUNTED_MAX),
+        failed_unresolved_capped=counts.failed > COUNTED_MAX,
     )
 
 

@@ -63,6 +63,7 @@ from dispatcher.core.url import masked_url
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.endpoint_counts import DeliveryCounts, count_deliveries
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.secrets import SealedSecret, insert_secret, load_secrets
 
@@ -149,6 +150,7 @@ class Endpoints(EndpointReader):
         return self._changed(
             made,
             sealed[endpoint_id],
+            DeliveryCounts(),
             actor,
             warnings=[
                 *event_types_warnings(made.event_types, self._deployment),
@@ -249,6 +251,7 @@ class Endpoints(EndpointReader):
                 )
             row = await store.load_endpoint(connection, endpoint_id, None)
             sealed = await load_secrets(connection, [endpoint_id])
+            counts = await count_deliveries(connection, [endpoint_id])
         warnings = (
             event_types_warnings(row.event_types, self._deployment)
             if "event_types" in changed
@@ -256,7 +259,9 @@ class Endpoints(EndpointReader):
         )
         if "client_certificate" in changed:
             warnings += credential_warnings(after, self._deployment.clock.now())
-        return self._changed(row, sealed[endpoint_id], actor, warnings=warnings)
+        return self._changed(
+            row, sealed[endpoint_id], counts[endpoint_id], actor, warnings=warnings
+        )
 
     async def _require_signable(
         self, connection: "Reach", row: EndpointDetail, after: Mapping[str, Any]
@@ -342,12 +347,13 @@ class Endpoints(EndpointReader):
         self,
         row: EndpointDetail,
         sealed: Sequence[SealedSecret],
+        counts: DeliveryCounts,
         actor: Actor,
         *,
         warnings: list[str],
         **changes: Any,  # noqa: ANN401 -- fields of an endpoint
     ) -> ChangedEndpoint:
-        endpoint = self._shown(row, sealed, actor)
+        endpoint = self._shown(row, sealed, counts, actor)
         values = {one.name: getattr(endpoint, one.name) for one in dataclasses.fields(endpoint)}
         return ChangedEndpoint(**{**values, **changes}, warnings=warnings)
 

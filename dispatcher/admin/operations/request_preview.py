@@ -36,6 +36,7 @@ from dispatcher.core.request import RequestTemplate, validate_also_sign, validat
 from dispatcher.core.request import request_template as compile_template
 from dispatcher.core.secret import Secret
 from dispatcher.core.url import CanonicalUrl, canonical_url
+from dispatcher.store.endpoint_counts import DeliveryCounts
 from dispatcher.store.endpoints import EndpointDetail, load_endpoint
 from dispatcher.store.secrets import SealedSecret, load_secrets
 from dispatcher.usability import signing_secrets
@@ -105,7 +106,7 @@ class RequestPreviews:
         async with self._deployment.database.reading() as connection:
             row = await load_endpoint(connection, endpoint_id, actor.tenant)
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
-        endpoint = endpoint_of(row, sealed, self._deployment, actor)
+        endpoint = endpoint_of(row, sealed, DeliveryCounts(), self._deployment, actor)
         profile = self._deployment.profiles.get(row.profile)
         change, problems = read_change(fields, profile, self._deployment)
         if change is None:

@@ -32,6 +32,7 @@ from dispatcher.core.profile import Profile
 from dispatcher.core.secret import Secret
 from dispatcher.store import endpoints as store
 from dispatcher.store.audit import write_audit
+from dispatcher.store.endpoint_counts import count_deliveries
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.secrets import (
     SealedSecret,
@@ -156,7 +157,8 @@ class Rotation:
                 connection, actor.name, row.tenant, "endpoint.activate_secret", endpoint_id, {}
             )
             sealed = (await load_secrets(connection, [endpoint_id]))[endpoint_id]
-        return endpoint_of(row, sealed, self._deployment, actor)
+            counts = await count_deliveries(connection, [endpoint_id])
+        return endpoint_of(row, sealed, counts[endpoint_id], self._deployment, actor)
 
     async def reveal(self, actor: Actor, endpoint_id: str) -> RevealedSecret:
         """Return the secrets, whole; the audit log records it.

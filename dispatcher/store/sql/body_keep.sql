@@ -6,7 +6,7 @@ WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::date[], $2::text[], $3::text[], $4::bytea[]) AS g (day, event_id, profile, bytes)
 ), alive AS MATERIALIZED (
     SELECT e.day, e.id FROM dispatcher.event AS e
-    WHERE (e.day, e.id) IN (SELECT day, event_id FROM given) AND e.erased_at IS NULL
+    WHERE e.day = ANY ($1::date[]) AND (e.day, e.id) IN (SELECT day, event_id FROM given) AND e.erased_at IS NULL
     ORDER BY e.day, e.id
     FOR SHARE
 )

@@ -77,8 +77,9 @@ def _spark(figures: EndpointFigures) -> charts.Bars:
 
 async def show_endpoint(context: Context) -> web.StreamResponse:
     """Show one endpoint: its failures by response, the last day, its settings in short."""
-    endpoint = await context.operations.endpoints.show(context.who, context.part("id"))
-    failures = await context.operations.endpoints.failures(context.who, endpoint.id)
+    endpoint, failures = await context.operations.endpoints.show_with_failures(
+        context.who, context.part("id")
+    )
     figures = (await context.operations.overview.of_endpoints(context.who, [endpoint.id]))[
         endpoint.id
     ]
