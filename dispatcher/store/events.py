@@ -233,7 +233,8 @@ async def labelled_event_ids(
     for day in await days_of_events(database):
         after: str | None = ""
         while after is not None:
-            found = await database.fetch_row(_LABELLED, day, after, text, SLICE_ROWS, tenant)
+            async with database.transaction(is_planned_for_values=True) as connection:
+                found = await connection.fetchrow(_LABELLED, day, after, text, SLICE_ROWS, tenant)
             after = None if found is None else found["last_id"]
             for event_id in [] if found is None else found["ids"]:
                 yield event_id

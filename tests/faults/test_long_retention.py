@@ -11,7 +11,13 @@ import pytest
 
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.delivery_details import page_of_deliveries
-from dispatcher.store.endpoint_counts import read_progress
+from dispatcher.store.endpoint_counts import (
+    DeliveryCounts,
+    count_deliveries,
+    count_failures,
+    read_progress,
+)
+from dispatcher.store.endpoints import find_endpoint
 from dispatcher.store.events import (
     days_of_event,
     events_of_id,
@@ -28,6 +34,8 @@ from tests.support.history import day_ago
 pytestmark = pytest.mark.postgres
 
 READERS = 10
+GENERIC_AFTER = 5
+"""A statement that has run so often on a connection may get a plan for any values."""
 LOCKS = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'relation'"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -58,6 +66,12 @@ async def _read(database: Database) -> None:
         filters = [label, None, None, None, None, None, 50]
         assert await keys_of_labelled_events(connection, filters) == []
         await read_backlog(connection, None, 100)
+    async with database.reading() as connection:
+        assert await count_failures(connection, "ep_none", None) == ([], DeliveryCounts())
+        assert await count_deliveries(connection, ["ep_none"]) == {}
+    async with database.transaction() as connection:
+        for _ in range(GENERIC_AFTER + 1):
+            assert await find_endpoint(connection, "ep_none", None) is None
     await read_progress(database, ["ep_none"], SystemClock.now())
 
 

@@ -91,7 +91,7 @@ async def test_an_event_with_500_endpoints_of_five_profiles_keeps_each_body(pool
     rows = await fan_out(pool, sql, profiles, 500)
     assert len({row.id for row in rows}) == 500
     loaded = {row.id: row for row in await Deliveries(pool).load([row.id for row in rows])}
-    async with pool.transaction() as connection:
+    async with pool.reading() as connection:
         event = await find_event(connection, rows[0].event_id, None)
         assert event is not None
         deliveries = await deliveries_of_event(connection, event)
@@ -128,7 +128,7 @@ async def test_a_first_attempt_that_fails_with_a_body_and_a_second_that_succeeds
     await store.record([MoveRow(5, row.id, 1, "retrying", None, 1, 0.0)], [failed], {5: 7})
     succeeded = attempt_row(row.day, row.id, row.event_id, attempt_number=2, **common)
     await store.record([MoveRow(5, row.id, 2, "succeeded", None, 2, None)], [succeeded], {5: 7})
-    async with pool.transaction() as connection:
+    async with pool.reading() as connection:
         shown = await find_delivery(connection, row.id, None)
         assert shown is not None
         attempts = await load_attempts(connection, shown)

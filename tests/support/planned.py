@@ -74,7 +74,11 @@ def install(patch: pytest.MonkeyPatch) -> None:
         given: Any = getattr(asyncpg.Connection, name)
 
         async def watched(
-            self: TypedConnection, query: str, *parameters: object, _given: Any = given, **options: Any
+            self: TypedConnection,
+            query: str,
+            *parameters: object,
+            _given: Any = given,
+            **options: Any,
         ) -> object:
             _require_plan(self, query)
             return await _given(self, query, *parameters, **options)

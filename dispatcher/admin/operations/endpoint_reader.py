@@ -171,7 +171,7 @@ class EndpointReader:
         Raises:
             NotFoundError: there is none of that id, or it is deleted.
         """
-        async with self._database.reading() as connection:
+        async with self._database.transaction() as connection:
             row = await store.load_endpoint(connection, endpoint_id, actor.tenant)
             sealed = await load_secrets(connection, [endpoint_id])
             counts = await count_deliveries(connection, [endpoint_id])
