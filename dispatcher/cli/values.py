@@ -89,6 +89,8 @@ def text_or_file(text: str, option: str) -> str:
     try:
         if text == "-":
             return sys.stdin.buffer.read().decode("utf-8-sig")
+        if text == "@":
+            raise typer.BadParameter("Name a file after @.", param_hint=option)
         if text.startswith("@"):
             return Path(text[1:]).read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -73,6 +73,14 @@ def test_a_reference_is_read_and_no_value_is_warned_of(tmp_path: Path, monkeypat
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "told"), [("@", "Name a file after @."), ("@none", "none cannot be read")]
+)
+def test_a_reference_that_cannot_be_read_is_told(text: str, told: str):
+    with pytest.raises(typer.BadParameter, match=told):
+        secret_text(text, "--secret")
+
+
 def test_a_secret_as_an_argument_is_warned_of_without_being_repeated(capsys):
     assert secret_text(SECRET, "--secret") == SECRET
     warning = capsys.readouterr().err
