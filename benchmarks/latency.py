@@ -54,6 +54,7 @@ from benchmarks.steady import arrivals, percentiles, produce, publish
 DRAINED = 5_000
 TOGETHER = 10
 WARM_SECONDS = 1
+PAUSES_SECONDS = 2.0
 BESIDE = "_neighbours"
 """The end of the name of a case that runs next to busy loops."""
 CASES = {"sql": "{rate}/s, SQL", "api": "{rate}/s, API", "half": "half of its own drain rate"}
@@ -93,6 +94,20 @@ def loopback_ms(port: int) -> float:
     return statistics.median(times)
 
 
+def pauses_ms() -> list[float]:
+    """Returns how much longer than a millisecond each sleep of a millisecond took, the shortest first.
+
+    An idle process wakes up some 0.1 ms late. What is more are pauses that the machine makes, which every process on
+    the way of an event meets as well.
+    """
+    found = []
+    end = time.perf_counter() + PAUSES_SECONDS
+    while (began := time.perf_counter()) < end:
+        time.sleep(0.001)
+        found.append((time.perf_counter() - began - 0.001) * 1000)
+    return sorted(found)
+
+
 def _busy_seconds() -> float:
     """Returns how long all processors together were busy since the start, also for other virtual machines."""
     fields = Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
@@ -109,7 +124,7 @@ def measure(
     figures: dict[str, Figures] = {}
     with ExitStack() as stack:
         port, arrived = stack.enter_context(arrivals())
-        post_ms = loopback_ms(port)
+        post_ms, pauses = loopback_ms(port), pauses_ms()
         daemon = stack.enter_context(contender.running())
         target = f"http://127.0.0.1:{port}/hook"
         daemon.create_endpoint(event_type, target, 64, "default", types=[event_type])
@@ -148,7 +163,13 @@ def measure(
             run("half", through_sql(half, seconds, TOGETHER))
     del figures["warm"]
     return {
-        case: {**percentiles(events[case], arrived), "loopback_post_ms": post_ms, **others}
+        case: {
+            **percentiles(events[case], arrived),
+            "loopback_post_ms": post_ms,
+            "pause_p99_ms": pauses[int(len(pauses) * 0.99)],
+            "pause_max_ms": pauses[-1],
+            **others,
+        }
         for case, others in figures.items()
     }
 
