@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -11,7 +11,6 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.store.migrate import set_notify
 from tests.support.bench import Bench
 from tests.support.daemon import (
     CHECKOUT,
@@ -95,14 +94,6 @@ def old(bench: Bench, sql: asyncpg.Connection) -> Callable[[int], Any]:
         await sql.execute("ANALYZE dispatcher.delivery_done, dispatcher.event")
 
     return fill
-
-
-@pytest.fixture
-async def notified(sql: asyncpg.Connection) -> AsyncIterator[None]:
-    """Has commits wake the daemon, as in production; otherwise each event waits for a poll."""
-    await set_notify(sql, wanted=True)
-    yield
-    await set_notify(sql, wanted=False)
 
 
 async def command(daemon: Daemon, *arguments: str) -> Any:
