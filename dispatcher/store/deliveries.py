@@ -206,7 +206,9 @@ class Recorded(NamedTuple):
     fenced: frozenset[DeliveryId]
     """Not recorded, because the shard has another owner now."""
     late: frozenset[DeliveryId]
-    """Recorded for a delivery that had ended meanwhile."""
+    """Those of a delivery that had ended meanwhile, or had gone on."""
+    superseded: frozenset[DeliveryId] = frozenset()
+    """The late ones whose attempt was not recorded: another one of its number had been."""
 
 
 class Deliveries:
@@ -266,21 +268,25 @@ class Deliveries:
             return Recorded(fenced, frozenset())
         pairs = [p for p in zip(moves, attempts, strict=True) if p[0].delivery_id in rest]
         recorded = await self._record([p[0] for p in pairs], [p[1] for p in pairs], tokens)
-        return Recorded(fenced | recorded.fenced, recorded.late)
+        return recorded._replace(fenced=fenced | recorded.fenced)
 
     @staticmethod
     async def _record_late(
         connection: "Reach", pairs: Sequence[tuple[MoveRow, AttemptRow]], tokens: dict[int, int]
-    ) -> None:
-        """Record attempts on deliveries that had ended."""
+    ) -> frozenset[DeliveryId]:
+        """Record attempts on deliveries that had ended; return those that were not recorded."""
+        superseded: set[DeliveryId] = set()
         await connection.execute(PLAN_FOR_VALUES)
         for move, attempt in pairs:
-            await connection.execute(
+            is_recorded = await connection.fetchval(
                 _RECORD_LATE,
                 move.shard,
                 tokens[move.shard],
                 *attempt_values(attempt, uuid_of(move.delivery_id)),
             )
+            if not is_recorded:
+                superseded.add(move.delivery_id)
+        return frozenset(superseded)
 
     async def _record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]
@@ -335,12 +341,15 @@ class Deliveries:
                 )
             if failed:
                 await connection.execute(_SAY_FAILED, *columns(failed, 8))
+            superseded: frozenset[DeliveryId] = frozenset()
             if late:
                 rows = zip(moves, attempts, ids, strict=True)
                 pairs = [(move, attempt) for move, attempt, uuid in rows if uuid in late]
-                await self._record_late(connection, pairs, tokens)
+                superseded = await self._record_late(connection, pairs, tokens)
             return Recorded(
-                frozenset(delivery_ids_of(list(fenced))), frozenset(delivery_ids_of(list(late)))
+                frozenset(delivery_ids_of(list(fenced))),
+                frozenset(delivery_ids_of(list(late))),
+                superseded,
             )
 
     async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:

@@ -1,12 +1,15 @@
 """Leases of deliveries that receivers fetch: claimed, ended, and recorded like the attempts of a push.
 
-    claim ──▶ pull_lease ── settled by the receiver, or expired ──▶ take (deleted) ──▶ Deliveries.record ──▶ wake
+    claim ──▶ pull_lease ─┬ settled by the receiver: take (deleted) ──▶ Deliveries.record ──▶ wake
+                          └ expired: take over ──▶ Deliveries.record ──▶ end (deleted) ──▶ wake
 
-Invariants: a delivery has one lease at a time, and while it has one no other receiver gets it. With an order, so has a
-line: only its first delivery is leased. Those behind it are shelved, and brought back when it has been recorded; what a
-crash or a race leaves on the shelf, a sweep by the next poll without a result finds. The process that deletes a lease
-records its attempt. A crash in between leaves no attempt, and the delivery is due again at the end of its lease. The
-attempt is recorded under the present token of the endpoint's shard, as every attempt is.
+Invariants: a delivery has one lease at a time, and while it has one no other receiver gets it. With an order, so has
+a line: only its first delivery is leased. Those behind it are shelved, and brought back when it has been recorded;
+what a crash or a race leaves on the shelf, a sweep by the next poll without a result finds. The process that takes a
+lease records its attempt, under the present token of the endpoint's shard, as every attempt is. A settled lease is
+deleted first: a crash in between leaves no attempt, and the delivery is due again at the end of its lease. An expired
+one is kept until its attempt is recorded, because its delivery is due already and another poll would get it; after a
+crash another process takes it over.
 """
 
 import uuid
@@ -46,12 +49,15 @@ _INSERT = statement("pull_lease_insert")
 _RESEND_DAYS = statement("pull_lease_resend_days")
 _TAKE = statement("pull_lease_take")
 _TAKE_EXPIRED = statement("pull_lease_take_expired")
+_END = statement("pull_lease_end")
 _NEXT_END = statement("pull_lease_next_end")
 _NEXT_DUE = statement("pull_lease_next_due")
 _ENDPOINTS = statement("pull_lease_endpoints")
 _EVENT_TYPES = statement("pull_lease_event_types")
 _STILL_OPEN = statement("pull_lease_still_open")
 
+TAKEN_OVER_SECONDS = 10.0
+"""How long recording an expired lease may take before another process takes it over."""
 FENCED_TRIES = 3
 """How often a batch is recorded again because a shard was taken over in the same moment."""
 ORDERED_ROWS_MAX = 200
@@ -114,6 +120,15 @@ class TakenLease(NamedTuple):
     event_id: str
     order_key: int | None
     """The delivery's line; None: it was leased in no order."""
+
+
+class Unrecorded(NamedTuple):
+    """The deliveries whose attempts were not recorded."""
+
+    fenced: frozenset[DeliveryId]
+    """Their shard was taken over at each of the tries."""
+    superseded: frozenset[DeliveryId]
+    """Another attempt of that number was recorded before."""
 
 
 class PulledEndpoint(NamedTuple):
@@ -259,8 +274,13 @@ class PullLeases:
         return _taken(rows)
 
     async def take_expired(self, rows_max: int) -> list[TakenLease]:
-        """End leases that have expired; who calls this records their attempts."""
-        return _taken(await self._database.fetch(_TAKE_EXPIRED, rows_max))
+        """Take over leases that have expired; who calls this records their attempts, and then calls `end`."""
+        return _taken(await self._database.fetch(_TAKE_EXPIRED, rows_max, TAKEN_OVER_SECONDS))
+
+    async def end(self, leases: Sequence[TakenLease]) -> None:
+        """End leases that were taken over."""
+        if leases:
+            await self._database.execute(_END, [uuid.UUID(one.lease_id) for one in leases])
 
     async def next_end_seconds(self) -> float | None:
         """Return the seconds until the first lease ends, negative if it has ended; None: there is no lease."""
@@ -294,16 +314,15 @@ class PullLeases:
             types |= {(row["day"], row["id"]): row["type"] for row in found}
         return types
 
-    async def record(
-        self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow]
-    ) -> frozenset[DeliveryId]:
-        """Record attempts under the present tokens of their shards; return those that could not be recorded.
+    async def record(self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow]) -> Unrecorded:
+        """Record attempts under the present tokens of their shards; return those that were not recorded.
 
         A shard that is taken over at each of the tries leaves its attempts out, as a crash would.
 
         Raises:
             StoreUnavailableError: not recorded; the deliveries are due again at the end of their leases.
         """
+        superseded: set[DeliveryId] = set()
         for _ in range(FENCED_TRIES):
             if not moves:
                 break
@@ -312,13 +331,14 @@ class PullLeases:
             )
             tokens = {row["shard"]: row["token"] for row in rows}
             recorded = await self._deliveries.record(moves, attempts, tokens)
+            superseded |= recorded.superseded
             pairs = [
                 (move, attempt)
                 for move, attempt in zip(moves, attempts, strict=True)
                 if move.delivery_id in recorded.fenced
             ]
             moves, attempts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return frozenset(move.delivery_id for move in moves)
+        return Unrecorded(frozenset(move.delivery_id for move in moves), frozenset(superseded))
 
     async def settle_resends(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
         """Delete the requests that these attempts (id, attempted at, succeeded) have carried out."""

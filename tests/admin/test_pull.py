@@ -9,10 +9,12 @@ import asyncpg
 import orjson
 import pytest
 
+from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.pull import POLLS_PER_ENDPOINT_MAX
 from dispatcher.admin.resources.token import NewToken
 from dispatcher.dev.receiver import Receiver, ReceiverRoute
 from dispatcher.runtime import probe
+from dispatcher.store.pull_leases import PullLeases
 from dispatcher.verify import verify
 from tests.admin.conftest import ALL
 from tests.admin.serving import Api
@@ -78,6 +80,47 @@ async def test_rejections_and_expired_leases_follow_the_schedule(pulled: Pulled)
     assert await pulled.settle(done(resent)) == ["recorded"]
     assert (await pulled.shown(delivery))["state"] == "succeeded"
     assert await pulled.poll() == []
+
+
+async def test_an_expired_lease_keeps_its_delivery_until_it_is_recorded(
+    pulled: Pulled, deployment: Deployment
+) -> None:
+    """A process that is slow, or has crashed, between the end of a lease and its record."""
+    (delivery,) = await pulled.add()
+    (item,) = await pulled.poll()
+    await pulled.let_leases_expire()
+    leases = PullLeases(deployment.database)
+    (taken,) = await leases.take_expired(10)
+    assert await pulled.poll() == [], "nobody else gets it meanwhile"
+    assert await pulled.settle(done(item)) == ["expired"]
+    assert await leases.take_expired(10) == [], "nor takes another process it over at once"
+    await pulled.end_leases()
+    shown = await pulled.shown(delivery)
+    assert [one["outcome"] for one in shown["attempts"]] == ["timeout"]
+    await leases.end([taken])
+    await pulled.make_due()
+    (again,) = await pulled.poll()
+    assert again["attempt_number"] == 2
+    assert await pulled.settle(done(again)) == ["recorded"]
+    assert (await pulled.shown(delivery))["state"] == "succeeded"
+
+
+async def test_a_result_that_another_attempt_supersedes_is_not_called_recorded(
+    pulled: Pulled,
+) -> None:
+    (delivery,) = await pulled.add()
+    (item,) = await pulled.poll()
+    await pulled.sql.execute("UPDATE dispatcher.delivery_open SET attempt_count = 1")
+    assert await pulled.settle(done(item)) == ["expired"]
+    assert (await pulled.shown(delivery))["state"] in {"pending", "retrying"}
+
+
+async def test_a_result_of_a_cancelled_delivery_is_recorded(pulled: Pulled) -> None:
+    (delivery,) = await pulled.add()
+    (item,) = await pulled.poll()
+    assert (await pulled.api.ask("POST", f"/deliveries/{delivery}/cancel")).status == 200
+    assert await pulled.settle(done(item)) == ["recorded"]
+    assert (await pulled.shown(delivery))["state"] == "succeeded"
 
 
 async def test_pollers_never_get_the_same_delivery(pulled: Pulled) -> None:

@@ -27,6 +27,7 @@ from tests.simulation.database import MemoryDatabase, as_event
 from tests.support.words import attempt_row, wh
 
 EP, SHARD = EndpointId("ep"), 5
+ALL_MOVED = Recorded(frozenset(), frozenset())
 
 
 def _seconds() -> float:
@@ -335,15 +336,12 @@ async def test_sweep_finds_set_aside_firsts_slice_by_slice(store):
 async def test_a_retry_moves_its_due_time_and_a_success_ends_it(store):
     token = await _take(store)
     await _fan_out(store, "e1")
-    assert await _record(store, token, "e1", 1, "retrying", due=30.0) == (frozenset(), frozenset())
+    assert await _record(store, token, "e1", 1, "retrying", due=30.0) == ALL_MOVED
     (row,) = await store.deliveries.window([EP], 10, 60.0)
     assert 28.0 < row.due_in_seconds <= 30.0
     assert await store.deliveries.window([EP], 10, 10.0) == []
     assert await store.deliveries.arrivals([EP], 10, 30.0) == []
-    assert await _record(store, token, "e1", 2, "succeeded", outcome="ok") == (
-        frozenset(),
-        frozenset(),
-    )
+    assert await _record(store, token, "e1", 2, "succeeded", outcome="ok") == ALL_MOVED
     assert await store.deliveries.load([_id("e1")]) == []
 
 

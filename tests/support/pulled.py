@@ -70,11 +70,14 @@ class Pulled:
 
     async def end_leases(self) -> None:
         """Let every lease have expired, and be recorded."""
+        await self.let_leases_expire()
+        await self.api.operations.pull._results.expire()
+
+    async def let_leases_expire(self) -> None:
         await self.sql.execute(
             "UPDATE dispatcher.pull_lease SET leased_until = now() - interval '1 second'"
         )
         await self.sql.execute("UPDATE dispatcher.delivery_open SET next_attempt_at = now()")
-        await self.api.operations.pull._results.expire()
 
     async def make_due(self) -> None:
         await self.sql.execute("UPDATE dispatcher.delivery_open SET next_attempt_at = now()")

@@ -4,12 +4,13 @@
     expire (`run`) ────────┴▶ attempt, state, next due time ──▶ the next of the line, health, counts
 
 Invariants: a lease that ends unsettled is a failed attempt (`timeout`), and the endpoint's schedule decides on the next
-one. Only the process that has deleted a lease records its attempt. What follows a recorded attempt (health, traffic,
-metrics, the next delivery of the line) is done once, and never fails the request.
+one. Only the process that has taken a lease records its attempt. A result is reported as `expired` if another attempt
+of its number was recorded before. What follows a recorded attempt (health, traffic, metrics, the next of the line)
+is done once, and never fails the request.
 
-A crash between the end of a lease and its recording leaves no attempt, and the delivery is returned again when the
-lease would have ended. A crash after it loses the counts of that batch. While Postgres is unavailable, results are
-refused, and the deliveries are returned again.
+A crash before a settled lease is recorded leaves no attempt, and the delivery is returned again when the lease would
+have ended. If the lease had expired, another process records it. A crash afterwards loses the counts of that batch.
+While Postgres is unavailable, results are refused, and the deliveries are returned again.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from dispatcher.admin.resources.pull import (
 from dispatcher.core import histogram
 from dispatcher.core.errors import BatchRefusedError, DataFaultError, StoreUnavailableError
 from dispatcher.core.matching import is_operational
-from dispatcher.core.model import DeliveryState, EndpointId, Outcome, Trigger
+from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Outcome, Trigger
 from dispatcher.core.outcome import Decision, RetryPolicy, decide, honours_retry_after, judge_status
 from dispatcher.failure_counts import Failure, FailureCounts
 from dispatcher.runtime import probe
@@ -93,8 +94,8 @@ class PullResults:
         """Record what a receiver made of its leases; those that have expired, or are another endpoint's, are left."""
         given = {one.lease_id: one for one in results.results if _LEASE_ID.fullmatch(one.lease_id)}
         taken = await self._leases.take(endpoint_no, list(given)) if given else []
-        await self._record([(lease, given[lease.lease_id]) for lease in taken])
-        recorded = {lease.lease_id for lease in taken}
+        missed = await self._record([(lease, given[lease.lease_id]) for lease in taken])
+        recorded = {lease.lease_id for lease in taken if lease.delivery_id not in missed}
 
         def status(lease_id: str) -> Literal["recorded", "expired"]:
             return "recorded" if lease_id in recorded else "expired"
@@ -118,18 +119,31 @@ class PullResults:
                 if one.delivery_id in still_open or one.trigger is Trigger.MANUAL
             ]
             await self._record([(lease, None) for lease in lost])
-            await self._leases.bring_back([one for one in taken if one not in lost])
+            cancelled = [one for one in taken if one not in lost]
+            await self._leases.end(cancelled)
+            await self._leases.bring_back(cancelled)
         return len(taken)
 
-    async def _record(self, pairs: Sequence[tuple[TakenLease, LeaseResult | None]]) -> None:
-        """Record attempts, and what follows from them; None: the lease expired."""
+    async def _record(
+        self, pairs: Sequence[tuple[TakenLease, LeaseResult | None]]
+    ) -> frozenset[DeliveryId]:
+        """Record attempts, and what follows from them; return those that were not recorded.
+
+        Without a result the lease has expired. It is ended here, unless its attempt is fenced: then it is taken over
+        once more.
+        """
         if not pairs:
-            return
+            return frozenset()
         results = await self._evaluate(pairs)
-        missed = await self._leases.record(
+        fenced, superseded = await self._leases.record(
             [one.move for one in results], [one.attempt for one in results]
         )
+        missed = fenced | superseded
         results = [one for one in results if one.lease.delivery_id not in missed]
+        ended = [lease for lease, _ in pairs if lease.delivery_id not in fenced]
+        await self._leases.end(
+            [lease for lease, result in pairs if result is None and lease in ended]
+        )
         manual = [
             (one.lease.delivery_id, one.attempt.attempted_at, one.attempt.outcome == Outcome.OK)
             for one in results
@@ -139,11 +153,12 @@ class PullResults:
         try:
             if manual:
                 await self._leases.settle_resends(manual)
-            await self._leases.bring_back([lease for lease, _ in pairs])
+            await self._leases.bring_back(ended)
             await self._follow_up(results)
         except (StoreUnavailableError, BatchRefusedError, DataFaultError) as error:
             self._outage.began(error)  # no reason to fail what is recorded
         probe.hit("pull.recorded", attempts=len(results))
+        return missed
 
     async def _evaluate(
         self, pairs: Sequence[tuple[TakenLease, LeaseResult | None]]
