@@ -154,8 +154,9 @@ async def _publish(database: Database, event_id: str) -> str | None:
 _WAITING = (
     "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
     " WHERE relation = 'dispatcher.outbox'::regclass AND NOT granted AND backend_type = 'client backend'"
+    " AND datname = current_database()"
 )
-"""Without autovacuum, which may wait for the table as well."""
+"""Without autovacuum, which may wait for the table as well. The tables of other tests' databases have the same ids."""
 
 
 async def test_statements_leave_no_server_process_behind_a_locked_table(

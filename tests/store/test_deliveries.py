@@ -12,7 +12,7 @@ from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store import deliveries as store
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import Deliveries, MoveRow
+from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.pool import Database
 from tests.support.words import attempt_row, wh
@@ -134,7 +134,7 @@ async def test_record_in_one_statement_writes_the_rows_of_a_copy(
     moves, attempts = [one[0] for one in results], [one[1] for one in results]
     for late in (frozenset(), frozenset({wh(1), wh(2)})):
         recorded = await deliveries.record(moves, attempts, tokens)
-        assert recorded == (frozenset({wh(3)}), late)
+        assert recorded == Recorded(frozenset({wh(3)}), late, superseded=late)
     rows = [
         dict(row) for row in await sql.fetch("SELECT * FROM dispatcher.delivery_done ORDER BY id")
     ]
@@ -171,7 +171,7 @@ async def test_record_success_retry_and_failure_leave_one_attempt_each(sql, deli
         await _result(sql, 2, state="retrying", outcome="http_error", due=30.0),
         await _result(sql, 3, state="failed", reason="schedule_spent", outcome="timeout"),
     )
-    assert recorded == (frozenset(), frozenset())
+    assert recorded == Recorded(frozenset(), frozenset())
     rows = await sql.fetch(
         "SELECT state, reason, attempt_count, schedule_position, finished_at IS NOT NULL AS ended,"
         " extract(epoch FROM next_attempt_at - now())::float8 AS due FROM dispatcher.delivery ORDER BY id"
@@ -193,7 +193,7 @@ async def test_a_stale_token_writes_nothing(sql, deliveries):
     recorded = await _record(
         deliveries, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1
     )
-    assert recorded == (frozenset({wh(1), wh(2)}), frozenset())
+    assert recorded == Recorded(frozenset({wh(1), wh(2)}), frozenset())
     assert await _row(sql) == before
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
