@@ -187,7 +187,7 @@ def table(document: Mapping[str, Any]) -> list[str]:
         start = f"| {what} | {document['neighbours'] if case.endswith(BESIDE) else 0} |"
         for name in [*others, "ours"]:
             columns = (
-                spread([one[key] for one in rounds[name][case]])
+                spread([one[key] for one in rounds[name][case]]) if key in ours[0] else ""
                 for key in (
                     "p50_ms",
                     "p99_ms",

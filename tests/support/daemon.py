@@ -1,6 +1,7 @@
 """Starts the daemon, the receiver and the producer as processes, and waits for what they say; never sleeps blindly."""
 
 import asyncio
+import atexit
 import base64
 import contextlib
 import os
@@ -61,6 +62,10 @@ async def until(
         await asyncio.sleep(pause)
 
 
+_running: "dict[Process, str]" = {}
+"""Processes that have not been stopped, with the test that started each."""
+
+
 def free_port() -> int:
     """Returns a port that nobody listens on at this moment."""
     with socket.socket() as probe:
@@ -89,8 +94,19 @@ def _forked(
     return Child(args, pid, stdin=os.fdopen(ours_in, "wb"), stdout=os.fdopen(ours_out, "rb"))
 
 
+@atexit.register
+def _stop_what_runs() -> None:
+    for process, test in list(_running.items()):
+        sys.stderr.write(f"{test} has not stopped {process.child.args!r}\n")
+        process.stop()
+
+
 class Process:
-    """A child of the test, which cannot outlive it."""
+    """A child of the test, which cannot outlive it.
+
+    One that its test does not stop is stopped and named when the run ends. Until then it is kept, because the warning
+    of an unclosed pipe would fail any test that runs at the moment.
+    """
 
     def __init__(
         self,
@@ -118,12 +134,14 @@ class Process:
                     stderr=stderr,
                     preexec_fn=die_with_parent,  # noqa: PLW1509 -- one system call, no lock of the parent is touched
                 )
+        _running[self] = os.environ.get("PYTEST_CURRENT_TEST", "no test")
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         self.child.send_signal(number)
 
     def stop(self) -> None:
         """Ends it whatever it does, and lets its pipes go."""
+        _running.pop(self, None)
         with contextlib.suppress(ProcessLookupError):
             self.child.send_signal(signal.SIGCONT)
             self.child.kill()
