@@ -109,6 +109,7 @@ async def test_prometheus_fires_while_a_receiver_is_stopped_and_ends(
     say: Callable[[str], None],
 ) -> None:
     """Event, health, messages and alert of one outage, and the end of all. `--long`: rules and settings as shipped."""
+    program = need("prometheus", package="prometheus")
     receiver = bench.receiver
     receiver.behave(hook={"secret": STANDARD_SECRET})
     await add_endpoint(sql, "ep_1", receiver.url("/hook"), event_types=["order.created"])
@@ -148,7 +149,7 @@ async def test_prometheus_fires_while_a_receiver_is_stopped_and_ends(
     with (tmp_path / "prometheus.log").open("wb") as log:
         prometheus = await asyncio.create_subprocess_exec(
             *[
-                need("prometheus", package="prometheus"),
+                program,
                 f"--config.file={tmp_path / 'prometheus.yml'}",
                 f"--storage.tsdb.path={tmp_path / 'tsdb'}",
                 f"--web.listen-address=127.0.0.1:{port}",
