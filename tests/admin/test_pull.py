@@ -91,7 +91,7 @@ async def test_an_expired_lease_keeps_its_delivery_until_it_is_recorded(
     await pulled.let_leases_expire()
     leases = PullLeases(deployment.database)
     (taken,) = await leases.take_expired(10)
-    assert await pulled.poll() == [], "nobody else gets it meanwhile"
+    assert await pulled.poll() == [], "no other poll gets it meanwhile"
     assert await pulled.settle(done(item)) == ["expired"]
     assert await leases.take_expired(10) == [], "nor takes another process it over at once"
     await pulled.end_leases()
