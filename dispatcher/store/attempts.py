@@ -9,6 +9,7 @@ from asyncpg.pgproto.pgproto import UUID
 from dispatcher.core import codes, ids
 from dispatcher.core.model import DeliveryId
 from dispatcher.store.delivery_ids import delivery_ids_of, uuids_of
+from dispatcher.store.kept_plans import fetch_of_days
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -95,12 +96,17 @@ async def read_last_attempts(
     connection: "Reach", deliveries: Sequence[tuple[str, str, str]]
 ) -> dict[str, AttemptDetail]:
     """Return the last attempt of each delivery (id, event's id, endpoint's id) that has one."""
-    rows = await connection.fetch(
+    if not deliveries:
+        return {}
+    days = [ids.day_of(delivery[0]) for delivery in deliveries]
+    rows = await fetch_of_days(
+        connection,
         _ATTEMPTS_LAST,
         uuids_of([delivery[0] for delivery in deliveries]),
-        [ids.day_of(delivery[0]) for delivery in deliveries],
+        days,
         [delivery[1] for delivery in deliveries],
         [delivery[2] for delivery in deliveries],
+        days=days,
     )
     found = delivery_ids_of([row[0] for row in rows])
     return {

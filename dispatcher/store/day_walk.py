@@ -30,7 +30,7 @@ PAGE_DAYS: Final = 2
 """The first range of a page: these days fill most pages, and planning for a month takes longer than reading one."""
 NO_END: Final = date.max
 """`infinity` in Postgres."""
-FAILED_DAYS: Final = 31
+MONTH_DAYS: Final = 31
 
 PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Before a statement that names its days: a generic plan locks every partition."""
@@ -40,9 +40,9 @@ _AGAIN = "ROLLBACK TO SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_p
 _END = "ROLLBACK TO SAVEPOINT days; RELEASE SAVEPOINT days"
 
 
-def failed_since(now: datetime) -> date:
-    """Return the first day whose failed deliveries are counted: older days would each be locked for a count."""
-    return now.astimezone(UTC).date() - timedelta(days=FAILED_DAYS)
+def month_ago(now: datetime) -> date:
+    """Return the first day that is read for a count: older days would each be locked for it."""
+    return now.astimezone(UTC).date() - timedelta(days=MONTH_DAYS)
 
 
 async def days_of_events(database: "Database") -> list[date]:

@@ -14,9 +14,10 @@ from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
 from dispatcher.store.attempts import AttemptDetail, attempt_detail
-from dispatcher.store.day_walk import PAGE_DAYS, newest_page
+from dispatcher.store.day_walk import DAYS_AT_ONCE, PAGE_DAYS, newest_page
 from dispatcher.store.delivery_ids import delivery_ids_of, span_of_event, uuid_of
 from dispatcher.store.events import EventDetail, EventKey
+from dispatcher.store.kept_plans import fetch_of_days
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -39,6 +40,8 @@ _DELIVERIES_OF_EVENT = statement("delivery_list_of_event")
 EVENT_DELIVERIES_MAX = 1000
 FEW_ENDPOINTS = 8
 """A tenant with so few endpoints has its pages read endpoint by endpoint."""
+_SELECTIVE = (1, 3, 5, 6, 7, 13, 14)
+"""The filters of a page that leave out deliveries of every day: endpoint, type, states, test, labels and response."""
 _TAIL_ATTEMPTS = {
     "attempt": statement("attempt_tail"),
     "delivery_done": statement("delivery_done_tail"),
@@ -142,9 +145,14 @@ async def page_of_deliveries(
             limit=filters[12],
             details=partial(_of_ids, connection),
             newest=filters[11],
-            days_first=PAGE_DAYS,
+            days_first=DAYS_AT_ONCE if _is_selective(filters) else PAGE_DAYS,
         )
     )
+
+
+def _is_selective(filters: Sequence[object]) -> bool:
+    """Return whether several filters are given together: few deliveries fulfil them, so two days do not fill a page."""
+    return sum(filters[place] is not None for place in _SELECTIVE) > 1
 
 
 async def page_of_endpoints_deliveries(
@@ -159,12 +167,12 @@ async def page_of_endpoints_deliveries(
 
 
 async def _of_ids(connection: "Reach", picked: "list[Record]") -> "list[Record]":
-    """Return the rows of ids and days, planned for these days."""
+    """Return the rows of ids and days."""
     if not picked:
         return []
     days = [row[1] for row in picked]
-    return await connection.fetch(
-        _DELIVERIES_OF_IDS, [row[0] for row in picked], days, min(days), max(days)
+    return await fetch_of_days(
+        connection, _DELIVERIES_OF_IDS, [row[0] for row in picked], days, days=days
     )
 
 

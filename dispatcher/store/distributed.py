@@ -49,6 +49,8 @@ class DistributedConnection(TypedConnection):
     """A connection that runs the distributed form of each statement that has one."""
 
     __slots__ = ()
+    keeps_plans = False
+    """The days of a distributed form are among the values that it sends to the workers."""
 
     async def execute(self, query: str, *args: object, **options: Any) -> str:  # noqa: ANN401 -- the driver's own
         """Run a statement and return its command tag."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.core.codes import outcome_of
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.day_walk import PLAN_FOR_VALUES, failed_since
+from dispatcher.store.day_walk import PLAN_FOR_VALUES, month_ago
 from dispatcher.store.delivery_ids import first_uuid
+from dispatcher.store.kept_plans import fetch_since
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
@@ -19,8 +20,6 @@ _WAITING = statement("endpoint_count_waiting")
 _DELIVERIES = statement("endpoint_count_deliveries")
 _FAILURES = statement("endpoint_count_failures")
 _ENDPOINT_PROGRESS = statement("endpoint_progress")
-BOUNDED_PLAN = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = off"
-"""Before a statement that reads the first rows of an index: a bitmap is made of all of them."""
 COUNTED_MAX = 1_000
 """Waiting and failed deliveries of an endpoint are counted up to here."""
 RESPONSES_MAX = 20
@@ -80,9 +79,8 @@ async def count_deliveries(
     """Count the waiting and the failed deliveries of endpoints, up to `COUNTED_MAX` each."""
     if not endpoint_ids:
         return {}
-    since = failed_since(SystemClock.now())
-    await connection.execute(BOUNDED_PLAN)
-    rows = await connection.fetch(_DELIVERIES, list(endpoint_ids), COUNTED_MAX, since)
+    since = month_ago(SystemClock.now())
+    rows = await fetch_since(connection, _DELIVERIES, list(endpoint_ids), COUNTED_MAX, days=[since])
     return {row[0]: DeliveryCounts(*row[1:]) for row in rows}
 
 
@@ -93,9 +91,10 @@ async def count_failures(
 
     At most `COUNTED_MAX` + 1 waiting and failed ones are read; their counts are returned as well.
     """
-    since = failed_since(SystemClock.now())
-    await connection.execute(BOUNDED_PLAN)
-    rows = await connection.fetch(_FAILURES, endpoint_id, tenant, since, COUNTED_MAX, RESPONSES_MAX)
+    since = month_ago(SystemClock.now())
+    rows = await fetch_since(
+        connection, _FAILURES, endpoint_id, tenant, COUNTED_MAX, RESPONSES_MAX, days=[since]
+    )
     counts = DeliveryCounts(rows[0]["waiting_read"], rows[0]["failed_read"])
     found = [row[2:] for row in rows if row["failed_count"] is not None]
     return [

@@ -14,10 +14,10 @@ import orjson
 from dispatcher.core.errors import ConflictError, NotFoundError
 from dispatcher.core.problems import problem
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.day_walk import failed_since
+from dispatcher.store.day_walk import month_ago
 from dispatcher.store.delivery_requests import notify_dispatchers
-from dispatcher.store.endpoint_counts import BOUNDED_PLAN
 from dispatcher.store.job_walk import Target, target_of
+from dispatcher.store.kept_plans import fetch_since
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -164,10 +164,9 @@ async def endpoints_by_trouble(
     connection: "Reach", filters: Sequence[object], *, rows_max: int, offset: int
 ) -> list[str]:
     """Return the ids of endpoints, those in trouble first; `filters` in the order of the statement."""
-    since = failed_since(SystemClock.now())
-    await connection.execute(BOUNDED_PLAN)
-    rows = await connection.fetch(
-        _ENDPOINTS_BY_TROUBLE, *filters, since, FAILED_READ_MAX, rows_max, offset
+    since = month_ago(SystemClock.now())
+    rows = await fetch_since(
+        connection, _ENDPOINTS_BY_TROUBLE, *filters, FAILED_READ_MAX, rows_max, offset, days=[since]
     )
     return [row["id"] for row in rows]
 
@@ -176,7 +175,7 @@ async def endpoints_with_problems(
     connection: "Reach", tenant: str | None, *, has_failed: bool, failed_max: int, rows_max: int
 ) -> list[str]:
     """Return the ids of endpoints that have a problem, the worst first."""
-    since = failed_since(SystemClock.now())
+    since = month_ago(SystemClock.now())
     rows = await connection.fetch(
         _ENDPOINTS_WITH_PROBLEMS, tenant, has_failed, since, failed_max, rows_max
     )

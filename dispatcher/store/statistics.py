@@ -10,8 +10,9 @@ import orjson
 from dispatcher.core.errors import BatchRefusedError
 from dispatcher.core.model import EndpointId
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.day_walk import failed_since
+from dispatcher.store.day_walk import month_ago
 from dispatcher.store.delivery_ids import first_uuid
+from dispatcher.store.kept_plans import fetch_since
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.statements import statement
 
@@ -217,15 +218,12 @@ async def read_backlog(connection: "Reach", tenant: str | None, count_max: int) 
     """Return the backlog of this moment."""
     now = SystemClock.now()
     since = first_uuid(now - timedelta(hours=24))
-    row = await connection.fetchrow(
-        _OVERVIEW_NOW,
-        tenant,
-        count_max,
-        now.date() - timedelta(days=2),
-        since,
-        failed_since(now),
-    )
-    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
+    parameters = (tenant, count_max, since)
+    days = (now.date() - timedelta(days=2), month_ago(now))
+    if tenant is None:
+        (row,) = await fetch_since(connection, _OVERVIEW_NOW, *parameters, days=days)
+    else:  # planned for the endpoints of this tenant
+        (row,) = await connection.fetch(_OVERVIEW_NOW, *parameters, *days)
     return BacklogRow(*row)
 
 

@@ -21,6 +21,8 @@ class TypedConnection(asyncpg.Connection):
     """A connection whose row types are read quickly."""
 
     __slots__ = ()
+    keeps_plans = True
+    """Whether the plan of a statement fits its next run as well (store/kept_plans.py)."""
 
     async def _introspect_types(self, typeoids: Any, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 -- the driver's own
         """Return the descriptions of types, and the statement that read them."""

@@ -1,6 +1,6 @@
 """History that is read a few days at a time: every row once, in order, and no plan for all of it."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_first
+from dispatcher.store.kept_plans import fetch_since, with_days
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 from tests.support.history import day_ago, fill_day, make_day
@@ -105,3 +106,29 @@ async def test_a_statement_over_history_without_a_plan_for_its_days_is_refused(
             await connection.fetch(find, None, None, None)
     async with pool.reading() as connection:
         assert await connection.fetch(find, None, None, None) == []
+
+
+async def test_a_kept_plan_leaves_out_older_days(pool: Database, sql: Any) -> None:
+    old = await make_day(sql, 70)
+    since = await day_ago(sql, 31)
+    failed = "SELECT count(*) FROM dispatcher.delivery_done WHERE state = $1 AND day >= $2::date"
+    locked = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND relation IS NOT NULL"
+    kept = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1"
+    for runs in (1, 2):
+        async with pool.reading() as connection:
+            rows = await fetch_since(connection, failed, 4, days=[since])
+            assert [row[0] for row in rows] == [0]
+            names = {row[0] for row in await connection.fetch(locked)}
+            assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
+            (plans,) = await connection.fetch(kept, with_days(failed, 2, [since]))
+        assert not [one for one in names if f"{old:%Y%m%d}" in one]
+        assert [one for one in names if one.startswith("dispatcher.delivery_done_")]
+        assert tuple(plans) == (runs, 0)
+
+
+def test_days_replace_their_own_parameters_alone() -> None:
+    assert with_days("$1 $2::date $12 $2", 2, [date(2026, 3, 1)]) == (
+        "$1 DATE '2026-03-01' $12 DATE '2026-03-01'"
+    )
+    with pytest.raises(AssertionError):
+        with_days("SELECT $1", 2, [date(2026, 3, 1)])

@@ -10,8 +10,8 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.day_walk import failed_since
-from dispatcher.store.endpoint_counts import BOUNDED_PLAN
+from dispatcher.store.day_walk import month_ago
+from dispatcher.store.kept_plans import KEEP, with_days
 from dispatcher.store.statements import statement
 from tests.support.story import ALL, Story
 
@@ -128,14 +128,18 @@ async def test_counts_read_no_more_rows_than_their_bounds(
     await sql.execute(FILL, FAILED, made[:5])
     await sql.execute(ATTEMPTS)
     await sql.execute("ANALYZE dispatcher.delivery_done, dispatcher.attempt")
-    since = failed_since(SystemClock.now())
+    since = month_ago(SystemClock.now())
 
-    async def rows_read(name: str, *parameters: object) -> tuple[int, set[str]]:
+    async def rows_read(name: str, *parameters: str, day_at: int) -> tuple[int, set[str]]:
         async with deployment.database.reading() as connection:
-            await connection.execute(BOUNDED_PLAN)
-            text = await connection.fetchval(
-                "EXPLAIN (ANALYZE, FORMAT JSON) " + statement(name), *parameters
+            await connection.execute(KEEP)
+            await connection.execute(
+                f"PREPARE kept AS {with_days(statement(name), day_at, [since])}"
             )
+            text = await connection.fetchval(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept ({', '.join(parameters)})"
+            )
+            await connection.execute("DEALLOCATE kept")
         nodes, waiting = [], [orjson.loads(text)[0]["Plan"]]
         while waiting:
             nodes.append(waiting.pop())
@@ -147,9 +151,13 @@ async def test_counts_read_no_more_rows_than_their_bounds(
         scanned = {one["Relation Name"] for one in nodes if one["Node Type"] == "Seq Scan"}
         return rows, {one for one in scanned if one.startswith(("delivery", "attempt"))}
 
-    rows, scanned = await rows_read("endpoint_count_failures", made[0], None, since, 1_000, 20)
+    rows, scanned = await rows_read(
+        "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "20", day_at=5
+    )
     assert rows <= 2_000
     assert not scanned
-    rows, scanned = await rows_read("endpoint_list_by_trouble", *(None,) * 6, since, 1_000, 20, 0)
+    rows, scanned = await rows_read(
+        "endpoint_list_by_trouble", *("NULL",) * 6, "1000", "20", "0", day_at=10
+    )
     assert rows <= 1_000
     assert not scanned

@@ -1,7 +1,7 @@
 -- The deliveries of some ids, newest first: the rows of a page whose ids were picked before.
 --
 -- Parameters: $1 ids, $2 their days, in the same order, $3 and $4 the first and the last of these days.
--- Planned for these days alone: a plan of all days of a page costs Postgres more than reading its rows.
+-- Planned for these days alone, or for a month by a plan that is kept (store/kept_plans.py).
 -- The id is compared three times, because a partition that was never analyzed has no statistics: by its day, which is
 -- compared as often, it would be read from its beginning for each id.
 -- Index: delivery_open_pkey, delivery_done_id, event_pkey of these days, endpoint_number. Locks: none.

@@ -1,8 +1,8 @@
 -- The current backlog, the states of the endpoints, and the number of dispatchers that are alive.
 --
 -- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is returned as this plus one),
---   $3 the day before yesterday: a constant, since now() would lock every day of history; $4 the lowest id that a
---   delivery created in the last 24 hours has; $5 the day from which failed deliveries are counted.
+--   $3 the lowest id that a delivery created in the last 24 hours has,
+--   $4 the day before yesterday: a constant, since now() would lock every day of history; $5 the day from which failed deliveries are counted.
 -- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, delivery_done_failed, endpoint_name. Locks: none.
 -- The oldest due delivery is searched per active endpoint whose breaker is closed: a delivery that waits for its
 -- schedule, for a breaker or for a paused endpoint is not late.
@@ -39,8 +39,8 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
             WHERE mine.state = 'paused' LIMIT $2 + 1) AS h) AS held_count,
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.delivery_done AS d
-            WHERE d.state <> 3 AND d.state = 5 /* cancelled */ AND NOT d.test AND d.id >= $4::uuid
-              AND d.day >= $3::date
+            WHERE d.state <> 3 AND d.state = 5 /* cancelled */ AND NOT d.test AND d.id >= $3::uuid
+              AND d.day >= $4::date
               AND ($1::text IS NULL OR d.endpoint_no IN (SELECT number FROM mine_all)) LIMIT $2 + 1) AS c)
            AS cancelled_count,
        (SELECT count(*) FROM (

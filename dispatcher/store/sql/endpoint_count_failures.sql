@@ -2,8 +2,8 @@
 -- attempt; the most frequent response first. NULL as the outcome: no attempt was made. Every row also has how many waiting
 -- and failed deliveries were read; where no response is counted, the only row has nothing else.
 --
--- Parameters: $1 endpoint id, $2 tenant (NULL: any), $3 the day from which failed deliveries are counted, $4 deliveries
---   of either kind of which one more is read at most, $5 responses at most. Index: delivery_done_failed and attempt_pkey of
+-- Parameters: $1 endpoint id, $2 tenant (NULL: any), $3 deliveries of either kind of which one more is
+--   read at most, $4 responses at most, $5 the day from which failed deliveries are counted. Index: delivery_done_failed and attempt_pkey of
 --   the days, delivery_open_due. Locks: none.
 -- The waiting ones are the first by due time, also where most of them have not been attempted yet: a bound on those with
 -- an attempt would read all others.
@@ -12,14 +12,14 @@ WITH one AS MATERIALIZED (
 ), failed AS MATERIALIZED (
     SELECT d.day, d.event_id, d.endpoint_no, d.outcome, d.response_code
     FROM dispatcher.delivery_done AS d
-    WHERE d.endpoint_no = (SELECT number FROM one) AND d.state = 4 /* failed */ AND NOT d.test AND d.day >= $3::date
-    LIMIT $4 + 1
+    WHERE d.endpoint_no = (SELECT number FROM one) AND d.state = 4 /* failed */ AND NOT d.test AND d.day >= $5::date
+    LIMIT $3 + 1
 ), waiting AS MATERIALIZED (
     SELECT o.day, o.event_id, o.endpoint_no, o.schedule_position
     FROM dispatcher.delivery_open AS o
     WHERE o.endpoint_no = (SELECT number FROM one)
     ORDER BY o.next_attempt_at
-    LIMIT $4 + 1
+    LIMIT $3 + 1
 ), counted AS (
     SELECT f.day, f.event_id, f.endpoint_no, f.outcome, f.response_code, true AS is_failed FROM failed AS f
     UNION ALL
@@ -30,13 +30,13 @@ WITH one AS MATERIALIZED (
     FROM counted AS c
     LEFT JOIN LATERAL (
         SELECT v.outcome, v.response_code FROM dispatcher.attempt AS v
-        WHERE v.day >= $3 AND v.day = c.day AND v.event_id = c.event_id AND v.endpoint_no = c.endpoint_no
+        WHERE v.day >= $5 AND v.day = c.day AND v.event_id = c.event_id AND v.endpoint_no = c.endpoint_no
         ORDER BY v.attempt_number DESC
         LIMIT 1
     ) AS a ON true
     GROUP BY 1, 2
     ORDER BY count(*) DESC, 1, 2
-    LIMIT $5
+    LIMIT $4
 )
 SELECT (SELECT count(*) FROM waiting) AS waiting_read, (SELECT count(*) FROM failed) AS failed_read, r.*
 FROM (SELECT) AS always

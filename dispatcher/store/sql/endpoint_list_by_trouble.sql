@@ -1,15 +1,15 @@
 -- The ids of endpoints that are not deleted, those in trouble first: disabled or down, degraded, recovering; then by their
 -- failed deliveries, then by name.
 --
--- Parameters: $1 tenant, $2 name, $3 a part of the name, $4 profile, $5 state, $6 health (NULL: any), $7 the day from
---   which failed deliveries are counted, $8 failed deliveries read at most, $9 rows at most, $10 rows to leave out.
--- Failed deliveries are read from the index alone, some 0.2 µs each. Of those beyond $8 the order is by health and
+-- Parameters: $1 tenant, $2 name, $3 a part of the name, $4 profile, $5 state, $6 health (NULL: any), $7 failed
+--   deliveries read at most, $8 rows at most, $9 rows to leave out, $10 the day from which failed deliveries are counted.
+-- Failed deliveries are read from the index alone, some 0.2 µs each. Of those beyond $7 the order is by health and
 -- name alone.
 -- Index: delivery_done_failed of the days, endpoint_status_pkey; endpoints are thousands at most. Locks: none.
 WITH counted AS MATERIALIZED (
     SELECT f.endpoint_no AS number, count(*) AS failed_count
     FROM (SELECT endpoint_no FROM dispatcher.delivery_done
-          WHERE state = 4 /* failed */ AND NOT test AND day >= $7::date LIMIT $8) AS f
+          WHERE state = 4 /* failed */ AND NOT test AND day >= $10::date LIMIT $7) AS f
     GROUP BY f.endpoint_no
 )
 SELECT e.id
@@ -26,4 +26,4 @@ WHERE e.deleted_at IS NULL
 ORDER BY CASE WHEN e.state = 'disabled' OR s.health = 'down' THEN 0 WHEN s.health = 'degraded' THEN 1
               WHEN s.health = 'recovering' THEN 2 ELSE 3 END,
          coalesce(c.failed_count, 0) DESC, e.name, e.id
-LIMIT $9 OFFSET $10
+LIMIT $8 OFFSET $9
