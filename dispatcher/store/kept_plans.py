@@ -37,7 +37,8 @@ async def fetch_since(
 
     Later statements of the transaction are planned for their values, as in `Database.reading`.
     """
-    if getattr(connection, "keeps_plans", False):  # the driver's own connections have no such attribute
+    # The driver's own connections have no such attribute.
+    if getattr(connection, "keeps_plans", False):
         await connection.execute(KEEP)
         rows = await connection.fetch(with_days(sql, len(parameters) + 1, days), *parameters)
     else:

@@ -1,16 +1,20 @@
 """Row types are read quickly on a new connection, and other types as the driver reads them."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
-from dispatcher.store.statements import statement
+from dispatcher.store.statements import names, statement
 from dispatcher.store.typed_connection import TypedConnection
 
 pytestmark = pytest.mark.postgres
 
+_ROWS = re.compile(r"\$\d+::dispatcher\.\w+\[\]")
+"""A parameter that is an array of rows."""
 ROW = ("ev_1", None, None, None, None, "a.b", "default", None, "{}", None, None, "{}", b"x", 7)
 
 
@@ -35,6 +39,28 @@ async def test_array_of_rows_is_encoded_without_the_drivers_query(connection) ->
     statements = await _prepared(connection)
     assert statement("connection_types") in statements
     assert not any("typeinfo_tree" in one for one in statements)
+
+
+async def test_statements_of_the_product_need_no_query_of_the_drivers(connection) -> None:
+    """Each has parameters of its own: the recorder's are arrays of rows and of whole numbers."""
+    texts = [text for text in map(statement, sorted(names())) if _ROWS.search(text)]
+    assert statement("delivery_record_first") in texts
+    for text in texts:
+        await connection.prepare(text)
+    statements = await _prepared(connection)
+    assert not any("typeinfo_tree" in one for one in statements)
+
+
+async def test_arrays_are_encoded_like_by_the_driver(connection, database) -> None:
+    query = "SELECT $1::int8[], $2::int2[], $3::text[], $4::uuid[], $5::point[], $6::name[]"
+    values = ([1, None], [[2], [3]], ["a,b"], [UUID(int=7)], [asyncpg.Point(1, 2)], ["n"])
+    plain = await asyncpg.connect(database)
+    try:
+        expected = await plain.fetchrow(query, *values)
+    finally:
+        await plain.close()
+    assert await connection.fetchrow(query, *values) == expected
+    assert not any("typeinfo_tree" in one for one in await _prepared(connection))
 
 
 async def test_row_is_decoded_like_by_the_driver(connection, database) -> None:
