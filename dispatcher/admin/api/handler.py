@@ -133,9 +133,13 @@ class _Gatekeeper:
                 request[ACTOR] = await self._authenticate(request)
                 return await handler(request)
             except web.HTTPMethodNotAllowed as error:
+                error.__traceback__ = (
+                    None  # The request refers to the error, whose traceback refers to it.
+                )
                 allow = {"Allow": ", ".join(sorted(error.allowed_methods))}
                 return problem(405, f"{error.method} is not possible here", headers=allow)
-            except web.HTTPNotFound:
+            except web.HTTPNotFound as error:
+                error.__traceback__ = None  # likewise
                 return problem(404, "there is no such route; /openapi.json lists all of them")
             except (asyncio.CancelledError, ConnectionError):
                 raise
@@ -163,7 +167,8 @@ class _Gatekeeper:
             names = request.match_info if route.has_names else _NO_NAMES
             _require_scope(actor, route, names)
             actor.require(route.role)
-            client = request.get(CLIENT_KEY, CLIENT)
+            # Taken out, because it refers to the request: the collector would have to find both, for each publish.
+            client = request.pop(CLIENT_KEY, CLIENT)
             call = Call(actor, self._operations, names, request, client)
             for name in call.names.values():
                 if len(name) > ID_CHARACTERS_MAX or not is_text(name):

@@ -111,9 +111,13 @@ class ConsoleApp:
                 return await handler(request)
             except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
                 is_page = "text/html" in request.headers.get("Accept", "")
+                error.__traceback__ = (
+                    None  # The request refers to the error, whose traceback refers to it.
+                )
                 if request.path.startswith("/api/") or not is_page:
-                    raise
-                page = error_page(await self._of_missing(request), error.status, "")
+                    page = web.Response(status=error.status, text=error.text)
+                else:
+                    page = error_page(await self._of_missing(request), error.status, "")
                 if isinstance(error, web.HTTPMethodNotAllowed):
                     page.headers["Allow"] = error.headers["Allow"]
                 return page
