@@ -108,13 +108,16 @@ async def test_the_plan_of_last_attempts_descends_once_for_each_delivery_and_day
         "SELECT id, day, event_id, endpoint_no FROM dispatcher.delivery_done ORDER BY id DESC LIMIT 50"
     )
     owners = dict(await sql.fetch("SELECT number, id FROM dispatcher.endpoint"))
+    days = [row["day"] for row in rows]
     plan = await explain(
         database,
         "attempt_last",
         [row["id"] for row in rows],
-        [row["day"] for row in rows],
+        days,
         [row["event_id"] for row in rows],
         [owners[row["endpoint_no"]] for row in rows],
+        min(days),
+        max(days),
     )
     used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
     assert used
