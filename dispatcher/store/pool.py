@@ -62,6 +62,8 @@ CONNECT_SECONDS_MAX = 5.0
 ACQUIRE_SECONDS_MAX = 5.0
 ROLLBACK_SECONDS_MAX = 1.0
 IDLE_SECONDS = 60.0
+STATEMENT_KEPT_SECONDS = 24 * 60 * 60
+"""So that a connection does not collect the plans of past days (store/kept_plans.py)."""
 
 _PASSING = (
     asyncpg.PostgresConnectionError,
@@ -157,7 +159,7 @@ class Database:
             seconds=CONNECT_SECONDS_MAX,
             command_timeout=STATEMENT_SECONDS_MAX,
             statement_cache_size=self._statement_cache_size,
-            max_cached_statement_lifetime=0,
+            max_cached_statement_lifetime=STATEMENT_KEPT_SECONDS,
             connection_class=connection_class,
         )
         try:

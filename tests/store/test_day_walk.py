@@ -9,10 +9,12 @@ from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.store import pool as pool_module
 from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_first
 from dispatcher.store.kept_plans import fetch_since, with_days
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
+from tests.support.daemon import until
 from tests.support.history import day_ago, fill_day, make_day
 from tests.support.planned import HISTORY, UnplannedStatementError
 from tests.support.story import ALL, Story
@@ -124,6 +126,25 @@ async def test_a_kept_plan_leaves_out_older_days(pool: Database, sql: Any) -> No
         assert not [one for one in names if f"{old:%Y%m%d}" in one]
         assert [one for one in names if one.startswith("dispatcher.delivery_done_")]
         assert tuple(plans) == (runs, 0)
+
+
+async def test_a_connection_forgets_statements_of_past_days(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each day has texts of its own, so a connection that lives for months would collect their plans."""
+    monkeypatch.setattr(pool_module, "STATEMENT_KEPT_SECONDS", 0.05)
+    pool = Database(database, connections_max=1)
+    await pool.open()
+    try:
+        assert await pool.fetch_value("SELECT $1::int4", 7) == 7
+
+        async def is_forgotten() -> bool:
+            kept = await pool.fetch("SELECT statement FROM pg_prepared_statements")
+            return "SELECT $1::int4" not in [row[0] for row in kept]
+
+        await until(is_forgotten, seconds=10, what="the statement is forgotten")
+    finally:
+        await pool.close()
 
 
 def test_days_replace_their_own_parameters_alone() -> None:
