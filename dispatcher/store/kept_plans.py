@@ -12,6 +12,7 @@ needs a plan of its own.
 import re
 from collections.abc import Collection, Sequence
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.runtime.clock import SystemClock
@@ -40,7 +41,7 @@ async def fetch_since(
     # The driver's own connections have no such attribute.
     if getattr(connection, "keeps_plans", False):
         await connection.execute(KEEP)
-        rows = await connection.fetch(with_days(sql, len(parameters) + 1, days), *parameters)
+        rows = await connection.fetch(with_days(sql, len(parameters) + 1, tuple(days)), *parameters)
     else:
         await connection.execute(f"{PLAN_FOR_VALUES}; {FIRST_ROWS}")
         rows = await connection.fetch(sql, *parameters, *days)
@@ -62,9 +63,15 @@ async def fetch_of_days(
     return await fetch_since(connection, sql, *parameters, days=(since, NO_END))
 
 
-def with_days(sql: str, number: int, days: Sequence[date]) -> str:
-    """Return the statement with the days as constants for its parameters from `number` on."""
+@lru_cache(maxsize=64)
+def with_days(sql: str, number: int, days: tuple[date, ...]) -> str:
+    """Return the statement with the days as constants for its parameters from `number` on.
+
+    Raises:
+        ValueError: the statement has no such parameter.
+    """
     for place, day in enumerate(days, number):
         sql, count = re.subn(rf"\${place}(?:::date)?(?!\d)", f"DATE '{day.isoformat()}'", sql)
-        assert count, place  # noqa: S101 -- the statement's own parameter
+        if not count:
+            raise ValueError(f"the statement has no parameter ${place}")
     return sql

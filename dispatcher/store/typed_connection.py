@@ -41,6 +41,5 @@ class TypedConnection(asyncpg.Connection):
 def _is_plain(row: "asyncpg.Record") -> bool:
     if row["kind"] == b"c":
         return all(oid <= _BUILT_IN_MAX for oid in row["attrtypoids"])
-    return bool(
-        row["kind"] == b"b"
-    )  # a base type or an array; what an array has is a row of its own
+    # A base type, or an array, whose elements' type is a row of its own.
+    return bool(row["kind"] == b"b")

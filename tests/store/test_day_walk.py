@@ -122,7 +122,7 @@ async def test_a_kept_plan_leaves_out_older_days(pool: Database, sql: Any) -> No
             assert [row[0] for row in rows] == [0]
             names = {row[0] for row in await connection.fetch(locked)}
             assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
-            (plans,) = await connection.fetch(kept, with_days(failed, 2, [since]))
+            (plans,) = await connection.fetch(kept, with_days(failed, 2, (since,)))
         assert not [one for one in names if f"{old:%Y%m%d}" in one]
         assert [one for one in names if one.startswith("dispatcher.delivery_done_")]
         assert tuple(plans) == (runs, 0)
@@ -148,8 +148,8 @@ async def test_a_connection_forgets_statements_of_past_days(
 
 
 def test_days_replace_their_own_parameters_alone() -> None:
-    assert with_days("$1 $2::date $12 $2", 2, [date(2026, 3, 1)]) == (
+    assert with_days("$1 $2::date $12 $2", 2, (date(2026, 3, 1),)) == (
         "$1 DATE '2026-03-01' $12 DATE '2026-03-01'"
     )
-    with pytest.raises(AssertionError):
-        with_days("SELECT $1", 2, [date(2026, 3, 1)])
+    with pytest.raises(ValueError, match=r"no parameter \$2"):
+        with_days("SELECT $1", 2, (date(2026, 3, 1),))

@@ -134,7 +134,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
         async with deployment.database.reading() as connection:
             await connection.execute(KEEP)
             await connection.execute(
-                f"PREPARE kept AS {with_days(statement(name), day_at, [since])}"
+                f"PREPARE kept AS {with_days(statement(name), day_at, (since,))}"
             )
             text = await connection.fetchval(
                 f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept ({', '.join(parameters)})"

@@ -133,9 +133,8 @@ class _Gatekeeper:
                 request[ACTOR] = await self._authenticate(request)
                 return await handler(request)
             except web.HTTPMethodNotAllowed as error:
-                error.__traceback__ = (
-                    None  # The request refers to the error, whose traceback refers to it.
-                )
+                # The request refers to the error, whose traceback refers to the request.
+                error.__traceback__ = None
                 allow = {"Allow": ", ".join(sorted(error.allowed_methods))}
                 return problem(405, f"{error.method} is not possible here", headers=allow)
             except web.HTTPNotFound as error:

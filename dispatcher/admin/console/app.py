@@ -111,9 +111,8 @@ class ConsoleApp:
                 return await handler(request)
             except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
                 is_page = "text/html" in request.headers.get("Accept", "")
-                error.__traceback__ = (
-                    None  # The request refers to the error, whose traceback refers to it.
-                )
+                # The request refers to the error, whose traceback refers to the request.
+                error.__traceback__ = None
                 if request.path.startswith("/api/") or not is_page:
                     page = web.Response(status=error.status, text=error.text)
                 else:

@@ -1,8 +1,8 @@
 -- The current backlog, the states of the endpoints, and the number of dispatchers that are alive.
 --
--- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is returned as this plus one),
---   $3 the lowest id that a delivery created in the last 24 hours has,
---   $4 the day before yesterday: a constant, since now() would lock every day of history; $5 the day from which failed deliveries are counted.
+-- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is returned as this plus one), $3 the lowest id that
+--   a delivery created in the last 24 hours has, $4 the day before yesterday: a constant, since now() would lock every day
+--   of history; $5 the day from which failed deliveries are counted.
 -- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, delivery_done_failed, endpoint_name. Locks: none.
 -- The oldest due delivery is searched per active endpoint whose breaker is closed: a delivery that waits for its
 -- schedule, for a breaker or for a paused endpoint is not late.

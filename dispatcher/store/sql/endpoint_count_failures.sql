@@ -2,9 +2,9 @@
 -- attempt; the most frequent response first. NULL as the outcome: no attempt was made. Every row also has how many waiting
 -- and failed deliveries were read; where no response is counted, the only row has nothing else.
 --
--- Parameters: $1 endpoint id, $2 tenant (NULL: any), $3 deliveries of either kind of which one more is
---   read at most, $4 responses at most, $5 the day from which failed deliveries are counted. Index: delivery_done_failed and attempt_pkey of
---   the days, delivery_open_due. Locks: none.
+-- Parameters: $1 endpoint id, $2 tenant (NULL: any), $3 deliveries of either kind of which one more is read at most,
+--   $4 responses at most, $5 the day from which failed deliveries are counted.
+-- Index: delivery_done_failed and attempt_pkey of the days, delivery_open_due. Locks: none.
 -- The waiting ones are the first by due time, also where most of them have not been attempted yet: a bound on those with
 -- an attempt would read all others.
 WITH one AS MATERIALIZED (
