@@ -179,7 +179,7 @@ async def plans(url: str, days: Sequence[date]) -> dict[str, list[str]]:
         "outbox_poll": (0, False),
         "delivery_open_window": ([endpoint_id(1)], 100, 600.0),
         "delivery_open_load": (ids,),
-        "event_load": (of_day, event_ids, ["standard"] * count),
+        "event_load": (of_day, event_ids, ["standard"] * count, [days[-1]]),
         "delivery_record": (
             *([5], [0], [5] * count, ids, [1] * count, [True] * count, [1] * count),
             [None] * count,

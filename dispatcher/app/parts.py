@@ -30,7 +30,7 @@ from dispatcher.delivery.shards import Replica, new_incarnation
 from dispatcher.maintenance.jobs import JobRunner
 from dispatcher.maintenance.notifications import NotificationLoop
 from dispatcher.maintenance.outages import OutageWatch
-from dispatcher.maintenance.retention import Retention, days_of
+from dispatcher.maintenance.retention import REST_SECONDS, Retention, days_of
 from dispatcher.maintenance.text_indexes import TextIndexes
 from dispatcher.maintenance.upkeep import Upkeep
 from dispatcher.outbound.client import HttpClient
@@ -141,6 +141,7 @@ class Parts:
                 clock=clock,
                 figures=gauges.tell_history,
                 unknown=gauges.forget_history,
+                rest_seconds=REST_SECONDS,
             ),
             Statistics(database),
             Jobs(database),

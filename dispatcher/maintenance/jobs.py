@@ -78,7 +78,7 @@ DUE_SECONDS: Final = 2.0
 DUE_MIN: Final = 20
 WAITING_MAX: Final = 10_000
 SETTLED_AT_ONCE: Final = 2_000
-SETTLE_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 1.0
 SETTLE_IDLE_SECONDS: Final = 2.0
 PERSIST_SECONDS: Final = 2.0
 """How often the cursor is written while the filter finds nothing."""

@@ -2,18 +2,21 @@
 
     partitions ── which are past their days? ── is anything of that day still waiting? ── drop, oldest first
 
-What is always true: a day whose deliveries are not all final stays whole, in every table, and the
+What is always true: a day whose deliveries are not all final stays whole, in every table, and
 a log line and a metric report it. A day's deliveries go first; attempts, bodies and events of the day only
 after them, so that nothing kept points at nothing. Attempts with fewer days than deliveries are emptied
 and keep their partition, since a resend has to write somewhere. A partition that another object refers to,
 as a view of any role can, is emptied and dropped once that object is gone.
 
 Dropping needs the strongest lock on a table, for milliseconds. It is waited for 200 ms and
-then tried again: statements that queue behind it wait no longer than that. A crash between two steps
-leaves days for the next round; with several replicas one is at it, and the others find nothing left.
+then tried again: statements that queue behind it wait no longer than that. After each drop every session plans its
+statements again and the files of the table are deleted, so a daemon rests between two of them: deliveries come first.
+A crash between two steps leaves days for the next round; with several replicas one is at it, and the others find
+nothing left.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
@@ -34,6 +37,10 @@ SECONDS_BETWEEN = 600.0
 TRIES = 20
 TRY_SECONDS_MIN, TRY_SECONDS_MAX = 0.1, 0.5
 """Between two tries, so that what queued behind the last one gets through."""
+REST_SECONDS = 2.0
+"""Between two drops of a daemon."""
+REST_SECONDS_TOTAL = 30.0
+"""Of all the drops of a round, since other upkeep waits for its end."""
 AUDIT_ROWS_MAX = 1000
 
 
@@ -137,20 +144,22 @@ class Retention:
         clock: Clock,
         figures: Figures | None = None,
         unknown: Callable[[], None] = lambda: None,
+        rest_seconds: float = 0.0,
     ) -> None:
         self._history = history
         self._days = days
         self._clock = clock
         self._figures = figures
         self._unknown = unknown
+        self._rest_seconds = rest_seconds
         self._next_at = float("-inf")
         self._told: set[date] = set()
         self._referenced: set[tuple[str, date]] = set()
-        self._stopping = False
+        self._stop = asyncio.Event()
 
     def stop(self) -> None:
         """Stop the round after its present step."""
-        self._stopping = True
+        self._stop.set()
 
     async def round_if_due(self) -> None:
         """Run a round if one is due; a failed step is repeated in the next round.
@@ -177,8 +186,11 @@ class Retention:
         done: list[tuple[PartitionStep, str]] = []
         if today is not None:
             steps = await _evaluated(self._history, partitions, today, self._days)
+            rest_seconds = min(self._rest_seconds, REST_SECONDS_TOTAL / max(1, len(steps)))
             for step in steps:
-                if self._stopping:
+                if done and step.action is not Action.KEEP:
+                    await self._rest(rest_seconds)
+                if self._stop.is_set():
                     break
                 done.append((step, await self._take(step)))
             kept = {step.day for step in steps if step.action is Action.KEEP}
@@ -191,6 +203,12 @@ class Retention:
         probe.hit("retention.done", steps=len(done))
         return done
 
+    async def _rest(self, seconds: float) -> None:
+        """Wait; at most until the round is to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
     async def _take(self, step: PartitionStep) -> str:
         if step.action is Action.KEEP:
             return "unfinished"
@@ -201,11 +219,11 @@ class Retention:
                 else:
                     became = await self._history.empty_attempts(step.day)
             except StoreUnavailableError:
-                if number == TRIES - 1 or self._stopping:
+                if number == TRIES - 1 or self._stop.is_set():
                     raise
                 probe.hit("retention.lock_missed")
                 pause = random.uniform(TRY_SECONDS_MIN, TRY_SECONDS_MAX)  # noqa: S311 -- keeps replicas apart
-                await asyncio.sleep(pause)
+                await self._rest(pause)
             else:
                 if step.action is Action.DROP and became == "emptied":
                     self._report_referenced(step)
@@ -234,7 +252,7 @@ class Retention:
 
     async def _forget_audit(self) -> None:
         total = 0
-        while not self._stopping:
+        while not self._stop.is_set():
             count = await self._history.forget_audit(self._days.audit, AUDIT_ROWS_MAX)
             total += count
             if count < AUDIT_ROWS_MAX:

@@ -64,21 +64,26 @@ async def newest_first(
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: date | None = None,
     days_first: int = DAYS_AT_ONCE,
+    month: Callable[[date], Awaitable[list["Record"]]] | None = None,
 ) -> list["Record"]:
     """Return the rows of a read-only statement, range after range, until they are enough.
 
     `details` reads what belongs to the rows of a range, before the locks of that range are released. The connection is
     in a transaction, which keeps none of the locks. The first range has `days_first` days, and ends with `newest` where
-    no row is of a later day.
+    no row is of a later day; or `month` reads it, the rows from a day on (store/kept_plans.py).
     """
-    today = SystemClock.now().date()
+    now = SystemClock.now()
     last = newest or NO_END
-    first = min(last, today) - timedelta(days=days_first - 1)
+    first = min(last, now.date()) - timedelta(days=days_first - 1)
     oldest: date | None = None
     rows: list[Record] = []
     await connection.execute(_BEGIN)
     while True:
-        found = await connection.fetch(sql, *parameters, first, last)
+        if month is not None and last >= month_ago(now):
+            first = month_ago(now)
+            found = await month(first)
+        else:
+            found = await connection.fetch(sql, *parameters, first, last)
         rows += found if details is None else await details(found)
         if enough(rows):
             break
@@ -101,6 +106,7 @@ async def newest_page(
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: object = None,
     days_first: int = DAYS_AT_ONCE,
+    month: Callable[[date], Awaitable[list["Record"]]] | None = None,
 ) -> list["Record"]:
     """Return the first `limit` rows, as `newest_first` reads them; `limit` and `newest` are parameters as well."""
     assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
@@ -113,5 +119,6 @@ async def newest_page(
         details=details,
         newest=newest,
         days_first=days_first,
+        month=month,
     )
     return rows[:limit]

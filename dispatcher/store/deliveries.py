@@ -22,6 +22,7 @@ from dispatcher.core.order import Place
 from dispatcher.store.attempts import ATTEMPT_COLUMNS, AttemptRow, attempt_values
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.delivery_ids import delivery_ids_of, first_uuid, uuid_of, uuids_of
+from dispatcher.store.kept_plans import fetch_of_each_day
 from dispatcher.store.pool import Database, columns, data_faults, is_about_rows
 from dispatcher.store.statements import statement
 
@@ -600,8 +601,9 @@ class Deliveries:
             wanted = columns([key for key in keys if key[0] in some], 3)
             with data_faults():
                 async with self._database.transaction() as connection:
-                    await connection.execute(PLAN_FOR_VALUES)
-                    for row in await connection.fetch(_LOAD_EVENTS, *wanted):
+                    for row in await fetch_of_each_day(
+                        connection, _LOAD_EVENTS, *wanted, days=sorted(some)
+                    ):
                         events[row["day"], row["event_id"], row["profile"]] = row
         return events
 

@@ -4,7 +4,7 @@ Reads are to run in `Database.reading`, planned for their own filters, because a
 filters fits none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,10 +14,10 @@ from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
 from dispatcher.store.attempts import AttemptDetail, attempt_detail
-from dispatcher.store.day_walk import DAYS_AT_ONCE, PAGE_DAYS, newest_page
+from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_page
 from dispatcher.store.delivery_ids import delivery_ids_of, span_of_event, uuid_of
 from dispatcher.store.events import EventDetail, EventKey
-from dispatcher.store.kept_plans import fetch_of_days
+from dispatcher.store.kept_plans import Given, fetch_filtered, fetch_of_days, keeps_plans
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -42,6 +42,11 @@ FEW_ENDPOINTS = 8
 """A tenant with so few endpoints has its pages read endpoint by endpoint."""
 _SELECTIVE = (1, 3, 5, 6, 7, 13, 14)
 """The filters of a page that leave out deliveries of every day: endpoint, type, states, test, labels and response."""
+_STATES = 5
+_KEPT = frozenset({1, 3, 4, _STATES, 9, 11, 12})
+"""The filters of which one plan is right for all values: endpoint, type, state, and where the page begins and ends.
+
+A text for each state is a constant, because an index has the unsuccessful deliveries alone."""
 _TAIL_ATTEMPTS = {
     "attempt": statement("attempt_tail"),
     "delivery_done": statement("delivery_done_tail"),
@@ -146,8 +151,34 @@ async def page_of_deliveries(
             details=partial(_of_ids, connection),
             newest=filters[11],
             days_first=DAYS_AT_ONCE if _is_selective(filters) else PAGE_DAYS,
+            month=_month(connection, filters),
         )
     )
+
+
+def _month(
+    connection: "Reach", filters: Sequence[object]
+) -> Callable[[date], Awaitable[list["Record"]]] | None:
+    """Return what reads the page of the last month with a kept plan; None: these filters need a plan of their own."""
+    given = {place for place, value in enumerate(filters) if value is not None}
+    states = filters[_STATES]
+    if not given <= _KEPT or not keeps_plans(connection):
+        return None
+    kinds: list[Given | str] = [Given.NULL if value is None else Given.VALUE for value in filters]
+    if isinstance(states, list):
+        if len(states) > 1:
+            return None
+        kinds[_STATES] = f"{{{states[0]}}}"
+
+    async def read(first: date) -> "list[Record]":
+        return await fetch_filtered(
+            connection,
+            _DELIVERIES_PAGE,
+            [*kinds, first.isoformat(), NO_END.isoformat()],
+            [value for value, kind in zip(filters, kinds, strict=True) if kind is Given.VALUE],
+        )
+
+    return read
 
 
 def _is_selective(filters: Sequence[object]) -> bool:

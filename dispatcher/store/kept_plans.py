@@ -5,13 +5,15 @@ for any day would lock every partition there is (store/day_walk.py). Here the da
 instead of parameters. The plan leaves out the days before them, so it can be kept: a connection makes it once for each
 text, so once a day, and again after a partition was attached or analyzed.
 
-It is for statements of which one plan is right for all their other values. A filter that decides which index is read
-needs a plan of its own.
+It is for statements of which one plan is right for all their other values. A page of deliveries has a text for each
+combination of the usual filters, with NULL for the others, so that its plan is the one that these filters need. A
+filter of which the value decides which index is read needs a plan of its own.
 """
 
 import re
 from collections.abc import Collection, Sequence
 from datetime import date
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +32,17 @@ KEEP: Final = f"SET LOCAL plan_cache_mode = force_generic_plan; {FIRST_ROWS}"
 _AS_BEFORE: Final = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = on"
 """As `Database.reading` begins (connection_plan.sql)."""
 
+_CAST: Final = re.compile(r"\$(\d+)::([a-z]+(?:\[\])?)")
+_PARAMETER: Final = re.compile(
+    r"\$(?P<number>\d+)(?:::(?P<type>[a-z]+(?:\[\])?))?(?P<compared> IS NULL\b)?"
+)
+
+
+def keeps_plans(connection: "Reach") -> bool:
+    """Return whether the next statement of a text may meet the plan of this one; a pooler may keep it from that."""
+    # The driver's own connections have no such attribute.
+    return bool(getattr(connection, "keeps_plans", False))
+
 
 async def fetch_since(
     connection: "Reach", sql: str, *parameters: object, days: Sequence[date]
@@ -38,8 +51,7 @@ async def fetch_since(
 
     Later statements of the transaction are planned for their values, as in `Database.reading`.
     """
-    # The driver's own connections have no such attribute.
-    if getattr(connection, "keeps_plans", False):
+    if keeps_plans(connection):
         await connection.execute(KEEP)
         rows = await connection.fetch(with_days(sql, len(parameters) + 1, tuple(days)), *parameters)
     else:
@@ -63,15 +75,74 @@ async def fetch_of_days(
     return await fetch_since(connection, sql, *parameters, days=(since, NO_END))
 
 
-@lru_cache(maxsize=64)
+async def fetch_of_each_day(
+    connection: "Reach", sql: str, *parameters: object, days: Sequence[date]
+) -> list["Record"]:
+    """Return the rows of a statement whose last parameter is an array of these days; it ends its transaction's reads.
+
+    Most deliveries that are loaded or started together are of one day, for which the connection keeps a plan.
+    """
+    if len(days) == 1 and keeps_plans(connection):
+        await connection.execute(KEEP)
+        return await connection.fetch(with_days(sql, len(parameters) + 1, tuple(days)), *parameters)
+    await connection.execute(PLAN_FOR_VALUES)
+    return await connection.fetch(sql, *parameters, list(days))
+
+
+class Given(Enum):
+    """What a parameter of a statement with filters is, where it is not a constant."""
+
+    NULL = "null"
+    VALUE = "value"
+    """A value that differs from run to run, and is never NULL."""
+
+
+async def fetch_filtered(
+    connection: "Reach", sql: str, filters: Sequence[Given | str], values: Sequence[object]
+) -> list["Record"]:
+    """Return the rows of a statement whose parameters are all in `filters`, with the values of those that are given.
+
+    Later statements of the transaction are planned for their values, as in `Database.reading`.
+    """
+    await connection.execute(KEEP)
+    rows = await connection.fetch(with_filters(sql, tuple(filters)), *values)
+    await connection.execute(_AS_BEFORE)
+    return rows
+
+
+@lru_cache(maxsize=256)
+def with_filters(sql: str, filters: tuple[Given | str, ...]) -> str:
+    """Return the statement with constants where it can have them; the parameters that are left are numbered anew.
+
+    A parameter without a cast has that of its first one.
+    """
+    types = dict(reversed(_CAST.findall(sql)))
+    given = [number for number, one in enumerate(filters, 1) if one is Given.VALUE]
+
+    def replaced(found: re.Match[str]) -> str:
+        number = int(found["number"])
+        kind = filters[number - 1]
+        if found["compared"]:
+            return "true" if kind is Given.NULL else "false"
+        type_ = found["type"] or types.get(found["number"])
+        cast = f"::{type_}" if type_ else ""
+        if kind is Given.VALUE:
+            return f"${given.index(number) + 1}{cast}"
+        return f"NULL{cast}" if kind is Given.NULL else f"'{kind}'{cast}"
+
+    return _PARAMETER.sub(replaced, sql)
+
+
+@lru_cache(maxsize=256)
 def with_days(sql: str, number: int, days: tuple[date, ...]) -> str:
-    """Return the statement with the days as constants for its parameters from `number` on.
+    """Return the statement with the days as constants for its parameters from `number` on; an array has one day.
 
     Raises:
         ValueError: the statement has no such parameter.
     """
     for place, day in enumerate(days, number):
+        sql, arrays = re.subn(rf"\${place}::date\[\]", f"ARRAY[DATE '{day.isoformat()}']", sql)
         sql, count = re.subn(rf"\${place}(?:::date)?(?!\d)", f"DATE '{day.isoformat()}'", sql)
-        if not count:
+        if not arrays + count:
             raise ValueError(f"the statement has no parameter ${place}")
     return sql

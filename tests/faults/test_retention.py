@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.maintenance.retention import Days, Retention
+from dispatcher.maintenance.retention import REST_SECONDS, Days, Retention
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
@@ -60,7 +60,12 @@ async def retired(url: str, days: int) -> list[str]:
     pool = Database(url, connections_max=1)
     await pool.open()
     try:
-        made = Retention(Partitions(pool), Days(days, days, days, 365), clock=SystemClock())
+        made = Retention(
+            Partitions(pool),
+            Days(days, days, days, 365),
+            clock=SystemClock(),
+            rest_seconds=REST_SECONDS,
+        )
         return [became for _, became in await made.round()]
     finally:
         await pool.close()

@@ -7,11 +7,22 @@ import pytest
 
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
+from dispatcher.admin.operations.delivery_filter import page_filters
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.store import delivery_details
 from dispatcher.store import pool as pool_module
 from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_first
-from dispatcher.store.kept_plans import fetch_since, with_days
+from dispatcher.store.delivery_details import page_of_deliveries
+from dispatcher.store.delivery_ids import uuid_of
+from dispatcher.store.kept_plans import (
+    KEEP,
+    Given,
+    fetch_of_each_day,
+    fetch_since,
+    with_days,
+    with_filters,
+)
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 from tests.support.daemon import until
@@ -21,6 +32,9 @@ from tests.support.story import ALL, Story
 
 pytestmark = pytest.mark.postgres
 
+LOCKED = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND relation IS NOT NULL"
+STATES = 5
+"""The place of the states in the filters of a page; they are constants of the text."""
 YESTERDAY, OLDER = 1, (2, 3, 31, 32, 33, 34, 70)
 """Days ago, around the ends of the ranges; yesterday has its partitions from the start."""
 ROWS = 2
@@ -114,18 +128,65 @@ async def test_a_kept_plan_leaves_out_older_days(pool: Database, sql: Any) -> No
     old = await make_day(sql, 70)
     since = await day_ago(sql, 31)
     failed = "SELECT count(*) FROM dispatcher.delivery_done WHERE state = $1 AND day >= $2::date"
-    locked = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND relation IS NOT NULL"
     kept = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1"
     for runs in (1, 2):
         async with pool.reading() as connection:
             rows = await fetch_since(connection, failed, 4, days=[since])
             assert [row[0] for row in rows] == [0]
-            names = {row[0] for row in await connection.fetch(locked)}
+            names = {row[0] for row in await connection.fetch(LOCKED)}
             assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
             (plans,) = await connection.fetch(kept, with_days(failed, 2, (since,)))
         assert not [one for one in names if f"{old:%Y%m%d}" in one]
         assert [one for one in names if one.startswith("dispatcher.delivery_done_")]
         assert tuple(plans) == (runs, 0)
+
+
+@pytest.mark.parametrize(
+    "names", ["", "endpoint", "type", "state", "endpoint type state", "until", "endpoint until"]
+)
+async def test_a_page_of_the_usual_filters_keeps_its_plan(
+    pool: Database, story: Story, sql: Any, monkeypatch: pytest.MonkeyPatch, names: str
+) -> None:
+    """The rows are those of a plan for these values, the plan is kept, and no day before the month is locked."""
+    endpoint, other = await story.endpoint(), await story.endpoint("other")
+    old, recent = await make_day(sql, 70), await make_day(sql, 3)
+    for day in (old, recent):
+        await fill_day(sql, day, 5, endpoint_id=endpoint)
+    for number, to in enumerate((endpoint, other, endpoint)):
+        await story.delivery(to, f"failed{number}", "failed")
+        await story.delivery(to, f"succeeded{number}")
+    usual: dict[str, dict[str, object]] = {
+        "endpoint": {"endpoint_id": endpoint},
+        "type": {"event_type": "order.created"},
+        "state": {"state": "failed"},
+        "until": {"until": datetime.combine(recent, time(12), UTC)},
+    }
+    wanted = DeliveriesQuery.of(
+        **{name: value for one in names.split() for name, value in usual[one].items()}
+    )
+    filters = page_filters(None, wanted, None, 2, types=[])
+    kept = (
+        "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE starts_with(statement, $1)"
+    )
+    beginning = statement("delivery_page").partition("\n")[0]
+    async with pool.reading() as connection:
+        rows = await page_of_deliveries(connection, filters)
+    async with pool.reading() as connection:
+        assert await page_of_deliveries(connection, filters) == rows
+        ((text, *plans),) = await connection.fetch(kept, beginning)
+    assert plans == [2, 0], "one text, and its plan is kept"
+    given = [one for place, one in enumerate(filters) if one is not None and place != STATES]
+    async with pool.reading() as connection:
+        await connection.execute(KEEP)
+        picked = await connection.fetch(text, *given)
+        locked = {row[0] for row in await connection.fetch(LOCKED)}
+    assert [row["id"] for row in picked] == [uuid_of(row.id) for row in rows]
+    assert [one for one in locked if f"{recent:%Y%m%d}" in one]
+    assert not [one for one in locked if f"{old:%Y%m%d}" in one]
+    monkeypatch.setattr(delivery_details, "_KEPT", frozenset[int]())
+    async with pool.reading() as connection:
+        assert await page_of_deliveries(connection, filters) == rows
 
 
 async def test_a_connection_forgets_statements_of_past_days(
@@ -147,9 +208,38 @@ async def test_a_connection_forgets_statements_of_past_days(
         await pool.close()
 
 
+async def test_rows_of_one_day_are_read_with_a_plan_that_is_kept(pool: Database, sql: Any) -> None:
+    old = await make_day(sql, 70)
+    days = [await make_day(sql, 2), await day_ago(sql, 1)]
+    text = "SELECT count(*) FROM dispatcher.event WHERE id <> $1 AND day = ANY ($2::date[])"
+    plans = (
+        "SELECT sum(generic_plans)::int, sum(custom_plans)::int FROM pg_prepared_statements"
+        " WHERE starts_with(statement, 'SELECT count(*) FROM dispatcher.event')"
+    )
+    for some, made in ((days[:1], (1, 0)), (days[:1], (2, 0)), (days, (2, 1))):
+        async with pool.transaction() as connection:
+            rows = await fetch_of_each_day(connection, text, "x", days=some)
+            assert [row[0] for row in rows] == [0]
+            locked = {row[0] for row in await connection.fetch(LOCKED)}
+            (counted,) = await connection.fetch(plans)
+        assert tuple(counted) == made
+        assert not [one for one in locked if f"{old:%Y%m%d}" in one]
+
+
+def test_filters_that_are_not_given_leave_the_text() -> None:
+    text = (
+        "($1::text IS NULL OR a = $1) AND ($2::text[] IS NULL OR $3) AND b = $2 AND c @> $2::jsonb"
+    )
+    assert with_filters(text, (Given.NULL, Given.VALUE, "x")) == (
+        "(true OR a = NULL::text) AND (false OR 'x') AND b = $1::text[] AND c @> $1::jsonb"
+    )
+    assert with_filters("$1 = $3", (Given.VALUE, Given.NULL, Given.VALUE)) == "$1 = $2"
+
+
 def test_days_replace_their_own_parameters_alone() -> None:
     assert with_days("$1 $2::date $12 $2", 2, (date(2026, 3, 1),)) == (
         "$1 DATE '2026-03-01' $12 DATE '2026-03-01'"
     )
+    assert with_days("$2::date[]", 2, (date(2026, 3, 1),)) == "ARRAY[DATE '2026-03-01']"
     with pytest.raises(ValueError, match=r"no parameter \$2"):
         with_days("SELECT $1", 2, (date(2026, 3, 1),))

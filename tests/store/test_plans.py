@@ -168,7 +168,7 @@ async def test_loading_reads_one_row_of_each_table_a_delivery(explain, generic):
     assert plan.buffers <= 20_000
     today = SystemClock.now().date()
     plan = await explain(
-        "event_load", [today] * len(EVENTS), EVENTS, ["wms"] * len(EVENTS), generic=generic
+        "event_load", [today] * len(EVENTS), EVENTS, ["wms"] * len(EVENTS), [today], generic=generic
     )
     assert not plan.scanned
     assert plan.rows_max <= 1_000

@@ -265,3 +265,29 @@ async def test_a_round_is_made_once_in_a_while_and_tells_its_figures(sql, pool):
     await made.round_if_due()
     assert [kept for _, kept in told] == [0, 0]
     assert told[0] == told[1]
+
+
+def resting(pool) -> Retention:
+    return Retention(Partitions(pool), DAYS, clock=SystemClock(), rest_seconds=60)
+
+
+async def test_a_daemon_rests_between_two_drops_until_it_is_to_stop(sql, pool):
+    days = [await make_day(sql, 40), await make_day(sql, 41)]
+    made = resting(pool)
+    round_ = asyncio.ensure_future(made.round())
+
+    async def has_dropped_one() -> bool:
+        return "delivery_done" not in await tables_of(sql, days[1])
+
+    await until(has_dropped_one, seconds=30, what="the first drop")
+    made.stop()
+    assert [(step.table, became) for step, became in await round_] == [("delivery_done", "dropped")]
+    assert await tables_of(sql, days[0]) == set(TABLES)
+
+
+async def test_the_drops_of_a_round_share_the_time_to_rest(sql, pool, monkeypatch):
+    monkeypatch.setattr(module, "REST_SECONDS_TOTAL", 0.01)
+    await make_day(sql, 40)
+    async with asyncio.timeout(30):
+        made = await resting(pool).round()
+    assert [became for _, became in made] == ["dropped"] * len(TABLES)
