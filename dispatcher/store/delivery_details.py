@@ -15,9 +15,14 @@ from asyncpg.pgproto.pgproto import UUID
 from dispatcher.core import codes, ids
 from dispatcher.store.attempts import AttemptDetail, attempt_detail
 from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_page
-from dispatcher.store.delivery_ids import delivery_ids_of, span_of_event, uuid_of
+from dispatcher.store.delivery_ids import (
+    delivery_ids_of,
+    moment_of_uuid,
+    span_of_event,
+    uuid_of,
+)
 from dispatcher.store.events import EventDetail, EventKey
-from dispatcher.store.kept_plans import Given, fetch_filtered, fetch_of_days, keeps_plans
+from dispatcher.store.kept_plans import Given, day_text, fetch_filtered, fetch_of_days, keeps_plans
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -43,10 +48,10 @@ FEW_ENDPOINTS = 8
 _SELECTIVE = (1, 3, 5, 6, 7, 13, 14)
 """The filters of a page that leave out deliveries of every day: endpoint, type, states, test, labels and response."""
 _STATES = 5
-_KEPT = frozenset({1, 3, 4, _STATES, 9, 11, 12})
-"""The filters of which one plan is right for all values: endpoint, type, state, and where the page begins and ends.
+_KEPT = frozenset({1, 2, 3, 4, _STATES, 9, 11, 12})
+"""The filters of which one plan is right for all values: endpoint, event, type, one state, the end, rows at most.
 
-A text for each state is a constant, because an index has the unsuccessful deliveries alone."""
+The state is a constant of the text, because an index has the unsuccessful deliveries alone."""
 _TAIL_ATTEMPTS = {
     "attempt": statement("attempt_tail"),
     "delivery_done": statement("delivery_done_tail"),
@@ -118,7 +123,7 @@ def delivery_details(rows: "Sequence[Record]") -> list[DeliveryDetail]:
                 codes.state_of(row[7]),
                 codes.reason_of(row[8]),
                 *row[9:13],
-                ids.moment_of(delivery_id),
+                moment_of_uuid(row[0]),
                 *row[13:15],
                 _labels(row[15]),
                 row[16],
@@ -174,7 +179,7 @@ def _month(
         return await fetch_filtered(
             connection,
             _DELIVERIES_PAGE,
-            [*kinds, first.isoformat(), NO_END.isoformat()],
+            [*kinds, day_text(first), day_text(NO_END)],
             [value for value, kind in zip(filters, kinds, strict=True) if kind is Given.VALUE],
         )
 

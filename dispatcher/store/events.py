@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from dispatcher.core import ids
-from dispatcher.store.day_walk import PLAN_FOR_VALUES, days_of_events, newest_first, newest_page
+from dispatcher.store.day_walk import (
+    NO_END,
+    PLAN_FOR_VALUES,
+    days_of_events,
+    newest_first,
+    newest_page,
+)
 from dispatcher.store.delivery_ids import span_of_event
 from dispatcher.store.delivery_requests import notify_dispatchers
+from dispatcher.store.kept_plans import fetch_since
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
@@ -175,7 +182,13 @@ def event_detail(row: "Record") -> EventDetail:
 
 async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> EventDetail | None:
     """Return the newest event of that id; None: there is none."""
-    rows = await newest_first(connection, _EVENT_FIND, event_id, tenant, enough=bool)
+
+    async def of_month(first: date) -> "list[Record]":
+        return await fetch_since(connection, _EVENT_FIND, event_id, tenant, days=(first, NO_END))
+
+    rows = await newest_first(
+        connection, _EVENT_FIND, event_id, tenant, enough=bool, month=of_month
+    )
     return event_detail(rows[0]) if rows else None
 
 

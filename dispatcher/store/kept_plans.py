@@ -141,8 +141,14 @@ def with_days(sql: str, number: int, days: tuple[date, ...]) -> str:
         ValueError: the statement has no such parameter.
     """
     for place, day in enumerate(days, number):
-        sql, arrays = re.subn(rf"\${place}::date\[\]", f"ARRAY[DATE '{day.isoformat()}']", sql)
-        sql, count = re.subn(rf"\${place}(?:::date)?(?!\d)", f"DATE '{day.isoformat()}'", sql)
+        constant = f"DATE '{day_text(day)}'"
+        sql, arrays = re.subn(rf"\${place}::date\[\]", f"ARRAY[{constant}]", sql)
+        sql, count = re.subn(rf"\${place}(?:::date)?(?!\d)", constant, sql)
         if not arrays + count:
             raise ValueError(f"the statement has no parameter ${place}")
     return sql
+
+
+def day_text(day: date) -> str:
+    """Return a day as a constant; the driver sends the last one as `infinity` too."""
+    return "infinity" if day == NO_END else day.isoformat()

@@ -143,10 +143,13 @@ def _endpoint_rows(records: "list[asyncpg.Record]") -> list[EndpointRow]:
     ]
 
 
-async def saved_endpoints(connection: "Reach") -> list[EndpointRow]:
-    """Return every endpoint, for a check that has a connection of its own."""
-    _, _, endpoint_ids = (await connection.fetch(_CHANGES, None))[0]
-    return _endpoint_rows(await connection.fetch(_LOAD, endpoint_ids))
+async def saved_endpoints(
+    connection: "Reach", endpoint_ids: Sequence[str] | None = None
+) -> list[EndpointRow]:
+    """Return these endpoints (None: all), for a check that has a connection of its own."""
+    if endpoint_ids is None:
+        _, _, endpoint_ids = (await connection.fetch(_CHANGES, None))[0]
+    return _endpoint_rows(await connection.fetch(_LOAD, endpoint_ids)) if endpoint_ids else []
 
 
 class Endpoints:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -322,6 +323,28 @@ async def test_explain_foretells_what_becomes_of_a_waiting_event(
     assert (verdict.gets_it, verdict.why) == (True, "waiting_in_outbox")
     with pytest.raises(NotFoundError):
         await Explainer(deployment).explain(ACME, event.id)
+
+
+async def test_explain_checks_only_endpoints_that_still_have_to_be_sent_to(
+    deployment: Deployment, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deployment may have 20,000 endpoints: reading all of them to explain one event took seconds."""
+    done, waits = await story.endpoint("done"), await story.endpoint("waits")
+    await story.endpoint("neither")
+    await story.delivery(done, "e1", "succeeded")
+    await story.delivery(waits, "e1", "pending")
+    checked: list[str] = []
+
+    def unusable(_: Deployment, row: Any) -> SimpleNamespace:
+        checked.append(str(row.id))
+        return SimpleNamespace(detail="it is broken")
+
+    monkeypatch.setattr(Deployment, "problem_of", unusable)
+    answer = await Explainer(deployment).explain(ALL, "e1")
+    assert checked == [waits]
+    assert {one.endpoint_name: one.next_code for one in answer.endpoints}[
+        "waits"
+    ] == "endpoint_unusable"
 
 
 async def attempted(connection: Any, delivery_id: str, code: int | None, outcome: str) -> None:

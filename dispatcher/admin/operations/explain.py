@@ -1,6 +1,6 @@
 """Why each endpoint of an event's tenant did or did not get it, and the next step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, assert_never
 
@@ -30,6 +30,7 @@ from dispatcher.store.statistics import OpenBreaker, read_breakers
 
 SEEN_MAX = 8
 """Values of an event that the explanation of a filter repeats."""
+_OPEN = frozenset({DeliveryState.PENDING, DeliveryState.RETRYING})
 
 
 class SeenByFilter(NamedTuple):
@@ -90,17 +91,17 @@ class Explainer:
             }
             endpoints = await store.endpoints_of_tenant(connection, event.tenant)
             alive = await replicas_alive(connection)
-            saved = {str(row.id): row for row in await saved_endpoints(connection)}
+            waiting = _waiting_endpoints(event, endpoints, deliveries)
+            saved = {str(row.id): row for row in await saved_endpoints(connection, waiting)}
             breakers = {
                 row.endpoint_id: row
                 for row in await read_breakers(connection, list(deliveries), None, len(deliveries))
             }
             now = self._clock.now()
         problems = {
-            endpoint.id: unusable.detail
-            for endpoint in endpoints
-            if endpoint.id in saved
-            and (unusable := self._deployment.problem_of(saved[endpoint.id])) is not None
+            endpoint_id: unusable.detail
+            for endpoint_id, row in saved.items()
+            if (unusable := self._deployment.problem_of(row)) is not None
         }
         came_at = event.accepted_at or event.inserted_at
         verdicts = [
@@ -143,6 +144,17 @@ class Explainer:
             dispatchers_alive=alive,
             endpoints=verdicts,
         )
+
+
+def _waiting_endpoints(
+    event: EventDetail,
+    endpoints: Sequence[RoutedEndpoint],
+    deliveries: Mapping[str, DeliveryDetail],
+) -> list[str]:
+    """Return the endpoints of which a problem delays the event: it is still to be sent to them."""
+    if event.accepted_at is None:
+        return [one.id for one in endpoints if one.deleted_at is None]
+    return [one.endpoint_id for one in deliveries.values() if one.state in _OPEN]
 
 
 def decide(
