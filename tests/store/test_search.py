@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ pytestmark = pytest.mark.postgres
 
 HOSTILE = Path(__file__).parent.parent / "console" / "hostile.json"
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-_SECONDS = itertools.count()
+_PLACES = itertools.count()
 
 
 async def store(story: Story, event_id: str, data: str, **values: Any) -> None:
     """Store an accepted event whose data are a part of its wire body; later calls are newer events."""
-    at = story.now - timedelta(minutes=10) + timedelta(seconds=next(_SECONDS))
+    midnight = datetime.combine(story.now.date(), time(), UTC)
+    first = max(story.now - timedelta(minutes=10), midnight)
+    at = first + (story.now - first) * next(_PLACES) / 10_000
     head = '{"type":"order.created","timestamp":"2026-05-29T14:32:11Z","data":'
     await story._connection.execute(
         "INSERT INTO dispatcher.event (day, id, type, tenant, profile, data_offset, data_length, bytes,"
@@ -109,7 +111,7 @@ async def test_search_of_hostile_text_finds_what_contains_it(
     async with deployment.database.reading() as connection:
         for text in hostile:
             query = TextQuery(pattern=text_pattern(text[:256]))
-            day = (story.now - timedelta(minutes=9)).date()
+            day = story.now.date()
             rows = await store_search.search_slice(connection, query, day, EARLIEST, None, 3)
             if [row.id for row in rows] != ["hostile"]:
                 unlike.append((text, [row.id for row in rows]))

@@ -1,6 +1,6 @@
 """Deliveries and events put into the database as fan-out and recorder would, for tests of operations."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from dispatcher.admin.operations.context import Actor, Deployment
@@ -14,7 +14,10 @@ KEY = "k1:" + "QUJD" * 10 + "QUI="
 
 
 class Story:
-    """Makes deliveries as fan-out and recorder would, each a second younger than the one before."""
+    """Makes deliveries as fan-out and recorder would, each a second younger than the one before.
+
+    Just after midnight they are closer together, since the day is that of their partitions.
+    """
 
     def __init__(self, deployment: Deployment, connection: Any) -> None:
         self._deployment = deployment
@@ -68,7 +71,9 @@ class Story:
             self.now,
         )
         await self.body(event_id, profile)
-        at = self.now - timedelta(seconds=100 - self._count)
+        midnight = datetime.combine(self.now.date(), time(), UTC)
+        first = max(self.now - timedelta(seconds=100), midnight)
+        at = first + (self.now - first) * self._count / 100
         # The ids of one event share its time; the stories tell deliveries of events that came one by one.
         await self._connection.execute(
             "UPDATE dispatcher.event SET inserted_at = $3 WHERE day = $1 AND id = $2"
