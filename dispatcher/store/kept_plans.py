@@ -112,7 +112,7 @@ async def fetch_filtered(
 
 @lru_cache(maxsize=256)
 def with_filters(sql: str, filters: tuple[Given | str, ...]) -> str:
-    """Return the statement with constants where it can have them; the parameters that are left are numbered anew.
+    """Return the statement with constants where it can have them; the parameters that are left get new numbers.
 
     A parameter without a cast has that of its first one.
     """
