@@ -215,8 +215,10 @@ def test_a_content_filter_is_tried_saved_and_explained(
     tab: Watched, living: Living, long_run: bool
 ) -> None:
     living.receiver.behave(filtered={"keep_request": True})
-    for number in range(12):
+    earlier = [
         publish(living, order_id=f"ORD-2026-{1500 + number}", warehouse=f"BKK-0{number % 3}")
+        for number in range(12)
+    ]
     page = new_form(tab, "BKK_02_Orders", living.receiver.url("/filtered"), "wms")
     page.fill("[name=content_filter]", 'data.warehouse == "BKK-02"')
     page.get_by_role("button", name="Test filter").click()
@@ -231,10 +233,10 @@ def test_a_content_filter_is_tried_saved_and_explained(
     expect(page.get_by_role("heading", level=1)).to_contain_text("BKK_02_Orders")
     left_out = publish(living, warehouse="CNX-01")
     wanted = publish(living, warehouse="BKK-02")
-    (request,) = run_apart(
+    requests = run_apart(
         lambda: living.receiver.received(1, kind="request", path="/filtered", seconds=20)
     )
-    assert request["event_id"] == wanted
+    assert [one["event_id"] for one in requests] == [wanted], (earlier, left_out)
     tab.open(f"/events/{left_out}")
     row = page.locator("tr", has=page.get_by_text("BKK_02_Orders", exact=True))
     expect(row).to_contain_text('data.warehouse: "CNX-01"')

@@ -141,13 +141,23 @@ class Machine:
 
     def is_ready(self, port: int) -> bool:
         """Whether `/readyz` on this port of the machine returns 200."""
+        return self._get(f"http://127.0.0.1:{port}/readyz") is not None
+
+    def counter(self, name: str) -> int:
+        """The value of a counter without labels in the dispatcher's metrics."""
+        printed = self._get("http://127.0.0.1:18080/metrics") or ""
+        return int(float(re.findall(rf"(?m)^{name} (\S+)$", printed)[0]))
+
+    def _get(self, url: str) -> str | None:
+        """Return the body of a response of the machine, or None if it is not 2xx."""
         program = (
-            f"import urllib.request as u; u.urlopen('http://127.0.0.1:{port}/readyz', timeout=3)"
+            f"import urllib.request as u; print(u.urlopen('{url}', timeout=3).read().decode())"
         )
         command = [
             need("nsenter"), "-t", str(self.process_id), "--net", sys.executable, "-c", program,
         ]  # fmt: skip
-        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        return None if done.returncode else done.stdout
 
     def stop(self) -> None:
         with suppress(ProcessLookupError):
@@ -204,10 +214,19 @@ def test_units_live_as_the_manual_says(machine: Machine, database: str, say):
         asyncio.run(_publish(database, LINES))
         asyncio.run(quiet(database, seconds=120))
         counted = "journalctl -u dispatcher -o cat --no-pager | grep -c delivery.attempted || true"
-        machine.until(lambda: int(machine.run(counted)) >= LINES, 60)
+
+        def is_accounted_for() -> bool:
+            dropped = machine.counter("dispatcher_log_lines_dropped_total")
+            return int(machine.run(counted)) + dropped >= LINES
+
+        # On a machine that is busy with other tests the journal may be too slow: what the daemon drops then, it counts.
+        machine.until(is_accounted_for, 60)
+        dropped = machine.counter("dispatcher_log_lines_dropped_total")
         suppressed = machine.run("journalctl --no-pager | grep -ci suppressed || true")
         assert suppressed == "0"
-        machine.note(f"{LINES} attempt lines in the journal of {LINES}, 0 suppressed")
+        machine.note(
+            f"{LINES - dropped} attempt lines of {LINES} in the journal, {dropped} dropped and counted, 0 suppressed"
+        )
 
         process_id = machine.shows("dispatcher", "MainPID")
         machine.run("systemctl reload dispatcher")
