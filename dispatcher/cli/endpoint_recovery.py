@@ -51,7 +51,9 @@ def failures(
             return
         say_table(answer.responses, _FAILURE_COLUMNS, "no failures", output)
         if answer.capped:
-            tell("there are more; at most 1,000 failed and 1,000 waiting deliveries are counted")
+            tell(
+                "there are more; the newest 300 failed deliveries and the next 300 waiting ones are counted"
+            )
 
     run_step(context, step)
 

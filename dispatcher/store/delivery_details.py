@@ -4,7 +4,7 @@ Reads are to run in `Database.reading`, planned for their own filters, because a
 filters fits none.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +14,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
 from dispatcher.store.attempts import AttemptDetail, attempt_detail
-from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_page
+from dispatcher.store.day_walk import DAYS_AT_ONCE, PAGE_DAYS, newest_page
 from dispatcher.store.delivery_ids import (
     delivery_ids_of,
     moment_of_uuid,
@@ -22,7 +22,7 @@ from dispatcher.store.delivery_ids import (
     uuid_of,
 )
 from dispatcher.store.events import EventDetail, EventKey
-from dispatcher.store.kept_plans import Given, day_text, fetch_filtered, fetch_of_days, keeps_plans
+from dispatcher.store.kept_plans import are_few, fetch_of_days, page_kept
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -35,6 +35,7 @@ DELIVERY_COLUMNS = 17
 """How many columns the statements return that end in `delivery_details`."""
 _DELIVERIES_PAGE = statement("delivery_page")
 _DELIVERIES_OF_IDS = statement("delivery_list_of_ids")
+_DELIVERIES_OF_FEW_DAYS = statement("delivery_list_of_few_days")
 _DELIVERIES_PAGE_OF_ENDPOINTS = statement("delivery_page_of_endpoints")
 _ENDPOINT_NUMBERS = statement("endpoint_numbers")
 _DELIVERIES_OF_EVENTS = statement("delivery_page_of_events")
@@ -48,10 +49,8 @@ FEW_ENDPOINTS = 8
 _SELECTIVE = (1, 3, 5, 6, 7, 13, 14)
 """The filters of a page that leave out deliveries of every day: endpoint, type, states, test, labels and response."""
 _STATES = 5
-_KEPT = frozenset({1, 2, 3, 4, _STATES, 9, 11, 12})
-"""The filters of which one plan is right for all values: endpoint, event, type, one state, the end, rows at most.
-
-The state is a constant of the text, because an index has the unsuccessful deliveries alone."""
+_KEPT = frozenset({1, 2, 3, 4, 9, 11, 12})
+"""The filters of which one plan is right for all values: endpoint, event, type, the end, rows at most."""
 _TAIL_ATTEMPTS = {
     "attempt": statement("attempt_tail"),
     "delivery_done": statement("delivery_done_tail"),
@@ -156,34 +155,17 @@ async def page_of_deliveries(
             details=partial(_of_ids, connection),
             newest=filters[11],
             days_first=DAYS_AT_ONCE if _is_selective(filters) else PAGE_DAYS,
-            month=_month(connection, filters),
+            month=page_kept(
+                connection, _DELIVERIES_PAGE, filters, values=_KEPT, constants=_state_text(filters)
+            ),
         )
     )
 
 
-def _month(
-    connection: "Reach", filters: Sequence[object]
-) -> Callable[[date], Awaitable[list["Record"]]] | None:
-    """Return what reads the page of the last month with a kept plan; None: these filters need a plan of their own."""
-    given = {place for place, value in enumerate(filters) if value is not None}
+def _state_text(filters: Sequence[object]) -> Mapping[int, str]:
+    """Return the state as a constant, where there is one: an index has the unsuccessful deliveries alone."""
     states = filters[_STATES]
-    if not given <= _KEPT or not keeps_plans(connection):
-        return None
-    kinds: list[Given | str] = [Given.NULL if value is None else Given.VALUE for value in filters]
-    if isinstance(states, list):
-        if len(states) > 1:
-            return None
-        kinds[_STATES] = f"{{{states[0]}}}"
-
-    async def read(first: date) -> "list[Record]":
-        return await fetch_filtered(
-            connection,
-            _DELIVERIES_PAGE,
-            [*kinds, day_text(first), day_text(NO_END)],
-            [value for value, kind in zip(filters, kinds, strict=True) if kind is Given.VALUE],
-        )
-
-    return read
+    return {_STATES: f"{{{states[0]}}}"} if isinstance(states, list) and len(states) == 1 else {}
 
 
 def _is_selective(filters: Sequence[object]) -> bool:
@@ -206,10 +188,11 @@ async def _of_ids(connection: "Reach", picked: "list[Record]") -> "list[Record]"
     """Return the rows of ids and days."""
     if not picked:
         return []
-    days = [row[1] for row in picked]
-    return await fetch_of_days(
-        connection, _DELIVERIES_OF_IDS, [row[0] for row in picked], days, days=days
-    )
+    uuids, days = [row[0] for row in picked], [row[1] for row in picked]
+    first, last = min(days), max(days)
+    if are_few(first, last):
+        return await connection.fetch(_DELIVERIES_OF_FEW_DAYS, uuids, first, last)
+    return await fetch_of_days(connection, _DELIVERIES_OF_IDS, uuids, days, days=days)
 
 
 async def page_of_events_deliveries(

@@ -22,6 +22,8 @@ _FAILURES = statement("endpoint_count_failures")
 _ENDPOINT_PROGRESS = statement("endpoint_progress")
 COUNTED_MAX = 1_000
 """Waiting and failed deliveries of an endpoint are counted up to here."""
+RESPONSES_READ_MAX = 300
+"""Failed deliveries of an endpoint, and waiting ones, whose last response is read; some 5 µs each."""
 RESPONSES_MAX = 20
 """Different responses that the failures of an endpoint are counted by."""
 
@@ -89,13 +91,21 @@ async def count_failures(
 ) -> tuple[list[FailureRow], DeliveryCounts]:
     """Count the failed and the retrying deliveries of an endpoint by their last response, the most frequent first.
 
-    At most `COUNTED_MAX` + 1 waiting and failed ones are read; their counts are returned as well.
+    Those of the newest `RESPONSES_READ_MAX` failed ones, and of as many that wait and are due first. The numbers of all
+    waiting and failed ones are returned as well, up to `COUNTED_MAX`.
     """
     since = month_ago(SystemClock.now())
     rows = await fetch_since(
-        connection, _FAILURES, endpoint_id, tenant, COUNTED_MAX, RESPONSES_MAX, days=[since]
+        connection,
+        _FAILURES,
+        endpoint_id,
+        tenant,
+        COUNTED_MAX,
+        RESPONSES_READ_MAX,
+        RESPONSES_MAX,
+        days=[since],
     )
-    counts = DeliveryCounts(rows[0]["waiting_read"], rows[0]["failed_read"])
+    counts = DeliveryCounts(rows[0]["waiting_total"], rows[0]["failed_total"])
     found = [row[2:] for row in rows if row["failed_count"] is not None]
     return [
         FailureRow(None if code is None else outcome_of(code), *rest) for code, *rest in found

@@ -13,7 +13,6 @@ import orjson
 
 from dispatcher.core import ids
 from dispatcher.store.day_walk import (
-    NO_END,
     PLAN_FOR_VALUES,
     days_of_events,
     newest_first,
@@ -21,7 +20,7 @@ from dispatcher.store.day_walk import (
 )
 from dispatcher.store.delivery_ids import span_of_event
 from dispatcher.store.delivery_requests import notify_dispatchers
-from dispatcher.store.kept_plans import fetch_since
+from dispatcher.store.kept_plans import fetch_of_days, page_kept, since_kept
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
@@ -50,6 +49,11 @@ _LABELLED = statement("event_erase_labelled")
 _OUTBOX_LABELLED = statement("event_erase_labelled_waiting")
 
 EVENTS_MAX = 100
+_LABELS = frozenset({2, 9})
+"""The filters of a page whose value decides which index is read: labels, and a value under any label."""
+_KEPT = frozenset(range(11)) - _LABELS
+OWN_BODIES_MAX = 20
+"""A statement that is kept names so many endpoints with bodies of their own at most."""
 SLICE_ROWS = 20_000
 """Events looked at in one statement; some 20 ms each."""
 
@@ -134,24 +138,27 @@ async def requested_events(
 ) -> list[EventKey]:
     """Return the events whose body under one of the profiles has a request id of these digits."""
     own = [row[0] for row in await connection.fetch(_BODY_KEYS, list(profiles))]
+    filters = [digits, [*profiles, *own]]
+    # The indexes are of certain profiles, so a plan for any profile uses none of them.
+    names = {1: f"{{{','.join([*profiles, *own])}}}"} if len(own) <= OWN_BODIES_MAX else {}
     rows = await newest_page(
         connection,
         _EVENTS_REQUESTED,
-        digits,
-        [*profiles, *own],
+        *filters,
         limit=EVENTS_MAX,
         details=partial(_of_keys, connection),
+        month=page_kept(connection, _EVENTS_REQUESTED, filters, values={0}, constants=names),
     )
     return [EventKey(*row) for row in rows]
 
 
 async def _of_keys(connection: "Reach", picked: "list[Record]") -> "list[Record]":
-    """Return the keys with their times, planned for these days."""
+    """Return the keys with their times."""
     if not picked:
         return []
     days = [row[0] for row in picked]
-    rows = await connection.fetch(
-        _EVENTS_OF_KEYS, days, [row[1] for row in picked], min(days), max(days)
+    rows = await fetch_of_days(
+        connection, _EVENTS_OF_KEYS, days, [row[1] for row in picked], days=days
     )
     keys = {(row[0], row[1]) for row in picked}
     return [row for row in rows if (row[0], row[1]) in keys]
@@ -159,7 +166,13 @@ async def _of_keys(connection: "Reach", picked: "list[Record]") -> "list[Record]
 
 async def events_of_id(connection: "Reach", event_id: str) -> list[EventKey]:
     """Return every accepted event of an id, newest first."""
-    rows = await newest_page(connection, _EVENTS_OF_ID, event_id, limit=EVENTS_MAX)
+    rows = await newest_page(
+        connection,
+        _EVENTS_OF_ID,
+        event_id,
+        limit=EVENTS_MAX,
+        month=since_kept(connection, _EVENTS_OF_ID, event_id),
+    )
     return [EventKey(*row) for row in rows]
 
 
@@ -182,19 +195,26 @@ def event_detail(row: "Record") -> EventDetail:
 
 async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> EventDetail | None:
     """Return the newest event of that id; None: there is none."""
-
-    async def of_month(first: date) -> "list[Record]":
-        return await fetch_since(connection, _EVENT_FIND, event_id, tenant, days=(first, NO_END))
-
     rows = await newest_first(
-        connection, _EVENT_FIND, event_id, tenant, enough=bool, month=of_month
+        connection,
+        _EVENT_FIND,
+        event_id,
+        tenant,
+        enough=bool,
+        month=since_kept(connection, _EVENT_FIND, event_id, tenant),
     )
     return event_detail(rows[0]) if rows else None
 
 
 async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:
     """Return a page; `filters` in the order of the statement."""
-    rows = await newest_page(connection, _EVENTS_PAGE, *filters, limit=filters[8])
+    rows = await newest_page(
+        connection,
+        _EVENTS_PAGE,
+        *filters,
+        limit=filters[8],
+        month=page_kept(connection, _EVENTS_PAGE, filters, values=_KEPT),
+    )
     return [event_detail(row) for row in rows]
 
 

@@ -11,7 +11,7 @@ filter of which the value decides which index is read needs a plan of its own.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from functools import lru_cache
@@ -66,13 +66,18 @@ async def fetch_of_days(
 ) -> list["Record"]:
     """Return the rows of a statement whose last two parameters are the first and the last of these days.
 
-    Planning for a few days takes less time than running a plan of a month, and older days have no kept plan.
+    Older days than a month have no kept plan.
     """
     first, last = min(days), max(days)
     since = month_ago(SystemClock.now())
-    if first < since or (last - first).days < FEW_DAYS:
+    if first < since or are_few(first, last):
         return await connection.fetch(sql, *parameters, first, last)
     return await fetch_since(connection, sql, *parameters, days=(since, NO_END))
+
+
+def are_few(first: date, last: date) -> bool:
+    """Return whether planning for these days takes less time than running a plan of a month."""
+    return (last - first).days < FEW_DAYS
 
 
 async def fetch_of_each_day(
@@ -87,6 +92,13 @@ async def fetch_of_each_day(
         return await connection.fetch(with_days(sql, len(parameters) + 1, tuple(days)), *parameters)
     await connection.execute(PLAN_FOR_VALUES)
     return await connection.fetch(sql, *parameters, list(days))
+
+
+def since_kept(
+    connection: "Reach", sql: str, *parameters: object
+) -> "Callable[[date], Awaitable[list[Record]]]":
+    """Return what reads the last month with a kept plan; the statement's last two parameters are days."""
+    return lambda first: fetch_since(connection, sql, *parameters, days=(first, NO_END))
 
 
 class Given(Enum):
@@ -108,6 +120,35 @@ async def fetch_filtered(
     rows = await connection.fetch(with_filters(sql, tuple(filters)), *values)
     await connection.execute(_AS_BEFORE)
     return rows
+
+
+def page_kept(
+    connection: "Reach",
+    sql: str,
+    filters: Sequence[object],
+    *,
+    values: Collection[int],
+    constants: Mapping[int, str] | None = None,
+) -> "Callable[[date], Awaitable[list[Record]]] | None":
+    """Return what reads the page of the last month with a kept plan; None: these filters need a plan of their own.
+
+    `values` has the places of the filters of which one plan is right for all values, `constants` those of which each
+    value has a plan, as texts. The statement's last two parameters, after the filters, are days.
+    """
+    texts = constants or {}
+    given = {place for place, value in enumerate(filters) if value is not None}
+    if not given <= {*values, *texts} or not keeps_plans(connection):
+        return None
+    kinds = [
+        Given.NULL if value is None else texts.get(place, Given.VALUE)
+        for place, value in enumerate(filters)
+    ]
+    kept = [value for value, kind in zip(filters, kinds, strict=True) if kind is Given.VALUE]
+
+    def read(first: date) -> "Awaitable[list[Record]]":
+        return fetch_filtered(connection, sql, [*kinds, day_text(first), day_text(NO_END)], kept)
+
+    return read
 
 
 @lru_cache(maxsize=256)

@@ -10,11 +10,12 @@ from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.delivery_filter import page_filters
 from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store import delivery_details
+from dispatcher.store import delivery_details, events
 from dispatcher.store import pool as pool_module
 from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_first
 from dispatcher.store.delivery_details import page_of_deliveries
 from dispatcher.store.delivery_ids import uuid_of
+from dispatcher.store.events import page_of_events
 from dispatcher.store.kept_plans import (
     KEEP,
     Given,
@@ -187,6 +188,54 @@ async def test_a_page_of_the_usual_filters_keeps_its_plan(
     monkeypatch.setattr(delivery_details, "_KEPT", frozenset[int]())
     async with pool.reading() as connection:
         assert await page_of_deliveries(connection, filters) == rows
+
+
+@pytest.mark.parametrize("names", ["", "tenant", "type", "test", "since until", "place", "system"])
+async def test_a_page_of_events_keeps_its_plan(
+    pool: Database, story: Story, sql: Any, monkeypatch: pytest.MonkeyPatch, names: str
+) -> None:
+    """The rows are those of a plan for these values, the plan is kept, and no day before the month is locked."""
+    old, recent = await make_day(sql, 70), await make_day(sql, 3)
+    for day in (old, recent):
+        await fill_day(sql, day, 5)
+    for number in range(3):
+        await story.event(f"e{number}")
+    middle = datetime.combine(recent, time(1), UTC) + timedelta(milliseconds=3)
+    usual: dict[str, dict[int, object]] = {
+        "tenant": {0: "default"},
+        "type": {1: "a.*"},
+        "test": {3: False},
+        "since": {4: middle},
+        "until": {5: SystemClock.now()},
+        "place": {6: SystemClock.now(), 7: "e0"},
+        "system": {10: False},
+    }
+    filters: list[object] = [None] * 11
+    filters[8] = 4
+    for one in names.split():
+        for place, value in usual[one].items():
+            filters[place] = value
+    kept = (
+        "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements"
+        " WHERE starts_with(statement, $1) AND generic_plans > 0"
+    )
+    beginning = statement("event_page").partition("\n")[0]
+    async with pool.reading() as connection:
+        rows = await page_of_events(connection, filters)
+    assert len(rows) >= 3
+    async with pool.reading() as connection:
+        assert await page_of_events(connection, filters) == rows
+        ((text, *plans),) = await connection.fetch(kept, beginning)
+    assert plans == [2, 0], "one text, and its plan is kept"
+    async with pool.reading() as connection:
+        await connection.execute(KEEP)
+        await connection.fetch(text, *[one for one in filters if one is not None])
+        locked = {row[0] for row in await connection.fetch(LOCKED)}
+    assert [one for one in locked if f"{recent:%Y%m%d}" in one]
+    assert not [one for one in locked if f"{old:%Y%m%d}" in one]
+    monkeypatch.setattr(events, "_KEPT", frozenset[int]())
+    async with pool.reading() as connection:
+        assert await page_of_events(connection, filters) == rows
 
 
 async def test_a_connection_forgets_statements_of_past_days(

@@ -22,7 +22,7 @@ FAILED = 3_000
 FILL = """
 INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_no, event_type_code, state, reason, attempt_count,
                                       schedule_position)
-SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date, 'e' || g, p.number, 0, 4, 1, 2, 2
+SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date - $3::integer, 'e' || g, p.number, 0, 4, 1, 2, 2
 FROM generate_series(1, $1) AS g, dispatcher.endpoint AS p WHERE p.id = ANY ($2::text[]);
 """
 ATTEMPTS = """
@@ -82,6 +82,27 @@ async def test_failures_are_counted_by_the_last_response(
         await Endpoints(deployment).failures(Actor(name="a", tenant="acme"), erp)
 
 
+async def test_the_newest_failures_are_counted(
+    deployment: Deployment, story: Story, sql: Any
+) -> None:
+    """Failures of yesterday must not hide that the receiver responds differently today."""
+    erp = await story.endpoint()
+    await sql.execute(FILL, FAILED, [erp], 1)
+    await sql.execute(FILL, 5, [erp], 0)
+    await sql.execute(ATTEMPTS)
+    await sql.execute(
+        "UPDATE dispatcher.attempt SET response_code = 401"
+        " WHERE attempt_number = 2 AND day = (now() AT TIME ZONE 'UTC')::date"
+    )
+    found = await Endpoints(deployment).failures(ALL, erp)
+    assert [(one.response_code, one.failed_count) for one in found.responses] == [
+        (502, 295),
+        (401, 5),
+    ]
+    assert found.capped
+    assert (await Endpoints(deployment).show(ALL, erp)).failed_unresolved_count == 1_000
+
+
 async def test_endpoints_by_trouble_are_the_worst_first(
     deployment: Deployment, story: Story, sql: Any
 ) -> None:
@@ -125,7 +146,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
 ) -> None:
     """An endpoint may have a million failed deliveries: neither statement may read them."""
     made = [await story.endpoint(f"e{number}") for number in range(30)]
-    await sql.execute(FILL, FAILED, made[:5])
+    await sql.execute(FILL, FAILED, made[:5], 0)
     await sql.execute(ATTEMPTS)
     await sql.execute("ANALYZE dispatcher.delivery_done, dispatcher.attempt")
     since = month_ago(SystemClock.now())
@@ -152,7 +173,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
         return rows, {one for one in scanned if one.startswith(("delivery", "attempt"))}
 
     rows, scanned = await rows_read(
-        "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "20", day_at=5
+        "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "300", "20", day_at=6
     )
     assert rows <= 2_000
     assert not scanned

@@ -1,7 +1,8 @@
 """Hot statements on 50,000 rows: they use the index that their header names and touch few rows, however many wait."""
 
+import functools
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from hashlib import md5
 from typing import Any
 from uuid import UUID
@@ -91,23 +92,24 @@ class Plan:
         return any(name == index or name.endswith(index) for name in self.indexes)
 
 
+async def explained(url: str, name: str, *parameters: object, generic: bool = False) -> Plan:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(_BEGIN)
+        if generic:
+            await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        text = await connection.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name), *parameters
+        )
+        await connection.execute("ROLLBACK")
+        return Plan(orjson.loads(text)[0]["Plan"])
+    finally:
+        await connection.close()
+
+
 @pytest.fixture
 def explain(url: str) -> Callable[..., Any]:
-    async def run(name: str, *parameters: object, generic: bool = False) -> Plan:
-        connection = await asyncpg.connect(url)
-        try:
-            await connection.execute(_BEGIN)
-            if generic:
-                await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            text = await connection.fetchval(
-                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name), *parameters
-            )
-            await connection.execute("ROLLBACK")
-            return Plan(orjson.loads(text)[0]["Plan"])
-        finally:
-            await connection.close()
-
-    return run
+    return functools.partial(explained, url)
 
 
 @pytest.mark.parametrize("generic", [False, True])
@@ -262,6 +264,25 @@ async def test_recent_types_read_a_bounded_number_of_events(explain):
     assert "event" not in " ".join(plan.scanned)
     assert plan.rows_max <= 2_000
     assert plan.buffers <= 4_000
+
+
+async def test_a_common_label_of_a_small_tenant_reads_few_events(fresh_database):
+    """The index of labels finds the events of all tenants, that of times has a hash of the tenant."""
+    connection = await asyncpg.connect(fresh_database)
+    await connection.execute(
+        "INSERT INTO dispatcher.event (day, id, type, tenant, data, occurred_at, labels, inserted_at, accepted_at)"
+        " SELECT (now() AT TIME ZONE 'UTC')::date, 'evt' || g, 'order.created',"
+        " CASE WHEN g % 5000 = 0 THEN 'tiny' ELSE 'default' END, '{}', now(), '{\"warehouse\": \"BKK\"}', now(), now()"
+        " FROM generate_series(1, 20000) AS g; ANALYZE dispatcher.event"
+    )
+    await connection.close()
+    today = SystemClock.now().date()
+    plan = await explained(
+        fresh_database, "event_list_labelled", '{"warehouse": "BKK"}', None, "tiny", None, None, None, 101,
+        today - timedelta(days=31), date.max,
+    )  # fmt: skip
+    assert plan.uses("accepted_at_hashtext_hashtext1_idx")
+    assert plan.rows_max <= 100
 
 
 async def test_outcomes_read_the_deliveries_of_their_events_alone(explain):

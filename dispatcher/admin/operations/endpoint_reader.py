@@ -26,7 +26,7 @@ from dispatcher.core.model import EndpointId
 from dispatcher.core.problems import problem
 from dispatcher.store import endpoints as store
 from dispatcher.store.endpoint_counts import (
-    COUNTED_MAX,
+    RESPONSES_READ_MAX,
     DeliveryCounts,
     FailureRow,
     count_deliveries,
@@ -229,7 +229,7 @@ def _failures(
             )
             for one in found
         ],
-        capped=max(counts) > COUNTED_MAX,
+        capped=max(counts) > RESPONSES_READ_MAX,
     )
 
 

@@ -53,8 +53,8 @@ class FailedResponse(Response):
 class EndpointFailures(Response):
     """The failures of an endpoint by response, the most frequent first.
 
-    At most 1,000 failed deliveries, of the last 31 days, and the 1,000 waiting deliveries that are due first are
-    read; `capped`: there are more.
+    The newest 300 failed deliveries of the last 31 days, and the 300 waiting deliveries that are due first, are
+    counted; `capped`: there are more.
     """
 
     endpoint_id: EndpointId

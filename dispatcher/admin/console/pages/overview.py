@@ -1,5 +1,6 @@
 """Home: the state in one sentence, the open problems with their actions, the traffic, and the first steps."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
@@ -11,7 +12,7 @@ from dispatcher.admin.console.app import PageRoute
 from dispatcher.admin.console.context import Context
 from dispatcher.admin.console.pages.events import readable
 from dispatcher.admin.console.pages.test_events import TEST_SECONDS_MAX
-from dispatcher.admin.console.times import count, moment, span
+from dispatcher.admin.console.times import count, span
 from dispatcher.admin.operations.context import Role
 from dispatcher.admin.resources.delivery import Attempt, DeliveriesQuery
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
@@ -40,6 +41,8 @@ class Part(NamedTuple):
     """One part of a chart: its figures for people to read, and the address of its deliveries."""
 
     title: str
+    since: str
+    """As a filter has it: in the viewer's zone, to the minute."""
     href: str
 
 
@@ -60,6 +63,7 @@ async def overview(context: Context) -> web.StreamResponse:
     over = TrafficRange(text) if text in set(TrafficRange) else TrafficRange.DAY
     summary, problems = await context.operations.overview.home(context.who, over)
     buckets = summary.buckets
+    parts = _parts(context, buckets)
     return context.page(
         "overview.html",
         summary=summary,
@@ -70,33 +74,37 @@ async def overview(context: Context) -> web.StreamResponse:
         latency=charts.lines(
             [[one.p50_seconds for one in buckets], [one.p95_seconds for one in buckets]]
         ),
-        since=_typed_time(context, buckets[0].at),
-        parts=[_part(context, one) for one in buckets],
+        since=parts[0].since,
+        parts=parts,
     )
 
 
-def _part(context: Context, bucket: Bucket) -> Part:
-    """Return what a part of the charts shows on hover, and where it leads."""
+def _parts(context: Context, buckets: Sequence[Bucket]) -> list[Part]:
+    """Return what each part of the charts shows on hover, and where it leads."""
     units = context.units()
-    figures = {
-        "ok": count(bucket.ok_count),
-        "not_ok": count(bucket.not_ok_count),
-        "p50": span(bucket.p50_seconds, units),
-        "p95": span(bucket.p95_seconds, units),
+    # A part begins where the one before ends, so half as many instants are converted.
+    typed = {
+        text: datetime.fromisoformat(text)
+        .astimezone(context.zone.info)
+        .replace(tzinfo=None)
+        .isoformat("T", "minutes")
+        for text in {*(one.at for one in buckets), *(one.until for one in buckets)}
     }
-    title = context.text("chart.part", **figures)
-    at, until = moment(bucket.at, context.zone), moment(bucket.until, context.zone)
-    if at is not None and until is not None:
-        title = f"{at.local[:16]} \N{EN DASH} {until.local[11:16]}: {title}"
-    times = urlencode(
-        {"since": _typed_time(context, bucket.at), "until": _typed_time(context, bucket.until)}
-    )
-    return Part(title, f"/deliveries?{times}")
-
-
-def _typed_time(context: Context, text: str) -> str:
-    """Return an instant as a filter has it: in the viewer's zone, to the minute."""
-    return datetime.fromisoformat(text).astimezone(context.zone.info).strftime("%Y-%m-%dT%H:%M")
+    parts = []
+    for bucket in buckets:
+        since, until = typed[bucket.at], typed[bucket.until]
+        figures = context.text(
+            "chart.part",
+            ok=count(bucket.ok_count),
+            not_ok=count(bucket.not_ok_count),
+            p50=span(bucket.p50_seconds, units),
+            p95=span(bucket.p95_seconds, units),
+        )
+        title = f"{since.replace('T', ' ')} \N{EN DASH} {until[11:]}: {figures}"
+        parts.append(
+            Part(title, since, f"/deliveries?{urlencode({'since': since, 'until': until})}")
+        )
+    return parts
 
 
 async def _first_steps(context: Context, summary: Summary) -> FirstSteps | None:
