@@ -93,14 +93,14 @@ def _parts(context: Context, buckets: Sequence[Bucket]) -> list[Part]:
     parts = []
     for bucket in buckets:
         since, until = typed[bucket.at], typed[bucket.until]
-        figures = context.text(
-            "chart.part",
-            ok=count(bucket.ok_count),
-            not_ok=count(bucket.not_ok_count),
-            p50=span(bucket.p50_seconds, units),
-            p95=span(bucket.p95_seconds, units),
-        )
-        title = f"{since.replace('T', ' ')} \N{EN DASH} {until[11:]}: {figures}"
+        figures = {
+            "ok": count(bucket.ok_count),
+            "not_ok": count(bucket.not_ok_count),
+            "p50": span(bucket.p50_seconds, units),
+            "p95": span(bucket.p95_seconds, units),
+        }
+        title = context.text("chart.part", **figures)
+        title = f"{since.replace('T', ' ')} \N{EN DASH} {until[11:]}: {title}"
         parts.append(
             Part(title, since, f"/deliveries?{urlencode({'since': since, 'until': until})}")
         )
