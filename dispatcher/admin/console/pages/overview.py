@@ -84,10 +84,7 @@ def _parts(context: Context, buckets: Sequence[Bucket]) -> list[Part]:
     units = context.units()
     # A part begins where the one before ends, so half as many instants are converted.
     typed = {
-        text: datetime.fromisoformat(text)
-        .astimezone(context.zone.info)
-        .replace(tzinfo=None)
-        .isoformat("T", "minutes")
+        text: datetime.fromisoformat(text).astimezone(context.zone.info).strftime("%Y-%m-%dT%H:%M")
         for text in {*(one.at for one in buckets), *(one.until for one in buckets)}
     }
     parts = []
