@@ -46,7 +46,7 @@ from dispatcher.delivery.types import AttemptResult
 from dispatcher.outbound.connection import Connection
 from dispatcher.outbound.pool import Connections, Target
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.deliveries import Recorded
+from dispatcher.store.results import Recorded
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 

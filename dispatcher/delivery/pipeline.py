@@ -37,6 +37,7 @@ from dispatcher.store.leases import Leases
 from dispatcher.store.listener import NotifyListener
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.results import Results
 from dispatcher.store.routing import Endpoints
 from dispatcher.store.statistics import Statistics
 from dispatcher.telemetry.metrics import Metrics
@@ -81,7 +82,7 @@ class Pipeline:
             failing_seconds_max=disabling.failing_hours * 3600)  # fmt: skip
         timer = RetryTimer(inventory, queue, clock=clock, timers_max=delivery.wheel_timers_max,
             horizon_seconds=delivery.wheel_horizon_seconds)  # fmt: skip
-        self.recorder = Recorder(deliveries, health, inventory, timer, queue, reporting, clock=clock,
+        self.recorder = Recorder(Results(database), health, inventory, timer, queue, reporting, clock=clock,
             batch_rows_max=recording.batch_rows, unrecorded_max=recording.unrecorded_max,
             flush_seconds=recording.flush_milliseconds / 1000)  # fmt: skip
         self.sender = Sender(http_client.connections, self.recorder, clock=clock)

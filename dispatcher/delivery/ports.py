@@ -19,15 +19,14 @@ from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
-    MoveRow,
     PlacedRow,
-    Recorded,
     RequestRow,
     Swept,
     WindowRow,
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
+from dispatcher.store.results import MoveRow, Recorded
 from dispatcher.store.routing import EndpointRow, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 
@@ -122,7 +121,7 @@ class OutboxStore(Protocol):
 
 
 class DeliveryStore(Protocol):
-    """Open deliveries, their attempts, and requests to resend or cancel them."""
+    """Open deliveries, and requests to resend or cancel them."""
 
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
@@ -183,6 +182,10 @@ class DeliveryStore(Protocol):
     async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
         """Make deliveries due that were shelved, of an endpoint that has no order now; return how many."""
         ...
+
+
+class ResultStore(Protocol):
+    """Where the results of attempts are recorded."""
 
     async def record(
         self, moves: Sequence[MoveRow], attempts: Sequence[AttemptRow], tokens: dict[int, int]

@@ -29,7 +29,7 @@ from dispatcher.core.model import DeliveryId, DeliveryState, Outcome, Trigger, m
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.load_queue import LoadQueue
-from dispatcher.delivery.ports import DeliveryStore
+from dispatcher.delivery.ports import ResultStore
 from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import IN_FLIGHT, RECORDING, AttemptResult
@@ -37,7 +37,7 @@ from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage, retry
 from dispatcher.runtime.clock import Clock
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import MoveRow, Recorded
+from dispatcher.store.results import MoveRow, Recorded
 
 _log = structlog.get_logger("dispatcher.delivery.recorder")
 
@@ -58,7 +58,7 @@ class Recorder:
 
     def __init__(
         self,
-        store: DeliveryStore,
+        store: ResultStore,
         health: EndpointHealth,
         inventory: Inventory,
         retry_timer: RetryTimer,

@@ -1,7 +1,7 @@
 """Leases of deliveries that receivers fetch: claimed, ended, and recorded like the attempts of a push.
 
-    claim ──▶ pull_lease ─┬ settled by the receiver: take (deleted) ──▶ Deliveries.record ──▶ wake
-                          └ expired: take over ──▶ Deliveries.record ──▶ end (deleted) ──▶ wake
+    claim ──▶ pull_lease ─┬ settled by the receiver: take (deleted) ──▶ Results.record ──▶ wake
+                          └ expired: take over ──▶ Results.record ──▶ end (deleted) ──▶ wake
 
 Invariants: a delivery has one lease at a time, and while it has one no other receiver gets it. With an order, so has
 a line: only its first delivery is leased. Those behind it are shelved, and brought back when it has been recorded;
@@ -27,7 +27,6 @@ from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.deliveries import (
     DAYS_AT_ONCE,
     Deliveries,
-    MoveRow,
     Swept,
     drop_resends,
     event_of,
@@ -36,6 +35,7 @@ from dispatcher.store.deliveries import (
 )
 from dispatcher.store.delivery_ids import delivery_ids_of, uuid_of, uuids_of
 from dispatcher.store.pool import Database, columns
+from dispatcher.store.results import MoveRow, Results
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class PullLeases:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._deliveries = Deliveries(database)
+        self._deliveries, self._results = Deliveries(database), Results(database)
 
     async def claim(
         self, endpoint_no: int, rows_max: int, seconds: float, *, is_ordered: bool = False
@@ -330,7 +330,7 @@ class PullLeases:
                 _ENDPOINTS, list({one.endpoint_no for one in attempts})
             )
             tokens = {row["shard"]: row["token"] for row in rows}
-            recorded = await self._deliveries.record(moves, attempts, tokens)
+            recorded = await self._results.record(moves, attempts, tokens)
             superseded |= recorded.superseded
             pairs = [
                 (move, attempt)
@@ -342,7 +342,7 @@ class PullLeases:
 
     async def settle_resends(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
         """Delete the requests that these attempts (id, attempted at, succeeded) have carried out."""
-        await self._deliveries.settle_requests(attempts)
+        await self._results.settle_requests(attempts)
 
 
 def _columns(

@@ -19,15 +19,14 @@ from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     LoadedRow,
-    MoveRow,
     PlacedRow,
-    Recorded,
     RequestRow,
     Swept,
     WindowRow,
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
+from dispatcher.store.results import MoveRow, Recorded
 from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 
 UNFLUSHED_SECONDS_MAX = 0.6

@@ -17,9 +17,9 @@ from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.shards import Shards
 from dispatcher.delivery.types import DUE, Delivery
-from dispatcher.store.deliveries import Recorded
+from dispatcher.store.results import Recorded
 from tests.simulation.database import MemoryDatabase
-from tests.simulation.stores import MemoryDeliveries
+from tests.simulation.stores import MemoryDeliveries, MemoryResults
 
 Patches = list[tuple[object, str, object]]
 
@@ -80,7 +80,7 @@ def _cursor_on_the_outbox() -> Patches:
 
 def _results_dropped_in_an_outage() -> Patches:
     """A batch that Postgres did not take is given up, as if it had."""
-    original = MemoryDeliveries.record
+    original = MemoryResults.record
 
     async def record(self, moves, attempts, tokens):
         try:
@@ -88,7 +88,7 @@ def _results_dropped_in_an_outage() -> Patches:
         except StoreUnavailableError:
             return Recorded(frozenset(), frozenset())
 
-    return [(MemoryDeliveries, "record", record)]
+    return [(MemoryResults, "record", record)]
 
 
 def _retry_a_little_early() -> Patches:

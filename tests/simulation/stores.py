@@ -18,15 +18,14 @@ from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
-    MoveRow,
     PlacedRow,
-    Recorded,
     RequestRow,
     Swept,
     WindowRow,
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
+from dispatcher.store.results import MoveRow, Recorded
 from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.simulation.database import MemoryDatabase, Transaction
@@ -196,8 +195,8 @@ class MemoryOutbox(ports.OutboxStore):
         return await self._reach.ask(lambda: self._reach.tables.quarantine(event_id))
 
 
-class MemoryDeliveries(ports.DeliveryStore):
-    """Waiting deliveries, as recorder and loader see them."""
+class MemoryResults(ports.ResultStore):
+    """What is recorded of attempts."""
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
@@ -209,6 +208,13 @@ class MemoryDeliveries(ports.DeliveryStore):
 
     async def settle_requests(self, attempts: Sequence[tuple[DeliveryId, datetime, bool]]) -> None:
         await self._reach.ask(lambda: self._reach.tables.settle_requests(attempts))
+
+
+class MemoryDeliveries(ports.DeliveryStore):
+    """Waiting deliveries, as the loader sees them."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
 
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float

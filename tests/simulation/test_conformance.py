@@ -15,11 +15,12 @@ from dispatcher.core.order import STRICT_KEY, Place, order_key
 from dispatcher.delivery import ports
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
-from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
+from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.results import MoveRow, Recorded, Results
 from dispatcher.store.routing import EndpointRow, Endpoints
 from dispatcher.store.statements import statement
 from tests.simulation import stores
@@ -42,6 +43,7 @@ class Memory:
         reach = stores.Direct(self.tables)
         self.outbox: ports.OutboxStore = stores.MemoryOutbox(reach)
         self.deliveries: ports.DeliveryStore = stores.MemoryDeliveries(reach)
+        self.results: ports.ResultStore = stores.MemoryResults(reach)
         self.routing: ports.EndpointStore = stores.MemoryRouting(reach)
         self.leases: ports.LeaseStore = stores.MemoryLeases(reach)
 
@@ -79,6 +81,7 @@ class Real:
         self._sql = sql
         self.outbox: ports.OutboxStore = Outbox(database)
         self.deliveries: ports.DeliveryStore = Deliveries(database)
+        self.results: ports.ResultStore = Results(database)
         self.routing: ports.EndpointStore = Endpoints(database)
         self.leases: ports.LeaseStore = Leases(database, frozenset({"k1"}))
 
@@ -196,7 +199,7 @@ async def _record(
     )
     position = number if trigger == "scheduled" else number - 1
     move = MoveRow(SHARD, delivery_id, number, state, reason, position, due)
-    recorded: Recorded = await store.deliveries.record([move], [attempt], {SHARD: token})
+    recorded: Recorded = await store.results.record([move], [attempt], {SHARD: token})
     return recorded
 
 
@@ -394,9 +397,9 @@ async def test_a_resend_waits_until_an_attempt_after_it_settles_it(store):
     assert await store.deliveries.requests([SHARD + 1], 10, []) == []
     (request,) = await store.deliveries.requests([SHARD], 10, [])
     assert (request.kind, request.body, request.answered) == ("resend", b"{}", False)
-    await store.deliveries.settle_requests([(delivery_id, before, False)])
+    await store.results.settle_requests([(delivery_id, before, False)])
     assert await store.deliveries.requests([SHARD], 10, []) != []
-    await store.deliveries.settle_requests([(delivery_id, before, True)])
+    await store.results.settle_requests([(delivery_id, before, True)])
     assert await store.deliveries.requests([SHARD], 10, []) == []
     # A resend that fails leaves the place in the schedule and the due time.
     await _record(store, token, "e1", 1, "pending", trigger="manual")

@@ -15,12 +15,12 @@ from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.dev.postgres import Postgres
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, DeliveryRow
-from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.jobs import Jobs
 from dispatcher.store.migrate import migrate
 from dispatcher.store.notifications import Notifications
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.results import MoveRow, Results
 from tests.support.words import attempt_row
 from tests.wire.vectors import PROFILES
 
@@ -141,7 +141,7 @@ async def test_a_batch_costs_few_statements(database: str, counting: CountingDat
     rows = await fan_out(counting, sql, BATCH)
     assert counting.asked == {"execute": 2, "fetch": 1, "copy_records_to_table": 2}
     counting.asked.clear()
-    recorded = await Deliveries(counting).record(*moves_and_attempts(rows), {5: 7})
+    recorded = await Results(counting).record(*moves_and_attempts(rows), {5: 7})
     assert not recorded.fenced | recorded.late
     assert counting.asked == {"fetch": 1}
     assert (5 + 1) / BATCH < STATEMENTS_PER_DELIVERY_MAX
@@ -221,7 +221,7 @@ async def measure(alone: Postgres, events: int, endpoints: int, batches: int = 8
         )
         for _ in range(batches):
             made = await fan_out(pool, sql, events, endpoints)
-            await Deliveries(pool).record(*moves_and_attempts(made), {5: 7})
+            await Results(pool).record(*moves_and_attempts(made), {5: 7})
         wal = await sql.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", lsn)
         async with pool.connection() as connection:
             await connection.execute("SELECT pg_stat_force_next_flush()")

@@ -10,11 +10,12 @@ import pytest
 from dispatcher.core import ids
 from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryId, EndpointId
-from dispatcher.store import deliveries as store
+from dispatcher.store import results as store
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import Deliveries, MoveRow, Recorded
+from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.pool import Database
+from dispatcher.store.results import MoveRow, Recorded, Results
 from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres
@@ -40,11 +41,21 @@ async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def deliveries(database: str) -> AsyncIterator[Deliveries]:
+async def pool(database: str) -> AsyncIterator[Database]:
     pool = Database(database, connections_max=4)
     await pool.open()
-    yield Deliveries(pool)
+    yield pool
     await pool.close()
+
+
+@pytest.fixture
+def deliveries(pool: Database) -> Deliveries:
+    return Deliveries(pool)
+
+
+@pytest.fixture
+def results(pool: Database) -> Results:
+    return Results(pool)
 
 
 async def _open(
@@ -105,8 +116,8 @@ async def _result(
     )
 
 
-async def _record(deliveries: Any, *results: tuple[MoveRow, AttemptRow], token: int = TOKEN) -> Any:
-    return await deliveries.record([r[0] for r in results], [r[1] for r in results], {SHARD: token})
+async def _record(results: Results, *made: tuple[MoveRow, AttemptRow], token: int = TOKEN) -> Any:
+    return await results.record([r[0] for r in made], [r[1] for r in made], {SHARD: token})
 
 
 async def _row(sql: Any, delivery_id: str | None = None) -> Any:
@@ -116,9 +127,7 @@ async def _row(sql: Any, delivery_id: str | None = None) -> Any:
 
 
 @pytest.mark.parametrize("copied", [False, True], ids=["one-statement", "copied"])
-async def test_record_in_one_statement_writes_the_rows_of_a_copy(
-    sql, deliveries, monkeypatch, copied
-):
+async def test_record_in_one_statement_writes_the_rows_of_a_copy(sql, results, monkeypatch, copied):
     """Both ways record, fence and repeat alike, and keep what a delivery's row holds."""
     if copied:
         monkeypatch.setattr(store, "_is_plain", lambda *_: False)
@@ -126,14 +135,14 @@ async def test_record_in_one_statement_writes_the_rows_of_a_copy(
         await _open(sql, number)
     await sql.execute("UPDATE dispatcher.delivery_open SET warnings = '{shortened}' WHERE id = $1",
                       uuid_of(wh(2)))  # fmt: skip
-    results = [await _result(sql, number) for number in (1, 2, 3)]
-    move, attempt = results[2]
+    made = [await _result(sql, number) for number in (1, 2, 3)]
+    move, attempt = made[2]
     elsewhere = SHARD + 1
-    results[2] = move._replace(shard=elsewhere), attempt
+    made[2] = move._replace(shard=elsewhere), attempt
     tokens = {SHARD: TOKEN, elsewhere: TOKEN}
-    moves, attempts = [one[0] for one in results], [one[1] for one in results]
+    moves, attempts = [one[0] for one in made], [one[1] for one in made]
     for late in (frozenset(), frozenset({wh(1), wh(2)})):
-        recorded = await deliveries.record(moves, attempts, tokens)
+        recorded = await results.record(moves, attempts, tokens)
         assert recorded == Recorded(frozenset({wh(3)}), late, superseded=late)
     rows = [
         dict(row) for row in await sql.fetch("SELECT * FROM dispatcher.delivery_done ORDER BY id")
@@ -162,11 +171,11 @@ async def test_record_in_one_statement_writes_the_rows_of_a_copy(
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.delivery_open") == 1
 
 
-async def test_record_success_retry_and_failure_leave_one_attempt_each(sql, deliveries):
+async def test_record_success_retry_and_failure_leave_one_attempt_each(sql, results):
     for number in (1, 2, 3):
         await _open(sql, number)
     recorded = await _record(
-        deliveries,
+        results,
         await _result(sql, 1),
         await _result(sql, 2, state="retrying", outcome="http_error", due=30.0),
         await _result(sql, 3, state="failed", reason="schedule_spent", outcome="timeout"),
@@ -186,80 +195,78 @@ async def test_record_success_retry_and_failure_leave_one_attempt_each(sql, deli
     assert await sql.fetchval("SELECT count(*) FROM words.delivery_open") == 1
 
 
-async def test_a_stale_token_writes_nothing(sql, deliveries):
+async def test_a_stale_token_writes_nothing(sql, results):
     await _open(sql, 1)
     await _open(sql, 2)
     before = await _row(sql)
-    recorded = await _record(
-        deliveries, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1
-    )
+    recorded = await _record(results, await _result(sql, 1), await _result(sql, 2), token=TOKEN - 1)
     assert recorded == Recorded(frozenset({wh(1), wh(2)}), frozenset())
     assert await _row(sql) == before
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
 
-async def test_an_ended_lease_without_a_takeover_still_records(sql, deliveries):
+async def test_an_ended_lease_without_a_takeover_still_records(sql, results):
     await _open(sql, 1)
     await sql.execute(
         "INSERT INTO dispatcher.replica (incarnation, name, version, expires_at)"
         " VALUES ('me', 'me', '1', now() - interval '1 hour')"
     )
-    assert (await _record(deliveries, await _result(sql, 1))).fenced == frozenset()
+    assert (await _record(results, await _result(sql, 1))).fenced == frozenset()
     assert (await _row(sql))["state"] == "succeeded"
 
 
 @pytest.mark.parametrize(("state", "due"), [("succeeded", None), ("retrying", 60.0)])
-async def test_recording_a_batch_twice_changes_nothing(sql, deliveries, state, due):
+async def test_recording_a_batch_twice_changes_nothing(sql, results, state, due):
     await _open(sql, 1)
     outcome = "ok" if state == "succeeded" else "http_error"
     result = await _result(sql, 1, state=state, outcome=outcome, due=due)
-    await _record(deliveries, result)
+    await _record(results, result)
     before = await _row(sql)
-    await _record(deliveries, result)
+    await _record(results, result)
     assert await _row(sql) == before
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 1
 
 
-async def test_a_row_that_postgres_refuses_takes_its_whole_batch_with_it(sql, deliveries):
+async def test_a_row_that_postgres_refuses_takes_its_whole_batch_with_it(sql, results):
     await _open(sql, 1)
     await _open(sql, 2)
     good = await _result(sql, 1)
     bad = await _result(sql, 2)
     with pytest.raises(asyncpg.CheckViolationError):
-        await _record(deliveries, good, (bad[0], bad[1]._replace(response_code=404)))
+        await _record(results, good, (bad[0], bad[1]._replace(response_code=404)))
     assert await sql.fetchval("SELECT count(*) FROM words.delivery_open") == 2
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
 
-async def test_what_is_no_rows_fault_is_waited_out(sql, deliveries):
+async def test_what_is_no_rows_fault_is_waited_out(sql, results):
     """A day without its partition: refused row by row, each would be sent again and again."""
     await _open(sql, 1)
     result = await _result(sql, 1)
     day = await sql.fetchval("SELECT to_char(day, 'YYYYMMDD') FROM words.delivery_open")
     await sql.execute(f"DROP TABLE dispatcher.delivery_done_{day}")
     with pytest.raises(StoreUnavailableError, match="no partition"):
-        await _record(deliveries, result)
+        await _record(results, result)
     await sql.execute("SELECT dispatcher.make_partitions(1)")
-    await _record(deliveries, result)
+    await _record(results, result)
     assert (await _row(sql))["state"] == "succeeded"
 
 
-async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(sql, deliveries):
+async def test_a_success_after_a_cancellation_in_flight_makes_it_succeeded(
+    sql, deliveries, results
+):
     await _open(sql, 1)
     assert await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10) == 1
     assert (await _row(sql))["reason"] == "endpoint_deleted"
-    recorded = await _record(deliveries, await _result(sql, 1))
+    recorded = await _record(results, await _result(sql, 1))
     assert recorded.late == {wh(1)}
     row = await _row(sql)
     assert (row["state"], row["reason"], row["attempt_count"]) == ("succeeded", None, 1)
 
 
-async def test_record_failure_after_cancellation_starts_no_schedule(sql, deliveries):
+async def test_record_failure_after_cancellation_starts_no_schedule(sql, deliveries, results):
     await _open(sql, 1)
     await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
-    await _record(
-        deliveries, await _result(sql, 1, state="retrying", outcome="http_error", due=1.0)
-    )
+    await _record(results, await _result(sql, 1, state="retrying", outcome="http_error", due=1.0))
     row = await _row(sql)
     assert (row["state"], row["reason"], row["attempt_count"]) == (
         "cancelled",
@@ -270,20 +277,20 @@ async def test_record_failure_after_cancellation_starts_no_schedule(sql, deliver
 
 
 @pytest.mark.shows("G3")
-async def test_a_late_result_under_a_stale_token_writes_nothing(sql, deliveries):
+async def test_a_late_result_under_a_stale_token_writes_nothing(sql, deliveries, results):
     await _open(sql, 1)
     await deliveries.cancel_of_endpoints([(EndpointId("ep"), "endpoint_deleted")], 10)
-    recorded = await _record(deliveries, await _result(sql, 1), token=TOKEN - 1)
+    recorded = await _record(results, await _result(sql, 1), token=TOKEN - 1)
     assert recorded.fenced == {wh(1)}
     assert (await _row(sql))["state"] == "cancelled"
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 0
 
 
-async def test_a_failed_resend_of_a_waiting_delivery_keeps_its_due_time(sql, deliveries):
+async def test_a_failed_resend_of_a_waiting_delivery_keeps_its_due_time(sql, results):
     await _open(sql, 1, attempt_count=1, position=1, due="60 s")
     before = await _row(sql)
     await _record(
-        deliveries,
+        results,
         await _result(sql, 1, attempt=2, state="retrying", outcome="http_error", trigger="manual"),
     )
     after = await _row(sql)
@@ -315,10 +322,10 @@ async def test_arrivals_are_what_became_due_of_late(sql, deliveries):
     assert [row.id for row in await deliveries.arrivals([EndpointId("ep")], 1, 30.0)] == [wh(1)]
 
 
-async def test_load_returns_what_is_still_open_with_its_body(sql, deliveries):
+async def test_load_returns_what_is_still_open_with_its_body(sql, deliveries, results):
     await _open(sql, 1)
     await _open(sql, 2)
-    await _record(deliveries, await _result(sql, 2))
+    await _record(results, await _result(sql, 2))
     rows = await deliveries.load([wh(1), wh(2), wh(9)])
     assert [(row.id, row.body, row.attempt_count) for row in rows] == [(wh(1), b"body", 0)]
 
@@ -345,10 +352,10 @@ async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
 
 @pytest.mark.parametrize(("outcome", "answered"), [("ok", True), ("http_error", False)])
 async def test_resend_request_during_an_attempt_is_settled_by_its_success(
-    sql, deliveries, outcome, answered
+    sql, deliveries, results, outcome, answered
 ):
     await _open(sql, 1)
-    await _record(deliveries, await _result(sql, 1, outcome=outcome, state="failed", reason="gone"))
+    await _record(results, await _result(sql, 1, outcome=outcome, state="failed", reason="gone"))
     await sql.execute(
         "UPDATE dispatcher.delivery_done SET attempted_at = now() - interval '1 s', latency_seconds = 2"
     )
@@ -360,13 +367,13 @@ async def test_resend_request_during_an_attempt_is_settled_by_its_success(
     assert not row.answered, "the attempt had ended before"
 
 
-async def test_resend_request_is_settled_by_a_later_or_successful_attempt(sql, deliveries):
+async def test_resend_request_is_settled_by_a_later_or_successful_attempt(sql, results):
     for number in (1, 2, 3):
         await _open(sql, number)
         await _ask(sql, wh(number))
     await sql.execute("UPDATE dispatcher.delivery_request SET requested_at = $1", AT)
     before, after = AT.replace(hour=11), AT.replace(hour=13)
-    await deliveries.settle_requests(
+    await results.settle_requests(
         [
             (wh(1), after, False),
             (wh(2), before, False),
@@ -436,8 +443,8 @@ async def test_the_database_refuses_an_open_delivery_in_no_state_of_ours(sql, ch
         "outcome = NULL",
     ],
 )
-async def test_the_database_refuses_an_ended_delivery_in_no_state_of_ours(sql, deliveries, change):
+async def test_the_database_refuses_an_ended_delivery_in_no_state_of_ours(sql, results, change):
     await _open(sql, 1)
-    await _record(deliveries, await _result(sql, 1))
+    await _record(results, await _result(sql, 1))
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await sql.execute(f"UPDATE dispatcher.delivery_done SET {change}")

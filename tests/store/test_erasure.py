@@ -18,8 +18,8 @@ from dispatcher.cli.session import deployment_of
 from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from dispatcher.core.model import DeliveryId
-from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.pool import Database
+from dispatcher.store.results import MoveRow, Results
 from tests.support.words import attempt_row, wh
 
 pytestmark = pytest.mark.postgres
@@ -228,7 +228,7 @@ async def test_what_is_answered_to_an_attempt_in_flight_is_not_kept(deployment, 
         attempted_at=now,
     )
     move = MoveRow(SHARD, DeliveryId(OPEN), 2, "retrying", None, 2, 5.0)
-    await Deliveries(pool).record([move], [attempt], {SHARD: 1})
+    await Results(pool).record([move], [attempt], {SHARD: 1})
     assert await sql.fetchval("SELECT count(*) FROM words.attempt") == 3
     assert await mentions(sql) == []
 

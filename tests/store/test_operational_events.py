@@ -14,8 +14,8 @@ from dispatcher.config.settings_reader import load_settings
 from dispatcher.core.model import EndpointId
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import migrate
-from dispatcher.store.deliveries import Deliveries, MoveRow
 from dispatcher.store.pool import Database
+from dispatcher.store.results import MoveRow, Results
 from dispatcher.store.routing import Endpoints
 from tests.support.words import attempt_row, wh
 
@@ -112,7 +112,7 @@ async def record(
         )
         for n in names
     ]
-    await Deliveries(pool).record(moves, attempts, {SHARD: token})
+    await Results(pool).record(moves, attempts, {SHARD: token})
 
 
 async def test_each_threshold_is_told_once_by_however_many_replicas(sql, pool):

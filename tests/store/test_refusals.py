@@ -15,6 +15,7 @@ from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
 from dispatcher.store.pool import Database
+from dispatcher.store.results import Results
 from dispatcher.store.routing import Endpoints
 from dispatcher.store.schema import Schema
 from dispatcher.store.statistics import Statistics
@@ -41,8 +42,8 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "outbox.oldest": lambda d: Outbox(d).oldest(),
     "outbox.set_aside": lambda d: Outbox(d).quarantine("evt_1"),
     "outbox.forget_tombstones": lambda d: Outbox(d).forget_tombstones(7, 10),
-    "deliveries.record": lambda d: Deliveries(d).record([], [], {3: 1}),
-    "deliveries.settle": lambda d: Deliveries(d).settle_requests([(ONE[0], AT, True)]),
+    "deliveries.record": lambda d: Results(d).record([], [], {3: 1}),
+    "results.settle": lambda d: Results(d).settle_requests([(ONE[0], AT, True)]),
     "deliveries.window": lambda d: Deliveries(d).window([EP], 10, 60.0),
     "deliveries.arrivals": lambda d: Deliveries(d).arrivals([EP], 10, 60.0),
     "deliveries.load": lambda d: Deliveries(d).load(ONE),

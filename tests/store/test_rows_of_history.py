@@ -16,11 +16,12 @@ from dispatcher.core.model import DeliveryId, EndpointId
 from dispatcher.store.attempts import load_attempts
 from dispatcher.store.bodies import load_body
 from dispatcher.store.claims import BodyRow, DeliveryRow
-from dispatcher.store.deliveries import Deliveries, MoveRow
+from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_details import deliveries_of_event, find_delivery
 from dispatcher.store.events import find_event
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
+from dispatcher.store.results import MoveRow, Results
 from tests.support.words import attempt_row
 from tests.wire.vectors import PROFILES
 
@@ -119,7 +120,7 @@ async def test_data_that_no_body_contains_is_stored_as_written(pool, sql, profil
 
 async def test_a_first_attempt_that_fails_with_a_body_and_a_second_that_succeeds(pool, sql):
     (row,) = await fan_out(pool, sql, ["wms"], 1)
-    store, number = Deliveries(pool), row.endpoint_no
+    store, number = Results(pool), row.endpoint_no
     common = {"event_type": row.event_type, "endpoint_no": number}
     failed = attempt_row(
         row.day, row.id, row.event_id, outcome="http_error", response_code=500,
@@ -157,14 +158,14 @@ async def test_a_first_attempt_that_succeeds_is_part_of_its_delivery(pool, sql):
     attempt = attempt_row(row.day, row.id, row.event_id, endpoint_no=row.endpoint_no)
     move = MoveRow(5, row.id, 1, "succeeded", None, 1, None)
     for _ in range(2):  # the second time, the commit's response was lost
-        await Deliveries(pool).record([move], [attempt], {5: 7})
+        await Results(pool).record([move], [attempt], {5: 7})
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt") == 0
     (seen,) = await sql.fetch("SELECT * FROM dispatcher.attempt_all")
     assert (seen["delivery_id"], seen["outcome"], seen["response_code"]) == (row.id, "ok", 200)
     assert seen["peer"] == "127.0.0.1"
     # A resend is an attempt of its own.
     resend = attempt._replace(attempt_number=2, trigger="manual")
-    recorded = await Deliveries(pool).record([move._replace(attempt_number=2)], [resend], {5: 7})
+    recorded = await Results(pool).record([move._replace(attempt_number=2)], [resend], {5: 7})
     assert recorded.late == {row.id}
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.attempt_all") == 2
 
@@ -181,7 +182,7 @@ async def test_an_attempt_names_the_url_that_it_used_whatever_it_is_now(pool, sq
     attempt = attempt_row(
         row.day, row.id, row.event_id, endpoint_no=row.endpoint_no, revision=revision
     )
-    await Deliveries(pool).record(
+    await Results(pool).record(
         [MoveRow(5, row.id, 1, "succeeded", None, 1, None)], [attempt], {5: 7}
     )
     await sql.execute("UPDATE dispatcher.endpoint SET url = 'https://x.test/3'")
@@ -248,7 +249,7 @@ async def test_a_late_result_of_a_lost_delivery_changes_nothing(pool, sql):
     """A crash undid the claim: there is neither an open nor an ended delivery (ADR 43)."""
     day = datetime.now(UTC).date()  # noqa: TID251 -- a day that has a partition
     lost = ids.delivery_id(1_790_000_000_000, "e", "ep")
-    recorded = await Deliveries(pool).record(
+    recorded = await Results(pool).record(
         [MoveRow(5, DeliveryId(lost), 1, "succeeded", None, 1, None)],
         [attempt_row(day, lost, "e")],
         {5: 7},

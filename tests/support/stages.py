@@ -10,7 +10,7 @@ from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import Recorded
+from dispatcher.store.results import Recorded
 from tests.support.clock import ManualClock
 from tests.support.deliveries import make_delivery, make_result
 

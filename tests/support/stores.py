@@ -20,15 +20,14 @@ from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     EndpointRequestRow,
     LoadedRow,
-    MoveRow,
     PlacedRow,
-    Recorded,
     RequestRow,
     Swept,
     WindowRow,
 )
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import FEW_EVENTS_MAX, Poll
+from dispatcher.store.results import MoveRow, Recorded
 from dispatcher.store.routing import EndpointRow, Health, RoutingChanges
 from dispatcher.store.statistics import BreakerRow, RecentRow, TrafficRow
 from tests.support.deliveries import AT, DAY
@@ -161,7 +160,7 @@ class FakeOutbox(ports.OutboxStore):
         return True
 
 
-class FakeDeliveries(ports.DeliveryStore):
+class FakeDeliveries(ports.DeliveryStore, ports.ResultStore):
     """Open deliveries by id, with their due times and attempts, and the recorded batches.
 
     `outages` calls of `record` fail. A batch with `poison` is refused, unless its last attempt has an error

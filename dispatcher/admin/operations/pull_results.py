@@ -39,8 +39,8 @@ from dispatcher.failure_counts import Failure, FailureCounts
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Outage
 from dispatcher.store.attempts import AttemptRow
-from dispatcher.store.deliveries import MoveRow
 from dispatcher.store.pull_leases import PulledEndpoint, PullLeases, TakenLease
+from dispatcher.store.results import MoveRow
 from dispatcher.store.routing import Endpoints
 from dispatcher.store.statistics import RecentRow, Statistics, TrafficRow, tenant_subject
 from dispatcher.telemetry.metrics import Metrics

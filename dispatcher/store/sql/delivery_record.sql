@@ -1,5 +1,5 @@
 -- Moves deliveries on by the results of their attempts, under the token that each shard has now. The rows of ended
--- deliveries and of attempts are copied in by the same transaction (store/deliveries.py), which has all their columns
+-- deliveries and of attempts are copied in by the same transaction (store/results.py), which has all their columns
 -- in memory.
 --
 -- Parameters: fence $1 shards, $2 tokens (one pair a shard); results, one element each: $3 shard, $4 delivery id,

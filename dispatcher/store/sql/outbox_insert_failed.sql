@@ -1,4 +1,4 @@
--- Raises an event for each delivery that failed, in the transaction that ends them (store/deliveries.py).
+-- Raises an event for each delivery that failed, in the transaction that ends them (store/results.py).
 --
 -- Parameters, one element each: $1 delivery ids (text), $2 event ids, $3 event types, $4 numbers of the endpoints,
 --   $5 reasons, $6 attempts, $7 outcomes and $8 response codes of their last attempts.
