@@ -45,6 +45,12 @@ class LoadQueue:
         self.lines[lane] = None
         self.woken.set()
 
+    def sweep(self, lane: EndpointLane | None) -> None:
+        """Have all lines of an endpoint looked at, if its deliveries have an order."""
+        if lane is not None and lane.lines is not None and lane.is_open:
+            lane.lines.sweep()
+            self.add_lines(lane)
+
     def release_held(self) -> None:
         """Have the lines read again that waited for an earlier event in the outbox."""
         held, self.held = self.held, {}

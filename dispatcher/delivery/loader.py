@@ -2,8 +2,7 @@
 
     window (boot, lanes that run low, the moving horizon) ──▶ retry timer, or read whole ──▶ offer to lanes
     due (the retry timer, failed resends) ──▶ read again from Postgres ─────────────────────▶ offer to lanes
-    requests (resend now, cancel) ──────────────────────────────────────────────────────────▶ demand, cancel
-    requests about endpoints (retry now, the schedule was changed) ──────▶ release, window
+    requests of people ──────────────────────────────────────────────────▶ request_loader.py
 
 Memory holds a window of the waiting deliveries; `delivery_open` is authoritative. A due delivery is read again
 before it is sent, so a delivery that was cancelled, moved or finished in the meantime is not sent. Boot is "load
@@ -19,23 +18,23 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date
 from itertools import islice
-from typing import Protocol
 
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
-from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason, Trigger
+from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Trigger
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.ports import DeliveryStore
+from dispatcher.delivery.request_loader import RequestLoader
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry, OrderedEntry
 from dispatcher.late_bodies import LateBodies
 from dispatcher.runtime import probe
 from dispatcher.runtime.backoff import Backoff, Outage
 from dispatcher.runtime.clock import Clock
-from dispatcher.store.deliveries import EndpointRequestRow, LoadedRow, RequestRow
+from dispatcher.store.deliveries import LoadedRow
 from dispatcher.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("dispatcher.delivery.loader")
@@ -47,8 +46,6 @@ SWEPT_LINES_MAX = 1000
 """Lines that one statement of a sweep reads: some 10 ms."""
 WOKEN_ROWS_MAX = 16
 """Deliveries of each woken line that are read together."""
-RELEASED_ROWS_MAX = 2000
-"""Scheduled deliveries that one statement makes due: some 30 ms."""
 TICK_SECONDS = 0.25
 ARRIVAL_SECONDS = 30.0
 """How much later than its due time a new delivery may come to light: its transaction, and clocks."""
@@ -56,17 +53,6 @@ ARRIVALS_APART_SECONDS = 0.05
 """How far apart arrivals are looked for, however often another replica announces some."""
 DUE_SECONDS = 0.001
 """Deliveries due within this time count as due: the wheel's tick."""
-
-
-_OPEN = (DeliveryState.PENDING, DeliveryState.RETRYING)
-
-
-class Ownership(Protocol):
-    """The shards that are ours, as the loader uses them."""
-
-    def held(self) -> dict[int, int]:
-        """Return shard to token of the shards to send for."""
-        ...
 
 
 class Loader:
@@ -80,7 +66,7 @@ class Loader:
         retry_timer: RetryTimer,
         lanes: Lanes,
         late_bodies: LateBodies,
-        shards: Ownership,
+        requests: RequestLoader,
         *,
         metrics: Metrics,
         clock: Clock,
@@ -91,7 +77,7 @@ class Loader:
         self._retry_timer = retry_timer
         self._lanes = lanes
         self._late_bodies = late_bodies
-        self._shards = shards
+        self._requests = requests
         self._metrics = metrics
         self._clock = clock
         self._stopping = False
@@ -140,12 +126,11 @@ class Loader:
             self._horizon_moves_at = now + self._retry_timer.horizon_seconds / 2
             queue.windows.update(self._inventory.lanes)
             for lane in self._inventory.lanes.values():
-                self._sweep(lane)  # what got lost in between is found again
+                self._queue.sweep(lane)  # what got lost in between is found again
         while queue.due and not self._stopping:
             await self._load_due()
         if queue.has_requests:
-            await self._load_requests()
-            await self._load_endpoint_requests()
+            await self._requests.load()
         if queue.has_arrivals and now >= self._arrivals_next_at:
             await self._load_arrivals(now)
         for _ in range(len(queue.lines)):  # more of them in the next turn
@@ -220,7 +205,7 @@ class Loader:
                 continue
             if row is None:
                 self._inventory.forget(entry, ended=True)
-                self._sweep(entry.lane)  # it was cancelled while it was in no line
+                self._queue.sweep(entry.lane)  # it was cancelled while it was in no line
             elif row.place is None:
                 continue
             elif row.is_held:
@@ -240,12 +225,6 @@ class Loader:
         if behind:
             await self._store.shelve(behind)
         probe.hit("loader.placed", deliveries=len(rows), behind=len(behind))
-
-    def _sweep(self, lane: EndpointLane | None) -> None:
-        """Have the lines of an endpoint swept, if its deliveries have an order."""
-        if lane is not None and lane.lines is not None and lane.is_open:
-            lane.lines.sweep()
-            self._queue.add_lines(lane)
 
     async def _load_lines(self) -> None:
         """Read the first deliveries of woken lines of one endpoint, or a slice of its sweep."""
@@ -312,7 +291,7 @@ class Loader:
                 self._queue.due.append(entry)
             else:
                 self._inventory.forget(entry)
-                self._sweep(entry.lane)
+                self._queue.sweep(entry.lane)
 
     def _take(self, endpoint_id: EndpointId, delivery_id: DeliveryId) -> Entry | None:
         """Take a delivery that Postgres knows of into memory, as due; None where it is there, or has no lane."""
@@ -391,86 +370,6 @@ class Loader:
         self._retry_timer.arm()
         probe.hit("loader.window", endpoints=len(lanes), deliveries=len(rows))
 
-    async def _load_requests(self) -> None:
-        """Hand resends to their lanes, and forget deliveries that a person cancelled."""
-        self._queue.has_requests = False
-        shards = list(self._shards.held())
-        if not shards:
-            return
-        acted_on: list[tuple[DeliveryId, str]] = []
-        for row in await self._store.requests(shards, LOAD_ROWS_MAX, self._inventory.busy_ids()):
-            if row.kind == "cancel":
-                if row.endpoint_id is not None:
-                    self._lanes.cancel(row.endpoint_id, row.id)
-                    self._sweep(self._inventory.lanes.get(row.endpoint_id))
-                acted_on.append((row.id, row.kind))
-            elif row.answered:
-                acted_on.append((row.id, row.kind))
-            elif (
-                row.body is None
-                and row.day is not None
-                and row.id in await self._late_bodies.make([(row.id, row.day)])
-            ):
-                self._queue.add_requests()  # read again, with its body
-            elif row.body is None or row.endpoint_id is None:
-                _log.warning("delivery.resend_rejected", delivery_id=row.id)
-                acted_on.append((row.id, row.kind))
-            elif (delivery := await self._in_turn(row.endpoint_id, _requested(row))) is None:
-                _log.info("delivery.resend_postponed", delivery_id=row.id)
-                acted_on.append((row.id, row.kind))
-            else:
-                self._lanes.demand(row.endpoint_id, delivery)
-        self._lanes.pump()
-        if acted_on:
-            await self._store.forget_requests(acted_on)
-
-    async def _in_turn(self, endpoint_id: EndpointId, delivery: Delivery) -> Delivery | None:
-        """Return a requested delivery with its place; None if it is open and others of its line come before it."""
-        lane = self._inventory.lanes.get(endpoint_id)
-        if lane is None or lane.lines is None or delivery.state not in _OPEN:
-            return delivery
-        rows = await self._store.place([delivery.id])
-        if not rows or rows[0].place is None:
-            return delivery
-        if rows[0].previous_id is not None or rows[0].is_held:
-            return None
-        return delivery._replace(place=rows[0].place)
-
-    async def _load_endpoint_requests(self) -> None:
-        """Release the deliveries of endpoints whose retry succeeded, and read changed schedules again.
-
-        A release is made in slices, with other work between them. Its request stays until all is
-        released and the lane knows, so that after a crash the next owner goes on.
-        """
-        tokens = self._shards.held()
-        if not tokens:
-            return
-        acted_on: list[EndpointRequestRow] = []
-        for row in await self._store.endpoint_requests(tokens, ENDPOINTS_PER_WINDOW):
-            if row.kind == "reload":
-                lane = self._inventory.lanes.get(row.endpoint_id)
-                if lane is None or lane.lines is None:
-                    brought = await self._store.bring_back(row.endpoint_no, RELEASED_ROWS_MAX)
-                    if brought == RELEASED_ROWS_MAX:
-                        self._queue.add_requests()  # there may be more
-                        continue
-                self._lanes.reload(row.endpoint_id)
-                self._sweep(lane)
-            elif row.succeeded is None:
-                continue  # the recorder has the requests read again once its attempt is recorded
-            elif row.succeeded:
-                released = await self._store.release(row.endpoint_no, RELEASED_ROWS_MAX)
-                _log.info("endpoint.released", endpoint_id=row.endpoint_id, deliveries=released)
-                if released == RELEASED_ROWS_MAX:
-                    self._queue.add_requests()  # there may be more
-                    continue
-                self._lanes.test_succeeded(row.endpoint_id)
-                self._lanes.reload(row.endpoint_id)
-            acted_on.append(row)
-        if acted_on:
-            await self._store.forget_endpoint_requests(acted_on)
-        probe.hit("loader.endpoint_requests", requests=len(acted_on))
-
 
 def _position(entry: Entry) -> int:
     place = entry.place if isinstance(entry, OrderedEntry) else None
@@ -491,22 +390,4 @@ def _delivery(row: LoadedRow) -> Delivery:
         row.attempt_count,
         row.schedule_position,
         Trigger.REPLAY if row.is_replay else Trigger.SCHEDULED,
-    )
-
-
-def _requested(row: RequestRow) -> Delivery:
-    assert row.day is not None and row.body is not None and row.inserted_at is not None  # noqa: S101, PT018 -- one join
-    return Delivery(
-        row.id,
-        row.day,
-        row.event_id or "",
-        row.event_type or "",
-        row.body,
-        row.inserted_at,
-        row.traceparent,
-        DeliveryState(row.state or DeliveryState.PENDING),
-        Reason(row.reason) if row.reason else None,
-        row.attempt_count or 0,
-        row.schedule_position or 0,
-        Trigger.MANUAL,
     )

@@ -23,6 +23,7 @@ from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.reporting.attempt_log import AttemptLog
 from dispatcher.delivery.reporting.spans import Spans
 from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
+from dispatcher.delivery.request_loader import RequestLoader
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.sender import Sender
@@ -33,6 +34,7 @@ from dispatcher.runtime.clock import Clock
 from dispatcher.runtime.tasks import TaskSet
 from dispatcher.store.bodies import Bodies
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.delivery_requests import DeliveryRequests
 from dispatcher.store.leases import Leases
 from dispatcher.store.listener import NotifyListener
 from dispatcher.store.outbox import Outbox
@@ -90,7 +92,9 @@ class Pipeline:
             total=min(delivery.concurrency_total, http_client.descriptors.sockets_max),
             per_host=delivery.concurrency_per_host, bodies_bytes_max=delivery.bodies_bytes_max)  # fmt: skip
         bodies = LateBodies(Bodies(database), self.routing.profile)
-        self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, self.shards,
+        requests = RequestLoader(DeliveryRequests(database), deliveries, inventory, queue, self.lanes,
+            bodies, self.shards)  # fmt: skip
+        self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, requests,
             metrics=metrics, clock=clock)  # fmt: skip
         fanout = Fanout(outbox, deliveries, self.routing, self.lanes, reporting, clock=clock,
             incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max,

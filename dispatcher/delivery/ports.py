@@ -17,13 +17,12 @@ from dispatcher.failure_counts import FailureStore
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
-    EndpointRequestRow,
     LoadedRow,
     PlacedRow,
-    RequestRow,
     Swept,
     WindowRow,
 )
+from dispatcher.store.delivery_requests import EndpointRequestRow, RequestRow
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
 from dispatcher.store.results import MoveRow, Recorded
@@ -121,7 +120,7 @@ class OutboxStore(Protocol):
 
 
 class DeliveryStore(Protocol):
-    """Open deliveries, and requests to resend or cancel them."""
+    """Open deliveries."""
 
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
@@ -137,26 +136,6 @@ class DeliveryStore(Protocol):
 
     async def load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         """Return those that are still open, with everything that an attempt needs."""
-        ...
-
-    async def requests(
-        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
-    ) -> list[RequestRow]:
-        """Return requests for deliveries in these shards, except those in flight."""
-        ...
-
-    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
-        """Delete requests (id, kind) that were acted on."""
-        ...
-
-    async def endpoint_requests(
-        self, tokens: Mapping[int, int], rows_max: int
-    ) -> list[EndpointRequestRow]:
-        """Return requests about endpoints of the shards that are held under these tokens."""
-        ...
-
-    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
-        """Delete requests that were acted on; one that was made again meanwhile stays."""
         ...
 
     async def release(self, endpoint_no: int, rows_max: int) -> int:
@@ -181,6 +160,30 @@ class DeliveryStore(Protocol):
 
     async def bring_back(self, endpoint_no: int, rows_max: int) -> int:
         """Make deliveries due that were shelved, of an endpoint that has no order now; return how many."""
+        ...
+
+
+class RequestStore(Protocol):
+    """What people have requested: resends and cancellations of deliveries, and what is about an endpoint."""
+
+    async def of_deliveries(
+        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        """Return requests for deliveries in these shards, except those in flight."""
+        ...
+
+    async def forget(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        """Delete requests (id, kind) that were acted on."""
+        ...
+
+    async def of_endpoints(
+        self, tokens: Mapping[int, int], rows_max: int
+    ) -> list[EndpointRequestRow]:
+        """Return requests about endpoints of the shards that are held under these tokens."""
+        ...
+
+    async def forget_of_endpoints(self, requests: Sequence[EndpointRequestRow]) -> None:
+        """Delete requests that were acted on; one that was made again meanwhile stays."""
         ...
 
 

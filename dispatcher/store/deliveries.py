@@ -1,6 +1,6 @@
-"""Loads open deliveries and people's requests about them, keeps lines in order, and cancels."""
+"""The table `delivery_open`: due deliveries, what an attempt needs of them, lines in their order, and cancellations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,10 +12,9 @@ from dispatcher.core import codes
 from dispatcher.core.errors import DataFaultError
 from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId
 from dispatcher.core.order import Place
-from dispatcher.store.day_walk import PLAN_FOR_VALUES
 from dispatcher.store.delivery_ids import delivery_ids_of, first_uuid, uuids_of
-from dispatcher.store.kept_plans import fetch_of_each_day
-from dispatcher.store.pool import Database, columns, data_faults
+from dispatcher.store.event_bodies import event_of, events_of
+from dispatcher.store.pool import Database, data_faults
 from dispatcher.store.statements import statement
 
 if TYPE_CHECKING:
@@ -28,14 +27,6 @@ _log = structlog.get_logger("dispatcher.store.deliveries")
 _WINDOW = statement("delivery_open_window")
 _ARRIVED = statement("delivery_open_arrived")
 _LOAD = statement("delivery_open_load")
-_LOAD_EVENTS = statement("event_load")
-_REQUESTS = statement("delivery_request_load")
-_REQUESTS_DAYS = statement("delivery_request_days")
-_REQUEST_IDS = statement("delivery_request_waiting")
-_FORGET = statement("delivery_request_forget")
-_ENDPOINT_REQUESTS = statement("endpoint_request_load")
-_ENDPOINT_OUTCOME = statement("endpoint_request_outcome")
-_ENDPOINT_FORGET = statement("endpoint_request_forget")
 _RELEASE = statement("delivery_open_release")
 _PLACE = statement("delivery_open_place")
 _SHELVE = statement("delivery_open_shelve")
@@ -49,8 +40,6 @@ _NOW = statement("server_now")
 
 EARLIER_EVENTS_MAX = 5_000
 """Events of the outbox that are read for the order of waiting deliveries: some 5 ms."""
-DAYS_AT_ONCE = 16
-"""Days of history that one statement reads; it locks only their partitions (store/day_walk.py)."""
 
 
 class WindowRow(NamedTuple):
@@ -103,72 +92,11 @@ class LoadedRow(NamedTuple):
     """A job started its schedule again."""
 
 
-class RequestRow(NamedTuple):
-    """A person's request; for a resend with the facts that an attempt needs, None if retention deleted them."""
-
-    kind: str
-    id: DeliveryId
-    day: date | None
-    event_id: str | None
-    event_type: str | None
-    endpoint_id: EndpointId | None
-    attempt_count: int | None
-    schedule_position: int | None
-    state: str | None
-    reason: str | None
-    body: bytes | None
-    inserted_at: datetime | None
-    traceparent: str | None
-    answered: bool
-
-
-class EndpointRequestRow(NamedTuple):
-    """A person's request about an endpoint."""
-
-    endpoint_id: EndpointId
-    endpoint_no: int
-    kind: str
-    """`retry`: send all that waits once one attempt has succeeded. `reload`: the schedule was changed."""
-    requested_at: datetime
-    succeeded: bool | None
-    """Whether the attempt of a retry succeeded; None: it is still to be made or recorded."""
-
-
-class RetryRequest(NamedTuple):
-    """A request to retry an endpoint, with the delivery that is sent first."""
-
-    endpoint_no: int
-    requested_at: datetime
-    delivery_uuid: UUID
-    day: date
-    event_id: str
-    event_type_code: int = 0
-    """0: not known; only the process that made the request needs it."""
-
-    @property
-    def delivery_id(self) -> DeliveryId:
-        """The id of the delivery that is sent first."""
-        return delivery_ids_of([self.delivery_uuid])[0]
-
-
-class RetryOutcome(NamedTuple):
-    """What has become of the attempt that a retry of an endpoint began with."""
-
-    attempt_number: int | None
-    """The latest attempt that ended since the request; None: there is none."""
-    succeeded: bool
-    is_resend_waiting: bool
-    is_retry_waiting: bool
-    dispatchers_alive: int
-
-
 class Deliveries:
     """The statements on open deliveries of fan-out, loader and maintenance."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unreadable: set[DeliveryId] = set()
-        """Deliveries whose requests cannot be read; they are skipped until the next start."""
 
     async def window(
         self, endpoint_ids: Sequence[EndpointId], rows_max: int, horizon_seconds: float
@@ -199,7 +127,7 @@ class Deliveries:
 
     async def _load(self, ids: Sequence[DeliveryId]) -> list[LoadedRow]:
         rows = await self._rows(_LOAD, uuids_of(ids))
-        events = await self.events_of(rows)
+        events = await events_of(self._database, rows)
         loaded: list[LoadedRow] = []
         for row, delivery_id in zip(rows, delivery_ids_of([row[0] for row in rows]), strict=True):
             event = event_of(events, row)
@@ -224,112 +152,6 @@ class Deliveries:
                     )
                 )
         return loaded
-
-    async def requests(
-        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
-    ) -> list[RequestRow]:
-        """Return people's requests for deliveries in these shards.
-
-        A request that cannot be read is logged with its delivery, and the others are returned.
-        """
-        aside = [*in_flight, *self._unreadable]
-        try:
-            return await self._load_requests(shards, rows_max, aside)
-        except DataFaultError as error:
-            return await self._readable_requests(shards, aside, error)
-
-    async def _load_requests(
-        self, shards: Sequence[int], rows_max: int, aside: Sequence[DeliveryId]
-    ) -> list[RequestRow]:
-        ours, busy = list(shards), uuids_of(aside)
-        with data_faults():
-            async with self._database.transaction() as connection:
-                await connection.execute(PLAN_FOR_VALUES)
-                found = await connection.fetch(_REQUESTS_DAYS, ours, busy, DAYS_AT_ONCE)
-                if not found:
-                    return []
-                days = [row["day"] for row in found]
-                rows = await connection.fetch(_REQUESTS, ours, rows_max, busy, days)
-        events = await self.events_of([row for row in rows if row["day"] is not None])
-        requests: list[RequestRow] = []
-        for row, delivery_id in zip(rows, delivery_ids_of([row[1] for row in rows]), strict=True):
-            event = event_of(events, row)
-            requests.append(
-                RequestRow(
-                    row["kind"],
-                    delivery_id,
-                    row["day"],
-                    row["event_id"],
-                    None if event is None else event["type"],
-                    row["endpoint_id"]
-                    if row["kind"] == "cancel" or row["day"] is not None
-                    else None,
-                    row["attempt_count"],
-                    row["schedule_position"],
-                    None if row["day"] is None else codes.state_of(row["state"]),
-                    codes.reason_of(row["reason"]),
-                    None if event is None else event["bytes"],
-                    None if event is None else event["inserted_at"],
-                    None if event is None else event["traceparent"],
-                    row["answered"],
-                )
-            )
-        return requests
-
-    async def _readable_requests(
-        self, shards: Sequence[int], aside: Sequence[DeliveryId], error: DataFaultError
-    ) -> list[RequestRow]:
-        """Read requests one by one, and skip those that cannot be read until the next start."""
-        waiting = await self._database.fetch(_REQUEST_IDS, list(shards), uuids_of(aside))
-        ids = delivery_ids_of([row["delivery_id"] for row in waiting])
-        found: list[RequestRow] = []
-        for delivery_id in ids:
-            others = [*aside, *(one for one in ids if one != delivery_id)]
-            try:
-                found += await self._load_requests(shards, 2, others)
-            except DataFaultError:
-                self._unreadable.add(delivery_id)
-                _log.error("request.load_failed", delivery_id=delivery_id, error=str(error))
-        return found
-
-    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
-        """Delete requests (id, kind) that have been carried out."""
-        ids, kinds = [request[0] for request in requests], [request[1] for request in requests]
-        await self._database.execute(_FORGET, uuids_of(ids), kinds)
-
-    async def endpoint_requests(
-        self, tokens: Mapping[int, int], rows_max: int
-    ) -> list[EndpointRequestRow]:
-        """Return people's requests about endpoints of the shards that are held under these tokens."""
-        rows = await self._rows(_ENDPOINT_REQUESTS, list(tokens), list(tokens.values()), rows_max)
-        requests: list[EndpointRequestRow] = []
-        for row in rows:
-            succeeded = None
-            if row["kind"] == "retry":
-                request = RetryRequest(row["endpoint_no"], *row[3:])
-                async with self._database.transaction() as connection:
-                    outcome = await retry_outcome(connection, request)
-                if outcome.succeeded or not outcome.is_resend_waiting:
-                    succeeded = outcome.succeeded
-            requests.append(
-                EndpointRequestRow(
-                    row["endpoint_id"],
-                    row["endpoint_no"],
-                    row["kind"],
-                    row["requested_at"],
-                    succeeded,
-                )
-            )
-        return requests
-
-    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
-        """Delete requests that have been carried out; one that was made again meanwhile stays."""
-        await self._database.execute(
-            _ENDPOINT_FORGET,
-            [request.endpoint_no for request in requests],
-            [request.kind for request in requests],
-            [request.requested_at for request in requests],
-        )
 
     async def release(self, endpoint_no: int, rows_max: int) -> int:
         """Make up to `rows_max` scheduled deliveries of an endpoint due now; return how many there were."""
@@ -392,31 +214,6 @@ class Deliveries:
             async with self._database.transaction() as connection:
                 return await connection.fetch(sql, *parameters)
 
-    async def events_of(self, rows: "Sequence[Record]") -> "dict[tuple[date, str, str], Record]":
-        """Return the events of these rows by day, id and body key."""
-        keys = dict.fromkeys((row["day"], row["event_id"], row["profile"]) for row in rows)
-        for row in rows:
-            if row["earlier_profile"] is not None:
-                keys[row["day"], row["event_id"], row["earlier_profile"]] = None
-        return await self.events_by_key(list(keys))
-
-    async def events_by_key(
-        self, keys: Sequence[tuple[date, str, str]]
-    ) -> "dict[tuple[date, str, str], Record]":
-        """Return events by day, id and body key, from `DAYS_AT_ONCE` days at a time."""
-        days = sorted({key[0] for key in keys})
-        events: dict[tuple[date, str, str], Record] = {}
-        for first in range(0, len(days), DAYS_AT_ONCE):
-            some = set(days[first : first + DAYS_AT_ONCE])
-            wanted = columns([key for key in keys if key[0] in some], 3)
-            with data_faults():
-                async with self._database.transaction() as connection:
-                    for row in await fetch_of_each_day(
-                        connection, _LOAD_EVENTS, *wanted, days=sorted(some)
-                    ):
-                        events[row["day"], row["event_id"], row["profile"]] = row
-        return events
-
     async def _value(self, sql: str, *parameters: object) -> int:
         with data_faults():
             async with self._database.transaction() as connection:
@@ -444,36 +241,8 @@ async def shelve(connection: "Reach", ids: Sequence[UUID]) -> None:
     await connection.execute(_SHELVE, list(ids))
 
 
-async def drop_resends(connection: "Reach", ids: Sequence[UUID]) -> None:
-    """Delete the requested resends of these deliveries."""
-    await connection.execute(_FORGET, list(ids), ["resend"] * len(ids))
-
-
-async def retry_outcome(connection: "Reach", request: RetryRequest) -> RetryOutcome:
-    """Return what has become of a retry so far."""
-    await connection.execute(PLAN_FOR_VALUES)
-    row = await connection.fetchrow(
-        _ENDPOINT_OUTCOME,
-        request.day,
-        request.event_id,
-        request.endpoint_no,
-        request.delivery_uuid,
-        request.requested_at,
-    )
-    assert row is not None  # noqa: S101 -- a SELECT of subqueries has one row
-    return RetryOutcome(*row)
-
-
 def _optional_id(uuid: UUID | None) -> DeliveryId | None:
     return None if uuid is None else delivery_ids_of([uuid])[0]
-
-
-def event_of(events: "dict[tuple[date, str, str], Record]", row: "Record") -> "Record | None":
-    """Return the event of a delivery with its body: its own, or the one that its attempts sent before it had a mask."""
-    event = events.get((row["day"], row["event_id"], row["profile"]))
-    if row["earlier_profile"] is None or event is None or event["bytes"] is not None:
-        return event
-    return events.get((row["day"], row["event_id"], row["earlier_profile"]), event)
 
 
 def _window(rows: "Sequence[Record]") -> list[WindowRow]:

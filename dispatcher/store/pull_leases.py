@@ -24,16 +24,10 @@ from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason,
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import announce_pulled
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
-from dispatcher.store.deliveries import (
-    DAYS_AT_ONCE,
-    Deliveries,
-    Swept,
-    drop_resends,
-    event_of,
-    places,
-    shelve,
-)
+from dispatcher.store.deliveries import Deliveries, Swept, places, shelve
 from dispatcher.store.delivery_ids import delivery_ids_of, uuid_of, uuids_of
+from dispatcher.store.delivery_requests import drop_resends
+from dispatcher.store.event_bodies import DAYS_AT_ONCE, event_of, events_by_key, events_of
 from dispatcher.store.pool import Database, columns
 from dispatcher.store.results import MoveRow, Results
 from dispatcher.store.statements import statement
@@ -241,7 +235,7 @@ class PullLeases:
         """Return claimed rows with their events; an event that is gone has no body."""
         if not rows:
             return []
-        events = await self._deliveries.events_of(rows)
+        events = await events_of(self._database, rows)
         leased: list[LeasedRow] = []
         ids = delivery_ids_of([row["delivery_id"] for row in rows])
         for row, delivery_id in zip(rows, ids, strict=True):
@@ -258,7 +252,7 @@ class PullLeases:
 
     async def body_of(self, row: LeasedRow) -> bytes | None:
         """Return the body of a delivery whose body was made late."""
-        events = await self._deliveries.events_by_key([(row.day, row.event_id, row.body_key)])
+        events = await events_by_key(self._database, [(row.day, row.event_id, row.body_key)])
         event = events.get((row.day, row.event_id, row.body_key))
         return None if event is None else event["bytes"]
 

@@ -9,9 +9,9 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from dispatcher.store.day_walk import PLAN_FOR_VALUES
-from dispatcher.store.deliveries import DAYS_AT_ONCE
 from dispatcher.store.delivery_ids import delivery_ids_of, uuids_of
 from dispatcher.store.delivery_requests import notify_dispatchers
+from dispatcher.store.event_bodies import DAYS_AT_ONCE
 from dispatcher.store.search import ANY_TEXT, TextFilter
 from dispatcher.store.statements import statement
 

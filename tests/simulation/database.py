@@ -20,10 +20,10 @@ from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
     LoadedRow,
     PlacedRow,
-    RequestRow,
     Swept,
     WindowRow,
 )
+from dispatcher.store.delivery_requests import RequestRow
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
 from dispatcher.store.results import MoveRow, Recorded

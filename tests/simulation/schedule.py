@@ -72,6 +72,7 @@ def play(seed: int, *, with_trace: bool = False) -> Verdict:
         Leases=stores.MemoryLeases,
         NotifyListener=make_listener,
         Outbox=stores.MemoryOutbox,
+        DeliveryRequests=stores.MemoryRequests,
         Results=stores.MemoryResults,
         Endpoints=stores.MemoryRouting,
         Statistics=stores.MemoryStatistics,

@@ -16,13 +16,12 @@ from dispatcher.delivery import ports
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
-    EndpointRequestRow,
     LoadedRow,
     PlacedRow,
-    RequestRow,
     Swept,
     WindowRow,
 )
+from dispatcher.store.delivery_requests import EndpointRequestRow, RequestRow
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import Poll
 from dispatcher.store.results import MoveRow, Recorded
@@ -210,6 +209,33 @@ class MemoryResults(ports.ResultStore):
         await self._reach.ask(lambda: self._reach.tables.settle_requests(attempts))
 
 
+class MemoryRequests(ports.RequestStore):
+    """What people have requested."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    async def of_deliveries(
+        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
+    ) -> list[RequestRow]:
+        return await self._reach.ask(
+            lambda: self._reach.tables.load_requests(shards, rows_max, in_flight)
+        )
+
+    async def forget(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+        await self._reach.ask(lambda: self._reach.tables.forget_requests(requests))
+
+    async def of_endpoints(
+        self, tokens: Mapping[int, int], rows_max: int
+    ) -> list[EndpointRequestRow]:
+        """Requests about endpoints are not simulated."""
+        del tokens, rows_max
+        return []
+
+    async def forget_of_endpoints(self, requests: Sequence[EndpointRequestRow]) -> None:
+        await self._reach.ask(lambda: requests)
+
+
 class MemoryDeliveries(ports.DeliveryStore):
     """Waiting deliveries, as the loader sees them."""
 
@@ -251,26 +277,6 @@ class MemoryDeliveries(ports.DeliveryStore):
         """Endpoints keep their ordering in the simulation."""
         del endpoint_no, rows_max
         return 0
-
-    async def requests(
-        self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
-    ) -> list[RequestRow]:
-        return await self._reach.ask(
-            lambda: self._reach.tables.load_requests(shards, rows_max, in_flight)
-        )
-
-    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
-        await self._reach.ask(lambda: self._reach.tables.forget_requests(requests))
-
-    async def endpoint_requests(
-        self, tokens: Mapping[int, int], rows_max: int
-    ) -> list[EndpointRequestRow]:
-        """Requests about endpoints are not simulated."""
-        del tokens, rows_max
-        return []
-
-    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
-        await self._reach.ask(lambda: requests)
 
     async def release(self, endpoint_no: int, rows_max: int) -> int:
         del endpoint_no, rows_max

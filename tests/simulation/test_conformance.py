@@ -17,6 +17,7 @@ from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_ids import uuid_of
+from dispatcher.store.delivery_requests import DeliveryRequests
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.pool import Database
@@ -43,6 +44,7 @@ class Memory:
         reach = stores.Direct(self.tables)
         self.outbox: ports.OutboxStore = stores.MemoryOutbox(reach)
         self.deliveries: ports.DeliveryStore = stores.MemoryDeliveries(reach)
+        self.requests: ports.RequestStore = stores.MemoryRequests(reach)
         self.results: ports.ResultStore = stores.MemoryResults(reach)
         self.routing: ports.EndpointStore = stores.MemoryRouting(reach)
         self.leases: ports.LeaseStore = stores.MemoryLeases(reach)
@@ -81,6 +83,7 @@ class Real:
         self._sql = sql
         self.outbox: ports.OutboxStore = Outbox(database)
         self.deliveries: ports.DeliveryStore = Deliveries(database)
+        self.requests: ports.RequestStore = DeliveryRequests(database)
         self.results: ports.ResultStore = Results(database)
         self.routing: ports.EndpointStore = Endpoints(database)
         self.leases: ports.LeaseStore = Leases(database, frozenset({"k1"}))
@@ -375,13 +378,13 @@ async def test_an_attempt_on_a_cancelled_delivery_is_late_and_its_success_counts
     token = await _take(store)
     await _fan_out(store, "e1")
     await store.cancel(_id("e1"))
-    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    (request,) = await store.requests.of_deliveries([SHARD], 10, [])
     assert (request.kind, request.id) == ("cancel", _id("e1"))
-    await store.deliveries.forget_requests([(_id("e1"), "cancel")])
-    assert await store.deliveries.requests([SHARD], 10, []) == []
+    await store.requests.forget([(_id("e1"), "cancel")])
+    assert await store.requests.of_deliveries([SHARD], 10, []) == []
     assert (await _record(store, token, "e1", 1, "succeeded", outcome="ok")).late == {_id("e1")}
     await store.resend(_id("e1"))
-    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    (request,) = await store.requests.of_deliveries([SHARD], 10, [])
     assert (request.state, request.reason, request.attempt_count) == ("succeeded", None, 1)
 
 
@@ -393,14 +396,14 @@ async def test_a_resend_waits_until_an_attempt_after_it_settles_it(store):
     await asyncio.sleep(0.002)
     await store.resend(delivery_id)
     assert (await store.outbox.poll()).requests_waiting
-    assert await store.deliveries.requests([SHARD], 10, [delivery_id]) == []
-    assert await store.deliveries.requests([SHARD + 1], 10, []) == []
-    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    assert await store.requests.of_deliveries([SHARD], 10, [delivery_id]) == []
+    assert await store.requests.of_deliveries([SHARD + 1], 10, []) == []
+    (request,) = await store.requests.of_deliveries([SHARD], 10, [])
     assert (request.kind, request.body, request.answered) == ("resend", b"{}", False)
     await store.results.settle_requests([(delivery_id, before, False)])
-    assert await store.deliveries.requests([SHARD], 10, []) != []
+    assert await store.requests.of_deliveries([SHARD], 10, []) != []
     await store.results.settle_requests([(delivery_id, before, True)])
-    assert await store.deliveries.requests([SHARD], 10, []) == []
+    assert await store.requests.of_deliveries([SHARD], 10, []) == []
     # A resend that fails leaves the place in the schedule and the due time.
     await _record(store, token, "e1", 1, "pending", trigger="manual")
     (row,) = await store.deliveries.load([delivery_id])
@@ -415,7 +418,7 @@ async def test_scheduled_success_after_a_resend_request_settles_it(store, outcom
     await store.resend(_id("e1"))
     state = "succeeded" if answered else "retrying"
     await _record(store, token, "e1", 1, state, outcome=outcome)
-    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    (request,) = await store.requests.of_deliveries([SHARD], 10, [])
     assert request.answered is answered
 
 
@@ -473,5 +476,5 @@ async def test_what_will_not_be_sent_is_ended_from_the_start(store):
         await claim.write([BodyRow(claim.day, claim.events[0].id, "wms", b"{}")], [], [ended])
     assert await store.deliveries.load([_id("e1")]) == []
     await store.resend(_id("e1"))
-    (request,) = await store.deliveries.requests([SHARD], 10, [])
+    (request,) = await store.requests.of_deliveries([SHARD], 10, [])
     assert (request.state, request.reason) == ("cancelled", "endpoint_disabled")

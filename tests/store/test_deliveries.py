@@ -14,6 +14,7 @@ from dispatcher.store import results as store
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.deliveries import Deliveries
 from dispatcher.store.delivery_ids import uuid_of
+from dispatcher.store.delivery_requests import DeliveryRequests
 from dispatcher.store.pool import Database
 from dispatcher.store.results import MoveRow, Recorded, Results
 from tests.support.words import attempt_row, wh
@@ -51,6 +52,11 @@ async def pool(database: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def deliveries(pool: Database) -> Deliveries:
     return Deliveries(pool)
+
+
+@pytest.fixture
+def requests(pool: Database) -> DeliveryRequests:
+    return DeliveryRequests(pool)
 
 
 @pytest.fixture
@@ -339,20 +345,20 @@ async def _ask(sql: Any, delivery_id: str, kind: str = "resend") -> None:
     )
 
 
-async def test_requests_are_of_our_shards_and_not_in_flight(sql, deliveries):
+async def test_requests_are_of_our_shards_and_not_in_flight(sql, requests):
     for number in (1, 2):
         await _open(sql, number)
         await _ask(sql, wh(number))
-    rows = await deliveries.requests([SHARD], 10, [wh(1)])
+    rows = await requests.of_deliveries([SHARD], 10, [wh(1)])
     assert [(row.kind, row.id, row.body, row.state) for row in rows] == [
         ("resend", wh(2), b"body", "pending")
     ]
-    assert await deliveries.requests([SHARD + 1], 10, []) == []
+    assert await requests.of_deliveries([SHARD + 1], 10, []) == []
 
 
 @pytest.mark.parametrize(("outcome", "answered"), [("ok", True), ("http_error", False)])
 async def test_resend_request_during_an_attempt_is_settled_by_its_success(
-    sql, deliveries, results, outcome, answered
+    sql, requests, results, outcome, answered
 ):
     await _open(sql, 1)
     await _record(results, await _result(sql, 1, outcome=outcome, state="failed", reason="gone"))
@@ -360,10 +366,10 @@ async def test_resend_request_during_an_attempt_is_settled_by_its_success(
         "UPDATE dispatcher.delivery_done SET attempted_at = now() - interval '1 s', latency_seconds = 2"
     )
     await _ask(sql, wh(1))
-    [row] = await deliveries.requests([SHARD], 10, [])
+    [row] = await requests.of_deliveries([SHARD], 10, [])
     assert row.answered is answered
     await sql.execute("UPDATE dispatcher.delivery_done SET attempted_at = now() - interval '9 s'")
-    [row] = await deliveries.requests([SHARD], 10, [])
+    [row] = await requests.of_deliveries([SHARD], 10, [])
     assert not row.answered, "the attempt had ended before"
 
 

@@ -11,6 +11,7 @@ from dispatcher.core.errors import DataFaultError, SchemaError, StoreUnavailable
 from dispatcher.core.model import EndpointId
 from dispatcher.store.bodies import Bodies, LateBody
 from dispatcher.store.deliveries import Deliveries
+from dispatcher.store.delivery_requests import DeliveryRequests
 from dispatcher.store.leases import Leases
 from dispatcher.store.outbox import Outbox
 from dispatcher.store.partitions import Partitions
@@ -47,8 +48,8 @@ CALLS: dict[str, Callable[[Database], Any]] = {
     "deliveries.window": lambda d: Deliveries(d).window([EP], 10, 60.0),
     "deliveries.arrivals": lambda d: Deliveries(d).arrivals([EP], 10, 60.0),
     "deliveries.load": lambda d: Deliveries(d).load(ONE),
-    "deliveries.requests": lambda d: Deliveries(d).requests([1], 10, []),
-    "deliveries.forget_requests": lambda d: Deliveries(d).forget_requests([(ONE[0], "resend")]),
+    "requests.of_deliveries": lambda d: DeliveryRequests(d).of_deliveries([1], 10, []),
+    "requests.forget": lambda d: DeliveryRequests(d).forget([(ONE[0], "resend")]),
     "deliveries.nothing_to_send": lambda d: Deliveries(d).endpoints_with_nothing_to_send(),
     "deliveries.cancel": lambda d: Deliveries(d).cancel_of_endpoints([(EP, "gone")], 10),
     "deliveries.cancel_held": lambda d: Deliveries(d).cancel_held(60.0, 10),

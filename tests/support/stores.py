@@ -18,13 +18,12 @@ from dispatcher.runtime.clock import Clock
 from dispatcher.store.attempts import AttemptRow
 from dispatcher.store.claims import BodyRow, CancelledRow, DeliveryRow
 from dispatcher.store.deliveries import (
-    EndpointRequestRow,
     LoadedRow,
     PlacedRow,
-    RequestRow,
     Swept,
     WindowRow,
 )
+from dispatcher.store.delivery_requests import EndpointRequestRow, RequestRow
 from dispatcher.store.leases import Renewal
 from dispatcher.store.outbox import FEW_EVENTS_MAX, Poll
 from dispatcher.store.results import MoveRow, Recorded
@@ -160,7 +159,7 @@ class FakeOutbox(ports.OutboxStore):
         return True
 
 
-class FakeDeliveries(ports.DeliveryStore, ports.ResultStore):
+class FakeDeliveries(ports.DeliveryStore, ports.RequestStore, ports.ResultStore):
     """Open deliveries by id, with their due times and attempts, and the recorded batches.
 
     `outages` calls of `record` fail. A batch with `poison` is refused, unless its last attempt has an error
@@ -259,7 +258,7 @@ class FakeDeliveries(ports.DeliveryStore, ports.ResultStore):
                 )
         return rows
 
-    async def requests(
+    async def of_deliveries(
         self, shards: Sequence[int], rows_max: int, in_flight: Sequence[DeliveryId]
     ) -> list[RequestRow]:
         del shards, rows_max
@@ -284,16 +283,16 @@ class FakeDeliveries(ports.DeliveryStore, ports.ResultStore):
             if name not in in_flight
         ]
 
-    async def forget_requests(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
+    async def forget(self, requests: Sequence[tuple[DeliveryId, str]]) -> None:
         self.forgotten += requests
 
-    async def endpoint_requests(
+    async def of_endpoints(
         self, tokens: Mapping[int, int], rows_max: int
     ) -> list[EndpointRequestRow]:
         assert tokens
         return self.about_endpoints[:rows_max]
 
-    async def forget_endpoint_requests(self, requests: Sequence[EndpointRequestRow]) -> None:
+    async def forget_of_endpoints(self, requests: Sequence[EndpointRequestRow]) -> None:
         self.about_endpoints = [one for one in self.about_endpoints if one not in requests]
 
     async def release(self, endpoint_no: int, rows_max: int) -> int:

@@ -7,7 +7,9 @@ import pytest
 
 from dispatcher.core.model import DeliveryState, Outcome, Trigger
 from dispatcher.delivery.loader import ARRIVALS_APART_SECONDS, Loader
-from dispatcher.store.deliveries import EndpointRequestRow, LoadedRow
+from dispatcher.delivery.request_loader import RequestLoader
+from dispatcher.store.deliveries import LoadedRow
+from dispatcher.store.delivery_requests import EndpointRequestRow
 from tests.support.clock import ManualClock
 from tests.support.deliveries import AT, NoLateBodies, make_endpoint
 from tests.support.stages import Stages
@@ -32,7 +34,15 @@ class Made(Stages):
             self.timer,
             self.lanes,
             NoLateBodies(),
-            shards,
+            RequestLoader(
+                self.store,
+                self.store,
+                self.inventory,
+                self.queue,
+                self.lanes,
+                NoLateBodies(),
+                shards,
+            ),
             metrics=metrics,
             clock=self.clock,
         )
@@ -315,7 +325,7 @@ async def test_control_due_time_moved_without_a_request_goes_unseen(made):
 
 
 async def test_retry_of_an_endpoint_waits_for_its_attempt_then_releases(made, monkeypatch):
-    monkeypatch.setattr("dispatcher.delivery.loader.RELEASED_ROWS_MAX", 2)
+    monkeypatch.setattr("dispatcher.delivery.request_loader.RELEASED_ROWS_MAX", 2)
     for number in range(5):
         made.store.put(f"wh{number}", HORIZON + number, 1)
     made.store.about_endpoints = [_request("retry")]

@@ -23,9 +23,13 @@ from dispatcher.core.problems import problem
 from dispatcher.store import endpoints as store
 from dispatcher.store.attempts import load_attempts
 from dispatcher.store.audit import write_audit
-from dispatcher.store.deliveries import RetryOutcome, RetryRequest, retry_outcome
 from dispatcher.store.delivery_details import find_delivery
-from dispatcher.store.delivery_requests import request_retry
+from dispatcher.store.delivery_requests import (
+    RetryOutcome,
+    RetryRequest,
+    request_retry,
+    retry_outcome,
+)
 from dispatcher.store.endpoint_counts import read_waiting
 from dispatcher.store.endpoints import EndpointDetail
 from dispatcher.store.routing import routed_row
