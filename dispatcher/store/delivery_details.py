@@ -22,7 +22,7 @@ from dispatcher.store.delivery_ids import (
     uuid_of,
 )
 from dispatcher.store.events import EventDetail, EventKey
-from dispatcher.store.kept_plans import are_few, fetch_of_days, page_kept
+from dispatcher.store.kept_plans import fetch_of_days, page_kept
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -35,7 +35,6 @@ DELIVERY_COLUMNS = 17
 """How many columns the statements return that end in `delivery_details`."""
 _DELIVERIES_PAGE = statement("delivery_page")
 _DELIVERIES_OF_IDS = statement("delivery_list_of_ids")
-_DELIVERIES_OF_FEW_DAYS = statement("delivery_list_of_few_days")
 _DELIVERIES_PAGE_OF_ENDPOINTS = statement("delivery_page_of_endpoints")
 _ENDPOINT_NUMBERS = statement("endpoint_numbers")
 _DELIVERIES_OF_EVENTS = statement("delivery_page_of_events")
@@ -188,11 +187,10 @@ async def _of_ids(connection: "Reach", picked: "list[Record]") -> "list[Record]"
     """Return the rows of ids and days."""
     if not picked:
         return []
-    uuids, days = [row[0] for row in picked], [row[1] for row in picked]
-    first, last = min(days), max(days)
-    if are_few(first, last):
-        return await connection.fetch(_DELIVERIES_OF_FEW_DAYS, uuids, first, last)
-    return await fetch_of_days(connection, _DELIVERIES_OF_IDS, uuids, days, days=days)
+    days = [row[1] for row in picked]
+    return await fetch_of_days(
+        connection, _DELIVERIES_OF_IDS, [row[0] for row in picked], days, days=days
+    )
 
 
 async def page_of_events_deliveries(

@@ -66,18 +66,13 @@ async def fetch_of_days(
 ) -> list["Record"]:
     """Return the rows of a statement whose last two parameters are the first and the last of these days.
 
-    Older days than a month have no kept plan.
+    Planning for a few days takes less time than running a plan of a month, and older days have no kept plan.
     """
     first, last = min(days), max(days)
     since = month_ago(SystemClock.now())
-    if first < since or are_few(first, last):
+    if first < since or (last - first).days < FEW_DAYS:
         return await connection.fetch(sql, *parameters, first, last)
     return await fetch_since(connection, sql, *parameters, days=(since, NO_END))
-
-
-def are_few(first: date, last: date) -> bool:
-    """Return whether planning for these days takes less time than running a plan of a month."""
-    return (last - first).days < FEW_DAYS
 
 
 async def fetch_of_each_day(

@@ -6,8 +6,7 @@
 --   one of the event's labels must fulfil, $15 classes and codes of the last response (core/response_classes.py), $16 codes of types
 --   that do not begin as $4, which need no look at their events; $17 and $18 the first and the last day (store/day_walk.py).
 -- A succeeded delivery has the class 2xx, whatever a later resend came to. The others' last attempt is one read each.
--- The ids are picked from the index alone where the filters allow it; delivery_list_of_few_days reads their rows, or, for
--- more days, delivery_list_of_ids. A type is
+-- The ids are picked from the index alone where the filters allow it; delivery_list_of_ids reads their rows. A type is
 -- compared by the event's id, which is in the row; a pattern, whose codes are no condition of the index, by the delivery's
 -- id, so that those that are left out are not read. NOT IN keeps the planner from estimating each code in each partition,
 -- which took it 40 ms. Ended deliveries are read a day at a time: a merge of all days reads each down to its first match.
