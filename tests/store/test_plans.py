@@ -285,6 +285,29 @@ async def test_a_common_label_of_a_small_tenant_reads_few_events(fresh_database)
     assert plan.rows_max <= 100
 
 
+async def test_failed_deliveries_of_an_endpoint_are_read_alone(fresh_database):
+    """A few failed ones among many of the same endpoint, and among many failed ones of another."""
+    connection = await asyncpg.connect(fresh_database)
+    await connection.execute(
+        "INSERT INTO dispatcher.endpoint (id, tenant, name, url, profile, event_types, shard)"
+        " SELECT 'ep' || g, 'default', 'e' || g, 'https://x.test/', 'wms', '{*}', 1 FROM generate_series(1, 2) AS g;"
+        "INSERT INTO dispatcher.delivery_done (id, day, event_id, endpoint_no, event_type_code, state, reason,"
+        " attempt_count, schedule_position)"
+        " SELECT gen_random_uuid(), (now() AT TIME ZONE 'UTC')::date, 'evt' || g, number, 0,"
+        " CASE WHEN id = 'ep2' OR g % 4000 = 0 THEN 4 ELSE 3 END,"
+        " CASE WHEN id = 'ep2' OR g % 4000 = 0 THEN 1 END, 1, 1"
+        " FROM generate_series(1, 20000) AS g, dispatcher.endpoint; ANALYZE dispatcher.delivery_done"
+    )
+    await connection.close()
+    today = SystemClock.now().date()
+    filters: list[object] = [None] * 16
+    filters[1], filters[5], filters[12] = "ep1", [4], 51
+    plan = await explained(
+        fresh_database, "delivery_page", *filters, today - timedelta(days=31), date.max
+    )
+    assert plan.rows_max <= 100
+
+
 async def test_outcomes_read_the_deliveries_of_their_events_alone(explain):
     today = SystemClock.now().date()
     lows = [UUID(int=0)] * 20

@@ -334,9 +334,12 @@ CREATE TABLE dispatcher.delivery_done (
 -- above; with the alignment of an index entry, `day` costs nothing, and a page is picked from the index alone.
 CREATE INDEX delivery_done_id ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state);
 CREATE INDEX delivery_done_by_endpoint ON dispatcher.delivery_done (endpoint_no, id, event_type_code, day, state);
--- The list of failed deliveries, which is read most: few rows among many, found without reading the many.
+-- The lists of failed deliveries, of all and of an endpoint, which are read most: few rows among many, found without
+-- reading the many.
 CREATE INDEX delivery_done_unsuccessful ON dispatcher.delivery_done (id, endpoint_no, event_type_code, day, state)
     WHERE state <> 3;
+CREATE INDEX delivery_done_unsuccessful_by_endpoint
+    ON dispatcher.delivery_done (endpoint_no, id, event_type_code, day, state) WHERE state <> 3;
 -- How many deliveries of an endpoint failed and were not resent with success: pages count them from the index alone,
 -- for which it has the day, by which they are limited. The entries of a partition differ in nothing but the endpoint,
 -- so equal ones share their space.

@@ -10,7 +10,7 @@
 -- compared by the event's id, which is in the row; a pattern, whose codes are no condition of the index, by the delivery's
 -- id, so that those that are left out are not read. NOT IN keeps the planner from estimating each code in each partition,
 -- which took it 40 ms. Ended deliveries are read a day at a time: a merge of all days reads each down to its first match.
--- Index: delivery_done_id, delivery_done_unsuccessful, delivery_done_tests, delivery_done_by_endpoint or
+-- Index: delivery_done_id, delivery_done_by_endpoint, delivery_done_unsuccessful (_by_endpoint), delivery_done_tests or
 --   delivery_done_pkey of the days asked for, and delivery_open_pkey, read backwards until the page is full; type,
 --   state and endpoint are compared within the index. An id has the day of its partition. A tenant that never had an
 --   endpoint has no deliveries, and nothing is read. Locks: none.

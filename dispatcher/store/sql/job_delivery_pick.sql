@@ -9,7 +9,7 @@
 --   $20 to $24 as $5 to $9 of event_match, $25 the text itself.
 -- Returns in each row how many rows were examined and the id of the last one; one row without a delivery if none fits.
 -- `obstacle` is why a delivery cannot be sent.
--- Index: delivery_open_pkey; delivery_done_id, delivery_done_by_endpoint or delivery_done_unsuccessful of the days;
+-- Index: delivery_open_pkey; delivery_done_id, delivery_done_by_endpoint or delivery_done_unsuccessful (_by_endpoint) of the days;
 -- then the rows themselves by their keys. Locks: none.
 WITH near AS MATERIALIZED (
     (SELECT id, day, endpoint_no, event_type_code
