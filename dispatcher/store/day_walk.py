@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from dispatcher.store.pool import Database, Reach
 
+    MonthReader = Callable[[date], Awaitable[list[Record]]]
+    """Reads the rows from a day on with a plan that the connection keeps (store/kept_plans.py)."""
+
 _OLDEST = statement("partition_oldest")
 _DAYS_OF_EVENTS = statement("event_partition_days")
 
@@ -64,13 +67,13 @@ async def newest_first(
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: date | None = None,
     days_first: int = DAYS_AT_ONCE,
-    month: Callable[[date], Awaitable[list["Record"]]] | None = None,
+    month: "MonthReader | None" = None,
 ) -> list["Record"]:
     """Return the rows of a read-only statement, range after range, until they are enough.
 
     `details` reads what belongs to the rows of a range, before the locks of that range are released. The connection is
     in a transaction, which keeps none of the locks. The first range has `days_first` days, and ends with `newest` where
-    no row is of a later day; or `month` reads it, the rows from a day on (store/kept_plans.py).
+    no row is of a later day; or `month` reads it.
     """
     now = SystemClock.now()
     last = newest or NO_END
@@ -106,7 +109,7 @@ async def newest_page(
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: object = None,
     days_first: int = DAYS_AT_ONCE,
-    month: Callable[[date], Awaitable[list["Record"]]] | None = None,
+    month: "MonthReader | None" = None,
 ) -> list["Record"]:
     """Return the first `limit` rows, as `newest_first` reads them; `limit` and `newest` are parameters as well."""
     assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter

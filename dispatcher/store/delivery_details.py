@@ -22,7 +22,7 @@ from dispatcher.store.delivery_ids import (
     uuid_of,
 )
 from dispatcher.store.events import EventDetail, EventKey
-from dispatcher.store.kept_plans import fetch_of_days, page_kept
+from dispatcher.store.kept_plans import fetch_of_days, page_reader
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -154,7 +154,7 @@ async def page_of_deliveries(
             details=partial(_of_ids, connection),
             newest=filters[11],
             days_first=DAYS_AT_ONCE if _is_selective(filters) else PAGE_DAYS,
-            month=page_kept(
+            month=page_reader(
                 connection, _DELIVERIES_PAGE, filters, values=_KEPT, constants=_state_text(filters)
             ),
         )

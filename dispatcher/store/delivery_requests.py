@@ -1,7 +1,7 @@
 """The tables `delivery_request` and `endpoint_request`: people's requests for resends, cancellations and retries.
 
-A request is made on the connection of the caller's transaction, at whose commit the dispatchers are notified. The one
-that holds the shard reads it, carries it out and deletes it.
+A request is made on the connection of the caller's transaction, at whose commit the dispatchers are notified. The
+dispatcher that holds the shard reads it, carries it out and deletes it.
 """
 
 from collections.abc import Mapping, Sequence

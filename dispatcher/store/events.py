@@ -20,7 +20,7 @@ from dispatcher.store.day_walk import (
 )
 from dispatcher.store.delivery_ids import span_of_event
 from dispatcher.store.delivery_requests import notify_dispatchers
-from dispatcher.store.kept_plans import fetch_of_days, page_kept, since_kept
+from dispatcher.store.kept_plans import fetch_of_days, month_reader, page_reader
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 
@@ -147,7 +147,7 @@ async def requested_events(
         *filters,
         limit=EVENTS_MAX,
         details=partial(_of_keys, connection),
-        month=page_kept(connection, _EVENTS_REQUESTED, filters, values={0}, constants=names),
+        month=page_reader(connection, _EVENTS_REQUESTED, filters, values={0}, constants=names),
     )
     return [EventKey(*row) for row in rows]
 
@@ -171,7 +171,7 @@ async def events_of_id(connection: "Reach", event_id: str) -> list[EventKey]:
         _EVENTS_OF_ID,
         event_id,
         limit=EVENTS_MAX,
-        month=since_kept(connection, _EVENTS_OF_ID, event_id),
+        month=month_reader(connection, _EVENTS_OF_ID, event_id),
     )
     return [EventKey(*row) for row in rows]
 
@@ -201,7 +201,7 @@ async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> 
         event_id,
         tenant,
         enough=bool,
-        month=since_kept(connection, _EVENT_FIND, event_id, tenant),
+        month=month_reader(connection, _EVENT_FIND, event_id, tenant),
     )
     return event_detail(rows[0]) if rows else None
 
@@ -213,7 +213,7 @@ async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list
         _EVENTS_PAGE,
         *filters,
         limit=filters[8],
-        month=page_kept(connection, _EVENTS_PAGE, filters, values=_KEPT),
+        month=page_reader(connection, _EVENTS_PAGE, filters, values=_KEPT),
     )
     return [event_detail(row) for row in rows]
 

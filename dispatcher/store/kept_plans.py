@@ -11,7 +11,7 @@ filter of which the value decides which index is read needs a plan of its own.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from functools import lru_cache
@@ -23,6 +23,7 @@ from dispatcher.store.day_walk import NO_END, PLAN_FOR_VALUES, month_ago
 if TYPE_CHECKING:
     from asyncpg import Record
 
+    from dispatcher.store.day_walk import MonthReader
     from dispatcher.store.pool import Reach
 
 FEW_DAYS: Final = 3
@@ -89,10 +90,8 @@ async def fetch_of_each_day(
     return await connection.fetch(sql, *parameters, list(days))
 
 
-def since_kept(
-    connection: "Reach", sql: str, *parameters: object
-) -> "Callable[[date], Awaitable[list[Record]]]":
-    """Return what reads the last month with a kept plan; the statement's last two parameters are days."""
+def month_reader(connection: "Reach", sql: str, *parameters: object) -> "MonthReader":
+    """Return the reader of a statement's rows of the last month; its last two parameters are days."""
     return lambda first: fetch_since(connection, sql, *parameters, days=(first, NO_END))
 
 
@@ -104,44 +103,39 @@ class Given(Enum):
     """A value that differs from run to run, and is never NULL."""
 
 
-async def fetch_filtered(
-    connection: "Reach", sql: str, filters: Sequence[Given | str], values: Sequence[object]
-) -> list["Record"]:
-    """Return the rows of a statement whose parameters are all in `filters`, with the values of those that are given.
-
-    Later statements of the transaction are planned for their values, as in `Database.reading`.
-    """
-    await connection.execute(KEEP)
-    rows = await connection.fetch(with_filters(sql, tuple(filters)), *values)
-    await connection.execute(_AS_BEFORE)
-    return rows
-
-
-def page_kept(
+def page_reader(
     connection: "Reach",
     sql: str,
     filters: Sequence[object],
     *,
     values: Collection[int],
     constants: Mapping[int, str] | None = None,
-) -> "Callable[[date], Awaitable[list[Record]]] | None":
-    """Return what reads the page of the last month with a kept plan; None: these filters need a plan of their own.
+) -> "MonthReader | None":
+    """Return the reader of a page of the last month; None: its filters need a plan of their own.
 
     `values` has the places of the filters of which one plan is right for all values, `constants` those of which each
     value has a plan, as texts. The statement's last two parameters, after the filters, are days.
     """
-    texts = constants or {}
-    given = {place for place, value in enumerate(filters) if value is not None}
-    if not given <= {*values, *texts} or not keeps_plans(connection):
+    constants = constants or {}
+    places = {place for place, value in enumerate(filters) if value is not None}
+    if not places <= {*values, *constants} or not keeps_plans(connection):
         return None
-    kinds = [
-        Given.NULL if value is None else texts.get(place, Given.VALUE)
+    parameters = [
+        Given.NULL if value is None else constants.get(place, Given.VALUE)
         for place, value in enumerate(filters)
     ]
-    kept = [value for value, kind in zip(filters, kinds, strict=True) if kind is Given.VALUE]
+    arguments = [
+        value
+        for value, parameter in zip(filters, parameters, strict=True)
+        if parameter is Given.VALUE
+    ]
 
-    def read(first: date) -> "Awaitable[list[Record]]":
-        return fetch_filtered(connection, sql, [*kinds, day_text(first), day_text(NO_END)], kept)
+    async def read(first: date) -> "list[Record]":
+        text = with_filters(sql, (*parameters, day_text(first), day_text(NO_END)))
+        await connection.execute(KEEP)
+        rows = await connection.fetch(text, *arguments)
+        await connection.execute(_AS_BEFORE)
+        return rows
 
     return read
 
