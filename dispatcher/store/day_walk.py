@@ -37,9 +37,17 @@ MONTH_DAYS: Final = 31
 
 PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 """Before a statement that names its days: a generic plan locks every partition."""
-# Only a plan made for these very days can leave the others out. Rolling back to the savepoint releases the locks.
-_BEGIN = "SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
-_AGAIN = "ROLLBACK TO SAVEPOINT days; SET LOCAL plan_cache_mode = force_custom_plan"
+FIRST_ROWS: Final = "SET LOCAL enable_bitmapscan = off"
+"""Before a statement that reads the first rows of an index: a bitmap is made of all of them."""
+KEEP_PLAN: Final = f"SET LOCAL plan_cache_mode = force_generic_plan; {FIRST_ROWS}"
+"""Before a statement whose plan the connection keeps (store/kept_plans.py)."""
+PLAN_AS_BEFORE: Final = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = on"
+"""After it: as `Database.reading` begins (connection_plan.sql)."""
+# Only a plan made for these very days can leave the others out. Rolling back to the savepoint releases the locks, and
+# ends the settings made after it.
+_BEGIN = f"SAVEPOINT days; {PLAN_FOR_VALUES}"
+_BEGIN_MONTH = f"SAVEPOINT days; {KEEP_PLAN}"
+_AGAIN = f"ROLLBACK TO SAVEPOINT days; {PLAN_FOR_VALUES}"
 _END = "ROLLBACK TO SAVEPOINT days; RELEASE SAVEPOINT days"
 
 
@@ -80,13 +88,16 @@ async def newest_first(
     first = min(last, now.date()) - timedelta(days=days_first - 1)
     oldest: date | None = None
     rows: list[Record] = []
-    await connection.execute(_BEGIN)
+    if month is not None and last >= month_ago(now):
+        first = month_ago(now)
+        await connection.execute(_BEGIN_MONTH)
+        found = await month(first)
+        if details is not None:
+            await connection.execute(PLAN_AS_BEFORE)
+    else:
+        await connection.execute(_BEGIN)
+        found = await connection.fetch(sql, *parameters, first, last)
     while True:
-        if month is not None and last >= month_ago(now):
-            first = month_ago(now)
-            found = await month(first)
-        else:
-            found = await connection.fetch(sql, *parameters, first, last)
         rows += found if details is None else await details(found)
         if enough(rows):
             break
@@ -97,6 +108,7 @@ async def newest_first(
         await connection.execute(_AGAIN)
         last = first - timedelta(days=1)
         first = first - timedelta(days=DAYS_AT_ONCE)
+        found = await connection.fetch(sql, *parameters, first, last)
     await connection.execute(_END)
     return rows
 

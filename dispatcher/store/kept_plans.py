@@ -18,7 +18,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.day_walk import NO_END, PLAN_FOR_VALUES, month_ago
+from dispatcher.store.day_walk import (
+    FIRST_ROWS,
+    KEEP_PLAN,
+    NO_END,
+    PLAN_AS_BEFORE,
+    PLAN_FOR_VALUES,
+    month_ago,
+)
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -27,12 +34,6 @@ if TYPE_CHECKING:
     from dispatcher.store.pool import Reach
 
 FEW_DAYS: Final = 3
-FIRST_ROWS: Final = "SET LOCAL enable_bitmapscan = off"
-"""Before a statement that reads the first rows of an index: a bitmap is made of all of them."""
-KEEP: Final = f"SET LOCAL plan_cache_mode = force_generic_plan; {FIRST_ROWS}"
-_AS_BEFORE: Final = f"{PLAN_FOR_VALUES}; SET LOCAL enable_bitmapscan = on"
-"""As `Database.reading` begins (connection_plan.sql)."""
-
 _CAST: Final = re.compile(r"\$(\d+)::([a-z]+(?:\[\])?)")
 _PARAMETER: Final = re.compile(
     r"\$(?P<number>\d+)(?:::(?P<type>[a-z]+(?:\[\])?))?(?P<compared> IS NULL\b)?"
@@ -53,12 +54,12 @@ async def fetch_since(
     Later statements of the transaction are planned for their values, as in `Database.reading`.
     """
     if keeps_plans(connection):
-        await connection.execute(KEEP)
+        await connection.execute(KEEP_PLAN)
         rows = await connection.fetch(with_days(sql, len(parameters) + 1, tuple(days)), *parameters)
     else:
         await connection.execute(f"{PLAN_FOR_VALUES}; {FIRST_ROWS}")
         rows = await connection.fetch(sql, *parameters, *days)
-    await connection.execute(_AS_BEFORE)
+    await connection.execute(PLAN_AS_BEFORE)
     return rows
 
 
@@ -84,15 +85,21 @@ async def fetch_of_each_day(
     Most deliveries that are loaded or started together are of one day, for which the connection keeps a plan.
     """
     if len(days) == 1 and keeps_plans(connection):
-        await connection.execute(KEEP)
+        await connection.execute(KEEP_PLAN)
         return await connection.fetch(with_days(sql, len(parameters) + 1, tuple(days)), *parameters)
     await connection.execute(PLAN_FOR_VALUES)
     return await connection.fetch(sql, *parameters, list(days))
 
 
-def month_reader(connection: "Reach", sql: str, *parameters: object) -> "MonthReader":
-    """Return the reader of a statement's rows of the last month; its last two parameters are days."""
-    return lambda first: fetch_since(connection, sql, *parameters, days=(first, NO_END))
+def month_reader(connection: "Reach", sql: str, *parameters: object) -> "MonthReader | None":
+    """Return the reader of a statement's rows of the last month; its last two parameters are days.
+
+    None: the connection keeps no plans.
+    """
+    if not keeps_plans(connection):
+        return None
+    number = len(parameters) + 1
+    return lambda first: connection.fetch(with_days(sql, number, (first, NO_END)), *parameters)
 
 
 class Given(Enum):
@@ -130,14 +137,9 @@ def page_reader(
         if parameter is Given.VALUE
     ]
 
-    async def read(first: date) -> "list[Record]":
-        text = with_filters(sql, (*parameters, day_text(first), day_text(NO_END)))
-        await connection.execute(KEEP)
-        rows = await connection.fetch(text, *arguments)
-        await connection.execute(_AS_BEFORE)
-        return rows
-
-    return read
+    return lambda first: connection.fetch(
+        with_filters(sql, (*parameters, day_text(first), day_text(NO_END))), *arguments
+    )
 
 
 @lru_cache(maxsize=256)

@@ -12,12 +12,17 @@ from dispatcher.admin.resources.delivery import DeliveriesQuery
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import delivery_details, events
 from dispatcher.store import pool as pool_module
-from dispatcher.store.day_walk import DAYS_AT_ONCE, NO_END, PAGE_DAYS, newest_first
+from dispatcher.store.day_walk import (
+    DAYS_AT_ONCE,
+    KEEP_PLAN,
+    NO_END,
+    PAGE_DAYS,
+    newest_first,
+)
 from dispatcher.store.delivery_details import page_of_deliveries
 from dispatcher.store.delivery_ids import uuid_of
 from dispatcher.store.events import page_of_events
 from dispatcher.store.kept_plans import (
-    KEEP,
     Given,
     fetch_of_each_day,
     fetch_since,
@@ -179,7 +184,7 @@ async def test_a_page_of_the_usual_filters_keeps_its_plan(
     assert plans == [2, 0], "one text, and its plan is kept"
     given = [one for place, one in enumerate(filters) if one is not None and place != STATES]
     async with pool.reading() as connection:
-        await connection.execute(KEEP)
+        await connection.execute(KEEP_PLAN)
         picked = await connection.fetch(text, *given)
         locked = {row[0] for row in await connection.fetch(LOCKED)}
     assert [row["id"] for row in picked] == [uuid_of(row.id) for row in rows]
@@ -228,7 +233,7 @@ async def test_a_page_of_events_keeps_its_plan(
         ((text, *plans),) = await connection.fetch(kept, beginning)
     assert plans == [2, 0], "one text, and its plan is kept"
     async with pool.reading() as connection:
-        await connection.execute(KEEP)
+        await connection.execute(KEEP_PLAN)
         await connection.fetch(text, *[one for one in filters if one is not None])
         locked = {row[0] for row in await connection.fetch(LOCKED)}
     assert [one for one in locked if f"{recent:%Y%m%d}" in one]

@@ -10,8 +10,8 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.runtime.clock import SystemClock
-from dispatcher.store.day_walk import month_ago
-from dispatcher.store.kept_plans import KEEP, with_days
+from dispatcher.store.day_walk import KEEP_PLAN, month_ago
+from dispatcher.store.kept_plans import with_days
 from dispatcher.store.statements import statement
 from tests.support.story import ALL, Story
 
@@ -153,7 +153,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
 
     async def rows_read(name: str, *parameters: str, day_at: int) -> tuple[int, set[str]]:
         async with deployment.database.reading() as connection:
-            await connection.execute(KEEP)
+            await connection.execute(KEEP_PLAN)
             await connection.execute(
                 f"PREPARE kept AS {with_days(statement(name), day_at, (since,))}"
             )
