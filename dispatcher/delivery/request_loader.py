@@ -26,13 +26,14 @@ _log = structlog.get_logger("dispatcher.delivery.request_loader")
 REQUESTS_MAX = 500
 """Requests of deliveries that are read at once."""
 ENDPOINT_REQUESTS_MAX = 200
+"""Requests about endpoints that are read at once."""
 RELEASED_ROWS_MAX = 2000
 """Scheduled deliveries that one statement makes due: some 30 ms."""
 _OPEN = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
 class Ownership(Protocol):
-    """The shards that are ours, as requests are read by them."""
+    """The shards that are ours, as the loader of requests uses them."""
 
     def held(self) -> dict[int, int]:
         """Return shard to token of the shards to send for."""
