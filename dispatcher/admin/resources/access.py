@@ -1,11 +1,10 @@
 """Access to the console: sign-in links, sessions, and the people of the OpenID provider."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, resource
 from dispatcher.admin.resources.fields import RoleName, Tenant, Text, TimeText
 from dispatcher.admin.resources.presentation import Option
 
@@ -27,7 +26,7 @@ class NewSignInLink(Request):
     ] = Field(default=None, description="Left out: your own, or all of them where you have none.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SignInLink(Response):
     """A sign-in link; only this response contains its path."""
 
@@ -45,7 +44,7 @@ class AccessQuery(PageQuery):
     ] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Session(Response):
     """A console session that has not ended."""
 
@@ -61,7 +60,7 @@ class Session(Response):
     ends_at: TimeText
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SessionPage(Response):
     """A page of sessions."""
 
@@ -69,7 +68,7 @@ class SessionPage(Response):
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Person(Response):
     """A person who signed in through the OpenID provider, with the rights of the last sign-in."""
 
@@ -83,7 +82,7 @@ class Person(Response):
     signed_in_at: TimeText
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PeoplePage(Response):
     """A page of people."""
 

@@ -1,9 +1,8 @@
 """The audit log: who did what to which resource."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from dispatcher.admin.resources.base import PageQuery, Response, Since, Until
+from dispatcher.admin.resources.base import PageQuery, Response, Since, Until, resource
 from dispatcher.admin.resources.fields import Text, TimeText
 from dispatcher.admin.resources.presentation import Option
 
@@ -28,7 +27,7 @@ class AuditQuery(PageQuery):
     until: Until = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class AuditLine(Response):
     """Who did what to which thing; without a tenant it concerned all of them."""
 
@@ -41,7 +40,7 @@ class AuditLine(Response):
     detail: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class AuditPage(Response):
     """A page of the audit log."""
 

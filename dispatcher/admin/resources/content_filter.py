@@ -1,11 +1,10 @@
 """Tests of content filters on past events."""
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import Field
 
-from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.base import Request, Response, resource
 from dispatcher.admin.resources.endpoint_fields import RequiredFilter
 from dispatcher.admin.resources.fields import Bounds, EventId, Text, TimeText
 from dispatcher.admin.resources.presentation import Option, Reading
@@ -33,7 +32,7 @@ class FilterTest(Request):
     ] = Field(default=LIMIT_MAX, description="Events to try.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class TestedEvent(Response):
     """What an expression returned for one event."""
 
@@ -43,7 +42,7 @@ class TestedEvent(Response):
     error: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class FilterTestResult(Response):
     """How many of the newest events an expression matches; `events` are the newest of them.
 

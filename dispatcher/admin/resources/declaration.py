@@ -1,10 +1,9 @@
 """Endpoints declared in a file: the effect of `endpoint apply` on each."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypedDict
 
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.admin.resources.fields import EndpointId
 
 
@@ -23,7 +22,7 @@ FieldChange = TypedDict("FieldChange", {"from": object, "to": object})
 """The value of a field before and after; secrets and header values are masked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class AppliedEndpoint(Response):
     """One endpoint of a declaration, and what became of it."""
 
@@ -34,7 +33,7 @@ class AppliedEndpoint(Response):
     changes: dict[str, FieldChange]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class AppliedDeclaration(Response):
     """The result of a declaration that was applied, or would be (`dry_run`)."""
 

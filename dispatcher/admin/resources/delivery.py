@@ -1,12 +1,11 @@
 """Deliveries and their attempts."""
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response, Since, Until
+from dispatcher.admin.resources.base import PageQuery, Request, Response, Since, Until, resource
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
     DeliveryId,
@@ -144,7 +143,7 @@ class ExportQuery(ListFilter):
         return DeliveriesQuery.model_construct(**values)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ResponseHeader(Response):
     """A header of a response, with control and bidirectional characters escaped."""
 
@@ -166,7 +165,7 @@ AttemptOutcomeName = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Attempt(Response):
     """One HTTP request.
 
@@ -187,7 +186,7 @@ class Attempt(Response):
     url: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Delivery(Response):
     """One event for one endpoint."""
 
@@ -210,14 +209,14 @@ class Delivery(Response):
     ordering_key: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class DeliveryWithAttempts(Delivery):
     """A delivery with its attempts, in order."""
 
     attempts: list[Attempt]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class DeliveryPage(Response):
     """A page of deliveries; `searched_back_to` is set if payloads were searched."""
 
@@ -226,7 +225,7 @@ class DeliveryPage(Response):
     searched_back_to: TimeText | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ExportedDelivery(Response):
     """A delivery with its last attempt, as a row of a file; `key` is the label by which people know the event."""
 
@@ -250,7 +249,7 @@ class ExportedDelivery(Response):
     id: DeliveryId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ExportedDeliveries(Response):
     """The deliveries of a filter; not complete if more match than an export has."""
 
@@ -258,7 +257,7 @@ class ExportedDeliveries(Response):
     is_complete: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class RecordedAttempt(Response):
     """An attempt and its delivery, as the live tail shows them.
 
@@ -270,7 +269,7 @@ class RecordedAttempt(Response):
     fits: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Advice(Response):
     """A stable code, its meaning, and the remedy, if there is one."""
 
@@ -279,7 +278,7 @@ class Advice(Response):
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class NextStep(Response):
     """The next step of a delivery: a stable code, its meaning, and the time, where it is known."""
 

@@ -1,15 +1,13 @@
 """One delivery in detail: the request, the reason for the state, and the next step."""
 
-from dataclasses import dataclass
-
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.admin.resources.delivery import Advice, Attempt, Delivery, NextStep
 from dispatcher.admin.resources.endpoint_fields import DeliveryMode
 from dispatcher.admin.resources.event import Event
 from dispatcher.admin.resources.fields import EndpointId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ExplainedAttempt(Attempt):
     """An attempt with its phases, its connection, and the reason for its outcome."""
 
@@ -22,14 +20,14 @@ class ExplainedAttempt(Attempt):
     why: Advice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ExplainedDelivery(Delivery):
     """A delivery with its attempts, explained."""
 
     attempts: list[ExplainedAttempt]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class DeliveryEndpoint(Response):
     """The endpoint of a delivery."""
 
@@ -41,7 +39,7 @@ class DeliveryEndpoint(Response):
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class AlsoSigned(Response):
     """The signature of another profile that the endpoint's `also_sign` names."""
 
@@ -50,7 +48,7 @@ class AlsoSigned(Response):
     signed_content: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SentRequest(Response):
     """The request of an attempt, made again from the endpoint as it is now."""
 
@@ -64,7 +62,7 @@ class SentRequest(Response):
     also_signed: list[AlsoSigned]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class DeliveryReport(Response):
     """A delivery with its request, the reason for its state, and the next step.
 

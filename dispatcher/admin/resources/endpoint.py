@@ -5,12 +5,11 @@ lists the other files.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.base import Request, Response, resource
 from dispatcher.admin.resources.endpoint_fields import (
     CONCURRENCY_MAX,
     SKIP_AFTER_ATTEMPTS_MAX,
@@ -271,7 +270,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointProblem(Response):
     """Why the configuration does not let an endpoint be sent to; its deliveries wait until it is fixed."""
 
@@ -279,7 +278,7 @@ class EndpointProblem(Response):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Endpoint(Response):
     """An endpoint; its secret is masked, and header values are shown to admins alone.
 
@@ -341,7 +340,7 @@ class Endpoint(Response):
         return etag_of(self.updated_at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ChangedEndpoint(Endpoint):
     """An endpoint as it was made or changed.
 
@@ -360,7 +359,7 @@ def etag_of(updated_at: str) -> str:
     return f'"{updated_at}"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointPage(Response):
     """A page of endpoints."""
 

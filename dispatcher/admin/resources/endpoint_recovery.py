@@ -1,14 +1,13 @@
 """The deliveries of an endpoint that does not respond: those that wait, those that failed, and retrying it now."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.admin.resources.delivery import Attempt, AttemptOutcomeName
 from dispatcher.admin.resources.fields import DeliveryId, EndpointId, TimeText
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class WaitingDeliveries(Response):
     """The deliveries that wait for an endpoint; `capped`: there are more than `waiting_count`."""
 
@@ -19,7 +18,7 @@ class WaitingDeliveries(Response):
     oldest_due_at: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointRetry(Response):
     """The outcome of retrying an endpoint now.
 
@@ -36,7 +35,7 @@ class EndpointRetry(Response):
     attempt: Attempt | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class FailedResponse(Response):
     """The failed and the retrying deliveries whose last attempt had this outcome and response code.
 
@@ -49,7 +48,7 @@ class FailedResponse(Response):
     retrying_count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointFailures(Response):
     """The failures of an endpoint by response, the most frequent first.
 

@@ -1,13 +1,12 @@
 """Events: published by producers, and the catalogue of their types."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response, Since, Until
+from dispatcher.admin.resources.base import PageQuery, Request, Response, Since, Until, resource
 from dispatcher.admin.resources.delivery import Delivery
 from dispatcher.admin.resources.fields import (
     SEARCH_DESCRIPTION,
@@ -162,7 +161,7 @@ class EventsQuery(PageQuery):
         return self.type or self.event_type
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class LocalizedText(Response):
     """A text in both languages."""
 
@@ -170,7 +169,7 @@ class LocalizedText(Response):
     en: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SchemaMismatch(Response):
     """One part of an event's data that does not fit the schema of its type."""
 
@@ -178,7 +177,7 @@ class SchemaMismatch(Response):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventType(Response):
     """A type of the catalogue.
 
@@ -196,7 +195,7 @@ class EventType(Response):
     schema_policy: SchemaPolicy | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class MismatchingEvent(Response):
     """An event that does not fit the schema of its type."""
 
@@ -205,7 +204,7 @@ class MismatchingEvent(Response):
     schema_mismatches: list[SchemaMismatch]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class CheckedEventType(EventType):
     """A type of the catalogue, and how its newest events fit the schema.
 
@@ -217,7 +216,7 @@ class CheckedEventType(EventType):
     mismatching: list[MismatchingEvent]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventTypePage(Response):
     """The whole catalogue."""
 
@@ -225,7 +224,7 @@ class EventTypePage(Response):
     next_cursor: None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventTypeUsage(Response):
     """An event type that is in the catalogue, or that recent events have.
 
@@ -241,7 +240,7 @@ class EventTypeUsage(Response):
     last_event_at: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventTypeUsagePage(Response):
     """The types of the catalogue, and then those of recent events that are not in it.
 
@@ -254,7 +253,7 @@ class EventTypeUsagePage(Response):
     next_cursor: None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventOutcome(Response):
     """How many deliveries of an event succeeded, failed, were cancelled or still wait; `capped`: there are more."""
 
@@ -271,7 +270,7 @@ class EventOutcome(Response):
         return sum(counts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Event(Response):
     """An event; without `accepted_at` it waits in the outbox.
 
@@ -293,7 +292,7 @@ class Event(Response):
     schema_mismatches: list[SchemaMismatch]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PublishedEvent(Response):
     """The result of one event of a batch; `index` is its position, from 0.
 
@@ -306,7 +305,7 @@ class PublishedEvent(Response):
     errors: list[FieldProblem] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PublishedBatch(Response):
     """How many events of a batch were published, were known or were rejected, and each result."""
 
@@ -319,7 +318,7 @@ class PublishedBatch(Response):
 EventOrBatch = Event | PublishedBatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventPage(Response):
     """A page of events; `searched_back_to` is set if payloads were searched."""
 
@@ -328,14 +327,14 @@ class EventPage(Response):
     searched_back_to: TimeText | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EventWithDeliveries(Event):
     """An event with its deliveries, a thousand of them at most."""
 
     deliveries: list[Delivery]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Verdict(Response):
     """Why an endpoint did or did not get an event, and the next step.
 
@@ -361,7 +360,7 @@ class Verdict(Response):
     delivery: Delivery | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Explanation(Response):
     """An event and the verdict for each endpoint of its tenant."""
 
@@ -371,7 +370,7 @@ class Explanation(Response):
     endpoints: list[Verdict]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ErasedEvents(Response):
     """The events whose contents were erased, or would be (`dry_run`); `ids` are the first of them."""
 

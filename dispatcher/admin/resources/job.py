@@ -1,11 +1,10 @@
 """Jobs: bulk resends and replays, with their filter, progress and counts."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, resource
 from dispatcher.admin.resources.delivery import IDS_MAX, DeliveriesQuery, HistoryFilter, Label
 from dispatcher.admin.resources.fields import (
     Bounds,
@@ -135,7 +134,7 @@ class JobsQuery(PageQuery):
     kind: Annotated[JobKind | None, Option(metavar="KIND", help="resend or replay.")] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Job(Response):
     """A bulk resend or replay.
 
@@ -164,7 +163,7 @@ class Job(Response):
     skipped: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class JobCount(Response):
     """What a job would start (`count`), and leave out by reason (`skipped`).
 
@@ -178,7 +177,7 @@ class JobCount(Response):
     counted_until: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class JobPage(Response):
     """A page of jobs."""
 

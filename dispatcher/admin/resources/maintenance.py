@@ -1,12 +1,10 @@
 """What retention and re-encryption did, as their commands report it."""
 
-from dataclasses import dataclass
-
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.admin.resources.fields import EndpointId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class RetentionStep(Response):
     """A day of a table that is past its retention; `result` is null in a dry run."""
 
@@ -19,7 +17,7 @@ class RetentionStep(Response):
     result: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class RetentionRun(Response):
     """What retention dropped, or would drop (`dry_run`)."""
 
@@ -30,7 +28,7 @@ class RetentionRun(Response):
     kept_for_unfinished: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class RekeyRun(Response):
     """The secrets that were encrypted again; no configured key decrypts those of the `unreadable` endpoints."""
 

@@ -1,12 +1,11 @@
 """Notifications: rules by which people get messages about problems of endpoints."""
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, resource
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
     Bounds,
@@ -197,7 +196,7 @@ class NotificationsQuery(PageQuery):
     ] = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Notification(Response):
     """A notification rule; `open_count` is the number of problems that it follows now."""
 
@@ -217,7 +216,7 @@ class Notification(Response):
     updated_at: TimeText
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class NotificationProblem(Response):
     """A problem that a notification rule follows now.
 
@@ -235,14 +234,14 @@ class NotificationProblem(Response):
     events_count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class NotificationWithProblems(Notification):
     """A notification rule with the problems that it follows now, the newest 100 first."""
 
     problems: list[NotificationProblem]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class NotificationPage(Response):
     """A page of notification rules."""
 

@@ -1,9 +1,8 @@
 """Figures of a range of time: of the whole deployment, and of each endpoint; and the open problems."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.fields import TimeText
 
@@ -17,7 +16,7 @@ class TrafficRange(StrEnum):
     MONTH = "30d"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Bucket(Response):
     """The attempts and deliveries from `at` until `until`."""
 
@@ -31,7 +30,7 @@ class Bucket(Response):
     p95_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class BreakerState(Response):
     """A breaker that is not closed."""
 
@@ -40,7 +39,7 @@ class BreakerState(Response):
     probe_at: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointTotals(Response):
     """The last day of one endpoint; rates and percentiles are null where nothing was counted.
 
@@ -61,14 +60,14 @@ class EndpointTotals(Response):
     breaker: BreakerState | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointFigures(EndpointTotals):
     """The last day of one endpoint, with 24 buckets, oldest first."""
 
     buckets: list[Bucket]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class HealthProblem(Response):
     """A problem of the deployment; `code` is stable. The count of a late one is its age in seconds."""
 
@@ -76,7 +75,7 @@ class HealthProblem(Response):
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class OpenProblems(Response):
     """The problems of this moment: of the deployment, the gravest first, and of endpoints.
 
@@ -93,7 +92,7 @@ class OpenProblems(Response):
         return len(self.deployment) + len(self.endpoints)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class DeliveryTotals(Response):
     """The deliveries that ended in the range; the cancelled ones are those of the last day."""
 
@@ -103,7 +102,7 @@ class DeliveryTotals(Response):
     cancelled_capped: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class AttemptTotals(Response):
     """The attempts of the range, without those of test events."""
 
@@ -115,7 +114,7 @@ class AttemptTotals(Response):
     success_rate: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Latency(Response):
     """Percentiles of the latencies, in seconds; null where nothing was counted."""
 
@@ -124,7 +123,7 @@ class Latency(Response):
     p99: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Backlog(Response):
     """Events and deliveries that wait; a capped count is a lower bound."""
 
@@ -137,7 +136,7 @@ class Backlog(Response):
     held_capped: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class EndpointCounts(Response):
     """The endpoints by state; `down`, `degraded` and `recovering` are active ones."""
 
@@ -149,7 +148,7 @@ class EndpointCounts(Response):
     recovering_count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Summary(Response):
     """Health, the figures of the range, and the backlog.
 

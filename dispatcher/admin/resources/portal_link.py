@@ -1,11 +1,10 @@
 """Links to the portal of one tenant."""
 
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, resource
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
     Bounds,
@@ -142,7 +141,7 @@ class PortalLinksQuery(PageQuery):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PortalLink(Response):
     """A portal link, without its URL, which is not stored."""
 
@@ -162,14 +161,14 @@ class PortalLink(Response):
     revoked_at: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class CreatedPortalLink(PortalLink):
     """A portal link with its URL, which no other response contains."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PortalLinkPage(Response):
     """A page of portal links."""
 

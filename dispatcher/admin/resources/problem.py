@@ -1,10 +1,9 @@
 """The body of an error: what is wrong, for programs and for people (RFC 9457)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.core import problems
 from dispatcher.core.printable import escape
 
@@ -14,7 +13,7 @@ FIELD_CHARACTERS_MAX: Final = 256
 """How much of a field's name is repeated; the caller chose it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class FieldProblem(Response):
     """One problem of one field."""
 
@@ -24,7 +23,7 @@ class FieldProblem(Response):
     fix: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Problem(Response):
     """An error (RFC 9457)."""
 

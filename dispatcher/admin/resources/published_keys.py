@@ -1,11 +1,9 @@
 """Public keys as a JSON Web Key Set (RFC 7517), for receivers."""
 
-from dataclasses import dataclass
-
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class JsonWebKey(Response):
     """An ed25519 public key (RFC 8037); `kid` is its thumbprint (RFC 7638)."""
 
@@ -17,7 +15,7 @@ class JsonWebKey(Response):
     alg: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PublishedKeySet(Response):
     """The public keys that an endpoint signs with, the newest first."""
 

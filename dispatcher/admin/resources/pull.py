@@ -1,13 +1,12 @@
 """Deliveries that a receiver fetches: what a poll returns, and how the receiver settles them."""
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, GetCoreSchemaHandler, PlainValidator, ValidationInfo
 from pydantic_core import CoreSchema
 
-from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.base import Request, Response, resource
 from dispatcher.admin.resources.fields import (
     Bounds,
     DeliveryId,
@@ -68,7 +67,7 @@ class PollQuery(Request):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PulledDelivery(Response):
     """A leased delivery: the request that a push would have sent, headers with the signature included.
 
@@ -85,7 +84,7 @@ class PulledDelivery(Response):
     body: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PulledPage(Response):
     """The deliveries of one poll; none: nothing was due."""
 
@@ -115,7 +114,7 @@ class LeaseResults(Request):
     results: Annotated[list[LeaseResult], Field(min_length=1, max_length=BATCH_MAX)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SettledLease(Response):
     """`recorded`, or `expired`: the lease had ended, so the delivery will be returned again."""
 
@@ -123,7 +122,7 @@ class SettledLease(Response):
     status: Literal["recorded", "expired"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SettledLeases(Response):
     """The result of each lease, in the order of the request."""
 

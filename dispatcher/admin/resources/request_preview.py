@@ -1,11 +1,10 @@
 """The request that an endpoint would get, before it is created."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 
 HeaderPair = Annotated[
     tuple[str, str],
@@ -15,7 +14,7 @@ HeaderPair = Annotated[
 """A name and its value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PreviewedRequest(Response):
     """A request with the catalogue's sample event; its signatures are made with a secret of the preview alone."""
 

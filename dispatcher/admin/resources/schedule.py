@@ -1,12 +1,11 @@
 """The schedule: waiting deliveries by due time, and what people do to it."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, resource
 from dispatcher.admin.resources.delivery import IDS_MAX, DeliveriesFilter, DeliveriesQuery, NextStep
 from dispatcher.admin.resources.fields import (
     Bounds,
@@ -116,7 +115,7 @@ class Postponement(ScheduleChange):
         return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class ScheduledDelivery(Response):
     """A waiting delivery: the number of its next attempt, when that is due, and why it waits."""
 
@@ -131,7 +130,7 @@ class ScheduledDelivery(Response):
     waits_for: NextStep
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SchedulePage(Response):
     """A page of the schedule, by due time.
 
@@ -143,7 +142,7 @@ class SchedulePage(Response):
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Rescheduled(Response):
     """How many deliveries match, or were changed; `capped`: more match, which a repeated call changes."""
 

@@ -1,11 +1,10 @@
 """Secrets of an endpoint: how one is rotated, and what is shown of it."""
 
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, RootModel
 
-from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.base import Request, Response, resource
 from dispatcher.admin.resources.endpoint import Endpoint
 from dispatcher.admin.resources.endpoint_fields import KeyType
 from dispatcher.admin.resources.fields import Bounds, EndpointId, TimeText
@@ -33,7 +32,7 @@ class NewSecret(Request):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class RotatedSecret(Response):
     """The new secret, whole, or masked if it is an ed25519 key that was made here.
 
@@ -52,7 +51,7 @@ class RotationAnswer(RootModel[RotatedSecret | Endpoint]):
     """The new secret, whole; after `activate_staged` the endpoint."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class RevealedSecret(Response):
     """The secrets, whole; the request was audited. Of an ed25519 key only the public key is shown.
 

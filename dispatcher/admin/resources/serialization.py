@@ -17,6 +17,7 @@ Item = TypeVar("Item")
 
 LIMIT_MAX: Final = 500
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_WHOLE_SECONDS: Final = len("2026-05-29T14:32:11")
 
 
 class JsonText:
@@ -69,8 +70,9 @@ def time_text(moment: datetime | None) -> str | None:
     """Return RFC 3339 in UTC with microseconds and `Z`, as in `2026-05-29T14:32:11.000000Z`."""
     if moment is None:
         return None
-    # strftime writes the year 6 as one digit.
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    # orjson takes a third of the time of isoformat(), and leaves out a fraction of zero.
+    text = orjson.dumps(moment.astimezone(UTC), None, orjson.OPT_UTC_Z)[1:-2].decode()
+    return f"{text}Z" if len(text) > _WHOLE_SECONDS else f"{text}.000000Z"
 
 
 def page_of(

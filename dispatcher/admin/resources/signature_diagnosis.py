@@ -1,11 +1,10 @@
 """Why a receiver rejects a signature: a captured request, and the finding."""
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
-from dispatcher.admin.resources.base import Request, Response
+from dispatcher.admin.resources.base import Request, Response, resource
 from dispatcher.admin.resources.fields import Bounds
 
 BODY_CHARACTERS_MAX: Final = 1 << 20
@@ -47,7 +46,7 @@ class CapturedRequest(Request):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SignatureFinding(Response):
     """What is wrong with the request, the secret or the receiver's code; the code `valid`: nothing is."""
 

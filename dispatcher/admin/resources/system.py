@@ -1,15 +1,14 @@
 """The parts of a deployment: replicas, breakers, tables, partitions, Postgres."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.admin.resources.base import Response
+from dispatcher.admin.resources.base import Response, resource
 from dispatcher.admin.resources.fields import EndpointId, TimeText
 from dispatcher.admin.resources.overview import BreakerState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Replica(Response):
     """A running dispatcher, and the figures that it published; null for those who see one tenant."""
 
@@ -24,7 +23,7 @@ class Replica(Response):
     figures: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Breaker(BreakerState):
     """An endpoint's breaker that is not closed, and the replica that has it."""
 
@@ -34,7 +33,7 @@ class Breaker(BreakerState):
     replica: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class OutboxBacklog(Response):
     """The events in the outbox; if capped, `backlog_count` is a lower bound."""
 
@@ -43,7 +42,7 @@ class OutboxBacklog(Response):
     lag_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Table(Response):
     """A table that changes often."""
 
@@ -55,7 +54,7 @@ class Table(Response):
     analyzed_at: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Partition(Response):
     """One table's partition of a day."""
 
@@ -64,7 +63,7 @@ class Partition(Response):
     rows_estimate: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class PartitionDay(Response):
     """The partitions of a day."""
 
@@ -73,7 +72,7 @@ class PartitionDay(Response):
     tables: list[Partition]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Postgres(Response):
     """The database server."""
 
@@ -86,7 +85,7 @@ class Postgres(Response):
     oldest_transaction_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class TextIndex(Response):
     """The optional index of the text of ended days; searches read all other days without one."""
 
@@ -98,7 +97,7 @@ class TextIndex(Response):
     """The days whose index can be used, oldest first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class SystemStatus(Response):
     """All of it; tables, partitions and Postgres are left out for those who see one tenant."""
 

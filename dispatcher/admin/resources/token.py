@@ -1,12 +1,11 @@
 """Tokens: who may use the API and the console."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema
 
-from dispatcher.admin.resources.base import PageQuery, Request, Response
+from dispatcher.admin.resources.base import PageQuery, Request, Response, resource
 from dispatcher.admin.resources.fields import (
     NAME_CHARACTERS_MAX,
     RoleName,
@@ -91,7 +90,7 @@ class TokensQuery(PageQuery):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class Token(Response):
     """A token, without its text, which is not stored."""
 
@@ -108,14 +107,14 @@ class Token(Response):
     revoked_at: TimeText | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class CreatedToken(Token):
     """A token with its whole text, which no other response holds."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@resource
 class TokenPage(Response):
     """A page of tokens."""
 
