@@ -44,10 +44,13 @@ from dispatcher.core.model import DeliveryId, EndpointId, EndpointState
 from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.sealing import Keyring
 from dispatcher.core.url import CanonicalUrl
+from dispatcher.delivery.crowding import Crowding
+from dispatcher.delivery.deferrals import Deferrals
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.inventory import Inventory
-from dispatcher.delivery.lanes import Lanes
+from dispatcher.delivery.lane_follower import LaneFollower
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.delivery.types import DUE
@@ -309,11 +312,13 @@ async def _forget() -> dict[str, float]:
     timer = RetryTimer(
         inventory, queue, clock=clock, horizon_seconds=3600.0, timers_max=LANES * RETRIES_PER_LANE
     )
-    lanes = Lanes(
-        inventory, queue, timer, others, others, others, total=500, per_host=50,
-        bodies_bytes_max=1 << 30, clock=clock,
-    )  # fmt: skip
-    lanes.follow()
+    crowding = Crowding()
+    deferrals = Deferrals(inventory, queue, timer, crowding, clock=clock)
+    permits = Permits(
+        inventory, queue, others, others, deferrals, crowding, total=500, per_host=50, clock=clock
+    )
+    follower = LaneFollower(inventory, queue, others, others, permits, crowding)
+    follower.follow()
     await _longest_step(lambda: len(inventory.lanes) == LANES)
     everyone = list(inventory.lanes.values())
     for number in range(LANES * RETRIES_PER_LANE):
@@ -321,7 +326,7 @@ async def _forget() -> dict[str, float]:
         timer.schedule(entry, 1.0 + number * 7919 % 3_000)
     others.tokens = {}
     began = time.thread_time()
-    lanes.follow()
+    follower.follow()
     first = (time.thread_time() - began) * 1000
     rest = await _longest_step(lambda: len(inventory) == 0)
     return {

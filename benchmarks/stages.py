@@ -32,11 +32,15 @@ from dispatcher.core.outcome import RetryPolicy
 from dispatcher.core.request import RequestTemplate
 from dispatcher.core.secret import Secret
 from dispatcher.core.signing import Signer
+from dispatcher.delivery.crowding import Crowding
+from dispatcher.delivery.deferrals import Deferrals
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.inventory import Inventory
+from dispatcher.delivery.lane_follower import LaneFollower
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.reporting.attempt_log import AttemptLog
 from dispatcher.delivery.reporting.traffic_counts import TrafficCounts
@@ -223,12 +227,21 @@ class Bench:
         )  # fmt: skip
         self.sender = Sender(self.connections, self.recorder, clock=clock)
         self.recorder.add = self._keep  # type: ignore[method-assign]  # recorded as a stage of its own
-        self.lanes = Lanes(
-            self.inventory, queue, timer, self.sender, cast("Any", self), cast("Any", self),
-            total=500, per_host=IN_FLIGHT, bodies_bytes_max=1 << 30, clock=clock,
+        crowding = Crowding()
+        deferrals = Deferrals(self.inventory, queue, timer, crowding, clock=clock)
+        self.permits = Permits(
+            self.inventory, queue, self.sender, cast("Any", self), deferrals, crowding,
+            total=500, per_host=IN_FLIGHT, clock=clock,
         )  # fmt: skip
+        self.lanes = Lanes(
+            self.inventory, queue, deferrals, self.permits, crowding, cast("Any", self),
+            bodies_bytes_max=1 << 30, clock=clock,
+        )  # fmt: skip
+        follower = LaneFollower(
+            self.inventory, queue, cast("Any", self), cast("Any", self), self.permits, crowding
+        )
         self.endpoints = {ENDPOINT_ID: self.endpoint}
-        self.lanes.follow()
+        follower.follow()
         for _ in range(IN_FLIGHT):
             self._open()
         metrics = Metrics(version="1", profiles=["standard"])
@@ -247,7 +260,7 @@ class Bench:
         ]  # fmt: skip
         self.fanout = Fanout(
             cast("Any", _Outbox(events)), cast("Any", None), cast("Any", _Routing(self.endpoint)), self.lanes,
-            cast("Any", self), clock=clock, incarnation="bench", batch_bytes_max=1 << 24,
+            self.permits, cast("Any", self), clock=clock, incarnation="bench", batch_bytes_max=1 << 24,
         )  # fmt: skip
 
     # --- what stands around the stages ---
@@ -300,7 +313,7 @@ class Bench:
         for connection in self.target.idle:
             connection.idle_since = now
         self.may_send = True
-        self.lanes.pump()
+        self.permits.pump()
         written = self._written
         while written:
             turn = written[:]

@@ -32,6 +32,7 @@ from dispatcher.core.schemas import Schema
 from dispatcher.delivery.batch import Batch
 from dispatcher.delivery.endpoint import Endpoint
 from dispatcher.delivery.lanes import Lanes, Reserved
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.ports import DeliveryStore, OutboxStore
 from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.routing import RoutingTable
@@ -93,6 +94,7 @@ class Fanout:
         deliveries: DeliveryStore,
         routing: RoutingTable,
         lanes: Lanes,
+        permits: Permits,
         reporting: Reporting,
         *,
         clock: Clock,
@@ -107,6 +109,7 @@ class Fanout:
         self._turns = Turns()
         self._routing = routing
         self._lanes = lanes
+        self._permits = permits
         self._reporting = reporting
         self._clock = clock
         self._incarnation = incarnation
@@ -250,7 +253,7 @@ class Fanout:
             in_line = [one for one in reserved if one.delivery.place is not None]
             reserved = [one for one in reserved if one.delivery.place is None]
         self._lanes.offer_reserved(reserved)
-        self._lanes.pump()
+        self._permits.pump()
         if turn is not None:
             await self._place(turn, in_line)
         elif in_line:  # the first endpoint with an order appeared while events were encoded
@@ -292,7 +295,7 @@ class Fanout:
             self._turns.end(turn)
             self._lanes.place_reserved(reserved, placed)
         self._lanes.release_held()
-        self._lanes.pump()
+        self._permits.pump()
 
     def _filtered(self, event: Event, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """Return the endpoints whose content filter matches; an evaluation error does not match, and is counted."""

@@ -25,9 +25,10 @@ from typing import Protocol
 import structlog
 
 from dispatcher.core.errors import StoreUnavailableError
+from dispatcher.delivery.crowding import Crowding
 from dispatcher.delivery.fanout import Fanout, TakenThrough
-from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.ports import EventSignal, OutboxStore
 from dispatcher.delivery.routing import RoutingTable
 from dispatcher.runtime import probe
@@ -86,7 +87,8 @@ class Intake:
         fanout: Fanout,
         signal: EventSignal,
         routing: RoutingTable,
-        lanes: Lanes,
+        permits: Permits,
+        crowding: Crowding,
         load_queue: LoadQueue,
         shards: Company,
         *,
@@ -99,7 +101,8 @@ class Intake:
         self._fanout = fanout
         self._signal = signal
         self._routing = routing
-        self._lanes = lanes
+        self._permits = permits
+        self._crowding = crowding
         self._load_queue = load_queue
         self._shards = shards
         self._metrics = metrics
@@ -132,7 +135,7 @@ class Intake:
         """Claim no more; `run` ends after the current batch."""
         self._stopping = True
         self._signal.woken.set()
-        self._lanes.room.set()
+        self._crowding.room.set()
 
     async def run(self) -> None:
         """Claim and fan out events until stopped."""
@@ -206,7 +209,7 @@ class Intake:
             self._load_queue.add_requests()
         if self._shards.has_company() or self._fanout.is_unsure():
             self._load_queue.add_arrivals()
-        self._lanes.pump()
+        self._permits.pump()
 
     async def _drain(self) -> bool:
         """Claim batch after batch; return whether a poll is due, after which claiming goes on at once."""
@@ -267,7 +270,7 @@ class Intake:
 
     async def _wait_for_room(self, events_max: int, *, is_shared: bool) -> bool:
         """Wait a moment while a lane is crowded; return whether there is room now."""
-        room = self._lanes.room
+        room = self._crowding.room
         if room.is_set():
             return True
         deliveries = self._fanout.expected_deliveries(events_max)

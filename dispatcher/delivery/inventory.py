@@ -72,11 +72,11 @@ class Inventory:
 
     def __init__(self, clock: Clock) -> None:
         self.lanes: dict[EndpointId, EndpointLane] = {}
-        """Written by `Lanes.follow` alone."""
+        """Written by `LaneFollower` alone."""
         self.active: dict[EndpointLane, None] = {}
         """The lanes with work, here or in Postgres; all others are as they were when they were last considered."""
         self.deferring: dict[EndpointLane, None] = {}
-        """The lanes whose breaker is not closed; written by `Lanes`."""
+        """The lanes whose breaker is not closed; written by `Deferrals`."""
         self.wheel: Wheel[Entry] = Wheel(int(clock.monotonic() * 1000))
         """When each WAITING entry is due, in milliseconds of the monotonic clock."""
         self.sent: dict[DeliveryId, Entry] = {}

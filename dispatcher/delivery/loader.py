@@ -26,6 +26,7 @@ from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Trigger
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.ports import DeliveryStore
 from dispatcher.delivery.request_loader import RequestLoader
 from dispatcher.delivery.retry_timer import RetryTimer
@@ -65,6 +66,7 @@ class Loader:
         load_queue: LoadQueue,
         retry_timer: RetryTimer,
         lanes: Lanes,
+        permits: Permits,
         late_bodies: LateBodies,
         requests: RequestLoader,
         *,
@@ -76,6 +78,7 @@ class Loader:
         self._queue = load_queue
         self._retry_timer = retry_timer
         self._lanes = lanes
+        self._permits = permits
         self._late_bodies = late_bodies
         self._requests = requests
         self._metrics = metrics
@@ -168,7 +171,7 @@ class Loader:
                 bodiless.append((entry, row.day))
             elif self._offer(entry, row) and row.state == DeliveryState.RETRYING:
                 self._metrics.retry_lateness.observe(-row.due_in_seconds)
-        self._lanes.pump()
+        self._permits.pump()
         self._retry_timer.arm()
         if bodiless:
             await self._complete(bodiless)

@@ -11,13 +11,17 @@ from dispatcher.config.settings import Settings
 from dispatcher.core.profile import Profile
 from dispatcher.core.schemas import Schema
 from dispatcher.core.sealing import Keyring
+from dispatcher.delivery.crowding import Crowding
+from dispatcher.delivery.deferrals import Deferrals
 from dispatcher.delivery.endpoint_health import EndpointHealth
 from dispatcher.delivery.fanout import Fanout
 from dispatcher.delivery.intake import Intake
 from dispatcher.delivery.inventory import Inventory
+from dispatcher.delivery.lane_follower import LaneFollower
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
 from dispatcher.delivery.loader import Loader
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.reporting import Reporting
 from dispatcher.delivery.reporting.attempt_log import AttemptLog
@@ -88,24 +92,29 @@ class Pipeline:
             batch_rows_max=recording.batch_rows, unrecorded_max=recording.unrecorded_max,
             flush_seconds=recording.flush_milliseconds / 1000)  # fmt: skip
         self.sender = Sender(http_client.connections, self.recorder, clock=clock)
-        self.lanes = Lanes(inventory, queue, timer, self.sender, self.routing, self.shards, clock=clock,
+        crowding = Crowding()
+        deferrals = Deferrals(inventory, queue, timer, crowding, clock=clock)
+        self.permits = permits = Permits(inventory, queue, self.sender, self.shards, deferrals, crowding,
             total=min(delivery.concurrency_total, http_client.descriptors.sockets_max),
-            per_host=delivery.concurrency_per_host, bodies_bytes_max=delivery.bodies_bytes_max)  # fmt: skip
+            per_host=delivery.concurrency_per_host, clock=clock)  # fmt: skip
+        follower = LaneFollower(inventory, queue, self.routing, self.shards, permits, crowding)
+        lanes = Lanes(inventory, queue, deferrals, permits, crowding, self.shards,
+            bodies_bytes_max=delivery.bodies_bytes_max, clock=clock)  # fmt: skip
         bodies = LateBodies(Bodies(database), self.routing.profile)
-        requests = RequestLoader(DeliveryRequests(database), deliveries, inventory, queue, self.lanes,
+        requests = RequestLoader(DeliveryRequests(database), deliveries, inventory, queue, lanes, permits,
             bodies, self.shards)  # fmt: skip
-        self.loader = Loader(deliveries, inventory, queue, timer, self.lanes, bodies, requests,
+        self.loader = Loader(deliveries, inventory, queue, timer, lanes, permits, bodies, requests,
             metrics=metrics, clock=clock)  # fmt: skip
-        fanout = Fanout(outbox, deliveries, self.routing, self.lanes, reporting, clock=clock,
+        fanout = Fanout(outbox, deliveries, self.routing, lanes, permits, reporting, clock=clock,
             incarnation=incarnation, batch_bytes_max=settings.fanout.batch_bytes_max,
             schemas=schemas)  # fmt: skip
         self.listener = NotifyListener(
             listen_url, control=self._on_control, arrived=queue.add_arrivals, name=incarnation)  # fmt: skip
-        self.intake = Intake(outbox, fanout, self.listener, self.routing, self.lanes, queue, self.shards,
+        self.intake = Intake(outbox, fanout, self.listener, self.routing, permits, crowding, queue, self.shards,
             metrics=metrics, clock=clock, batch_events_max=settings.intake.batch_events,
             poll_seconds=settings.intake.poll_seconds)  # fmt: skip
-        self.routing.changed = self.shards.changed = self.lanes.follow
-        self.traffic.tested = self.lanes.test_succeeded
+        self.routing.changed = self.shards.changed = follower.follow
+        self.traffic.tested = lanes.test_succeeded
         self._listens = settings.listens
 
     # --- control ---
@@ -149,7 +158,7 @@ class Pipeline:
         """End the stages in the order of the flow; what is in flight after the grace is cancelled, not recorded."""
         self.intake.stop()
         self.loader.stop()
-        self.lanes.stop()
+        self.permits.stop()
         await _within(grace_seconds, self.sender.idle)
         cancelled = self.sender.cancel_all()
         if cancelled:

@@ -15,6 +15,7 @@ from dispatcher.core.model import DeliveryId, DeliveryState, EndpointId, Reason,
 from dispatcher.delivery.inventory import Inventory
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.ports import DeliveryStore, RequestStore
 from dispatcher.delivery.types import Delivery
 from dispatcher.late_bodies import LateBodies
@@ -50,6 +51,7 @@ class RequestLoader:
         inventory: Inventory,
         load_queue: LoadQueue,
         lanes: Lanes,
+        permits: Permits,
         late_bodies: LateBodies,
         shards: Ownership,
     ) -> None:
@@ -58,6 +60,7 @@ class RequestLoader:
         self._inventory = inventory
         self._queue = load_queue
         self._lanes = lanes
+        self._permits = permits
         self._late_bodies = late_bodies
         self._shards = shards
 
@@ -97,7 +100,7 @@ class RequestLoader:
                 acted_on.append((row.id, row.kind))
             else:
                 self._lanes.demand(row.endpoint_id, delivery)
-        self._lanes.pump()
+        self._permits.pump()
         if acted_on:
             await self._requests.forget(acted_on)
 

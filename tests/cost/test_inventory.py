@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.core.model import DeliveryId, EndpointState, Trigger
 from dispatcher.core.wheel import Wheel
-from dispatcher.delivery.lanes import FOLLOWED_PER_STEP, RECLAIMED_PER_STEP
+from dispatcher.delivery.lane_follower import FOLLOWED_PER_STEP, RECLAIMED_PER_STEP
 from dispatcher.delivery.types import DUE, RESERVED, EndpointLane, Entry
 from tests.support.deliveries import make_delivery, make_endpoint
 from tests.support.stages import Stages
@@ -85,7 +85,7 @@ async def test_forgetting_lanes_drops_a_bounded_number_per_step(lanes):
 
 
 async def test_control_without_steps_a_lost_lease_is_one_long_step(monkeypatch):
-    monkeypatch.setattr("dispatcher.delivery.lanes.RECLAIMED_PER_STEP", 1_000_000)
+    monkeypatch.setattr("dispatcher.delivery.lane_follower.RECLAIMED_PER_STEP", 1_000_000)
     stages, wheel, _ = _waiting(250)
     stages.follow()
     assert wheel.step_counts == [250 * RETRIES_PER_LANE]
@@ -131,7 +131,7 @@ async def test_a_lane_that_is_being_forgotten_sends_nothing_more():
     stages.may_send = True
     stages.follow(*endpoints, tokens={})
     assert len(stages.inventory) > 0, "some entries are still to be dropped"
-    stages.lanes.pump()
+    stages.permits.pump()
     assert stages.started == []
     assert stages.inventory.is_quiet(1)
     assert stages.inventory.busy_ids() == []

@@ -34,7 +34,7 @@ async def test_a_copy_of_fan_out_that_comes_late_is_not_sent_again():
     made.hold_shard(token=None)
     made.hold_shard(token=2)  # but here it was loaded, sent and recorded under the new token
     made.lanes.offer_reserved(reserved)
-    made.lanes.pump()
+    made.permits.pump()
     assert made.started == []
     assert made.lane().more_at == 0.0  # Postgres knows, if there is anything to send
 
@@ -45,7 +45,7 @@ async def test_reserved_copy_is_sent_once_and_dropped_if_its_commit_fails():
     reserved = made.lanes.reserve([(made.endpoint.id, first), (made.endpoint.id, second)])
     made.lanes.offer_reserved(reserved[:1])
     made.lanes.unreserve(reserved)
-    made.lanes.pump()
+    made.permits.pump()
     assert [delivery.id for delivery in made.started] == ["first"]
     assert made.in_memory() == {"first"}
 

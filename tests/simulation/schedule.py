@@ -312,7 +312,7 @@ class Schedule:
             if pipeline is None:
                 continue
             sizes = {
-                "in flight": pipeline.lanes.in_flight,
+                "in flight": pipeline.permits.in_flight,
                 "in memory": len(pipeline.inventory),
                 "unrecorded": pipeline.inventory.unrecorded,
                 "sent": len(pipeline.inventory.sent),

@@ -3,9 +3,13 @@
 from typing import Any
 
 from dispatcher.core.model import DeliveryId, EndpointId, Outcome
+from dispatcher.delivery.crowding import Crowding
+from dispatcher.delivery.deferrals import Deferrals
 from dispatcher.delivery.inventory import Inventory
+from dispatcher.delivery.lane_follower import LaneFollower
 from dispatcher.delivery.lanes import Lanes
 from dispatcher.delivery.load_queue import LoadQueue
+from dispatcher.delivery.permits import Permits
 from dispatcher.delivery.recorder import Recorder
 from dispatcher.delivery.retry_timer import RetryTimer
 from dispatcher.delivery.types import DUE, Delivery, EndpointLane, Entry
@@ -70,15 +74,31 @@ class Stages:
         self.endpoints: dict[EndpointId, Any] = {}
         self.tokens: dict[int, int] = {1: 1}
         sender: Any = self  # stands for the sender, the routing table, the lease and the shards
+        self.crowding = Crowding()
+        deferrals = Deferrals(
+            self.inventory, self.queue, self.timer, self.crowding, clock=self.clock
+        )
+        self.permits = Permits(
+            self.inventory,
+            self.queue,
+            sender,
+            sender,
+            deferrals,
+            self.crowding,
+            total=total,
+            per_host=per_host,
+            clock=self.clock,
+        )
+        self.follower = LaneFollower(
+            self.inventory, self.queue, sender, sender, self.permits, self.crowding
+        )
         self.lanes = Lanes(
             self.inventory,
             self.queue,
-            self.timer,
+            deferrals,
+            self.permits,
+            self.crowding,
             sender,
-            sender,
-            sender,
-            total=total,
-            per_host=per_host,
             bodies_bytes_max=bodies_bytes_max,
             clock=self.clock,
         )
@@ -109,7 +129,7 @@ class Stages:
         before = set(self.queue.windows)
         self.endpoints = {e.id: e for e in endpoints}
         self.tokens = {1: 1} if tokens is None else tokens
-        self.lanes.follow()
+        self.follower.follow()
         return self.queue.windows - before
 
     def lane(self, endpoint_id: str = "ep") -> EndpointLane:
@@ -128,7 +148,7 @@ class Stages:
             return True
         entry = self.inventory.add(lane, DeliveryId(name), DUE, None)
         taken = self.lanes.offer(entry, make_delivery(name, **how))
-        self.lanes.pump()
+        self.permits.pump()
         return taken
 
     def end(self, index: int = 0, *, succeeded: bool | None = True) -> Running:
@@ -139,7 +159,7 @@ class Stages:
         running.ended(running.entry, running.endpoint, succeeded)
         if succeeded is not None:
             self.inventory.forget(running.entry)
-            self.lanes.pump()
+            self.permits.pump()
         return running
 
     def commit(

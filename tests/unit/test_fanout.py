@@ -47,6 +47,7 @@ class World:
             fake,
             fake,
             fake,
+            fake,
             clock=ManualClock(),
             incarnation="ours",
             batch_bytes_max=1_000_000,
@@ -330,7 +331,7 @@ def make_slow(world: World) -> SlowByBytes:
     outbox = world.outbox = SlowByBytes(clock)
     fake: Any = world
     world.fanout = Fanout(
-        outbox, fake, fake, fake, fake,
+        outbox, fake, fake, fake, fake, fake,
         clock=clock, incarnation="ours", batch_bytes_max=16_000_000,
     )  # fmt: skip
     return outbox

@@ -71,6 +71,7 @@ class World:
             self.alarm,
             fake,
             fake,
+            fake,
             LoadQueue(),
             fake,
             metrics=fake,

@@ -93,7 +93,7 @@ async def _play(operations: list[tuple[str, int]]) -> None:
             attempts.end(which % len(attempts.running), succeeded=result)
         elif operation == "demand":
             lanes.demand(f"ep{which}", make_delivery(f"person{number}", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
-            lanes.pump()
+            attempts.permits.pump()
         elif operation in {"pause", "resume"}:
             (paused.add if operation == "pause" else paused.discard)(which)
             follow()
@@ -104,16 +104,16 @@ async def _play(operations: list[tuple[str, int]]) -> None:
     assert not attempts.inventory.active
     while attempts.running:
         attempts.end()
-    assert attempts.lanes.in_flight == attempts.inventory.ready_bytes == 0
+    assert attempts.permits.in_flight == attempts.inventory.ready_bytes == 0
     assert len(attempts.inventory) == 0
     assert set(attempts.inventory.counts) == {0}
     assert not attempts.in_memory()
-    assert not attempts.lanes._hosts
+    assert not attempts.permits._hosts
 
 
 def _check(attempts: Attempts) -> None:
-    lanes = attempts.lanes
-    assert lanes.in_flight == len(attempts.running) <= min(TOTAL, PER_HOST)
+    lanes, permits = attempts.lanes, attempts.permits
+    assert permits.in_flight == len(attempts.running) <= min(TOTAL, PER_HOST)
     for endpoint_id, count in attempts.per_endpoint().items():
         assert count <= int(endpoint_id[2:]) + 1
     ready = [e.id for lane in lanes.lanes.values() for e in (*lane.ready, *lane.urgent)]
@@ -122,7 +122,7 @@ def _check(attempts: Attempts) -> None:
     assert len(running) == len(set(running)) == attempts.inventory.counts[IN_FLIGHT]
     assert attempts.inventory.ready_bytes == 2 * len(ready)
     # Nobody waits while there is a place for it.
-    if lanes.in_flight < min(TOTAL, PER_HOST):
+    if permits.in_flight < min(TOTAL, PER_HOST):
         for lane in lanes.lanes.values():
             if lane.wants_permit() and lane.breaker.state is BreakerState.CLOSED:
                 assert lane.in_flight >= PER_HOST // 5, (lane.endpoint.id, lane.in_flight)
@@ -135,7 +135,7 @@ async def test_free_permits_go_round_between_endpoints():
     for number in range(40):
         attempts.offer(f"ep{number // 10}", f"wh{number}")
     attempts.may_send = True
-    attempts.lanes.pump()
+    attempts.permits.pump()
     while attempts.running:
         attempts.end()
     order = [int(name[2:]) // 10 for name in attempts.started_names()]
@@ -195,11 +195,11 @@ async def test_offer_of_what_is_in_memory_already_is_sent_once():
     assert attempts.offer("ep", "wh")
     assert attempts.offer("ep", "wh")
     attempts.may_send = True
-    attempts.lanes.pump()
+    attempts.permits.pump()
     attempts.commit(attempts.running[0], outcome=Outcome.HTTP_ERROR, next_delay_seconds=5.0)
-    attempts.lanes.pump()
+    attempts.permits.pump()
     assert attempts.started_names() == ["wh"]
-    assert attempts.lanes.in_flight == 0
+    assert attempts.permits.in_flight == 0
 
 
 async def test_cancel_of_a_ready_delivery_sends_nothing_and_keeps_no_permit():
@@ -209,9 +209,9 @@ async def test_cancel_of_a_ready_delivery_sends_nothing_and_keeps_no_permit():
     attempts.offer("ep", "wh2")
     attempts.lanes.cancel(attempts.lane().endpoint.id, "wh1")
     attempts.may_send = True
-    attempts.lanes.pump()
+    attempts.permits.pump()
     assert attempts.started_names() == ["wh2"]
-    assert attempts.lanes.in_flight == 1
+    assert attempts.permits.in_flight == 1
 
 
 async def test_a_request_takes_the_place_of_the_scheduled_attempt():
@@ -222,7 +222,7 @@ async def test_a_request_takes_the_place_of_the_scheduled_attempt():
     assert attempts.lanes.demand("ep", make_delivery("wh", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
     assert not attempts.lanes.demand("ep", make_delivery("wh", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
     attempts.may_send = True
-    attempts.lanes.pump()
+    attempts.permits.pump()
     assert [one.delivery.trigger for one in attempts.running] == [Trigger.MANUAL]
 
 
@@ -243,7 +243,7 @@ async def test_an_open_breaker_takes_one_probe_and_its_success_lets_the_rest_go(
     assert attempts.inventory.open_breakers() == {lane.endpoint.id: (BreakerState.OPEN, probe_at)}
     assert probe_at is not None
     attempts.clock.advance(probe_at + 0.1 - attempts.clock.monotonic())
-    attempts.lanes._ask_again(lane)
+    attempts.permits._ask_again(lane)
     assert len(attempts.running) == 1
     attempts.queue.windows.clear()
     attempts.end(succeeded=True)
@@ -260,7 +260,7 @@ async def test_a_persons_request_does_not_wait_for_the_probe():
         attempts.end(succeeded=False)
     assert len(attempts.inventory.open_breakers()) == 1
     assert attempts.lanes.demand("ep", make_delivery("person", trigger=Trigger.MANUAL))  # type: ignore[arg-type]  # a NewType
-    attempts.lanes.pump()
+    attempts.permits.pump()
     assert attempts.started_names()[-1] == "person"
 
 
@@ -278,7 +278,7 @@ async def test_lane_that_lost_its_shard_forgets_and_the_next_is_loaded():
     assert attempts.inventory.find(attempts.lane(), make_delivery("wh0").id) is not None
     attempts.end()
     assert attempts.in_memory() == set()
-    assert attempts.lanes.in_flight == 0
+    assert attempts.permits.in_flight == 0
 
 
 async def test_lane_overflow_stays_in_postgres_until_the_lane_runs_low():
@@ -300,7 +300,7 @@ async def test_attempt_not_made_releases_everything_and_is_loaded_again():
     attempts.offer("ep", "wh")
     attempts.end(succeeded=None)
     lane = attempts.lane()
-    assert (attempts.lanes.in_flight, len(lane.entries), lane.more_at) == (0, 0, 0.0)
+    assert (attempts.permits.in_flight, len(lane.entries), lane.more_at) == (0, 0, 0.0)
     assert len(attempts.inventory) == 0
 
 
@@ -362,8 +362,8 @@ async def _in_flight_after_an_outage(*, limit: int) -> int:
     for number in range(300):
         attempts.offer("ep", f"wh{number}")
     attempts.may_send = True
-    attempts.lanes.pump()
-    return attempts.lanes.in_flight
+    attempts.permits.pump()
+    return attempts.permits.in_flight
 
 
 async def test_r22_control_releasing_all_that_is_overdue_is_a_flood():
@@ -380,7 +380,7 @@ async def _at_one_victim(*, per_host: int) -> int:
     _follow(attempts, *endpoints)
     for n in range(1_000):
         attempts.offer(f"ep{n % 100}", f"wh{n}")
-    return attempts.lanes.in_flight
+    return attempts.permits.in_flight
 
 
 async def test_a25_many_endpoints_at_one_host_get_what_one_host_gets():
@@ -399,7 +399,7 @@ async def test_a_fan_out_repeated_after_a_lost_claim_sends_no_second_copy():
     first = [(endpoint, make_delivery("d1")), (endpoint, make_delivery("d2"))]
     for _ in range(2):
         attempts.lanes.offer_reserved(attempts.lanes.reserve(first))
-        attempts.lanes.pump()
+        attempts.permits.pump()
     assert [delivery.id for delivery in attempts.started] == ["d1"]
     attempts.end()
     attempts.end()
@@ -416,7 +416,7 @@ async def test_a_late_result_makes_its_lane_look_for_more():
     (lane,) = attempts.lanes.lanes.values()
     for late in (False, True):
         attempts.lanes.offer_reserved(attempts.lanes.reserve([(endpoint, make_delivery("d"))]))
-        attempts.lanes.pump()
+        attempts.permits.pump()
         (running,) = attempts.running
         attempts.commit(running, late=late)
         assert len(attempts.inventory) == 0
@@ -432,10 +432,10 @@ async def test_no_attempt_starts_at_the_bound_of_unrecorded_ones():
     running = attempts.running.pop(0)
     attempts.inventory.finish(running.entry)
     running.ended(running.entry, running.endpoint, succeeded=True)
-    assert attempts.lanes.in_flight == 2  # its result waits for the commit, and counts
+    assert attempts.permits.in_flight == 2  # its result waits for the commit, and counts
     attempts.inventory.forget(running.entry)
-    attempts.lanes.pump()
-    assert attempts.lanes.in_flight == 3
+    attempts.permits.pump()
+    assert attempts.permits.in_flight == 3
 
 
 async def test_receivers_that_do_not_respond_leave_the_bound_to_others():

@@ -33,6 +33,7 @@ class Made(Stages):
             self.queue,
             self.timer,
             self.lanes,
+            self.permits,
             NoLateBodies(),
             RequestLoader(
                 self.store,
@@ -40,6 +41,7 @@ class Made(Stages):
                 self.inventory,
                 self.queue,
                 self.lanes,
+                self.permits,
                 NoLateBodies(),
                 shards,
             ),
@@ -256,7 +258,7 @@ async def test_offering_from_fan_out_meanwhile_is_no_second_attempt(made):
     await made.work()
     made.offer("ep", "wh")
     made.may_send = True
-    made.lanes.pump()
+    made.permits.pump()
     assert [delivery.id for delivery in made.started] == ["wh"]
 
 
