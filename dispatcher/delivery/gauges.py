@@ -90,6 +90,7 @@ class Gauges:
             metrics.retries_scheduled,
             metrics.oldest_undelivered,
             metrics.oldest_deferred,
+            metrics.oldest_unpolled,
             metrics.longest_down,
             metrics.endpoint_down,
             metrics.endpoints_by_health,
@@ -117,6 +118,7 @@ class Gauges:
             max((0.0, *self._ages(row["due_endpoints"], row["due_ages_seconds"])))
         )
         metrics.oldest_deferred.set(max(0.0, row["oldest_deferred_seconds"]))
+        metrics.oldest_unpolled.set(max(0.0, row["oldest_unpolled_seconds"]))
         by_health = orjson.loads(row["endpoints_by_health"] or "{}")
         for health in HealthState:
             metrics.endpoints_by_health.labels(health).set(by_health.get(health, 0))

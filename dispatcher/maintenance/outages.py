@@ -69,7 +69,7 @@ def _write(changes: list[HealthChange], down: list[DownEndpoint]) -> None:
             endpoint_id=change.endpoint_id,
             was=change.was or HealthState.HEALTHY,
             health=change.health,
-            since=change.since.isoformat(),
+            since=change.since,
             cause=change.cause,
             response_code=change.response_code,
         )
@@ -78,5 +78,5 @@ def _write(changes: list[HealthChange], down: list[DownEndpoint]) -> None:
             "endpoint.went_down",
             endpoint_id=endpoint.id,
             down_seconds=endpoint.down_seconds,
-            failing_since=endpoint.first_failure_at.isoformat(),
+            failing_since=endpoint.first_failure_at,
         )

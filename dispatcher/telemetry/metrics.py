@@ -38,6 +38,7 @@ Gauges marked *database* are equal on every replica: aggregate them with `max`.
 | `retries_scheduled` | gauge | | deliveries that wait for their next attempt, *database* | |
 | `oldest_undelivered_seconds` | gauge | | age past due of the oldest due one, *database* | yes |
 | `oldest_deferred_seconds` | gauge | | age past due of the oldest one behind an open breaker, *database* | yes |
+| `oldest_unpolled_seconds` | gauge | | age past due of the oldest one of a pulled endpoint, *database* | yes |
 | `endpoints_by_health` | gauge | health | active endpoints by health, *database* | |
 | `longest_down_seconds` | gauge | | time without a success of the endpoint that is down the longest, *database* | yes |
 | `endpoint_down_seconds` | gauge | tenant, endpoint, name | of each that is down; if set; capped, *database* | yes |
@@ -343,6 +344,10 @@ class Metrics:
         )
         self.oldest_deferred = make(
             "oldest_deferred_seconds", "Age past due of the oldest delivery behind an open breaker."
+        )
+        self.oldest_unpolled = make(
+            "oldest_unpolled_seconds",
+            "Age past due of the oldest delivery of a pulled endpoint.",
         )
         self.endpoints_by_health = make(
             "endpoints_by_health", "Active endpoints by health.", health=tuple(HealthState)

@@ -348,3 +348,48 @@ async def test_what_waits_for_a_breaker_is_late_on_no_replica(
     assert (row["due_endpoints"], row["due_ages_seconds"]) == ([], [])
     summary = await Overview(deployment).summary(ALL)
     assert summary.oldest_undelivered_seconds == 0
+
+
+async def test_what_waits_for_its_turn_or_for_a_poll_is_not_late(
+    deployment: Deployment, connection: Any
+) -> None:
+    """One failing key, or a receiver that does not poll, fired the alert about a stuck dispatcher."""
+    deliveries = Deliveries(deployment.database)
+    ordered = await make(deployment, "ordered")
+    pulled = await make(deployment, "pulled")
+    await connection.execute(
+        "UPDATE dispatcher.endpoint SET ordering = 'key' WHERE id = $1", ordered
+    )
+    await connection.execute(
+        "UPDATE dispatcher.endpoint SET delivery = 'pull' WHERE id = $1", pulled
+    )
+    numbers = {
+        row["id"]: row["number"]
+        for row in await connection.fetch("SELECT id, number FROM dispatcher.endpoint")
+    }
+
+    async def waiting(
+        event: str, endpoint_id: str, key: int | None, place: int, due_in: float
+    ) -> None:
+        await connection.execute(
+            "INSERT INTO dispatcher.delivery_open"
+            " (id, day, event_id, endpoint_no, event_type_code, order_key, position, next_attempt_at)"
+            " VALUES (gen_random_uuid(), current_date, $1, $2, 1, $3, $4, now() + make_interval(secs => $5))",
+            event, numbers[endpoint_id], key, place, due_in,
+        )  # fmt: skip
+
+    await waiting("first", ordered, 7, 1, 3600.0)  # failed, and retried in an hour
+    await waiting("second", ordered, 7, 2, -1200.0)
+    await waiting("fetched", pulled, None, 3, -900.0)
+    row = await deliveries.gauges()
+    assert row["due_endpoints"] == [ordered]
+    assert row["due_ages_seconds"] == [pytest.approx(-3600, abs=30)]
+    assert row["oldest_unpolled_seconds"] == pytest.approx(900, abs=30)
+    summary = await Overview(deployment).summary(ALL)
+    assert summary.oldest_undelivered_seconds == 0
+    assert "deliveries_late" not in [problem.code for problem in summary.problems]
+    await waiting("of another key", ordered, 8, 4, -300.0)
+    row = await deliveries.gauges()
+    assert row["due_ages_seconds"] == [pytest.approx(300, abs=30)]
+    summary = await Overview(deployment).summary(ALL)
+    assert summary.oldest_undelivered_seconds == pytest.approx(300, abs=30)

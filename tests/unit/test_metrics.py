@@ -20,7 +20,7 @@ PROMISED = set(
     results_fenced_total egress_blocked_total attempt_duration_seconds delivery_latency_seconds
     retry_lateness_seconds recorder_batch_size recorder_flush_seconds in_flight_attempts
     pending_deliveries held_deliveries retries_scheduled oldest_undelivered_seconds
-    oldest_deferred_seconds endpoints_by_health longest_down_seconds
+    oldest_deferred_seconds oldest_unpolled_seconds endpoints_by_health longest_down_seconds
     outbox_backlog_events outbox_lag_seconds endpoints breakers_open listener_up
     event_loop_lag_seconds build_info
     """.split()  # noqa: SIM905 -- a list of names reads better as words

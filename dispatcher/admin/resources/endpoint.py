@@ -120,7 +120,10 @@ class EndpointSettings(Request):
             reads=Reading.NUMBER,
         ),
         Control(ControlKind.NUMBER, Section.LIMITS),
-    ] = Field(default=None, description="Requests per second; null: no limit.")
+    ] = Field(
+        default=None,
+        description="Requests per second, after a burst of one second's requests; null: no limit.",
+    )
     timeout_seconds: Annotated[
         Annotated[float, Bounds(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX)] | None,
         Option(

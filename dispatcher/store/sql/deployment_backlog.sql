@@ -3,11 +3,11 @@
 -- Parameters: $1 tenant (NULL: all), $2 count at most (a larger count is returned as this plus one), $3 the lowest id that
 --   a delivery created in the last 24 hours has, $4 the day before yesterday: a constant, since now() would lock every day
 --   of history; $5 the day from which failed deliveries are counted.
--- Index: outbox_waiting, delivery_open_due, delivery_done_unsuccessful, delivery_done_failed, endpoint_name. Locks: none.
--- The oldest due delivery is searched per active endpoint whose breaker is closed: a delivery that waits for its
--- schedule, for a breaker or for a paused endpoint is not late.
+-- Index: outbox_waiting, delivery_open_due, delivery_open_line, delivery_done_unsuccessful, delivery_done_failed, endpoint_name. Locks: none.
+-- The oldest due delivery is searched as in deployment_gauges.sql: one that waits for its schedule, for an earlier one of
+-- its line, for a breaker, for a paused endpoint or for its receiver to poll is not late.
 WITH mine AS MATERIALIZED (
-    SELECT e.id, e.number, e.state, EXISTS (
+    SELECT e.id, e.number, e.state, e.ordering, e.delivery, EXISTS (
                SELECT FROM dispatcher.endpoint_breaker AS b
                JOIN dispatcher.replica AS r ON r.incarnation = b.incarnation AND r.expires_at > clock_timestamp()
                WHERE b.endpoint_id = e.id) AS is_deferred
@@ -50,6 +50,13 @@ SELECT (SELECT count(*) FROM dispatcher.replica WHERE expires_at > clock_timesta
            AS failed_count,
        (SELECT max(extract(epoch FROM clock_timestamp() - oldest.next_attempt_at))::float8
         FROM mine
-        CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS d
-                            WHERE d.endpoint_no = mine.number ORDER BY next_attempt_at LIMIT 1) AS oldest
-        WHERE mine.state = 'active' AND NOT mine.is_deferred) AS oldest_due_seconds
+        CROSS JOIN LATERAL (
+            SELECT o.next_attempt_at
+            FROM (SELECT next_attempt_at, order_key, position FROM dispatcher.delivery_open
+                  WHERE endpoint_no = mine.number ORDER BY next_attempt_at LIMIT 1000) AS o
+            WHERE mine.ordering = 'none' OR o.order_key IS NULL
+               OR o.position = (SELECT f.position FROM dispatcher.delivery_open AS f
+                                WHERE f.endpoint_no = mine.number AND f.order_key = o.order_key ORDER BY f.position LIMIT 1)
+            ORDER BY o.next_attempt_at
+            LIMIT 1) AS oldest
+        WHERE mine.state = 'active' AND mine.delivery = 'push' AND NOT mine.is_deferred) AS oldest_due_seconds

@@ -1,9 +1,10 @@
 -- The figures that are of the whole database, for /metrics: read at most once in some seconds, for all scrapes.
 --
 -- Parameters: $1 how many endpoints that are down are named at most.
--- Index: delivery_open_due, outbox_waiting. Locks: none.
+-- Index: delivery_open_due, delivery_open_line, outbox_waiting. Locks: none.
 -- The oldest due delivery is looked for per active endpoint, so that a backlog of paused ones costs nothing; endpoints
--- whose open breaker a living replica has published are left out, by every replica alike.
+-- whose open breaker a living replica has published are left out, by every replica alike. Of an endpoint with an order it
+-- is the oldest one that is the first of its line, among the 1,000 that are due first: the others wait for the first.
 -- Days ahead: attached partitions, from today on; stops counting where any of the four tables lacks one. -1: today's is missing.
 -- The notification queue is the whole server's: read from shared memory, so any role may and it costs nothing.
 -- Counts above 100,000 are the planner's estimate: exact counting would read every waiting row at each scrape.
@@ -16,6 +17,20 @@ WITH deferred AS MATERIALIZED (
     FROM dispatcher.endpoint_status AS s
     JOIN dispatcher.endpoint AS p ON p.id = s.endpoint_id AND p.state = 'active' AND p.deleted_at IS NULL
     WHERE s.health = 'down'
+), due AS MATERIALIZED (
+    SELECT p.id, p.delivery, extract(epoch FROM clock_timestamp() - d.next_attempt_at)::float8 AS age_seconds
+    FROM dispatcher.endpoint AS p
+    CROSS JOIN LATERAL (
+        SELECT o.next_attempt_at
+        FROM (SELECT next_attempt_at, order_key, position FROM dispatcher.delivery_open
+              WHERE endpoint_no = p.number ORDER BY next_attempt_at LIMIT 1000) AS o
+        WHERE p.ordering = 'none' OR o.order_key IS NULL
+           OR o.position = (SELECT f.position FROM dispatcher.delivery_open AS f
+                            WHERE f.endpoint_no = p.number AND f.order_key = o.order_key ORDER BY f.position LIMIT 1)
+        ORDER BY o.next_attempt_at
+        LIMIT 1) AS d
+    WHERE p.deleted_at IS NULL AND p.state = 'active'
+      AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)
 )
 SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS NULL LIMIT 100000) AS o)
            AS outbox_backlog_events,
@@ -30,15 +45,9 @@ SELECT (SELECT count(*) FROM (SELECT FROM dispatcher.outbox WHERE consumed_at IS
             WHERE p.state = 'paused' LIMIT 100000) AS h) AS held_deliveries,
        (SELECT count(*) FROM (
             SELECT FROM dispatcher.delivery_open WHERE schedule_position > 0 LIMIT 100000) AS r) AS retries_scheduled,
-       ARRAY(SELECT p.id FROM dispatcher.endpoint AS p WHERE p.deleted_at IS NULL AND p.state = 'active'
-             AND EXISTS (SELECT FROM dispatcher.delivery_open AS d WHERE d.endpoint_no = p.number)
-             AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_endpoints,
-       ARRAY(SELECT extract(epoch FROM clock_timestamp() - d.next_attempt_at)::float8
-             FROM dispatcher.endpoint AS p
-             CROSS JOIN LATERAL (SELECT next_attempt_at FROM dispatcher.delivery_open AS o
-                                 WHERE o.endpoint_no = p.number ORDER BY o.next_attempt_at LIMIT 1) AS d
-             WHERE p.deleted_at IS NULL AND p.state = 'active'
-             AND NOT EXISTS (SELECT FROM deferred WHERE deferred.endpoint_id = p.id)) AS due_ages_seconds,
+       ARRAY(SELECT id FROM due WHERE delivery = 'push' ORDER BY id) AS due_endpoints,
+       ARRAY(SELECT age_seconds FROM due WHERE delivery = 'push' ORDER BY id) AS due_ages_seconds,
+       coalesce((SELECT max(age_seconds) FROM due WHERE delivery = 'pull'), 0)::float8 AS oldest_unpolled_seconds,
        coalesce((SELECT max(extract(epoch FROM clock_timestamp() - d.next_attempt_at))
                  FROM deferred
                  JOIN dispatcher.endpoint AS p ON p.id = deferred.endpoint_id AND p.deleted_at IS NULL
