@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,18 @@ def publish(living: Living, **changes: Any) -> str:
         orjson.dumps({"order_id": str(changes.get("order_id", ORDER["order_id"]))}).decode(),
     )
     return str(row["id"])
+
+
+def wait_for_fan_out(living: Living, events: Sequence[str]) -> None:
+    """Wait until events have left the outbox."""
+
+    async def left() -> bool:
+        rows = await asyncio.to_thread(
+            living.sql, "SELECT id FROM dispatcher.event WHERE id = ANY ($1)", list(events)
+        )
+        return len(rows) == len(events)
+
+    run_apart(lambda: until(left, seconds=20, what="the events to be fanned out"))
 
 
 def wait_for(living: Living, name: str, count: int, where: str = "true") -> str:
@@ -219,6 +231,7 @@ def test_a_content_filter_is_tried_saved_and_explained(
         publish(living, order_id=f"ORD-2026-{1500 + number}", warehouse=f"BKK-0{number % 3}")
         for number in range(12)
     ]
+    wait_for_fan_out(living, earlier)  # a Webhook that is saved before also gets them
     page = new_form(tab, "BKK_02_Orders", living.receiver.url("/filtered"), "wms")
     page.fill("[name=content_filter]", 'data.warehouse == "BKK-02"')
     page.get_by_role("button", name="Test filter").click()

@@ -119,10 +119,12 @@ async def test_every_query_has_an_answer_from_a_real_scrape(bench, sql, tmp_path
     await bench.produced(Plan(url=bench.url, events_count=3))
     await quiet(bench.url, seconds=15)
 
-    async def beat() -> bool:
-        return "\ndispatcher_event_loop_lag_seconds " in (await daemon.get("/metrics"))[1]
+    async def is_complete() -> bool:
+        text = (await daemon.get("/metrics"))[1]
+        late = ("event_loop_lag_seconds", "history_partitions_kept")
+        return all(f"\ndispatcher_{name} " in text for name in late)
 
-    await until(beat, seconds=15, what="the first look at the event loop's lag")
+    await until(is_complete, seconds=30, what="the event loop's lag, and the figures of retention")
     status, text = await daemon.get("/metrics")
     assert status == 200
     # The scrape's counters stand still, so what shows growth alone is asked without that.

@@ -1,5 +1,6 @@
 """The schedule through the operations, on the real database."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,8 @@ from dispatcher.core.errors import (
     NotFoundError,
 )
 from dispatcher.store import schedule as store
+from dispatcher.store.leases import Leases
+from tests.support.daemon import until
 from tests.support.story import ACME, ALL, Story
 
 pytestmark = pytest.mark.postgres
@@ -240,3 +243,33 @@ async def test_retry_of_an_endpoint_asks_for_its_oldest_due_delivery(deployment,
     )
     with pytest.raises(ConflictError, match="paused"):
         await recovery.retry(ALL, endpoint)
+
+
+async def test_retry_shows_the_attempt_before_its_resend_is_settled(deployment, story, connection):
+    """The owner may release the retry between the commit of the result and the end of the resend."""
+    endpoint = await story.endpoint()
+    await _due(connection, await story.delivery(endpoint, "e0", "retrying"), 50)
+    await Leases(deployment.database).join("r1", "one", "1.0", 60.0)
+    async with asyncio.TaskGroup() as group:
+        retry = group.create_task(Recovery(deployment).retry(ALL, endpoint))
+        await until(
+            lambda: connection.fetchval("SELECT count(*) = 1 FROM dispatcher.endpoint_request"),
+            seconds=10,
+            what="the request",
+        )
+        async with connection.transaction():
+            await connection.execute(
+                """WITH ended AS (DELETE FROM dispatcher.delivery_open RETURNING *), done AS (
+                     INSERT INTO dispatcher.delivery_done
+                       (id, day, event_id, endpoint_no, event_type_code, state, attempt_count, schedule_position)
+                     SELECT id, day, event_id, endpoint_no, event_type_code, 3, attempt_count + 1, schedule_position
+                     FROM ended)
+                   INSERT INTO dispatcher.attempt
+                     (day, event_id, endpoint_no, delivery_id, attempt_number, trigger, outcome, attempted_at,
+                      latency_seconds, reused, revision, response_code)
+                   SELECT day, event_id, endpoint_no, id, attempt_count + 1, 2, 1, now(), 0.1, false, 1, 200
+                   FROM ended"""
+            )
+            await connection.execute("DELETE FROM dispatcher.endpoint_request")
+    answer = retry.result()
+    assert (answer.state, answer.attempt and answer.attempt.outcome) == ("released", "ok")

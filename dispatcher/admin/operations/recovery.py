@@ -115,7 +115,9 @@ class Recovery:
         while True:
             outcome = await self._outcome(request, ends_at)
             attempt = None
-            if not outcome.is_resend_waiting and outcome.attempt_number is not None:
+            # The resend of a success is deleted after its result is committed, and the retry may be released between.
+            is_made = outcome.succeeded or not outcome.is_resend_waiting
+            if is_made and outcome.attempt_number is not None:
                 attempt = await self._attempt(actor, request.delivery_id, outcome.attempt_number)
             failed_types.append(request.event_type_code)
             is_rejected = attempt is not None and attempt.outcome in _BY_THE_DELIVERY
