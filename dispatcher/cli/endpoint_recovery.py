@@ -52,7 +52,7 @@ def failures(
         say_table(answer.responses, _FAILURE_COLUMNS, "no failures", output)
         if answer.capped:
             tell(
-                "there are more; the newest 300 failed deliveries and the next 300 waiting ones are counted"
+                "there are more; the newest 100 failed deliveries and the next 100 waiting ones are counted"
             )
 
     run_step(context, step)

@@ -79,9 +79,9 @@ async def newest_first(
 ) -> list["Record"]:
     """Return the rows of a read-only statement, range after range, until they are enough.
 
-    `details` reads what belongs to the rows of a range, before the locks of that range are released. The connection is
-    in a transaction, which keeps none of the locks. The first range has `days_first` days, and ends with `newest` where
-    no row is of a later day; or `month` reads it.
+    `details` reads what belongs to the rows of a range, before the locks of that range are released, and sets how its
+    statements are planned. The connection is in a transaction, which keeps none of the locks. The first range has
+    `days_first` days, and ends with `newest` where no row is of a later day; or `month` reads it.
     """
     now = SystemClock.now()
     last = newest or NO_END
@@ -92,8 +92,6 @@ async def newest_first(
         first = month_ago(now)
         await connection.execute(_BEGIN_MONTH)
         found = await month(first)
-        if details is not None:
-            await connection.execute(PLAN_AS_BEFORE)
     else:
         await connection.execute(_BEGIN)
         found = await connection.fetch(sql, *parameters, first, last)

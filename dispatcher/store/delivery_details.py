@@ -7,6 +7,7 @@ filters fits none.
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
@@ -14,7 +15,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from dispatcher.core import codes, ids
 from dispatcher.store.attempts import AttemptDetail, attempt_detail
-from dispatcher.store.day_walk import DAYS_AT_ONCE, PAGE_DAYS, newest_page
+from dispatcher.store.day_walk import DAYS_AT_ONCE, PAGE_DAYS, PLAN_AS_BEFORE, newest_page
 from dispatcher.store.delivery_ids import (
     delivery_ids_of,
     moment_of_uuid,
@@ -22,7 +23,7 @@ from dispatcher.store.delivery_ids import (
     uuid_of,
 )
 from dispatcher.store.events import EventDetail, EventKey
-from dispatcher.store.kept_plans import fetch_of_days, page_reader
+from dispatcher.store.kept_plans import fetch_of_days, fetch_of_few_days, page_reader
 from dispatcher.store.pool import data_faults
 from dispatcher.store.statements import statement
 
@@ -35,6 +36,7 @@ DELIVERY_COLUMNS = 17
 """How many columns the statements return that end in `delivery_details`."""
 _DELIVERIES_PAGE = statement("delivery_page")
 _DELIVERIES_OF_IDS = statement("delivery_list_of_ids")
+_DELIVERIES_OF_DAY = statement("delivery_list_of_day")
 _DELIVERIES_PAGE_OF_ENDPOINTS = statement("delivery_page_of_endpoints")
 _ENDPOINT_NUMBERS = statement("endpoint_numbers")
 _DELIVERIES_OF_EVENTS = statement("delivery_page_of_events")
@@ -47,9 +49,9 @@ FEW_ENDPOINTS = 8
 """A tenant with so few endpoints has its pages read endpoint by endpoint."""
 _SELECTIVE = (1, 3, 5, 6, 7, 13, 14)
 """The filters of a page that leave out deliveries of every day: endpoint, type, states, test, labels and response."""
-_STATES = 5
-_KEPT = frozenset({1, 2, 3, 4, 9, 11, 12})
-"""The filters of which one plan is right for all values: endpoint, event, type, the end, rows at most."""
+_STATES, _TEST = 5, 6
+_KEPT = frozenset({1, 2, 3, 4, 7, 8, 9, 10, 11, 12})
+"""The filters of which one plan is right for all values: endpoint, event, type, labels, both ends, rows at most."""
 _TAIL_ATTEMPTS = {
     "attempt": statement("attempt_tail"),
     "delivery_done": statement("delivery_done_tail"),
@@ -155,16 +157,21 @@ async def page_of_deliveries(
             newest=filters[11],
             days_first=DAYS_AT_ONCE if _is_selective(filters) else PAGE_DAYS,
             month=page_reader(
-                connection, _DELIVERIES_PAGE, filters, values=_KEPT, constants=_state_text(filters)
+                connection, _DELIVERIES_PAGE, filters, values=_KEPT, constants=_constants(filters)
             ),
         )
     )
 
 
-def _state_text(filters: Sequence[object]) -> Mapping[int, str]:
-    """Return the state as a constant, where there is one: an index has the unsuccessful deliveries alone."""
-    states = filters[_STATES]
-    return {_STATES: f"{{{states[0]}}}"} if isinstance(states, list) and len(states) == 1 else {}
+def _constants(filters: Sequence[object]) -> Mapping[int, str]:
+    """Return filters as constants, because there are indexes of the unsuccessful deliveries and of the tests alone."""
+    states, test = filters[_STATES], filters[_TEST]
+    found: dict[int, str] = {}
+    if isinstance(states, list) and len(states) == 1:
+        found[_STATES] = f"{{{states[0]}}}"
+    if test is not None:
+        found[_TEST] = "true" if test else "false"
+    return found
 
 
 def _is_selective(filters: Sequence[object]) -> bool:
@@ -176,6 +183,8 @@ async def page_of_endpoints_deliveries(
     connection: "Reach", numbers: Sequence[int], filters: Sequence[object]
 ) -> list[DeliveryDetail]:
     """Return a page of the deliveries of a few endpoints; `filters` as in `page_of_deliveries`."""
+    if not numbers:
+        return []
     rows = await newest_page(
         connection, _DELIVERIES_PAGE_OF_ENDPOINTS, list(numbers), None, *filters[2:],
         limit=filters[12], details=partial(_of_ids, connection), newest=filters[11],
@@ -184,13 +193,22 @@ async def page_of_endpoints_deliveries(
 
 
 async def _of_ids(connection: "Reach", picked: "list[Record]") -> "list[Record]":
-    """Return the rows of ids and days."""
-    if not picked:
-        return []
-    days = [row[1] for row in picked]
-    return await fetch_of_days(
-        connection, _DELIVERIES_OF_IDS, [row[0] for row in picked], days, days=days
-    )
+    """Return the rows of the deliveries that a page has picked, newest first."""
+    ended: dict[date, list[UUID]] = {}
+    for row in picked:
+        if not row["is_open"]:
+            ended.setdefault(row["day"], []).append(row["id"])
+    found = await fetch_of_few_days(connection, _DELIVERIES_OF_DAY, ended)
+    if len(found) < len(picked):
+        # Open ones, those of many days, and ended ones that a job has opened since they were picked.
+        known = {row["id"] for row in found}
+        rest = [row for row in picked if row["id"] not in known]
+        days = [row["day"] for row in rest]
+        await connection.execute(PLAN_AS_BEFORE)
+        found += await fetch_of_days(
+            connection, _DELIVERIES_OF_IDS, [row["id"] for row in rest], days, days=days
+        )
+    return sorted(found, key=itemgetter("id"), reverse=True)
 
 
 async def page_of_events_deliveries(

@@ -22,7 +22,7 @@ _FAILURES = statement("endpoint_count_failures")
 _ENDPOINT_PROGRESS = statement("endpoint_progress")
 COUNTED_MAX = 1_000
 """Waiting and failed deliveries of an endpoint are counted up to here."""
-RESPONSES_READ_MAX = 300
+RESPONSES_READ_MAX = 100
 """Failed deliveries of an endpoint, and waiting ones, whose last response is read; some 5 µs each."""
 RESPONSES_MAX = 20
 """Different responses that the failures of an endpoint are counted by."""
@@ -78,11 +78,16 @@ async def read_waiting(
 async def count_deliveries(
     connection: "Reach", endpoint_ids: Sequence[str]
 ) -> dict[str, DeliveryCounts]:
-    """Count the waiting and the failed deliveries of endpoints, up to `COUNTED_MAX` each."""
+    """Count the waiting and the failed deliveries of endpoints, up to `COUNTED_MAX` each.
+
+    It is to be the last read of its transaction.
+    """
     if not endpoint_ids:
         return {}
     since = month_ago(SystemClock.now())
-    rows = await fetch_since(connection, _DELIVERIES, list(endpoint_ids), COUNTED_MAX, days=[since])
+    rows = await fetch_since(
+        connection, _DELIVERIES, list(endpoint_ids), COUNTED_MAX, days=[since], is_last=True
+    )
     return {row[0]: DeliveryCounts(*row[1:]) for row in rows}
 
 
@@ -92,7 +97,7 @@ async def count_failures(
     """Count the failed and the retrying deliveries of an endpoint by their last response, the most frequent first.
 
     Those of the newest `RESPONSES_READ_MAX` failed ones, and of as many that wait and are due first. The numbers of all
-    waiting and failed ones are returned as well, up to `COUNTED_MAX`.
+    waiting and failed ones are returned as well, up to `COUNTED_MAX`. It is to be the last read of its transaction.
     """
     since = month_ago(SystemClock.now())
     rows = await fetch_since(
@@ -104,6 +109,7 @@ async def count_failures(
         RESPONSES_READ_MAX,
         RESPONSES_MAX,
         days=[since],
+        is_last=True,
     )
     counts = DeliveryCounts(rows[0]["waiting_total"], rows[0]["failed_total"])
     found = [row[2:] for row in rows if row["failed_count"] is not None]

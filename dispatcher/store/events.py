@@ -13,6 +13,7 @@ import orjson
 
 from dispatcher.core import ids
 from dispatcher.store.day_walk import (
+    PLAN_AS_BEFORE,
     PLAN_FOR_VALUES,
     days_of_events,
     newest_first,
@@ -157,6 +158,7 @@ async def _of_keys(connection: "Reach", picked: "list[Record]") -> "list[Record]
     if not picked:
         return []
     days = [row[0] for row in picked]
+    await connection.execute(PLAN_AS_BEFORE)
     rows = await fetch_of_days(
         connection, _EVENTS_OF_KEYS, days, [row[1] for row in picked], days=days
     )

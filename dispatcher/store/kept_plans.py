@@ -47,11 +47,12 @@ def keeps_plans(connection: "Reach") -> bool:
 
 
 async def fetch_since(
-    connection: "Reach", sql: str, *parameters: object, days: Sequence[date]
+    connection: "Reach", sql: str, *parameters: object, days: Sequence[date], is_last: bool = False
 ) -> list["Record"]:
     """Return the rows of a statement; `days` are its last parameters: the first day of each part of history it reads.
 
-    Later statements of the transaction are planned for their values, as in `Database.reading`.
+    Later statements of the transaction are planned for their values, as in `Database.reading`; with `is_last` there are
+    none, which saves a round trip.
     """
     if keeps_plans(connection):
         await connection.execute(KEEP_PLAN)
@@ -59,7 +60,8 @@ async def fetch_since(
     else:
         await connection.execute(f"{PLAN_FOR_VALUES}; {FIRST_ROWS}")
         rows = await connection.fetch(sql, *parameters, *days)
-    await connection.execute(PLAN_AS_BEFORE)
+    if not is_last:
+        await connection.execute(PLAN_AS_BEFORE)
     return rows
 
 
@@ -68,13 +70,30 @@ async def fetch_of_days(
 ) -> list["Record"]:
     """Return the rows of a statement whose last two parameters are the first and the last of these days.
 
-    Planning for a few days takes less time than running a plan of a month, and older days have no kept plan.
+    Planning for a few days takes less time than running a plan of a month, and older days have no kept plan. The
+    transaction is to plan for values.
     """
     first, last = min(days), max(days)
     since = month_ago(SystemClock.now())
     if first < since or (last - first).days < FEW_DAYS:
         return await connection.fetch(sql, *parameters, first, last)
     return await fetch_since(connection, sql, *parameters, days=(since, NO_END))
+
+
+async def fetch_of_few_days(
+    connection: "Reach", sql: str, keys: Mapping[date, Sequence[object]]
+) -> list["Record"]:
+    """Return the rows of a statement of one day's keys, a day at a time; none if there are more than a few days.
+
+    None either if the connection keeps no plans. Later statements of the transaction have generic plans.
+    """
+    if not 0 < len(keys) < FEW_DAYS or not keeps_plans(connection):
+        return []
+    await connection.execute(KEEP_PLAN)
+    rows: list[Record] = []
+    for day, of_day in keys.items():
+        rows += await connection.fetch(with_days(sql, 2, (day,)), of_day)
+    return rows
 
 
 async def fetch_of_each_day(

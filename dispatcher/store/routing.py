@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 import orjson
@@ -108,13 +108,13 @@ class DownEndpoint(NamedTuple):
     first_failure_at: datetime
 
 
+_SHARED: Final = tuple(field for field in EndpointRow._fields if field in EndpointDetail._fields)
+
+
 def routed_row(endpoint: EndpointDetail, sealed: Sequence[SealedSecret]) -> EndpointRow:
     """Return an endpoint as the daemon reads it, without what only a shard's owner needs."""
-    own = {
-        field: getattr(endpoint, field) for field in EndpointRow._fields if hasattr(endpoint, field)
-    }
     return EndpointRow(
-        **own,
+        **{field: getattr(endpoint, field) for field in _SHARED},
         number=0,
         revision=0,
         body_key=endpoint.profile,

@@ -3,12 +3,14 @@
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.delivery_filter import page_filters
 from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.serialization import labels_json
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import delivery_details, events
 from dispatcher.store import pool as pool_module
@@ -39,8 +41,8 @@ from tests.support.story import ALL, Story
 pytestmark = pytest.mark.postgres
 
 LOCKED = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND relation IS NOT NULL"
-STATES = 5
-"""The place of the states in the filters of a page; they are constants of the text."""
+CONSTANTS = {5, 6}
+"""The places of the states and of `test` in the filters of a page; they are constants of the text."""
 YESTERDAY, OLDER = 1, (2, 3, 31, 32, 33, 34, 70)
 """Days ago, around the ends of the ranges; yesterday has its partitions from the start."""
 ROWS = 2
@@ -148,7 +150,22 @@ async def test_a_kept_plan_leaves_out_older_days(pool: Database, sql: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "names", ["", "endpoint", "type", "state", "endpoint type state", "until", "endpoint until"]
+    "names",
+    [
+        "",
+        "endpoint",
+        "type",
+        "state",
+        "endpoint type state",
+        "until",
+        "endpoint until",
+        "since",
+        "since until",
+        "label",
+        "endpoint label",
+        "test",
+        "no-test",
+    ],
 )
 async def test_a_page_of_the_usual_filters_keeps_its_plan(
     pool: Database, story: Story, sql: Any, monkeypatch: pytest.MonkeyPatch, names: str
@@ -159,18 +176,26 @@ async def test_a_page_of_the_usual_filters_keeps_its_plan(
     for day in (old, recent):
         await fill_day(sql, day, 5, endpoint_id=endpoint)
     for number, to in enumerate((endpoint, other, endpoint)):
+        await story.event(f"failed{number}", labels='{"site": "BKK"}')
         await story.delivery(to, f"failed{number}", "failed")
         await story.delivery(to, f"succeeded{number}")
+        await story.delivery(to, f"test{number}", "succeeded")
+    await sql.execute("UPDATE dispatcher.delivery_done SET test = true WHERE event_id LIKE 'test%'")
     usual: dict[str, dict[str, object]] = {
         "endpoint": {"endpoint_id": endpoint},
         "type": {"event_type": "order.created"},
         "state": {"state": "failed"},
         "until": {"until": datetime.combine(recent, time(12), UTC)},
+        "since": {"since": datetime.combine(recent, time(), UTC)},
+        "label": {"label": ["site=BKK"]},
+        "test": {"test": True},
+        "no-test": {"test": False},
     }
     wanted = DeliveriesQuery.of(
         **{name: value for one in names.split() for name, value in usual[one].items()}
     )
-    filters = page_filters(None, wanted, None, 2, types=[])
+    labels = labels_json(wanted.label)
+    filters = page_filters(None, wanted, None, 2, types=[], labels=labels)
     kept = (
         "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements"
         " WHERE starts_with(statement, $1)"
@@ -178,11 +203,12 @@ async def test_a_page_of_the_usual_filters_keeps_its_plan(
     beginning = statement("delivery_page").partition("\n")[0]
     async with pool.reading() as connection:
         rows = await page_of_deliveries(connection, filters)
+    assert len(rows) == 2
     async with pool.reading() as connection:
         assert await page_of_deliveries(connection, filters) == rows
         ((text, *plans),) = await connection.fetch(kept, beginning)
     assert plans == [2, 0], "one text, and its plan is kept"
-    given = [one for place, one in enumerate(filters) if one is not None and place != STATES]
+    given = [one for place, one in enumerate(filters) if one is not None and place not in CONSTANTS]
     async with pool.reading() as connection:
         await connection.execute(KEEP_PLAN)
         picked = await connection.fetch(text, *given)
@@ -193,6 +219,71 @@ async def test_a_page_of_the_usual_filters_keeps_its_plan(
     monkeypatch.setattr(delivery_details, "_KEPT", frozenset[int]())
     async with pool.reading() as connection:
         assert await page_of_deliveries(connection, filters) == rows
+
+
+async def test_delivery_that_a_job_opens_meanwhile_is_listed(
+    deployment: Deployment, story: Story, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id is picked from those that have ended, and its row is read from those that are open."""
+    endpoint = await story.endpoint()
+    made = [await story.delivery(endpoint, f"e{number}", "failed") for number in range(5)]
+    made.append(await story.delivery(endpoint, "waits"))
+    read_rows = delivery_details._of_ids
+
+    async def open_one_and_read(connection: Any, picked: Any) -> Any:
+        await sql.execute(
+            "WITH d AS (DELETE FROM dispatcher.delivery_done WHERE event_id = 'e2' RETURNING *)"
+            " INSERT INTO dispatcher.delivery_open (id, day, event_id, endpoint_no, event_type_code, next_attempt_at)"
+            " SELECT id, day, event_id, endpoint_no, event_type_code, now() FROM d"
+        )
+        return await read_rows(connection, picked)
+
+    monkeypatch.setattr(delivery_details, "_of_ids", open_one_and_read)
+    found = (await DeliveryOperations(deployment).page(ALL)).items
+    assert [one.id for one in found] == made[::-1]
+    states = {one.event_id: one.state for one in found}
+    assert states == dict.fromkeys(["e0", "e1", "e3", "e4"], "failed") | {
+        "e2": "pending",
+        "waits": "pending",
+    }
+
+
+@pytest.mark.parametrize("rows_first", [0, 1, 3])
+@pytest.mark.parametrize("is_analyzed", [True, False])
+async def test_plan_of_a_nearly_empty_day_reads_by_ids(
+    sql: Any, rows_first: int, is_analyzed: bool
+) -> None:
+    """A connection keeps the plan of today, which it may make just after midnight."""
+    day = await day_ago(sql, 0)
+    await fill_day(sql, day, rows_first)
+    if is_analyzed:
+        await sql.execute("ANALYZE")
+    text = with_days(statement("delivery_list_of_day"), 2, (day,))
+    async with sql.transaction():
+        await sql.execute(f"SET LOCAL enable_seqscan = off; {KEEP_PLAN}")
+        await sql.execute(f"PREPARE kept AS {text}")
+        await sql.execute("EXECUTE kept ('{}')")
+        await sql.execute("DELETE FROM dispatcher.attempt")
+        await sql.execute("DELETE FROM dispatcher.delivery_done")
+        await sql.execute("DELETE FROM dispatcher.body")
+        await sql.execute("DELETE FROM dispatcher.event")
+        await fill_day(sql, day, 5_000)
+        ids = await sql.fetchval(
+            "SELECT array_agg(id) FROM (SELECT id FROM dispatcher.delivery_done LIMIT 100) AS d"
+        )
+        plan = await sql.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept ('{{{','.join(map(str, ids))}}}')"
+        )
+        await sql.execute("DEALLOCATE kept")
+    nodes, waiting = [], [orjson.loads(plan)[0]["Plan"]]
+    while waiting:
+        nodes.append(waiting.pop())
+        waiting += nodes[-1].get("Plans", [])
+    read = [
+        (one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"]
+        for one in nodes
+    ]
+    assert max(read) <= 2 * len(ids)
 
 
 @pytest.mark.parametrize("names", ["", "tenant", "type", "test", "since until", "place", "system"])

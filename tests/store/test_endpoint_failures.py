@@ -96,7 +96,7 @@ async def test_the_newest_failures_are_counted(
     )
     found = await Endpoints(deployment).failures(ALL, erp)
     assert [(one.response_code, one.failed_count) for one in found.responses] == [
-        (502, 295),
+        (502, 95),
         (401, 5),
     ]
     assert found.capped
@@ -173,7 +173,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
         return rows, {one for one in scanned if one.startswith(("delivery", "attempt"))}
 
     rows, scanned = await rows_read(
-        "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "300", "20", day_at=6
+        "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "100", "20", day_at=6
     )
     assert rows <= 2_000
     assert not scanned

@@ -52,7 +52,7 @@ class FailedResponse(Response):
 class EndpointFailures(Response):
     """The failures of an endpoint by response, the most frequent first.
 
-    The newest 300 failed deliveries of the last 31 days, and the 300 waiting deliveries that are due first, are
+    The newest 100 failed deliveries of the last 31 days, and the 100 waiting deliveries that are due first, are
     counted; `capped`: there are more.
     """
 

@@ -1,4 +1,4 @@
--- The ids and days of a page of deliveries, newest first: open and ended ones, merged.
+-- The ids and days of a page of deliveries, and which of them are open, newest first.
 --
 -- Parameters (NULL: any): $1 tenant, $2 endpoint id, $3 event id, $4 event type, or its beginning and `*`; $5 the code of
 --   the type (NULL with `*`), $6 codes of the states, $7 test, $8 labels that the event must have (JSON text), $9 the lowest id (since), $10 the id that all are below
@@ -16,7 +16,7 @@
 --   endpoint has no deliveries, and nothing is read. Locks: none.
 -- Labels are compared delivery by delivery: right where many events have them; deliveries_of_events is for few.
 WITH page AS MATERIALIZED (
-    (SELECT id, day
+    (SELECT id, day, true AS is_open
      FROM dispatcher.delivery_open AS d
      WHERE day BETWEEN $17::date AND $18::date
        AND ($1::text IS NULL OR endpoint_no IN (SELECT number FROM dispatcher.endpoint WHERE tenant = $1))
@@ -45,7 +45,7 @@ WITH page AS MATERIALIZED (
      ORDER BY id DESC
      LIMIT $13)
     UNION ALL
-    (SELECT l.id, l.day
+    (SELECT l.id, l.day, false
      FROM generate_series(
             least($18::date, $12::date, (now() AT TIME ZONE 'UTC')::date + 1)::timestamp,
             greatest($17::date, $11::date), interval '-1 day') WITH ORDINALITY AS g (midnight, place)
@@ -90,4 +90,4 @@ WITH page AS MATERIALIZED (
      ORDER BY g.place
      LIMIT $13)
 )
-SELECT id, day FROM page ORDER BY id DESC LIMIT $13
+SELECT id, day, is_open FROM page ORDER BY id DESC LIMIT $13

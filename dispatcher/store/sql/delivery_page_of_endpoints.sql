@@ -4,10 +4,10 @@
 -- Parameters: as deliveries_page, but $1 the numbers of the endpoints; $2 is not used.
 -- Index: delivery_done_by_endpoint of the days asked for, once for each endpoint, and delivery_open_due. Locks: none.
 WITH page AS MATERIALIZED (
-    SELECT p.id, p.day
+    SELECT p.id, p.day, p.is_open
     FROM unnest($1::integer[]) AS g (number)
     CROSS JOIN LATERAL (
-        (SELECT id, day
+        (SELECT id, day, true AS is_open
          FROM dispatcher.delivery_open AS d
          WHERE day BETWEEN $17::date AND $18::date AND endpoint_no = g.number AND $2::text IS NULL
            AND ($3::text IS NULL OR event_id = $3)
@@ -34,7 +34,7 @@ WITH page AS MATERIALIZED (
          ORDER BY id DESC
          LIMIT $13)
         UNION ALL
-        (SELECT id, day
+        (SELECT id, day, false
          FROM dispatcher.delivery_done AS d
          WHERE day BETWEEN $17::date AND $18::date AND endpoint_no = g.number
            AND ($3::text IS NULL OR event_id = $3)
@@ -69,4 +69,4 @@ WITH page AS MATERIALIZED (
          LIMIT $13)
     ) AS p
 )
-SELECT id, day FROM page ORDER BY id DESC LIMIT $13
+SELECT id, day, is_open FROM page ORDER BY id DESC LIMIT $13
