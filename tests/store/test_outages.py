@@ -239,6 +239,31 @@ async def test_health_of_an_outage_from_the_breaker_to_recovery(sql, pool):
     assert await sql.fetchval("SELECT count(*) FROM dispatcher.endpoint_status") == 0
 
 
+async def test_deliveries_behind_a_retried_one_of_their_line_are_not_overdue(sql, pool):
+    """The endpoint is healthy again although one ordering key waits for its retry."""
+    routing = Endpoints(pool)
+    await sql.execute("UPDATE dispatcher.endpoint SET ordering = 'key' WHERE id = $1", EP)
+    await failed(routing, ago=40)
+    await attempts(pool, 0, 12)
+    await breaker(sql, pool, "open")
+    assert await health(routing) == [(None, "down")]
+    await sql.execute("DELETE FROM dispatcher.replica")
+    await routing.clear_failures([EP])
+    assert await health(routing) == [("down", "recovering")]
+    waiting = (
+        "INSERT INTO dispatcher.delivery_open"
+        " (id, day, event_id, endpoint_no, event_type_code, order_key, position, next_attempt_at)"
+        " SELECT gen_random_uuid(), current_date, 'e' || $2::bigint, number, 1, $1, $2, now() + make_interval(secs => $3)"
+        " FROM dispatcher.endpoint"
+    )
+    for key, place, due_in in ((7, 1, 3600.0), (7, 2, -900.0), (8, 3, -900.0)):
+        await sql.execute(waiting, key, place, due_in)
+    await minutes_passed(sql, 2)
+    assert await health(routing) == [], "that of the other key is overdue"
+    await sql.execute("DELETE FROM dispatcher.delivery_open WHERE order_key = 8")
+    assert await health(routing) == [("recovering", "healthy")]
+
+
 async def test_health_without_traffic_is_down_after_the_setting(sql, pool):
     await failed(Endpoints(pool), ago=299)
     assert await health(Endpoints(pool)) == []

@@ -3,7 +3,8 @@
 --   down        at least $2 attempts failed since the last success, and the breaker is open, or nothing has succeeded
 --               for $1 seconds. Once down, only a success ends it, whatever becomes of the breaker or of the replica.
 --   recovering  an attempt has succeeded after that; until $5 seconds have passed, the breaker is closed, the latest
---               attempt succeeded, and no delivery is overdue by more than $5 seconds.
+--               attempt succeeded, and no delivery is overdue by more than $5 seconds. Those behind an earlier one of
+--               their line wait for it, and are not overdue; the 1,000 that are due first are looked at.
 --   degraded    the breaker defers some event types, or at least $2 attempts and a share of $4 failed in the last $3
 --               seconds.
 --   healthy     otherwise. There is no row.
@@ -12,7 +13,7 @@
 --   $5 seconds of recovering at least. Returns the endpoints whose health changed, and what it was (NULL: healthy).
 -- A paused or disabled endpoint keeps its health: nothing is sent to it. Failures before a recovery do not count
 -- afterwards. Any replica may run this at any time: a row that another has changed meanwhile is left alone.
--- Index: endpoint_pkey, delivery_open_due; the other tables have rows of endpoints that fail only. Locks: the rows.
+-- Index: endpoint_pkey, delivery_open_due, delivery_open_line; the other tables have rows of endpoints that fail only. Locks: the rows.
 WITH breaker AS (
     SELECT b.endpoint_id, b.state
     FROM dispatcher.endpoint_breaker AS b
@@ -34,9 +35,15 @@ WITH breaker AS (
                     OR s.health = 'recovering'
                        AND (s.since > clock_timestamp() - make_interval(secs => $5) OR b.endpoint_id IS NOT NULL
                             OR h.endpoint_id IS NOT NULL
-                            OR EXISTS (SELECT FROM dispatcher.delivery_open AS d
-                                       WHERE d.endpoint_no = e.number
-                                         AND d.next_attempt_at < clock_timestamp() - make_interval(secs => $5)))
+                            OR EXISTS (
+                                SELECT
+                                FROM (SELECT next_attempt_at, order_key, position FROM dispatcher.delivery_open
+                                      WHERE endpoint_no = e.number ORDER BY next_attempt_at LIMIT 1000) AS o
+                                WHERE o.next_attempt_at < clock_timestamp() - make_interval(secs => $5)
+                                  AND (e.ordering = 'none' OR o.order_key IS NULL
+                                       OR o.position = (SELECT f.position FROM dispatcher.delivery_open AS f
+                                                        WHERE f.endpoint_no = e.number AND f.order_key = o.order_key
+                                                        ORDER BY f.position LIMIT 1))))
                     THEN 'recovering'
                WHEN b.endpoint_id IS NOT NULL
                     OR r.failed >= $2::bigint AND r.failed >= $4::float8 * (r.ok + r.failed) THEN 'degraded'
