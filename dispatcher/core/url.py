@@ -60,6 +60,7 @@ class CanonicalUrl(NamedTuple):
     """The host is a numeric address, so the address policy can decide at once."""
 
 
+@lru_cache(maxsize=1024)
 def canonical_url(
     text: str, *, https_only: bool, allow_ports: PortPolicy = DEFAULT_PORTS
 ) -> CanonicalUrl:

@@ -10,6 +10,7 @@ from dispatcher.admin.operations.endpoints import Endpoints
 from dispatcher.admin.resources.endpoint_requests import EndpointsQuery
 from dispatcher.core.errors import InvalidRequestError, NotFoundError
 from dispatcher.runtime.clock import SystemClock
+from dispatcher.store import endpoint_counts
 from dispatcher.store.day_walk import KEEP_PLAN, month_ago
 from dispatcher.store.kept_plans import with_days
 from dispatcher.store.statements import statement
@@ -103,6 +104,32 @@ async def test_the_newest_failures_are_counted(
     assert (await Endpoints(deployment).show(ALL, erp)).failed_unresolved_count == 1_000
 
 
+@pytest.mark.parametrize("read_max", [5, 7, 10_000])
+async def test_counts_are_the_same_in_one_pass_and_by_endpoint(
+    deployment: Deployment,
+    story: Story,
+    sql: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    read_max: int,
+) -> None:
+    """Above the bound of one pass, each endpoint is counted by itself."""
+    monkeypatch.setattr(endpoint_counts, "FAILED_READ_MAX", read_max)
+    monkeypatch.setattr(endpoint_counts, "COUNTED_MAX", 4)
+    many, few, none = [await story.endpoint(name) for name in ("many", "few", "none")]
+    await sql.execute(FILL, 3, [many, few], 1)
+    await sql.execute(FILL, 1, [many], 0)
+    await sql.execute(FILL, 100, [await story.endpoint("another")], 0)
+    await story.delivery(few, "waits")
+    async with deployment.database.reading() as connection:
+        counts = await endpoint_counts.count_deliveries(connection, [many, few, none, "ep_gone"])
+    assert counts == {many: (0, 4), few: (1, 3), none: (0, 0)}
+    await sql.execute("DELETE FROM dispatcher.delivery_done")
+    await sql.execute(FILL, 50, [many], 0)
+    async with deployment.database.reading() as connection:
+        counts = await endpoint_counts.count_deliveries(connection, [many])
+    assert counts == {many: (0, 5)}, "one more than is counted"
+
+
 async def test_endpoints_by_trouble_are_the_worst_first(
     deployment: Deployment, story: Story, sql: Any
 ) -> None:
@@ -176,6 +203,13 @@ async def test_counts_read_no_more_rows_than_their_bounds(
         "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "100", "20", day_at=6
     )
     assert rows <= 2_000
+    assert not scanned
+    failing = f"'{{{','.join(made)}}}'"
+    rows, scanned = await rows_read("endpoint_count_deliveries", failing, "1000", "10000", day_at=4)
+    assert rows <= 10_000
+    assert not scanned
+    rows, scanned = await rows_read("endpoint_count_many_deliveries", failing, "1000", day_at=3)
+    assert rows <= 5 * 1_001
     assert not scanned
     rows, scanned = await rows_read(
         "endpoint_list_by_trouble", *("NULL",) * 6, "1000", "20", "0", day_at=10

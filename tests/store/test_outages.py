@@ -253,8 +253,8 @@ async def test_deliveries_behind_a_retried_one_of_their_line_are_not_overdue(sql
     waiting = (
         "INSERT INTO dispatcher.delivery_open"
         " (id, day, event_id, endpoint_no, event_type_code, order_key, position, next_attempt_at)"
-        " SELECT gen_random_uuid(), current_date, 'e' || $2::bigint, number, 1, $1, $2, now() + make_interval(secs => $3)"
-        " FROM dispatcher.endpoint"
+        " SELECT gen_random_uuid(), current_date, 'e' || $2::bigint, number, 1, $1, $2,"
+        " now() + make_interval(secs => $3) FROM dispatcher.endpoint"
     )
     for key, place, due_in in ((7, 1, 3600.0), (7, 2, -900.0), (8, 3, -900.0)):
         await sql.execute(waiting, key, place, due_in)
