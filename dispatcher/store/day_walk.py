@@ -74,6 +74,7 @@ async def newest_first(
     enough: Callable[[list["Record"]], bool],
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: date | None = None,
+    oldest: date | None = None,
     days_first: int = DAYS_AT_ONCE,
     month: "MonthReader | None" = None,
 ) -> list["Record"]:
@@ -81,12 +82,12 @@ async def newest_first(
 
     `details` reads what belongs to the rows of a range, before the locks of that range are released, and sets how its
     statements are planned. The connection is in a transaction, which keeps none of the locks. The first range has
-    `days_first` days, and ends with `newest` where no row is of a later day; or `month` reads it.
+    `days_first` days, and ends with `newest` where no row is of a later day; or `month` reads it. The last range has
+    `oldest`, where no row is of an earlier day, or else the day with which history begins.
     """
     now = SystemClock.now()
     last = newest or NO_END
     first = min(last, now.date()) - timedelta(days=days_first - 1)
-    oldest: date | None = None
     rows: list[Record] = []
     if month is not None and last >= month_ago(now):
         first = month_ago(now)
@@ -118,12 +119,17 @@ async def newest_page(
     limit: object,
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: object = None,
+    oldest: object = None,
     days_first: int = DAYS_AT_ONCE,
     month: "MonthReader | None" = None,
 ) -> list["Record"]:
-    """Return the first `limit` rows, as `newest_first` reads them; `limit` and `newest` are parameters as well."""
+    """Return the first `limit` rows, as `newest_first` reads them.
+
+    `limit`, `newest` and `oldest` are parameters of the statement as well, so their types are not known.
+    """
     assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
     assert newest is None or isinstance(newest, date)  # noqa: S101 -- likewise
+    assert oldest is None or isinstance(oldest, date)  # noqa: S101 -- likewise
     rows = await newest_first(
         connection,
         sql,
@@ -131,6 +137,7 @@ async def newest_page(
         enough=lambda found: len(found) >= limit,
         details=details,
         newest=newest,
+        oldest=oldest,
         days_first=days_first,
         month=month,
     )

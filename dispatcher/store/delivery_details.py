@@ -155,6 +155,7 @@ async def page_of_deliveries(
             limit=filters[12],
             details=partial(_of_ids, connection),
             newest=filters[11],
+            oldest=filters[10],
             days_first=DAYS_AT_ONCE if _is_selective(filters) else PAGE_DAYS,
             month=page_reader(
                 connection, _DELIVERIES_PAGE, filters, values=_KEPT, constants=_constants(filters)
@@ -188,6 +189,7 @@ async def page_of_endpoints_deliveries(
     rows = await newest_page(
         connection, _DELIVERIES_PAGE_OF_ENDPOINTS, list(numbers), None, *filters[2:],
         limit=filters[12], details=partial(_of_ids, connection), newest=filters[11],
+        oldest=filters[10],
     )  # fmt: skip
     return delivery_details(rows)
 

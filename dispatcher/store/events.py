@@ -210,11 +210,13 @@ async def find_event(connection: "Reach", event_id: str, tenant: str | None) -> 
 
 async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list[EventDetail]:
     """Return a page; `filters` in the order of the statement."""
+    since = filters[4]
     rows = await newest_page(
         connection,
         _EVENTS_PAGE,
         *filters,
         limit=filters[8],
+        oldest=since.astimezone(UTC).date() if isinstance(since, datetime) else None,
         month=page_reader(connection, _EVENTS_PAGE, filters, values=_KEPT),
     )
     return [event_detail(row) for row in rows]

@@ -81,6 +81,9 @@ async def test_ranges_of_days_follow_on_each_other(pool: Database, sql: Any) -> 
     assert (await read(newest=newest, days_first=1))[0] == (newest, newest)
     tomorrow = today + timedelta(days=1)
     assert (await read(newest=tomorrow, days_first=1))[0] == (today, tomorrow)
+    assert len(await read(oldest=today, days_first=1)) == 1
+    (*_, last) = await read(oldest=today - timedelta(days=40), days_first=1)
+    assert last[0] <= today - timedelta(days=40) <= last[1]
 
 
 async def test_pages_over_many_days_have_each_delivery_once(
@@ -109,8 +112,10 @@ async def test_pages_over_many_days_have_each_delivery_once(
     assert len(set(found)) == len(found) == len(days) * ROWS + 1
     assert found == sorted(found, reverse=True)
     old = datetime.combine(await day_ago(sql, 32), time(), UTC)
+    early = datetime.combine(await day_ago(sql, 33), time(), UTC)
     for limit in (1, 3, 5):
         assert await all_of(limit) == found
+        assert await all_of(limit, since=early) == found[: -2 * ROWS], "not 34 and 70 days ago"
         assert await all_of(limit, tenant="default") == found, "a tenant with few endpoints"
         assert await all_of(limit, until=old) == found[-3 * ROWS :], "33, 34 and 70 days ago"
         assert await all_of(limit, state="failed") == [newest]
