@@ -24,7 +24,7 @@ _ENDPOINT_PROGRESS = statement("endpoint_progress")
 COUNTED_MAX = 1_000
 """Waiting and failed deliveries of an endpoint are counted up to here."""
 FAILED_READ_MAX = 10_000
-"""Failed deliveries that are counted in one pass over several endpoints; some 0.1 ms for 1,000."""
+"""Failed deliveries that are counted in one pass over several endpoints (ADR 35)."""
 RESPONSES_READ_MAX = 100
 """Failed deliveries of an endpoint, and waiting ones, whose last response is read; some 5 µs each."""
 RESPONSES_MAX = 20
