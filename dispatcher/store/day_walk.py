@@ -33,6 +33,8 @@ PAGE_DAYS: Final = 2
 """The first range of a page: these days fill most pages, and planning for a month takes longer than reading one."""
 NO_END: Final = date.max
 """`infinity` in Postgres."""
+NO_BEGINNING: Final = date.min
+"""`-infinity` in Postgres."""
 MONTH_DAYS: Final = 31
 
 PLAN_FOR_VALUES: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
@@ -75,6 +77,7 @@ async def newest_first(
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: date | None = None,
     oldest: date | None = None,
+    is_of_history: bool = True,
     days_first: int = DAYS_AT_ONCE,
     month: "MonthReader | None" = None,
 ) -> list["Record"]:
@@ -83,11 +86,13 @@ async def newest_first(
     `details` reads what belongs to the rows of a range, before the locks of that range are released, and sets how its
     statements are planned. The connection is in a transaction, which keeps none of the locks. The first range has
     `days_first` days, and ends with `newest` where no row is of a later day; or `month` reads it. The last range has
-    `oldest`, where no row is of an earlier day, or else the day with which history begins.
+    the day with which history begins, or `oldest` where no row is of an earlier day. Without `is_of_history`, rows may
+    be older than history is: one more range, without a beginning, has these.
     """
     now = SystemClock.now()
     last = newest or NO_END
     first = min(last, now.date()) - timedelta(days=days_first - 1)
+    beginning: date | None = None
     rows: list[Record] = []
     if month is not None and last >= month_ago(now):
         first = month_ago(now)
@@ -98,15 +103,16 @@ async def newest_first(
         found = await connection.fetch(sql, *parameters, first, last)
     while True:
         rows += found if details is None else await details(found)
-        if enough(rows):
+        if enough(rows) or first == NO_BEGINNING or (oldest is not None and first <= oldest):
             break
-        if oldest is None:
-            oldest = await oldest_day(connection)
-        if oldest is None or first <= oldest:
+        if beginning is None:
+            beginning = await oldest_day(connection)
+        is_last = beginning is None or first <= beginning
+        if is_last and is_of_history:
             break
         await connection.execute(_AGAIN)
         last = first - timedelta(days=1)
-        first = first - timedelta(days=DAYS_AT_ONCE)
+        first = NO_BEGINNING if is_last else first - timedelta(days=DAYS_AT_ONCE)
         found = await connection.fetch(sql, *parameters, first, last)
     await connection.execute(_END)
     return rows
@@ -120,6 +126,7 @@ async def newest_page(
     details: Callable[[list["Record"]], Awaitable[list["Record"]]] | None = None,
     newest: object = None,
     oldest: object = None,
+    is_of_history: bool = True,
     days_first: int = DAYS_AT_ONCE,
     month: "MonthReader | None" = None,
 ) -> list["Record"]:
@@ -138,6 +145,7 @@ async def newest_page(
         details=details,
         newest=newest,
         oldest=oldest,
+        is_of_history=is_of_history,
         days_first=days_first,
         month=month,
     )

@@ -217,6 +217,7 @@ async def page_of_events(connection: "Reach", filters: Sequence[object]) -> list
         *filters,
         limit=filters[8],
         oldest=since.astimezone(UTC).date() if isinstance(since, datetime) else None,
+        is_of_history=False,  # those that wait, or are quarantined, are of no partition
         month=page_reader(connection, _EVENTS_PAGE, filters, values=_KEPT),
     )
     return [event_detail(row) for row in rows]

@@ -9,7 +9,9 @@ import pytest
 from dispatcher.admin.operations.context import Deployment
 from dispatcher.admin.operations.deliveries import DeliveryOperations
 from dispatcher.admin.operations.delivery_filter import page_filters
+from dispatcher.admin.operations.events import Events
 from dispatcher.admin.resources.delivery import DeliveriesQuery
+from dispatcher.admin.resources.event import EventsQuery
 from dispatcher.admin.resources.serialization import labels_json
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store import delivery_details, events
@@ -17,6 +19,7 @@ from dispatcher.store import pool as pool_module
 from dispatcher.store.day_walk import (
     DAYS_AT_ONCE,
     KEEP_PLAN,
+    NO_BEGINNING,
     NO_END,
     PAGE_DAYS,
     newest_first,
@@ -84,6 +87,10 @@ async def test_ranges_of_days_follow_on_each_other(pool: Database, sql: Any) -> 
     assert len(await read(oldest=today, days_first=1)) == 1
     (*_, last) = await read(oldest=today - timedelta(days=40), days_first=1)
     assert last[0] <= today - timedelta(days=40) <= last[1]
+    assert await read(oldest=date.min, days_first=PAGE_DAYS) == found, "before history begins"
+    older = await read(is_of_history=False, days_first=PAGE_DAYS)
+    assert older == [*found, (NO_BEGINNING, found[-1][0] - timedelta(days=1))]
+    assert len(await read(is_of_history=False, oldest=today, days_first=1)) == 1
 
 
 async def test_pages_over_many_days_have_each_delivery_once(
@@ -115,11 +122,53 @@ async def test_pages_over_many_days_have_each_delivery_once(
     early = datetime.combine(await day_ago(sql, 33), time(), UTC)
     for limit in (1, 3, 5):
         assert await all_of(limit) == found
+        assert await all_of(limit, since=datetime(1, 1, 1, tzinfo=UTC)) == found
         assert await all_of(limit, since=early) == found[: -2 * ROWS], "not 34 and 70 days ago"
         assert await all_of(limit, tenant="default") == found, "a tenant with few endpoints"
         assert await all_of(limit, until=old) == found[-3 * ROWS :], "33, 34 and 70 days ago"
         assert await all_of(limit, state="failed") == [newest]
         assert await all_of(limit, event_type="no.such") == []
+
+
+async def test_events_that_wait_are_in_order_with_those_that_were_accepted(
+    deployment: Deployment, sql: Any
+) -> None:
+    """A quarantined event keeps its place, also if it is older than history is, and none is listed twice."""
+    for ago in (32, 33, 70):
+        await fill_day(sql, await make_day(sql, ago), 1)
+    for name, ago in {"q10": 10, "q35": 35, "q90": 90, "w34": 34}.items():
+        await sql.execute(
+            "INSERT INTO dispatcher.outbox (id, type, data, labels)"
+            """ VALUES ($1, 'a.b', '{}', '{"site": "BKK"}')""",
+            name,
+        )
+        await sql.execute(
+            "UPDATE dispatcher.outbox SET inserted_at = now() - make_interval(days => $2),"
+            " consumed_at = CASE WHEN id ~ '^q' THEN now() END WHERE id = $1",
+            name,
+            ago,
+        )
+    operations = Events(deployment)
+
+    async def all_of(limit: int, **wanted: Any) -> list[str]:
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = await operations.page(ALL, EventsQuery.of(limit=limit, cursor=cursor, **wanted))
+            seen += [one.id for one in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                return seen
+
+    accepted = {ago: f"evt_{await day_ago(sql, ago):%Y%m%d}_1" for ago in (32, 33, 70)}
+    expected = ["q10", accepted[32], accepted[33], "w34", "q35", accepted[70], "q90"]
+    ever = datetime(1, 1, 1, tzinfo=UTC)
+    since = datetime.combine(await day_ago(sql, 40), time(), UTC)
+    for limit in (1, 2, 3, 50):
+        assert await all_of(limit) == expected
+        assert await all_of(limit, since=ever) == expected
+        assert await all_of(limit, since=since) == expected[:5]
+        assert await all_of(limit, label=["site=BKK"]) == ["q10", "w34", "q35", "q90"]
 
 
 async def test_a_statement_over_history_without_a_plan_for_its_days_is_refused(

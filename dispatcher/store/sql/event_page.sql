@@ -2,8 +2,7 @@
 --
 -- Parameters (NULL: any): $1 tenant, $2 type, or its beginning and `*`; $3 labels that it must have (JSON text), $4 test, $5 since,
 --   $6 until (not included), $7 and $8 time and id of the last one of the page before, $9 rows at most, $10 a JSON
---   path that a label must fulfil, $11 whether of the dispatcher's own types, $12 and $13 the first and the last day (store/day_walk.py; waiting events are with the
---   last days, which have no end).
+--   path that a label must fulfil, $11 whether of the dispatcher's own types, $12 and $13 the first and the last day (store/day_walk.py).
 -- The time is that of acceptance, of the insert where it still waits. Of the waiting ones only the newest thousand
 -- are looked at: a backlog of millions must not keep this page from opening.
 -- Index: outbox_waiting, outbox_quarantined, event_newest of the days asked for, from the newest until the page is full; hashes of
@@ -18,7 +17,7 @@ WITH waiting AS MATERIALIZED (
             inserted_at, NULL::timestamptz AS accepted_at, false AS test, NULL::date AS day,
             consumed_at AS quarantined_at, inserted_at AS at
      FROM waiting
-     WHERE $13::date = 'infinity'
+     WHERE (inserted_at AT TIME ZONE 'UTC')::date BETWEEN $12::date AND $13::date
        AND ($1::text IS NULL OR tenant = $1)
        AND ($2::text IS NULL OR CASE WHEN right($2, 1) = '*' THEN starts_with(type, left($2, -1)) ELSE type = $2 END)
        AND ($11::boolean IS NULL OR $11 = starts_with(type, 'dispatcher.'))
