@@ -104,7 +104,7 @@ class NotifyListener:
             except _FAULTS as error:
                 _log.warning("listener.disconnected", error=str(error) or type(error).__name__)
             finally:
-                self._drop()
+                await self._drop()
             await backoff.pause(self._stopping)
 
     async def _listen(self) -> None:
@@ -154,10 +154,16 @@ class NotifyListener:
         if lost.is_set():
             raise ConnectionError("the connection ended")
 
-    def _drop(self) -> None:
+    async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         self.is_up = self.is_asleep = False
-        if connection is not None:
+        if connection is None:
+            return
+        try:
+            # `wake` may be between two steps of a statement, where a closed connection is no error that asyncpg knows.
+            async with self._lock:
+                pass
+        finally:
             connection.terminate()
 
     def _heard_event(self, *_: object) -> None:
@@ -186,13 +192,13 @@ class NotifyListener:
         connection = self._connection
         if connection is None or not self.is_up:
             return False
-        try:
-            async with self._lock:
+        async with self._lock:
+            try:
                 if not await self._announce(connection, sql, *parameters):
                     return False
-        except _FAULTS:
-            connection.terminate()
-            return False
+            except _FAULTS:
+                connection.terminate()
+                return False
         self.is_asleep = asleep
         return True
 

@@ -238,6 +238,9 @@ class Database:
             ) from error
         if isinstance(error, _PASSING_BUT_CONNECTED):
             raise StoreUnavailableError(f"Postgres refused for now: {_words(error)}") from error
+        if isinstance(error, AttributeError) and connection.is_closed():
+            # `close` came between two steps of a statement, and asyncpg has no connection any more.
+            raise StoreUnavailableError("Postgres is away: the connection is closed") from error
         if isinstance(error, _PASSING):
             _throw_away(connection)
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError | asyncpg.AdminShutdownError):
