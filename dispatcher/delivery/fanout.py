@@ -19,7 +19,7 @@ loads the deliveries.
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -60,7 +60,8 @@ BATCH_SECONDS = 0.5
 BATCH_BYTES_MIN = 1_048_576
 """A batch of fewer bytes is slow for another reason, such as a distant Postgres."""
 UNSURE_SECONDS = 30.0
-"""How long after a COMMIT without a response its deliveries are searched in Postgres."""
+"""How long the deliveries of a COMMIT without a response are searched in Postgres, once that responds again."""
+_UNTIL_IT_RESPONDS: Final = float("inf")
 
 
 class _CostlyBatchError(Exception):
@@ -203,8 +204,15 @@ class Fanout:
         return taken
 
     def is_unsure(self) -> bool:
-        """Return whether a recent batch may have been committed although its COMMIT failed."""
-        return self._clock.monotonic() < self._unsure_until
+        """Return whether a recent batch may have been committed although its COMMIT failed.
+
+        To be asked after a statement that succeeded: a server that was frozen or cut off may commit when it is back,
+        however long that took, so the time begins then.
+        """
+        now = self._clock.monotonic()
+        if self._unsure_until == _UNTIL_IT_RESPONDS:
+            self._unsure_until = now + UNSURE_SECONDS
+        return now < self._unsure_until
 
     async def _through(
         self,
@@ -243,7 +251,7 @@ class Fanout:
             raise
         except BaseException:
             self._give_up(reserved, turn)
-            self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
+            self._unsure_until = _UNTIL_IT_RESPONDS
             raise
         if claim.lost:
             reserved = self._without(claim.lost, reserved)
@@ -342,7 +350,7 @@ class Fanout:
         """Forget the deliveries of events that another replica has claimed; return the others."""
         self._lanes.unreserve([one for one in reserved if one.delivery.event_id in lost])
         # The other replica's notification may have come while they were reserved, when the loader skips them.
-        self._unsure_until = self._clock.monotonic() + UNSURE_SECONDS
+        self._unsure_until = max(self._unsure_until, self._clock.monotonic() + UNSURE_SECONDS)
         return [one for one in reserved if one.delivery.event_id not in lost]
 
     async def _encode(self, batch: Batch, events: Sequence[Event]) -> None:

@@ -85,7 +85,9 @@ class Loader:
         self._clock = clock
         self._stopping = False
         self.outage = Outage(_log, "loader.stalled", "loader.resumed")
-        self._arrivals_seen_at = clock.monotonic()
+        self._arrivals_looked_at = self._arrivals_from_at = clock.monotonic()
+        """When arrivals were looked for last, and from when on they are new."""
+        self._arrivals_settle_at = float("-inf")
         self._arrivals_next_at = 0.0
         self._horizon_moves_at = 0.0
         self._ticks_at = 0.0
@@ -311,7 +313,13 @@ class Loader:
         """
         self._queue.has_arrivals = False
         self._arrivals_next_at = now + ARRIVALS_APART_SECONDS
-        back_seconds = now - self._arrivals_seen_at + ARRIVAL_SECONDS
+        if now - self._arrivals_looked_at > ARRIVAL_SECONDS:
+            # Postgres was away, or nobody made any: what began before that may still be committed.
+            self._arrivals_from_at = self._arrivals_looked_at
+            self._arrivals_settle_at = now + ARRIVAL_SECONDS
+        elif now >= self._arrivals_settle_at:
+            self._arrivals_from_at = self._arrivals_looked_at
+        back_seconds = now - self._arrivals_from_at + ARRIVAL_SECONDS
         lanes: list[EndpointLane] = []
         for ours in self._inventory.lanes.values():
             if ours.is_open and ours.more_at is None:
@@ -322,9 +330,13 @@ class Loader:
         if lanes:
             rows_max = max(len(lane.entries) for lane in lanes) + WINDOW_ROWS_MIN
             counts: Counter[EndpointId] = Counter()
-            for row in await self._store.arrivals(
-                [lane.endpoint.id for lane in lanes], rows_max, back_seconds
-            ):
+            ids = [lane.endpoint.id for lane in lanes]
+            try:
+                rows = await self._store.arrivals(ids, rows_max, back_seconds)
+            except StoreUnavailableError:
+                self._queue.has_arrivals = True
+                raise
+            for row in rows:
                 counts[row.endpoint_id] += 1
                 entry = self._take(row.endpoint_id, row.id)
                 if entry is not None:
@@ -332,7 +344,7 @@ class Loader:
             for lane in lanes:
                 if counts[lane.endpoint.id] >= rows_max:
                     lane.turn_away(0.0)
-        self._arrivals_seen_at = now
+        self._arrivals_looked_at = now
         while self._queue.due and not self._stopping:
             await self._load_due()
 

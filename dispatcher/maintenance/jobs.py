@@ -215,6 +215,7 @@ class JobRunner:
         run.waiting_count = job.waiting_count
         if job.total_count is not None:
             _log.info("job.taken_over", job_id=job.id, started=job.started_count)
+            self._started(job.kind)  # the last step may have been committed without a response
         return run
 
     async def _turn(self, run: _Run) -> None:

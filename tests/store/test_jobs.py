@@ -427,6 +427,32 @@ async def test_a_step_that_is_cut_off_leaves_no_gap(
     assert {row[0] for row in counts} == {2}
 
 
+async def test_deliveries_of_a_step_without_a_response_are_loaded(
+    deployment: Deployment, story: Story, runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single replica gets no notification of them, and the next look at the whole window is minutes away."""
+    endpoint = await story.endpoint()
+    await story.delivery(endpoint, "e1", "failed")
+    await JobOperations(deployment).create(ALL, job(state="failed"))
+    runner = runners.runner()
+    await runners.counted(runner)
+    real_step = runner._start
+
+    async def start(run: Any, *given: Any, **more: Any) -> None:
+        await real_step(run, *given, **more)
+        runners.started.clear()
+        runner._drop(run)
+        raise StoreUnavailableError("no response")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "_start", start)
+        with pytest.raises(StoreUnavailableError):
+            await runners.rounds(runner)
+    assert runners.started == []
+    await runners.rounds(runner)
+    assert runners.started == ["replay"]
+
+
 async def test_a_walk_over_days_finds_each_delivery_once(
     deployment: Deployment, story: Story, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

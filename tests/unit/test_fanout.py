@@ -13,7 +13,7 @@ from dispatcher.core.errors import BatchRefusedError, StoreUnavailableError
 from dispatcher.core.filters import compile_filter
 from dispatcher.core.model import EndpointState, Event, EventId, Reason
 from dispatcher.core.schemas import compile_schema
-from dispatcher.delivery.fanout import Fanout
+from dispatcher.delivery.fanout import UNSURE_SECONDS, Fanout
 from dispatcher.delivery.lanes import Reserved
 from dispatcher.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
@@ -40,6 +40,7 @@ class World:
         self.reserved: list[str] = []
         self.theirs: set[str] = set()
         self.unmatched: list[str] = []
+        self.clock = ManualClock()
         fake: Any = self
         self.fanout = Fanout(
             self.outbox,
@@ -48,7 +49,7 @@ class World:
             fake,
             fake,
             fake,
-            clock=ManualClock(),
+            clock=self.clock,
             incarnation="ours",
             batch_bytes_max=1_000_000,
         )
@@ -180,6 +181,20 @@ async def test_fanout_of_a_few_drops_what_another_replica_claims(world):
     assert {event_id for _, event_id in world.offered} == {"e2"}
     assert world.reserved == []
     assert world.fanout.is_unsure(), "the loader looks for what was announced meanwhile"
+
+
+async def test_lost_commit_is_searched_for_once_postgres_responds(world):
+    """A server that was frozen commits when it goes on, long after the statement was given up."""
+    world.outbox.waiting = [make_event("e1")]
+    world.outbox.fails_to_commit = True
+    with pytest.raises(StoreUnavailableError):
+        await world.fanout(100)
+    world.clock.advance(600.0)
+    assert world.fanout.is_unsure(), "the first time that Postgres responds"
+    world.clock.advance(UNSURE_SECONDS - 1.0)
+    assert world.fanout.is_unsure()
+    world.clock.advance(2.0)
+    assert not world.fanout.is_unsure()
 
 
 async def test_events_that_no_endpoint_takes_are_reported_by_type():

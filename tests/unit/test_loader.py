@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from dispatcher.core.errors import StoreUnavailableError
 from dispatcher.core.model import DeliveryState, Outcome, Trigger
-from dispatcher.delivery.loader import ARRIVALS_APART_SECONDS, Loader
+from dispatcher.delivery.loader import ARRIVAL_SECONDS, ARRIVALS_APART_SECONDS, Loader
 from dispatcher.delivery.request_loader import RequestLoader
 from dispatcher.store.deliveries import LoadedRow
 from dispatcher.store.delivery_requests import EndpointRequestRow
@@ -169,6 +170,26 @@ async def test_arrivals_of_other_replicas_are_sent_and_looked_for_without_a_gap(
     assert back[-1] >= 130.0
 
 
+async def test_arrivals_from_before_an_outage_are_found_for_a_while_after_it(made):
+    """A server that was frozen commits a fan-out from before, a moment after the first look at arrivals."""
+    await made.work()
+    made.queue.add_arrivals()
+    await made.work()
+    made.clock.advance(120.0)
+    made.queue.add_arrivals()
+    await made.work()
+    made.clock.advance(1.0)
+    made.store.put("late", -119.0)
+    made.queue.add_arrivals()
+    assert await made.work() == ["late"]
+    for seconds in (ARRIVAL_SECONDS, 1.0):
+        made.clock.advance(seconds)
+        made.queue.add_arrivals()
+        await made.work()
+    back = [call[1] for call in made.store.calls if call[0] == "arrivals"]
+    assert back[-1] == ARRIVAL_SECONDS + 1.0, "the others are not read again and again"
+
+
 async def test_announced_arrivals_are_looked_for_apart_and_none_is_forgotten(made):
     await made.work()
     made.store.put("first", -0.5)
@@ -179,6 +200,22 @@ async def test_announced_arrivals_are_looked_for_apart_and_none_is_forgotten(mad
     assert await made.work() == []
     made.clock.advance(ARRIVALS_APART_SECONDS)
     assert await made.work() == ["second"]
+
+
+async def test_arrivals_that_could_not_be_read_are_read_again(made, monkeypatch):
+    await made.work()
+    made.store.put("theirs", -0.5)
+    made.queue.add_arrivals()
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made.store, "arrivals", away)
+        with pytest.raises(StoreUnavailableError):
+            await made.work()
+    made.clock.advance(ARRIVALS_APART_SECONDS)
+    assert await made.work() == ["theirs"]
 
 
 async def test_a_lane_with_plenty_comes_to_its_arrivals_later(made):
