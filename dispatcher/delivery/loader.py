@@ -314,7 +314,7 @@ class Loader:
         self._queue.has_arrivals = False
         self._arrivals_next_at = now + ARRIVALS_APART_SECONDS
         if now - self._arrivals_looked_at > ARRIVAL_SECONDS:
-            # Postgres was away, or nobody made any: what began before that may still be committed.
+            # Postgres was away, or there were none: what began before that may still be committed.
             self._arrivals_from_at = self._arrivals_looked_at
             self._arrivals_settle_at = now + ARRIVAL_SECONDS
         elif now >= self._arrivals_settle_at:
