@@ -11,7 +11,7 @@ Statements take the range as their last two parameters; the first range has no e
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from dispatcher.runtime.clock import SystemClock
 from dispatcher.store.statements import statement
@@ -134,19 +134,17 @@ async def newest_page(
 
     `limit`, `newest` and `oldest` are parameters of the statement as well, so their types are not known.
     """
-    assert isinstance(limit, int)  # noqa: S101 -- the statement's own parameter
-    assert newest is None or isinstance(newest, date)  # noqa: S101 -- likewise
-    assert oldest is None or isinstance(oldest, date)  # noqa: S101 -- likewise
+    rows_max = cast("int", limit)
     rows = await newest_first(
         connection,
         sql,
         *parameters,
-        enough=lambda found: len(found) >= limit,
+        enough=lambda found: len(found) >= rows_max,
         details=details,
-        newest=newest,
-        oldest=oldest,
+        newest=cast("date | None", newest),
+        oldest=cast("date | None", oldest),
         is_of_history=is_of_history,
         days_first=days_first,
         month=month,
     )
-    return rows[:limit]
+    return rows[:rows_max]

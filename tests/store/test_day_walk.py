@@ -3,7 +3,6 @@
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-import orjson
 import pytest
 
 from dispatcher.admin.operations.context import Deployment
@@ -37,6 +36,7 @@ from dispatcher.store.kept_plans import (
 from dispatcher.store.pool import Database
 from dispatcher.store.statements import statement
 from tests.support.daemon import until
+from tests.support.explained import nodes_of, rows_of
 from tests.support.history import day_ago, fill_day, make_day
 from tests.support.planned import HISTORY, UnplannedStatementError
 from tests.support.story import ALL, Story
@@ -329,15 +329,7 @@ async def test_plan_of_a_nearly_empty_day_reads_by_ids(
             f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept ('{{{','.join(map(str, ids))}}}')"
         )
         await sql.execute("DEALLOCATE kept")
-    nodes, waiting = [], [orjson.loads(plan)[0]["Plan"]]
-    while waiting:
-        nodes.append(waiting.pop())
-        waiting += nodes[-1].get("Plans", [])
-    read = [
-        (one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"]
-        for one in nodes
-    ]
-    assert max(read) <= 2 * len(ids)
+    assert rows_of(nodes_of(plan)) <= 2 * len(ids)
 
 
 @pytest.mark.parametrize("names", ["", "tenant", "type", "test", "since until", "place", "system"])

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 import pytest
 
 from dispatcher.admin.operations.context import Actor, Deployment
@@ -14,6 +13,7 @@ from dispatcher.store import endpoint_counts
 from dispatcher.store.day_walk import KEEP_PLAN, month_ago
 from dispatcher.store.kept_plans import with_days
 from dispatcher.store.statements import statement
+from tests.support.explained import nodes_of, rows_of
 from tests.support.story import ALL, Story
 
 pytestmark = pytest.mark.postgres
@@ -178,7 +178,7 @@ async def test_counts_read_no_more_rows_than_their_bounds(
     await sql.execute("ANALYZE dispatcher.delivery_done, dispatcher.attempt")
     since = month_ago(SystemClock.now())
 
-    async def rows_read(name: str, *parameters: str, day_at: int) -> tuple[int, set[str]]:
+    async def rows_read(name: str, *parameters: str, day_at: int) -> tuple[float, set[str]]:
         async with deployment.database.reading() as connection:
             await connection.execute(KEEP_PLAN)
             await connection.execute(
@@ -188,16 +188,9 @@ async def test_counts_read_no_more_rows_than_their_bounds(
                 f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE kept ({', '.join(parameters)})"
             )
             await connection.execute("DEALLOCATE kept")
-        nodes, waiting = [], [orjson.loads(text)[0]["Plan"]]
-        while waiting:
-            nodes.append(waiting.pop())
-            waiting += nodes[-1].get("Plans", [])
-        rows = max(
-            (one["Actual Rows"] + one.get("Rows Removed by Filter", 0)) * one["Actual Loops"]
-            for one in nodes
-        )
+        nodes = nodes_of(text)
         scanned = {one["Relation Name"] for one in nodes if one["Node Type"] == "Seq Scan"}
-        return rows, {one for one in scanned if one.startswith(("delivery", "attempt"))}
+        return rows_of(nodes), {one for one in scanned if one.startswith(("delivery", "attempt"))}
 
     rows, scanned = await rows_read(
         "endpoint_count_failures", f"'{made[0]}'", "NULL", "1000", "100", "20", day_at=6
