@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Final
 
 from dispatcher.dev.postgres_binaries import (
+    MOVED_SUFFIX,
     ORIGIN_SUFFIX,
     Binaries,
     PostgresError,
@@ -194,7 +195,7 @@ class Postgres:
             _sweep_orphans(state)
             data = state / f"data-{digest}"
             self.moved_to = data
-            data.with_suffix(ORIGIN_SUFFIX).write_text(f"{self.data_directory}\n", encoding="utf-8")
+            _tie(data, self.data_directory)
         data.mkdir(parents=True, exist_ok=True)
         data.chmod(0o700)
         if os.getuid() == 0 and data.stat().st_uid != server_user():
@@ -339,13 +340,28 @@ def _death_signal() -> Callable[[], None] | None:
     return ask
 
 
+def _tie(data: Path, origin: Path) -> None:
+    """Note at both places that data were moved; remove data of an earlier folder at the same path."""
+    moved = _moved_file(origin)
+    if data.exists() and not moved.exists():
+        _stop_stale(data)
+        shutil.rmtree(data)
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    moved.write_text(f"{data}\n", encoding="utf-8")
+    data.with_suffix(ORIGIN_SUFFIX).write_text(f"{origin}\n", encoding="utf-8")
+
+
+def _moved_file(origin: Path) -> Path:
+    return origin.with_name(f"{origin.name}{MOVED_SUFFIX}")
+
+
 def _sweep_orphans(state: Path) -> None:
     """Removes moved data whose own place is gone: a home that was deleted takes its data with it, at the next start."""
     for marker in state.glob(f"data-*{ORIGIN_SUFFIX}"):
         with contextlib.suppress(OSError):
             origin = Path(marker.read_text(encoding="utf-8").rstrip("\n"))
             data = marker.with_suffix("")
-            if origin.parent.exists() or _runs(data):
+            if _moved_file(origin).exists() or _runs(data):
                 continue
             shutil.rmtree(data, ignore_errors=True)
             marker.unlink()

@@ -17,6 +17,8 @@ from dispatcher.core.errors import DispatcherError
 VERSION_MINIMUM: Final = 15
 ORIGIN_SUFFIX: Final = ".origin"
 """Suffix of the file next to moved data that names the previous folder."""
+MOVED_SUFFIX: Final = ".moved"
+"""Suffix of the file next to the previous folder that names where the data are."""
 NOT_FOUND: Final = (
     "no Postgres of version 15 or later was found. Do one of these:\n"
     "  uv tool install 'outbox-dispatcher[embedded]'    (./run does that in a checkout)\n"

@@ -242,6 +242,32 @@ def test_moved_data_goes_with_the_home_that_it_belongs_to(tmp_path: Path):
             one.with_suffix(ORIGIN_SUFFIX).unlink(missing_ok=True)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's data is moved")
+def test_home_made_again_at_the_same_path_starts_empty(tmp_path: Path):
+    """Seen: a checkout that was cloned again got the old data, which its new key could not decrypt."""
+    tmp_path.chmod(0o700)
+    home = tmp_path / "home"
+    home.mkdir()
+    postgres = Postgres(home / "data", durable=False)
+
+    def identity() -> int:
+        postgres.start()
+        postgres.stop()
+        assert postgres.moved_to is not None
+        return (postgres.moved_to / "PG_VERSION").stat().st_mtime_ns
+
+    try:
+        first = identity()
+        assert identity() == first, "a home that stays keeps its data"
+        shutil.rmtree(home)
+        home.mkdir()
+        assert identity() != first
+    finally:
+        if postgres.moved_to is not None:
+            shutil.rmtree(postgres.moved_to, ignore_errors=True)
+            postgres.moved_to.with_suffix(ORIGIN_SUFFIX).unlink(missing_ok=True)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, which starts the server under another id")
 def test_server_started_by_root_shares_its_user_with_no_account(folder: Path):
     postgres = Postgres(folder / "data", durable=False)
