@@ -11,7 +11,8 @@ Invariants:
   processes, which often share `nobody`, can neither read the data nor enter the socket's folder. No
   user is added and no other folder changes its mode: binaries from a Python environment
   are copied, once per version, to a folder that this user may enter. `initdb` alone needs an
-  account: it runs as `nobody`, and the data change hands before a server starts on them.
+  account: it runs as `nobody`, and the data change hands before a server starts on them. Data in a folder that this
+  user cannot enter are kept in `state_directory()`, and go when that folder is deleted.
 * On Linux the server never outlives this process: a normal exit stops it, and if the process is
   killed, the kernel sends SIGINT to the server, a fast shutdown. On macOS a postmaster left behind by a killed
   run is found by its `postmaster.pid` at the next start, and stopped.

@@ -1,6 +1,6 @@
 """What a delivery costs Postgres: statements, rows, bytes of WAL and of disk, whatever the machine does.
 
-Statements and rows are exact. Bytes differ by 4 % from run to run, because ids of one millisecond come in random
+Statements and rows are exact. Bytes differ by up to 4 % from run to run, because ids of one millisecond come in random
 order, and the pages of an index are split where they happen to fall.
 """
 

@@ -244,7 +244,7 @@ def test_moved_data_goes_with_the_home_that_it_belongs_to(tmp_path: Path):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's data is moved")
 def test_home_made_again_at_the_same_path_starts_empty(tmp_path: Path):
-    """Seen: a checkout that was cloned again got the old data, which its new key could not decrypt."""
+    """Seen: a second run of the suite in the same temporary folders found data that its new keys did not decrypt."""
     tmp_path.chmod(0o700)
     home = tmp_path / "home"
     home.mkdir()
